@@ -1,0 +1,17 @@
+"""The nearest name: the one helper behind every "did you mean"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A help sentence naming the nearest of `known`, or the empty string.
+
+    Example:
+        >>> did_you_mean("sigmod", ["sigmoid", "silu"])
+        'did you mean `sigmoid`?'
+    """
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean `{close[0]}`?" if close else ""
