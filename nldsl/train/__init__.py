@@ -1,0 +1,1 @@
+"""Training a compiled model on bytes: data, parameter groups, checkpoints, the loop."""
