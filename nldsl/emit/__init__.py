@@ -1,0 +1,1 @@
+"""Emission: typed nodes of Python code (`nodes`), and their printer."""
