@@ -1,0 +1,98 @@
+"""The frame of the command line: which commands there are, and the one that was asked for.
+
+Only the module of the requested command is imported.  The others take part in `--help` with their
+one-line help alone, so `nldsl --help` costs typer and rich and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+import typer
+
+from nldsl.cli.guard import guarded
+
+COMMANDS: dict[str, str] = {
+    "new": "Write a starter specification.",
+    "check": "Check specifications: names, shapes, clocks, reachability.",
+    "fmt": "Format specifications.",
+    "convert": "Convert between the text and the YAML form.",
+    "explain": "Show levels, memories, slow parameters and transfers of a specification.",
+    "graph": "Draw the level graph: svg, html, dot, png, pdf or json.",
+    "compile": "Write the PyTorch source of a specification.",
+    "verify": "Compare the compiled form with the interpreter.",
+    "train": "Train a specification on bytes.",
+    "generate": "Generate from a trained run.",
+    "list": "List what the library holds.",
+    "doctor": "Show what this installation has and what it lacks.",
+    "version": "Show the version.",
+}
+"""Every command with its line in `--help`, in the order in which one meets them."""
+
+HELP = "A language and compiler for nested learning: architectures and optimisers as memories on clocks."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code.
+
+    Exit codes: 0 ok, 1 findings, 2 usage or internal, 130 interrupted.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(guarded(lambda: build_app(requested_command(given))(given, prog_name="nldsl")))
+
+
+def requested_command(arguments: Sequence[str]) -> str | None:
+    """The command among `arguments`, or the one whose options a shell wants completed.
+
+    Example:
+        >>> requested_command(["check", "hope"])
+        'check'
+    """
+    completing = os.environ.get("COMP_WORDS", "").split()[1:] if "_NLDSL_COMPLETE" in os.environ else []
+    first = next((word for word in [*arguments, *completing] if not word.startswith("-")), None)
+    return first if first in COMMANDS else None
+
+
+def build_app(requested: str | None) -> typer.Typer:
+    """The application with `requested` loaded and every other command known by its help."""
+    app = typer.Typer(
+        name="nldsl",
+        help=HELP,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name, line in COMMANDS.items():
+        function = _load(name) if name == requested else _placeholder(line)
+        app.command(name, short_help=line)(function)
+    return app
+
+
+def _root(
+    version: bool = typer.Option(False, "--version", help="Show the version and leave.", is_eager=True),
+) -> None:
+    if version:
+        print(import_module("nldsl").__version__)
+        raise typer.Exit
+
+
+_root.__doc__ = HELP
+
+
+def _load(name: str) -> Callable[..., None]:
+    command: Callable[..., None] = import_module(f"nldsl.cli.{name}").command
+    return command
+
+
+def _placeholder(line: str) -> Callable[[], None]:
+    """Stands for a command in the list of commands; never called, since its name is not on the line."""
+
+    def shown() -> None:
+        return None
+
+    shown.__doc__ = line
+    return shown
