@@ -36,6 +36,11 @@ class Option:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    type: Literal["int", "float", "bool", "str"] = "float"
+    variadic: bool = False
+    """Gathers the remaining positional static arguments into a tuple: `parts(z, 8, 8, 16)`."""
+    runtime: bool = True
+    """Passed to the torch function by keyword; else it only shapes the contract (`out`, `window`)."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +65,23 @@ class Outcome:
 class Builder(Protocol):
     """How a VJP writes expressions: `b("mul", x, y)`, `b("sum", x, axis=...)`, `b(2.0)`.
 
-    Handles are opaque.  The calculus provides it; each name is a calculus operation.
+    Handles are opaque.  The calculus provides it; each name is a primitive of the library.
     """
 
     def __call__(self, op: str | float, *args: Any, **options: Static) -> Any: ...
 
+    def operand(self, handle: Any) -> Operand:
+        """Shape and kind of an expression, for rules that depend on them."""
+        ...
+
 
 ShapeRule = Callable[[tuple[Operand, ...], Mapping[str, Static]], Outcome]
 Vjp = Callable[[Builder, tuple[Any, ...], Any, Any, Mapping[str, Static]], tuple[Any | None, ...]]
-"""`vjp(b, args, out, grad, options)` -> one cotangent per argument (`None` = no gradient)."""
+"""`vjp(b, args, out, grad, options)` -> one cotangent per argument (`None` = no gradient).
+
+`args` are the values, then the parameters.  A cotangent may be larger than its argument where the
+argument was broadcast; the caller sums it back.
+"""
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,10 @@ class Primitive:
     elementwise: bool = False
     stateful: bool = False
     optional_values: int = 0
+    merges: bool = False
+    """A headed value is merged first: the elaborator inserts an explicit `merge`."""
+    folded: bool = False
+    """Resolved by the elaborator (`dim`, `values`, `like`): never an `Apply` of a program."""
     places: frozenset[str] = frozenset({"block", "map", "objective", "rule"})
     equation: str = ""
     reference: Callable[..., Any] | None = None

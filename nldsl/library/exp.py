@@ -1,0 +1,29 @@
+"""Exponential."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nldsl.catalog.primitive import Builder
+from nldsl.catalog.values import Static
+from nldsl.library._elementwise import elementwise
+
+
+def _vjp(
+    b: Builder, args: tuple[Any, ...], out: Any, grad: Any, options: Mapping[str, Static]
+) -> tuple[Any | None, ...]:
+    return (b("mul", grad, out),)
+
+
+PRIMITIVE = elementwise(
+    "exp",
+    "Exponential.",
+    torch="torch:exp",
+    vjp=_vjp,
+    reference=np.exp,
+    example="block example(x, z) { return exp(-x ** 2) }",
+    equation="y = e^x",
+)

@@ -1,0 +1,41 @@
+"""Gaussian error linear unit, the exact form (Hendrycks and Gimpel 2016)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nldsl.catalog.primitive import Builder
+from nldsl.catalog.values import Static
+from nldsl.library._elementwise import elementwise
+
+
+def _vjp(
+    b: Builder, args: tuple[Any, ...], out: Any, grad: Any, options: Mapping[str, Static]
+) -> tuple[Any | None, ...]:
+    x = args[0]
+    cumulative = b("mul", b(0.5), b("add", b(1.0), b("erf", b("mul", b(math.sqrt(0.5)), x))))
+    density = b("mul", b(1.0 / math.sqrt(2.0 * math.pi)), b("exp", b("mul", b(-0.5), b("mul", x, x))))
+    return (b("mul", grad, b("add", cumulative, b("mul", x, density))),)
+
+
+_erf = np.vectorize(math.erf, otypes=[float])
+
+
+def _reference(x: Any) -> Any:
+    """x times the normal distribution function."""
+    return np.asarray(x) * 0.5 * (1.0 + _erf(np.asarray(x) * math.sqrt(0.5)))
+
+
+PRIMITIVE = elementwise(
+    "gelu",
+    "Gaussian error linear unit, the exact form (Hendrycks and Gimpel 2016).",
+    torch="torch.nn.functional:gelu",
+    vjp=_vjp,
+    reference=_reference,
+    example="block example(x, z) { return gelu(x) }",
+    equation="y = x * (1 + erf(x / sqrt(2))) / 2",
+)

@@ -1,0 +1,45 @@
+"""The identity matrix, as a target of a write; its size is that of the other side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nldsl.catalog.primitive import Builder, Operand, Option, Outcome, Primitive
+from nldsl.catalog.values import Static
+from nldsl.library._shapes import whole
+
+
+def _shape(operands: tuple[Operand, ...], options: Mapping[str, Static]) -> Outcome:
+    size = whole(options["size"], "identity", "size")
+    return Outcome((size, size), "matrix")
+
+
+def _vjp(
+    b: Builder, args: tuple[Any, ...], out: Any, grad: Any, options: Mapping[str, Static]
+) -> tuple[Any | None, ...]:
+    return ()
+
+
+def _reference(*, size: int) -> Any:
+    """Ones on the diagonal."""
+    return np.eye(size)
+
+
+PRIMITIVE = Primitive(
+    name="identity",
+    doc="The identity matrix, as a target of a write; its size is that of the other side.",
+    example="rule example(lr) { memory m = matrix(like = W); m[g] <- -identity by gd(lr = lr); W = W + m }",
+    values=(),
+    shape=_shape,
+    torch="nldsl.runtime.ops:identity",
+    options=(
+        Option("size", "REQUIRED", "rows and columns; set by the elaborator", "channels", 1, type="int"),
+    ),
+    vjp=_vjp,
+    places=frozenset({"rule"}),
+    equation="y_ij = [i = j]",
+    reference=_reference,
+)

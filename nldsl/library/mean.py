@@ -1,0 +1,41 @@
+"""Mean over the last axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nldsl.catalog.primitive import Builder, Operand, Outcome, Primitive
+from nldsl.catalog.values import Static
+from nldsl.library._shapes import without_last
+
+
+def _shape(operands: tuple[Operand, ...], options: Mapping[str, Static]) -> Outcome:
+    return Outcome(*without_last(operands[0], "mean"))
+
+
+def _vjp(
+    b: Builder, args: tuple[Any, ...], out: Any, grad: Any, options: Mapping[str, Static]
+) -> tuple[Any | None, ...]:
+    x = args[0]
+    return (b("expand_last", b("mul", grad, b(1.0 / b.operand(x).shape[-1])), x),)
+
+
+def _reference(x: Any) -> Any:
+    """Headed values give one number per head."""
+    return np.mean(x, axis=-1)
+
+
+PRIMITIVE = Primitive(
+    name="mean",
+    doc="Mean over the last axis.",
+    example="block example(x) { return x - mean(x) }",
+    values=("x",),
+    shape=_shape,
+    torch="nldsl.runtime.ops:mean",
+    vjp=_vjp,
+    equation="y = sum_i x_i / n",
+    reference=_reference,
+)

@@ -1,0 +1,37 @@
+"""Sigmoid linear unit (swish)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nldsl.catalog.primitive import Builder
+from nldsl.catalog.values import Static
+from nldsl.library._elementwise import elementwise
+
+
+def _vjp(
+    b: Builder, args: tuple[Any, ...], out: Any, grad: Any, options: Mapping[str, Static]
+) -> tuple[Any | None, ...]:
+    x = args[0]
+    gate = b("sigmoid", x)
+    slope = b("mul", gate, b("add", b(1.0), b("mul", x, b("sub", b(1.0), gate))))
+    return (b("mul", grad, slope),)
+
+
+def _reference(x: Any) -> Any:
+    """x times its logistic function."""
+    return np.asarray(x) * 0.5 * (1.0 + np.tanh(0.5 * np.asarray(x)))
+
+
+PRIMITIVE = elementwise(
+    "silu",
+    "Sigmoid linear unit (swish).",
+    torch="torch.nn.functional:silu",
+    vjp=_vjp,
+    reference=_reference,
+    example="block example(x, z) { return silu(x) }",
+    equation="y = x / (1 + e^-x)",
+)

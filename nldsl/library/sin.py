@@ -1,0 +1,29 @@
+"""Sine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nldsl.catalog.primitive import Builder
+from nldsl.catalog.values import Static
+from nldsl.library._elementwise import elementwise
+
+
+def _vjp(
+    b: Builder, args: tuple[Any, ...], out: Any, grad: Any, options: Mapping[str, Static]
+) -> tuple[Any | None, ...]:
+    return (b("mul", grad, b("cos", args[0])),)
+
+
+PRIMITIVE = elementwise(
+    "sin",
+    "Sine.",
+    torch="torch:sin",
+    vjp=_vjp,
+    reference=np.sin,
+    example="block example(x, z) { return sin(x) }",
+    equation="y = sin x",
+)

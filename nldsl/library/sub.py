@@ -1,0 +1,30 @@
+"""Difference of two values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nldsl.catalog.primitive import Builder
+from nldsl.catalog.values import Static
+from nldsl.library._elementwise import elementwise
+
+
+def _vjp(
+    b: Builder, args: tuple[Any, ...], out: Any, grad: Any, options: Mapping[str, Static]
+) -> tuple[Any | None, ...]:
+    return grad, b("neg", grad)
+
+
+PRIMITIVE = elementwise(
+    "sub",
+    "Difference of two values.",
+    torch="operator:sub",
+    vjp=_vjp,
+    reference=np.subtract,
+    example="block example(x, z) { return x - z }",
+    values=("a", "b"),
+    equation="y = a - b",
+)

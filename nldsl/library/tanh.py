@@ -1,0 +1,29 @@
+"""Hyperbolic tangent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nldsl.catalog.primitive import Builder
+from nldsl.catalog.values import Static
+from nldsl.library._elementwise import elementwise
+
+
+def _vjp(
+    b: Builder, args: tuple[Any, ...], out: Any, grad: Any, options: Mapping[str, Static]
+) -> tuple[Any | None, ...]:
+    return (b("mul", grad, b("sub", b(1.0), b("mul", out, out))),)
+
+
+PRIMITIVE = elementwise(
+    "tanh",
+    "Hyperbolic tangent.",
+    torch="torch:tanh",
+    vjp=_vjp,
+    reference=np.tanh,
+    example="block example(x, z) { return tanh(x) }",
+    equation="y = tanh x",
+)
