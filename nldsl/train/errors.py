@@ -1,0 +1,18 @@
+"""The findings of training: bad data, bad groups, runs that cannot go on.  Codes NL0901 to NL0999."""
+
+from __future__ import annotations
+
+from nldsl.diagnostics import Diagnostic, SpecError
+from nldsl.source import Span
+
+
+def fault(
+    code: str, message: str, *, help: str = "", notes: tuple[str, ...] = (), span: Span | None = None
+) -> SpecError:
+    """A `SpecError` that carries one coded finding; the caller raises it.
+
+    Example:
+        >>> str(fault("NL0901", "no such file or folder: `x`"))
+        'NL0901: no such file or folder: `x`'
+    """
+    return SpecError([Diagnostic(code=code, message=message, help=help, notes=notes, span=span)])
