@@ -42,13 +42,6 @@ def check_name(text: str) -> str:
     return text
 
 
-def check_dotted(text: str) -> str:
-    """`text`, if it is names joined by dots; otherwise `EmitError`."""
-    for part in text.split("."):
-        check_name(part)
-    return text
-
-
 class Expression:
     """Base of all expression nodes; its operators build larger nodes.
 
@@ -149,8 +142,10 @@ class Expression:
         return compare("is not", self, other)
 
 
-Like: TypeAlias = "Expression | int | float | str | EllipsisType | tuple[Like, ...] | list[Like] | Mapping[str, Like] | None"
-IndexLike: TypeAlias = "Like | slice | tuple[Like | slice, ...]"
+Plain: TypeAlias = int | float | str | EllipsisType | None
+Like: TypeAlias = "Expression | Plain | tuple[Like, ...] | list[Like] | Mapping[str, Like]"
+IndexPlain: TypeAlias = int | float | str | EllipsisType | None
+Like: TypeAlias = "Expression | Plain | tuple[Like, ...] | list[Like] | Mapping[str, Like]"
 
 
 @dataclass(frozen=True)
@@ -170,7 +165,7 @@ class Literal(Expression):
     `to_expression(-1)` and `to_expression(inf)` give the nodes for the others.
     """
 
-    value: int | float | bool | str | EllipsisType | None
+    value: Plain
 
     def __post_init__(self) -> None:
         if type(self.value) not in (int, float, bool, str, EllipsisType, type(None)):
@@ -198,6 +193,8 @@ class Attribute(Expression):
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        if isinstance(self.obj, Literal) and not isinstance(self.obj.value, str):
+            raise EmitError("no attribute of a number")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from nldsl.emit.expressions import (
     Starred,
     TupleOf,
     Var,
-    check_dotted,
     check_name,
     to_expression,
 )
@@ -206,7 +205,8 @@ class Import:
     alias: str | None = None
 
     def __post_init__(self) -> None:
-        check_dotted(self.module)
+        for part in self.module.split("."):
+            check_name(part)
         for part in self.names or ():
             check_name(part)
         if self.names == () or (self.names and self.alias):
