@@ -65,7 +65,9 @@ _MODULE = frozenset(
 )
 """Public attributes of `torch.nn.Module` (a test compares them with the installed torch)."""
 
-_OURS = frozenset({"declare", "initialise", "initial_state", "root"})
+_OURS = frozenset(
+    "attach declare initialise initial_state parameter_paths parameter_roles root task_memories".split()
+)
 """Methods and attributes of the base class of emitted modules."""
 
 RESERVED = _MODULE | _OURS | frozenset(keyword.kwlist)

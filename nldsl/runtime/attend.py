@@ -1,0 +1,149 @@
+"""What happens inside a chunk of a matrix memory, with hand-written backward passes.
+
+Products of matrices are nearly free on a CPU; passes over memory and the bookkeeping of automatic
+differentiation are not.  So each step is one function that saves only its inputs and recomputes
+scores.  Shapes: `X` = chunks x batch x heads, `C` tokens, `K` key size, `V` value size; the
+state `M [X, V, K]` reads `y = M k`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nldsl.runtime.triangular import unit_lower_inverse
+
+
+def chunk_read(
+    q: Tensor, k: Tensor, u: Tensor, scores: Tensor, carried: Tensor | None, state: Tensor
+) -> Tensor:
+    """`y = ((q k^T) * scores) u + carried * (q M^T)`: what the queries of a chunk read.
+
+    `q`, `k` `[X, C, K]`, `u [X, C, V]`, `scores [X, C, C]` or `[C, C]`, `carried [X, C]` or `None`
+    (all ones), `state [X, V, K]`.
+
+    >>> one = torch.ones(1, 1, 1)
+    >>> chunk_read(one, one, 2 * one, one, None, 3 * one).item()
+    5.0
+    """
+    y: Tensor = _ChunkRead.apply(q, k, u, scores, carried, state)
+    return y
+
+
+def chunk_write(k: Tensor, u: Tensor, to_end: Tensor | None) -> Tensor:
+    """`u^T (k * to_end)`: what a chunk adds to the state, shape `[X, V, K]`.
+
+    >>> chunk_write(torch.ones(1, 2, 1), torch.ones(1, 2, 1), None).item()
+    2.0
+    """
+    if to_end is None:
+        return torch.bmm(u.mT, k)
+    added: Tensor = _ChunkWrite.apply(k, u, to_end)
+    return added
+
+
+def delta_transform(
+    k: Tensor, w: Tensor, erase: Tensor, scores: Tensor, carried: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """`(I + N)^-1 w` and `(I + N)^-1 (e c k)` with `N = tril(e (k k^T) * scores, -1)`, `c` = `carried`.
+
+    With them the values added by a chunk are `first - second M_0^T`.  Shapes as in `chunk_read`;
+    `erase [X, C]`.
+
+    >>> k = torch.ones(1, 2, 1)
+    >>> first, _ = delta_transform(k, k, torch.ones(1, 2), torch.ones(2, 2), None)
+    >>> first.flatten().tolist()
+    [1.0, 0.0]
+    """
+    target, erased = _DeltaTransform.apply(k, w, erase, scores, carried)
+    return target, erased
+
+
+def _column(x: Tensor) -> Tensor:
+    return x.unsqueeze(-1)
+
+
+class _ChunkRead(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, u: Tensor, scores: Tensor, carried: Tensor | None, state: Tensor
+    ) -> Tensor:
+        y = torch.bmm(q, state.mT)
+        if carried is not None:
+            y.mul_(_column(carried))
+        weights = torch.bmm(q, k.mT).mul_(scores)
+        ctx.save_for_backward(q, k, u, scores, carried, state)
+        return y.baddbmm_(weights, u)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        (dy,) = grads
+        q, k, u, scores, carried, state = ctx.saved_tensors
+        dq = torch.bmm(dy, state)
+        d_carried, q_state = None, q
+        if carried is not None:
+            d_carried = (dq * q).sum(-1) if ctx.needs_input_grad[4] else None
+            dq.mul_(_column(carried))
+            q_state = q * _column(carried)
+        d_state = torch.bmm(dy.mT, q_state)
+        weights = torch.bmm(q, k.mT)
+        flow = torch.bmm(dy, u.mT)
+        d_scores = flow * weights if ctx.needs_input_grad[3] else None
+        du = torch.bmm(weights.mul_(scores).mT, dy)
+        flow.mul_(scores)
+        dq.baddbmm_(flow, k)
+        return dq, torch.bmm(flow.mT, q), du, d_scores, d_carried, d_state
+
+
+class _ChunkWrite(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, k: Tensor, u: Tensor, to_end: Tensor) -> Tensor:
+        ctx.save_for_backward(k, u, to_end)
+        return torch.bmm(u.mT, k * _column(to_end))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor]:
+        (d_added,) = grads
+        k, u, to_end = ctx.saved_tensors
+        dk = torch.bmm(u, d_added)
+        d_end = (dk * k).sum(-1)
+        du = torch.bmm(k, d_added.mT).mul_(_column(to_end))
+        return dk.mul_(_column(to_end)), du, d_end
+
+
+class _DeltaTransform(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, k: Tensor, w: Tensor, erase: Tensor, scores: Tensor, carried: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        strict = torch.bmm(k, k.mT).mul_(scores).mul_(_column(erase))
+        inverse = unit_lower_inverse(strict)
+        rate = erase if carried is None else erase * carried
+        target, erased = torch.bmm(inverse, w), torch.bmm(inverse, k * _column(rate))
+        ctx.save_for_backward(k, erase, scores, carried, inverse, target, erased)
+        return target, erased
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        d_target, d_erased = grads
+        k, erase, scores, carried, inverse, target, erased = ctx.saved_tensors
+        dw = torch.bmm(inverse.mT, d_target)
+        d_keys = torch.bmm(inverse.mT, d_erased)
+        flow = torch.bmm(dw, target.mT).baddbmm_(d_keys, erased.mT).tril_(-1).neg_()
+        gram = torch.bmm(k, k.mT)
+        # N = erase * gram * scores; `flow` is dN.
+        d_rate = (d_keys * k).sum(-1)
+        rate = erase if carried is None else erase * carried
+        by_scores = flow * scores
+        d_erase = torch.linalg.vecdot(by_scores, gram)
+        d_scores = None
+        if ctx.needs_input_grad[3]:
+            d_scores = gram.mul_(flow).mul_(_column(erase))
+        by_scores.mul_(_column(erase))
+        dk = d_keys.mul_(_column(rate))
+        dk.baddbmm_(by_scores, k).baddbmm_(by_scores.mT, k)
+        if carried is None:
+            return dk, dw, d_erase + d_rate, d_scores, None
+        return dk, dw, d_erase + d_rate * carried, d_scores, d_rate * erase

@@ -1,0 +1,128 @@
+"""Products of decays inside a chunk: the causal filters of every memory with retention.
+
+Shapes: `X` anything in front (batch x heads x chunks), `C` tokens of a chunk.  With decays `a_t`:
+`after[i, j] = a_{j+1} ... a_i` for `j <= i`, else 0 (what is left at `i` of a write at `j`),
+`carried[i] = a_1 ... a_i` (what is left at `i` of the state in front of the chunk),
+`to_end[j] = after[C, j]`, `total = carried[C]`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class DecayKernel(NamedTuple):
+    """The decay products of one chunk: `after [X, C, C]`, `carried`, `to_end` `[X, C]`, `total [X]`."""
+
+    after: Tensor
+    carried: Tensor
+    to_end: Tensor
+    total: Tensor
+
+
+def decay_kernel(log_decay: Tensor | None, decay: Tensor | None = None) -> DecayKernel:
+    """Build the kernel of one chunk from log decays, or from plain decays (which may be <= 0).
+
+    Shapes `[X, C]`, `C >= 1`.  Logs never overflow: every exponent is a sum of the logs between two
+    tokens.  Plain decays are multiplied one by one, so zeros and signs are exact.
+
+    >>> decay_kernel(None, torch.tensor([[0.5, 0.0, 2.0]])).after
+    tensor([[[1., 0., 0.],
+             [0., 1., 0.],
+             [0., 2., 1.]]])
+    """
+    function = _LogKernel if log_decay is not None else _PlainKernel
+    after, carried, to_end = function.apply(log_decay if log_decay is not None else decay)
+    return DecayKernel(after, carried, to_end, carried[..., -1])
+
+
+def decay_to_end(log_decay: Tensor | None, decay: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return `to_end [.., C]` and `total [..]` alone, for memories of which only the end is needed.
+
+    >>> decay_to_end(None, torch.tensor([0.5, 0.0, 2.0]))
+    (tensor([0., 2., 1.]), tensor(0.))
+    """
+    if log_decay is not None:
+        later = log_decay.flip(-1).cumsum(-1).flip(-1)
+        behind = torch.cat([later[..., 1:], torch.zeros_like(later[..., :1])], -1)
+        return behind.exp(), later[..., 0].exp()
+    assert decay is not None
+    from_end = decay.flip(-1).cumprod(-1).flip(-1)
+    behind = torch.cat([from_end[..., 1:], torch.ones_like(from_end[..., :1])], -1)
+    return behind, from_end[..., 0]
+
+
+def before(kernel: DecayKernel) -> tuple[Tensor, Tensor]:
+    """The kernel as seen *before* the token's own decay and write: rows moved down by one."""
+    after = torch.nn.functional.pad(kernel.after, (0, 0, 1, 0))[..., :-1, :]
+    carried = torch.nn.functional.pad(kernel.carried, (1, 0), value=1.0)[..., :-1]
+    return after, carried
+
+
+def causal_mask(size: int, like: Tensor, *, strict: bool = False) -> Tensor:
+    """A `[size, size]` lower triangle of ones; `strict` leaves the diagonal out."""
+    return torch.ones(size, size, dtype=like.dtype, device=like.device).tril_(-1 if strict else 0)
+
+
+class _LogKernel(torch.autograd.Function):
+    """`after = exp(g_i - g_j)`, `carried = exp(g)`, `to_end = exp(g_C - g_j)` with `g = cumsum(log a)`."""
+
+    @staticmethod
+    def forward(ctx: Any, log_decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        exact = log_decay.double().cumsum(-1)
+        total = exact.to(log_decay.dtype)
+        after = total.unsqueeze(-1) - total.unsqueeze(-2)
+        if log_decay.dtype != torch.float64:
+            # The rounding of the running sums would be seen in their small differences.
+            rest = (exact - total).to(log_decay.dtype)
+            after.add_(rest.unsqueeze(-1)).sub_(rest.unsqueeze(-2))
+        size = log_decay.shape[-1]
+        upper = torch.ones(size, size, dtype=torch.bool, device=after.device).triu_(1)
+        after.masked_fill_(upper, -torch.inf).exp_()
+        carried, to_end = total.exp(), after[..., -1, :].clone()
+        ctx.save_for_backward(after, carried)
+        return after, carried, to_end
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Tensor:
+        d_after, d_carried, d_to_end = grads
+        after, carried = ctx.saved_tensors
+        flow = d_after * after
+        d_sum = flow.sum(-1) - flow.sum(-2) + d_carried * carried
+        d_end = d_to_end * after[..., -1, :]
+        d_sum.sub_(d_end)
+        d_sum[..., -1] += d_end.sum(-1)
+        return d_sum.flip(-1).cumsum(-1).flip(-1)
+
+
+class _PlainKernel(torch.autograd.Function):
+    """Row by row, `after[i] = a_i after[i-1]` plus a one on the diagonal: no division, no logarithm."""
+
+    @staticmethod
+    def forward(ctx: Any, decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        size = decay.shape[-1]
+        after = torch.zeros(*decay.shape, size, dtype=decay.dtype, device=decay.device)
+        after.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+        for i in range(1, size):
+            torch.mul(after[..., i - 1, :i], decay[..., i : i + 1], out=after[..., i, :i])
+        carried = after[..., :, 0] * decay[..., :1]
+        ctx.save_for_backward(after, decay)
+        return after, carried, after[..., -1, :].clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Tensor:
+        d_after, d_carried, d_to_end = grads
+        after, decay = ctx.saved_tensors
+        size = decay.shape[-1]
+        d_decay = torch.zeros_like(decay)
+        d_decay[..., 0] = (d_carried * after[..., :, 0]).sum(-1)
+        flow = d_after.clone()
+        flow[..., -1, :] += d_to_end
+        flow[..., :, 0] += d_carried * decay[..., :1]
+        for i in range(size - 1, 0, -1):
+            d_decay[..., i] = (flow[..., i, :i] * after[..., i - 1, :i]).sum(-1)
+            flow[..., i - 1, :i] += flow[..., i, :i] * decay[..., i : i + 1]
+        return d_decay

@@ -1,0 +1,133 @@
+"""The base class of emitted modules: parameters known by their path in the program."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nldsl.catalog.naming import torch_name
+
+Fill = Callable[[tuple[int, ...], torch.Generator], Tensor]
+"""Draws the first value of a parameter of a given shape, in float64 on the CPU."""
+
+
+def normal(std: float) -> Fill:
+    """Draw from `N(0, std^2)`.
+
+    >>> normal(0.5)((2, 3), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3])
+    """
+    return lambda shape, generator: torch.randn(shape, generator=generator, dtype=torch.float64).mul_(std)
+
+
+def constant(value: float) -> Fill:
+    """Fill with one number."""
+    return lambda shape, _: torch.full(shape, value, dtype=torch.float64)
+
+
+def identity(scale: float) -> Fill:
+    """`scale` times the identity in the last two axes (zero elsewhere if they differ)."""
+    return lambda shape, _: torch.eye(*shape[-2:], dtype=torch.float64).mul(scale).expand(shape).clone()
+
+
+class Container(nn.Module):
+    """What stands between a module and its parameters: `q` in `q.linear.weight`, `[1]` in `x[1]`."""
+
+    def __getitem__(self, index: int) -> Any:
+        """The part of an indexed name: `self.x[1]`."""
+        return self._modules[str(index)]
+
+    def __len__(self) -> int:
+        return sum(name.isdigit() for name in self._modules)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
+
+class Module(Container):
+    """A block of the program: `declare` its parameters, `attach` its blocks, then `initialise` the root.
+
+    >>> block = Module()
+    >>> _ = block.declare("x[1].norm.weight", (4,), "norm", constant(1.0))
+    >>> root = Module()
+    >>> _ = root.attach("blocks[0].mixer", block)
+    >>> _ = root.initialise(0)
+    >>> root.blocks[0].mixer.x[1].norm.weight.data
+    tensor([1., 1., 1., 1.])
+    >>> list(root.parameter_paths()), list(root.state_dict())
+    (['blocks[0].mixer.x[1].norm.weight'], ['blocks.0.mixer.x.1.norm.weight'])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Program path -> (torch name, role, first value), relative to this module.
+        self._declared: dict[str, tuple[str, str, Fill]] = {}
+        self._attached: dict[str, Module] = {}
+
+    def declare(self, path: str, shape: tuple[int, ...], role: str, init: Fill) -> nn.Parameter:
+        """Register a parameter under its program path; its value is undefined until `initialise`.
+
+        Errors: `ValueError` for a path that is taken.
+        """
+        name = torch_name(path)
+        parameter = nn.Parameter(torch.empty(shape))
+        owner, last = self._owner(name)
+        if hasattr(owner, last):
+            raise ValueError(f"`{path}` is declared twice")
+        owner.register_parameter(last, parameter)
+        self._declared[path] = (name, role, init)
+        return parameter
+
+    def attach(self, path: str, module: Module) -> Module:
+        """Register a block under its program path: `gated_deltanet`, `blocks[3]`, `mixer[1]`.
+
+        Errors: `ValueError` for a path that is taken.
+        """
+        owner, last = self._owner(torch_name(path))
+        if hasattr(owner, last):
+            raise ValueError(f"`{path}` is attached twice")
+        owner.add_module(last, module)
+        self._attached[path] = module
+        return module
+
+    def initialise(self, seed: int) -> Module:
+        """Fill every parameter from a generator seeded by (seed, absolute program path).
+
+        Values depend on nothing else: not on order, depth, device or type.  Call it on the root.
+        """
+        for path, (parameter, _, fill) in self._parameters_by_path().items():
+            digest = hashlib.sha256(f"{seed}:{path}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            with torch.no_grad():
+                parameter.copy_(fill(tuple(parameter.shape), generator))
+        return self
+
+    def parameter_paths(self) -> dict[str, nn.Parameter]:
+        """Every parameter by its program path (absolute if asked of the root)."""
+        return {path: found[0] for path, found in self._parameters_by_path().items()}
+
+    def parameter_roles(self) -> dict[str, str]:
+        """The role of every parameter: matrix, embedding, head, norm or rest."""
+        return {path: found[1] for path, found in self._parameters_by_path().items()}
+
+    def _parameters_by_path(self) -> dict[str, tuple[nn.Parameter, str, Fill]]:
+        found = {
+            path: (self.get_parameter(name), role, fill) for path, (name, role, fill) in self._declared.items()
+        }
+        for prefix, module in self._attached.items():
+            for path, entry in module._parameters_by_path().items():
+                found[f"{prefix}.{path}"] = entry
+        return found
+
+    def _owner(self, name: str) -> tuple[nn.Module, str]:
+        *parents, last = name.split(".")
+        owner: nn.Module = self
+        for part in parents:
+            if part not in owner._modules:
+                owner.add_module(part, Container())
+            owner = owner._modules[part]  # type: ignore[assignment]
+        return owner, last

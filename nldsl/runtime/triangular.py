@@ -1,0 +1,48 @@
+"""The inverse of a unit lower triangular matrix, as a few matrix products."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BASE = 32
+"""Diagonal blocks up to this size are inverted by substitution.
+
+Measured on CPU at 64 x 64: blocks of 16 or 32 by substitution, joined by products, take half the
+time of one substitution of size 64.  A Neumann product of the whole block is no faster and loses
+all digits when keys repeat (error 7e-2 at `I + 1.9 tril(ones)` in float32, against 6e-7 here).
+"""
+
+
+def unit_lower_inverse(strict: Tensor) -> Tensor:
+    """Return `(I + N)^-1` for strictly lower triangular `N`, without recording gradients.
+
+    `N = [[A, 0], [B, D]]` gives `[[A', 0], [-D' B A', D']]` with the inverses `A'`, `D'` of the
+    diagonal blocks of `I + N`.  Shape `[X, C, C]`, any `C >= 0`; what is on or above the diagonal
+    is ignored.
+
+    >>> unit_lower_inverse(torch.tensor([[[0.0, 0.0], [3.0, 0.0]]]))
+    tensor([[[ 1.,  0.],
+             [-3.,  1.]]])
+    """
+    size = strict.shape[-1]
+    out = torch.zeros_like(strict, memory_format=torch.contiguous_format)
+    for start in range(0, size, BASE):
+        block = slice(start, min(start + BASE, size))
+        out[:, block, block] = _substitute(strict[:, block, block])
+    width = BASE
+    while width < size:
+        for start in range(0, size - width, 2 * width):
+            middle, stop = start + width, min(start + 2 * width, size)
+            upper, lower = out[:, start:middle, start:middle], out[:, middle:stop, middle:stop]
+            joined = torch.bmm(lower, torch.bmm(strict[:, middle:stop, start:middle], upper))
+            out[:, middle:stop, start:middle] = joined.neg_()
+        width *= 2
+    return out
+
+
+def _substitute(strict: Tensor) -> Tensor:
+    eye = torch.eye(strict.shape[-1], dtype=strict.dtype, device=strict.device).expand_as(strict)
+    # From the right and transposed: the layout LAPACK works in, so nothing is copied.
+    solved = torch.linalg.solve_triangular(strict.mT, eye, upper=True, left=False, unitriangular=True)
+    return solved.mT
