@@ -273,7 +273,19 @@ class LevelEdit(Node):
 
 
 Statement = (
-    LevelDecl | MemoryDecl | Assign | Write | TaskWrite | Return | Repeat | For | If | Every | Group | Setting | LevelEdit
+    LevelDecl
+    | MemoryDecl
+    | Assign
+    | Write
+    | TaskWrite
+    | Return
+    | Repeat
+    | For
+    | If
+    | Every
+    | Group
+    | Setting
+    | LevelEdit
 )
 
 

@@ -1,0 +1,50 @@
+"""The LALR tables of the language, built once per process."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from lark import Lark, TextSlice, Token, Tree
+
+from nldsl.assets import grammar_text
+
+STARTS = (
+    "item_line",
+    "header",
+    "line",
+    "term",
+    "tail",
+    "train_line",
+    "expr",
+    "parameter",
+    "memory_value",
+    "clock_value",
+    "quantity",
+    "names",
+    "for_value",
+    "rule_value",
+    "write_target",
+)
+"""The entries of the grammar, one per place a statement or a YAML scalar can stand at."""
+
+
+@cache
+def parser() -> Lark:
+    """The parser; building it takes some 70 ms, so it is kept in memory."""
+    return Lark(
+        grammar_text(),
+        parser="lalr",
+        lexer="contextual",
+        propagate_positions=True,
+        maybe_placeholders=True,
+        start=list(STARTS),
+    )
+
+
+def parse_slice(text: str, start: int, end: int, entry: str) -> Tree[Token]:
+    """The concrete tree of `text[start:end]` read as `entry`; positions count in the whole text.
+
+    Raises:
+        lark.exceptions.UnexpectedInput: the slice is not an `entry`.
+    """
+    return parser().parse(TextSlice(text, start, end), start=entry)

@@ -1,0 +1,27 @@
+"""How much text is read at most: nothing a user writes may cost seconds or gigabytes."""
+
+from __future__ import annotations
+
+MAX_BYTES = 1 << 20
+"""Size of a file, in bytes (1 MiB)."""
+
+MAX_TOKENS = 50_000
+"""Words and signs of a file; the standard library's largest file has a few thousand."""
+
+MAX_STATEMENT_TOKENS = 2_000
+"""Words and signs of one statement."""
+
+MAX_NESTING = 64
+"""Brackets and braces inside one another."""
+
+MAX_EXPRESSION_DEPTH = 100
+"""Operators inside one another, `a + b + c` counting as two."""
+
+MAX_DIGITS = 40
+"""Characters of a number."""
+
+MAX_NAME = 200
+"""Characters of a name."""
+
+MAX_FINDINGS = 100
+"""Findings reported per file; what comes after is most likely the same mistake again."""

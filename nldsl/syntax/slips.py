@@ -1,0 +1,392 @@
+"""What to say about a faulty statement, in the user's words: one finding each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+
+from nldsl.diagnostics import did_you_mean
+from nldsl.syntax.scan import Place, Scanned, scan
+
+
+class Finding(NamedTuple):
+    """A finding about a statement; the span counts in the whole text."""
+
+    code: str
+    message: str
+    span: tuple[int, int]
+    help: str = ""
+    edit: str | None = None
+
+
+_SIGNS = {
+    "←": ("<-", "a memory is written with `<-`"),
+    "−": ("-", "this is not a minus sign but a look-alike"),
+    "–": ("-", "this is not a minus sign but a dash"),
+    "—": ("-", "this is not a minus sign but a dash"),
+    "×": ("*", "multiplication is `*`"),
+    "·": ("*", "multiplication is `*`"),
+    "÷": ("/", "division is `/`"),
+    "≤": ("<=", "comparison is `<=`"),
+    "≥": (">=", "comparison is `>=`"),
+    "≠": ("!=", "comparison is `!=`"),
+    "“": ('"', "strings stand in straight double quotes"),
+    "”": ('"', "strings stand in straight double quotes"),
+    "'": ('"', 'strings stand in double quotes, such as `"raw"`'),
+    "^": ("**", "the power of a number is `x ** 2`"),
+    "&": ("and", "logic is written `and`"),
+    "|": ("or", "logic is written `or`"),
+    "!": ("not", "logic is written `not`"),
+    "%": (None, "there is no remainder; `//` is integer division"),
+    ".": (None, "values have no attributes; write a function call such as `split(z, heads)`"),
+    "\\": (None, "a statement goes on over a line end inside `()` and `[]`, or before a clause"),
+    "?": (None, "a choice between values is `where(condition, a, b)`"),
+    "$": (None, "names consist of letters, digits and `_`"),
+    "`": (None, "names stand without quotes"),
+}
+
+_FOREIGN = {
+    "elif": "write `else if ... {`",
+    "elseif": "write `else if ... {`",
+    "def": "define a function with `block NAME(x) { ... }`",
+    "function": "define a function with `block NAME(x) { ... }`",
+    "fn": "define a function with `block NAME(x) { ... }`",
+    "class": "define a layer with `block NAME(x) { ... }`",
+    "layer": "define a layer with `block NAME(x) { ... }`",
+    "while": "loops are static: `repeat n { ... }` or `for c in list { ... }`",
+    "import": 'other files are read with `use "file.nl"`',
+    "from": 'other files are read with `use "file.nl"`',
+    "include": 'other files are read with `use "file.nl"`',
+    "let": "write `name = value`",
+    "var": "write `name = value`",
+    "const": "write `name = value`",
+    "lambda": "define a function with `block NAME(x) { ... }`",
+    "optimizer": "groups of parameters are assigned as in `matrices by muon(lr = 0.02)`",
+}
+
+_FIRST_WORDS = {
+    "file": ("block", "model", "map", "objective", "rule", "train", "variant", "use", "nldsl"),
+    "body": ("memory", "return", "level", "write", "repeat", "for", "if", "else", "every"),
+    "level": ("memory",),
+    "train": ("level", "task", "truncate", "clip"),
+    "train level": ("matrices", "embeddings", "head", "norms", "rest"),
+    "variant": ("level",),
+}
+_CLAUSES = (
+    "minimize",
+    "over",
+    "weighted",
+    "by",
+    "retain",
+    "toward",
+    "gradient every",
+    "at commit",
+    "project",
+)
+_BRITISH = re.compile(r"\b(minimise|minimises|orthogonalise|normalise|colour)\b")
+_AMERICAN = {
+    "minimise": "minimize",
+    "minimises": "minimizes",
+    "orthogonalise": "orthogonalize",
+    "normalise": "normalize",
+    "colour": "color",
+}
+
+
+def explain(place: Place, span: tuple[int, int], entry: str, context: str, error: UnexpectedInput) -> None:
+    """Report the one finding that fits best to the faulty statement at `span`."""
+    slip = _Slip(place.text, span, entry, context, error)
+    finding = next(found for check in _CHECKS if (found := check(slip)))
+    place.report(finding.code, finding.message, finding.span, help=finding.help, edit=finding.edit)
+
+
+class _Slip:
+    """A faulty statement and where the grammar stopped."""
+
+    def __init__(
+        self, text: str, span: tuple[int, int], entry: str, context: str, error: UnexpectedInput
+    ) -> None:
+        self.start, self.end = span
+        self.text = text[self.start : self.end]
+        self.entry, self.context = entry, context
+        self.tokens = [
+            Scanned(t.kind, t.start + self.start, t.end + self.start)
+            for t in scan(self.text)
+            if t.kind not in ("comment", "newline")
+        ]
+        self.at = self._stop(error)
+        self.expected = _expected(error)
+
+    def _stop(self, error: UnexpectedInput) -> int:
+        if isinstance(error, UnexpectedToken) and error.token.type != "$END":
+            return int(error.token.start_pos or self.start)
+        if isinstance(error, UnexpectedCharacters):
+            return int(error.pos_in_stream or self.start)
+        return self.end
+
+    def word(self, token: Scanned) -> str:
+        return self.text[token.start - self.start : token.end - self.start]
+
+    @property
+    def found(self) -> Scanned | None:
+        """The word or sign the grammar stopped at; `None` at the end of the statement."""
+        return next((t for t in self.tokens if t.end > self.at), None)
+
+    @property
+    def previous(self) -> str:
+        before = [t for t in self.tokens if t.end <= self.at]
+        return self.word(before[-1]) if before else ""
+
+
+def _expected(error: UnexpectedInput) -> frozenset[str]:
+    if isinstance(error, UnexpectedToken):
+        return frozenset(error.expected)
+    if isinstance(error, UnexpectedCharacters):
+        return frozenset(error.allowed or ())
+    return frozenset()
+
+
+def _unknown_character(slip: _Slip) -> Finding | None:
+    token = next((t for t in slip.tokens if t.kind == "unknown"), None)
+    if token is None:
+        return None
+    sign, span = slip.word(token), (token.start, token.end)
+    if sign == ":":
+        return _colon(slip, span)
+    if sign in _SIGNS:
+        edit, help = _SIGNS[sign]
+        return Finding("NL0102", f"unknown character `{sign}`", span, help, edit)
+    if sign.isalpha():
+        help = "names consist of the letters a to z, digits and `_`; write `eta` for a Greek letter"
+        return Finding("NL0102", f"unknown letter `{sign}` in a name", span, help)
+    shown = f"`{sign}`" if sign.isprintable() else f"U+{ord(sign):04X}"
+    return Finding("NL0102", f"unknown character {shown}", span, "remove it")
+
+
+def _colon(slip: _Slip, span: tuple[int, int]) -> Finding:
+    if span[1] == slip.end:
+        return Finding(
+            "NL0109", "`:` does not begin a body here", span, "bodies stand in braces: `{ ... }`", " {"
+        )
+    return Finding(
+        "NL0109", "`:` has no meaning here", span, "values are given with `=`, and nothing declares a type"
+    )
+
+
+def _foreign_word(slip: _Slip) -> Finding | None:
+    first = slip.tokens[0]
+    word = slip.word(first)
+    if word in _FOREIGN:
+        return Finding(
+            "NL0110", f"`{word}` is not a word of the language", (first.start, first.end), _FOREIGN[word]
+        )
+    return None
+
+
+def _british(slip: _Slip) -> Finding | None:
+    match = _BRITISH.search(slip.text)
+    if match is None:
+        return None
+    word = _AMERICAN[match.group(1)]
+    span = (slip.start + match.start(), slip.start + match.end())
+    return Finding("NL0111", f"`{match.group(1)}` is spelt `{word}` here", span, f"write `{word}`", word)
+
+
+def _equal_for_arrow(slip: _Slip) -> Finding | None:
+    match = re.match(r"(\w*)\s*\[[^\n=]*\]\s*(=)(?!=)", slip.text)
+    if match is None or slip.context not in ("body", "write", "level"):
+        return None
+    span = (slip.start + match.start(2), slip.start + match.end(2))
+    target = match.group(1) or "M"
+    return Finding(
+        "NL0108",
+        f"found `=`, expected `<-`: `{target}[...]` is written, not assigned",
+        span,
+        f"write `{target}[key] <- value`",
+        "<-",
+    )
+
+
+def _arrow_for_equal(slip: _Slip) -> Finding | None:
+    match = re.match(r"(\w+)\s*(<-)", slip.text)
+    if match is None:
+        return None
+    span = (slip.start + match.start(2), slip.start + match.end(2))
+    name = match.group(1)
+    return Finding(
+        "NL0108",
+        f"`<-` writes to a memory at a key, and `{name}` has none",
+        span,
+        f"write `{name}[key] <- value`, or `{name} = value` to set it",
+    )
+
+
+def _missing_brace(slip: _Slip) -> Finding | None:
+    words = (*_FIRST_WORDS["file"][:6], "level", "write", "repeat", "for", "if", "else", "every")
+    first = slip.word(slip.tokens[0])
+    follows = slip.word(slip.tokens[1]) if len(slip.tokens) > 1 else ""
+    if slip.entry == "header" or first not in words or follows in ("=", "[", ",", "<-") or not follows:
+        return None
+    if first == "level" and slip.context in ("variant",):
+        return None
+    return Finding(
+        "NL0106",
+        f"`{first}` without a body",
+        (slip.end - 1, slip.end),
+        "add `{` at the end of this line, and `}` behind the last statement",
+    )
+
+
+def _misspelt_first_word(slip: _Slip) -> Finding | None:
+    first = slip.tokens[0]
+    word = slip.word(first)
+    if (
+        first.kind != "name"
+        or len(slip.tokens) < 2
+        or slip.tokens[1].kind not in ("name", "number", "string")
+    ):
+        return None
+    if slip.at > slip.tokens[1].start or slip.context == "write":
+        return None
+    help = did_you_mean(word, _FIRST_WORDS.get(slip.context, _FIRST_WORDS["body"]))
+    if help:
+        return Finding("NL0111", f"`{word}` does not begin a statement", (first.start, first.end), help)
+    return None
+
+
+def _misspelt_clause(slip: _Slip) -> Finding | None:
+    found = slip.found
+    if found is None or found.kind != "name" or not ({"_BY", "_RETAIN"} & slip.expected):
+        return None
+    help = did_you_mean(slip.word(found), [c.split()[0] for c in _CLAUSES])
+    if help:
+        return Finding("NL0111", f"`{slip.word(found)}` is not a clause", (found.start, found.end), help)
+    return None
+
+
+def _outside(slip: _Slip) -> Finding | None:
+    if slip.context != "file" or slip.entry == "header":
+        return None
+    return Finding(
+        "NL0112",
+        "this statement stands outside of every definition",
+        (slip.start, slip.end),
+        "a file holds `use`, definitions (`block`, `model`, `map`, `objective`, `rule`), `train` and `variant`",
+    )
+
+
+def _ends_early(slip: _Slip) -> Finding | None:
+    if slip.found is not None:
+        return None
+    last = slip.tokens[-1]
+    return Finding(
+        "NL0116",
+        f"the statement ends behind `{slip.word(last)}`, expected {expectation(slip)}",
+        (last.start, last.end),
+        _help(slip),
+    )
+
+
+def _unexpected(slip: _Slip) -> Finding | None:
+    found = slip.found or slip.tokens[-1]
+    return Finding(
+        "NL0101",
+        f"found `{slip.word(found)}`, expected {expectation(slip)}",
+        (found.start, found.end),
+        _help(slip),
+    )
+
+
+_CHECKS: tuple[Callable[[_Slip], Finding | None], ...] = (
+    _unknown_character,
+    _foreign_word,
+    _british,
+    _equal_for_arrow,
+    _arrow_for_equal,
+    _missing_brace,
+    _misspelt_first_word,
+    _misspelt_clause,
+    _outside,
+    _ends_early,
+    _unexpected,
+)
+
+# --- what was expected, in words -------------------------------------------------------------------
+
+_GROUPS = (
+    (
+        frozenset({"NAME", "NUMBER", "STRING"}),
+        frozenset({"_LPAR", "_LSQB", "MINUS", "NOT", "EACH"}),
+        "a value",
+    ),
+    (
+        frozenset({"PLUS", "TIMES"}),
+        frozenset({"MINUS", "POWER", "COMPARE", "AND", "OR"}),
+        "an operator such as `+`",
+    ),
+    (
+        frozenset({"_BY", "_RETAIN"}),
+        frozenset({"_MINIMIZE", "_OVER", "_WEIGHTED", "_TOWARD", "_GRADIENT", "AT", "_PROJECT"}),
+        "a clause such as `by gd(lr = 0.1)`",
+    ),
+    (frozenset({"TOKENS", "STEPS"}), frozenset(), "`tokens` or `steps`"),
+)
+_WORDS = {
+    "NAME": "a name",
+    "STRING": "a string",
+    "NUMBER": "a number",
+    "$END": "the end of the statement",
+    "_ARROW": "`<-`",
+    "_EQUAL": "`=`",
+    "_COMMA": "`,`",
+    "_LPAR": "`(`",
+    "_RPAR": "`)`",
+    "_LSQB": "`[`",
+    "_RSQB": "`]`",
+    "KIND": "`block`",
+    "COMPARE": "a comparison such as `<`",
+    "POWER": "`**`",
+    "TIMES": "`*`",
+    "PLUS": "`+`",
+    "MINUS": "`-`",
+}
+
+
+def expectation(slip: _Slip) -> str:
+    """What could have stood where the grammar stopped.
+
+    An operator can follow every value; it is named only if nothing more telling can.
+    """
+    left, phrases = set(slip.expected), []
+    for needed, more, phrase in _GROUPS:
+        if needed <= left:
+            left -= needed | more
+            phrases.append(phrase)
+    operator = _GROUPS[1][2]
+    named = sorted({_WORDS.get(name, f"`{name.strip('_').lower()}`") for name in left})
+    phrases = sorted(phrases, key=lambda p: p == operator) if phrases else []
+    options = [p for p in phrases if p != operator] + named
+    if not options:
+        options = phrases or ["something else"]
+    options = options[:4]
+    return options[0] if len(options) == 1 else ", ".join(options[:-1]) + " or " + options[-1]
+
+
+def _help(slip: _Slip) -> str:
+    found = slip.word(slip.found) if slip.found else ""
+    if found == "=" and slip.context in ("body", "file"):
+        return "a comparison is `==`; an assignment stands on a line of its own"
+    if found in ("if", "for"):
+        return (
+            f"`{found}` stands at the beginning of a statement; a choice between values is `where(c, a, b)`"
+        )
+    if slip.entry == "term":
+        return "a term reads `[key] <- value`, followed by clauses"
+    if slip.entry == "tail":
+        return "clauses are " + ", ".join(f"`{c}`" for c in _CLAUSES)
+    if slip.found and slip.found.kind in ("name", "number") and "PLUS" in slip.expected:
+        return f"put an operator or a line end between `{slip.previous}` and `{found}`"
+    return ""

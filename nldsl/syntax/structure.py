@@ -1,0 +1,396 @@
+"""Where statements begin and end: lines, brackets and braces, before any grammar is asked.
+
+Faults of this kind (a bracket or brace too few or too many) are reported here, once each; a
+statement that is hit by one is marked `broken` and nothing more is said about it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from nldsl.syntax.limits import MAX_NESTING, MAX_TOKENS
+from nldsl.syntax.scan import Place, Scanned, scan
+
+_CLAUSE_WORDS = r"(?:minimize|over|weighted|by|retain|toward|project|at\s+commit|gradient\s+every)\b"
+_CONTINUES = re.compile(_CLAUSE_WORDS + r"(?!\s*(?:=(?!=)|[-+*/]=|,|\(|<-)|\[|\s+minimizes\b)")
+_ITEM = re.compile(
+    r"(?:block|model|map|objective|rule)[ \t]+\w+[ \t]*\(|train[ \t]+\w+[ \t]*\{|variant[ \t]+\w+[ \t]+of\b"
+)
+_TOP = re.compile(_ITEM.pattern + r"|(?:use|nldsl)\b")
+_STATEMENT = re.compile(
+    r"return\b(?!\s*[=,)])|memory\s+\w|level\s+\w+\s+(?:every|never)\b|write\s+\w|repeat\s+\w[^\n]*\{|for\s+\w"
+    r"|if\s+\w|(?:\w+\s*,\s*)*\w+\s*(?:[-+*/]?=(?!=))|\w+\[[^\n]*\]\s*<-|\w+\s+minimizes\b"
+)
+_SURE_STATEMENT = re.compile(r"return\b(?!\s*[=,)])|memory\s+\w+[\w, \t]*=|\w+\[[^\n]*\]\s*<-")
+_HEADER = re.compile(
+    r"(?:block|model|map|objective|rule|train|variant|level|write|repeat|for|if|else|every)\b(?!\s*[-+*/]?=)"
+)
+_WANTS_BRACE = re.compile(
+    r"(?:(?:block|model|map|objective|rule)\s+\w+\s*\(.*\)|train\s+\w+|level\s+\w+\s+(?:every\b.*|never)"
+    r"|repeat\s+\S.*|for\s+\w.*\sin\s.*|(?:else\s+)?if\s+\S.*|else|write\s+\w[\w\s,]*|every\s+.*(?:steps?|tokens?))"
+    r"\s*(:?)",
+    re.DOTALL,
+)
+_PAIRS = {"(": ")", "[": "]"}
+
+
+@dataclass(eq=False)
+class Piece:
+    """One statement: its own characters, and for a block statement the pieces in its braces."""
+
+    start: int
+    end: int
+    tokens: int = 0
+    broken: bool = False
+    body: list[Piece] | None = None
+    open: int = -1
+    close: int = -1
+    tail: tuple[int, int] | None = None
+
+    @property
+    def last(self) -> int:
+        """Offset behind the last character of the statement, braces and tail included."""
+        if self.tail:
+            return self.tail[1]
+        return self.close if self.close >= 0 else self.end
+
+
+@dataclass(eq=False)
+class _Frame:
+    """An open brace: the piece it belongs to and the pieces found inside so far."""
+
+    owner: Piece | None
+    pieces: list[Piece] = field(default_factory=list)
+    assumed: bool = False
+    """No brace was written: the body ends where the indentation does."""
+
+
+class Splitter:
+    """Cuts a text into pieces; one pass over the words, no recursion."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.text = place.text
+        self.frames = [_Frame(None)]
+        self.current: Piece | None = None
+        self.tail_of: Piece | None = None
+        self.brackets: list[Scanned] = []
+        self.suspect: Piece | None = None
+        self.too_deep = False
+        self.tokens = [token for token in scan(self.text) if token.kind != "comment"]
+
+    def split(self) -> list[Piece]:
+        """The pieces of the outermost level; empty if the text breaks a limit."""
+        if len(self.tokens) > MAX_TOKENS:
+            where = (self.tokens[MAX_TOKENS].start, self.tokens[MAX_TOKENS].end)
+            self.place.report(
+                "NL0806",
+                f"the text has more than {MAX_TOKENS} words and signs",
+                where,
+                help="split it into several files and join them with `use`",
+            )
+            return []
+        for index, token in enumerate(self.tokens):
+            self._take(index, token)
+            if self.too_deep:
+                return []
+        self._end_of_text()
+        return self.frames[0].pieces
+
+    # --- one word ------------------------------------------------------------------------------
+
+    def _take(self, index: int, token: Scanned) -> None:
+        handler = getattr(self, f"_on_{token.kind}", None)
+        if handler is None:
+            self._extend(token)
+        else:
+            handler(index, token)
+
+    def _extend(self, token: Scanned) -> Piece:
+        if self.current is None:
+            self.current = Piece(token.start, token.end)
+        self.current.end = token.end
+        self.current.tokens += 1
+        return self.current
+
+    def _on_name(self, index: int, token: Scanned) -> None:
+        fresh = self.current is None and self.tail_of is None
+        if fresh:
+            self._leave_assumed(token)
+        if fresh and len(self.frames) > 1 and _ITEM.match(self.text, token.start):
+            self._brace_missing(token)
+        self._extend(token)
+
+    def _on_newline(self, index: int, token: Scanned) -> None:
+        if self.current is None:
+            return
+        if self.brackets:
+            if self._statement_follows(index):
+                self._bracket_unclosed()
+                self._finish()
+            return
+        if not self._continues_after(index):
+            self._finish(self._next(index))
+
+    def _on_semicolon(self, index: int, token: Scanned) -> None:
+        if self.brackets:
+            self._bracket_unclosed()
+        self._finish()
+
+    def _on_unclosed(self, index: int, token: Scanned) -> None:
+        self.place.report(
+            "NL0103",
+            "this string is never closed",
+            (token.start, token.end),
+            label='no `"` before the end of the line',
+            help='close the string with `"` on the same line',
+        )
+        self._extend(token).broken = True
+        self.brackets.clear()
+
+    def _on_open(self, index: int, token: Scanned) -> None:
+        self._extend(token)
+        self.brackets.append(token)
+        self._check_depth(token)
+
+    def _on_close(self, index: int, token: Scanned) -> None:
+        sign = self.text[token.start]
+        piece = self._extend(token)
+        if not self.brackets:
+            if not piece.broken:
+                self.place.report(
+                    "NL0104",
+                    f"`{sign}` closes nothing",
+                    (token.start, token.end),
+                    label=f"no open `{'(' if sign == ')' else '['}` in this statement",
+                    help=f"remove `{sign}`, or open the bracket before it",
+                )
+            piece.broken = True
+            return
+        opened = self.brackets.pop()
+        wanted = _PAIRS[self.text[opened.start]]
+        if sign != wanted and not piece.broken:
+            self.place.report(
+                "NL0104",
+                f"found `{sign}`, expected `{wanted}`",
+                (token.start, token.end),
+                secondary=((opened.start, opened.end, "opened here"),),
+                help=f"close `{self.text[opened.start]}` with `{wanted}`",
+            )
+            piece.broken = True
+
+    # --- braces --------------------------------------------------------------------------------
+
+    def _on_brace(self, index: int, token: Scanned) -> None:
+        if self.brackets:
+            self._bracket_unclosed()
+        owner = self.current if self.tail_of is None else None
+        if owner is None:
+            self._finish()
+            owner = self._header_above(token)
+            self.frames[-1].pieces.append(owner)
+        else:
+            self.frames[-1].pieces.append(owner)
+            self.current = None
+        owner.body, owner.open = [], token.start
+        self.frames.append(_Frame(owner, owner.body))
+        self._check_depth(token)
+
+    def _assume_brace(self, piece: Piece, following: Scanned | None) -> None:
+        """A header without `{` over lines that are indented: say so once and read on as if it stood there."""
+        header = _WANTS_BRACE.fullmatch(self.text, piece.start, piece.end)
+        if header is None or piece.broken or following is None or following.kind == "brace":
+            return
+        if self._indent(following.start) <= self._indent(piece.start) or following.kind == "unbrace":
+            return
+        where = (piece.end - 1, piece.end)
+        if header.group(1):
+            self.place.report(
+                "NL0109",
+                "`:` does not begin a body here",
+                where,
+                help="write `{` in its place, and `}` behind the last statement",
+                edit=" {",
+            )
+            piece.end -= 1
+        else:
+            self.place.report(
+                "NL0106",
+                "`{` is missing behind this header",
+                where,
+                help="add `{` at the end of the line, and `}` behind the last statement",
+            )
+        piece.body, piece.open = [], piece.end
+        self.frames.append(_Frame(piece, piece.body, assumed=True))
+
+    def _leave_assumed(self, token: Scanned) -> None:
+        """Leave bodies that only their indentation holds together."""
+        while (owner := self.frames[-1].owner) and self.frames[-1].assumed:
+            indent, header = self._indent(token.start), self._indent(owner.start)
+            if indent > header or (indent == header and token.kind == "unbrace"):
+                return
+            self._pop(token.start)
+
+    def _header_above(self, token: Scanned) -> Piece:
+        """A brace that begins a line belongs to the header above it, if there is one."""
+        above = self.frames[-1].pieces
+        where = (token.start, token.end)
+        if above and above[-1].body is None and _HEADER.match(self.text, above[-1].start):
+            self.place.report(
+                "NL0106",
+                "`{` stands on the line of its header",
+                where,
+                help="move `{` to the end of the line above",
+            )
+            return above.pop()
+        self.place.report(
+            "NL0106",
+            "`{` without a header before it",
+            where,
+            help="remove the braces, or name what they belong to, such as `repeat 2 {`",
+        )
+        return Piece(token.start, token.start, broken=True)
+
+    def _on_unbrace(self, index: int, token: Scanned) -> None:
+        if self.brackets:
+            self._bracket_unclosed()
+        self._finish()
+        self._leave_assumed(token)
+        if len(self.frames) == 1:
+            self._stray_brace(token)
+            return
+        owner = self._pop(token.end)
+        if self.suspect is None and self._indent(token.start) < self._indent(owner.start):
+            if not self.text[self.text.rfind("\n", 0, token.start) + 1 : token.start].strip():
+                self.suspect = owner
+        if self._continues_after(index):
+            self.tail_of = owner
+
+    def _pop(self, close: int) -> Piece:
+        owner = self.frames.pop().owner
+        assert owner is not None  # the outermost frame is never popped
+        owner.close = close
+        return owner
+
+    def _stray_brace(self, token: Scanned) -> None:
+        """One report for a `}` too many, and the lines it cut off from their block with it."""
+        pieces = self.frames[0].pieces
+        lost = len(pieces)
+        while lost and not _TOP.match(self.text, pieces[lost - 1].start):
+            lost -= 1
+        for piece in pieces[lost:]:
+            piece.broken = True
+        self.place.report(
+            "NL0105",
+            "`}` closes nothing",
+            (token.start, token.end),
+            label="every `{` above is closed already",
+            help="remove this `}`, or the one too many above it",
+        )
+
+    def _brace_missing(self, token: Scanned) -> None:
+        """An item begins inside a body: the braces open there were forgotten; close them all."""
+        self._report_unclosed((token.start, token.end))
+        self._close_all(token.start)
+
+    def _culprit(self) -> Piece:
+        """The brace that was forgotten: the first whose `}` is indented less than its header."""
+        written = [frame.owner for frame in self.frames if frame.owner and not frame.assumed]
+        outer, inner = written[0], written[-1]
+        return self.suspect if self.suspect and self.suspect.start > outer.start else inner
+
+    def _report_unclosed(self, found: tuple[int, int] | None) -> None:
+        if all(frame.assumed for frame in self.frames[1:]):
+            return
+        culprit = self._culprit()
+        header = self.text[culprit.start : culprit.end].split("\n")[0].strip()
+        self.place.report(
+            "NL0105",
+            "this `{` is never closed",
+            (culprit.open, culprit.open + 1),
+            label=f"opened by `{header}`" if header else "opened here",
+            secondary=((*found, "the next definition begins here"),) if found else (),
+            help="add `}` behind its last statement",
+        )
+
+    # --- ends ----------------------------------------------------------------------------------
+
+    def _finish(self, following: Scanned | None = None) -> None:
+        """The statement being read ends here; `following` begins the next line, if one was seen."""
+        self.brackets.clear()
+        piece, owner = self.current, self.tail_of
+        self.current = self.tail_of = None
+        if piece is None:
+            return
+        if owner is None:
+            self.frames[-1].pieces.append(piece)
+            self._assume_brace(piece, following)
+            return
+        owner.tail = (piece.start, piece.end)
+        owner.broken = owner.broken or piece.broken
+
+    def _end_of_text(self) -> None:
+        if self.brackets:
+            self._bracket_unclosed()
+        self._finish()
+        self._report_unclosed(None)
+        self._close_all(len(self.text))
+
+    def _close_all(self, offset: int) -> None:
+        while len(self.frames) > 1:
+            self._pop(offset)
+        self.suspect = None
+
+    def _bracket_unclosed(self) -> None:
+        opened = self.brackets[-1]
+        sign = self.text[opened.start]
+        if self.current is not None and not self.current.broken:
+            self.place.report(
+                "NL0104",
+                f"this `{sign}` is never closed",
+                (opened.start, opened.end),
+                help=f"add `{_PAIRS[sign]}` where the {'list' if sign == '[' else 'arguments'} should end",
+            )
+            self.current.broken = True
+        self.brackets.clear()
+
+    # --- looking ahead -------------------------------------------------------------------------
+
+    def _next(self, index: int) -> Scanned | None:
+        """The next word that is not a line end."""
+        index += 1
+        while index < len(self.tokens) and self.tokens[index].kind == "newline":
+            index += 1
+        return self.tokens[index] if index < len(self.tokens) else None
+
+    def _continues_after(self, index: int) -> bool:
+        token = self._next(index)
+        return token is not None and token.kind == "name" and bool(_CONTINUES.match(self.text, token.start))
+
+    def _statement_follows(self, index: int) -> bool:
+        """Inside brackets: does the next line begin a statement of its own, so that one was forgotten?"""
+        token = self._next(index)
+        if token is None or token.kind == "unbrace":
+            return True
+        if token.kind != "name":
+            return False
+        if _ITEM.match(self.text, token.start) or _SURE_STATEMENT.match(self.text, token.start):
+            return True
+        before = self.text[self.tokens[index - 1].start : self.tokens[index - 1].end] if index else ""
+        ended = before[-1:].isalnum() or before[-1:] in ')]"_'
+        return ended and bool(_STATEMENT.match(self.text, token.start))
+
+    def _indent(self, offset: int) -> int:
+        line = self.text[self.text.rfind("\n", 0, offset) + 1 :][:200]
+        return len(line) - len(line.lstrip(" \t"))
+
+    def _check_depth(self, token: Scanned) -> None:
+        if len(self.frames) - 1 + len(self.brackets) > MAX_NESTING:
+            self.too_deep = True
+            self.place.report(
+                "NL0805",
+                f"brackets and braces are nested more than {MAX_NESTING} deep",
+                (token.start, token.end),
+                help="give the inner parts names of their own, or a block of their own",
+            )
