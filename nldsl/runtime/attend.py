@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nldsl.runtime.triangular import unit_lower_inverse
 
@@ -28,7 +29,7 @@ def chunk_read(
     >>> chunk_read(one, one, 2 * one, one, None, 3 * one).item()
     5.0
     """
-    y: Tensor = _ChunkRead.apply(q, k, u, scores, carried, state)
+    y: Tensor = _ChunkRead.apply(q, k, u, scores, carried, state)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -40,7 +41,7 @@ def chunk_write(k: Tensor, u: Tensor, to_end: Tensor | None) -> Tensor:
     """
     if to_end is None:
         return torch.bmm(u.mT, k)
-    added: Tensor = _ChunkWrite.apply(k, u, to_end)
+    added: Tensor = _ChunkWrite.apply(k, u, to_end)  # type: ignore[no-untyped-call]
     return added
 
 
@@ -57,7 +58,7 @@ def delta_transform(
     >>> first.flatten().tolist()
     [1.0, 0.0]
     """
-    target, erased = _DeltaTransform.apply(k, w, erase, scores, carried)
+    target, erased = _DeltaTransform.apply(k, w, erase, scores, carried)  # type: ignore[no-untyped-call]
     return target, erased
 
 
@@ -78,6 +79,7 @@ class _ChunkRead(torch.autograd.Function):
         return y.baddbmm_(weights, u)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         (dy,) = grads
         q, k, u, scores, carried, state = ctx.saved_tensors
@@ -104,6 +106,7 @@ class _ChunkWrite(torch.autograd.Function):
         return torch.bmm(u.mT, k * _column(to_end))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor]:
         (d_added,) = grads
         k, u, to_end = ctx.saved_tensors
@@ -126,6 +129,7 @@ class _DeltaTransform(torch.autograd.Function):
         return target, erased
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         d_target, d_erased = grads
         k, erase, scores, carried, inverse, target, erased = ctx.saved_tensors

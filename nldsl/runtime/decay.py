@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class DecayKernel(NamedTuple):
@@ -35,7 +36,7 @@ def decay_kernel(log_decay: Tensor | None, decay: Tensor | None = None) -> Decay
              [0., 2., 1.]]])
     """
     function = _LogKernel if log_decay is not None else _PlainKernel
-    after, carried, to_end = function.apply(log_decay if log_decay is not None else decay)
+    after, carried, to_end = function.apply(log_decay if log_decay is not None else decay)  # type: ignore[no-untyped-call]
     return DecayKernel(after, carried, to_end, carried[..., -1])
 
 
@@ -87,6 +88,7 @@ class _LogKernel(torch.autograd.Function):
         return after, carried, to_end
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> Tensor:
         d_after, d_carried, d_to_end = grads
         after, carried = ctx.saved_tensors
@@ -95,7 +97,8 @@ class _LogKernel(torch.autograd.Function):
         d_end = d_to_end * after[..., -1, :]
         d_sum.sub_(d_end)
         d_sum[..., -1] += d_end.sum(-1)
-        return d_sum.flip(-1).cumsum(-1).flip(-1)
+        d_log: Tensor = d_sum.flip(-1).cumsum(-1).flip(-1)
+        return d_log
 
 
 class _PlainKernel(torch.autograd.Function):
@@ -113,6 +116,7 @@ class _PlainKernel(torch.autograd.Function):
         return after, carried, after[..., -1, :].clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> Tensor:
         d_after, d_carried, d_to_end = grads
         after, decay = ctx.saved_tensors

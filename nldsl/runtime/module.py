@@ -116,7 +116,8 @@ class Module(Container):
 
     def _parameters_by_path(self) -> dict[str, tuple[nn.Parameter, str, Fill]]:
         found = {
-            path: (self.get_parameter(name), role, fill) for path, (name, role, fill) in self._declared.items()
+            path: (self.get_parameter(name), role, fill)
+            for path, (name, role, fill) in self._declared.items()
         }
         for prefix, module in self._attached.items():
             for path, entry in module._parameters_by_path().items():

@@ -80,7 +80,8 @@ def delta_recurrence(
     `decay` and `log_decay`, `mask` as in `linear_recurrence`.
 
     >>> k = torch.ones(1, 3, 1, 1)
-    >>> y, _ = delta_recurrence(k, k, torch.ones(1, 3, 1, 1), torch.full((1, 3, 1), 0.5), torch.zeros(1, 1, 1, 1))
+    >>> half, empty = torch.full((1, 3, 1), 0.5), torch.zeros(1, 1, 1, 1)
+    >>> y, _ = delta_recurrence(k, k, torch.ones(1, 3, 1, 1), half, empty)
     >>> y.flatten().tolist()
     [1.0, 1.5, 1.75]
     """

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def decay_scan(total: Tensor, update: Tensor, state: Tensor) -> Tensor:
@@ -20,7 +21,7 @@ def decay_scan(total: Tensor, update: Tensor, state: Tensor) -> Tensor:
     >>> decay_scan(torch.full((2, 1), 0.5), torch.ones(2, 1, 1, 1), torch.ones(1, 1, 1)).flatten()
     tensor([1.0000, 1.5000, 1.7500])
     """
-    states: Tensor = _DecayScan.apply(total[..., None, None], update, state)
+    states: Tensor = _DecayScan.apply(total[..., None, None], update, state)  # type: ignore[no-untyped-call]
     return states
 
 
@@ -32,7 +33,7 @@ def delta_scan(
     `target [N, X, C, dv]`, `erased`, `key_end` `[N, X, C, dk]`, `total [N, X]`.  This is the affine
     recurrence of the delta rule with its transition left in two factors.
     """
-    written, states = _DeltaScan.apply(target, erased, key_end, total[..., None, None], state)
+    written, states = _DeltaScan.apply(target, erased, key_end, total[..., None, None], state)  # type: ignore[no-untyped-call]
     return written, states
 
 
@@ -48,6 +49,7 @@ class _DecayScan(torch.autograd.Function):
         return states
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor]:
         (d_states,) = grads
         total, states = ctx.saved_tensors
@@ -77,6 +79,7 @@ class _DeltaScan(torch.autograd.Function):
         return written, states
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         d_written, d_states = grads
         erased, key_end, total, states, written = ctx.saved_tensors

@@ -1,0 +1,78 @@
+"""Products and functions of matrices, with any axes in front."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def matvec(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b` for a matrix `[..., o, i]` and a vector `[..., i]`.
+
+    >>> matvec(torch.tensor([[1.0, 2.0]]), torch.tensor([3.0, 4.0]))
+    tensor([11.])
+    """
+    return (a @ b.unsqueeze(-1)).squeeze(-1)
+
+
+def vecmat(a: Tensor, b: Tensor) -> Tensor:
+    """`a^T @ b` for a vector `[..., o]` and a matrix `[..., o, i]`."""
+    return (a.unsqueeze(-2) @ b).squeeze(-2)
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """The product of two matrices."""
+    return a @ b
+
+
+def transpose(x: Tensor) -> Tensor:
+    """The last two axes exchanged."""
+    return x.mT
+
+
+def outer(a: Tensor, b: Tensor) -> Tensor:
+    """`a b^T`.
+
+    >>> outer(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+    tensor([[3., 4.],
+            [6., 8.]])
+    """
+    return a.unsqueeze(-1) * b.unsqueeze(-2)
+
+
+def identity(*, size: int, like: Tensor) -> Tensor:
+    """The identity matrix, of the type and on the device of `like`."""
+    return torch.eye(size, dtype=like.dtype, device=like.device)
+
+
+def orthogonalize(x: Tensor, *, iterations: int) -> Tensor:
+    """The nearest orthogonal matrix, roughly: the tuned quintic Newton-Schulz iteration of Muon.
+
+    `X_0 = x / ||x||_F`, `X <- a X + (b A + c A^2) X` with `A = X X^T` and
+    `(a, b, c) = (3.4445, -4.7750, 2.0315)`.
+
+    >>> orthogonalize(2.0 * torch.eye(2), iterations=5).diagonal().sub(1).abs().max() < 0.35
+    tensor(True)
+    """
+    tall = x.shape[-2] > x.shape[-1]
+    y = x.mT if tall else x
+    y = y / y.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    for _ in range(iterations):
+        gram = y @ y.mT
+        y = 3.4445 * y + (-4.7750 * gram + 2.0315 * (gram @ gram)) @ y
+    return y.mT if tall else y
+
+
+def rownorm(x: Tensor, *, eps: float) -> Tensor:
+    """Rows of unit length: `x / sqrt(sum(x^2) + eps)` for every row."""
+    return x * torch.rsqrt(torch.linalg.vecdot(x, x).unsqueeze(-1) + eps)
+
+
+def unbias(m: Tensor, beta: Tensor | float, step: Tensor | float) -> Tensor:
+    """`m / (1 - beta^step)`: an average that started at zero, corrected (Adam).
+
+    >>> unbias(torch.tensor(0.1), 0.9, 1)
+    tensor(1.)
+    """
+    corrected: Tensor = m / (1 - beta**step)
+    return corrected

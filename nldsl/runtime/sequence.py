@@ -1,0 +1,114 @@
+"""Functions with a window on the past: `conv`, `shift`, `position`, `rope`.
+
+Sequence layout `[B, T, ...]`.  Each takes its state (a small dictionary) and returns the new one.
+A token that `mask [B, T]` leaves out is the identity: it is not seen by later tokens, the state
+passes over it, and its output is zero.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Cache = dict[str, Tensor]
+
+
+def conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, state: Cache, mask: Tensor | None
+) -> tuple[Tensor, Cache]:
+    """Causal depthwise convolution: `y_t[c] = bias[c] + sum_j weight[c, j] x_{t-window+1+j}[c]`.
+
+    `x [B, T, d]`, `weight [d, window]`, state `{"tail": [B, window - 1, d]}`.
+
+    >>> x, tail = torch.tensor([[[1.0], [2.0]]]), torch.zeros(1, 1, 1)
+    >>> y, state = conv(x, torch.tensor([[1.0, 10.0]]), state={"tail": tail}, mask=None)
+    >>> y.flatten().tolist(), state["tail"].flatten().tolist()
+    ([10.0, 21.0], [2.0])
+    """
+    seen, order, tail = _with_past(x, state["tail"], mask)
+    tokens = x.shape[1]
+    taps = weight.unbind(1)
+    y = seen[:, :tokens] * taps[0] if bias is None else torch.addcmul(bias, seen[:, :tokens], taps[0])
+    for j, tap in enumerate(taps[1:], 1):
+        y = torch.addcmul(y, seen[:, j : j + tokens], tap)
+    return _back(y, order, mask), {"tail": tail}
+
+
+def shift(x: Tensor, *, by: int, state: Cache, mask: Tensor | None) -> tuple[Tensor, Cache]:
+    """The value `by` tokens ago, zero at the start; `x [B, T, ...]`, state `{"tail": [B, by, ...]}`.
+
+    >>> x = torch.tensor([[1.0, 2.0, 3.0]])
+    >>> y, state = shift(x, by=1, state={"tail": torch.zeros(1, 1)}, mask=None)
+    >>> y.tolist(), state["tail"].tolist()
+    ([[0.0, 1.0, 2.0]], [[3.0]])
+    """
+    seen, order, tail = _with_past(x, state["tail"], mask)
+    return _back(seen[:, : x.shape[1]], order, mask), {"tail": tail}
+
+
+def position(like: Tensor, *, state: Cache, mask: Tensor | None) -> tuple[Tensor, Cache]:
+    """How many tokens stand in front of each one since the reset, `[B, T]`; state `{"count": [B]}`.
+
+    >>> y, state = position(torch.zeros(1, 3, 2), state={"count": torch.tensor([4])}, mask=None)
+    >>> y.tolist(), state["count"].tolist()
+    ([[4.0, 5.0, 6.0]], [7])
+    """
+    places, count = _places(like, state["count"], mask)
+    places = places if mask is None else places.masked_fill(~mask, 0)
+    return places.to(like.dtype), {"count": count}
+
+
+def rope(x: Tensor, *, base: float, state: Cache, mask: Tensor | None) -> tuple[Tensor, Cache]:
+    """Rotate the pairs `(i, i + d/2)` of the last axis by `position * base^(-2i/d)`.
+
+    `x [B, T, d]` or `[B, T, H, d]`, `d` even; state `{"count": [B]}`.
+
+    >>> x = torch.ones(1, 1, 2)
+    >>> y, _ = rope(x, base=10000.0, state={"count": torch.tensor([0])}, mask=None)
+    >>> y.tolist()
+    [[[1.0, 1.0]]]
+    """
+    places, count = _places(x, state["count"], mask)
+    half = x.shape[-1] // 2
+    # Angles grow with the position: float64 keeps them exact in their last turn.
+    exponent = torch.arange(half, dtype=torch.float64, device=x.device) * (-2.0 / x.shape[-1])
+    angle = places.to(torch.float64).unsqueeze(-1) * base**exponent
+    angle = angle.view(*places.shape, *(1,) * (x.dim() - 3), half)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second = x[..., :half], x[..., half:]
+    y = torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+    if mask is not None:
+        y = y.masked_fill(~mask.view(*mask.shape, *(1,) * (y.dim() - 2)), 0.0)
+    return y, {"count": count}
+
+
+def _places(like: Tensor, count: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The position of each token `[B, T]` and the new count `[B]`."""
+    tokens = like.shape[1]
+    if mask is None:
+        return count.unsqueeze(1) + torch.arange(tokens, device=count.device), count + tokens
+    ticks = mask.to(count.dtype)
+    return count.unsqueeze(1) + ticks.cumsum(1) - ticks, count + ticks.sum(1)
+
+
+def _with_past(x: Tensor, tail: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The tail and the real tokens behind it (real ones first), their order, and the new tail."""
+    window, tokens = tail.shape[1], x.shape[1]
+    if mask is None:
+        seen = torch.cat([tail, x], 1)
+        return seen, None, seen[:, tokens:]
+    order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    seen = torch.cat([tail, _take(x, order)], 1)
+    last = mask.sum(1, keepdim=True) + torch.arange(window, device=x.device)
+    return seen, order, _take(seen, last)
+
+
+def _back(y: Tensor, order: Tensor | None, mask: Tensor | None) -> Tensor:
+    """Tokens back in their places, zeros where masked."""
+    if order is None or mask is None:
+        return y
+    return _take(y, order.argsort(1)).masked_fill(~mask.view(*mask.shape, *(1,) * (y.dim() - 2)), 0.0)
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    return x[torch.arange(x.shape[0], device=x.device).unsqueeze(1), index]

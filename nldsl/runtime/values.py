@@ -1,0 +1,219 @@
+"""Functions of one token's value, with any axes in front: `[B, T, ...]`, `[B, H, C, ...]`, or none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Number = Tensor | float
+
+
+def constant(*, value: float) -> float:
+    """A number of the program."""
+    return value
+
+
+def _pair(a: Number, b: Number) -> tuple[Tensor, Tensor]:
+    """Both as tensors of the type and device of the one that is a tensor."""
+    like = a if isinstance(a, Tensor) else b
+    assert isinstance(like, Tensor)
+    first = a if isinstance(a, Tensor) else torch.as_tensor(a, dtype=like.dtype, device=like.device)
+    second = b if isinstance(b, Tensor) else torch.as_tensor(b, dtype=like.dtype, device=like.device)
+    return first, second
+
+
+def maximum(a: Number, b: Number) -> Tensor:
+    """The larger one; where both are equal they share the gradient.
+
+    >>> maximum(torch.tensor([-1.0, 2.0]), 0)
+    tensor([0., 2.])
+    """
+    return torch.maximum(*_pair(a, b))
+
+
+def minimum(a: Number, b: Number) -> Tensor:
+    """The smaller one; where both are equal they share the gradient."""
+    return torch.minimum(*_pair(a, b))
+
+
+def lt(a: Number, b: Number) -> Tensor:
+    """`a < b` as 0 or 1.
+
+    >>> lt(torch.tensor([-1.0, 2.0]), 0)
+    tensor([1., 0.])
+    """
+    a, b = _pair(a, b)
+    return (a < b).to(a.dtype)
+
+
+def le(a: Number, b: Number) -> Tensor:
+    """`a <= b` as 0 or 1."""
+    a, b = _pair(a, b)
+    return (a <= b).to(a.dtype)
+
+
+def gt(a: Number, b: Number) -> Tensor:
+    """`a > b` as 0 or 1."""
+    a, b = _pair(a, b)
+    return (a > b).to(a.dtype)
+
+
+def ge(a: Number, b: Number) -> Tensor:
+    """`a >= b` as 0 or 1."""
+    a, b = _pair(a, b)
+    return (a >= b).to(a.dtype)
+
+
+def eq(a: Number, b: Number) -> Tensor:
+    """`a == b` as 0 or 1."""
+    a, b = _pair(a, b)
+    return (a == b).to(a.dtype)
+
+
+def ne(a: Number, b: Number) -> Tensor:
+    """`a != b` as 0 or 1."""
+    a, b = _pair(a, b)
+    return (a != b).to(a.dtype)
+
+
+def where(condition: Tensor, a: Number, b: Number) -> Tensor:
+    """`a` where the condition is not 0, else `b`."""
+    return torch.where(condition != 0, a, b)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """`log(1 + exp(x))` at every `x`; torch's own turns linear above a threshold.
+
+    >>> softplus(torch.zeros(1))
+    tensor([0.6931])
+    """
+    return torch.logaddexp(x, x.new_zeros(()))
+
+
+def l2norm(x: Tensor, *, eps: float) -> Tensor:
+    """`x / sqrt(sum(x^2) + eps)` along the last axis.
+
+    >>> l2norm(torch.tensor([3.0, 4.0]), eps=0.0)
+    tensor([0.6000, 0.8000])
+    """
+    unit: Tensor = _UnitLength.apply(x, eps)  # type: ignore[no-untyped-call]
+    return unit
+
+
+class _UnitLength(torch.autograd.Function):
+    """Half the time of the composed form, and it saves the result instead of three intermediates."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        inverse = torch.rsqrt(torch.linalg.vecdot(x, x).unsqueeze(-1) + eps)
+        unit = x * inverse
+        ctx.save_for_backward(unit, inverse)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
+        unit, inverse = ctx.saved_tensors
+        along = torch.linalg.vecdot(grads[0], unit).unsqueeze(-1)
+        return torch.addcmul(grads[0], unit, along, value=-1).mul_(inverse), None
+
+
+def norm(x: Tensor, weight: Tensor, *, eps: float) -> Tensor:
+    """RMSNorm: `x / sqrt(mean(x^2) + eps) * weight` along the last axis."""
+    return F.rms_norm(x, x.shape[-1:], weight, eps)
+
+
+def layernorm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
+    """`(x - mean) / sqrt(variance + eps) * weight + bias` along the last axis."""
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Softmax along the last axis."""
+    return torch.softmax(x, -1)
+
+
+def mean(x: Tensor) -> Tensor:
+    """The mean over the last axis."""
+    return x.mean(-1)
+
+
+def sum(x: Tensor) -> Tensor:  # noqa: A001 - the name the language gives it
+    """The sum over the last axis."""
+    return x.sum(-1)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product along the last axis.
+
+    >>> dot(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+    tensor(11.)
+    """
+    return torch.linalg.vecdot(a, b)
+
+
+def expand_last(x: Tensor, like: Tensor) -> Tensor:
+    """Repeat `x` along the last axis of `like`."""
+    return x.unsqueeze(-1).expand(torch.broadcast_shapes((*x.shape, 1), like.shape))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`weight @ x (+ bias)`, weight `[out, in]`.
+
+    >>> linear(torch.ones(2), torch.tensor([[1.0, 2.0]]))
+    tensor([3.])
+    """
+    return F.linear(x, weight, bias)
+
+
+def embed(tokens: Tensor, weight: Tensor) -> Tensor:
+    """The row of `weight` for every token."""
+    return F.embedding(tokens, weight)
+
+
+def head(x: Tensor, weight: Tensor) -> Tensor:
+    """Logits: `weight @ x`, weight `[vocab, d]`."""
+    return F.linear(x, weight)
+
+
+def weight(weight: Tensor) -> Tensor:
+    """A slow parameter as a value."""
+    return weight
+
+
+def readout(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """One number per head: `sum_d(x * weight) + bias`; `x [..., H, d]`, weight `[H, d]`, bias `[H]`."""
+    return torch.linalg.vecdot(x, weight) + bias
+
+
+def split(x: Tensor, *, n: int) -> Tensor:
+    """`[..., d]` to `[..., n, d / n]`.
+
+    >>> split(torch.arange(4.0), n=2)
+    tensor([[0., 1.],
+            [2., 3.]])
+    """
+    return x.unflatten(-1, (n, x.shape[-1] // n))
+
+
+def merge(x: Tensor) -> Tensor:
+    """`[..., n, d]` to `[..., n * d]`."""
+    return x.flatten(-2)
+
+
+def parts(x: Tensor, *, sizes: tuple[int, ...], index: int) -> Tensor:
+    """Piece `index` of the last axis, cut into `sizes`.
+
+    >>> parts(torch.arange(4.0), sizes=(1, 3), index=1)
+    tensor([1., 2., 3.])
+    """
+    return x.split(sizes, -1)[index]
+
+
+def concat(*values: Tensor) -> Tensor:
+    """Values one behind the other along the last axis."""
+    return torch.cat(values, -1)
