@@ -144,8 +144,7 @@ class Expression:
 
 Plain: TypeAlias = int | float | str | EllipsisType | None
 Like: TypeAlias = "Expression | Plain | tuple[Like, ...] | list[Like] | Mapping[str, Like]"
-IndexPlain: TypeAlias = int | float | str | EllipsisType | None
-Like: TypeAlias = "Expression | Plain | tuple[Like, ...] | list[Like] | Mapping[str, Like]"
+IndexLike: TypeAlias = "Like | slice | tuple[Like | slice, ...]"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,216 @@
+"""Modules as text that ruff's formatter (100 columns, default style) leaves as it is."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+
+from nldsl.emit.expression_printer import bracketed, comma_separated, expression, statement_value
+from nldsl.emit.expressions import EmitError, Expression, Invoke, Item, TupleOf
+from nldsl.emit.layout import SOFT, Doc, Group, IfBroken, Indent, Printer
+from nldsl.emit.literals import docstring_lines
+from nldsl.emit.statements import (
+    Assign,
+    AugmentedAssign,
+    Blank,
+    ClassDef,
+    Comment,
+    Evaluate,
+    For,
+    FunctionDef,
+    If,
+    Import,
+    Module,
+    Parameter,
+    Raise,
+    Return,
+    Statement,
+    With,
+)
+
+WIDTH = 100
+INDENT = 4
+Definition = FunctionDef | ClassDef
+
+
+def print_module(module: Module) -> str:
+    """The text of a module; the last line ends with a newline.
+
+    Raises `EmitError` if a node stands where Python does not allow it.
+    """
+    lines = [*docstring_lines(module.doc), *_leading_blank(module.body)]
+    lines += _body(module.body, 0)
+    text = "\n".join(lines) + "\n"
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError) as problem:
+        raise EmitError(f"the nodes do not make a Python module: {problem}") from problem
+    return text
+
+
+def print_expression(node: Expression) -> str:
+    """The text of one expression as if it were a statement's value.
+
+    Example:
+        >>> from nldsl.emit.nodes import name
+        >>> print_expression((name("a") + 1) * name("x")[:, name("t") : name("t") + 1])
+        '(a + 1) * x[:, t : t + 1]'
+    """
+    return Printer(WIDTH).print(statement_value(node))
+
+
+def _leading_blank(body: Sequence[Statement]) -> list[str]:
+    return [""] if any(not isinstance(s, Blank) for s in body) and not _starts_definition(body, 0) else []
+
+
+def _starts_definition(body: Sequence[Statement], index: int) -> bool:
+    """Whether a definition stands at `index`, possibly below comments of its own."""
+    while index < len(body) and isinstance(body[index], Comment):
+        index += 1
+    return index < len(body) and isinstance(body[index], Definition)
+
+
+def _body(body: Sequence[Statement], depth: int, after_doc: bool = False) -> list[str]:
+    """The lines of a suite with its blank lines."""
+    lines: list[str] = []
+    previous: Statement | None = None
+    blank = False
+    for index, statement in enumerate(body):
+        if isinstance(statement, Blank):
+            blank = True
+            continue
+        first = previous is None and not after_doc and depth > 0
+        gap = 0 if first else _gap(body, index, previous, depth, blank)
+        lines += [""] * gap
+        lines += _statement(statement, depth)
+        previous, blank = statement, False
+    return lines
+
+
+def _gap(body: Sequence[Statement], index: int, previous: Statement | None, depth: int, blank: bool) -> int:
+    around = 2 if depth == 0 else 1
+    if isinstance(previous, Definition):
+        return around
+    if _starts_definition(body, index) and (previous is None or not isinstance(previous, Comment) or blank):
+        return around
+    if isinstance(previous, Import) and not isinstance(body[index], Import):
+        return 1
+    return int(blank and previous is not None)
+
+
+def _statement(node: Statement, depth: int) -> list[str]:
+    indent = depth * INDENT
+    if isinstance(node, Comment):
+        return [" " * indent + node.line]
+    if isinstance(node, Definition):
+        return _definition(node, depth)
+    if isinstance(node, If):
+        return _if(node, depth, "if ")
+    if isinstance(node, For):
+        head: Doc = ("for ", ", ".join(node.targets), " in ", statement_value(node.iterable), ":")
+        return [*_lines(head, indent), *_suite(node.body, depth + 1)]
+    if isinstance(node, With):
+        alias = f" as {node.alias}" if node.alias else ""
+        head = ("with ", statement_value(node.context), alias, ":")
+        return [*_lines(head, indent), *_suite(node.body, depth + 1)]
+    return _lines(_simple(node), indent)
+
+
+def _lines(doc: Doc, indent: int) -> list[str]:
+    return Printer(WIDTH).print(doc, indent).split("\n")
+
+
+def _simple(node: Statement) -> Doc:
+    if isinstance(node, Assign):
+        return _assign(node)
+    if isinstance(node, AugmentedAssign):
+        return (expression(node.target, None), f" {node.op}= ", statement_value(node.value))
+    if isinstance(node, Return):
+        return "return" if node.value is None else ("return ", statement_value(node.value))
+    if isinstance(node, Raise):
+        return ("raise ", statement_value(node.value))
+    if isinstance(node, Import):
+        return _import(node)
+    if not isinstance(node, Evaluate):
+        raise EmitError(f"{type(node).__name__} is no statement")
+    value = node.value
+    plain = isinstance(value, Invoke | Item)
+    return expression(value, None) if plain else statement_value(value)
+
+
+def _assign(node: Assign) -> Doc:
+    parts: list[Doc] = []
+    for target in node.targets:
+        parts += [statement_value(target) if isinstance(target, TupleOf) else expression(target, None)]
+        if node.annotation is not None:
+            parts += [": ", statement_value(node.annotation)]
+        parts.append(" = ")
+    return (*parts, statement_value(node.value))
+
+
+def _import(node: Import) -> Doc:
+    if node.names is None:
+        return f"import {node.module}" + (f" as {node.alias}" if node.alias else "")
+    names = comma_separated(node.names)
+    return (f"from {node.module} import ", Group((IfBroken("("), Indent((SOFT, names)), SOFT, IfBroken(")"))))
+
+
+def _if(node: If, depth: int, keyword: str) -> list[str]:
+    indent = depth * INDENT
+    lines = _lines((keyword, statement_value(node.test), ":"), indent)
+    lines += _suite(node.body, depth + 1)
+    if len(node.orelse) == 1 and isinstance(node.orelse[0], If):
+        return lines + _if(node.orelse[0], depth, "elif ")
+    if node.orelse:
+        lines += [" " * indent + "else:", *_suite(node.orelse, depth + 1)]
+    return lines
+
+
+def _suite(body: Sequence[Statement], depth: int, doc: str = "") -> list[str]:
+    """The lines below a colon; `pass` where there would be no statement."""
+    indent = " " * (depth * INDENT)
+    head = [indent + line if line else "" for line in docstring_lines(doc)]
+    lines = _body(body, depth, after_doc=bool(head))
+    if not head and all(isinstance(statement, Blank | Comment) for statement in body):
+        lines.append(indent + "pass")
+    return head + lines
+
+
+def _definition(node: Definition, depth: int) -> list[str]:
+    indent = depth * INDENT
+    lines: list[str] = []
+    for decorator in node.decorators:
+        lines += _lines(("@", statement_value(decorator)), indent)
+    if isinstance(node, FunctionDef):
+        lines += _lines(_signature(node), indent)
+        return lines + _suite(node.body, depth + 1, node.doc)
+    bases = comma_separated(tuple(expression(base, "inside") for base in node.bases))
+    head: Doc = bracketed("(", Group(bases), ")", None) if node.bases else ""
+    lines += _lines((f"class {node.name}", head, ":"), indent)
+    body = _suite(node.body, depth + 1, "")
+    if docstring_lines(node.doc):
+        doc = _suite((), depth + 1, node.doc)
+        body = [*doc, "", *body] if node.body else doc
+    return lines + body
+
+
+def _signature(node: FunctionDef) -> Doc:
+    parameters: list[Doc] = []
+    keyword_only = False
+    for parameter in node.parameters:
+        if parameter.kind == "keyword" and not keyword_only:
+            keyword_only = True
+            parameters.append("*")
+        parameters.append(_parameter(parameter))
+    inside = bracketed("(", Group(comma_separated(parameters)), ")", None) if parameters else "()"
+    returns: Doc = "" if node.returns is None else (" -> ", statement_value(node.returns))
+    return Group((f"def {node.name}", inside, returns, ":"))
+
+
+def _parameter(node: Parameter) -> Doc:
+    result: list[Doc] = [node.name]
+    if node.annotation is not None:
+        result += [": ", expression(node.annotation, "inside")]
+    if node.default is not None:
+        result += [" = " if node.annotation is not None else "=", expression(node.default, "inside")]
+    return tuple(result)
