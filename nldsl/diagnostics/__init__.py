@@ -1,6 +1,22 @@
 """Errors as data: stable code, place, cause, help."""
 
+from nldsl.diagnostics.catalogue import catalogue
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticBag, Edit, Label, SpecError
+from nldsl.diagnostics.entry import Entry
+from nldsl.diagnostics.machine import to_json
+from nldsl.diagnostics.render import render, render_all
 from nldsl.diagnostics.suggest import did_you_mean
 
-__all__ = ["Diagnostic", "DiagnosticBag", "Edit", "Label", "SpecError", "did_you_mean"]
+__all__ = [
+    "Diagnostic",
+    "DiagnosticBag",
+    "Edit",
+    "Entry",
+    "Label",
+    "SpecError",
+    "catalogue",
+    "did_you_mean",
+    "render",
+    "render_all",
+    "to_json",
+]

@@ -15,10 +15,11 @@ from nldsl.syntax.limits import MAX_DIGITS, MAX_EXPRESSION_DEPTH, MAX_NAME
 from nldsl.syntax.scan import Place
 
 _ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
+ROLES = ("matrices", "embeddings", "head", "norms", "rest")
 _CLAUSE_WORDS = {"gradient_every": "gradient every", "at_commit": "at commit"}
 
 
-class Faulty(Exception):
+class FaultyStatementError(Exception):
     """The statement is faulty and has been reported; it is left out of the tree."""
 
 
@@ -51,10 +52,10 @@ class Builder:
             )
         return self.build(node)
 
-    def fault(self, code: str, message: str, node: Any, help: str = "") -> Faulty:
+    def fault(self, code: str, message: str, node: Any, help: str = "") -> FaultyStatementError:
         """Report, and return the exception that leaves the statement out."""
         self.place.report(code, message, _extent(node), help=help)
-        return Faulty(message)
+        return FaultyStatementError(message)
 
     def name(self, token: Token) -> t.Name:
         if len(token) > MAX_NAME:
@@ -163,7 +164,7 @@ class Builder:
 
     def on_per_head(self, node: Any) -> t.Expr | bool:
         count = node.children[2]
-        return True if count is None else self.build(count)  # type: ignore[no-any-return]
+        return True if count is None else self.build(count)
 
     def on_init(self, node: Any) -> t.Init:
         value = self.build(node.children[1])
@@ -261,6 +262,10 @@ class Builder:
 
     def on_setting(self, node: Any) -> t.Setting:
         key, quantity = node.children
+        if str(key) in ROLES:
+            raise self.fault(
+                "NL0116", f"`by` is missing behind `{key}`", node, f"write `{key} by adamw(lr = 3e-4)`"
+            )
         return self.setting(self.name(key), quantity, self.span(node))
 
     def setting(self, key: t.Name, quantity: Any, span: Span) -> t.Setting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from lark import Lark, TextSlice, Token, Tree
+from lark.exceptions import UnexpectedInput
 
 from nldsl.assets import grammar_text
 
@@ -48,3 +49,15 @@ def parse_slice(text: str, start: int, end: int, entry: str) -> Tree[Token]:
         lark.exceptions.UnexpectedInput: the slice is not an `entry`.
     """
     return parser().parse(TextSlice(text, start, end), start=entry)
+
+
+def accepted(text: str, start: int, end: int, entry: str) -> frozenset[str]:
+    """The terminals that could stand where the grammar stops in a faulty `text[start:end]`."""
+    interactive = parser().parse_interactive(TextSlice(text, start, end), start=entry)
+    try:
+        for _ in interactive.iter_parse():
+            pass
+        interactive.feed_eof()  # type: ignore[no-untyped-call]
+    except UnexpectedInput:
+        pass
+    return frozenset(interactive.accepts())  # type: ignore[no-untyped-call]

@@ -24,7 +24,11 @@ def parse(file: SourceFile, bag: DiagnosticBag) -> t.Tree:
     whole = Span(file, 0, len(file.text))
     if not _within_limits(file, bag):
         return t.Tree(span=whole, items=())
-    return t.Tree(span=whole, items=read_text(Place.of(file, bag)))
+    found = DiagnosticBag()
+    items = read_text(Place.of(file, found))
+    for diagnostic in sorted(found.items, key=lambda d: d.span.start if d.span else 0):
+        bag.add(diagnostic)
+    return t.Tree(span=whole, items=items)
 
 
 def _within_limits(file: SourceFile, bag: DiagnosticBag) -> bool:

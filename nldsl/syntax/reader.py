@@ -8,7 +8,7 @@ from lark.exceptions import UnexpectedInput
 
 from nldsl.source import Span
 from nldsl.syntax import tree as t
-from nldsl.syntax.build import Builder, Faulty
+from nldsl.syntax.build import Builder, FaultyStatementError
 from nldsl.syntax.grammar import parse_slice
 from nldsl.syntax.limits import MAX_STATEMENT_TOKENS
 from nldsl.syntax.scan import Place
@@ -40,7 +40,7 @@ _HOLDS = {
     "file": "a file holds `use`, definitions, `train` and `variant`",
     "level": "a level holds `memory` declarations",
     "write": "a write holds terms such as `[k] <- v`",
-    "train": "`train` holds settings, `level NAME every N steps { ... }` and groups such as `matrices by muon(lr = 0.02)`",
+    "train": "`train` holds settings, `level NAME every N steps { ... }` and groups of parameters",
     "train level": "a level of `train` holds groups such as `matrices by muon(lr = 0.02)`",
     "variant": 'a variant holds `level "path" every C tokens`, groups and settings',
     "body": "a body holds assignments, memories, writes, `return` and blocks of them",
@@ -56,12 +56,12 @@ class Reader:
         self.version = 1
 
     def concrete(self, start: int, end: int, entry: str, context: str) -> Any:
-        """The concrete tree of a slice; reports and raises `Faulty` if there is none."""
+        """The concrete tree of a slice; reports and raises `FaultyStatementError` if there is none."""
         try:
             return parse_slice(self.place.text, start, end, entry)
         except UnexpectedInput as error:
             explain(self.place, (start, end), entry, context, error)
-            raise Faulty from error
+            raise FaultyStatementError from error
 
     def read(self, pieces: list[Piece], context: str) -> tuple[Any, ...]:
         """The nodes of `pieces`, faulty ones left out."""
@@ -69,7 +69,7 @@ class Reader:
         for piece in pieces:
             try:
                 node = self.statement(piece, context, nodes)
-            except Faulty:
+            except FaultyStatementError:
                 continue
             if node is not None:
                 nodes.append(node)
@@ -82,11 +82,11 @@ class Reader:
             self.place.report(
                 "NL0807", message, (piece.start, piece.start + 1), help="give its parts names of their own"
             )
-            raise Faulty(message)
+            raise FaultyStatementError(message)
         if piece.body is not None:
             return self.block(piece, context, before)
         if piece.broken:
-            raise Faulty
+            raise FaultyStatementError
         node = self.concrete(piece.start, piece.end, ENTRIES[context], context)
         if node.data == "version":
             self._version(node)
@@ -100,7 +100,7 @@ class Reader:
         self.place.report(
             "NL0112", "this statement cannot stand here", (piece.start, piece.end), help=_HOLDS[context]
         )
-        raise Faulty
+        raise FaultyStatementError
 
     def _version(self, node: Any) -> None:
         number = str(node.children[1])
@@ -116,12 +116,12 @@ class Reader:
         header, fault = None, None
         try:
             header = self._header(piece, context)
-        except Faulty as error:
+        except FaultyStatementError as error:
             fault = error
         inner = _inner(header, self.place.text[piece.start : piece.end], context)
         body = self.read(piece.body or [], inner)
         if header is None or fault:
-            raise fault or Faulty()
+            raise fault or FaultyStatementError()
         span = self.place.locate(piece.start, piece.last)
         if header.data == "else_":
             self._else(header, body, span, before)
@@ -135,12 +135,12 @@ class Reader:
                 piece.tail,
                 help="remove them, or put them behind a write",
             )
-            raise Faulty
+            raise FaultyStatementError
         return getattr(self, f"_{header.data.rstrip('_')}")(header, body, span)
 
     def _header(self, piece: Piece, context: str) -> Any:
         if piece.broken:
-            raise Faulty
+            raise FaultyStatementError
         header = self.concrete(piece.start, piece.end, "header", context)
         if header.data not in _HEADERS.get(context, ()):
             self._misplaced(piece, context)

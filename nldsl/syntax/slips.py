@@ -9,6 +9,7 @@ from typing import NamedTuple
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from nldsl.diagnostics import did_you_mean
+from nldsl.syntax.grammar import accepted
 from nldsl.syntax.scan import Place, Scanned, scan
 
 
@@ -118,7 +119,7 @@ class _Slip:
             if t.kind not in ("comment", "newline")
         ]
         self.at = self._stop(error)
-        self.expected = _expected(error)
+        self.expected = accepted(text, self.start, self.end, entry)
 
     def _stop(self, error: UnexpectedInput) -> int:
         if isinstance(error, UnexpectedToken) and error.token.type != "$END":
@@ -139,14 +140,6 @@ class _Slip:
     def previous(self) -> str:
         before = [t for t in self.tokens if t.end <= self.at]
         return self.word(before[-1]) if before else ""
-
-
-def _expected(error: UnexpectedInput) -> frozenset[str]:
-    if isinstance(error, UnexpectedToken):
-        return frozenset(error.expected)
-    if isinstance(error, UnexpectedCharacters):
-        return frozenset(error.allowed or ())
-    return frozenset()
 
 
 def _unknown_character(slip: _Slip) -> Finding | None:
@@ -259,7 +252,12 @@ def _misspelt_first_word(slip: _Slip) -> Finding | None:
 
 def _misspelt_clause(slip: _Slip) -> Finding | None:
     found = slip.found
-    if found is None or found.kind != "name" or not ({"_BY", "_RETAIN"} & slip.expected):
+    if (
+        found is None
+        or found.end - found.start < 2
+        or found.kind != "name"
+        or not ({"_BY", "_RETAIN"} & slip.expected)
+    ):
         return None
     help = did_you_mean(slip.word(found), [c.split()[0] for c in _CLAUSES])
     if help:
@@ -274,7 +272,7 @@ def _outside(slip: _Slip) -> Finding | None:
         "NL0112",
         "this statement stands outside of every definition",
         (slip.start, slip.end),
-        "a file holds `use`, definitions (`block`, `model`, `map`, `objective`, `rule`), `train` and `variant`",
+        "a file holds `use`, `block`, `model`, `map`, `objective`, `rule`, `train` and `variant`",
     )
 
 
@@ -316,7 +314,7 @@ _CHECKS: tuple[Callable[[_Slip], Finding | None], ...] = (
 
 # --- what was expected, in words -------------------------------------------------------------------
 
-_GROUPS = (
+_GROUPS: tuple[tuple[frozenset[str], frozenset[str], str], ...] = (
     (
         frozenset({"NAME", "NUMBER", "STRING"}),
         frozenset({"_LPAR", "_LSQB", "MINUS", "NOT", "EACH"}),
@@ -340,6 +338,7 @@ _WORDS = {
     "NUMBER": "a number",
     "$END": "the end of the statement",
     "_ARROW": "`<-`",
+    "UPDATE": "`+=`",
     "_EQUAL": "`=`",
     "_COMMA": "`,`",
     "_LPAR": "`(`",
@@ -375,6 +374,22 @@ def expectation(slip: _Slip) -> str:
     return options[0] if len(options) == 1 else ", ".join(options[:-1]) + " or " + options[-1]
 
 
+_FORMS = {
+    "line": "a line is `name = value`, `M[key] <- value`, `F minimizes task`, `memory M = map` or `return value`",
+    "train_line": "a line is a setting such as `truncate 256 tokens`, or `matrices by muon(lr = 0.02)`",
+    "header": "a header is, for example, `block f(x) {`, `level fast every 16 tokens {` or `repeat 2 {`",
+    "expr": "a value is, for example, `0.5`, `x`, `linear(x)`, `M[q]` or `[16, 64]`",
+    "clock_value": "a clock is `16 tokens`, `10 steps` or `never`",
+    "parameter": "a parameter is `x` or `heads = 4`",
+    "memory_value": 'a memory is, for example, `matrix() per head init zero` or `mlp(4) init learned("first")`',
+    "quantity": "a setting is, for example, `next_token`, `1.0` or `256 tokens`",
+    "names": "names are separated by `,`",
+    "for_value": "a loop is `c in list` or `c, i in list`",
+    "rule_value": "a group is, for example, `muon(lr = 0.02)` or `adamw(lr = 3e-4) every 10 steps`",
+    "write_target": "a write names its memory, `S`, or several: `each of Mk, Mv`",
+}
+
+
 def _help(slip: _Slip) -> str:
     found = slip.word(slip.found) if slip.found else ""
     if found == "=" and slip.context in ("body", "file"):
@@ -389,4 +404,4 @@ def _help(slip: _Slip) -> str:
         return "clauses are " + ", ".join(f"`{c}`" for c in _CLAUSES)
     if slip.found and slip.found.kind in ("name", "number") and "PLUS" in slip.expected:
         return f"put an operator or a line end between `{slip.previous}` and `{found}`"
-    return ""
+    return _FORMS.get(slip.entry, "the form of every statement is in the language reference")

@@ -13,7 +13,7 @@ from nldsl.syntax.limits import MAX_NESTING, MAX_TOKENS
 from nldsl.syntax.scan import Place, Scanned, scan
 
 _CLAUSE_WORDS = r"(?:minimize|over|weighted|by|retain|toward|project|at\s+commit|gradient\s+every)\b"
-_CONTINUES = re.compile(_CLAUSE_WORDS + r"(?!\s*(?:=(?!=)|[-+*/]=|,|\(|<-)|\[|\s+minimizes\b)")
+_CONTINUES = re.compile(_CLAUSE_WORDS + r"(?!\s*(?:=(?!=)|[-+*/]=|,|<-)|\[|\s+minimizes\b)")
 _ITEM = re.compile(
     r"(?:block|model|map|objective|rule)[ \t]+\w+[ \t]*\(|train[ \t]+\w+[ \t]*\{|variant[ \t]+\w+[ \t]+of\b"
 )
@@ -64,6 +64,11 @@ class _Frame:
     pieces: list[Piece] = field(default_factory=list)
     assumed: bool = False
     """No brace was written: the body ends where the indentation does."""
+
+    @property
+    def orphan(self) -> bool:
+        """The brace has no header, which was reported."""
+        return self.owner is not None and self.owner.start == self.owner.end
 
 
 class Splitter:
@@ -296,12 +301,14 @@ class Splitter:
 
     def _culprit(self) -> Piece:
         """The brace that was forgotten: the first whose `}` is indented less than its header."""
-        written = [frame.owner for frame in self.frames if frame.owner and not frame.assumed]
+        written = [
+            frame.owner for frame in self.frames if frame.owner and not frame.assumed and not frame.orphan
+        ]
         outer, inner = written[0], written[-1]
         return self.suspect if self.suspect and self.suspect.start > outer.start else inner
 
     def _report_unclosed(self, found: tuple[int, int] | None) -> None:
-        if all(frame.assumed for frame in self.frames[1:]):
+        if all(frame.assumed or frame.orphan for frame in self.frames[1:]):
             return
         culprit = self._culprit()
         header = self.text[culprit.start : culprit.end].split("\n")[0].strip()

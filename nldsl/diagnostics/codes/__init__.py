@@ -1,0 +1,1 @@
+"""The entries of the catalogue, one file per stage, each with a `CODES` dictionary."""
