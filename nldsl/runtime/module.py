@@ -62,11 +62,27 @@ class Module(Container):
     (['blocks[0].mixer.x[1].norm.weight'], ['blocks.0.mixer.x.1.norm.weight'])
     """
 
+    like: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         # Program path -> (torch name, role, first value), relative to this module.
         self._declared: dict[str, tuple[str, str, Fill]] = {}
         self._attached: dict[str, Module] = {}
+        # Follows `.to(...)`, so that new states get the right type and device in a block without parameters.
+        self.register_buffer("like", torch.empty(0), persistent=False)
+
+    def zeros(self, *shape: int) -> Tensor:
+        """Zeros of the type and on the device of this module: a fresh state."""
+        return self.like.new_zeros(shape)
+
+    def counter(self, batch: int) -> Tensor:
+        """`[batch]` token counts, all zero."""
+        return torch.zeros(batch, dtype=torch.int64, device=self.like.device)
+
+    def start(self, parameter: Tensor, batch: int) -> Tensor:
+        """A learned initial state for every sample: `[batch, *shape]`, differentiable."""
+        return parameter.expand(batch, *parameter.shape)
 
     def declare(self, path: str, shape: tuple[int, ...], role: str, init: Fill) -> nn.Parameter:
         """Register a parameter under its program path; its value is undefined until `initialise`.
