@@ -115,4 +115,4 @@ class Primitive:
     places: frozenset[str] = frozenset({"block", "map", "objective", "rule"})
     equation: str = ""
     reference: Callable[..., Any] | None = None
-    """The literal value on numpy arrays at one token, for the tests of the library."""
+    """The literal value on numpy arrays at one token, called as the torch function is."""

@@ -24,7 +24,7 @@ def _shape(operands: tuple[Operand, ...], options: Mapping[str, Static]) -> Outc
     return Outcome((size,), "vector", tuple(parameters))
 
 
-def _reference(x: Any, weight: Any, bias: Any = 0.0, **_: Static) -> Any:
+def _reference(x: Any, weight: Any, bias: Any = 0.0) -> Any:
     """Zeros stand before the first token."""
     window = weight.shape[1]
     tail = np.concatenate([np.zeros((window, x.shape[1])), x])[-window:]

@@ -18,7 +18,7 @@ def _shape(operands: tuple[Operand, ...], options: Mapping[str, Static]) -> Outc
     )
 
 
-def _reference(tokens: Any, weight: Any, **_: Static) -> Any:
+def _reference(tokens: Any, weight: Any) -> Any:
     """One row."""
     return weight[int(tokens)]
 

@@ -19,7 +19,7 @@ def _shape(operands: tuple[Operand, ...], options: Mapping[str, Static]) -> Outc
     return Outcome((vocab,), "vector", (weight,))
 
 
-def _reference(x: Any, weight: Any, **_: Static) -> Any:
+def _reference(x: Any, weight: Any) -> Any:
     """One token."""
     return weight @ np.ravel(x)
 

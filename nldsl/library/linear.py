@@ -32,7 +32,7 @@ def _vjp(
     return back, b("outer", grad, x), *([grad] if bias else [])
 
 
-def _reference(x: Any, weight: Any, bias: Any = 0.0, **_: Static) -> Any:
+def _reference(x: Any, weight: Any, bias: Any = 0.0) -> Any:
     """One token; the bias is zero if there is none."""
     return weight @ np.ravel(x) + bias
 

@@ -28,7 +28,7 @@ def _vjp(
     return (grad,)
 
 
-def _reference(weight: Any, **_: Static) -> Any:
+def _reference(weight: Any) -> Any:
     """The parameter itself."""
     return np.asarray(weight)
 

@@ -1,0 +1,1 @@
+"""Closed forms of inner problems, worked out at compile time."""
