@@ -60,12 +60,14 @@ def orthogonalize(x: Tensor, *, iterations: int) -> Tensor:
     for _ in range(iterations):
         gram = y @ y.mT
         y = 3.4445 * y + (-4.7750 * gram + 2.0315 * (gram @ gram)) @ y
-    return y.mT if tall else y
+    result: Tensor = y.mT if tall else y
+    return result
 
 
 def rownorm(x: Tensor, *, eps: float) -> Tensor:
     """Rows of unit length: `x / sqrt(sum(x^2) + eps)` for every row."""
-    return x * torch.rsqrt(torch.linalg.vecdot(x, x).unsqueeze(-1) + eps)
+    lengths: Tensor = torch.linalg.vecdot(x, x).unsqueeze(-1)
+    return x * torch.rsqrt(lengths + eps)
 
 
 def unbias(m: Tensor, beta: Tensor | float, step: Tensor | float) -> Tensor:

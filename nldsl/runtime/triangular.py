@@ -44,5 +44,5 @@ def unit_lower_inverse(strict: Tensor) -> Tensor:
 def _substitute(strict: Tensor) -> Tensor:
     eye = torch.eye(strict.shape[-1], dtype=strict.dtype, device=strict.device).expand_as(strict)
     # From the right and transposed: the layout LAPACK works in, so nothing is copied.
-    solved = torch.linalg.solve_triangular(strict.mT, eye, upper=True, left=False, unitriangular=True)
+    solved: Tensor = torch.linalg.solve_triangular(strict.mT, eye, upper=True, left=False, unitriangular=True)
     return solved.mT

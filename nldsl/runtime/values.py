@@ -153,7 +153,8 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     >>> dot(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
     tensor(11.)
     """
-    return torch.linalg.vecdot(a, b)
+    product: Tensor = torch.linalg.vecdot(a, b)
+    return product
 
 
 def expand_last(x: Tensor, like: Tensor) -> Tensor:
@@ -187,7 +188,7 @@ def weight(weight: Tensor) -> Tensor:
 
 def readout(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """One number per head: `sum_d(x * weight) + bias`; `x [..., H, d]`, weight `[H, d]`, bias `[H]`."""
-    return torch.linalg.vecdot(x, weight) + bias
+    return dot(x, weight) + bias
 
 
 def split(x: Tensor, *, n: int) -> Tensor:
@@ -197,7 +198,8 @@ def split(x: Tensor, *, n: int) -> Tensor:
     tensor([[0., 1.],
             [2., 3.]])
     """
-    return x.unflatten(-1, (n, x.shape[-1] // n))
+    heads: Tensor = x.unflatten(-1, (n, x.shape[-1] // n))
+    return heads
 
 
 def merge(x: Tensor) -> Tensor:
@@ -211,7 +213,8 @@ def parts(x: Tensor, *, sizes: tuple[int, ...], index: int) -> Tensor:
     >>> parts(torch.arange(4.0), sizes=(1, 3), index=1)
     tensor([1., 2., 3.])
     """
-    return x.split(sizes, -1)[index]
+    pieces: tuple[Tensor, ...] = x.split(sizes, -1)
+    return pieces[index]
 
 
 def concat(*values: Tensor) -> Tensor:

@@ -1,0 +1,153 @@
+"""Tokens laid on the chunks of a clock, however they arrive.
+
+A memory `every C tokens` counts the unmasked tokens of each sample since its reset; a chunk ends where
+the count is a multiple of C.  A call may begin in the middle of a chunk, samples may stand at
+different counts, and masked tokens do not tick.  The grid cuts sequences at the chunk ends of
+every sample, so that a loop over its pieces does each piece in parallel.
+
+Layouts by kind: sequence `[B, T, H, d]`, `[B, T, H]`, `[B, T, d]`, `[B, T]`; piece, heads in front of
+tokens, `[B, H, W, d]` (headed), `[B, H, W]` (heads), `[B, W, d]` (vector), `[B, W]` (scalar).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["headed", "heads", "vector", "scalar", "token"]
+_HEAD_MAJOR = ("headed", "heads")
+
+
+class ChunkGrid:
+    """Cut sequences at multiples of `chunk` of each sample's token count, and join the pieces again.
+
+    `count [B]` tokens seen before this call, `mask [B, T]` or `None`, `tokens` = T.
+    `valid[n]` is `None` if every slot of piece n holds a token, else `[B, W]`.  `full[n]` says whose
+    chunk ends with piece n: `True`, `False` or `[B]`.  `count` becomes the count behind the call.
+    There is at least one piece.  If all samples stand at the same count and nothing is masked,
+    pieces are views; no piece is wider than its tokens, so a single token costs a single token.
+
+    >>> grid = ChunkGrid(torch.tensor([3]), None, 6, 4)
+    >>> pieces = grid.cut(torch.arange(6.0).view(1, 6), "scalar")
+    >>> [piece.tolist() for piece in pieces], grid.full, grid.count.tolist()
+    ([[[0.0]], [[1.0, 2.0, 3.0, 4.0]], [[5.0]]], [True, True, False], [9])
+    >>> grid.join(pieces, "scalar").tolist()
+    [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]]
+    """
+
+    def __init__(self, count: Tensor, mask: Tensor | None, tokens: int, chunk: int) -> None:
+        if mask is not None and tokens and bool(mask.all()):
+            mask = None
+        self._tokens = tokens
+        self._mask = mask
+        self._column: Tensor | None = None
+        self._source: Tensor | None = None
+        together = count.numel() > 0 and bool((count == count[0]).all())
+        if mask is None and tokens and together:
+            self._cut_together(int(count[0]), chunk)
+        else:
+            self._cut_apart(count, chunk)
+        self._before = count
+        self.count = count + sum(self._held)
+        self.full = self.ends(chunk)
+
+    def __len__(self) -> int:
+        return len(self._widths)
+
+    def _cut_together(self, count: int, chunk: int) -> None:
+        first = min(chunk - count % chunk, self._tokens)
+        rest = self._tokens - first
+        self._widths = [first, *(min(chunk, rest - start) for start in range(0, rest, chunk))]
+        self._held: list[int | Tensor] = list(self._widths)
+        self.valid: list[Tensor | None] = [None] * len(self._widths)
+
+    def _cut_apart(self, count: Tensor, chunk: int) -> None:
+        """A column for every token (left-justified in its piece), a source for every column."""
+        batch, device = count.shape[0], count.device
+        mask = self._mask
+        if mask is None:
+            mask = torch.ones(batch, self._tokens, dtype=torch.bool, device=device)
+        offset, length = count % chunk, mask.sum(1)
+        stop = offset + length
+        pieces = max(1, -(-int(stop.max()) // chunk)) if batch else 1
+        edges = torch.arange(pieces + 1, device=device) * chunk
+        inner = torch.maximum(offset[:, None], torch.minimum(edges, stop[:, None]))
+        held = inner[:, 1:] - inner[:, :-1]
+        widths = held.amax(0).clamp_min(1) if batch else held.new_ones(pieces)
+        starts = widths.cumsum(0) - widths
+        place = offset[:, None] + mask.cumsum(1) - 1
+        piece = (place // chunk).clamp(0, pieces - 1)
+        slot = place - torch.maximum(offset[:, None], piece * chunk)
+        total = int(widths.sum())
+        self._column = torch.where(mask, starts[piece] + slot, total)
+        source = torch.zeros(batch, total + 1, dtype=torch.long, device=device)
+        source.scatter_(1, self._column, torch.arange(self._tokens, device=device).expand(batch, -1))
+        self._source = source[:, :total]
+        self._mask = mask
+        self._widths = [int(width) for width in widths]
+        per_piece = held.unbind(1)
+        self._held = list(per_piece)
+        slots = [
+            torch.arange(width, device=device) < n[:, None]
+            for width, n in zip(self._widths, per_piece, strict=True)
+        ]
+        self.valid = [None if bool(valid.all()) else valid for valid in slots]
+
+    def ends(self, clock: int) -> list[bool | Tensor]:
+        """For every piece: whose count is a multiple of `clock` (a multiple of the chunk) behind it."""
+        found: list[bool | Tensor] = []
+        count = self._before
+        for held in self._held:
+            count = count + held
+            fired = (count % clock == 0) & (torch.as_tensor(held, device=count.device) > 0)
+            found.append(bool(fired[0]) if fired.numel() and bool((fired == fired[0]).all()) else fired)
+        return found
+
+    def cut(self, x: Tensor, kind: Kind) -> list[Tensor]:
+        """The pieces of a sequence; slots without a token hold zeros."""
+        if self._source is not None:
+            x = self._gather(x)
+        axis = 1
+        if kind in _HEAD_MAJOR:
+            x, axis = x.transpose(1, 2).contiguous(), 2
+        return list(x.split(self._widths, axis))
+
+    def join(self, pieces: list[Tensor], kind: Kind) -> Tensor:
+        """The sequence of the pieces, `[B, T, ...]`; zeros at masked tokens."""
+        y = torch.cat(pieces, 2).transpose(1, 2) if kind in _HEAD_MAJOR else torch.cat(pieces, 1)
+        if self._column is None or self._mask is None:
+            return y
+        rows = torch.arange(y.shape[0], device=y.device).unsqueeze(1)
+        y = y[rows, self._column.clamp_max(y.shape[1] - 1)]
+        return y.masked_fill(~_like(self._mask, y), 0.0)
+
+    def _gather(self, x: Tensor) -> Tensor:
+        assert self._source is not None
+        valid = torch.cat(
+            [
+                x.new_ones(x.shape[0], width, dtype=torch.bool) if v is None else v
+                for v, width in zip(self.valid, self._widths, strict=True)
+            ],
+            1,
+        )
+        if self._tokens == 0:
+            return x.new_zeros(x.shape[0], self._source.shape[1], *x.shape[2:])
+        rows = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
+        return x[rows, self._source].masked_fill(~_like(valid, x), 0)
+
+
+def _like(flags: Tensor, x: Tensor) -> Tensor:
+    return flags.view(*flags.shape, *(1,) * (x.dim() - flags.dim()))
+
+
+def choose(which: bool | Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """`new` for the samples named by `which` (`True`, `False` or `[B]`), `old` for the others.
+
+    >>> choose(torch.tensor([True, False]), torch.ones(2), torch.zeros(2)).tolist()
+    [1.0, 0.0]
+    """
+    if isinstance(which, bool):
+        return new if which else old
+    return torch.where(_like(which, new), new, old)
