@@ -1,1 +1,17 @@
 """Judging a trained model: bits per byte on held-out text, byte-count baselines, generation."""
+
+from nldsl.evaluate.bits import bits_per_byte, next_token_loss
+from nldsl.evaluate.contract import LanguageModel, writes_task
+from nldsl.evaluate.generate import Sampling, generate
+from nldsl.evaluate.ngram import NgramModel, count_model
+
+__all__ = [
+    "LanguageModel",
+    "NgramModel",
+    "Sampling",
+    "bits_per_byte",
+    "count_model",
+    "generate",
+    "next_token_loss",
+    "writes_task",
+]

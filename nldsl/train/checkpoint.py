@@ -82,7 +82,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load(path: Path, instead: str = "") -> Checkpoint:
-    """Read one checkpoint.  Raises NL0921 if it is damaged or of another format; `instead` is the help."""
+    """Read one checkpoint.  Raises NL0971 if it is damaged or of another format; `instead` is the help."""
     try:
         body = json.loads((path / STATE).read_text(encoding="utf-8"))
         whole = body.pop("sha256") == digest_of_json(body) and body["format"] == FORMAT
@@ -90,18 +90,18 @@ def load(path: Path, instead: str = "") -> Checkpoint:
             raise ValueError("checksums differ")
         return Checkpoint(int(body["step"]), load_file(path / TENSORS), body["rest"])
     except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
-        raise fault("NL0921", f"the checkpoint `{path}` is damaged: {error}", help=instead) from error
+        raise fault("NL0971", f"the checkpoint `{path}` is damaged: {error}", help=instead) from error
 
 
 def load_newest(folder: Path) -> Checkpoint:
-    """The newest checkpoint.  Raises NL0920 if there is none, NL0921 if it is damaged.
+    """The newest checkpoint.  Raises NL0970 if there is none, NL0971 if it is damaged.
 
     A damaged one is not skipped in silence: the finding names the one before it.
     """
     found = checkpoints(folder)
     if not found:
         raise fault(
-            "NL0920", f"no checkpoint in `{folder}`", help="train first: `nldsl train SPEC --out RUN`"
+            "NL0970", f"no checkpoint in `{folder}`", help="train first: `nldsl train SPEC --out RUN`"
         )
     before = f"delete it to go on from `{found[-2].name}`" if len(found) > 1 else "train again"
     return load(found[-1], before)

@@ -60,11 +60,11 @@ class Corpus:
         return np.stack([self.heldout[c * length : c * length + length + 1] for c in chosen])
 
     def require_length(self, length: int) -> None:
-        """Raise NL0904 unless both shards hold at least one window of `length` predictions."""
+        """Raise NL0954 unless both shards hold at least one window of `length` predictions."""
         for part, data in (("training", self.train), ("held-out", self.heldout)):
             if len(data) < length + 1:
                 raise fault(
-                    "NL0904",
+                    "NL0954",
                     f"{len(data)} {part} bytes in `{self.name}`, and a window needs {length + 1}",
                     help="give more data, or a smaller `--length`",
                 )
@@ -74,14 +74,14 @@ def prepare(source: str, folder: Path, *, length: int) -> Corpus:
     """Build the shards of `source` in `folder`, or open the ones that are there.
 
     `source` is a file (taken as raw bytes whatever it holds), a folder (its text files, recursively)
-    or `python-stdlib`.  Raises `SpecError` with NL0901 (not found), NL0902 (unreadable), NL0903
-    (nothing in it), NL0904 (too short) or NL0905 (shards damaged or of another source).
+    or `python-stdlib`.  Raises `SpecError` with NL0951 (not found), NL0952 (unreadable), NL0953
+    (nothing in it), NL0954 (too short) or NL0955 (shards damaged or of another source).
     """
     if not (folder / "corpus.json").is_file():
         found = discover(source)
         if not found.files:
             raise fault(
-                "NL0903",
+                "NL0953",
                 f"`{source}` holds no bytes to train on",
                 help="give a file that is not empty, or a folder with text files",
             )
@@ -96,13 +96,13 @@ def open_corpus(folder: Path, source: str) -> Corpus:
     about = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
     if about["source"] != source:
         raise fault(
-            "NL0905",
+            "NL0955",
             f"the run's data come from `{about['source']}`, not from `{source}`",
             help="use another `--out`, or the same `--data`",
         )
     if shard_digest(folder) != about["digest"]:
         raise fault(
-            "NL0905", f"the data shards in `{folder}` are damaged", help=f"delete `{folder}` and run again"
+            "NL0955", f"the data shards in `{folder}` are damaged", help=f"delete `{folder}` and run again"
         )
     return Corpus(
         name=source,

@@ -1,4 +1,4 @@
-"""The findings of training: bad data, bad groups, runs that cannot go on.  Codes NL0901 to NL0999."""
+"""The findings of training: bad data, bad groups, runs that cannot go on.  Codes NL0951 to NL0999."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def fault(
     """A `SpecError` that carries one coded finding; the caller raises it.
 
     Example:
-        >>> str(fault("NL0901", "no such file or folder: `x`"))
-        'NL0901: no such file or folder: `x`'
+        >>> str(fault("NL0951", "no such file or folder: `x`"))
+        'NL0951: no such file or folder: `x`'
     """
     return SpecError([Diagnostic(code=code, message=message, help=help, notes=notes, span=span)])

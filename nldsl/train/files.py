@@ -33,7 +33,7 @@ class Found:
 def discover(source: str) -> Found:
     """Find what `source` (a file, a folder, or `python-stdlib`) has to offer.
 
-    Raises `SpecError`: NL0901 if there is no such file or folder, NL0902 if one cannot be read.
+    Raises `SpecError`: NL0951 if there is no such file or folder, NL0952 if one cannot be read.
     """
     if source == STDLIB:
         root = Path(sysconfig.get_paths()["stdlib"])
@@ -44,7 +44,7 @@ def discover(source: str) -> Found:
         return keep(source, path, walk(path, SKIPPED_FOLDERS))
     if not path.is_file():
         raise fault(
-            "NL0901",
+            "NL0951",
             f"no such file or folder: `{source}`",
             help=f"give a file, a folder, or `{STDLIB}` (the text of Python's own library)",
         )
@@ -121,7 +121,7 @@ def size_of(path: Path) -> int:
 def refusal(path: Path, error: OSError) -> Exception:
     """The coded form of an operating system's refusal."""
     return fault(
-        "NL0902",
+        "NL0952",
         f"cannot read `{path}`: {error.strerror or error}",
         help="check its permissions, or leave it out of the data",
     )

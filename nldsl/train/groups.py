@@ -44,7 +44,7 @@ def claim(plan: TrainPlan, parameters: Mapping[str, Tensor], roles: Mapping[str,
     A selector is a role (`matrices embeddings head norms`), a glob over paths (indices may be left
     out: `blocks.*` matches `blocks[3].q.linear.weight`), or `rest`: the role `rest` and whatever no
     other selector of the plan matches, wherever `rest` stands.
-    Raises `SpecError`: NL0911 if a parameter is claimed by nobody, NL0912 if a selector matches
+    Raises `SpecError`: NL0961 if a parameter is claimed by nobody, NL0962 if a selector matches
     nothing or is unknown.
     """
     claimed: list[dict[str, Tensor]] = [{} for _ in plan.groups]
@@ -60,7 +60,7 @@ def claim(plan: TrainPlan, parameters: Mapping[str, Tensor], roles: Mapping[str,
     if orphans:
         shown = ", ".join(f"`{p}`" for p in orphans[:3]) + (" and others" if len(orphans) > 3 else "")
         raise fault(
-            "NL0911",
+            "NL0961",
             f"no group of `train` claims {shown}",
             help="add the group `rest by adamw(lr = 3e-4)`",
             span=plan.span,
@@ -106,12 +106,12 @@ def strip_indices(path: str) -> str:
 
 
 def refuse_idle_globs(plan: TrainPlan, used: set[tuple[int, str]]) -> None:
-    """Raise NL0912 for a glob that claims nothing: it is misspelt, or an earlier group takes it all."""
+    """Raise NL0962 for a glob that claims nothing: it is misspelt, or an earlier group takes it all."""
     for index, group in enumerate(plan.groups):
         for selector in group.selectors:
             if selector not in ROLES and (index, selector) not in used:
                 raise fault(
-                    "NL0912",
+                    "NL0962",
                     f"`{selector}` claims no parameter",
                     help=did_you_mean(selector, ROLES)
                     or "see the paths with `nldsl explain`; first match wins",

@@ -6,8 +6,9 @@ and `load`.  The rules are those of `specs/rules` of the same name, and tests ho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +39,8 @@ class OptimiserGroup(Protocol):
 
 
 def sgd(parameters: list[Tensor], a: Numbers) -> torch.optim.Optimizer:
-    """`W - lr g`."""
-    return torch.optim.SGD(parameters, lr=a["lr"])
+    """Eq. 8, with momentum and decay as `torch.optim.SGD` has them."""
+    return torch.optim.SGD(parameters, lr=a["lr"], momentum=a["momentum"], weight_decay=a["decay"])
 
 
 def momentum(parameters: list[Tensor], a: Numbers) -> torch.optim.Optimizer:
@@ -54,22 +55,38 @@ def adamw(parameters: list[Tensor], a: Numbers) -> torch.optim.Optimizer:
 
 
 def muon(parameters: list[Tensor], a: Numbers) -> torch.optim.Optimizer:
-    """Momentum, orthogonalised by Newton-Schulz, times `sqrt(max(1, out / in))`."""
-    return torch.optim.Muon(
-        parameters,
-        lr=a["lr"],
+    """Momentum, orthogonalised by Newton-Schulz: `W' = (1 - lr decay) W - lr orthogonalize(d)`.
+
+    Torch multiplies the rate of a tall matrix by `sqrt(out / in)`, which the rule's text does not: every
+    shape is a group of its own that carries the inverse (see `set_number`).
+    """
+    shapes = dict.fromkeys(tuple(p.shape) for p in parameters)
+    optimiser = torch.optim.Muon(
+        [{"params": [p for p in parameters if tuple(p.shape) == shape]} for shape in shapes],
         momentum=a["beta"],
         nesterov=bool(a["nesterov"]),
-        weight_decay=a["decay"],
         ns_steps=int(a["iterations"]),
     )
+    for group in optimiser.param_groups:
+        set_number(group, "lr", a["lr"])
+        set_number(group, "weight_decay", a["decay"])
+    return optimiser
+
+
+def set_number(group: dict[str, Any], name: str, value: float) -> None:
+    """Set `lr` or `weight_decay` of a torch group; Muon's are undone by shape, their product is not."""
+    if "ns_steps" in group:
+        out, into = group["params"][0].shape
+        tall = math.sqrt(max(1.0, out / into))
+        value = value / tall if name == "lr" else value * tall
+    group[name] = value
 
 
 RULES: dict[str, tuple[Callable[[list[Tensor], Numbers], torch.optim.Optimizer], dict[str, float | None]]] = {
-    "sgd": (sgd, {"lr": None}),
+    "sgd": (sgd, {"lr": None, "momentum": 0.0, "decay": 0.0}),
     "momentum": (momentum, {"lr": None, "beta": 0.9}),
     "adamw": (adamw, {"lr": None, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.01}),
-    "muon": (muon, {"lr": None, "beta": 0.95, "nesterov": 1, "iterations": 5, "decay": 0.0}),
+    "muon": (muon, {"lr": None, "beta": 0.95, "nesterov": 1.0, "decay": 0.0, "iterations": 5}),
 }
 """Rules by name with the defaults of their arguments; `None` means it must be given."""
 
@@ -79,12 +96,12 @@ SCHEDULABLE = {"lr": "lr", "decay": "weight_decay"}
 def bind_arguments(claimed: Claimed) -> dict[str, float]:
     """The numbers a rule starts from; scheduled ones at their first step.
 
-    Raises `SpecError`: NL0914 for an unknown rule, NL0915 for an unknown, missing or non-numeric argument.
+    Raises `SpecError`: NL0964 for an unknown rule, NL0965 for an unknown, missing or non-numeric argument.
     """
     rule = claimed.rule
     if rule.rule not in RULES:
         raise fault(
-            "NL0914",
+            "NL0964",
             f"`{rule.rule}` cannot train slow parameters yet",
             help=did_you_mean(rule.rule, RULES) or f"known: {', '.join(RULES)}",
         )
@@ -94,16 +111,16 @@ def bind_arguments(claimed: Claimed) -> dict[str, float]:
     for name, value in values.items():
         if name not in defaults:
             raise fault(
-                "NL0915",
+                "NL0965",
                 f"`{rule.rule}` has no argument `{name}`",
                 help=did_you_mean(name, defaults) or f"known: {', '.join(defaults)}",
             )
         if not isinstance(value, int | float):
             found = "nothing" if value is None else f"`{value}`"
-            raise fault("NL0915", f"`{name}` of `{rule.rule}` must be a number, found {found}")
+            raise fault("NL0965", f"`{name}` of `{rule.rule}` must be a number, found {found}")
     for argument, schedule, _ in rule.schedules:
         if argument not in SCHEDULABLE or schedule not in SCHEDULES:
-            raise fault("NL0915", f"`{argument}` of `{rule.rule}` cannot follow `{schedule}`")
+            raise fault("NL0965", f"`{argument}` of `{rule.rule}` cannot follow `{schedule}`")
     return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
 
 
@@ -135,7 +152,7 @@ class TorchGroup:
                 pieces += [(f"{path}#{h}", nn.Parameter(data[h]), h) for h in range(len(data))]
             else:
                 raise fault(
-                    "NL0913",
+                    "NL0963",
                     f"`muon` works on matrices, and `{path}` has shape {list(parameter.shape)}",
                     help="give it to another group, such as `rest by adamw(lr = 3e-4)`",
                 )
@@ -152,7 +169,7 @@ class TorchGroup:
         for group in self.optimiser.param_groups:
             for argument in shown:
                 if not (self.rule.rule == "momentum" and argument == "lr"):
-                    group[SCHEDULABLE[argument]] = shown[argument]
+                    set_number(group, SCHEDULABLE[argument], shown[argument])
         self._hand_over()
         self.optimiser.step()
         return shown

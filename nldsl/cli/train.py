@@ -1,0 +1,59 @@
+"""`nldsl train SPEC`: train a model on bytes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from nldsl.cli.common import SetOption, err, parse_settings, print_json
+from nldsl.train import train
+
+
+def command(
+    spec: Annotated[str, typer.Argument(help="A library name or a file.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the run: log, plot, checkpoints.")],
+    data: Annotated[
+        str,
+        typer.Option(help="A file, a folder of texts, or `python-stdlib`: the text of Python's own library."),
+    ] = "python-stdlib",
+    steps: Annotated[int, typer.Option(min=0, help="Stop after so many steps in all.")] = 0,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="Stop after so many minutes of training in all.")
+    ] = 0.0,
+    batch: Annotated[int, typer.Option(min=1, help="Windows per step.")] = 16,
+    length: Annotated[int, typer.Option(min=2, help="Bytes predicted per window.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Of initial values and of the order of the data.")] = 0,
+    settings: SetOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")
+    ] = False,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0 leaves it to torch.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a model on bytes: either --steps or --minutes.
+
+    Ctrl-C saves a checkpoint; --resume goes on from it, bit for bit on a CPU.
+    """
+    result = train(
+        spec,
+        out=out,
+        data=data,
+        steps=steps,
+        minutes=minutes,
+        batch=batch,
+        length=length,
+        seed=seed,
+        arguments=parse_settings(settings),
+        resume=resume,
+        threads=threads,
+    )
+    if as_json:
+        print_json(asdict(result) | {"folder": str(result.folder)})
+        return
+    err().print(f"wrote {result.folder}: run.json, log.jsonl, loss.svg, checkpoints/")
+    print(
+        f"{result.heldout_bits_per_byte:.4f} bits per byte held out after {result.steps} steps, "
+        f"{result.tokens:,} tokens, {result.seconds:.1f} s"
+    )

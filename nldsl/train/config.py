@@ -1,0 +1,100 @@
+"""What a run was asked to do: written as `run.json`, read by `--resume` and by `generate`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from nldsl.catalog.values import Static
+from nldsl.train.checkpoint import write_text
+from nldsl.train.errors import fault
+
+RUN = "run.json"
+MAY_CHANGE = frozenset({"steps", "minutes", "threads"})
+"""What a resumed run may ask differently; all else would make it another run."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The whole of a run's choices.
+
+    `source` is the spec as it was named, `specification` the file within the run folder that holds
+    its text (empty for a spec of the library), `digests` the sha256 of every text that took part.
+    Either `steps` or `minutes` (of training, evaluation and saving not counted) ends the run.
+    """
+
+    source: str
+    specification: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, Static] = field(default_factory=dict)
+    data: str = "python-stdlib"
+    batch: int = 16
+    length: int = 256
+    seed: int = 0
+    steps: int = 0
+    minutes: float = 0.0
+    threads: int = 0
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise NL0981 for a number out of range."""
+        if (self.steps > 0) == (self.minutes > 0):
+            raise fault(
+                "NL0981", "a run ends after `steps` or after `minutes`: give exactly one of them, above 0"
+            )
+        for name, lowest in (
+            ("batch", 1),
+            ("length", 2),
+            ("seed", 0),
+            ("threads", 0),
+            ("steps", 0),
+            ("minutes", 0),
+        ):
+            value = getattr(self, name)
+            if not value >= lowest:
+                raise fault("NL0981", f"`{name}` must be at least {lowest}, found {value}")
+
+    def write(self, folder: Path) -> None:
+        """Write `run.json`."""
+        write_text(folder / RUN, json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Read `run.json`.  Raises NL0982 if there is none or it cannot be read."""
+    path = folder / RUN
+    if not path.is_file():
+        raise fault(
+            "NL0982",
+            f"`{folder}` is no run: it has no `{RUN}`",
+            help="train first: `nldsl train SPEC --out RUN`",
+        )
+    try:
+        body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        known = {f.name for f in fields(RunConfig)}
+        config = RunConfig(**{name: value for name, value in body.items() if name in known})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise fault("NL0982", f"`{path}` cannot be read: {error}") from error
+    return replace(config, arguments={name: frozen(value) for name, value in config.arguments.items()})
+
+
+def frozen(value: Any) -> Static:
+    """JSON lists back to the tuples a program takes."""
+    return tuple(frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def require_same(old: RunConfig, new: RunConfig) -> None:
+    """Raise NL0983 unless `new` only changes what a resumed run may change."""
+    for f in fields(RunConfig):
+        if f.name in MAY_CHANGE:
+            continue
+        before, now = getattr(old, f.name), getattr(new, f.name)
+        if f.name == "digests":  # compare the texts both know: a process may have read more of the library
+            before, now = ({k: v for k, v in d.items() if k in before and k in now} for d in (before, now))
+        if before != now:
+            raise fault(
+                "NL0983",
+                f"the run was started with `{f.name}` = `{before}`, now it is `{now}`",
+                help="resume with what it was started with, or start another run with another `--out`",
+            )

@@ -1,0 +1,87 @@
+"""What a run says: one JSON object per line in `log.jsonl`, and a progress bar on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LOG = "log.jsonl"
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run; a last line that was cut off by a crash is left out."""
+    path = folder / LOG
+    records: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+class RunLog:
+    """Appends records to `log.jsonl` and shows the newest ones; a context manager.
+
+    When a run is resumed at a step, records of later steps, which will be made again, are dropped.
+    """
+
+    def __init__(self, folder: Path, *, resumed_at: int, show: bool) -> None:
+        kept = [record for record in read_log(folder) if record["step"] <= resumed_at]
+        self.path = folder / LOG
+        self.path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        self.file: TextIO = self.path.open("a", encoding="utf-8")
+        self.show = show
+        console = Console(file=sys.stderr, highlight=False)
+        self.live = show and console.is_terminal
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[said]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self.live,
+        )
+        self.task: TaskID = self.progress.add_task("train", total=1.0, said="")
+        self.console = console
+
+    def __enter__(self) -> RunLog:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+        self.file.close()
+
+    def step(self, record: dict[str, Any], progress: float) -> None:
+        """Write the record of one training step and move the bar."""
+        self.write(record)
+        if self.live:
+            said = (
+                f"step {record['step']}  loss {record['loss']:.3f}  {record['bits_per_byte']:.3f} bits/byte  "
+                f"{record['tokens_per_second']:,.0f} tokens/s"
+            )
+            self.progress.update(self.task, completed=progress, said=said)
+
+    def heldout(self, record: dict[str, Any]) -> None:
+        """Write and show a held-out evaluation."""
+        self.write(record)
+        if self.show:
+            self.console.print(
+                f"step {record['step']}: {record['heldout_bits_per_byte']:.3f} bits per byte held out "
+                f"({record['tokens']:,} tokens, {record['seconds']:.0f} s)"
+            )
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Write one record; it is in the file when the call returns."""
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()

@@ -1,0 +1,253 @@
+"""The training loop: a pure function of model, data and configuration, saved at every tenth of the way."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nldsl.evaluate import LanguageModel, bits_per_byte, next_token_loss, writes_task
+from nldsl.evaluate.bits import as_tokens
+from nldsl.spec.program import TrainPlan
+from nldsl.train import checkpoint as saved
+from nldsl.train.config import RunConfig
+from nldsl.train.data import Corpus
+from nldsl.train.errors import fault
+from nldsl.train.groups import DEFAULT_GROUPS, claim
+from nldsl.train.interrupt import Interruption
+from nldsl.train.log import RunLog, read_log
+from nldsl.train.optimisers import OptimiserGroup, make_groups
+from nldsl.train.plot import loss_svg
+
+CHECKPOINTS = "checkpoints"
+TENTH = 10
+LONGEST_UNSAVED = 600.0
+HELDOUT_WINDOWS = 64
+
+
+class TrainableModel(LanguageModel, Protocol):
+    """A language model whose slow parameters are known by path and role."""
+
+    def parameter_paths(self) -> dict[str, nn.Parameter]:
+        """Every slow parameter by its absolute path."""
+
+    def parameter_roles(self) -> dict[str, Any]:
+        """The role of every slow parameter."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended.  `seconds` is time in training steps; evaluation and saving are not in it."""
+
+    steps: int
+    seconds: float
+    tokens: int
+    loss: float
+    heldout_bits_per_byte: float
+    parameters: int
+    folder: Path
+
+
+class Trainer:
+    """A model in training: `run` takes it from wherever it is to the end of its configuration."""
+
+    def __init__(
+        self, model: TrainableModel, corpus: Corpus, config: RunConfig, folder: Path, specification: str = ""
+    ) -> None:
+        """`specification` is the text of the spec, which every checkpoint carries."""
+        self.model, self.corpus, self.config, self.folder = model, corpus, config, folder
+        self.specification = specification
+        self.plan = model.program.train or TrainPlan("next_token", "trunc", DEFAULT_GROUPS)
+        if self.plan.task != "next_token":
+            raise fault(
+                "NL0984",
+                f"the task `{self.plan.task}` cannot be trained on bytes yet",
+                help="`task next_token` can",
+                span=self.plan.span,
+            )
+        self.parameters = model.parameter_paths()
+        claims = claim(self.plan, self.parameters, model.parameter_roles())
+        self.groups: list[OptimiserGroup] = make_groups(claims)
+        self.step = 0
+        self.seconds = 0.0
+        self.loss = math.nan
+        self.heldout = math.nan
+
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done, in [0, 1]."""
+        if self.config.steps:
+            return min(1.0, self.step / self.config.steps)
+        return min(1.0, self.seconds / (60 * self.config.minutes))
+
+    @property
+    def tokens(self) -> int:
+        """Predictions trained on so far."""
+        return self.step * self.config.batch * self.config.length
+
+    def run(self, *, keep: int, show: bool) -> TrainResult:
+        """Train to the end.  Ctrl-C and SIGTERM save and raise `KeyboardInterrupt`."""
+        tenth, since_saved = int(TENTH * self.progress), time.monotonic()
+        with RunLog(self.folder, resumed_at=self.step, show=show) as log, Interruption() as interruption:
+            while self.progress < 1 and not interruption.asked:
+                log.step(self.train_step(), self.progress)
+                late = time.monotonic() - since_saved > LONGEST_UNSAVED
+                if int(TENTH * self.progress) > tenth or late:
+                    tenth, since_saved = int(TENTH * self.progress), time.monotonic()
+                    self.evaluate(log)
+                    self.save(keep)
+            if interruption.asked:
+                self.save(keep)
+        self.draw()
+        if interruption.asked:
+            raise KeyboardInterrupt
+        count = sum(p.numel() for p in self.parameters.values())
+        return TrainResult(self.step, self.seconds, self.tokens, self.loss, self.heldout, count, self.folder)
+
+    def train_step(self) -> dict[str, Any]:
+        """One step on the batch of this step; returns its record.  Raises NL0985 if it is not finite."""
+        begin = time.perf_counter()
+        config = self.config
+        windows = self.corpus.batch(
+            seed=config.seed, step=self.step, batch=config.batch, length=config.length
+        )
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        self.loss = backward(self.model, as_tokens(windows), self.plan.truncate)
+        norm = self.gradient_norm()
+        if not (math.isfinite(self.loss) and math.isfinite(norm)):
+            self.refuse(norm)
+        shown: dict[str, float] = {}
+        for group in self.groups:
+            scheduled = group.step(self.step, self.progress)
+            shown |= {f"{group.name}.{argument}": value for argument, value in scheduled.items()}
+        self.step += 1
+        taken = time.perf_counter() - begin
+        self.seconds += taken
+        return {
+            "step": self.step,
+            "tokens": self.tokens,
+            "seconds": round(self.seconds, 3),
+            "loss": self.loss,
+            "bits_per_byte": self.loss / math.log(2),
+            "gradient_norm": norm,
+            "tokens_per_second": round(config.batch * config.length / taken, 1),
+            **shown,
+        }
+
+    def gradient_norm(self) -> float:
+        """The norm over all gradients, before they are clipped to `clip` if the plan says so."""
+        gradients = [p for p in self.parameters.values() if p.grad is not None]
+        limit = self.plan.clip if self.plan.clip > 0 else math.inf
+        return float(nn.utils.clip_grad_norm_(gradients, limit))
+
+    def refuse(self, norm: float) -> None:
+        """Raise NL0985, which names the step and what is left."""
+        kept = saved.checkpoints(self.folder / CHECKPOINTS)
+        raise fault(
+            "NL0985",
+            f"training diverged at step {self.step + 1}: loss {self.loss}, gradient norm {norm}",
+            notes=(f"the last checkpoint is `{kept[-1]}`" if kept else "no checkpoint had been written",),
+            help="lower the learning rates, or add `clip` to `train`",
+        )
+
+    def evaluate(self, log: RunLog) -> None:
+        """Held-out bits per byte on the same windows at every evaluation."""
+        windows = self.corpus.heldout_windows(length=self.config.length, limit=HELDOUT_WINDOWS)
+        self.heldout = bits_per_byte(self.model, windows, batch=self.config.batch)
+        log.heldout(
+            {
+                "step": self.step,
+                "tokens": self.tokens,
+                "seconds": round(self.seconds, 3),
+                "heldout_bits_per_byte": self.heldout,
+            }
+        )
+
+    def save(self, keep: int) -> None:
+        """Write a checkpoint of everything the next step depends on."""
+        tensors: dict[str, Tensor] = {f"weights/{path}": p for path, p in self.parameters.items()}
+        for index, group in enumerate(self.groups):
+            tensors |= {f"optimiser/{index}/{name}": t for name, t in group.state().items()}
+        tensors["rng/torch"] = torch.get_rng_state()
+        rest = {
+            "seconds": self.seconds,
+            "loss": finite_or_none(self.loss),
+            "heldout": finite_or_none(self.heldout),
+            "corpus": self.corpus.digest,
+            "config": asdict(self.config),
+            "specification": self.specification,
+        }
+        whole = saved.Checkpoint(self.step, tensors, rest)
+        saved.save(self.folder / CHECKPOINTS, whole, keep=keep)
+
+    def restore(self) -> None:
+        """Go back to the newest checkpoint.  Raises NL0986 if it does not belong to this model or data."""
+        found = saved.load_newest(self.folder / CHECKPOINTS)
+        if found.rest["corpus"] != self.corpus.digest:
+            raise fault("NL0986", f"the data of `{self.folder}` are not those it was trained on")
+        load_weights(self.model, found)
+        for index, group in enumerate(self.groups):
+            group.load(found.section(f"optimiser/{index}"))
+        torch.set_rng_state(found.tensors["rng/torch"])
+        self.step, self.seconds = found.step, float(found.rest["seconds"])
+        self.loss, self.heldout = (
+            math.nan if found.rest[name] is None else float(found.rest[name]) for name in ("loss", "heldout")
+        )
+
+    def draw(self) -> None:
+        """Write `loss.svg`."""
+        picture = loss_svg(read_log(self.folder), f"{self.model.program.name} on {self.config.data}")
+        saved.write_text(self.folder / "loss.svg", picture)
+
+
+def finite_or_none(value: float) -> float | None:
+    """A number that JSON has."""
+    return value if math.isfinite(value) else None
+
+
+def load_weights(model: TrainableModel, found: saved.Checkpoint) -> None:
+    """Put the weights of a checkpoint into a model.  Raises NL0986 unless paths and shapes agree."""
+    weights = found.section("weights")
+    parameters = model.parameter_paths()
+    for path in sorted(weights.keys() | parameters.keys()):
+        have = tuple(weights[path].shape) if path in weights else "nothing"
+        want = tuple(parameters[path].shape) if path in parameters else "nothing"
+        if have != want:
+            raise fault("NL0986", f"the checkpoint has {have} for `{path}`, and the model wants {want}")
+    with torch.no_grad():
+        for path, parameter in parameters.items():
+            parameter.copy_(weights[path])
+
+
+def backward(model: LanguageModel, tokens: Tensor, truncate: int) -> float:
+    """Gradients of the mean next-token loss of `tokens` `[B, T + 1]`, and the loss.
+
+    With `truncate` > 0 back-propagation stops at every `truncate` tokens: the state is handed on, its
+    history is not.
+    """
+    if not truncate or truncate >= tokens.shape[1] - 1:
+        loss = next_token_loss(model, tokens)
+        torch.autograd.backward(loss)
+        return float(loss.detach())
+    total, state = 0.0, None
+    predictions = tokens.shape[1] - 1
+    for start in range(0, predictions, truncate):
+        stop = min(start + truncate, predictions)
+        if writes_task(model.program):
+            # The last token is held back by `learn` until its successor, the target, has come.
+            loss, state = model.learn(tokens[:, start + (start > 0) : stop + 1], state)
+        else:
+            logits, state = model(tokens[:, start:stop], state)
+            loss = F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, start + 1 : stop + 1].flatten())
+        loss = loss * ((stop - start) / predictions)
+        torch.autograd.backward(loss)
+        total += float(loss.detach())
+        state = state.detach()
+    return total

@@ -1,0 +1,151 @@
+"""A run: a folder with what was asked (`run.json`), the spec, the data, the log and the checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from nldsl.assets import specs_folder
+from nldsl.catalog.values import Static
+from nldsl.diagnostics import DiagnosticBag
+from nldsl.driver import compile as compile_model
+from nldsl.spec import load
+from nldsl.train import checkpoint as saved
+from nldsl.train.config import RUN, RunConfig, read_config, require_same
+from nldsl.train.data import prepare
+from nldsl.train.errors import fault
+from nldsl.train.loop import CHECKPOINTS, TrainableModel, Trainer, TrainResult, load_weights
+
+SPECIFICATION = "spec"
+
+
+def train(
+    source: str | Path,
+    *,
+    out: str | Path,
+    data: str = "python-stdlib",
+    steps: int = 0,
+    minutes: float = 0.0,
+    batch: int = 16,
+    length: int = 256,
+    seed: int = 0,
+    arguments: Mapping[str, Static] | None = None,
+    resume: bool = False,
+    threads: int = 0,
+    keep: int = 3,
+    show: bool = True,
+) -> TrainResult:
+    """Train the model `source` on bytes and leave everything about it in the folder `out`.
+
+    Arguments: `data` is a file, a folder or `python-stdlib`; the run ends after `steps` steps or
+    `minutes` minutes of training in all, of `batch` windows of `length` predictions each; `arguments`
+    bind parameters of the spec; `resume` goes on from the newest checkpoint in `out`; `threads` (0: as
+    torch decides) bounds torch's; `keep` is the number of checkpoints kept; `show` prints progress.
+
+    The same arguments give the same weights on the same machine, and a run that was stopped and resumed
+    those of one that was not.  A schedule without `steps` of its own spans the whole run, so a run that
+    is made longer on resumption goes on along the longer schedule.
+
+    Errors: `SpecError` with findings about the spec, the data (NL095x), the groups of `train` (NL096x),
+    the checkpoints (NL097x) or the run (NL098x); `KeyboardInterrupt` after saving on Ctrl-C or SIGTERM.
+    """
+    folder = Path(out)
+    config = RunConfig(
+        source=str(source),
+        arguments=dict(arguments or {}),
+        data=data,
+        batch=batch,
+        length=length,
+        seed=seed,
+        steps=steps,
+        minutes=minutes,
+        threads=threads,
+    )
+    require_place(folder, resume)
+    if threads:
+        torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    where, texts = texts_of(config.source)
+    model = build(config.source, config)
+    config = replace(config, specification=where, digests=dict(model.program.sources))
+    folder.mkdir(parents=True, exist_ok=True)
+    if resume:
+        require_same(read_config(folder), config)
+    corpus = prepare(data, folder / "data", length=length)
+    trainer = Trainer(model, corpus, config, folder, next(iter(texts.values()), ""))
+    if resume:
+        trainer.restore()
+    keep_texts(folder, texts)
+    config.write(folder)
+    return trainer.run(keep=keep, show=show)
+
+
+def load_run(out: str | Path) -> tuple[TrainableModel, RunConfig]:
+    """The model of a run with the weights of its newest checkpoint, and what the run was asked.
+
+    Raises `SpecError`: NL0982 if `out` is no run, NL097x if it has no whole checkpoint, NL0986 if its
+    weights do not fit its spec any more.
+    """
+    folder = Path(out)
+    config = read_config(folder)
+    source = str(folder / config.specification) if config.specification else config.source
+    model = build(source, config)
+    load_weights(model, saved.load_newest(folder / CHECKPOINTS))
+    return model, config
+
+
+def build(source: str, config: RunConfig) -> TrainableModel:
+    """Compile the model.  Raises NL0987 for a block, which has no tokens to predict."""
+    compiled: Any = compile_model(source, seed=config.seed, **config.arguments)
+    if compiled.program.kind != "model":
+        raise fault(
+            "NL0987",
+            f"`{compiled.program.name}` is a block, and only a model can be trained on bytes",
+            help="write a `model` around it: embed, block, head",
+            span=compiled.program.root.span,
+        )
+    return cast(TrainableModel, compiled)
+
+
+def require_place(folder: Path, resume: bool) -> None:
+    """Raise NL0988 if a run would be written over, NL0982 if there is none to resume."""
+    if (folder / RUN).exists() and not resume:
+        raise fault(
+            "NL0988", f"there is a run in `{folder}` already", help="add `--resume`, or use another `--out`"
+        )
+    if resume:
+        read_config(folder)
+
+
+def texts_of(source: str) -> tuple[str, dict[str, str]]:
+    """Where the run keeps its spec (empty for one of the library), and its texts, the main one first.
+
+    The files of `use` lines keep their places relative to the main file.
+    """
+    bag = DiagnosticBag()
+    main = load(source, bag).main
+    bag.raise_if_errors()
+    library = specs_folder().resolve()
+    path = main.path.resolve() if main.path else None
+    if path is not None and path.is_relative_to(library):
+        return "", {path.name: main.file.text}
+    name = path.name if path else "main" + (".yaml" if main.file.name.endswith(".yaml") else ".nl")
+    texts = {name: main.file.text}
+    for unit in main.visible():
+        other = unit.path.resolve() if unit.path else None
+        if path is None or other is None or other == path or other.is_relative_to(library):
+            continue
+        texts[other.relative_to(path.parent).as_posix()] = unit.file.text
+    return f"{SPECIFICATION}/{name}", texts
+
+
+def keep_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write the texts of the spec below `spec/`."""
+    for name, text in texts.items():
+        target = folder / SPECIFICATION / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        saved.write_text(target, text)
