@@ -43,6 +43,11 @@ class Builder:
 
     def top(self, node: Any) -> Any:
         """As `build`, after checking that operators are not nested too deep to be walked."""
+        self.check_depth(node)
+        return self.build(node)
+
+    def check_depth(self, node: Any) -> None:
+        """Report operators that are nested too deep to be walked."""
         if _depth(node) > MAX_EXPRESSION_DEPTH:
             raise self.fault(
                 "NL0807",
@@ -50,7 +55,6 @@ class Builder:
                 node,
                 "give its parts names of their own",
             )
-        return self.build(node)
 
     def fault(self, code: str, message: str, node: Any, help: str = "") -> FaultyStatementError:
         """Report, and return the exception that leaves the statement out."""
@@ -202,9 +206,9 @@ class Builder:
         targets = self.build(names)
         return t.Assign(span=self.span(node), targets=targets, op=sign, value=self.build(value))  # type: ignore[arg-type]
 
-    def on_assign_one(self, node: Any) -> t.Assign:
-        name, value = node.children
-        return t.Assign(span=self.span(node), targets=(self.name(name),), op="=", value=self.build(value))
+    def on_setting_equal(self, node: Any) -> t.Setting:
+        key, value = node.children
+        return t.Setting(span=self.span(node), key=self.name(key), value=self.build(value))
 
     def on_return_(self, node: Any) -> t.Return:
         return t.Return(span=self.span(node), values=tuple(self.build(c) for c in node.children[1:]))

@@ -19,6 +19,7 @@ STARTS = (
     "expr",
     "parameter",
     "memory_value",
+    "clock",
     "clock_value",
     "quantity",
     "names",

@@ -25,3 +25,9 @@ MAX_NAME = 200
 
 MAX_FINDINGS = 100
 """Findings reported per file; what comes after is most likely the same mistake again."""
+
+MAX_YAML_CHARACTERS = 1 << 18
+"""Characters of a YAML file; its parser is some ten times slower than the one for text."""
+
+MAX_YAML_NODES = 20_000
+"""Keys and values of a YAML file."""

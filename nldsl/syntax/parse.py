@@ -8,6 +8,7 @@ from nldsl.syntax import tree as t
 from nldsl.syntax.limits import MAX_BYTES
 from nldsl.syntax.reader import read_text
 from nldsl.syntax.scan import Place
+from nldsl.syntax.yaml_reader import read_yaml
 
 
 def parse(file: SourceFile, bag: DiagnosticBag) -> t.Tree:
@@ -25,10 +26,16 @@ def parse(file: SourceFile, bag: DiagnosticBag) -> t.Tree:
     if not _within_limits(file, bag):
         return t.Tree(span=whole, items=())
     found = DiagnosticBag()
-    items = read_text(Place.of(file, found))
+    read = read_yaml if is_yaml(file.name) else read_text
+    items = read(Place.of(file, found))
     for diagnostic in sorted(found.items, key=lambda d: d.span.start if d.span else 0):
         bag.add(diagnostic)
     return t.Tree(span=whole, items=items)
+
+
+def is_yaml(name: str) -> bool:
+    """Whether a file of this name is read as YAML."""
+    return name.lower().endswith((".yaml", ".yml"))
 
 
 def _within_limits(file: SourceFile, bag: DiagnosticBag) -> bool:

@@ -32,7 +32,7 @@ _HEADERS = {
 }
 _LINES: dict[str, tuple[type, ...]] = {
     "level": (t.MemoryDecl,),
-    "train": (t.Setting, t.Group, t.Assign),
+    "train": (t.Setting, t.Group),
     "train level": (t.Group,),
     "variant": (t.Setting, t.Group, t.LevelEdit),
 }
@@ -53,7 +53,6 @@ class Reader:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.builder = Builder(place)
-        self.version = 1
 
     def concrete(self, start: int, end: int, entry: str, context: str) -> Any:
         """The concrete tree of a slice; reports and raises `FaultyStatementError` if there is none."""
@@ -66,6 +65,11 @@ class Reader:
     def read(self, pieces: list[Piece], context: str) -> tuple[Any, ...]:
         """The nodes of `pieces`, faulty ones left out."""
         nodes: list[Any] = []
+        self.read_into(nodes, pieces, context)
+        return tuple(nodes)
+
+    def read_into(self, nodes: list[Any], pieces: list[Piece], context: str) -> None:
+        """As `read`, behind `nodes` that stand there already (an `else` joins the `if` before it)."""
         for piece in pieces:
             try:
                 node = self.statement(piece, context, nodes)
@@ -73,7 +77,6 @@ class Reader:
                 continue
             if node is not None:
                 nodes.append(node)
-        return tuple(nodes)
 
     def statement(self, piece: Piece, context: str, before: list[Any]) -> Any:
         """The node of one piece; `None` if it was merged into the one before (`else`, version)."""
@@ -236,8 +239,3 @@ def _inner(header: Any, text: str, context: str) -> str:
 def read_text(place: Place) -> tuple[Any, ...]:
     """The items of a whole text."""
     return Reader(place).read(Splitter(place).split(), "file")
-
-
-def read_statements(place: Place, context: str) -> tuple[Any, ...]:
-    """The statements of a text that stands in `context`; used for the scalars of a YAML body."""
-    return Reader(place).read(Splitter(place).split(), context)

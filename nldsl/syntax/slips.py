@@ -375,13 +375,13 @@ def expectation(slip: _Slip) -> str:
 
 
 _FORMS = {
-    "line": "a line is `name = value`, `M[key] <- value`, `F minimizes task`, `memory M = map` or `return value`",
+    "line": "a line is `name = value`, `M[key] <- value`, `F minimizes task`, `memory M = map` or `return e`",
     "train_line": "a line is a setting such as `truncate 256 tokens`, or `matrices by muon(lr = 0.02)`",
     "header": "a header is, for example, `block f(x) {`, `level fast every 16 tokens {` or `repeat 2 {`",
     "expr": "a value is, for example, `0.5`, `x`, `linear(x)`, `M[q]` or `[16, 64]`",
     "clock_value": "a clock is `16 tokens`, `10 steps` or `never`",
     "parameter": "a parameter is `x` or `heads = 4`",
-    "memory_value": 'a memory is, for example, `matrix() per head init zero` or `mlp(4) init learned("first")`',
+    "memory_value": "a memory is, for example, `matrix() per head init zero` or `mlp(4) init learned`",
     "quantity": "a setting is, for example, `next_token`, `1.0` or `256 tokens`",
     "names": "names are separated by `,`",
     "for_value": "a loop is `c in list` or `c, i in list`",
