@@ -1,0 +1,93 @@
+"""Codes of training: data, groups of parameters, checkpoints, runs."""
+
+from __future__ import annotations
+
+from nldsl.diagnostics.entry import Entry
+
+CODES = {
+    "NL0951": Entry(
+        "no such data",
+        "The data source is neither a file, nor a folder, nor `python-stdlib`.",
+    ),
+    "NL0952": Entry(
+        "data cannot be read",
+        "The system refuses to read a file of the data source. None is skipped in silence, since the "
+        "held-out share and every batch would change without a word.",
+    ),
+    "NL0953": Entry(
+        "no data",
+        "The source holds no bytes: an empty file, or a folder without text files. In a folder, hidden, "
+        "empty and binary files are left out, and of equal files all but one.",
+    ),
+    "NL0954": Entry(
+        "too little data",
+        "The training bytes or the held-out bytes (about a twentieth) are fewer than one window of "
+        "`length` predictions.",
+    ),
+    "NL0955": Entry(
+        "the run's data differ",
+        "The data shards in the run's folder were made from another source, or their checksum is wrong.",
+    ),
+    "NL0961": Entry(
+        "a parameter nobody trains",
+        "Every slow parameter is claimed by exactly one group of `train`. `rest` claims what is left over.",
+    ),
+    "NL0962": Entry(
+        "a selector that claims nothing",
+        "A quoted glob matches no path, or earlier groups claim everything it matches: first match wins.",
+    ),
+    "NL0963": Entry(
+        "muon on something that is no matrix",
+        "Muon orthogonalises matrices `[out, in]`, or the matrices of the heads in `[heads, out, in]`.",
+    ),
+    "NL0964": Entry(
+        "a rule that cannot train slow parameters yet",
+        "The outer levels are trained by `sgd`, `momentum`, `adamw` and `muon`; others work inside memories.",
+    ),
+    "NL0965": Entry(
+        "a bad argument of a training rule",
+        "The rule has no such argument, lacks one, was given something that is no number, or a schedule "
+        "stands where none can.",
+    ),
+    "NL0970": Entry(
+        "no checkpoint",
+        "The run has not been saved yet: there is nothing to resume or to generate from.",
+    ),
+    "NL0971": Entry(
+        "a damaged checkpoint",
+        "The checksum of a checkpoint is wrong. It is never skipped: delete it to use the one before.",
+    ),
+    "NL0981": Entry(
+        "a bad number for a run",
+        "A run ends after `steps` or after `minutes`, one of them; the other numbers have lower bounds.",
+    ),
+    "NL0982": Entry(
+        "no run",
+        "The folder holds no `run.json`, or one that cannot be read.",
+    ),
+    "NL0983": Entry(
+        "resumed as another run",
+        "Only `steps`, `minutes` and `threads` may change when a run is resumed; with anything else it "
+        "would not be the run that was started.",
+    ),
+    "NL0984": Entry(
+        "a task that bytes cannot give",
+        "Training on bytes knows the task `next_token`.",
+    ),
+    "NL0985": Entry(
+        "training diverged",
+        "The loss or a gradient is not finite. The step changed no weight, and no checkpoint was written.",
+    ),
+    "NL0986": Entry(
+        "a checkpoint of something else",
+        "The checkpoint's weights have other paths or shapes than the model's, or its data are others.",
+    ),
+    "NL0987": Entry(
+        "a block cannot be trained alone",
+        "Only a model has tokens to predict.",
+    ),
+    "NL0988": Entry(
+        "a run would be written over",
+        "The folder of `--out` holds a run already, and `--resume` was not given.",
+    ),
+}
