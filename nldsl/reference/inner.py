@@ -129,4 +129,18 @@ def step_rule(
     if missing:
         raise ValueError(f"rule `{rule.name}` needs `{missing[0]}`, which this weight does not have")
     new, *kept = evaluate(rule.function, env, scope.parameters, scope.prefix)
-    return new, {slot.name: value for slot, value in zip(rule.slots, kept, strict=True)}
+    after: dict[str, Tensor] = {}
+    for slot, value in zip(rule.slots, kept, strict=True):
+        after[slot.name] = value
+        if slot.visible and slot.clock is not None:
+            after[slot.visible] = value if step % slot.clock.every == 0 else slots[slot.visible]
+    return new, after
+
+
+def slot_names(rule: Rule) -> list[str]:
+    """What a rule remembers per weight: every slot, and what others see of one on a slow clock.
+
+    A slot on a clock of N steps gathers at every step; its visible twin takes its value behind every
+    N-th application (what M3 gathered in one period is used in the next; Alg. 1, reading P12).
+    """
+    return [name for slot in rule.slots for name in (slot.name, slot.visible) if name]

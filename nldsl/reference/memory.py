@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nldsl.reference.functions import Weights
 from nldsl.reference.heads import copies, gated, per_copy, shares, stack, unstack
-from nldsl.reference.inner import Evidence, Lesson, Scope, add, evidence, read_map, step_rule
+from nldsl.reference.inner import Evidence, Lesson, Scope, add, evidence, read_map, slot_names, step_rule
 from nldsl.reference.primitives import meaning
 from nldsl.reference.states import ParametricState
 from nldsl.spec.program import Function, Memory, Term, Update, Write
@@ -50,9 +50,9 @@ class ParametricMemory:
         """The state at a reset; `origin` is the visible state of M2 for `init M2` (Eq. 72)."""
         start = self.learned() if origin is None else dict(origin)
         slots = {
-            self.slot_name(number, slot.name): {n: torch.zeros_like(w) for n, w in start.items()}
+            self.slot_name(number, name): {n: torch.zeros_like(w) for n, w in start.items()}
             for number, term in self.numbered_terms()
-            for slot in term.rule.slots
+            for name in slot_names(term.rule)
         }
         windows: dict[int, list[list[Lesson]]] = {
             n: [[] for _ in range(copies(self.memory))] for n, t in self.numbered_terms() if t.window > 1
@@ -225,7 +225,7 @@ class ParametricMemory:
         rule, number = write.terms[i].rule, self.first_term[id(write)] + i
         named = {"g": seen.g, "x": seen.x, "dy": seen.dy}
         own = {k: v[name] for k, v in named.items() if name in v}
-        before = {s.name: slots[self.slot_name(number, s.name)][h][name] for s in rule.slots}
+        before = {s: slots[self.slot_name(number, s)][h][name] for s in slot_names(rule)}
         arguments = {k: per_copy(values[v.name], self.memory)[h] for k, v in rule.arguments}
         new, after = step_rule(rule, kept, own, before, arguments, state.steps[number], self.scope)
         for slot, value in after.items():

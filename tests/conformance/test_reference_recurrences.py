@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nldsl.reference import Interpreter, flatten_state
-from nldsl.spec.program import Program, Value
-from tests.conformance.builders import (
+from nldsl.spec.program import Clock, Function, Program, Rule, Slot, Value
+from tests.conformance.builders import G, W, matrix, (
     Body,
     dgd,
     dot,
@@ -284,3 +284,31 @@ def test_solve_read() -> None:
                 x = torch.linalg.solve(k.T @ k + 0.7 * torch.eye(D, dtype=k.dtype), data["q"][s, i, h])
                 expected[s, i, h] = v.T @ (k @ x)
     check(program, data, expected)
+
+
+def test_slot_on_a_slow_clock() -> None:
+    """Algorithm 1: what the slow memory gathers in one period of steps is used in the next (P12)."""
+    r = Body()
+    seen, running = matrix("m_visible", 0, 0), matrix("m", 0, 0)
+    gathered = r("add", running, G)
+    new = r("sub", W, r("mul", r.number(0.1), r("add", G, seen), like=W))
+    function = Function("slow", (W, G, running, seen), (), tuple(r.statements), (new, gathered))
+    rule = Rule("slow", function, (Slot("m", "W", Clock(3, "steps"), "m_visible"),), (), ())
+    b, q, n = projected()
+    b.memory("S", matrix_map(D, D), key_size=D, value_size=D, heads=H)
+    b.write("S", term(n["k"], n["v"], l2(D), rule))
+    y = b.read("S", q)
+
+    def step(state, x):
+        m, shown, w, count = state[0], state[1], state[2], state[3] + 1
+        g = torch.outer(w @ x["k"] - x["v"], x["k"])
+        m, w = m + g, w - 0.1 * (g + shown)
+        shown = m if int(count[0, 0]) % 3 == 0 else shown
+        return torch.stack([m, shown, w, count]), w @ x["q"]
+
+    data = tensors(n)
+    check(
+        b.program(tuple(n.values()), y),
+        data,
+        loop(data, step, lambda h: torch.zeros(4, D, D, dtype=torch.float64)),
+    )
