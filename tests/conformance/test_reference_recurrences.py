@@ -7,14 +7,17 @@ import torch
 
 from nldsl.reference import Interpreter, flatten_state
 from nldsl.spec.program import Clock, Function, Program, Rule, Slot, Value
-from tests.conformance.builders import G, W, matrix, (
+from tests.conformance.builders import (
     Body,
+    G,
+    W,
     dgd,
     dot,
     draw,
     gd,
     interpret,
     l2,
+    matrix,
     matrix_map,
     mlp_map,
     momentum,
