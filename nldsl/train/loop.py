@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -91,8 +92,11 @@ class Trainer:
         """Predictions trained on so far."""
         return self.step * self.config.batch * self.config.length
 
-    def run(self, *, keep: int, show: bool) -> TrainResult:
-        """Train to the end.  Ctrl-C and SIGTERM save and raise `KeyboardInterrupt`."""
+    def run(self, *, keep: int, show: bool, evaluate_at: Collection[int] = ()) -> TrainResult:
+        """Train to the end.  Ctrl-C and SIGTERM save and raise `KeyboardInterrupt`.
+
+        Held-out text is looked at after every tenth of the way, and after the steps in `evaluate_at`.
+        """
         tenth, since_saved = int(TENTH * self.progress), time.monotonic()
         with RunLog(self.folder, resumed_at=self.step, show=show) as log, Interruption() as interruption:
             while self.progress < 1 and not interruption.asked:
@@ -102,6 +106,8 @@ class Trainer:
                     tenth, since_saved = int(TENTH * self.progress), time.monotonic()
                     self.evaluate(log)
                     self.save(keep)
+                elif self.step in evaluate_at:
+                    self.evaluate(log)
             if interruption.asked:
                 self.save(keep)
         self.draw()

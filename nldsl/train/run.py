@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -37,6 +37,7 @@ def train(
     resume: bool = False,
     threads: int = 0,
     keep: int = 3,
+    evaluate_at: Collection[int] = (),
     show: bool = True,
 ) -> TrainResult:
     """Train the model `source` on bytes and leave everything about it in the folder `out`.
@@ -44,7 +45,8 @@ def train(
     Arguments: `data` is a file, a folder or `python-stdlib`; the run ends after `steps` steps or
     `minutes` minutes of training in all, of `batch` windows of `length` predictions each; `arguments`
     bind parameters of the spec; `resume` goes on from the newest checkpoint in `out`; `threads` (0: as
-    torch decides) bounds torch's; `keep` is the number of checkpoints kept; `show` prints progress.
+    torch decides) bounds torch's; `keep` is the number of checkpoints kept; held-out text is looked at
+    ten times and after the steps in `evaluate_at`; `show` prints progress.
 
     The same arguments give the same weights on the same machine, and a run that was stopped and resumed
     those of one that was not.  A schedule without `steps` of its own spans the whole run, so a run that
@@ -81,7 +83,7 @@ def train(
         trainer.restore()
     keep_texts(folder, texts)
     config.write(folder)
-    return trainer.run(keep=keep, show=show)
+    return trainer.run(keep=keep, show=show, evaluate_at=evaluate_at)
 
 
 def load_run(out: str | Path) -> tuple[TrainableModel, RunConfig]:
