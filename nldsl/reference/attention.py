@@ -35,6 +35,8 @@ class SoftmaxMemory:
         self.scale = float(scale) if isinstance(scale, int | float) else 1 / math.sqrt(memory.key_size)
         owned = [p for p in (*memory.initial, *memory.parameters) if p is not None]
         self.start = [scope.parameters[join(scope.prefix, p.path)] for p in dict.fromkeys(owned)]
+        if len(self.start) != (2 if option(memory.options, "start", 0) else 0):
+            raise ValueError(f"`{memory.name}` needs learned keys and values for its start tokens")
 
     def initial(self) -> CacheState:
         """Nothing seen yet."""

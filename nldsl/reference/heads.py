@@ -55,12 +55,14 @@ def shares(value: Tensor, memory: Memory, size: int) -> list[list[Tensor]]:
     return [rows[h * group : (h + 1) * group] for h in range(heads)]
 
 
-def per_copy(value: Tensor, memory: Memory) -> list[Tensor]:
+def per_copy(value: Tensor, memory: Memory, kind: str) -> list[Tensor]:
     """What each copy gets of a gate, a rate or another argument.
 
-    `[H]` is one number per head, `[H, ...]` one value per head, a vector of `H n` numbers is split,
-    anything else is the same for all.
+    `[H]` is one number per head, `[H, n]` one vector per head, a vector of `H n` numbers is split;
+    a number, a matrix and anything else are the same for all.
     """
+    if kind == "matrix":
+        return [value] * copies(memory)
     if not memory.per_head:
         return [value.reshape(()) if value.numel() == 1 else value]
     heads = memory.heads

@@ -135,7 +135,7 @@ class ParametricMemory:
     def update(self, state: ParametricState, update: Update, values: Values) -> None:
         """`M *= a`, `M += e`, `M = e`: the running state, directly."""
         value = values[update.value.name]
-        parts = per_copy(value, self.memory)
+        parts = per_copy(value, self.memory, update.value.kind)
         result = []
         for copy, part in zip(unstack(state.running, self.memory), parts, strict=True):
             if update.op == "scale":
@@ -172,7 +172,11 @@ class ParametricMemory:
         keys = shares(values[term.key.name], self.memory, self.memory.key_size)
         targets = shares(values[term.target.name], self.memory, self.memory.value_size)
         blank: list[Tensor | None] = [None] * len(keys)
-        weights = blank if term.weight is None else per_copy(values[term.weight.name], self.memory)
+        weights = (
+            blank
+            if term.weight is None
+            else per_copy(values[term.weight.name], self.memory, term.weight.kind)
+        )
         found = []
         for h, base in enumerate(unstack(self.base(state, write), self.memory)):
             wanted = targets[h] if len(targets[h]) == len(keys[h]) else targets[h] * len(keys[h])
@@ -192,7 +196,9 @@ class ParametricMemory:
         token; the rules see the running state that the statements above have left.
         """
         origins = unstack(state.origin, self.memory)
-        gates = None if write.retain is None else per_copy(values[write.retain.name], self.memory)
+        gates = None
+        if write.retain is not None:
+            gates = per_copy(values[write.retain.name], self.memory, write.retain.kind)
         slots = {name: unstack(w, self.memory) for name, w in state.slots.items()}
         for i in range(len(write.terms)):
             state.steps[self.first_term[id(write)] + i] += 1
@@ -226,7 +232,7 @@ class ParametricMemory:
         named = {"g": seen.g, "x": seen.x, "dy": seen.dy}
         own = {k: v[name] for k, v in named.items() if name in v}
         before = {s: slots[self.slot_name(number, s)][h][name] for s in slot_names(rule)}
-        arguments = {k: per_copy(values[v.name], self.memory)[h] for k, v in rule.arguments}
+        arguments = {k: per_copy(values[v.name], self.memory, v.kind)[h] for k, v in rule.arguments}
         new, after = step_rule(rule, kept, own, before, arguments, state.steps[number], self.scope)
         for slot, value in after.items():
             slots[self.slot_name(number, slot)][h][name] = value

@@ -77,8 +77,11 @@ class TaskMemory:
         kept = {n: parameter[n] + state.delta[n] - anchor[n] for n in parameter}
         gradients = unstack(state.pending, self.memory)
         slots = {name: unstack(w, self.memory) for name, w in state.slots.items()}
-        gates = None if state.gate is None else per_copy(state.gate, self.memory)
-        arguments = {k: per_copy(v, self.memory) for k, v in state.arguments.items()}
+        gates = None
+        if state.gate is not None and self.write.retain is not None:
+            gates = per_copy(state.gate, self.memory, self.write.retain.kind)
+        kinds = {k: v.kind for k, v in self.write.rule.arguments}
+        arguments = {k: per_copy(v, self.memory, kinds[k]) for k, v in state.arguments.items()}
         result: list[Weights] = []
         with torch.no_grad():
             for h, copy in enumerate(unstack(kept, self.memory)):

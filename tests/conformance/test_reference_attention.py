@@ -20,6 +20,7 @@ def attention(
 ) -> Program:
     b = Body()
     q, k, v = value("q", heads, D), value("k", copies, D), value("v", copies, D)
+    options["start"] = start
     owned = tuple(
         Parameter(f"A.{name}", (copies, start, D), Initialiser("normal", 1.0), "rest")
         for name in ("keys", "values")

@@ -315,3 +315,39 @@ def test_slot_on_a_slow_clock() -> None:
         data,
         loop(data, step, lambda h: torch.zeros(4, D, D, dtype=torch.float64)),
     )
+
+
+@pytest.mark.parametrize("op", ["scale", "add", "set"])
+def test_updates_of_the_running_state(op: str) -> None:
+    """`M *= a` per head, `M += E` and `M = E` with one matrix for all heads; a read below sees them."""
+    b, q, n = projected("a")
+    e = value("e", D, D, kind="matrix")
+    b.memory("S", matrix_map(D, D), key_size=D, value_size=D, heads=H)
+    b.write("S", term(n["k"], n["v"], dot(D), gd(1.0)))
+    b.update("S", op, n["a"] if op == "scale" else e)
+    y = b.read("S", q)
+    data = tensors(n)
+    matrices = torch.randn(B, T, D, D, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    expected = torch.zeros(B, T, H, D, dtype=torch.float64)
+    for s in range(B):
+        for h in range(H):
+            m = torch.zeros(D, D, dtype=torch.float64)
+            for i in range(T):
+                m = m + torch.outer(data["v"][s, i, h], data["k"][s, i, h])
+                m = {"scale": data["a"][s, i, h] * m, "add": m + matrices[s, i], "set": matrices[s, i]}[op]
+                expected[s, i, h] = m @ data["q"][s, i, h]
+    check(b.program((*n.values(), e), y), {**data, "e": matrices}, expected)
+
+
+def test_more_heads_than_copies() -> None:
+    """Grouped queries: with m H query heads on H copies, m consecutive heads read the same one."""
+    b, _, n = projected()
+    wide = value("w", 2 * H, D)
+    b.memory("S", matrix_map(D, D), key_size=D, value_size=D, heads=H)
+    b.write("S", term(n["k"], n["v"], dot(D), gd(1.0)))
+    y = b.read("S", wide)
+    data = tensors({**n, "w": wide})
+    out, _ = interpret(b.program((*n.values(), wide), y)).run(tuple(data.values()))
+    sums = torch.einsum("bthv,bthk->bthvk", data["v"], data["k"]).cumsum(1)
+    expected = torch.einsum("bthvk,bthk->bthv", sums.repeat_interleave(2, 2), data["w"])
+    torch.testing.assert_close(out, expected, rtol=1e-11, atol=1e-11)
