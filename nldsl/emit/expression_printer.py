@@ -45,7 +45,6 @@ from nldsl.emit.precedence import (
     ATOM,
     BINDING,
     CONDITIONAL,
-    NOT,
     OR,
     UNARY,
     Operand,
@@ -56,6 +55,7 @@ from nldsl.emit.precedence import (
     is_simple_slice_part,
     needs,
     operand,
+    unary_operand,
 )
 
 INSIDE: Final = "inside"
@@ -63,10 +63,13 @@ Level = GroupId | str | None
 FINAL_COMMA = IfBroken(",")
 
 
-def statement_value(node: Expression) -> Doc:
-    """An expression that is the whole value of a statement: parentheses appear if they help."""
-    if isinstance(node, TupleOf):
-        return bare_tuple(node) if len(node.items) > 1 else expression(node, None)
+def statement_value(node: Expression, *, bare: bool = False) -> Doc:
+    """An expression that is the whole value of a statement: parentheses appear if they help.
+
+    `bare`: a tuple may go without its parentheses.
+    """
+    if bare and isinstance(node, TupleOf) and len(node.items) > 1:
+        return _bare_tuple(node)
     need = needs(node)
     if need == "never":
         return expression(node, None)
@@ -79,7 +82,7 @@ def statement_value(node: Expression) -> Doc:
     return Group((IfBroken("("), Indent((SOFT, expression(node, INSIDE)), id), SOFT, IfBroken(")")), id)
 
 
-def bare_tuple(node: TupleOf) -> Doc:
+def _bare_tuple(node: TupleOf) -> Doc:
     """A tuple whose parentheses appear only when it is broken over lines."""
     items = tuple(expression(item, INSIDE) for item in node.items)
     return Group((IfBroken("("), Indent((SOFT, comma_separated(items))), SOFT, IfBroken(")")))
@@ -175,9 +178,7 @@ def _conditional(node: Conditional, level: Level) -> Doc:
 
 
 def _unary(node: Negate | Not, level: Level) -> Doc:
-    if isinstance(node, Negate):
-        return ("-", _part(operand(node.value, UNARY), level))
-    return ("not ", _part(operand(node.value, NOT), level))
+    return ("-" if isinstance(node, Negate) else "not ", _part(unary_operand(node), level))
 
 
 def _chain(node: Attribute | Invoke | Item, level: Level) -> Doc:

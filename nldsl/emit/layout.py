@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Mode = Literal["flat", "broken"]
+Measure = Literal["first line", "all lines", "overflow"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,26 +81,35 @@ class BestFit:
     content: Doc
 
 
-Doc: TypeAlias = (
-    "str | Line | Indent | Group | ConditionalGroup | IfBroken | FitsExpanded | BestFit | tuple[Doc, ...]"
-)
+@dataclass(frozen=True)
+class IfRoom:
+    """`content` if `columns` fit behind the indent, else `otherwise`."""
+
+    content: Doc
+    otherwise: Doc
+    columns: int
+
+
+Doc: TypeAlias = "str | Line | Indent | Group | ConditionalGroup | IfBroken | FitsExpanded | BestFit | IfRoom | tuple[Doc, ...]"
 
 
 @dataclass(frozen=True)
 class Frame:
     """A document still to print: with which indent, in which mode, and how it is measured.
 
-    `all_lines`: while measuring, every line must fit, not only the first.
+    `measure` says what must fit: the first line, every line, or (`overflow`) nothing in here.
     """
 
     doc: Doc
     indent: int
     mode: Mode
-    all_lines: bool = False
+    measure: Measure = "first line"
 
-    def to(self, doc: Doc, mode: Mode | None = None, *, indent: int = 0, all_lines: bool = False) -> Frame:
+    def to(
+        self, doc: Doc, mode: Mode | None = None, *, indent: int = 0, measure: Measure | None = None
+    ) -> Frame:
         """A frame for a part of this one."""
-        return Frame(doc, self.indent + indent, mode or self.mode, self.all_lines or all_lines)
+        return Frame(doc, self.indent + indent, mode or self.mode, measure or self.measure)
 
 
 PARENTHESISED_INDENT = 4
@@ -170,6 +180,9 @@ class Printer:
         if isinstance(doc, Indent):
             active = doc.only_if is None or self.modes[doc.only_if] == "broken"
             return [frame.to(doc.content, indent=self.step if active else 0)]
+        if isinstance(doc, IfRoom):
+            room = frame.indent + doc.columns <= self.width
+            return [frame.to(doc.content if room else doc.otherwise)]
         assert isinstance(doc, IfBroken)
         mode = frame.mode if doc.on is None else self.modes[doc.on]
         return [frame.to(doc.broken if mode == "broken" else doc.flat)]
@@ -189,7 +202,7 @@ class Printer:
         if self._group_mode(doc.content, frame, rest, None) == "flat":
             return frame.to(doc.content, "flat")
         wrapped = parenthesised_on_own_lines(doc.content)
-        if self._fits(frame.to(wrapped, "broken", all_lines=True), rest):
+        if self._fits(frame.to(wrapped, "broken", measure="all lines"), rest):
             return frame.to(wrapped, "broken")
         return frame.to(doc.content, "flat")
 
@@ -206,16 +219,16 @@ class Printer:
             doc = frame.doc
             if isinstance(doc, str):
                 column += len(doc)
-                if column > self.width:
+                if column > self.width and frame.measure != "overflow":
                     return False
             elif not isinstance(doc, Line):
                 stack.extend(self._measure(frame))
             elif frame.mode == "flat" and not doc.hard:
                 column += len(doc.flat)
-            elif frame.all_lines:
-                column = frame.indent
-            else:
+            elif frame.measure == "first line":
                 return True
+            else:
+                column = frame.indent
         return True
 
     def _measure(self, frame: Frame) -> list[Frame]:
@@ -228,6 +241,6 @@ class Printer:
             return [frame.to(doc.content)]
         if isinstance(doc, FitsExpanded):
             if frame.mode == "flat" and self.modes[doc.on] == "flat":
-                return [frame.to(doc.content, "broken", all_lines=True)]
+                return [frame.to(doc.content, "broken", measure="overflow")]
             return [frame.to(doc.content)]
         return self._plain(frame)

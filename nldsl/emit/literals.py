@@ -52,14 +52,13 @@ def docstring_lines(doc: str) -> list[str]:
     Controls become spaces, quotes that could end the docstring are escaped.  The closing quotes
     stand on the last line of a single line, and on a line of their own otherwise.
     """
-    text = inspect.cleandoc(doc).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
-    lines = [printable(line).rstrip() for line in text.split("\n")]
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if not lines:
+    text = inspect.cleandoc("\n".join(printable(line) for line in doc.expandtabs().split("\n")))
+    text = text.rstrip().replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    if not text:
         return []
-    lines[0] = lines[0].strip()
+    lines = [line.rstrip() for line in text.split("\n")]
     opening = '""" ' if lines[0].startswith('"') else '"""'
     if len(lines) > 1:
         return [opening + lines[0], *lines[1:], '"""']
-    return [opening + lines[0] + (' """' if lines[0].endswith('"') else '"""')]
+    ends_with_quote = text.endswith('"') and not text.endswith('\\"\\"\\"')
+    return [opening + lines[0] + (' """' if ends_with_quote else '"""')]

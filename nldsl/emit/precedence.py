@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import EllipsisType
 
 from nldsl.emit.expressions import (
     Attribute,
@@ -61,6 +62,13 @@ class Operand:
 def operand(node: Expression, least: int) -> Operand:
     """`node` where a binding of `least` is needed."""
     return Operand(node, binding(node) < least)
+
+
+def unary_operand(node: Negate | Not) -> Operand:
+    """What `-` or `not` stands before; powers are parenthesised for the reader."""
+    value = node.value
+    power = isinstance(value, Operation) and value.op == "**"
+    return Operand(value, power or binding(value) < (UNARY if isinstance(node, Negate) else NOT))
 
 
 def flatten(node: Operation) -> tuple[list[Operand], list[str]]:
@@ -136,10 +144,8 @@ def needs(node: Expression) -> str:
 
 
 def _inner(node: Negate | Not | Attribute | Invoke | Item) -> Operand:
-    if isinstance(node, Negate):
-        return operand(node.value, UNARY)
-    if isinstance(node, Not):
-        return operand(node.value, NOT)
+    if isinstance(node, Negate | Not):
+        return unary_operand(node)
     return operand(node.function if isinstance(node, Invoke) else node.obj, ATOM)
 
 
@@ -188,7 +194,7 @@ class Splits:
             for part in operands:
                 self._visit(part)
         elif isinstance(node, Conditional):
-            self._update(CONDITIONAL)
+            self._update(CONDITIONAL, 2)
             for inner in (node.yes, node.test):
                 self._visit(operand(inner, OR))
             self._visit(operand(node.no, CONDITIONAL))
@@ -218,9 +224,8 @@ def is_simple_power_operand(node: Expression) -> bool:
     """Whether `**` hugs the operand: names, numbers, attributes of names, and their negation."""
     if isinstance(node, Negate):
         node = node.value
-        return isinstance(node, Literal) and isinstance(node.value, int | float) or _is_dotted(node)
     if isinstance(node, Literal):
-        return isinstance(node.value, int | float) and not isinstance(node.value, bool)
+        return not isinstance(node.value, str | EllipsisType)
     return _is_dotted(node)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from nldsl.emit.expression_printer import bracketed, comma_separated, expression, statement_value
 from nldsl.emit.expressions import EmitError, Expression, Invoke, Item, TupleOf
-from nldsl.emit.layout import SOFT, Doc, Group, IfBroken, Indent, Printer
+from nldsl.emit.layout import SOFT, Doc, Group, IfBroken, IfRoom, Indent, Printer
 from nldsl.emit.literals import docstring_lines
+from nldsl.emit.precedence import needs
 from nldsl.emit.statements import (
     Assign,
     AugmentedAssign,
@@ -30,6 +31,7 @@ from nldsl.emit.statements import (
 
 WIDTH = 100
 INDENT = 4
+NO_LIMIT = 1 << 30
 Definition = FunctionDef | ClassDef
 
 
@@ -38,8 +40,11 @@ def print_module(module: Module) -> str:
 
     Raises `EmitError` if a node stands where Python does not allow it.
     """
-    lines = [*docstring_lines(module.doc), *_leading_blank(module.body)]
-    lines += _body(module.body, 0)
+    lines = docstring_lines(module.doc)
+    body = _body(module.body, 0)
+    if body and body[0]:
+        lines.append("")
+    lines += body
     text = "\n".join(lines) + "\n"
     try:
         ast.parse(text)
@@ -59,10 +64,6 @@ def print_expression(node: Expression) -> str:
     return Printer(WIDTH).print(statement_value(node))
 
 
-def _leading_blank(body: Sequence[Statement]) -> list[str]:
-    return [""] if any(not isinstance(s, Blank) for s in body) and not _starts_definition(body, 0) else []
-
-
 def _starts_definition(body: Sequence[Statement], index: int) -> bool:
     """Whether a definition stands at `index`, possibly below comments of its own."""
     while index < len(body) and isinstance(body[index], Comment):
@@ -70,8 +71,19 @@ def _starts_definition(body: Sequence[Statement], index: int) -> bool:
     return index < len(body) and isinstance(body[index], Definition)
 
 
-def _body(body: Sequence[Statement], depth: int, after_doc: bool = False) -> list[str]:
-    """The lines of a suite with its blank lines."""
+def _ends_with_definition(node: Statement | None) -> bool:
+    """Whether the last line of a statement is the last line of a definition."""
+    while isinstance(node, If | For | With):
+        suite = node.orelse if isinstance(node, If) and node.orelse else node.body
+        node = next((s for s in reversed(suite) if not isinstance(s, Blank)), None)
+    return isinstance(node, Definition)
+
+
+def _body(body: Sequence[Statement], depth: int, after: str = "") -> list[str]:
+    """The lines of a suite with its blank lines; `after` says what it follows.
+
+    `definition`: the head of a function or class; `doc`: its docstring; else another head.
+    """
     lines: list[str] = []
     previous: Statement | None = None
     blank = False
@@ -79,8 +91,8 @@ def _body(body: Sequence[Statement], depth: int, after_doc: bool = False) -> lis
         if isinstance(statement, Blank):
             blank = True
             continue
-        first = previous is None and not after_doc and depth > 0
-        gap = 0 if first else _gap(body, index, previous, depth, blank)
+        tight = previous is None and (after == "definition" or (isinstance(statement, Comment) and depth > 0))
+        gap = 0 if tight else _gap(body, index, previous, depth, blank)
         lines += [""] * gap
         lines += _statement(statement, depth)
         previous, blank = statement, False
@@ -89,7 +101,7 @@ def _body(body: Sequence[Statement], depth: int, after_doc: bool = False) -> lis
 
 def _gap(body: Sequence[Statement], index: int, previous: Statement | None, depth: int, blank: bool) -> int:
     around = 2 if depth == 0 else 1
-    if isinstance(previous, Definition):
+    if _ends_with_definition(previous):
         return around
     if _starts_definition(body, index) and (previous is None or not isinstance(previous, Comment) or blank):
         return around
@@ -124,9 +136,9 @@ def _simple(node: Statement) -> Doc:
     if isinstance(node, Assign):
         return _assign(node)
     if isinstance(node, AugmentedAssign):
-        return (expression(node.target, None), f" {node.op}= ", statement_value(node.value))
+        return _to_target(node.target, f" {node.op}= ", node.value, bare=False)
     if isinstance(node, Return):
-        return "return" if node.value is None else ("return ", statement_value(node.value))
+        return "return" if node.value is None else ("return ", statement_value(node.value, bare=True))
     if isinstance(node, Raise):
         return ("raise ", statement_value(node.value))
     if isinstance(node, Import):
@@ -139,13 +151,28 @@ def _simple(node: Statement) -> Doc:
 
 
 def _assign(node: Assign) -> Doc:
+    if node.annotation is not None:
+        head: Doc = (expression(node.targets[0], None), ": ", expression(node.annotation, None))
+        return (head, " = ", statement_value(node.value, bare=True))
+    *others, last = node.targets
     parts: list[Doc] = []
-    for target in node.targets:
-        parts += [statement_value(target) if isinstance(target, TupleOf) else expression(target, None)]
-        if node.annotation is not None:
-            parts += [": ", statement_value(node.annotation)]
-        parts.append(" = ")
-    return (*parts, statement_value(node.value))
+    for target in others:
+        parts += [_target(target), " = "]
+    return (*parts, _to_target(last, " = ", node.value, bare=True))
+
+
+def _target(node: Expression) -> Doc:
+    return statement_value(node, bare=True) if isinstance(node, TupleOf) else expression(node, None)
+
+
+def _to_target(target: Expression, operator: str, value: Expression, *, bare: bool) -> Doc:
+    """`target = value`; a value that cannot break goes on a line of its own before a target breaks."""
+    if isinstance(target, Item | TupleOf) and needs(value) == "best_fit":
+        flat = Printer(NO_LIMIT).print(_target(target)) + operator
+        widest = max(len(flat) + 1, INDENT + len(Printer(NO_LIMIT).print(expression(value, None))))
+        broken = (_target(target), operator, expression(value, None))
+        return IfRoom((flat, statement_value(value)), broken, widest)
+    return (_target(target), operator, statement_value(value, bare=bare))
 
 
 def _import(node: Import) -> Doc:
@@ -160,17 +187,19 @@ def _if(node: If, depth: int, keyword: str) -> list[str]:
     lines = _lines((keyword, statement_value(node.test), ":"), indent)
     lines += _suite(node.body, depth + 1)
     if len(node.orelse) == 1 and isinstance(node.orelse[0], If):
-        return lines + _if(node.orelse[0], depth, "elif ")
+        gap = [""] if _ends_with_definition(If(node.test, node.body)) else []
+        return lines + gap + _if(node.orelse[0], depth, "elif ")
     if node.orelse:
-        lines += [" " * indent + "else:", *_suite(node.orelse, depth + 1)]
+        gap = [""] if _ends_with_definition(If(node.test, node.body)) else []
+        lines += [*gap, " " * indent + "else:", *_suite(node.orelse, depth + 1)]
     return lines
 
 
-def _suite(body: Sequence[Statement], depth: int, doc: str = "") -> list[str]:
+def _suite(body: Sequence[Statement], depth: int, after: str = "", doc: str = "") -> list[str]:
     """The lines below a colon; `pass` where there would be no statement."""
     indent = " " * (depth * INDENT)
     head = [indent + line if line else "" for line in docstring_lines(doc)]
-    lines = _body(body, depth, after_doc=bool(head))
+    lines = _body(body, depth, "doc" if head else after)
     if not head and all(isinstance(statement, Blank | Comment) for statement in body):
         lines.append(indent + "pass")
     return head + lines
@@ -183,15 +212,15 @@ def _definition(node: Definition, depth: int) -> list[str]:
         lines += _lines(("@", statement_value(decorator)), indent)
     if isinstance(node, FunctionDef):
         lines += _lines(_signature(node), indent)
-        return lines + _suite(node.body, depth + 1, node.doc)
+        return lines + _suite(node.body, depth + 1, "definition", node.doc)
     bases = comma_separated(tuple(expression(base, "inside") for base in node.bases))
     head: Doc = bracketed("(", Group(bases), ")", None) if node.bases else ""
     lines += _lines((f"class {node.name}", head, ":"), indent)
-    body = _suite(node.body, depth + 1, "")
-    if docstring_lines(node.doc):
-        doc = _suite((), depth + 1, node.doc)
-        body = [*doc, "", *body] if node.body else doc
-    return lines + body
+    if not docstring_lines(node.doc):
+        return lines + _suite(node.body, depth + 1, "definition")
+    doc = _suite((), depth + 1, doc=node.doc)
+    body = _body(node.body, depth + 1, "definition")
+    return lines + doc + ([""] if body else []) + body
 
 
 def _signature(node: FunctionDef) -> Doc:
@@ -202,7 +231,10 @@ def _signature(node: FunctionDef) -> Doc:
             keyword_only = True
             parameters.append("*")
         parameters.append(_parameter(parameter))
-    inside = bracketed("(", Group(comma_separated(parameters)), ")", None) if parameters else "()"
+    # A single parameter has no group of its own: it gets its comma whenever the brackets break.
+    items = comma_separated(parameters)
+    content = items if len(parameters) == 1 else Group(items)
+    inside = bracketed("(", content, ")", None) if parameters else "()"
     returns: Doc = "" if node.returns is None else (" -> ", statement_value(node.returns))
     return Group((f"def {node.name}", inside, returns, ":"))
 

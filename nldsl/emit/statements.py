@@ -12,6 +12,7 @@ from nldsl.emit.expressions import (
     Attribute,
     EmitError,
     Expression,
+    Invoke,
     Item,
     Like,
     Starred,
@@ -144,6 +145,8 @@ class With:
     def __post_init__(self) -> None:
         if self.alias is not None:
             check_name(self.alias)
+        if not isinstance(self.context, Invoke | Attribute | Var):
+            raise EmitError("expected a call or a name as context")
 
 
 @dataclass(frozen=True)
