@@ -90,7 +90,8 @@ class IfRoom:
     columns: int
 
 
-Doc: TypeAlias = "str | Line | Indent | Group | ConditionalGroup | IfBroken | FitsExpanded | BestFit | IfRoom | tuple[Doc, ...]"
+Special: TypeAlias = "ConditionalGroup | IfBroken | FitsExpanded | BestFit | IfRoom"
+Doc: TypeAlias = "str | Line | Indent | Group | Special | tuple[Doc, ...]"
 
 
 @dataclass(frozen=True)
