@@ -1,0 +1,232 @@
+"""The derived update of a memory as an equation, in plain text and in LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from nldsl.calculus.classify import DeltaForm, UpdateClass
+from nldsl.calculus.expression import SYMBOL, Expr
+from nldsl.spec.program import Memory, Write
+
+_GREEK = frozenset(
+    [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "eps",
+        "eta",
+        "theta",
+        "kappa",
+        "lambda",
+        "mu",
+        "rho",
+        "sigma",
+        "tau",
+        "phi",
+    ]
+)
+_FUNCTIONS = frozenset({"exp", "log", "tanh", "sin", "cos"})
+
+
+@dataclass(frozen=True)
+class Description:
+    """One equation per weight (and one more for a momentum), and the reasons behind the class."""
+
+    text: tuple[str, ...]
+    latex: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How to write: names with their time index, products, transposes, fractions."""
+
+    symbol: Callable[[str, str], str]
+    fraction: Callable[[str, str], str]
+    dot: str
+    transpose: str
+    call: Callable[[str, str], str]
+    power: Callable[[str, str], str]
+
+
+def describe(
+    memory: Memory, write: Write, update: UpdateClass, names: Mapping[str, str] | None = None
+) -> Description:
+    """The update equation of `memory` that the analysis derived from its objective and rule.
+
+    `names` says how to call the symbols (`key`, `target`, the rule's arguments by name); by default
+    the values of the block they are bound to.  A memory without closed form gets the general
+    equation `W_t = rule(W_{t-1}, gradient)` per weight.
+    """
+    called = _names(write) | dict(names or {})
+    reasons = update.reasons
+    pair = [_equations(memory, write, update, called, style) for style in (_TEXT, _LATEX)]
+    return Description(tuple(pair[0]), tuple(pair[1]), reasons)
+
+
+def _names(write: Write) -> dict[str, str]:
+    """`key`, `target` and the arguments of the first term as the block calls them."""
+    if not write.terms:
+        return {}
+    term = write.terms[0]
+    bound = {name: value.name for name, value in term.rule.arguments}
+    return {"key": term.key.name, "target": term.target.name, **bound}
+
+
+def _equations(
+    memory: Memory, write: Write, update: UpdateClass, names: Mapping[str, str], style: _Style
+) -> list[str]:
+    """One line per state."""
+    retain = style.symbol(write.retain.name, "t") if write.retain is not None else ""
+    forms = [t.online for t in update.terms]
+    if update.letter in ("D", "R") and len(forms) == 1 and forms[0] is not None:
+        return _closed(memory.name, forms[0], names, retain, style)
+    lines: list[str] = []
+    for term in update.terms:
+        for grad, analysis in zip(term.gradient.gradients if term.gradient else (), term.rules, strict=True):
+            lines.append(_general(memory.name, grad.name, analysis.form is not None, retain, style))
+    return list(dict.fromkeys(lines))
+
+
+def _general(memory: str, weight: str, linear: bool, retain: str, style: _Style) -> str:
+    name = f"{memory}.{weight}" if style is _TEXT else rf"{_latex_name(memory)}^{{({weight})}}"
+    old, new = f"{name}_{{t-1}}", f"{name}_t"
+    decay = f"{retain}{style.dot}" if retain else ""
+    if linear:
+        return (
+            f"{new} = {decay}{old} - rate (erase + gradient at the base)"
+            if style is _TEXT
+            else (rf"{new} = {decay}{old} - \eta_t\,(\text{{erase}} + \nabla_{{{weight}}} \mathcal{{L}})")
+        )
+    gradient = "gradient" if style is _TEXT else rf"\nabla_{{{weight}}} \mathcal{{L}}"
+    step = "rule" if style is _TEXT else r"\mathrm{rule}"
+    return f"{new} = {decay}{step}({old}, {gradient})"
+
+
+def _closed(memory: str, form: DeltaForm, names: Mapping[str, str], retain: str, style: _Style) -> list[str]:
+    """`S_t = S_{t-1} (a I - b k k^T) + v k^T`, with a filter in between if there is momentum."""
+    key = _write(form.x, names, style, 2)
+    name = memory if style is _TEXT else _latex_name(memory)
+    old = f"{name}_{{t-1}}"
+    square = f"{key}{style.dot}{key}{style.transpose}"
+    erase, value = _write(form.erase, names, style, 2), _write(form.value, names, style, 1)
+    zero = form.erase.value == 0.0
+    push = _signed(value, key + style.transpose, style)
+    if form.momentum is not None:
+        beta, read = (_write(e, names, style, 2) for e in form.momentum)
+        pull = "" if zero else f" - {erase}{style.dot}{old}{style.dot}{square}"
+        more = "m_t" if form.momentum[1].value == 1.0 else f"{read}{style.dot}m_t"
+        keep = f"{_keep(form, names, retain, style)}{old}"
+        return [f"m_t = {beta}{style.dot}m_{{t-1}}{pull}{push}", f"{name}_t = {keep} + {more}"]
+    gate = _keep(form, names, retain, style)
+    if zero:
+        return [f"{name}_t = {gate}{old}{push}"]
+    return [f"{name}_t = {old}{style.dot}({gate}I - {_one(erase)}{square}){push}"]
+
+
+def _keep(form: DeltaForm, names: Mapping[str, str], retain: str, style: _Style) -> str:
+    """The factor in front of the old state, empty for one."""
+    extra = "" if form.keep.value == 1.0 else _write(form.keep, names, style, 0)
+    if retain and extra:
+        return f"({retain} + {extra} - 1){style.dot}"
+    factor = retain or (f"({extra})" if extra else "")
+    return f"{factor}{style.dot}" if factor else ""
+
+
+def _one(factor: str) -> str:
+    return "" if factor == "1" else f"{factor} "
+
+
+def _signed(value: str, key: str, style: _Style) -> str:
+    """` + v k^T`, or with a minus if the value begins with one."""
+    if value == "0":
+        return ""
+    sign, body = ("-", value[1:]) if value.startswith("-") else ("+", value)
+    return f" {sign} {body}{style.dot}{key}"
+
+
+def _write(expr: Expr, names: Mapping[str, str], style: _Style, tight: int) -> str:
+    """An expression; `tight` 0 takes any, 1 wants a product, 2 a factor (else parentheses)."""
+    if expr.op == SYMBOL:
+        return style.symbol(names.get(expr.name, expr.name), "t" if expr.role != "parameter" else "")
+    if expr.value is not None:
+        return f"{expr.value:.6g}"
+    inner = [_write(a, names, style, level) for a, level in zip(expr.args, _levels(expr), strict=True)]
+    text, level = _compose(expr, inner, style)
+    return f"({text})" if level < tight else text
+
+
+def _levels(expr: Expr) -> tuple[int, ...]:
+    """How tightly each operand must hold together."""
+    fixed = {"add": (0, 0), "sub": (0, 1), "mul": (1, 1), "neg": (1,), "div": (0, 0), "matmul": (2, 2)}
+    if expr.op in ("pow", "dot"):
+        return (2,) * len(expr.args)
+    return fixed.get(expr.op, (0,) * len(expr.args))
+
+
+def _compose(expr: Expr, inner: list[str], style: _Style) -> tuple[str, int]:
+    """The text of a node and how tightly it holds together."""
+    match expr.op:
+        case "add":
+            return f"{inner[0]} + {inner[1]}", 0
+        case "sub":
+            return f"{inner[0]} - {inner[1]}", 0
+        case "mul" | "matmul":
+            return style.dot.join(inner), 1
+        case "neg":
+            return f"-{inner[0]}", 1
+        case "div":
+            return style.fraction(inner[0], inner[1]), 1
+        case "pow":
+            return style.power(inner[0], inner[1]), 2
+        case "dot":
+            if expr.args[0] is expr.args[1]:
+                return style.power(
+                    f"||{inner[0]}||" if style is _TEXT else rf"\lVert {inner[0]} \rVert", "2"
+                ), 2
+            return f"{inner[0]}{style.transpose}{style.dot}{inner[1]}", 1
+    return style.call(expr.op, ", ".join(inner)), 2
+
+
+def _latex_name(name: str) -> str:
+    """Greek letters by name, long words upright."""
+    head, _, tail = name.partition("_")
+    if head in _GREEK:
+        head = rf"\{'epsilon' if head == 'eps' else head}"
+    elif len(head) > 1:
+        head = rf"\mathrm{{{head}}}"
+    return rf"{head}^{{{tail}}}".replace("_", r"\_") if tail else head
+
+
+def _latex_symbol(name: str, index: str) -> str:
+    return f"{_latex_name(name)}_{{{index}}}" if index else _latex_name(name)
+
+
+def _latex_call(name: str, inner: str) -> str:
+    return rf"\{name}({inner})" if name in _FUNCTIONS else rf"\mathrm{{{name}}}({inner})"
+
+
+def _text_fraction(over: str, under: str) -> str:
+    """Parentheses where the operand is a sum or a product."""
+    wrapped = [f"({t})" if any(c in t for c in " /") else t for t in (over, under)]
+    return f"{wrapped[0]} / {wrapped[1]}"
+
+
+_TEXT = _Style(
+    symbol=lambda name, index: f"{name}_{index}" if index else name,
+    fraction=_text_fraction,
+    dot=" ",
+    transpose="^T",
+    call=lambda name, inner: f"{name}({inner})",
+    power=lambda base, exponent: f"{base}^{exponent}",
+)
+_LATEX = _Style(
+    symbol=_latex_symbol,
+    fraction=lambda over, under: rf"\frac{{{over}}}{{{under}}}",
+    dot=r" ",
+    transpose=r"^{\top}",
+    call=_latex_call,
+    power=lambda base, exponent: f"{base}^{{{exponent}}}",
+)
