@@ -26,7 +26,7 @@ def next_token_loss(model: LanguageModel, tokens: Tensor) -> Tensor:
     """
     if writes_task(model.program):
         loss, _ = model.learn(tokens)
-        return loss
+        return loss / tokens[:, 1:].numel()
     logits, _ = model(tokens[:, :-1])
     return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
 

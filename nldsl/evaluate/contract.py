@@ -19,7 +19,7 @@ class LanguageModel(Protocol):
         """Tokens `[B, T]` to logits `[B, T, vocab]` and the state behind them."""
 
     def learn(self, tokens: Tensor, state: Any = None, mask: Tensor | None = None) -> tuple[Tensor, Any]:
-        """The mean next-token loss (nats) of `[B, T]` under the task writes it performs, and the state."""
+        """The summed next-token loss (nats) of `[B, T]` under the task writes it performs, and the state."""
 
 
 def writes_task(program: Program) -> bool:

@@ -248,7 +248,8 @@ def backward(model: LanguageModel, tokens: Tensor, truncate: int) -> float:
         stop = min(start + truncate, predictions)
         if writes_task(model.program):
             # The last token is held back by `learn` until its successor, the target, has come.
-            loss, state = model.learn(tokens[:, start + (start > 0) : stop + 1], state)
+            summed, state = model.learn(tokens[:, start + (start > 0) : stop + 1], state)
+            loss = summed / (len(tokens) * (stop - start))
         else:
             logits, state = model(tokens[:, start:stop], state)
             loss = F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, start + 1 : stop + 1].flatten())

@@ -1,0 +1,133 @@
+"""Runs of compiled models: training goes down, N + N steps are 2N, generation equals the full forward."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nldsl.diagnostics import SpecError
+from nldsl.evaluate import Sampling, generate
+from nldsl.train import checkpoint as saved
+from nldsl.train import load_run, train
+from nldsl.train.loop import CHECKPOINTS
+
+SMALL = {
+    "gated_deltanet": {"dim": 32, "depth": 1, "heads": 2},
+    "hope_tiny": {"dim": 16, "depth": 1, "chunks": (16, 32)},
+    "transformer": {"dim": 32, "depth": 1, "heads": 2},
+}
+TEXT = b"".join(b"%d green bottles hanging on the wall, %d\n" % (i, i) for i in range(2000))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    (tmp_path / "text.txt").write_bytes(TEXT)
+    return str(tmp_path / "text.txt")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return saved.load_newest(run / CHECKPOINTS).tensors
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_n_and_n_steps_are_two_n(name: str, data: str, tmp_path: Path) -> None:
+    common = {"data": data, "batch": 2, "length": 40, "seed": 1, "arguments": SMALL[name], "show": False}
+    train(name, out=tmp_path / "whole", steps=6, **common)
+    train(name, out=tmp_path / "parts", steps=3, **common)
+    train(name, out=tmp_path / "parts", steps=6, resume=True, **common)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(t, parts[path]) for path, t in whole.items())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_training_learns_and_generation_is_the_full_forward(name: str, data: str, tmp_path: Path) -> None:
+    result = train(
+        name, out=tmp_path / "run", data=data, steps=30, batch=4, length=48, arguments=SMALL[name], show=False
+    )
+    assert result.heldout_bits_per_byte < 6.0
+    model, config = load_run(tmp_path / "run")
+    assert config.arguments == SMALL[name]
+    prompt = b"12 green "
+    out = bytes(generate(model, prompt, 60, Sampling(temperature=0)))
+    with torch.no_grad():
+        whole, _ = model(torch.tensor([list(prompt + out)]))
+    assert list(out) == whole[0, len(prompt) - 1 : -1].argmax(-1).tolist()
+
+
+SPEC = """
+use "parts/mix.nl"
+model mine(tokens, vocab = 256, dim = 16) {
+  x = embed(tokens, vocab, dim)
+  return head(norm(x + mix(x)), vocab)
+}
+train mine { task next_token; level outer every 1 step { rest by adamw(lr = cosine(1e-2, warmup = 2)) } }
+"""
+MIX = "block mix(x) { return linear(silu(conv(linear(x), 3))) }\n"
+
+
+def test_a_run_keeps_its_spec(data: str, tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "mix.nl").write_text(MIX)
+    (tmp_path / "mine.nl").write_text(SPEC)
+    train(tmp_path / "mine.nl", out=tmp_path / "run", data=data, steps=3, batch=2, length=16, show=False)
+    (tmp_path / "parts" / "mix.nl").unlink()
+    (tmp_path / "mine.nl").unlink()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    model, _ = load_run(tmp_path / "moved")
+    assert len(list(generate(model, b"", 5, Sampling()))) == 5
+    log = [json.loads(line) for line in (tmp_path / "moved" / "log.jsonl").read_text().splitlines()]
+    assert [r["rest.lr"] for r in log if "rest.lr" in r][:2] == [0.005, 0.01]
+
+
+def test_findings_of_runs(data: str, tmp_path: Path) -> None:
+    common = {"data": data, "batch": 2, "length": 16, "arguments": SMALL["gated_deltanet"], "show": False}
+
+    def code(source: str, **options: object) -> str:
+        with pytest.raises(SpecError) as caught:
+            train(source, **(common | {"out": tmp_path / "run", "steps": 1} | options))
+        return caught.value.diagnostics[0].code
+
+    assert code("gated_deltanet", resume=True) == "NL0982"
+    assert code("gated_deltanet", minutes=1.0) == "NL0981"
+    train("gated_deltanet", out=tmp_path / "run", steps=1, **common)
+    assert code("gated_deltanet") == "NL0988"
+    assert code("gated_deltanet", resume=True, seed=5) == "NL0983"
+
+
+def nldsl(*arguments: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "nldsl", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, check=False
+    )
+
+
+def test_the_commands(data: str, tmp_path: Path) -> None:
+    size = ["--batch", "2", "--length", "32", "--set", "dim=32", "--set", "depth=1", "--set", "heads=2"]
+    train_it = ["train", "gated_deltanet", "--data", data, "--out", "run", *size]
+    done = nldsl(*train_it, "--steps", "2", "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout)["steps"] == 2
+    assert nldsl(*train_it, "--steps", "3", folder=tmp_path).returncode == 1
+    done = nldsl(*train_it, "--steps", "3", "--resume", folder=tmp_path)
+    assert done.returncode == 0 and b"bits per byte" in done.stdout
+    one = nldsl(
+        "generate", "run", "--prompt", "12 ", "--bytes", "20", "--top-k", "5", "--seed", "3", folder=tmp_path
+    )
+    two = nldsl(
+        "generate", "run", "--prompt", "12 ", "--bytes", "20", "--top-k", "5", "--seed", "3", folder=tmp_path
+    )
+    assert one.returncode == 0 and len(one.stdout) == 20 and one.stdout == two.stdout
+    assert nldsl("generate", "nowhere", folder=tmp_path).returncode == 1
+    assert (
+        nldsl(
+            "train", "gated_deltanet", "--out", "x", "--data", "nowhere", "--steps", "1", folder=tmp_path
+        ).returncode
+        == 1
+    )
