@@ -14,7 +14,7 @@ from nldsl.syntax import tree as t
 from nldsl.syntax.limits import MAX_DIGITS, MAX_EXPRESSION_DEPTH, MAX_NAME
 from nldsl.syntax.scan import Place
 
-_ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
 ROLES = ("matrices", "embeddings", "head", "norms", "rest")
 _CLAUSE_WORDS = {"gradient_every": "gradient every", "at_commit": "at commit"}
 
@@ -76,7 +76,7 @@ class Builder:
                 "NL0117",
                 f"unknown escape `\\{sign}` in a string",
                 token,
-                'strings know `\\"`, `\\\\`, `\\n` and `\\t`',
+                'strings know `\\"`, `\\\\`, `\\n`, `\\t` and `\\r`',
             )
         return _ESCAPES[sign]
 

@@ -8,7 +8,7 @@ CODES = {
     "NL0201": Entry(
         "not YAML",
         "The file does not follow the rules of YAML itself; most often quotes or indentation are missing.",
-        _GOOD.replace("- return x", "- y = f(a: 1)"),
+        _GOOD.replace("[x]", "[x"),
         _GOOD,
         "yaml",
     ),
