@@ -17,6 +17,7 @@ from typing import Literal
 from nldsl.catalog.values import Initialiser, Kind, Options, Role, Shape, Static
 from nldsl.source import Span
 
+
 def option(options: Options, name: str, default: Static = None) -> Static:
     """The value of option `name`, or `default`."""
     return dict(options).get(name, default)
@@ -93,6 +94,11 @@ class Slot:
     name: str
     like: Literal["W"] = "W"
     clock: Clock | None = None
+    visible: str = ""
+    """On a clock of several steps: the input that holds the state as of the last multiple of the clock.
+
+    The input called `name` is the running state, and the output is its successor.
+    """
 
 
 @dataclass(frozen=True)
@@ -185,6 +191,8 @@ class Write:
     at_commit: bool = False
     project: str | None = None
     append: bool = False
+    retain_log: Value | None = None
+    """The logarithm of `retain`, where the planner found one (see `plan.gates`)."""
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
@@ -207,6 +215,8 @@ class Update:
     op: Literal["scale", "add", "set"]
     value: Value
     axis: Literal["scalar", "key", "value", "element"] = "scalar"
+    value_log: Value | None = None
+    """The logarithm of a scaling, where the planner found one."""
     span: Span | None = field(default=None, compare=False, repr=False)
 
 

@@ -1,0 +1,91 @@
+"""Gates: numbers that scale a memory or a step, for the whole of it, per channel or per element."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nldsl.source import Span
+from nldsl.spec.expressions import value_of
+from nldsl.spec.frame import Frame
+from nldsl.spec.items import POISON, MemoryBox, describe
+from nldsl.spec.primitives import apply
+from nldsl.spec.program import Value
+from nldsl.syntax import tree
+
+Axis = Literal["scalar", "key", "value", "element"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A gate and the axis of the weights it runs along."""
+
+    value: Value
+    axis: Axis
+
+
+def gate(frame: Frame, box: MemoryBox, node: tree.Expr) -> Gate | None:
+    """The gate `node` stands for; `values(a)` marks one number per value channel.
+
+    Errors: NL0418 if its shape fits neither the heads nor the channels of the memory.
+    """
+    marked = isinstance(node, tree.Call) and node.function.id == "values" and len(node.args) == 1
+    inner = node.args[0].value if marked and isinstance(node, tree.Call) else node
+    value = value_of(frame, inner)
+    if value is POISON:
+        return None
+    if box.heads and value.kind == "vector" and value.shape[0] not in (box.heads,):
+        split = apply(frame, "split", (value,), {"n": box.heads}, node.span)
+        if split is POISON:
+            return None
+        value = split
+    axis = _axis(box, value, marked)
+    if axis is None:
+        heads = (
+            f"[{box.heads}] (one number per head) or [{box.heads}, channels]" if box.heads else "[channels]"
+        )
+        frame.session.report(
+            "NL0418",
+            f"a gate of `{box.name}` must be a scalar, {heads}, found {describe(value)}",
+            node.span,
+            describe(value),
+        )
+        return None
+    if axis != "scalar" and box.function is not None and len(box.function.weights) > 1:
+        frame.session.report(
+            "NL0418",
+            f"memory `{box.name}` has several weights and takes one number per head as a gate",
+            node.span,
+            describe(value),
+        )
+        return None
+    return Gate(value, axis)
+
+
+def _axis(box: MemoryBox, value: Value, marked: bool) -> Axis | None:
+    """Which axis a gate of this shape runs along, `None` if it fits none."""
+    if value.kind == "scalar" or (box.heads and value.shape == (box.heads,)):
+        return "scalar"
+    if value.kind == "matrix":
+        return "element"
+    good = value.shape[:-1] == ((box.heads,) if box.heads else ())
+    size = box.value_size if marked else box.key_size
+    if not good or (size and value.shape[-1] != size):
+        return None
+    return "value" if marked else "key"
+
+
+def per_weight(frame: Frame, box: MemoryBox, value: Value, what: str, span: Span) -> Value | None:
+    """An argument of a rule as one weight of one head sees it.
+
+    Errors: NL0418.
+    """
+    if value.kind == "scalar" or (box.heads and value.shape == (box.heads,)):
+        return Value(value.name, (), "scalar")
+    if value.kind in ("vector", "headed") and value.shape[:-1] == ((box.heads,) if box.heads else ()):
+        return Value(value.name, value.shape[-1:], "vector")
+    expected = f"a scalar or one number for each of the {box.heads} heads" if box.heads else "a scalar"
+    frame.session.report(
+        "NL0418", f"{what} must be {expected} of `{box.name}`, found {describe(value)}", span, describe(value)
+    )
+    return None

@@ -1,0 +1,127 @@
+"""Checks of a whole program: clocks that must divide, parameters that no loss reaches, who trains what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nldsl.catalog.selectors import ROLES, first_match
+from nldsl.diagnostics import Label
+from nldsl.source import Span
+from nldsl.spec.program import Block, Call, Memory, Parameter, Program, Repeat, TaskWrite, TrainPlan
+from nldsl.spec.reach import unreached
+from nldsl.spec.session import Session
+from nldsl.spec.walk import parameters_of
+
+
+def check_program(session: Session, program: Program, span: Span) -> None:
+    """Every check of this module."""
+    _task_clocks(session, program.root, span)
+    _paths(session, program, span)
+    for path, parameter in unreached(program):
+        session.report(
+            "NL0601",
+            f"parameter `{path}` reaches no loss",
+            parameter.span or span,
+            "never learns",
+            help="let the output depend on it, or remove what owns it",
+        )
+    if program.train is not None:
+        _claims(session, program, program.train)
+
+
+def _task_memories(block: Block) -> Iterator[Memory]:
+    """Memories that learn on the task, at any depth."""
+    written = {s.memory for s in block.body if isinstance(s, TaskWrite)}
+    yield from (m for m in block.memories if m.name in written)
+    for statement in block.body:
+        if isinstance(statement, Call | Repeat):
+            yield from _task_memories(statement.block)
+
+
+def _task_clocks(session: Session, root: Block, span: Span) -> None:
+    """NL0503: all task clocks are multiples of the smallest; NL0505: they count tokens."""
+    memories = list(_task_memories(root))
+    for memory in memories:
+        if memory.clock.unit != "tokens":
+            session.report(
+                "NL0505",
+                f"`{memory.name}` learns on the task while tokens arrive, so its clock counts tokens",
+                memory.span or span,
+                f"on the clock `{memory.clock.unit}`",
+                help="`level f every 64 tokens { ... }`",
+            )
+    clocks = sorted({m.clock.every: m for m in memories if m.clock.unit == "tokens"}.items())
+    for every, memory in clocks[1:]:
+        least, first = clocks[0]
+        if every % least:
+            labels = (
+                (Label(first.span, f"every {least} tokens"),)
+                if first.span and first.span != memory.span
+                else ()
+            )
+            session.report(
+                "NL0503",
+                f"task clocks must be multiples of the smallest, {least}; found {every}",
+                memory.span or span,
+                f"every {every} tokens",
+                secondary=labels,
+                help=f"a sequence is processed in segments of {least} tokens; use {every // least * least or least}",
+            )
+
+
+def _paths(session: Session, program: Program, span: Span) -> None:
+    """NL0329: every parameter has a path of its own, and none is a folder of another."""
+    seen: dict[str, Parameter] = {}
+    folders: set[str] = set()
+    for path, parameter in parameters_of(program.root):
+        if path in seen:
+            session.report(
+                "NL0329",
+                f"two parameters would be called `{path}`",
+                parameter.span or span,
+                "rename a variable",
+            )
+        seen[path] = parameter
+        parts = path.split(".")
+        folders |= {".".join(parts[:i]) for i in range(1, len(parts))}
+    for path in sorted(seen.keys() & folders):
+        session.report(
+            "NL0329",
+            f"`{path}` is a parameter and the home of others",
+            seen[path].span or span,
+            "rename a variable or a weight",
+        )
+
+
+def _claims(session: Session, program: Program, plan: TrainPlan) -> None:
+    """NL0602 a parameter nobody trains; NL0603 a glob that matches nothing."""
+    groups = [g.selectors for g in plan.groups]
+    used: set[tuple[int, str]] = set()
+    orphans = []
+    for path, parameter in parameters_of(program.root):
+        hit = first_match(groups, path, parameter.role)
+        if hit is None:
+            orphans.append(path)
+        else:
+            used.add(hit)
+    if orphans and groups:
+        shown = ", ".join(f"`{p}`" for p in orphans[:3]) + (
+            f" and {len(orphans) - 3} more" if len(orphans) > 3 else ""
+        )
+        session.report(
+            "NL0602",
+            f"nobody trains {shown}",
+            plan.span,
+            "no group claims them",
+            help="add a group, such as `rest by adamw(lr = 3e-4)`",
+        )
+    for index, selectors in enumerate(groups):
+        for selector in selectors:
+            if (index, selector) not in used and selector not in ROLES:
+                session.report(
+                    "NL0603",
+                    f'"{selector}" matches no parameter that is left',
+                    plan.span,
+                    "matches nothing",
+                    help="first match wins: move the group up, or correct the path",
+                )

@@ -1,0 +1,125 @@
+"""Reachability: which slow parameters a loss on the outputs can reach.
+
+A value is alive if an output depends on it in a way that has a gradient.  A memory is alive if one of
+its reads is; then so is everything its writes are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from nldsl.spec.program import (
+    Apply,
+    Block,
+    Call,
+    Parameter,
+    Program,
+    Read,
+    Repeat,
+    TaskWrite,
+    Update,
+    Value,
+    Write,
+)
+from nldsl.spec.walk import own_parameters
+
+_NO_GRADIENT = frozenset({"detach", "lt", "le", "gt", "ge", "eq", "ne", "sign"})
+
+
+@dataclass
+class Live:
+    """What is alive in one block."""
+
+    values: set[str]
+    memories: set[str] = field(default_factory=set)
+    parameters: set[str] = field(default_factory=set)
+    dead: list[tuple[str, Parameter]] = field(default_factory=list)
+
+
+def unreached(program: Program) -> list[tuple[str, Parameter]]:
+    """Slow parameters, by path (indices of `repeat` left out), that no loss reaches."""
+    outputs = {v.name for v in program.root.outputs}
+    return _live(program.root, outputs).dead
+
+
+def _live(block: Block, outputs: set[str]) -> Live:
+    """Go through the block from its outputs until nothing new comes alive."""
+    live = Live(set(outputs))
+    while True:
+        before = (len(live.values), len(live.memories), len(live.parameters))
+        live.dead = []
+        for statement in reversed(block.body):
+            _step(statement, live)
+        if before == (len(live.values), len(live.memories), len(live.parameters)):
+            break
+    for memory in block.memories:
+        if memory.name in live.memories:
+            live.parameters |= {p.path for p in memory.parameters}
+            live.parameters |= {p.path for p in memory.initial if p is not None}
+            if memory.init_from:
+                live.memories.add(memory.init_from)
+    live.dead += [(p.path, p) for p in own_parameters(block) if p.path not in live.parameters]
+    return live
+
+
+def _step(statement: object, live: Live) -> None:
+    """Carry life from what a statement gives to what it takes."""
+    if isinstance(statement, Apply):
+        if statement.out.name in live.values:
+            live.parameters |= {p.path for p in statement.parameters}
+            if statement.op not in _NO_GRADIENT:
+                live.values |= {a.name for a in statement.args}
+    elif isinstance(statement, Read):
+        if statement.out.name in live.values:
+            live.memories |= {statement.memory, *(statement.solve[:1] if statement.solve else ())}
+            live.values.add(statement.key.name)
+    elif isinstance(statement, Write | TaskWrite | Update):
+        if statement.memory in live.memories:
+            live.values |= {v.name for v in _taken(statement)}
+    elif isinstance(statement, Call | Repeat):
+        _enter(statement, live)
+
+
+def _taken(statement: Write | TaskWrite | Update) -> Iterator[Value]:
+    """The values a write is made of."""
+    if isinstance(statement, Update):
+        yield statement.value
+        return
+    if statement.retain is not None:
+        yield statement.retain
+    if isinstance(statement, TaskWrite):
+        yield from (v for _, v in statement.rule.arguments)
+        return
+    for term in statement.terms:
+        yield term.key
+        yield term.target
+        if term.weight is not None:
+            yield term.weight
+        yield from (v for _, v in term.rule.arguments)
+
+
+def _enter(statement: Call | Repeat, live: Live) -> None:
+    """The callee from those of its outputs that are alive; a `repeat` hands them on to itself."""
+    inner = {
+        o.name
+        for o, out in zip(statement.block.outputs, statement.outs, strict=True)
+        if out.name in live.values
+    }
+    while True:
+        found = _live(statement.block, inner)
+        if isinstance(statement, Call):
+            break
+        carried = {
+            o.name
+            for o, i in zip(statement.block.outputs, statement.block.inputs, strict=False)
+            if i.name in found.values
+        }
+        if carried <= inner or not inner:
+            break
+        inner |= carried
+    path = statement.path
+    live.dead += [(f"{path}.{name}", parameter) for name, parameter in found.dead]
+    live.values |= {
+        a.name for a, i in zip(statement.args, statement.block.inputs, strict=True) if i.name in found.values
+    }
