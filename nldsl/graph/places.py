@@ -1,0 +1,115 @@
+"""Where the walk over a program stands, and the names things get there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from nldsl.catalog.selectors import first_match
+from nldsl.spec.program import Block, Call, Clock, Memory, Parameter, Program, Repeat, TrainPlan
+
+
+@dataclass(frozen=True)
+class Place:
+    """A block where it is called.
+
+    `path` is its absolute path with `[*]` for the index of a repeat, `sample` the same of the first
+    copy.  `zone` names the block in the graph; `home` is the block its slow parameters belong to:
+    the body of a `repeat` is text of the block around it.
+    """
+
+    path: str
+    sample: str
+    zone: str
+    home: str
+    frames: tuple[str, ...]
+    copies: int
+    train: TrainPlan | None
+
+    @staticmethod
+    def root(program: Program) -> Place:
+        """The place of the root block."""
+        return Place("", "", program.name, program.name, (), 1, program.train)
+
+    def call(self, call: Call) -> Place:
+        """The place of the block that `call` runs."""
+        path = _join(self.path, call.path)
+        return replace(self, path=path, sample=_join(self.sample, call.path), zone=path, home=path)
+
+    def repeat(self, repeat: Repeat) -> Place:
+        """The place of the one copy that stands for all of `repeat`."""
+        path = _join(self.path, f"{repeat.path}[*]")
+        return replace(
+            self,
+            path=path,
+            sample=_join(self.sample, f"{repeat.path}[0]"),
+            zone=path,
+            frames=(*self.frames, path),
+            copies=self.copies * repeat.count,
+        )
+
+    def memory_id(self, memory: Memory) -> str:
+        """The id of a memory's problem."""
+        return _join(self.path, memory.path)
+
+    def slow_id(self, parameter: Parameter) -> str:
+        """The id of the slow-parameter problem that `parameter` belongs to: one per home and clock."""
+        every = slow_clock(self.train, _join(self.sample, parameter.path), parameter).every
+        return f"slow({self.home})" + (f"@{every}" if every > 1 else "")
+
+
+def _join(left: str, right: str) -> str:
+    return f"{left}.{right}" if left else right
+
+
+def slow_clock(train: TrainPlan | None, path: str, parameter: Parameter) -> Clock:
+    """How often the `train` section steps the parameter at absolute `path`; never, without one."""
+    hit = first_match((g.selectors for g in train.groups), path, parameter.role) if train else None
+    if train is None or hit is None:
+        return Clock(0, "never")
+    return Clock(train.groups[hit[0]].every, "steps")
+
+
+def own_parameters(block: Block) -> Iterator[Parameter]:
+    """The parameters a block owns itself, each once, in the order of its text: not those of blocks it calls."""
+    seen: set[str] = set()
+    for memory in block.memories:
+        for parameter in (*memory.parameters, *(p for p in memory.initial if p is not None)):
+            if parameter.path not in seen:
+                seen.add(parameter.path)
+                yield parameter
+    for statement in block.body:
+        for parameter in getattr(statement, "parameters", ()):
+            if parameter.path not in seen:
+                seen.add(parameter.path)
+                yield parameter
+
+
+def places(block: Block, place: Place) -> Iterator[tuple[Block, Place]]:
+    """`block` and every block below it, one copy per repeat, in program order."""
+    yield block, place
+    for statement in block.body:
+        if isinstance(statement, Call):
+            yield from places(statement.block, place.call(statement))
+        elif isinstance(statement, Repeat):
+            yield from places(statement.block, place.repeat(statement))
+
+
+def all_parameters(program: Program) -> Iterator[tuple[str, Parameter]]:
+    """Every slow parameter with its absolute path, repeats written out.
+
+    Example:
+        The path of one: `blocks[3].gated_deltanet.q.linear.weight`.
+    """
+    yield from _parameters(program.root, "")
+
+
+def _parameters(block: Block, path: str) -> Iterator[tuple[str, Parameter]]:
+    for parameter in own_parameters(block):
+        yield _join(path, parameter.path), parameter
+    for statement in block.body:
+        if isinstance(statement, Call):
+            yield from _parameters(statement.block, _join(path, statement.path))
+        elif isinstance(statement, Repeat):
+            for i in range(statement.count):
+                yield from _parameters(statement.block, _join(path, f"{statement.path}[{i}]"))

@@ -1,0 +1,319 @@
+"""The nodes of the level graph: every optimisation problem of a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from nldsl.catalog.selectors import first_match
+from nldsl.catalog.values import Options
+from nldsl.graph.equations import formula, number, rule_formula
+from nldsl.graph.model import Problem, Tensor
+from nldsl.graph.places import Place, all_parameters, own_parameters, places, slow_clock
+from nldsl.source import Span
+from nldsl.spec.program import (
+    Block,
+    Clock,
+    GroupRule,
+    Memory,
+    Parameter,
+    Program,
+    Rule,
+    TaskWrite,
+    Term,
+    Write,
+    option,
+)
+
+BYTES = 4
+"""States are counted in float32."""
+
+TRAINING = "training"
+"""The zone of optimiser memories."""
+
+_ROLE_WORDS = {
+    "matrix": "projections",
+    "embedding": "embedding",
+    "head": "head",
+    "norm": "norms",
+    "rest": "rest",
+}
+
+
+def memory_problems(program: Program) -> Iterator[Problem]:
+    """Every memory and every attention cache, one copy per repeat, in program order."""
+    for block, place in places(program.root, Place.root(program)):
+        for memory in block.memories:
+            yield (
+                _attention(memory, block, place) if memory.function is None else _memory(memory, block, place)
+            )
+
+
+def slow_problems(program: Program) -> Iterator[Problem]:
+    """The slow parameters: one problem per block (where it is called) and clock."""
+    groups: dict[str, _Slow] = {}
+    for block, place in places(program.root, Place.root(program)):
+        starts = {p.path for m in block.memories for p in m.initial if p is not None}
+        for parameter in own_parameters(block):
+            id = place.slow_id(parameter)
+            group = groups.setdefault(id, _Slow(id, block, place))
+            group.add(parameter, place, is_start=parameter.path in starts)
+    for group in groups.values():
+        yield group.problem(program)
+
+
+def optimiser_problems(program: Program) -> Iterator[tuple[Problem, tuple[str, ...]]]:
+    """Every memory of the rules that train the program, with the slow problems it serves."""
+    if program.train is None:
+        return
+    claimed, served = _claims(program)
+    for index, group in enumerate(program.train.groups):
+        if group.bound is None or not claimed.get(index):
+            continue
+        for slot in group.bound.slots:
+            clock = Clock(group.every * (slot.clock.every if slot.clock else 1), "steps")
+            yield _slot(index, slot.name, group, group.bound, clock, claimed[index]), served[index]
+
+
+def rule_label(rule: Rule) -> str:
+    """`gd(lr = beta)`: the rule with what it was given."""
+    given = [f"{name} = {value.name}" for name, value in rule.arguments]
+    return f"{rule.name}({', '.join([*given, *_options(rule.static)])})"
+
+
+def group_label(group: GroupRule) -> str:
+    """`muon(lr = 0.02)`, schedules as `lr = cosine(...)`."""
+    scheduled = {name: f"{name} = {kind}({', '.join(_options(o))})" for name, kind, o in group.schedules}
+    fixed = [
+        t for (n, _), t in zip(group.arguments, _options(group.arguments), strict=True) if n not in scheduled
+    ]
+    return f"{group.rule}({', '.join([*scheduled.values(), *fixed])})"
+
+
+def who_trains(program: Program, path: str, parameter: Parameter) -> str:
+    """The rule that trains the parameter at absolute `path`; empty if none does."""
+    train = program.train
+    hit = first_match((g.selectors for g in train.groups), path, parameter.role) if train else None
+    return group_label(train.groups[hit[0]]) if train is not None and hit is not None else ""
+
+
+def _options(options: Options) -> list[str]:
+    return [f"{name} = {number(value)}" for name, value in options if value is not None]
+
+
+@dataclass
+class _Slow:
+    """Gathers the parameters of one slow problem."""
+
+    id: str
+    block: Block
+    place: Place
+    words: list[str] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
+    rules: list[str] = field(default_factory=list)
+    clock: Clock | None = None
+    count: int = 0
+
+    def add(self, parameter: Parameter, place: Place, is_start: bool) -> None:
+        word = "initial states" if is_start else _ROLE_WORDS[parameter.role]
+        if word not in self.words:
+            self.words.append(word)
+        inside = place.path[len(self.place.path) :].lstrip(".")
+        self.tensors.append(
+            Tensor(f"{inside}.{parameter.path}" if inside else parameter.path, parameter.shape)
+        )
+        self.count += prod(parameter.shape) * place.copies
+        path = f"{place.sample}.{parameter.path}" if place.sample else parameter.path
+        self.clock = slow_clock(place.train, path, parameter)
+        train = place.train
+        hit = first_match((g.selectors for g in train.groups), path, parameter.role) if train else None
+        rule = group_label(train.groups[hit[0]]) if train and hit else ""
+        if rule and rule not in self.rules:
+            self.rules.append(rule)
+
+    def problem(self, program: Program) -> Problem:
+        train = program.train
+        task = train.task if train else ""
+        order = [w for w in (*_ROLE_WORDS.values(), "initial states") if w in self.words]
+        return Problem(
+            id=self.id,
+            name=", ".join(order),
+            kind="slow parameters",
+            zone=self.place.home,
+            clock=self.clock or Clock(0, "never"),
+            level=train.level if train else "slow parameters",
+            objective=task,
+            context=f"the training data, through the task `{task}`" if task else "whatever trains the whole",
+            rule=", ".join(self.rules),
+            multiplicity=self.place.copies if self.place.home == self.place.zone else 1,
+            tensors=tuple(self.tensors),
+            parameters=self.count,
+            reset="never",
+            source=_where(self.block.span),
+        )
+
+
+def _memory(memory: Memory, block: Block, place: Place) -> Problem:
+    function = memory.function
+    assert function is not None
+    writes = [s for s in block.body if isinstance(s, Write) and s.memory == memory.name]
+    tasks = [s for s in block.body if isinstance(s, TaskWrite) and s.memory == memory.name]
+    problem = Problem(
+        id=place.memory_id(memory),
+        name=memory.name,
+        kind="task memory" if tasks else "memory",
+        zone=place.zone,
+        clock=memory.clock,
+        level=memory.level,
+        map=function.name,
+        map_equation=formula(function),
+        start=_start(memory),
+        reset=_reset(memory),
+        copies=memory.heads,
+        multiplicity=place.copies,
+        tensors=tuple(Tensor(w.name, w.shape) for w in function.weights),
+        source=_where(memory.span),
+    )
+    size = memory.heads * sum(prod(w.shape) for w in function.weights) * BYTES
+    if tasks:
+        return _with_task(problem, tasks[0], place, size)
+    return _with_writes(problem, writes, memory.clock, size)
+
+
+def _with_task(problem: Problem, write: TaskWrite, place: Place, size: int) -> Problem:
+    task = f"the task `{place.train.task}`" if place.train else "the task"
+    return replace(
+        problem,
+        objective="task",
+        context=f"the error of {task}, back-propagated to this memory",
+        rule=rule_label(write.rule),
+        rule_equation=rule_formula(write.rule),
+        retention=_retention(write),
+        # What a sequence carries: its distance from the parameters, and what waits for the next commit.
+        state_bytes=(2 + len(write.rule.slots)) * size,
+        text=_written(write.span),
+    )
+
+
+def _with_writes(problem: Problem, writes: list[Write], clock: Clock, size: int) -> Problem:
+    terms = [term for write in writes for term in write.terms]
+    slots = sum(len(term.rule.slots) for term in terms)
+    based = any(write.base_every not in (1, clock.every) for write in writes)
+    parts = 1 + (clock.unit == "tokens" and clock.every > 1) + based + slots
+    return replace(
+        problem,
+        objective=_each(term.objective.name for term in terms),
+        objective_equation=_each((formula(term.objective) for term in terms), "; "),
+        context=_each((_pair(term) for term in terms), "; ") if terms else "",
+        rule=_each(rule_label(term.rule) for term in terms),
+        rule_equation=_each((rule_formula(term.rule) for term in terms), "; "),
+        retention=_each(_retention(write) for write in writes),
+        state_bytes=parts * size,
+        text=_each((_written(write.span) for write in writes), "\n"),
+    )
+
+
+def _attention(memory: Memory, block: Block, place: Place) -> Problem:
+    window, start = (option(memory.options, name, 0) for name in ("window", "start"))
+    writes = [s for s in block.body if isinstance(s, Write) and s.memory == memory.name]
+    per_token = memory.heads * (memory.key_size + memory.value_size) * BYTES
+    fixed = (int(window) if isinstance(window, int) else 0) + (int(start) if isinstance(start, int) else 0)
+    return Problem(
+        id=place.memory_id(memory),
+        name=memory.name,
+        kind="attention",
+        zone=place.zone,
+        clock=memory.clock,
+        level="attention",
+        objective="weighted l2",
+        objective_equation="sum(exp(k . q) * norm2(v - y))  (Eq. 62-63)",
+        context=_each((_pair(t) for w in writes for t in w.terms), "; "),
+        map="softmax",
+        map_equation="y = sum(softmax(k . q) * v)",
+        rule="non-parametric: keeps the pairs" + (f" of the last {window} tokens" if window else ""),
+        start=f"{start} persistent tokens" if start else "empty",
+        reset=_reset(memory),
+        copies=memory.heads,
+        multiplicity=place.copies,
+        tensors=(Tensor("keys", (memory.key_size,)), Tensor("values", (memory.value_size,))),
+        state_bytes=fixed * per_token,
+        bytes_per_token=0 if window else per_token,
+        source=_where(memory.span),
+        text=_each((_written(write.span) for write in writes), "\n"),
+    )
+
+
+def _claims(program: Program) -> tuple[dict[int, int], dict[int, tuple[str, ...]]]:
+    """How many numbers each train group steps, and which slow problems they belong to."""
+    train = program.train
+    assert train is not None
+    counts: dict[int, int] = {}
+    for path, parameter in all_parameters(program):
+        hit = first_match((g.selectors for g in train.groups), path, parameter.role)
+        if hit is not None:
+            counts[hit[0]] = counts.get(hit[0], 0) + prod(parameter.shape)
+    served: dict[int, dict[str, None]] = {i: {} for i in range(len(train.groups))}
+    for block, place in places(program.root, Place.root(program)):
+        for parameter in own_parameters(block):
+            path = f"{place.sample}.{parameter.path}" if place.sample else parameter.path
+            hit = first_match((g.selectors for g in train.groups), path, parameter.role)
+            if hit is not None:
+                served[hit[0]][place.slow_id(parameter)] = None
+    return counts, {i: tuple(ids) for i, ids in served.items()}
+
+
+def _slot(index: int, name: str, group: GroupRule, rule: Rule, clock: Clock, count: int) -> Problem:
+    return Problem(
+        id=f"train[{index}].{group.rule}.{name}",
+        name=f"{group.rule}.{name}",
+        kind="optimiser memory",
+        zone=TRAINING,
+        clock=clock,
+        level=TRAINING,
+        objective="compresses gradients",
+        context="the gradients of " + ", ".join(group.selectors),
+        map="like W",
+        rule=group_label(group),
+        rule_equation=rule_formula(rule),
+        start="zero",
+        reset="never",
+        parameters=0,
+        tensors=(Tensor(name, (count,)),),
+        source=_where(rule.function.span),
+    )
+
+
+def _pair(term: Term) -> str:
+    over = f" over {term.window} tokens" if term.window > 1 else ""
+    weighted = f" weighted {term.weight.name}" if term.weight else ""
+    return f"({term.key.name} -> {term.target.name}){over}{weighted}"
+
+
+def _retention(write: Write | TaskWrite) -> str:
+    if write.retain is None:
+        return ""
+    return f"{write.retain.name}" + (" toward init" if write.toward == "init" else "")
+
+
+def _start(memory: Memory) -> str:
+    words = {"zero": "zero", "learned": "learned", "first": "learned, first order"}
+    return words.get(memory.init, f"the state of {memory.init_from}")
+
+
+def _reset(memory: Memory) -> str:
+    if memory.reset == "tokens":
+        return f"every {memory.reset_every} tokens"
+    return {"sequence": "every sequence", "never": "never"}[memory.reset]
+
+
+def _each(texts: Iterator[str], joint: str = ", ") -> str:
+    return joint.join(dict.fromkeys(t for t in texts if t))
+
+
+def _where(span: Span | None) -> str:
+    return f"{span.file.name.rpartition('/')[2]}:{span.line}" if span else ""
+
+
+def _written(span: Span | None) -> str:
+    return " ".join(span.text.split()) if span else ""

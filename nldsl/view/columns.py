@@ -1,0 +1,87 @@
+"""Where columns, frames and boxes stand from left to right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nldsl.graph import LevelGraph, Zone
+from nldsl.view.arrange import Row
+from nldsl.view.measure import width
+
+BOX_W, BOX_H, PORT_W, PORT_H = 188.0, 64.0, 124.0, 26.0
+LABEL_W = 250.0
+"""Room for the text of the levels, at the left."""
+
+_PAD = 26.0
+_FRAME_PAD = 20.0
+_HEADER_SIZE = 13.0
+
+
+@dataclass(frozen=True)
+class Across:
+    """The horizontal half of a layout: x ranges of columns and frames, left edges of boxes."""
+
+    columns: tuple[tuple[float, float], ...]
+    frames: tuple[tuple[str, float, float], ...]
+    left: dict[str, float]
+    start: float
+    end: float
+
+    @property
+    def borders(self) -> tuple[float, ...]:
+        """The x of every vertical line of a frame; wires keep off them."""
+        return tuple(x for _, a, b in self.frames for x in (a, b))
+
+
+def box_width(id: str, ports: frozenset[str]) -> float:
+    """How wide the box of `id` is."""
+    return PORT_W if id in ports else BOX_W
+
+
+def place_columns(graph: LevelGraph, rows: Sequence[Row], gap: float) -> Across:
+    """Columns side by side, each as wide as its widest cell, boxes centred, frames around their columns."""
+    ports = frozenset(p.id for p in graph.ports)
+    x = LABEL_W + _PAD
+    columns: list[tuple[float, float]] = []
+    opened: dict[str, float] = {}
+    frames: list[tuple[str, float, float]] = []
+    previous: tuple[str, ...] = ()
+    for index, zone in enumerate(graph.zones):
+        for frame in reversed([f for f in previous if f not in zone.frames]):
+            frames.append((frame, opened.pop(frame), x))
+            x += _FRAME_PAD
+        for frame in [f for f in zone.frames if f not in previous]:
+            x += _FRAME_PAD / 2
+            opened[frame] = x
+            x += _FRAME_PAD
+        wide = _content(zone, rows, index, gap, ports)
+        columns.append((x, x + wide + 2 * _PAD))
+        x += wide + 2 * _PAD
+        previous = zone.frames
+    for frame in reversed(list(opened)):
+        frames.append((frame, opened[frame], x))
+        x += _FRAME_PAD
+    return Across(tuple(columns), tuple(frames), _lefts(rows, columns, gap, ports), LABEL_W, x + _PAD)
+
+
+def _content(zone: Zone, rows: Sequence[Row], index: int, gap: float, ports: frozenset[str]) -> float:
+    name = width(zone.label, _HEADER_SIZE) + 8
+    return max(name, *(_cell_width(row.cells[index], gap, ports) for row in rows))
+
+
+def _cell_width(cell: Sequence[str], gap: float, ports: frozenset[str]) -> float:
+    return sum(box_width(id, ports) for id in cell) + gap * max(0, len(cell) - 1)
+
+
+def _lefts(
+    rows: Sequence[Row], columns: Sequence[tuple[float, float]], gap: float, ports: frozenset[str]
+) -> dict[str, float]:
+    left = {}
+    for row in rows:
+        for (start, end), cell in zip(columns, row.cells, strict=True):
+            x = (start + end - _cell_width(cell, gap, ports)) / 2
+            for id in cell:
+                left[id] = x
+                x += box_width(id, ports) + gap
+    return left

@@ -1,0 +1,145 @@
+"""`LevelGraph` -> `Layout`: levels as bands, blocks as columns, nets routed between.
+
+The fastest level stands at the top.  Nothing here knows about SVG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nldsl.graph import LevelGraph
+from nldsl.view.arrange import PORTS, Row, arrange
+from nldsl.view.columns import BOX_H, LABEL_W, PORT_H, Across, box_width, place_columns
+from nldsl.view.geometry import Band, Box, Column, FrameBox, Layout, Rect
+from nldsl.view.legend import legend
+from nldsl.view.measure import width
+from nldsl.view.nets import bundle
+from nldsl.view.routing import LANE, Plan, plan_routes
+from nldsl.view.wires import CHANNEL_PAD, Down, draw_wires
+
+MARGIN = 24.0
+_TITLE_H, _HEADER_H, _BADGE_H = 62.0, 26.0, 24.0
+_BAND_LEAST = 118.0
+_LEAST_WIDTH = 860.0
+
+
+def lay_out(graph: LevelGraph) -> Layout:
+    """Place everything a picture of `graph` shows."""
+    nets = bundle(graph)
+    rows = arrange(graph, nets)
+    ports = frozenset(p.id for p in graph.ports)
+    across = place_columns(graph, rows, _gap(graph))
+    plan = plan_routes(rows, nets, across, ports)
+    top = MARGIN + _TITLE_H + _HEADER_H + _BADGE_H * _depth(graph)
+    down = _heights(rows, plan, top)
+    boxes = _boxes(graph, rows, across, down, ports)
+    routes = draw_wires(nets, plan, down, {b.item.id: b.rect for b in boxes})
+    rightmost = max((x for r in routes for w in r.wires for x, _ in w.points), default=0.0)
+    summary = summarise(graph)
+    right = max(across.end, rightmost + MARGIN, _LEAST_WIDTH, MARGIN + width(summary, 13)) + MARGIN
+    bands = _bands(graph, rows, down, right - MARGIN)
+    bottom = down.rows[-1][0] + down.rows[-1][1] + MARGIN
+    entries = legend(graph, MARGIN, bottom, right - MARGIN)
+    canvas = Rect(0, 0, right, entries[-1].rect.bottom + MARGIN)
+    span = (bands[0].rect.y, bands[-1].rect.bottom)
+    columns = _columns(graph, across, span)
+    return Layout(
+        graph.name, summary, canvas, bands, columns, _frames(graph, across, span), boxes, routes, entries
+    )  # fmt: skip
+
+
+def summarise(graph: LevelGraph) -> str:
+    """One line about the whole: kind, problems, levels, slow parameters, task."""
+    memories = sum(
+        p.multiplicity for p in graph.problems if p.kind not in ("slow parameters", "optimiser memory")
+    )
+    numbers = len({level.number.split(".")[0] for level in graph.levels})
+    slow = sum(p.parameters for p in graph.problems)
+    parts = [
+        graph.kind,
+        f"{memories} {'memory' if memories == 1 else 'memories'}",
+        f"{numbers} {'frequency' if numbers == 1 else 'frequencies'}",
+        f"{slow:,} slow parameters",
+        *([f"task {graph.task}"] if graph.task else []),
+    ]
+    return "  ·  ".join(parts)
+
+
+def _gap(graph: LevelGraph) -> float:
+    """Room between boxes grows with the number of problems, since more wires pass between them."""
+    return 30.0 + min(26.0, 1.5 * len(graph.problems))
+
+
+def _depth(graph: LevelGraph) -> int:
+    return max((len(z.frames) for z in graph.zones), default=0)
+
+
+def _heights(rows: Sequence[Row], plan: Plan, top: float) -> Down:
+    """Tops and heights of channels and rows; a level of one row is at least as tall as its text."""
+    channel = [2 * CHANNEL_PAD + plan.lane_count[c] * LANE for c in range(len(rows) + 1)]
+    channel[-1] = 0.0
+    tall = [PORT_H if row.level == PORTS else BOX_H for row in rows]
+    for level in {row.level for row in rows if row.level != PORTS}:
+        members = [i for i, row in enumerate(rows) if row.level == level]
+        first, last = members[0], members[-1]
+        inner = sum(channel[i] for i in members[1:]) + sum(tall[i] for i in members)
+        missing = _BAND_LEAST - inner - (channel[first] + channel[last + 1]) / 2
+        if missing > 0:
+            channel[first] += missing
+            channel[last + 1] += missing
+    channels, heights, y = [], [], top
+    for i in range(len(rows)):
+        channels.append((y, channel[i]))
+        y += channel[i]
+        heights.append((y, tall[i]))
+        y += tall[i]
+    channels.append((y, channel[-1]))
+    return Down(tuple(channels), tuple(heights))
+
+
+def _boxes(
+    graph: LevelGraph, rows: Sequence[Row], across: Across, down: Down, ports: frozenset[str]
+) -> tuple[Box, ...]:
+    items = {**{p.id: p for p in graph.problems}, **{p.id: p for p in graph.ports}}
+    boxes = []
+    for row, (y, tall) in zip(rows, down.rows, strict=True):
+        for id in row.items:
+            boxes.append(Box(items[id], Rect(across.left[id], y, box_width(id, ports), tall)))
+    return tuple(boxes)
+
+
+def _bands(graph: LevelGraph, rows: Sequence[Row], down: Down, right: float) -> tuple[Band, ...]:
+    """Bands meet in the middle of the channel between their rows."""
+    bands = []
+    for index in reversed(range(len(graph.levels))):
+        members = [i for i, row in enumerate(rows) if row.level == index]
+        first, last = members[0], members[-1]
+        y = down.channels[first][0] + (down.channels[first][1] / 2 if first > 0 else 0)
+        end = down.channels[last + 1][0] + down.channels[last + 1][1] / 2
+        rect = Rect(MARGIN, y, right - MARGIN, end - y)
+        bands.append(
+            Band(graph.levels[index], rect, Rect(MARGIN + 14, y + 10, LABEL_W - MARGIN - 22, end - y - 20))
+        )
+    return tuple(bands)
+
+
+def _columns(graph: LevelGraph, across: Across, span: tuple[float, float]) -> tuple[Column, ...]:
+    top, bottom = span
+    return tuple(
+        Column(zone, Rect(a, top, b - a, bottom - top), Rect(a, top - _HEADER_H, b - a, _HEADER_H))
+        for zone, (a, b) in zip(graph.zones, across.columns, strict=True)
+    )
+
+
+def _frames(graph: LevelGraph, across: Across, span: tuple[float, float]) -> tuple[FrameBox, ...]:
+    """Inner repeats lie inside outer ones: an outer frame is taller by one badge per repeat in it."""
+    known = {frame.id: frame for frame in graph.frames}
+    depth = {f: i for zone in graph.zones for i, f in enumerate(zone.frames)}
+    most = _depth(graph)
+    found = []
+    for id, a, b in across.frames:
+        inside = most - depth[id]
+        top = span[0] - _HEADER_H - _BADGE_H * inside
+        rect = Rect(a, top, b - a, span[1] + 4 * inside - top)
+        found.append(FrameBox(known[id], rect, Rect(a + 8, top, max(b - a - 16, 0), _BADGE_H)))
+    return tuple(found)

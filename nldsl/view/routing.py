@@ -1,0 +1,207 @@
+"""Orthogonal wires for nets: trunks in the channels between rows, corridors between boxes.
+
+Channel `c` lies above row `c`.  A net uses all channels from its highest to its lowest member; in
+each it has one horizontal trunk on a lane of its own, and where it passes a row it takes a corridor
+between two boxes.  So no wire runs through a box, and no two wires lie on each other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nldsl.view.arrange import Row
+from nldsl.view.columns import Across, box_width
+from nldsl.view.geometry import Net
+
+LANE = 9.0
+_KEEP_BOX, _KEEP_WIRE, _KEEP_FRAME = 9.0, 7.0, 6.0
+_PORT_PITCH, _PORT_MARGIN, _STEP = 15.0, 14.0, 2.0
+_FAR = 4000
+
+
+@dataclass
+class Pin:
+    """An end of a net at a box: `top` says at which edge, `arrow` whether the net comes in there."""
+
+    net: int
+    member: str
+    top: bool
+    channel: int
+    arrow: bool
+    x: float = 0.0
+
+
+@dataclass
+class Plan:
+    """Symbolic routes: pins with their x, corridors per net and row, lanes per channel and net."""
+
+    pins: list[Pin] = field(default_factory=list)
+    corridors: dict[tuple[int, int], float] = field(default_factory=dict)
+    lanes: dict[tuple[int, int], int] = field(default_factory=dict)
+    lane_count: dict[int, int] = field(default_factory=dict)
+    span: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
+
+
+def plan_routes(rows: Sequence[Row], nets: Sequence[Net], across: Across, ports: frozenset[str]) -> Plan:
+    """Decide pins, corridors and lanes of every net."""
+    return _Router(rows, nets, across, ports).run()
+
+
+class _Router:
+    def __init__(
+        self, rows: Sequence[Row], nets: Sequence[Net], across: Across, ports: frozenset[str]
+    ) -> None:
+        self.rows, self.nets, self.across, self.ports = rows, nets, across, ports
+        self.row_of = {id: i for i, row in enumerate(rows) for id in row.items}
+        self.taken: dict[int, list[tuple[float, int]]] = defaultdict(list)
+        self.plan = Plan()
+
+    def run(self) -> Plan:
+        for index, net in enumerate(self.nets):
+            self.plan.pins.extend(self._pins(index, net))
+        for index in sorted(range(len(self.nets)), key=lambda i: -self._reach(i)):
+            self._take_corridors(index)
+        self._place_pins()
+        for channel in range(len(self.rows) + 1):
+            self._take_lanes(channel)
+        return self.plan
+
+    def _pins(self, index: int, net: Net) -> list[Pin]:
+        rows = [self.row_of[m] for m in net.members]
+        high, low = min(rows), max(rows)
+        source_row = sum(self.row_of[s] for s in net.sources) / len(net.sources)
+        target_row = sum(self.row_of[t] for t in net.targets) / len(net.targets)
+        pins = []
+        for member, arrow in [*((s, False) for s in net.sources), *((t, True) for t in net.targets)]:
+            row = self.row_of[member]
+            other = source_row if arrow else target_row
+            top = row == low if row in (high, low) and high != low else (high == low or other < row)
+            pins.append(Pin(index, member, top, row if top else row + 1, arrow))
+        return pins
+
+    def _reach(self, index: int) -> int:
+        channels = [p.channel for p in self.plan.pins if p.net == index]
+        return max(channels) - min(channels)
+
+    def _center(self, id: str) -> float:
+        return self.across.left[id] + box_width(id, self.ports) / 2
+
+    def _take_corridors(self, index: int) -> None:
+        """Through every row between two channels of the net, as straight as there is room."""
+        pins = [p for p in self.plan.pins if p.net == index]
+        channels = [p.channel for p in pins]
+        centers = sorted(self._center(p.member) for p in pins)
+        wanted = centers[len(centers) // 2]
+        for row in range(min(channels), max(channels)):
+            wanted = self._free_corridor(index, row, wanted)
+            self.plan.corridors[index, row] = wanted
+            self.taken[row].append((wanted, index))
+            self.taken[row + 1].append((wanted, index))
+
+    def _free_corridor(self, index: int, row: int, wanted: float) -> float:
+        for step in range(_FAR):
+            for x in (wanted - step * _STEP, wanted + step * _STEP):
+                if self._is_free(index, row, x):
+                    return x
+        raise RuntimeError("no corridor: the right margin is unbounded, so there always is one")
+
+    def _is_free(self, index: int, row: int, x: float) -> bool:
+        if x < self.across.start + _KEEP_BOX:
+            return False
+        if any(abs(x - border) < _KEEP_FRAME for border in self.across.borders):
+            return False
+        near = (net for c in (row, row + 1) for other, net in self.taken[c] if abs(x - other) < _KEEP_WIRE)
+        if any(net != index for net in near):
+            return False
+        boxes = ((self.across.left[id], box_width(id, self.ports)) for id in self.rows[row].items)
+        return all(x < left - _KEEP_BOX or x > left + wide + _KEEP_BOX for left, wide in boxes)
+
+    def _place_pins(self) -> None:
+        sides: dict[tuple[str, bool], list[Pin]] = defaultdict(list)
+        for pin in self.plan.pins:
+            sides[pin.member, pin.top].append(pin)
+        for (member, _), pins in sorted(sides.items(), key=lambda item: (item[1][0].channel, item[0][0])):
+            self._place_side(member, pins)
+
+    def _place_side(self, member: str, pins: list[Pin]) -> None:
+        left, wide = self.across.left[member], box_width(member, self.ports)
+        pins.sort(key=lambda p: (self._pull(p), p.net, p.arrow))
+        pitch = min(_PORT_PITCH, (wide - 2 * _PORT_MARGIN) / max(1, len(pins) - 1))
+        first = left + wide / 2 - pitch * (len(pins) - 1) / 2
+        for i, pin in enumerate(pins):
+            straight = self._straight(pin)
+            wanted = first + i * pitch if straight is None else straight
+            pin.x = self._free_pin(pin, wanted, left + 8, left + wide - 8)
+            self.taken[pin.channel].append((pin.x, pin.net))
+
+    def _straight(self, pin: Pin) -> float | None:
+        """The x that makes a straight line of a pin and the one other end of its net in the channel."""
+        others = [x for x, net in self.taken[pin.channel] if net == pin.net]
+        pins = sum(p.net == pin.net and p.channel == pin.channel for p in self.plan.pins)
+        corridors = sum((pin.net, r) in self.plan.corridors for r in (pin.channel, pin.channel - 1))
+        left, wide = self.across.left[pin.member], box_width(pin.member, self.ports)
+        if len(others) != 1 or pins + corridors != 2:
+            return None
+        return others[0] if left + 8 <= others[0] <= left + wide - 8 else None
+
+    def _free_pin(self, pin: Pin, wanted: float, low: float, high: float) -> float:
+        """The x nearest to `wanted` on the box's edge that no vertical line of the channel has."""
+        ends = [
+            p for p in self.plan.pins if (p.net, p.member, p.channel) == (pin.net, pin.member, pin.channel)
+        ]
+        # Lines of one net may fall into one, except two that end at the same edge of the same box.
+        taken = [x for x, net in self.taken[pin.channel] if net != pin.net or len(ends) > 1]
+        for distance in (5.0, 3.0, 1.5):
+            for step in range(int(high - low)):
+                for x in (wanted + step, wanted - step):
+                    if low <= x <= high and all(abs(x - t) >= distance for t in taken):
+                        return x
+        return wanted
+
+    def _pull(self, pin: Pin) -> float:
+        """Where the rest of the net lies, seen from a pin."""
+        others = [self._center(p.member) for p in self.plan.pins if p.net == pin.net and p is not pin]
+        near = [
+            x
+            for (n, r), x in self.plan.corridors.items()
+            if n == pin.net and r in (pin.channel, pin.channel - 1)
+        ]
+        found = near or others or [self._center(pin.member)]
+        return sum(found) / len(found)
+
+    def _take_lanes(self, channel: int) -> None:
+        """Lanes from the top: nets that turn up first, so that they cross fewer that turn down."""
+        wanted = []
+        for index in range(len(self.nets)):
+            ends = self._ends(index, channel)
+            xs = [x for x, _ in ends]
+            if not xs:
+                continue
+            self.plan.span[channel, index] = min(xs), max(xs)
+            if max(xs) - min(xs) > 0.5:
+                wanted.append((sum(down for _, down in ends) / len(ends), max(xs) - min(xs), index))
+        lanes: list[list[tuple[float, float]]] = []
+        for _, _, index in sorted(wanted):
+            low, high = self.plan.span[channel, index]
+            lane = next((i for i, used in enumerate(lanes) if _fits(used, low, high)), len(lanes))
+            if lane == len(lanes):
+                lanes.append([])
+            lanes[lane].append((low, high))
+            self.plan.lanes[channel, index] = lane
+        self.plan.lane_count[channel] = len(lanes)
+
+    def _ends(self, index: int, channel: int) -> list[tuple[float, int]]:
+        """(x, +1 down or -1 up) of every vertical line that meets the net's trunk in a channel."""
+        ends = [(p.x, 1 if p.top else -1) for p in self.plan.pins if p.net == index and p.channel == channel]
+        above, below = (
+            self.plan.corridors.get((index, channel - 1)),
+            self.plan.corridors.get((index, channel)),
+        )
+        ends += [(above, -1)] if above is not None else []
+        return ends + ([(below, 1)] if below is not None else [])
+
+
+def _fits(used: list[tuple[float, float]], low: float, high: float) -> bool:
+    return all(high + LANE < a or b + LANE < low for a, b in used)
