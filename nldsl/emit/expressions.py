@@ -17,7 +17,7 @@ from typing import Literal as OneOf
 from typing import TypeAlias, get_args
 
 Operator = OneOf[
-    "+", "-", "*", "/", "//", "%", "@", "**",
+    "|", "+", "-", "*", "/", "//", "%", "@", "**",
     "<", "<=", ">", ">=", "==", "!=", "is", "is not", "in", "not in",
     "and", "or",
 ]  # fmt: skip

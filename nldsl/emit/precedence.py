@@ -23,11 +23,11 @@ from nldsl.emit.expressions import (
     Var,
 )
 
-CONDITIONAL, OR, AND, NOT, COMPARE, ADD, MULTIPLY, UNARY, POWER, ATOM = range(1, 11)
+CONDITIONAL, OR, AND, NOT, COMPARE, UNION, ADD, MULTIPLY, UNARY, POWER, ATOM = range(1, 12)
 COMPARATORS = frozenset(("<", "<=", ">", ">=", "==", "!=", "is", "is not", "in", "not in"))
 BINDING: dict[str, int] = {
     **dict.fromkeys(COMPARATORS, COMPARE),
-    **{"or": OR, "and": AND, "+": ADD, "-": ADD, "*": MULTIPLY, "/": MULTIPLY, "//": MULTIPLY},
+    **{"or": OR, "and": AND, "|": UNION, "+": ADD, "-": ADD, "*": MULTIPLY, "/": MULTIPLY, "//": MULTIPLY},
     **{"%": MULTIPLY, "@": MULTIPLY, "**": POWER},
 }
 
@@ -179,12 +179,12 @@ class Splits:
             self.count += count
 
     def _visit(self, part: Operand) -> None:
+        self.last = part
         if part.wrapped:
             self.brackets = True
             self.first = self.first or part
         else:
             self._visit_node(part.node)
-        self.last = part
 
     def _visit_node(self, node: Expression) -> None:
         if isinstance(node, Operation):
@@ -213,6 +213,7 @@ class Splits:
                     self._update(ATOM)
             else:
                 self.brackets = True
+            self.last = Operand(node, False)
         elif is_bracketed(node):
             self.brackets = True
             self.first = self.first or Operand(node, False)

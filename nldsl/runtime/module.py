@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -109,6 +109,11 @@ class Module(Container):
         owner.add_module(last, module)
         self._attached[path] = module
         return module
+
+    def attach_repeated(self, path: str, modules: Iterable[Module]) -> None:
+        """Register copies of a block: `blocks[0]`, `blocks[1]`, ..."""
+        for index, module in enumerate(modules):
+            self.attach(f"{path}[{index}]", module)
 
     def initialise(self, seed: int) -> Module:
         """Fill every parameter from a generator seeded by (seed, absolute program path).

@@ -1,0 +1,128 @@
+"""Memories that commit in chunks: one loop over chunks, everything inside a chunk in parallel.
+
+The loop keeps, for every family of memories side by side, the committed weights that reads and
+gradients see (`W_seen`) and the running weights that the writes move (`W`).
+"""
+
+from __future__ import annotations
+
+from nldsl.emit.nodes import (
+    Evaluate,
+    Expression,
+    For,
+    FunctionDef,
+    Like,
+    Parameter,
+    Statement,
+    assign,
+    call,
+    compare,
+    name,
+    returns,
+)
+from nldsl.lowerings.blocks import BlockCode
+from nldsl.lowerings.chunk_step import ChunkStep, Family
+from nldsl.lowerings.functions import tensors
+from nldsl.plan.details import ChunkDetail
+from nldsl.plan.plan import Unit
+from nldsl.spec.program import Value
+
+VALID = "valid"
+
+
+def lower(code: BlockCode, unit: Unit) -> None:
+    """Append the loop to `forward`, and the step of one chunk as a method."""
+    detail = unit.detail
+    assert isinstance(detail, ChunkDetail)
+    ChunkLoop(code, unit, detail).emit()
+
+
+class ChunkLoop:
+    """Emits the loop of one unit and its step."""
+
+    def __init__(self, code: BlockCode, unit: Unit, detail: ChunkDetail) -> None:
+        self.code, self.unit, self.detail = code, unit, detail
+        self.scope = code.scope
+        fresh = self.scope.names.fresh
+        self.families = [Family.of(detail, names, fresh) for names in detail.families]
+        self.method = f"_step_{'_'.join(f.label for f in self.families)}"
+        self.grid = fresh("grid")
+        self.number = fresh("n")
+
+    def emit(self) -> None:
+        """States, pieces, loop, results."""
+        first = self.detail.members[0].memory
+        tokens = self.code.scope.source.attr("shape")[1]
+        made = call(self.code.runtime("grid", "ChunkGrid"), name("state")[first.path]["count"], name("mask"), tokens, self.detail.grid)
+        self.scope.add(assign(self.grid, made))
+        cut = [(v, self._cut(v)) for v in self.detail.incoming if not self._plain(v)]
+        for family in self.families:
+            self.scope.add(*family.load(self.code))
+        collected = [(v, self.scope.names.fresh(f"{v.name}_all")) for v in self.detail.outgoing]
+        self.scope.add(*(assign(c, []) for _, c in collected))
+        step = ChunkStep(self.code, self.unit, self.detail, self.families)
+        self.scope.add(For((self.number,), call("range", call("len", name(self.grid))), tuple(self._turn(cut, collected, step))))
+        for value, pieces in collected:
+            joined = call(f"{self.grid}.join", name(pieces), value.kind)
+            self.scope.add(assign(self.scope.names.of(value), joined))
+        for family in self.families:
+            self.scope.add(*family.store(self.code, name(self.grid).attr("count")))
+        self.code.methods.append(self._method(step, cut, collected))
+
+    def _plain(self, value: Value) -> bool:
+        return value.name in self.scope.constants or value.name in self.scope.unbatched
+
+    def _cut(self, value: Value) -> str:
+        pieces = self.scope.names.fresh(f"{value.name}_cut")
+        self.scope.add(assign(pieces, call(f"{self.grid}.cut", self.scope.ref(value), value.kind)))
+        return pieces
+
+    def _turn(self, cut: list[tuple[Value, str]], collected: list[tuple[Value, str]], step: ChunkStep) -> list[Statement]:
+        """One turn of the loop: call the step, keep its results, commit what is due."""
+        n = name(self.number)
+        arguments: list[Like] = [name(c)[n] for _, c in cut]
+        arguments += [self.scope.ref(v) for v in self._shared(step)]
+        arguments += [e for f in self.families for e in f.arguments()]
+        arguments.append(name(self.grid).attr("valid")[n])
+        outs = [self.scope.names.fresh(f"{v.name}_n") for v, _ in collected]
+        news = [new for f in self.families for new in f.new_names()]
+        target = name("self").attr(self.method)
+        if self.code.plan.target.checkpoint:
+            result = call(self.code.scope.imports.use("torch.utils.checkpoint:checkpoint"), target, *arguments, use_reentrant=False)
+        else:
+            result = call(target, *arguments)
+        body: list[Statement] = [assign([*outs, *news], result) if len(outs) + len(news) > 1 else assign((outs + news)[0], result)]
+        body += [Evaluate(name(c).method("append", name(o))) for (_, c), o in zip(collected, outs, strict=True)]
+        for family in self.families:
+            body += family.commit(self.code, call(f"{self.grid}.ends", family.every)[n])
+        return body
+
+    def _shared(self, step: ChunkStep) -> list[Value]:
+        """Slow parameters that come in as values: the same for every chunk."""
+        return [v for v in self.detail.incoming if v.name in self.scope.unbatched]
+
+    def _method(self, step: ChunkStep, cut: list[tuple[Value, str]], collected: list[tuple[Value, str]]) -> FunctionDef:
+        """The step: reads at the committed weights, then the writes into the running ones."""
+        inner = step.scope
+        inner.constants |= {v.name: self.scope.constants[v.name] for v in self.detail.incoming if v.name in self.scope.constants}
+        shared = self._shared(step)
+        inner.unbatched |= {v.name for v in shared}
+        parameters = [inner.names.of(v) for v in (*(v for v, _ in cut), *shared)]
+        parameters += [p for f in self.families for p in f.parameter_names(inner)]
+        inner.names.known[VALID] = inner.names.fresh(VALID)
+        results = step.emit([v for v, _ in collected], name(inner.names.of(VALID)))
+        annotated = tuple(Parameter(p, name("Tensor")) for p in parameters)
+        valid = Parameter(inner.names.of(VALID), _maybe())
+        doc = f"One chunk of at most {self.detail.grid} tokens: what it reads, and the running weights after its writes."
+        return FunctionDef(
+            self.method,
+            (Parameter("self"), *annotated, valid),
+            (*inner.body, returns(*results)),
+            doc,
+            tensors(len(results)),
+        )
+
+
+def _maybe() -> Expression:
+    return compare("|", name("Tensor"), None)
+

@@ -1,0 +1,82 @@
+"""Expressions of the calculus as emitted code on rows (see `columns`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from nldsl.calculus.expression import SYMBOL, Expr, walk
+from nldsl.emit.nodes import Expression, Starred, Statement, assign, name, to_expression
+from nldsl.lowerings.columns import column
+from nldsl.lowerings.scope import Imports, Names, Scope
+
+
+class ExprRows:
+    """Writes expressions; what is used twice is computed once and gets a name."""
+
+    def __init__(self, imports: Imports, names: Names, sink: list[Statement]) -> None:
+        self.imports, self.names, self.sink = imports, names, sink
+        self.symbols: dict[tuple[str, str], Expression] = {}
+        self.done: dict[Expr, Expression] = {}
+        self.uses: Counter[Expr] = Counter()
+
+    @classmethod
+    def inside(cls, scope: Scope) -> ExprRows:
+        """Writes into the body of a method."""
+        return cls(scope.imports, scope.names, scope.body)
+
+    def bind(self, symbol: str, expression: Expression, role: str = "") -> None:
+        """What a symbol is called in emitted code; `role` tells a rule's argument from a key of that name."""
+        self.symbols[(role, symbol)] = expression
+
+    def count(self, roots: Iterable[Expr]) -> None:
+        """Look ahead: which nodes occur more than once below all of `roots`."""
+        roots = list(roots)
+        for expr in walk(roots):
+            self.uses.update(set(expr.args))
+        self.uses.update(roots)
+
+    def write(self, expr: Expr) -> Expression:
+        """The expression of one node; arguments first."""
+        for node in walk([expr]):
+            if node not in self.done:
+                self.done[node] = self._one(node)
+        return self.done[expr]
+
+    def scalar(self, expr: Expr, like: Expression) -> Expression:
+        """A scalar as `[...]`, one number per row of `like [..., n]`; literals are spread over the rows."""
+        self.count([expr])
+        written = self.write(expr)
+        if expr.value is not None:
+            return like.method("new_full", like.attr("shape")[slice(None, -1)], written)
+        return written.method("squeeze", -1)
+
+    def vector(self, expr: Expr, like: Expression, size: int) -> Expression:
+        """A vector as `[..., size]`; a scalar is repeated."""
+        self.count([expr])
+        written = self.write(expr)
+        if expr.kind == "vector":
+            return written
+        return _spread(written, like, size, expr.value is not None)
+
+    def _one(self, node: Expr) -> Expression:
+        if node.op == SYMBOL:
+            found = self.symbols.get((node.role, node.name))
+            return found if found is not None else self.symbols[("", node.name)]
+        if node.value is not None:
+            return to_expression(node.value)
+        expression = column(
+            self.imports, node.op, node.options, [self.done[a] for a in node.args], [a.operand for a in node.args]
+        )
+        if self.uses[node] <= 1:
+            return expression
+        fresh = self.names.fresh(node.op)
+        self.sink.append(assign(fresh, expression))
+        return name(fresh)
+
+
+def _spread(written: Expression, like: Expression, size: int, literal: bool) -> Expression:
+    rows = Starred(like.attr("shape")[slice(None, -1)])
+    if literal:
+        return like.method("new_full", (rows, size), written)
+    return written.method("expand", rows, size)

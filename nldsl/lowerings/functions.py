@@ -1,0 +1,132 @@
+"""Module-level functions of the emitted file: maps, gradients of objectives, rules.
+
+Each is emitted once, however many memories share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nldsl.catalog import Operand
+from nldsl.emit.nodes import Expression, FunctionDef, Parameter, Statement, assign, name, returns
+from nldsl.lowerings.apply import parameter
+from nldsl.lowerings.columns import column
+from nldsl.lowerings.layout import operand
+from nldsl.lowerings.scope import Imports, Names
+from nldsl.spec.program import Apply, Function, Memory, Rule, Value
+
+
+@dataclass
+class Functions:
+    """The functions emitted so far, by what they compute."""
+
+    imports: Imports
+    names: Names = field(default_factory=Names)
+    known: dict[object, str] = field(default_factory=dict)
+    definitions: list[FunctionDef] = field(default_factory=list)
+
+    def map(self, memory: Memory) -> Expression:
+        """`f(z, weights..., slow parameters...) -> y` of a memory's map."""
+        function = memory.function
+        assert function is not None
+        key = ("map", shapeless(function))
+        if key not in self.known:
+            chosen = self.names.fresh(function.name)
+            self.known[key] = chosen
+            inputs = (*function.inputs, *function.weights)
+            doc = f"The map `{function.name}` on rows `[..., C, {function.inputs[0].shape[0]}]`."
+            self.definitions.append(self._define(chosen, function, inputs, doc))
+        return name(self.known[key])
+
+    def rule(self, rule: Rule) -> Expression:
+        """`rule(W, g, x, dy, gates..., slots...) -> W` (and the new slots, if it has any)."""
+        key = ("rule", shapeless(rule.function))
+        if key not in self.known:
+            chosen = self.names.fresh(rule.name)
+            self.known[key] = chosen
+            doc = f"One step of the rule `{rule.name}` for one token; gates are `[..., 1, 1]`."
+            self.definitions.append(self._define(chosen, rule.function, rule.function.inputs, doc))
+        return name(self.known[key])
+
+    def _define(self, chosen: str, function: Function, inputs: Sequence[Value], doc: str) -> FunctionDef:
+        rows = Rows(self.imports, Names())
+        parameters = [rows.names.of(v) for v in inputs]
+        slow = [rows.names.fresh(p) for p in slow_parameter_names(function)]
+        rows.slow = dict(zip((p.path for a in function.body for p in a.parameters), slow, strict=True))
+        body = rows.statements(function.body)
+        results = [rows.ref(v) for v in function.outputs]
+        return FunctionDef(
+            chosen,
+            tuple(Parameter(p, name("Tensor")) for p in (*parameters, *slow)),
+            (*body, returns(*results)),
+            doc,
+            tensors(len(results)),
+        )
+
+
+def tensors(count: int) -> Expression:
+    """The return annotation for `count` tensors."""
+    return name("Tensor") if count == 1 else name("tuple")[tuple(name("Tensor") for _ in range(count))]
+
+
+def slow_parameter_names(function: Function) -> list[str]:
+    """Names for the slow parameters (norms, convolutions) inside a map, in order of use."""
+    return [p.path.replace(".", "_") for a in function.body for p in a.parameters]
+
+
+def slow_parameters(function: Function, prefix: str) -> list[Expression]:
+    """The arguments a call of the map passes for its slow parameters."""
+    return [parameter(f"{prefix}{p.path}") for a in function.body for p in a.parameters]
+
+
+def shapeless(function: Function) -> object:
+    """What the emitted text of a function depends on: sizes of axes do not appear in it."""
+    plain = tuple(
+        (
+            a.out.name,
+            a.op,
+            tuple((v.name, v.kind) for v in a.args),
+            a.options if a.op not in ("matmul",) else (),
+            tuple(p.path for p in a.parameters),
+        )
+        for a in function.body
+    )
+    return (
+        function.name,
+        tuple((v.name, v.kind) for v in (*function.inputs, *function.weights)),
+        plain,
+        tuple(v.name for v in function.outputs),
+    )
+
+
+@dataclass
+class Rows:
+    """The body of one function on rows."""
+
+    imports: Imports
+    names: Names
+    slow: dict[str, str] = field(default_factory=dict)
+    inline: dict[str, Expression] = field(default_factory=dict)
+
+    def ref(self, value: Value) -> Expression:
+        """A value computed before, or a literal."""
+        return self.inline.get(value.name) or name(self.names.of(value))
+
+    def statements(self, body: tuple[Apply, ...]) -> list[Statement]:
+        """One assignment per operation; literals stay inline."""
+        out: list[Statement] = []
+        for apply in body:
+            expression = self.expression(apply)
+            if apply.op == "constant":
+                self.inline[apply.out.name] = expression
+            else:
+                out.append(assign(self.names.of(apply.out), expression))
+        return out
+
+    def expression(self, apply: Apply) -> Expression:
+        """The right-hand side of one operation."""
+        args = [self.ref(a) for a in apply.args]
+        args += [name(self.slow[p.path]) for p in apply.parameters]
+        operands: list[Operand] = [operand(a) for a in apply.args]
+        return column(self.imports, apply.op, apply.options, args, operands)

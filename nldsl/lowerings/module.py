@@ -1,0 +1,159 @@
+"""From a plan to the emitted file: one class per distinct block, its functions, a `build`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nldsl.emit.imports import import_block
+from nldsl.emit.nodes import (
+    ClassDef,
+    Comprehension,
+    Evaluate,
+    Expression,
+    FunctionDef,
+    Literal,
+    Module,
+    Parameter,
+    Statement,
+    assign,
+    call,
+    compare,
+    name,
+    returns,
+    to_expression,
+)
+from nldsl.lowerings import attention, chunk, recurrence, sequential, static
+from nldsl.lowerings.blocks import BlockCode
+from nldsl.lowerings.functions import Functions
+from nldsl.lowerings.prune import prune
+from nldsl.lowerings.scope import Imports, Names, Scope
+from nldsl.lowerings.states import initial_state, task_table
+from nldsl.plan.plan import BlockPlan, Plan, Unit
+from nldsl.spec.program import Apply, Block, Call, Repeat, TaskWrite
+from nldsl.spec.program import Parameter as SlowParameter
+
+LOWERINGS: dict[str, Callable[[BlockCode, Unit], None]] = {
+    "static": static.lower,
+    "task": static.lower,
+    "attention": attention.lower,
+    "linear": recurrence.lower,
+    "delta": recurrence.lower,
+    "chunk": chunk.lower,
+    "sequential": sequential.lower,
+}
+
+
+def lower(plan: Plan, doc: str) -> Module:
+    """The emitted module of a plan: imports, functions, classes (callees first), `build`."""
+    imports = Imports()
+    names = Names()
+    for block_plan in plan.blocks:
+        names.taken.add(block_plan.class_name)
+    functions = Functions(imports, names)
+    classes = [_class(plan, p, functions) for p in plan.blocks]
+    root = plan.of(plan.program.root)
+    build = _build(plan, root, imports)
+    head = import_block({"torch": {"Tensor"}, "typing": {"Any"}, **{m: set(n) for m, n in imports.names.items()}})
+    return Module(doc, (*head, *functions.definitions, *classes, build))
+
+
+def _class(plan: Plan, block_plan: BlockPlan, functions: Functions) -> ClassDef:
+    block = block_plan.block
+    functions.imports.use("nldsl.runtime.module:Module")
+    scope = Scope(functions.imports, Names(taken=_reserved(functions)), "sequence")
+    inputs = [scope.names.of(v) for v in block.inputs]
+    if inputs:
+        scope.source = name(inputs[0])
+    code = BlockCode(plan, block_plan, functions, scope)
+    for unit in block_plan.units:
+        LOWERINGS[unit.lowering](code, unit)
+    for step in block.body:
+        if isinstance(step, TaskWrite):
+            path = code.memory(step.memory).path
+            scope.add(assign(name("new")[path], name("state")[path]))
+    outputs = [scope.ref(v) for v in block.outputs]
+    forward = FunctionDef(
+        "forward",
+        (
+            Parameter("self"),
+            *(Parameter(i, name("Tensor")) for i in inputs),
+            Parameter("state", name("dict")[name("str"), name("Any")]),
+            Parameter("mask", maybe_tensor()),
+        ),
+        prune((assign("new", {}, name("dict")[name("str"), name("Any")]), *scope.body, returns(*outputs, name("new")))),
+        "All tokens of a call: outputs and the state after them.",
+        name("tuple")[(*[name("Tensor")] * len(outputs), name("dict")[name("str"), name("Any")])],
+    )
+    body: list[Statement] = [*task_table(code), _init(plan, block, functions.imports)]
+    body += [initial_state(code), *code.methods, forward]
+    return ClassDef(block_plan.class_name, (name("Module"),), tuple(body), _doc(block_plan))
+
+
+def maybe_tensor() -> Expression:
+    """The annotation `Tensor | None`."""
+    return compare("|", name("Tensor"), None)
+
+
+def _reserved(functions: Functions) -> set[str]:
+    return Names().taken | {"Tensor", "Any", "Module", "functional"} | functions.names.taken | functions.imports.functions
+
+
+def _doc(block_plan: BlockPlan) -> str:
+    """Signature of the block and how each of its memories is computed."""
+    block = block_plan.block
+    static_part = ", ".join(f"{k} = {v}" for k, v in block.static)
+    lines = [f"`{block.name}({', '.join(v.name for v in block.inputs)})`" + (f" with {static_part}." if static_part else ".")]
+    for unit in block_plan.units:
+        if unit.memories:
+            lines.append(f"{', '.join(unit.memories)}: {unit.lowering} ({unit.reason}).")
+    return "\n\n".join(lines)
+
+
+def _init(plan: Plan, block: Block, imports: Imports) -> FunctionDef:
+    """`declare` every slow parameter, `attach` every block."""
+    body: list[Statement] = [Evaluate(call("super").method("__init__"))]
+    for owned in parameters_of(block):
+        body.append(Evaluate(_declare(owned, imports)))
+    for step in block.body:
+        if isinstance(step, Call):
+            made = call(plan.of(step.block).class_name)
+            body.append(Evaluate(call("self.attach", step.path, made)))
+        elif isinstance(step, Repeat):
+            made = call(plan.of(step.block).class_name)
+            body.append(Evaluate(call("self.attach_repeated", step.path, Comprehension(made, ("_",), call("range", step.count)))))
+    return FunctionDef("__init__", (Parameter("self"),), tuple(body), "", to_expression(None))
+
+
+def parameters_of(block: Block) -> list[SlowParameter]:
+    """The slow parameters a block owns itself, each once, in program order; then its memories'."""
+    found: dict[str, SlowParameter] = {}
+    for step in block.body:
+        if isinstance(step, Apply):
+            found |= {p.path: p for p in step.parameters}
+    for memory in block.memories:
+        found |= {p.path: p for p in memory.initial if p is not None}
+        found |= {p.path: p for p in memory.parameters}
+        if memory.function is not None:
+            found |= {p.path: p for a in memory.function.body for p in a.parameters}
+    return list(found.values())
+
+
+def _declare(owned: SlowParameter, imports: Imports) -> Expression:
+    fill = imports.use(f"nldsl.runtime.module:{owned.init.kind}")
+    return call("self.declare", owned.path, owned.shape, owned.role, fill(owned.init.scale))
+
+
+def _build(plan: Plan, root: BlockPlan, imports: Imports) -> FunctionDef:
+    """`build(seed)` makes the public wrapper with initialised parameters."""
+    wrapper = imports.use(f"nldsl.runtime.model:{'Model' if plan.program.kind == 'model' else 'Layer'}")
+    made = call(root.class_name).method("initialise", name("seed"))
+    train = plan.program.train
+    extra = {"carry": Literal(train.carry)} if train is not None and plan.program.kind == "model" else {}
+    return FunctionDef(
+        "build",
+        (Parameter("seed", name("int"), Literal(0)),),
+        (returns(wrapper(made, **extra)),),
+        f"The compiled `{plan.program.name}`, its parameters drawn from `seed`.",
+        wrapper,
+    )
+

@@ -1,0 +1,106 @@
+"""Matrix memories written every token, as chunk-parallel recurrences (classes D and R)."""
+
+from __future__ import annotations
+
+from nldsl.emit.nodes import Assign, Expression, Literal, TupleOf, assign, call, name
+from nldsl.lowerings.blocks import BlockCode
+from nldsl.lowerings.exprs import ExprRows
+from nldsl.plan.details import RecurrenceDetail
+from nldsl.plan.plan import Unit
+from nldsl.spec.program import Memory, Value
+
+COLON = slice(None)
+
+
+def lower(code: BlockCode, unit: Unit) -> None:
+    """One call of the kernel per read; the state comes from the first."""
+    detail = unit.detail
+    assert isinstance(detail, RecurrenceDetail)
+    memory = detail.memory
+    assert memory.function is not None
+    weight = memory.function.weights[0].name
+    prefix = memory.name
+    names = {n: code.scope.names.fresh(f"{prefix}_{n}") for n in ("state", "add", "erase", "next", "count")}
+    rows = _rows(code, detail)
+    key = by_head(code, detail.write.terms[0].key, memory)
+    start = name("state")[memory.path]["running"][weight]
+    code.scope.add(assign(names["state"], start if memory.per_head else start.method("unsqueeze", 1)))
+    code.scope.add(assign(names["add"], rows.vector(detail.add, key, memory.value_size)))
+    gates = _gates(code, detail)
+    extra: list[Expression] = []
+    if detail.erase is not None:
+        code.scope.add(assign(names["erase"], rows.scalar(detail.erase, key)))
+        extra = [name(names["erase"])]
+        gates["feedback"] = Literal(detail.feedback)
+    kernel = code.runtime("recurrence", "linear_recurrence" if detail.erase is None else "delta_recurrence")
+    for position, (read, state) in enumerate(detail.reads or ((None, "after"),)):
+        query = key if read is None else by_head(code, read.key, memory)
+        out = "_" if read is None else code.scope.names.of(read.out)
+        kept = names["next"] if position == 0 else "_"
+        result = kernel(
+            query, key, name(names["add"]), *extra, name(names["state"]), **gates, read=state, mask=code.scope.mask
+        )
+        code.scope.add(Assign((TupleOf((name(out), name(kept))),), result))
+        if read is not None and not memory.per_head:
+            code.scope.add(assign(out, name(out).method("squeeze", 2)))
+    _store(code, memory, weight, names["next"])
+
+
+def by_head(code: BlockCode, value: Value, memory: Memory) -> Expression:
+    """`[B, T, H, d]`; a memory that is not per head has one head."""
+    expression = code.scope.ref(value)
+    return expression if memory.per_head else expression.method("unsqueeze", 2)
+
+
+def _store(code: BlockCode, memory: Memory, weight: str, last: str) -> None:
+    kept = name(last) if memory.per_head else name(last).method("squeeze", 1)
+    count = call(code.runtime("token", "tick_all"), name("state")[memory.path]["count"], code.scope.mask, code.scope.source)
+    code.scope.add(
+        assign(name("new")[memory.path], {"running": {weight: kept}, "count": count})
+    )
+
+
+def _rows(code: BlockCode, detail: RecurrenceDetail) -> ExprRows:
+    """The symbols of `erase` and `add` as rows of the sequence layout."""
+    term = detail.write.terms[0]
+    rows = ExprRows.inside(code.scope)
+    rows.bind("key", by_head(code, term.key, detail.memory))
+    rows.bind("x", by_head(code, term.key, detail.memory))
+    rows.bind("target", _target(code, term.target, detail.memory))
+    for argument, value in term.rule.arguments:
+        rows.bind(argument, gate_rows(code, value, detail.memory), "argument")
+    return rows
+
+
+def _target(code: BlockCode, value: Value, memory: Memory) -> Expression:
+    if value.kind in ("headed", "vector") and value.shape[-1] == memory.value_size:
+        return by_head(code, value, memory)
+    return gate_rows(code, value, memory)
+
+
+def gate_rows(code: BlockCode, value: Value, memory: Memory) -> Expression:
+    """A gate in sequence layout as rows `[B, T, H, 1]`."""
+    expression = code.scope.ref(value)
+    if value.name in code.scope.constants:
+        return expression
+    if value.name in code.scope.unbatched:
+        return expression[COLON, None] if value.shape else expression
+    return expression[..., None, None] if not value.shape else expression[..., None]
+
+
+def _gates(code: BlockCode, detail: RecurrenceDetail) -> dict[str, Expression]:
+    """`log_decay=` where the logarithm of the gate is at hand, else `decay=`; `[B, T, H]`."""
+    if detail.decay is None:
+        return {}
+    key = by_head(code, detail.write.terms[0].key, detail.memory)
+    gate = _gate(code, detail.decay, key, detail.memory)
+    return {"log_decay" if detail.decay_is_log else "decay": gate}
+
+
+def _gate(code: BlockCode, value: Value, key: Expression, memory: Memory) -> Expression:
+    gate = code.scope.ref(value)
+    plain = value.name in code.scope.unbatched or value.name in code.scope.constants
+    if value.shape and not plain and memory.per_head:
+        return gate
+    spread = code.runtime("token", "spread")
+    return spread(gate if plain else gate[..., None], key)

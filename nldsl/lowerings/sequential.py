@@ -1,0 +1,128 @@
+"""The form that always exists: one token after the other, statements in program order.
+
+Emitted code keeps, for every memory, its running weights (`S_weight`), and where the clock asks
+for it what reads see (`S_weight_seen`) and where gradients are taken (`S_weight_base`).
+"""
+
+from __future__ import annotations
+
+from nldsl.emit.nodes import Expression, For, Statement, assign, call, name, to_expression
+from nldsl.emit.statements import Evaluate
+from nldsl.lowerings.apply import lower_apply
+from nldsl.lowerings.blocks import BlockCode, fork
+from nldsl.lowerings.layout import to_chunk, to_sequence
+from nldsl.lowerings.scope import Scope
+from nldsl.lowerings.token_memory import TokenMemory
+from nldsl.plan.details import SequentialDetail
+from nldsl.plan.plan import Unit
+from nldsl.plan.units import memories_of
+from nldsl.spec.program import Apply, Block, Call, Read, Repeat, Statement as Step, Update, Value, Write
+
+COLON = slice(None)
+
+
+def lower(code: BlockCode, unit: Unit) -> None:
+    """Append the loop over tokens for `unit` to the body of the block's `forward`."""
+    detail = unit.detail
+    assert isinstance(detail, SequentialDetail)
+    loop = TokenLoop(code, unit, detail)
+    loop.emit()
+
+
+class TokenLoop:
+    """Emits one loop; `outer` is the block's scope, `inner` the body of the loop."""
+
+    def __init__(self, code: BlockCode, unit: Unit, detail: SequentialDetail) -> None:
+        self.code = code
+        self.detail = detail
+        self.steps = [code.block.body[i] for i in unit.statements]
+        self.outer = code.scope
+        self.inner = fork(self.outer, "chunk")
+        self.memories = {
+            m.name: TokenMemory(code, self.inner, m, self.steps)
+            for m in memories_of(code.block, unit.statements)
+        }
+
+    def emit(self) -> None:
+        """Before the loop, the loop, after it."""
+        slices = [s for v in self.detail.incoming if (s := self._slice(v)) is not None]
+        states = self._load_states()
+        self.inner.mask = name("live")
+        for step in self.steps:
+            self._step(step)
+        for memory in self.memories.values():
+            memory.end_of_token()
+        collected = [(v, self.outer.names.fresh(f"{v.name}_all")) for v in self.detail.outgoing]
+        self.inner.add(*(Evaluate(name(c).method("append", self.inner.ref(v))) for v, c in collected))
+        live = assign("live", call(self.code.runtime("token", "live_at"), self.outer.mask, name("t")))
+        self.outer.add(*(assign(c, []) for _, c in collected))
+        tokens = self._tokens()
+        self.outer.add(For(("t",), call("range", tokens), (live, *slices, *self.inner.body)))
+        for value, pieces in collected:
+            self._join(value, pieces)
+        self._store_states(states)
+
+    def _tokens(self) -> Expression:
+        return self.outer.source.attr("shape")[1]
+
+    def _slice(self, value: Value) -> Statement | None:
+        """`k_t = k[:, :, t : t + 1]`, heads first; literals and slow parameters stay as they are."""
+        if value.name in self.outer.constants or value.name in self.outer.unbatched:
+            self.inner.constants |= {k: v for k, v in self.outer.constants.items() if k == value.name}
+            self.inner.names.known[value.name] = self.outer.names.of(value)
+            return None
+        whole = self.outer.ref(value)
+        window = slice(name("t"), name("t") + 1)
+        if value.kind in ("headed", "heads"):
+            first = self.outer.names.fresh(f"{value.name}_first")
+            self.outer.add(assign(first, to_chunk(whole, value.kind)))
+            piece = name(first)[COLON, COLON, window]
+        else:
+            piece = whole[COLON, window]
+        self.inner.names.known[value.name] = self.outer.names.fresh(f"{value.name}_t")
+        return assign(self.inner.names.of(value), piece)
+
+    def _step(self, step: Step) -> None:
+        if isinstance(step, Apply):
+            lower_apply(self.inner, step)
+        elif isinstance(step, Read):
+            self.memories[step.memory].read(step)
+        elif isinstance(step, Write):
+            self.memories[step.memory].write(step)
+        elif isinstance(step, Update):
+            self.memories[step.memory].update(step)
+        else:
+            assert isinstance(step, Call | Repeat)
+            self.code.lower_call(self.inner, step)
+
+    def _load_states(self) -> list[tuple[str, str]]:
+        """Hidden states of convolutions and inner blocks get a local name for the loop."""
+        paths = [p for s in self.steps for p in self.code.state_paths(s)]
+        local = [
+            (p, self.outer.names.fresh(p.replace(".", "_").replace("[", "_").replace("]", "") + "_state"))
+            for p in paths
+        ]
+        for path, chosen in local:
+            self.outer.add(assign(chosen, name("state")[path]))
+            self.inner.local_state[path] = chosen
+        for memory in self.memories.values():
+            self.outer.add(*memory.load())
+        return local
+
+    def _store_states(self, local: list[tuple[str, str]]) -> None:
+        for path, chosen in local:
+            self.outer.add(assign(name("new")[path], name(chosen)))
+        for memory in self.memories.values():
+            self.outer.add(*memory.store())
+
+    def _join(self, value: Value, pieces: str) -> None:
+        """Pieces `[B, (H,) 1, ...]` to sequence layout `[B, T, ...]`, also for T = 0."""
+        axis = 2 if value.kind in ("headed", "heads") else 1
+        joined = call(
+            self.code.runtime("token", "join_tokens"),
+            name(pieces),
+            axis,
+            like=self.code.float_source(),
+            shape=to_expression(value.shape),
+        )
+        self.outer.add(assign(self.outer.names.of(value), joined))

@@ -1,0 +1,128 @@
+"""`initial_state` of an emitted class, and the table of its task memories."""
+
+from __future__ import annotations
+
+from nldsl.emit.nodes import (
+    Comprehension,
+    Expression,
+    FunctionDef,
+    Like,
+    Parameter,
+    Statement,
+    assign,
+    call,
+    name,
+    returns,
+    to_expression,
+)
+from nldsl.library import PRIMITIVES
+from nldsl.lowerings.apply import parameter
+from nldsl.lowerings.blocks import BlockCode, has_state
+from nldsl.plan.units import written_in_forward
+from nldsl.spec.program import Apply, Call, Memory, Repeat, TaskWrite, Write, option
+
+
+def initial_state(code: BlockCode) -> FunctionDef:
+    """`initial_state(batch)`: what stands before the first token of a sequence."""
+    entries: dict[str, Like] = {}
+    batch = name("batch")
+    for step in code.block.body:
+        if isinstance(step, Apply) and PRIMITIVES[step.op].stateful:
+            entries[step.path] = _hidden(step)
+        elif isinstance(step, Call) and has_state(step.block):
+            entries[step.path] = parameter(step.path).method("initial_state", batch)
+        elif isinstance(step, Repeat) and has_state(step.block):
+            made = name("layer").method("initial_state", batch)
+            entries[step.path] = Comprehension(made, ("layer",), parameter(step.path))
+    changing = written_in_forward(code.block)
+    tasks = {s.memory for s in code.block.body if isinstance(s, TaskWrite)}
+    for memory in code.block.memories:
+        if memory.function is None and memory.name in changing:
+            entries[memory.path] = _cache(memory)
+        elif memory.name in tasks:
+            entries[memory.path] = {"delta": None, "count": call("self.counter", batch)}
+        elif memory.name in changing:
+            entries[memory.path] = _weights(code, memory)
+    state = name("dict")[name("str"), name("Any")]
+    return FunctionDef(
+        "initial_state",
+        (Parameter("self"), Parameter("batch", name("int"))),
+        (returns(to_expression(entries)),),
+        "The state before the first token of `batch` sequences.",
+        state,
+    )
+
+
+def _hidden(step: Apply) -> Like:
+    """What `conv`, `shift`, `position` and `rope` remember."""
+    batch = name("batch")
+    if step.op == "conv":
+        size, window = step.parameters[0].shape
+        return {"tail": call("self.zeros", batch, window - 1, size)}
+    if step.op == "shift":
+        by = option(step.options, "by")
+        assert isinstance(by, int)
+        return {"tail": call("self.zeros", batch, by, *step.out.shape)}
+    return {"count": call("self.counter", batch)}
+
+
+def _cache(memory: Memory) -> Like:
+    """An empty attention cache."""
+    batch = name("batch")
+    keys = call("self.zeros", batch, 0, memory.heads, memory.key_size)
+    values = call("self.zeros", batch, 0, memory.heads, memory.value_size)
+    return {"keys": keys, "values": values, "valid": None}
+
+
+def _weights(code: BlockCode, memory: Memory) -> Like:
+    """Running weights, committed and base ones where the clock asks for them, rule memories, count."""
+    assert memory.function is not None
+    writes = [s for s in code.block.body if isinstance(s, Write) and s.memory == memory.name]
+    every = memory.clock.every
+    base = writes[0].base_every if writes else every
+    start = {w.name: _start(memory, i) for i, w in enumerate(memory.function.weights)}
+    entries: dict[str, Like] = {"running": start}
+    if every > 1:
+        entries["committed"] = start
+    if base not in (1, every):
+        entries["base"] = start
+    slots = {f"{s.name}.{w.name}": _empty(memory, i) for wr in writes for t in wr.terms for s in t.rule.slots for i, w in enumerate(memory.function.weights)}
+    if slots:
+        entries["slots"] = slots
+    entries["count"] = call("self.counter", name("batch"))
+    return entries
+
+
+def _start(memory: Memory, index: int) -> Expression:
+    owner = memory.initial[index]
+    if owner is None:
+        return _empty(memory, index)
+    return call("self.start", parameter(owner.path), name("batch"))
+
+
+def _empty(memory: Memory, index: int) -> Expression:
+    assert memory.function is not None
+    shape = memory.function.weights[index].shape
+    heads = (memory.heads,) if memory.per_head else ()
+    return call("self.zeros", name("batch"), *heads, *shape)
+
+
+def task_table(code: BlockCode) -> list[Statement]:
+    """`tasks = (TaskMemory(...), ...)`: what `learn` updates, for memories with a task write."""
+    rows: list[Expression] = []
+    for step in code.block.body:
+        if isinstance(step, TaskWrite):
+            memory = code.memory(step.memory)
+            assert memory.function is not None
+            rows.append(
+                call(
+                    code.runtime("task", "TaskMemory"),
+                    path=memory.path,
+                    every=memory.clock.every,
+                    weights=tuple(w.name for w in memory.function.weights),
+                    rule=code.functions.rule(step.rule),
+                    inputs=tuple(v.name for v in step.rule.function.inputs),
+                    slots=tuple(s.name for s in step.rule.slots),
+                )
+            )
+    return [assign("tasks", tuple(rows))] if rows else []

@@ -1,0 +1,64 @@
+"""Statements that need no state over time: computed for all tokens at once."""
+
+from __future__ import annotations
+
+from nldsl.emit.nodes import Expression, assign, call, name, to_expression
+from nldsl.lowerings.apply import lower_apply, parameter
+from nldsl.lowerings.blocks import BlockCode
+from nldsl.lowerings.gates import heads_of
+from nldsl.lowerings.layout import to_chunk, to_sequence
+from nldsl.plan.plan import Unit
+from nldsl.spec.program import Apply, Call, Memory, Read, Repeat, TaskWrite
+
+COLON = slice(None)
+
+
+def lower(code: BlockCode, unit: Unit) -> None:
+    """Append the one statement of a static unit to `forward`."""
+    for index in unit.statements:
+        statement = code.block.body[index]
+        if isinstance(statement, Apply):
+            lower_apply(code.scope, statement)
+        elif isinstance(statement, Call | Repeat):
+            code.lower_call(code.scope, statement)
+        elif isinstance(statement, Read):
+            _read(code, statement)
+        else:
+            assert isinstance(statement, TaskWrite), "only task writes have no effect in `forward`"
+
+
+def _read(code: BlockCode, read: Read) -> None:
+    """A memory that `forward` never changes: its learned weights, plus what `learn` has added to them."""
+    memory = code.memory(read.memory)
+    weights = static_weights(code, memory)
+    key = to_chunk(code.scope.ref(read.key), read.key.kind)
+    groups = heads_of(read.key) // memory.heads if memory.per_head else 1
+    if groups > 1:
+        key = key.method("unflatten", 1, (memory.heads, groups))
+        weights = [w[..., None, COLON, COLON] for w in weights]
+    value = code.map_call(memory, key, weights)
+    if groups > 1:
+        value = value.method("flatten", 1, 2)
+    code.scope.add(assign(code.scope.names.of(read.out), to_sequence(value, read.out.kind)))
+
+
+def static_weights(code: BlockCode, memory: Memory) -> list[Expression]:
+    """`W` itself, or `adapted(W, state["F"]["delta"], "W")` for a memory that learns from the task."""
+    assert memory.function is not None
+    weights = []
+    for weight, owner in zip(memory.function.weights, memory.initial, strict=True):
+        if owner is None:
+            shape = (memory.heads, *weight.shape) if memory.per_head else weight.shape
+            plain: Expression = call("self.zeros", *map(to_expression, shape))
+        else:
+            plain = parameter(owner.path)
+        if learns_from_task(code, memory):
+            delta = name("state")[memory.path]["delta"]
+            plain = call(code.runtime("task", "adapted"), plain, delta, weight.name)
+        weights.append(plain)
+    return weights
+
+
+def learns_from_task(code: BlockCode, memory: Memory) -> bool:
+    """Whether a task write names this memory."""
+    return any(isinstance(s, TaskWrite) and s.memory == memory.name for s in code.block.body)

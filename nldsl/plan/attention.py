@@ -1,0 +1,30 @@
+"""Softmax memories: the non-parametric solution over the cached context (class S, Eq. 62-63)."""
+
+from __future__ import annotations
+
+from nldsl.plan.details import AttentionDetail
+from nldsl.plan.verdict import Refusal
+from nldsl.plan.units import memories_of
+from nldsl.spec.program import Block, Read, Write
+
+
+def recognise(block: Block, statements: tuple[int, ...]) -> tuple[AttentionDetail, str] | Refusal:
+    """One softmax memory, one write, reads that feed nothing back into it."""
+    memories = memories_of(block, statements)
+    if len(memories) != 1 or memories[0].function is not None:
+        return Refusal("not a softmax memory")
+    body = [(i, block.body[i]) for i in statements]
+    writes = [(i, s) for i, s in body if isinstance(s, Write)]
+    reads = [(i, s) for i, s in body if isinstance(s, Read)]
+    if len(writes) + len(reads) != len(body):
+        return Refusal("what it reads feeds its own keys or values")
+    if len(writes) != 1 or len(writes[0][1].terms) != 1:
+        return Refusal(f"{len(writes)} writes per token, expected one")
+    position, write = writes[0]
+    detail = AttentionDetail(
+        memory=memories[0],
+        key=write.terms[0].key,
+        value=write.terms[0].target,
+        reads=tuple((read, i < position) for i, read in reads),
+    )
+    return detail, "softmax memory: scaled dot-product attention over the cached keys and values"

@@ -1,0 +1,79 @@
+"""Run chunked units on the same clock in one loop: their memories become one batch."""
+
+from __future__ import annotations
+
+from nldsl.plan import chunk
+from nldsl.plan.details import ChunkDetail
+from nldsl.plan.plan import Unit
+from nldsl.plan.units import dependency_graph
+from nldsl.plan.verdict import Refusal
+from nldsl.spec.program import Block
+
+
+def fuse(block: Block, units: tuple[Unit, ...]) -> tuple[Unit, ...]:
+    """`units` with neighbouring chunked units of equal clocks merged, in an order of computation."""
+    merged = list(units)
+    while (pair := _candidate(block, merged)) is not None:
+        first, second, unit = pair
+        kept = [u for u in merged if u is not first and u is not second and not _absorbed(u, unit)]
+        merged = _in_order(block, [*kept, unit])
+    return tuple(merged)
+
+
+def _absorbed(unit: Unit, into: Unit) -> bool:
+    return set(unit.statements) <= set(into.statements)
+
+
+def _candidate(block: Block, units: list[Unit]) -> tuple[Unit, Unit, Unit] | None:
+    """Two chunked units that can run as one, with everything that lies between them."""
+    chunked = [u for u in units if isinstance(u.detail, ChunkDetail)]
+    for i, first in enumerate(chunked):
+        for second in chunked[i + 1 :]:
+            unit = _merge(block, first, second)
+            if unit is not None:
+                return first, second, unit
+    return None
+
+
+def _merge(block: Block, first: Unit, second: Unit) -> Unit | None:
+    assert isinstance(first.detail, ChunkDetail)
+    assert isinstance(second.detail, ChunkDetail)
+    clocks = {m.memory.clock.every for d in (first.detail, second.detail) for m in d.members}
+    if len(clocks) != 1:
+        return None
+    graph = dependency_graph(block)
+    both = set(first.statements) | set(second.statements)
+    ahead = _reach(graph.successors, both)
+    behind = _reach(graph.predecessors, both)
+    statements = tuple(sorted(both | (ahead & behind)))
+    answer = chunk.recognise(block, statements)
+    if isinstance(answer, Refusal):
+        return None
+    detail, reason = answer
+    return Unit(statements, (*first.memories, *second.memories), "chunk", reason, first.verdicts, detail)
+
+
+def _reach(step: object, start: set[int]) -> set[int]:
+    seen: set[int] = set()
+    stack = list(start)
+    while stack:
+        for node in step(stack.pop()):  # type: ignore[operator]
+            if node not in seen:
+                seen.add(node)
+                stack.append(node)
+    return seen
+
+
+def _in_order(block: Block, units: list[Unit]) -> list[Unit]:
+    """Topological order of the units, by first statement where free."""
+    owner = {i: n for n, u in enumerate(units) for i in u.statements}
+    graph = dependency_graph(block)
+    before: dict[int, set[int]] = {n: set() for n in range(len(units))}
+    for a, b in graph.edges:
+        if owner[a] != owner[b]:
+            before[owner[b]].add(owner[a])
+    order: list[int] = []
+    while len(order) < len(units):
+        ready = [n for n in before if n not in order and before[n] <= set(order)]
+        order.append(min(ready, key=lambda n: units[n].statements[0]))
+    return [units[n] for n in order]

@@ -1,0 +1,160 @@
+"""Make the plan of a program: partition every block, ask every lowering, take the first that accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from nldsl.diagnostics import Diagnostic, SpecError
+from nldsl.plan import attention, chunk, recurrence, sequential
+from nldsl.plan.details import AttentionDetail, ChunkDetail, RecurrenceDetail, SequentialDetail
+from nldsl.plan.fuse import fuse
+from nldsl.plan.gates import with_log_gates
+from nldsl.plan.plan import BlockPlan, LoweringName, Plan, Target, Unit, Verdict
+from nldsl.plan.units import memories_of, partition
+from nldsl.plan.verdict import Refusal
+from nldsl.spec.program import Block, Call, Program, Read, Repeat, TaskWrite
+
+Detail = AttentionDetail | RecurrenceDetail | ChunkDetail | SequentialDetail
+Recogniser = Callable[[Block, tuple[int, ...]], "tuple[Detail, str] | Refusal"]
+
+RECOGNISERS: tuple[tuple[LoweringName, Recogniser], ...] = (
+    ("attention", attention.recognise),
+    ("linear", recurrence.recognise),
+    ("chunk", chunk.recognise),
+    ("sequential", sequential.recognise),
+)
+
+
+def make_plan(program: Program, target: Target | None = None) -> Plan:
+    """The plan of `program` for `target`.
+
+    Errors: `SpecError` with one NL0701 per construct that no lowering supports yet, naming it.
+    """
+    target = target or Target()
+    found: list[Diagnostic] = []
+    names = ClassNames()
+    plans = tuple(_block_plan(b, target, names, found) for b in blocks_below(program.root))
+    if found:
+        raise SpecError(found)
+    return Plan(program, target, plans)
+
+
+def blocks_below(root: Block) -> tuple[Block, ...]:
+    """Every distinct block of a program, callees before callers."""
+    order: dict[Block, None] = {}
+
+    def visit(block: Block) -> None:
+        for step in block.body:
+            if isinstance(step, Call | Repeat):
+                visit(step.block)
+        order.setdefault(block)
+
+    visit(root)
+    return tuple(order)
+
+
+class ClassNames:
+    """CamelCase class names; a second block of the same name (other sizes) gets a number."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+
+    def fresh(self, block: str) -> str:
+        """`gated_deltanet` -> `GatedDeltanet`."""
+        base = "".join(p[:1].upper() + p[1:] for p in block.split("_")) or "Block"
+        base = base if base.isidentifier() and base.isascii() and base not in RESERVED_CLASSES else f"{base}Block"
+        name, n = base, 1
+        while name in self.taken:
+            n += 1
+            name = f"{base}{n}"
+        self.taken.add(name)
+        return name
+
+
+RESERVED_CLASSES = frozenset({"Module", "Model", "Layer", "Tensor", "Any", "None", "True", "False", "ChunkGrid", "TaskMemory"})
+
+
+def _block_plan(block: Block, target: Target, names: ClassNames, found: list[Diagnostic]) -> BlockPlan:
+    prepared = with_log_gates(block) if target.lowering == "auto" else block
+    units = []
+    for statements in partition(prepared):
+        unit = _unit(prepared, statements, target)
+        if isinstance(unit, Diagnostic):
+            found.append(unit)
+        else:
+            units.append(unit)
+    found.extend(_tasks(prepared))
+    ordered = tuple(units) if found else fuse(prepared, tuple(units))
+    return BlockPlan(block, prepared, names.fresh(block.name), ordered)
+
+
+def _unit(block: Block, statements: tuple[int, ...], target: Target) -> Unit | Diagnostic:
+    memories = memories_of(block, statements)
+    if not memories:
+        return _static(block, statements)
+    verdicts: list[Verdict] = []
+    chosen: tuple[LoweringName, Detail, str] | None = None
+    for lowering, recognise in RECOGNISERS:
+        answer = recognise(block, statements)
+        if isinstance(answer, Refusal):
+            verdicts.append(Verdict(lowering, False, answer.reason))
+            continue
+        detail, reason = answer
+        if isinstance(detail, RecurrenceDetail) and detail.erase is not None:
+            lowering = "delta"
+        skipped = target.lowering == "sequential" and lowering not in ("sequential", "attention")
+        verdicts.append(Verdict(lowering, True, reason))
+        if chosen is None and not skipped:
+            chosen = (lowering, detail, reason)
+    if chosen is None:
+        return _unsupported(block, statements, verdicts[-1].reason)
+    lowering, detail, reason = chosen
+    return Unit(statements, tuple(m.name for m in memories), lowering, reason, tuple(verdicts), detail)
+
+
+def _static(block: Block, statements: tuple[int, ...]) -> Unit | Diagnostic:
+    step = block.body[statements[0]]
+    if isinstance(step, Read):
+        if step.solve is not None:
+            return _unsupported(block, statements, "reads through `solve`")
+        memory = next(m for m in block.memories if m.name == step.memory)
+        if memory.function is None:
+            return _unsupported(block, statements, "a softmax memory that is read but never written")
+        task = any(isinstance(s, TaskWrite) and s.memory == step.memory for s in block.body)
+        if task:
+            reason = "learns from the task between segments; within one it is a plain map"
+            return Unit(statements, (step.memory,), "task", reason)
+        return Unit(statements, (step.memory,), "static", "never written: a plain map")
+    return Unit(statements, (), "static", "no memory")
+
+
+def _tasks(block: Block) -> Iterator[Diagnostic]:
+    """Task writes that `learn` cannot perform yet."""
+    for step in block.body:
+        if not isinstance(step, TaskWrite):
+            continue
+        memory = next(m for m in block.memories if m.name == step.memory)
+        problems = (
+            (memory.clock.unit != "tokens", "a task write on a clock that does not count tokens"),
+            (memory.init != "learned", "a task write on a memory without a learned start"),
+            (step.retain is not None, "`retain` on a task write"),
+            (bool(step.rule.arguments), "a rate of a task write that is computed from the tokens"),
+            (memory.reset != "sequence", f"`reset` of `{memory.name}` by its own clock"),
+        )
+        for found, reason in problems:
+            if found:
+                yield _diagnostic(reason, step)
+
+
+def _unsupported(block: Block, statements: tuple[int, ...], reason: str) -> Diagnostic:
+    return _diagnostic(reason, block.body[statements[-1]])
+
+
+def _diagnostic(reason: str, step: object) -> Diagnostic:
+    return Diagnostic(
+        "NL0701",
+        f"not supported by the compiler yet: {reason}",
+        getattr(step, "span", None),
+        label="no compiled form takes this statement",
+        help="the interpreter (`nldsl.reference.Interpreter`) runs it; the compiler will follow",
+    )

@@ -1,0 +1,85 @@
+"""The plan: for every block, which lowering computes which statements, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nldsl.plan.details import AttentionDetail, ChunkDetail, RecurrenceDetail, SequentialDetail
+from nldsl.spec.program import Block, Program
+
+LoweringName = Literal["static", "attention", "linear", "delta", "chunk", "task", "sequential"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one lowering said about one unit: whether it takes it, and the reason."""
+
+    lowering: LoweringName
+    accepted: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A strongly connected part of a block: statements that have to be computed together.
+
+    `statements` index `block.body` in program order.  `verdicts` holds every lowering that was
+    asked, the chosen one included.
+    """
+
+    statements: tuple[int, ...]
+    memories: tuple[str, ...]
+    lowering: LoweringName
+    reason: str
+    verdicts: tuple[Verdict, ...] = ()
+    detail: AttentionDetail | RecurrenceDetail | ChunkDetail | SequentialDetail | None = field(
+        default=None, compare=False, repr=False
+    )
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """The units of one block, in an order in which they can be computed.
+
+    `original` is the block of the program, `block` the same with the logarithms of its gates.
+    """
+
+    original: Block
+    block: Block
+    class_name: str
+    units: tuple[Unit, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to compile for.
+
+    lowering: `auto` takes the fastest form that accepts a unit, `sequential` the per-token form.
+    checkpoint: recompute each chunk in the backward pass instead of saving it.
+    """
+
+    lowering: Literal["auto", "sequential"] = "auto"
+    checkpoint: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything `emit` needs: one plan per distinct block, callees first."""
+
+    program: Program
+    target: Target
+    blocks: tuple[BlockPlan, ...]
+
+    def of(self, block: Block) -> BlockPlan:
+        """The plan of `block`."""
+        return next(p for p in self.blocks if p.original == block)
+
+    def rows(self) -> tuple[tuple[str, str, str, str], ...]:
+        """(class, memories, lowering, reason) of every unit that holds a memory."""
+        return tuple(
+            (p.class_name, ", ".join(u.memories), u.lowering, u.reason)
+            for p in self.blocks
+            for u in p.units
+            if u.memories
+        )

@@ -1,0 +1,69 @@
+"""Small steps of the forms that walk token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def live_at(mask: Tensor | None, t: int) -> Tensor | None:
+    """The mask of one token, `[B, 1]`; `None` if every token counts."""
+    return None if mask is None else mask[:, t : t + 1]
+
+
+def hold(live: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
+    """`new` for the samples whose token counts, `old` for the others; `live [B, 1]`.
+
+    >>> hold(torch.tensor([[True], [False]]), torch.ones(2, 1), torch.zeros(2, 1)).flatten().tolist()
+    [1.0, 0.0]
+    """
+    return new if live is None else torch.where(live.view(-1, *(1,) * (new.dim() - 1)), new, old)
+
+
+def tick(count: Tensor, live: Tensor | None) -> Tensor:
+    """One more token for the samples whose token counts; `count [B]`."""
+    return count + 1 if live is None else count + live.squeeze(1)
+
+
+def tick_all(count: Tensor, mask: Tensor | None, tokens: Tensor) -> Tensor:
+    """The count behind a whole call; `tokens [B, T, ...]` gives T."""
+    return count + tokens.shape[1] if mask is None else count + mask.sum(1)
+
+
+def commit(count: Tensor, every: int, live: Tensor | None, running: Tensor, seen: Tensor) -> Tensor:
+    """`running` where this token completes a multiple of `every`, else what was seen so far.
+
+    >>> commit(torch.tensor([4, 5]), 4, None, torch.ones(2, 1), torch.zeros(2, 1)).flatten().tolist()
+    [1.0, 0.0]
+    """
+    due = count % every == 0
+    if live is not None:
+        due = due & live.squeeze(1)
+    return torch.where(due.view(-1, *(1,) * (running.dim() - 1)), running, seen)
+
+
+def join_tokens(pieces: Sequence[Tensor], axis: int, *, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Pieces of one token each as a sequence `[B, T, *shape]`; `axis` is where their token axis is.
+
+    Pieces with heads have it behind the heads (`axis = 2`).  No pieces give an empty sequence.
+
+    >>> join_tokens([torch.ones(1, 2, 1, 3)] * 5, 2, like=torch.ones(1), shape=(2, 3)).shape
+    torch.Size([1, 5, 2, 3])
+    """
+    if not pieces:
+        return like.new_zeros(like.shape[0], 0, *shape)
+    joined = torch.cat(list(pieces), axis)
+    return joined.transpose(1, 2) if axis == 2 else joined
+
+
+def spread(gate: Tensor | float, key: Tensor) -> Tensor:
+    """A gate as one number per head and token, `[B, T, H]`, for keys `[B, T, H, d]`."""
+    return torch.as_tensor(gate, dtype=key.dtype, device=key.device).expand(key.shape[:-1])
+
+
+def spread_heads(gate: Tensor | float, key: Tensor) -> Tensor:
+    """A number, or one per head, as `[B, H, C]` for keys `[B, H, C, d]` (`[B, C]` without heads)."""
+    tensor = torch.as_tensor(gate, dtype=key.dtype, device=key.device)
+    return (tensor.unsqueeze(-1) if tensor.dim() else tensor).expand(key.shape[:-1])
