@@ -1,0 +1,170 @@
+"""Softmax attention: the memory that keeps its whole context (Eq. 62-63).
+
+Shape suffixes: `B` batch, `T` tokens of the call, `S` tokens cached, `J` heads of the memory,
+`H = m J` query heads (`m` consecutive ones share a copy), `K` key size, `V` value size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Cache = dict[str, Tensor | None]
+Pairs = tuple[Tensor, Tensor]
+
+
+def attention(
+    q_BTHK: Tensor,
+    k_BTJK: Tensor,
+    v_BTJV: Tensor,
+    cache: Cache,
+    *,
+    scale: float,
+    window: int | None = None,
+    causal: bool = True,
+    start: Pairs | None = None,
+    read_before: bool = False,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Cache]:
+    """`y_t = sum_i softmax_i(scale q_t . k_i) v_i` over the cached pairs and those of this call.
+
+    `cache` is `{"keys": [B, S, J, K], "values": [B, S, J, V], "valid": [B, S] or None}`, the newest
+    pair last.  `window`: only the last so many pairs are seen, and kept.  `read_before`: a token
+    does not see its own pair.  `causal=False`: every token sees all pairs.  `start`: learned pairs
+    `[J, n, size]` (or `[n, size]` for one head) that are always seen.  Tokens left out by
+    `mask [B, T]` append nothing and read zero, and so does a query with nothing to see.
+
+    >>> one = torch.ones(1, 1, 1, 1)
+    >>> empty = {"keys": torch.zeros(1, 0, 1, 1), "values": torch.zeros(1, 0, 1, 1), "valid": None}
+    >>> y, cache = attention(one, one, 3.0 * one, empty, scale=1.0)
+    >>> y.item(), cache["keys"].shape
+    (3.0, torch.Size([1, 1, 1, 1]))
+    """
+    order = None
+    if mask is not None and not bool(mask.all()):
+        # Real tokens first: distances in the sequence are then distances in the cache.
+        order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+        q_BTHK, k_BTJK, v_BTJV = (_take(x, order) for x in (q_BTHK, k_BTJK, v_BTJV))
+    keys, values, valid = _append(cache, k_BTJK, v_BTJV, None if order is None else mask)
+    tokens, pairs = q_BTHK.shape[1], keys.shape[1]
+    far = None if window is None or pairs <= window else window
+    first = causal and not read_before and far is None and start is None and valid is None
+    if first and tokens == pairs:
+        y = _dot_product(q_BTHK, keys, values, scale, is_causal=True)
+    else:
+        alone = first and tokens == 1
+        seen = None if alone else _seen(tokens, pairs, far, causal, read_before, keys.device)
+        y = _read(q_BTHK, keys, values, seen, valid, start, scale)
+    if order is not None:
+        assert mask is not None
+        y = _take(y, order.argsort(dim=1)).masked_fill(~mask[:, :, None, None], 0.0)
+    lengths = None if order is None or mask is None else mask.sum(1)
+    return y, _trim(keys, values, valid, q_BTHK.shape[1], lengths, window)
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    return x[torch.arange(x.shape[0], device=x.device).unsqueeze(1), index]
+
+
+def _append(cache: Cache, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Cached pairs (newest last) and those of the call (real ones first) behind them."""
+    keys, values, valid = cache["keys"], cache["values"], cache["valid"]
+    assert keys is not None and values is not None
+    old = keys.shape[1]
+    if valid is not None or mask is not None:
+        here = keys.new_ones(k.shape[:2], dtype=torch.bool)
+        if mask is not None:
+            here = torch.arange(k.shape[1], device=k.device) < mask.sum(1, keepdim=True)
+        past = keys.new_ones(keys.shape[0], old, dtype=torch.bool) if valid is None else valid
+        valid = torch.cat([past, here], 1)
+    if old == 0:
+        return k, v, valid
+    return torch.cat([keys, k], 1), torch.cat([values, v], 1), valid
+
+
+def _seen(
+    tokens: int, pairs: int, window: int | None, causal: bool, read_before: bool, device: torch.device
+) -> Tensor | None:
+    """`[T, S + T]`: which pairs a query may see by their distance; `None` if it may see all."""
+    if not causal and window is None:
+        return None
+    place = torch.arange(pairs - tokens, pairs, device=device).unsqueeze(1)
+    if read_before:
+        place = place - 1
+    ages = place - torch.arange(pairs, device=device)
+    seen = ages >= 0 if causal else torch.ones_like(ages, dtype=torch.bool)
+    return seen if window is None else seen & (ages < window)
+
+
+def _read(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    seen: Tensor | None,
+    valid: Tensor | None,
+    start: Pairs | None,
+    scale: float,
+) -> Tensor:
+    """Attention `[B, T, H, V]`; queries that see nothing give zero."""
+    allowed = None if seen is None else seen[None, None]
+    if valid is not None:
+        allowed = valid[:, None, None] if allowed is None else allowed & valid[:, None, None]
+    if start is not None:
+        keys, values, allowed = _with_start(keys, values, allowed, start)
+    if keys.shape[1] == 0:
+        return q.new_zeros(*q.shape[:3], values.shape[3])
+    if allowed is None:
+        return _dot_product(q, keys, values, scale)
+    nothing = ~allowed.any(-1, keepdim=True)
+    y = _dot_product(q, keys, values, scale, attn_mask=allowed | nothing)
+    return y.masked_fill(nothing.transpose(1, 2), 0.0)
+
+
+def _dot_product(q: Tensor, keys: Tensor, values: Tensor, scale: float, **options: Any) -> Tensor:
+    shared = q.shape[2] != keys.shape[2]
+    q, keys, values = q.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+    y = F.scaled_dot_product_attention(q, keys, values, scale=scale, enable_gqa=shared, **options)
+    return y.transpose(1, 2)
+
+
+def _with_start(
+    keys: Tensor, values: Tensor, allowed: Tensor | None, start: Pairs
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    first_keys, first_values = (
+        (pair if pair.dim() == 3 else pair.unsqueeze(0)).transpose(0, 1).expand(keys.shape[0], -1, -1, -1)
+        for pair in start
+    )
+    count = first_keys.shape[1]
+    if allowed is not None:
+        allowed = F.pad(allowed, (count, 0), value=True)
+    return torch.cat([first_keys, keys], 1), torch.cat([first_values, values], 1), allowed
+
+
+def _trim(
+    keys: Tensor,
+    values: Tensor,
+    valid: Tensor | None,
+    tokens: int,
+    lengths: Tensor | None,
+    window: int | None,
+) -> Cache:
+    """The new cache: the newest pair last in every sample, the oldest out of the window gone."""
+    pairs = keys.shape[1]
+    if lengths is not None:
+        assert valid is not None
+        # Samples with fewer real tokens end earlier: move theirs to the end.
+        place = torch.arange(pairs, device=keys.device) - (tokens - lengths).unsqueeze(1)
+        inside, place = place >= 0, place.clamp_min(0)
+        keys, values, valid = _take(keys, place), _take(values, place), _take(valid, place) & inside
+        # Leading slots that no sample uses go.
+        first = int(valid.sum(1).max()) if valid.numel() else 0
+        keys, values, valid = keys[:, pairs - first :], values[:, pairs - first :], valid[:, pairs - first :]
+    if window is not None:
+        keys, values = keys[:, -window:], values[:, -window:]
+        valid = None if valid is None else valid[:, -window:]
+    if valid is not None and bool(valid.all()):
+        valid = None
+    return {"keys": keys, "values": values, "valid": valid}
