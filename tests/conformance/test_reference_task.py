@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from nldsl.catalog.values import Initialiser
 from nldsl.reference import Event, Interpreter, flatten_state
 from nldsl.spec.program import Parameter, Program, TaskWrite, TrainPlan, Value
-from tests.conformance.builders import NORMAL, Body, dot, draw, gd, matrix_map, mlp_map, term, value
+from tests.conformance.builders import NORMAL, Body, dot, draw, gd, matrix_map, mlp_map, momentum, term, value
 
 torch.set_num_threads(1)
 B, T, D, V = 2, 13, 4, 7
@@ -176,3 +176,33 @@ def test_clocks_that_do_not_divide_are_refused() -> None:
     program = b.program((x,), b.read("F0", x))
     with pytest.raises(ValueError, match="multiple of the smallest"):
         Interpreter(program, draw(program))
+
+
+@pytest.mark.parametrize("toward", ["zero", "init"])
+def test_retention_and_rule_memories_of_a_task_write(toward: str) -> None:
+    """W' = r + a (W - r) + m', m' = beta m - lr g: once per C tokens, on the summed gradient."""
+    c, a, lr, beta = 2, 0.8, 0.2, 0.7
+    b = Body()
+    tokens_in = Value("tokens", (), "token")
+    table = Parameter("x.embed.weight", (V, D), NORMAL, "embedding")
+    x = b("embed", tokens_in, out=value("x", D), parameters=(table,), vocab=V, dim=D)
+    gate, rate, keep = b.number(a), b.number(lr), b.number(beta)
+    b.memory("F", matrix_map(D, V), key_size=D, value_size=V, every=c, learned=True)
+    b.statements.append(TaskWrite("F", momentum(rate, keep), gate, toward))  # type: ignore[arg-type]
+    y = b.read("F", x, out=value("y", V))
+    program = b.program((tokens_in,), y, kind="model")
+    p, stream = draw(program), tokens()
+    _, state = Interpreter(program, p).learn(stream)
+    for s in range(B):
+        w0 = p["F.weight"]
+        w, m, g = w0, torch.zeros_like(w0), torch.zeros_like(w0)
+        r = w0 if toward == "init" else torch.zeros_like(w0)
+        for t in range(T - 1):
+            x_t, target = p["x.embed.weight"][stream[s, t]], F.one_hot(stream[s, t + 1], V)
+            g = g + torch.outer(torch.softmax(w @ x_t, 0) - target, x_t)
+            if (t + 1) % c == 0:
+                m = beta * m - lr * g
+                w, g = r + a * (w - r) + m, torch.zeros_like(g)
+        flat = flatten_state(state)
+        torch.testing.assert_close(flat["F.delta.weight"][s], w - w0, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(flat["F.slots.m.weight"][s], m, rtol=1e-11, atol=1e-12)
