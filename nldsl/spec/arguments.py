@@ -109,7 +109,7 @@ def _too_many(
     found = sum(1 for a in node.args if a.name is None)
     session.report(
         "NL0307",
-        f"{definition.kind} `{definition.name.id}` takes at most {most} argument{'s' * (most != 1)}, found {found}",
+        f"{definition.kind} `{definition.name.id}` takes at most {most}, found {found} arguments by position",
         argument.span,
         "one too many",
         help=f"`{signature(definition)}`",

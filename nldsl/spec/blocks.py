@@ -20,7 +20,8 @@ from nldsl.spec.program import Block, Call, Memory, Repeat, Value
 from nldsl.spec.session import MAX_COPIES, Session
 from nldsl.spec.statements import HANDLERS, run
 from nldsl.spec.static import whole_number
-from nldsl.spec.writes import block_assign, task_write, write
+from nldsl.spec.task_writes import block_assign, task_write
+from nldsl.spec.writes import write
 from nldsl.syntax import tree
 
 
@@ -42,15 +43,15 @@ def elaborate_block(
     """
     key = ("block", id(definition), tuple((n, freeze(_shape_of(i))) for n, i in bound.items()))
     if key not in session.memo:
-        done = Done(None)
+        fresh_block = Done(None)
         with session.inside(id(definition), definition.name.id, span) as fresh:
             if not fresh:
                 return None
             with session.collecting() as bag:
-                done.block = _passes(session, definition, unit, bound)
-            done.findings = bag.items
-        session.memo[key] = done
-    done = session.memo[key]
+                fresh_block.block = _passes(session, definition, unit, bound)
+            fresh_block.findings = bag.items
+        session.memo[key] = fresh_block
+    done: Done = session.memo[key]
     for finding in done.findings:
         session.bag.add(finding)
     return done.block

@@ -23,7 +23,7 @@ Results = tuple[Item, ...]
 DefinitionCall = Callable[[Frame, tree.Call, tree.Definition, Unit, tuple[str | None, ...]], Results]
 
 CALLABLE: dict[str, tuple[str, DefinitionCall]] = {}
-"""For each place: the kind of definition that may be called there, and how (`blocks`, `functions` add theirs)."""
+"""For each place the kind of definition that may be called there, and how."""
 
 
 def call(frame: Frame, node: tree.Call, targets: tuple[str | None, ...] = (None,)) -> Results:

@@ -76,7 +76,7 @@ def _unused(session: Session, item: tree.Definition) -> None:
             option = parameter.default is not None
             session.report(
                 "NL0328",
-                f"{'option' if option else 'parameter'} `{parameter.name.id}` of {item.kind} `{item.name.id}` is never used",
+                f"`{parameter.name.id}` of {item.kind} `{item.name.id}` is never used",
                 parameter.name.span,
                 "has no effect",
                 help="use it, or remove it: an option without effect misleads",
@@ -103,15 +103,14 @@ def mentioned(item: tree.Definition) -> set[str]:
 def _reads(node: tree.Node) -> set[str]:
     """Names that this node itself reads."""
     children: list[object] = []
-    if isinstance(node, tree.MemoryDecl) and node.per_head is True:
-        return {"heads"}
+    extra = {"heads"} if isinstance(node, tree.MemoryDecl) and node.per_head is True else set()
     if isinstance(node, tree.Assign):
-        return {t.id for t in node.targets} if node.op != "=" else set()
+        children = [*(node.targets if node.op != "=" else ())]
     if isinstance(node, tree.Call):
         children = [node.function]
     elif isinstance(node, tree.Index):
         children = [node.target]
-    return {c.id for c in (*children, *_expressions(node)) if isinstance(c, tree.Name)}
+    return extra | {c.id for c in (*children, *_expressions(node)) if isinstance(c, tree.Name)}
 
 
 def _expressions(node: tree.Node) -> list[object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from nldsl.diagnostics import Label, did_you_mean
 from nldsl.spec.frame import Frame
@@ -186,8 +186,7 @@ def element(frame: Frame, items: tuple[Any, ...], node: tree.Index) -> Item:
     if index is POISON:
         return POISON
     if isinstance(index, int) and not isinstance(index, bool) and -len(items) <= index < len(items):
-        element: Item = items[index]
-        return element
+        return cast(Item, items[index])
     return frame.session.report(
         "NL0405",
         f"a list of {len(items)} has no element {index if is_number(index) else describe(index)}",

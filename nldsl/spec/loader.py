@@ -14,6 +14,7 @@ from nldsl.diagnostics import Diagnostic, DiagnosticBag, Label, did_you_mean
 from nldsl.source import SourceFile, Span
 from nldsl.syntax import parse, tree
 from nldsl.syntax.limits import MAX_BYTES
+from nldsl.syntax.tree import Train, Tree
 
 MAX_USES = 64
 """Files that may take part through `use`."""
@@ -31,11 +32,11 @@ class Unit:
     """One parsed text: what it defines and what it sees."""
 
     file: SourceFile
-    tree: tree.Tree
+    tree: Tree
     library: Library
     path: Path | None = None
     own: dict[tuple[str, str], Named] = field(default_factory=dict)
-    trains: dict[str, tree.Train] = field(default_factory=dict)
+    trains: dict[str, Train] = field(default_factory=dict)
     uses: list[Unit] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -260,7 +261,7 @@ def duplicate_definitions(unit: Unit) -> Iterator[Diagnostic]:
     seen: dict[tuple[str, str], Span] = {}
     for item in unit.tree.items:
         if isinstance(item, tree.Definition):
-            key, name = (item.kind, item.name.id), item.name
+            key, name = (str(item.kind), item.name.id), item.name
         elif isinstance(item, tree.Variant):
             key, name = ("model", item.name.id), item.name
         elif isinstance(item, tree.Train):

@@ -65,7 +65,7 @@ def _task_clocks(session: Session, root: Block, span: Span) -> None:
                 memory.span or span,
                 f"every {every} tokens",
                 secondary=labels,
-                help=f"a sequence is processed in segments of {least} tokens; use {every // least * least or least}",
+                help=f"segments have {least} tokens; use a multiple such as {every // least * least}",
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nldsl.catalog.values import Shape
+from nldsl.catalog.values import Kind, Shape
 from nldsl.source import Span
 from nldsl.spec.expressions import evaluate
 from nldsl.spec.frame import Frame, Namer, assigned_names
@@ -90,7 +90,7 @@ def _open(
     """The frame of a rule: what it may name."""
     assigned = {n: s for n, s in assigned_names(definition.body).items() if n != "W"}
     namer = Namer(assigned)
-    kind = "matrix" if len(shape) == 2 else "vector"
+    kind: Kind = "matrix" if len(shape) == 2 else "vector"
     weight = Value(namer.variable("W"), shape, kind)
     state = RuleState(weight)
     names: dict[str, Item] = {}
@@ -122,7 +122,7 @@ class _missing:
     def __call__(self) -> Poison:
         return self.session.report(
             "NL0420",
-            f"rule `{self.definition.name.id}` asks for `{self.name}`, but this weight is not used as `W @ x`",
+            f"rule `{self.definition.name.id}` asks for `{self.name}`, which only weights in `W @ x` have",
             self.span,
             "needs the weight's own input",
             help="use a rule that needs only the gradient, such as `gd`",

@@ -16,7 +16,7 @@ from nldsl.syntax import tree
 Statement = Callable[[Frame, Any], None]
 
 HANDLERS: dict[tuple[Place, type], Statement] = {}
-"""How each statement is elaborated in each kind of body; `blocks`, `memories`, `writes`, `rules` add theirs."""
+"""How each statement is elaborated in each kind of body; `blocks` and `rules` add theirs."""
 
 _WORDS: dict[type, str] = {
     tree.LevelDecl: "level",

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
 
 from nldsl.diagnostics import Label, did_you_mean
 from nldsl.source import Span
+from nldsl.spec.clauses import memory_rule, objective_of, shared_clauses
 from nldsl.spec.expressions import evaluate, lookup, value_of
 from nldsl.spec.frame import Frame
-from nldsl.spec.functions import bind_definition, elaborate_objective
-from nldsl.spec.gates import gate, per_weight
-from nldsl.spec.items import POISON, Item, MemoryBox, Poison, describe, is_static
-from nldsl.spec.linear import linear_weights
-from nldsl.spec.memories import ensure_function, prepare_key
+from nldsl.spec.functions import bind_definition
+from nldsl.spec.gates import gate
+from nldsl.spec.items import POISON, MemoryBox, Poison, describe
 from nldsl.spec.primitives import apply, merged
-from nldsl.spec.program import Function, Rule, TaskWrite, Term, Update, Value, Write
-from nldsl.spec.rules import elaborate_rule
-from nldsl.spec.statements import assign
+from nldsl.spec.program import Function, Rule, Term, Value, Write
+from nldsl.spec.reads import ensure_function, prepare_key
 from nldsl.spec.static import whole_number
 from nldsl.syntax import tree
-
-PROJECTIONS = ("rownorm", "orthogonalize")
-"""What may stand behind `project`."""
-
-
-@dataclass(frozen=True)
-class Shared:
-    """The clauses that concern a write as a whole."""
-
-    retain: Value | None
-    axis: Any
-    toward: Literal["zero", "init"]
-    base_every: int
-    at_commit: bool
-    project: str | None
 
 
 def write(frame: Frame, node: tree.Write) -> None:
@@ -91,7 +73,7 @@ def target_box(frame: Frame, name: tree.Name) -> MemoryBox | Poison:
 def _one(frame: Frame, node: tree.Write, box: MemoryBox) -> Write | None:
     """The write of one target."""
     terms = [_term(frame, node, term, box) for term in node.terms]
-    shared = _shared(frame, node, box)
+    shared = shared_clauses(frame, node, box)
     good = [t for t in terms if t is not None]
     if shared is None or len(good) < len(terms) or not good:
         return None
@@ -148,7 +130,7 @@ def _term(frame: Frame, node: tree.Write, term: tree.Term, box: MemoryBox) -> Te
         return None
     if not _fits(frame, box, key, target, term):
         return None
-    objective = _objective(frame, clauses.minimize, box, term.span)
+    objective = objective_of(frame, clauses.minimize, box, term.span)
     rule = memory_rule(frame, rule_node, box)
     if objective is None or rule is None:
         return None
@@ -245,217 +227,3 @@ def _append(
         return None
     none = Function("none", (), (), (), ())
     return Term(key, target, none, Rule("append", none, (), (), ()), None, 1, span)
-
-
-def _objective(frame: Frame, node: tree.Expr | None, box: MemoryBox, span: Span) -> Function | None:
-    """The objective behind `minimize`, `l2` if left out."""
-    if node is None:
-        node = tree.Name(span=span, id="l2")
-    found = bind_definition(frame, node, "objective", ("NL0304", "an objective such as `l2`"), 2)
-    if found is POISON and not isinstance(node, tree.Call | tree.Name):
-        return None
-    if found is POISON or box.function is None:
-        return None
-    definition, unit, bound = found
-    options = _objective_options(frame, definition, bound, node)
-    if options is None:
-        return None
-    weights = box.function.weights
-    single = weights[0].shape if len(weights) == 1 and len(weights[0].shape) == 2 else None
-    return elaborate_objective(frame.session, definition, unit, options, (box.value_size, single), node.span)
-
-
-def _objective_options(
-    frame: Frame, definition: tree.Definition, bound: dict[str, Item], node: tree.Expr
-) -> dict[str, Item] | None:
-    """Options of an objective are static."""
-    for name, item in bound.items():
-        if not is_static(item):
-            frame.session.report(
-                "NL0403",
-                f"`{name}` of objective `{definition.name.id}` must be known when the program is compiled",
-                node.span,
-                describe(item),
-            )
-            return None
-    return bound
-
-
-def memory_rule(frame: Frame, node: tree.Expr, box: MemoryBox) -> Rule | None:
-    """The rule behind `by`, checked on every weight of the memory; the first weight's is kept."""
-    found = bind_definition(frame, node, "rule", ("NL0305", "a rule such as `gd(lr = 0.1)`"), 0)
-    if found is POISON or box.function is None:
-        return None
-    definition, unit, bound = found
-    views: dict[str, Value] = {}
-    for name, item in bound.items():
-        if isinstance(item, Value):
-            view = per_weight(frame, box, item, f"`{name}` of `{definition.name.id}`", node.span)
-            if view is None:
-                return None
-            views[name] = view
-    linear = linear_weights(box.function)
-    rules = [
-        elaborate_rule(frame.session, definition, unit, bound, w.shape, w.name in linear, node.span, views)
-        for w in _distinct(box.function, linear)
-    ]
-    return None if any(r is None for r in rules) or not rules else rules[0]
-
-
-def _distinct(function: Function, linear: frozenset[str]) -> list[Value]:
-    """One weight for every shape and use."""
-    seen: dict[object, Value] = {}
-    for weight in function.weights:
-        seen.setdefault((weight.shape, weight.name in linear), weight)
-    return list(seen.values())
-
-
-def _shared(frame: Frame, node: tree.Write, box: MemoryBox) -> Shared | None:
-    """Retention, base, commit and projection: behind the brace, or on the only term that has them."""
-    clauses = [t.clauses for t in node.terms] + ([node.clauses] if node.braces else [])
-    retain = _only(frame, [c.retain for c in clauses], "retain")
-    toward = _only(frame, [c.toward for c in clauses], "toward")
-    every = _only(frame, [c.gradient_every for c in clauses], "gradient every")
-    project = _only(frame, [c.project for c in clauses], "project")
-    gated = gate(frame, box, retain) if retain is not None and not box.softmax else None
-    if retain is not None and gated is None and not box.softmax:
-        return None
-    center = _toward(frame, toward)
-    base = max(box.clock.every, 1)
-    if every is not None:
-        count = whole_number(
-            frame.session, evaluate(frame, every), "`gradient every`", every.span, code="NL0501"
-        )
-        base = 0 if count is POISON else count
-    projected = _project(frame, project)
-    if center is None or not base or projected is None:
-        return None
-    at_commit = any(c.at_commit for c in clauses)
-    return Shared(
-        gated.value if gated else None,
-        gated.axis if gated else "scalar",
-        center,
-        base,
-        at_commit,
-        projected or None,
-    )
-
-
-def _only(frame: Frame, given: list[tree.Expr | None], word: str) -> tree.Expr | None:
-    """The clause of a write that at most one of its terms may carry."""
-    found = [g for g in given if g is not None]
-    if len(found) > 1:
-        frame.session.report(
-            "NL0421",
-            f"`{word}` concerns the write as a whole and is given twice",
-            found[1].span,
-            "again here",
-            secondary=(Label(found[0].span, "first here"),),
-            help="write it once, behind the closing brace",
-        )
-    return found[0] if found else None
-
-
-def _toward(frame: Frame, node: tree.Expr | None) -> Literal["zero", "init"] | None:
-    if node is None or (isinstance(node, tree.Name) and node.id == "zero"):
-        return "zero"
-    if isinstance(node, tree.Name) and node.id == "init":
-        return "init"
-    frame.session.report("NL0421", "`toward` takes `init` or `zero`", node.span, "expected `init`")
-    return None
-
-
-def _project(frame: Frame, node: tree.Expr | None) -> str | None:
-    """The projection's name, empty if there is none."""
-    if node is None:
-        return ""
-    name = node.id if isinstance(node, tree.Name) else ""
-    if name in PROJECTIONS:
-        return name
-    frame.session.report(
-        "NL0421",
-        "`project` takes the name of a projection",
-        node.span,
-        "unknown projection",
-        help=did_you_mean(name, PROJECTIONS) or "`project rownorm`",
-    )
-    return None
-
-
-def task_write(frame: Frame, node: tree.TaskWrite) -> None:
-    """`F minimizes task by rule`."""
-    box = target_box(frame, node.target)
-    frame.variable = f"{node.target.id}_write"
-    if not (isinstance(node.objective, tree.Name) and node.objective.id == "task"):
-        frame.session.report(
-            "NL0424",
-            "`minimizes` takes `task`; a local objective is a write",
-            node.objective.span,
-            "expected `task`",
-            help="`F[k] <- v minimize l2 by gd(lr = 1e-3)`",
-        )
-        return
-    for name in ("minimize", "over", "weighted", "gradient_every", "project"):
-        clause = getattr(node.clauses, name)
-        if clause is not None:
-            frame.session.report(
-                "NL0421", f"`{name.split('_')[0]}` has no meaning for a task write", clause.span, "remove it"
-            )
-    if node.clauses.by is None:
-        frame.session.report(
-            "NL0308", "a task write needs a rule", node.span, "no `by`", help="`by gd(lr = 1e-3)`"
-        )
-        return
-    if box is POISON:
-        return
-    box.key_size = box.key_size or frame.keys.get(box.name, 0)
-    if not box.key_size:
-        frame.pending.add(box.name)
-        return
-    if ensure_function(frame, box, node.span):
-        _task_rule(frame, node, box, node.clauses.by)
-
-
-def _task_rule(frame: Frame, node: tree.TaskWrite, box: MemoryBox, by: tree.Expr) -> None:
-    """The rule and the retention of a task write."""
-    rule = memory_rule(frame, by, box)
-    gated = gate(frame, box, node.clauses.retain) if node.clauses.retain is not None else None
-    center = _toward(frame, node.clauses.toward)
-    if rule is not None and center is not None:
-        frame.body.append(TaskWrite(box.name, rule, gated.value if gated else None, center, node.span))
-
-
-def block_assign(frame: Frame, node: tree.Assign) -> None:
-    """`M *= a`, `M += e`, `M = e` set the running state; other names are values."""
-    name = node.targets[0]
-    box = frame.names.get(name.id)
-    if len(node.targets) > 1 or not isinstance(box, MemoryBox):
-        assign(frame, node)
-        return
-    frame.variable = name.id
-    box.writes.append(name.span)
-    if box.softmax or node.op in ("-=", "/="):
-        frame.session.report(
-            "NL0421",
-            f"`{node.op}` cannot change {'a softmax memory' if box.softmax else 'a memory'}",
-            node.span,
-            "use `*=`, `+=` or `=`" if not box.softmax else "it keeps every pair",
-        )
-        return
-    if node.op == "*=":
-        gated = gate(frame, box, node.value)
-        if gated is not None:
-            frame.body.append(Update(box.name, "scale", gated.value, gated.axis, node.span))
-        return
-    value = value_of(frame, node.value)
-    if value is POISON:
-        return
-    if value.kind not in ("scalar", "matrix", "heads"):
-        frame.session.report(
-            "NL0418",
-            f"a memory takes a number or a matrix, found {describe(value)}",
-            node.value.span,
-            describe(value),
-        )
-        return
-    frame.body.append(Update(box.name, "add" if node.op == "+=" else "set", value, "scalar", node.span))

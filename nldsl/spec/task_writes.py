@@ -1,0 +1,93 @@
+"""Steps on the task's own objective, and direct changes of a memory's running state."""
+
+from __future__ import annotations
+
+from nldsl.spec.clauses import memory_rule, toward_of
+from nldsl.spec.expressions import value_of
+from nldsl.spec.frame import Frame
+from nldsl.spec.gates import gate
+from nldsl.spec.items import POISON, MemoryBox, describe
+from nldsl.spec.program import TaskWrite, Update
+from nldsl.spec.reads import ensure_function
+from nldsl.spec.statements import assign
+from nldsl.spec.writes import target_box
+from nldsl.syntax import tree
+
+
+def task_write(frame: Frame, node: tree.TaskWrite) -> None:
+    """`F minimizes task by rule`."""
+    box = target_box(frame, node.target)
+    frame.variable = f"{node.target.id}_write"
+    if not (isinstance(node.objective, tree.Name) and node.objective.id == "task"):
+        frame.session.report(
+            "NL0424",
+            "`minimizes` takes `task`; a local objective is a write",
+            node.objective.span,
+            "expected `task`",
+            help="`F[k] <- v minimize l2 by gd(lr = 1e-3)`",
+        )
+        return
+    for name in ("minimize", "over", "weighted", "gradient_every", "project"):
+        clause = getattr(node.clauses, name)
+        if clause is not None:
+            frame.session.report(
+                "NL0421", f"`{name.split('_')[0]}` has no meaning for a task write", clause.span, "remove it"
+            )
+    if node.clauses.by is None:
+        frame.session.report(
+            "NL0308", "a task write needs a rule", node.span, "no `by`", help="`by gd(lr = 1e-3)`"
+        )
+        return
+    if box is POISON:
+        return
+    box.key_size = box.key_size or frame.keys.get(box.name, 0)
+    if not box.key_size:
+        frame.pending.add(box.name)
+        return
+    if ensure_function(frame, box, node.span):
+        _task_rule(frame, node, box, node.clauses.by)
+
+
+def _task_rule(frame: Frame, node: tree.TaskWrite, box: MemoryBox, by: tree.Expr) -> None:
+    """The rule and the retention of a task write."""
+    rule = memory_rule(frame, by, box)
+    gated = gate(frame, box, node.clauses.retain) if node.clauses.retain is not None else None
+    center = toward_of(frame, node.clauses.toward)
+    if rule is not None and center is not None:
+        frame.body.append(TaskWrite(box.name, rule, gated.value if gated else None, center, span=node.span))
+
+
+def block_assign(frame: Frame, node: tree.Assign) -> None:
+    """`M *= a`, `M += e`, `M = e` set the running state; other names are values."""
+    name = node.targets[0]
+    box = frame.names.get(name.id)
+    if len(node.targets) > 1 or not isinstance(box, MemoryBox):
+        assign(frame, node)
+        return
+    frame.variable = name.id
+    box.writes.append(name.span)
+    if box.softmax or node.op in ("-=", "/="):
+        frame.session.report(
+            "NL0421",
+            f"`{node.op}` cannot change {'a softmax memory' if box.softmax else 'a memory'}",
+            node.span,
+            "use `*=`, `+=` or `=`" if not box.softmax else "it keeps every pair",
+        )
+        return
+    if node.op == "*=":
+        gated = gate(frame, box, node.value)
+        if gated is not None:
+            frame.body.append(Update(box.name, "scale", gated.value, gated.axis, span=node.span))
+        return
+    value = value_of(frame, node.value)
+    if value is POISON:
+        return
+    if value.kind not in ("scalar", "matrix", "heads"):
+        frame.session.report(
+            "NL0418",
+            f"a memory takes a number or a matrix, found {describe(value)}",
+            node.value.span,
+            describe(value),
+        )
+        return
+    frame.body.append(Update(box.name, "add" if node.op == "+=" else "set", value, "scalar", span=node.span))
