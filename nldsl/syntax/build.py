@@ -266,6 +266,10 @@ class Builder:
 
     def on_setting(self, node: Any) -> t.Setting:
         key, quantity = node.children
+        if self.place.text[key.end_pos : key.end_pos + 1] == "[":
+            raise self.fault(
+                "NL0112", "a write cannot stand here", node, "memories are written in a block or a rule"
+            )
         if str(key) in ROLES:
             raise self.fault(
                 "NL0116", f"`by` is missing behind `{key}`", node, f"write `{key} by adamw(lr = 3e-4)`"

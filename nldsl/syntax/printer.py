@@ -38,17 +38,15 @@ class _Printer:
     def __init__(self, margin: Margin) -> None:
         self.margin = margin
         self.lines: list[str] = []
+        self.opened = False
+        """The last line opened a body: no empty line behind it."""
 
     # --- lines and comments --------------------------------------------------------------------
 
     def push(self, indent: int, text: str, gap: bool = False) -> None:
-        if (
-            gap
-            and self.lines
-            and self.lines[-1]
-            and not self.lines[-1].split("  #")[0].rstrip().endswith("{")
-        ):
+        if gap and self.lines and self.lines[-1] and not self.opened:
             self.lines.append("")
+        self.opened = text.endswith("{")
         self.lines.append("  " * indent + text if text else "")
 
     def lead(self, offset: int, indent: int, gap: bool = False) -> None:
@@ -122,7 +120,9 @@ class _Printer:
     ) -> int:
         """A header, its body and the closing brace; returns the offset behind that brace."""
         opened, closed = self.margin.brace_after(start)
-        self.statement_lines(indent, header, start, opened + 1, gap)
+        one_line = "\n" not in self.margin.text[start:closed]
+        behind = opened + 1 if not one_line else closed + 1 if end is None else end
+        self.statement_lines(indent, header, start, behind, gap)
         if len(header) > 1:
             self.lines[-1] = "  " * indent + self.lines[-1].lstrip()
         for node in body:
@@ -162,7 +162,11 @@ class _Printer:
 
     def broken(self, node: t.Statement | t.Term, whole: str, indent: int) -> list[str]:
         """A long statement broken inside the outermost brackets of its value."""
-        value = getattr(node, "value", None) or getattr(node, "values", (None,))[-1]
+        value: t.Expr | None = None
+        if isinstance(node, t.Assign | t.Term):
+            value = node.value
+        elif isinstance(node, t.Return):
+            value = node.values[-1]
         if isinstance(value, t.Call):
             inner = [show.argument(a) for a in value.args]
             return self.fill(whole[: len(whole) - len(show.arguments(value.args)) - 1], inner, ")", indent)

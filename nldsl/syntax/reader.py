@@ -11,9 +11,10 @@ from nldsl.syntax import tree as t
 from nldsl.syntax.build import Builder, FaultyStatementError
 from nldsl.syntax.grammar import parse_slice
 from nldsl.syntax.limits import MAX_STATEMENT_TOKENS
+from nldsl.syntax.pieces import Piece
 from nldsl.syntax.scan import Place
 from nldsl.syntax.slips import explain
-from nldsl.syntax.structure import Piece, Splitter
+from nldsl.syntax.structure import Splitter
 
 ENTRIES = {
     "file": "item_line",
@@ -71,6 +72,8 @@ class Reader:
     def read_into(self, nodes: list[Any], pieces: list[Piece], context: str) -> None:
         """As `read`, behind `nodes` that stand there already (an `else` joins the `if` before it)."""
         for piece in pieces:
+            if self.place.full:
+                return
             try:
                 node = self.statement(piece, context, nodes)
             except FaultyStatementError:
@@ -219,8 +222,7 @@ class Reader:
         if piece.tail is None:
             return self.builder.clauses([], (piece.close, piece.close))
         node = self.concrete(*piece.tail, "tail", "write tail")
-        for clause in node.children:
-            self.builder.top(clause)
+        self.builder.check_depth(node)
         return self.builder.clauses(node.children, piece.tail)
 
 

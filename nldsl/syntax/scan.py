@@ -67,6 +67,11 @@ class Place:
         """The place of a text file: offsets are the file's own."""
         return Place(file.text, lambda start, end: Span(file, start, end), bag)
 
+    @property
+    def full(self) -> bool:
+        """So much was reported that nothing more will be."""
+        return len(self.bag.items) >= MAX_FINDINGS
+
     def report(
         self,
         code: str,
@@ -79,7 +84,7 @@ class Place:
         secondary: tuple[tuple[int, int, str], ...] = (),
     ) -> None:
         """Add a finding at characters `span`; `edit` is the text to put there instead."""
-        if len(self.bag.items) >= MAX_FINDINGS:
+        if self.full:
             return
         where = self.locate(*span)
         self.bag.add(

@@ -359,7 +359,7 @@ def expectation(slip: _Slip) -> str:
 
     An operator can follow every value; it is named only if nothing more telling can.
     """
-    left, phrases = set(slip.expected), []
+    left, phrases = set(slip.expected) - {"OR", "AND"}, []
     for needed, more, phrase in _GROUPS:
         if needed <= left:
             left -= needed | more

@@ -6,54 +6,20 @@ statement that is hit by one is marked `broken` and nothing more is said about i
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 from nldsl.syntax.limits import MAX_NESTING, MAX_TOKENS
+from nldsl.syntax.pieces import (
+    CONTINUES,
+    HEADER,
+    ITEM,
+    PAIRS,
+    STATEMENT,
+    TOP,
+    WANTS_BRACE,
+    Piece,
+)
 from nldsl.syntax.scan import Place, Scanned, scan
-
-_CLAUSE_WORDS = r"(?:minimize|over|weighted|by|retain|toward|project|at\s+commit|gradient\s+every)\b"
-_CONTINUES = re.compile(_CLAUSE_WORDS + r"(?!\s*(?:=(?!=)|[-+*/]=|,|<-)|\[|\s+minimizes\b)")
-_ITEM = re.compile(
-    r"(?:block|model|map|objective|rule)[ \t]+\w+[ \t]*\(|train[ \t]+\w+[ \t]*\{|variant[ \t]+\w+[ \t]+of\b"
-)
-_TOP = re.compile(_ITEM.pattern + r"|(?:use|nldsl)\b")
-_STATEMENT = re.compile(
-    r"return\b(?!\s*[=,)])|memory\s+\w|level\s+\w+\s+(?:every|never)\b|write\s+\w|repeat\s+\w[^\n]*\{|for\s+\w"
-    r"|if\s+\w|(?:\w+\s*,\s*)*\w+\s*(?:[-+*/]?=(?!=))|\w+\[[^\n]*\]\s*<-|\w+\s+minimizes\b"
-)
-_SURE_STATEMENT = re.compile(r"return\b(?!\s*[=,)])|memory\s+\w+[\w, \t]*=|\w+\[[^\n]*\]\s*<-")
-_HEADER = re.compile(
-    r"(?:block|model|map|objective|rule|train|variant|level|write|repeat|for|if|else|every)\b(?!\s*[-+*/]?=)"
-)
-_WANTS_BRACE = re.compile(
-    r"(?:(?:block|model|map|objective|rule)\s+\w+\s*\(.*\)|train\s+\w+|level\s+\w+\s+(?:every\b.*|never)"
-    r"|repeat\s+\S.*|for\s+\w.*\sin\s.*|(?:else\s+)?if\s+\S.*|else|write\s+\w[\w\s,]*|every\s+.*(?:steps?|tokens?))"
-    r"\s*(:?)",
-    re.DOTALL,
-)
-_PAIRS = {"(": ")", "[": "]"}
-
-
-@dataclass(eq=False)
-class Piece:
-    """One statement: its own characters, and for a block statement the pieces in its braces."""
-
-    start: int
-    end: int
-    tokens: int = 0
-    broken: bool = False
-    body: list[Piece] | None = None
-    open: int = -1
-    close: int = -1
-    tail: tuple[int, int] | None = None
-
-    @property
-    def last(self) -> int:
-        """Offset behind the last character of the statement, braces and tail included."""
-        if self.tail:
-            return self.tail[1]
-        return self.close if self.close >= 0 else self.end
 
 
 @dataclass(eq=False)
@@ -83,7 +49,7 @@ class Splitter:
         self.brackets: list[Scanned] = []
         self.suspect: Piece | None = None
         self.too_deep = False
-        self.tokens = [token for token in scan(self.text) if token.kind != "comment"]
+        self.tokens = _significant(self.text)
 
     def split(self) -> list[Piece]:
         """The pieces of the outermost level; empty if the text breaks a limit."""
@@ -123,7 +89,7 @@ class Splitter:
         fresh = self.current is None and self.tail_of is None
         if fresh:
             self._leave_assumed(token)
-        if fresh and len(self.frames) > 1 and _ITEM.match(self.text, token.start):
+        if fresh and len(self.frames) > 1 and ITEM.match(self.text, token.start):
             self._brace_missing(token)
         self._extend(token)
 
@@ -174,7 +140,7 @@ class Splitter:
             piece.broken = True
             return
         opened = self.brackets.pop()
-        wanted = _PAIRS[self.text[opened.start]]
+        wanted = PAIRS[self.text[opened.start]]
         if sign != wanted and not piece.broken:
             self.place.report(
                 "NL0104",
@@ -204,13 +170,13 @@ class Splitter:
 
     def _assume_brace(self, piece: Piece, following: Scanned | None) -> None:
         """A header without `{` over lines that are indented: say so once and read on as if it stood there."""
-        header = _WANTS_BRACE.fullmatch(self.text, piece.start, piece.end)
+        header = WANTS_BRACE.fullmatch(self.text, piece.start, piece.end)
         if header is None or piece.broken or following is None or following.kind == "brace":
             return
         if self._indent(following.start) <= self._indent(piece.start) or following.kind == "unbrace":
             return
         where = (piece.end - 1, piece.end)
-        if header.group(1):
+        if self.text[piece.end - 1] == ":":
             self.place.report(
                 "NL0109",
                 "`:` does not begin a body here",
@@ -241,7 +207,7 @@ class Splitter:
         """A brace that begins a line belongs to the header above it, if there is one."""
         above = self.frames[-1].pieces
         where = (token.start, token.end)
-        if above and above[-1].body is None and _HEADER.match(self.text, above[-1].start):
+        if above and above[-1].body is None and HEADER.match(self.text, above[-1].start):
             self.place.report(
                 "NL0106",
                 "`{` stands on the line of its header",
@@ -282,7 +248,7 @@ class Splitter:
         """One report for a `}` too many, and the lines it cut off from their block with it."""
         pieces = self.frames[0].pieces
         lost = len(pieces)
-        while lost and not _TOP.match(self.text, pieces[lost - 1].start):
+        while lost and not TOP.match(self.text, pieces[lost - 1].start):
             lost -= 1
         for piece in pieces[lost:]:
             piece.broken = True
@@ -357,7 +323,7 @@ class Splitter:
                 "NL0104",
                 f"this `{sign}` is never closed",
                 (opened.start, opened.end),
-                help=f"add `{_PAIRS[sign]}` where the {'list' if sign == '[' else 'arguments'} should end",
+                help=f"add `{PAIRS[sign]}` where the {'list' if sign == '[' else 'arguments'} should end",
             )
             self.current.broken = True
         self.brackets.clear()
@@ -366,14 +332,13 @@ class Splitter:
 
     def _next(self, index: int) -> Scanned | None:
         """The next word that is not a line end."""
-        index += 1
-        while index < len(self.tokens) and self.tokens[index].kind == "newline":
+        if index + 1 < len(self.tokens) and self.tokens[index + 1].kind == "newline":
             index += 1
-        return self.tokens[index] if index < len(self.tokens) else None
+        return self.tokens[index + 1] if index + 1 < len(self.tokens) else None
 
     def _continues_after(self, index: int) -> bool:
         token = self._next(index)
-        return token is not None and token.kind == "name" and bool(_CONTINUES.match(self.text, token.start))
+        return token is not None and token.kind == "name" and bool(CONTINUES.match(self.text, token.start))
 
     def _statement_follows(self, index: int) -> bool:
         """Inside brackets: does the next line begin a statement of its own, so that one was forgotten?"""
@@ -382,11 +347,11 @@ class Splitter:
             return True
         if token.kind != "name":
             return False
-        if _ITEM.match(self.text, token.start) or _SURE_STATEMENT.match(self.text, token.start):
+        if ITEM.match(self.text, token.start) or SURE_STATEMENT.match(self.text, token.start):
             return True
         before = self.text[self.tokens[index - 1].start : self.tokens[index - 1].end] if index else ""
         ended = before[-1:].isalnum() or before[-1:] in ')]"_'
-        return ended and bool(_STATEMENT.match(self.text, token.start))
+        return ended and bool(STATEMENT.match(self.text, token.start))
 
     def _indent(self, offset: int) -> int:
         line = self.text[self.text.rfind("\n", 0, offset) + 1 :][:200]
@@ -401,3 +366,13 @@ class Splitter:
                 (token.start, token.end),
                 help="give the inner parts names of their own, or a block of their own",
             )
+
+
+def _significant(text: str) -> list[Scanned]:
+    """Words and signs without comments, never two line ends in a row."""
+    found: list[Scanned] = []
+    for token in scan(text):
+        double = token.kind == "newline" and found and found[-1].kind == "newline"
+        if token.kind != "comment" and not double:
+            found.append(token)
+    return found

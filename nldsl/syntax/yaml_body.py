@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from nldsl.diagnostics import did_you_mean
 from nldsl.syntax import tree as t
 from nldsl.syntax.build import FaultyStatementError
 from nldsl.syntax.reader import Reader
+from nldsl.syntax.scan import scan
 from nldsl.syntax.structure import Splitter
 from nldsl.syntax.yaml_nodes import Mapping, Scalar, Yaml, place_of
 from nldsl.syntax.yaml_scalars import Entries, YamlScalars
@@ -75,19 +75,19 @@ class YamlBody:
 
     def selectors(self, key: Scalar) -> tuple[t.Name | t.String, ...]:
         """`matrices`, `embeddings, head`, or a pattern, which needs no quotes of its own."""
-        if not re.match(r'\s*[\w"]', key.value) or not re.fullmatch(
-            r'(?:\s*(?:\w+|"[^"]*")\s*,?)+', key.value
-        ):
-            return (t.String(span=self.read.span(key), value=key.value),)
+        tokens = [token for token in scan(key.value) if token.kind != "newline"]
         place = place_of(key, self.read.place)
         found: list[t.Name | t.String] = []
-        for match in re.finditer(r'"([^"]*)"|\w+', key.value):
-            span = place.locate(match.start(), match.end())
-            if match.group(1) is not None:
-                found.append(t.String(span=span, value=match.group(1)))
-            else:
-                found.append(t.Name(span=span, id=match.group()))
-        return tuple(found)
+        for token in tokens[::2]:
+            word, span = key.value[token.start : token.end], place.locate(token.start, token.end)
+            if token.kind == "name":
+                found.append(t.Name(span=span, id=word))
+            elif token.kind == "string" and "\\" not in word:
+                found.append(t.String(span=span, value=word[1:-1]))
+        commas = all(key.value[token.start : token.end] == "," for token in tokens[1::2])
+        if found and commas and 2 * len(found) - 1 == len(tokens):
+            return tuple(found)
+        return (t.String(span=self.read.span(key), value=key.value),)
 
     def body(self, node: Yaml, context: str) -> tuple[Any, ...]:
         """The statements of a body: texts and mappings."""
