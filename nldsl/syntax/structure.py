@@ -15,6 +15,7 @@ from nldsl.syntax.pieces import (
     ITEM,
     PAIRS,
     STATEMENT,
+    SURE_STATEMENT,
     TOP,
     WANTS_BRACE,
     Piece,
