@@ -97,8 +97,12 @@ def map_form(forward: Expr, weights: tuple[Expr, ...]) -> MapForm | None:
     return MapForm(weights[0], part.factor, part.coefficient, affine.constant)
 
 
-def classify_term(memory: Memory, term: Term) -> TermClass:
-    """Everything the analysis knows about one term of a write to `memory`."""
+def classify_term(memory: Memory, term: Term, toward: Literal["zero", "init"] = "zero") -> TermClass:
+    """Everything the analysis knows about one term of a write to `memory`.
+
+    With `toward = "init"` the rule acts on the distance from the initial state but the gradient is
+    taken at the state itself, so the two make one closed form only if the rule leaves `W` alone.
+    """
     if memory.function is None:
         return _unknown("a softmax memory has no weights")
     try:
@@ -110,8 +114,17 @@ def classify_term(memory: Memory, term: Term) -> TermClass:
     rules = tuple(rule_form(term.rule, w.shape) for w in found.weights)
     reasons = [_linear_reason(linear, found), why, *dict.fromkeys(r.reason for r in rules)]
     online = _online(linear, slope, rest, rules, found.sees_memory)
+    if toward == "init" and online is not None and not _leaves_weight(rules[0]):
+        online = None
+        reasons.append("the rule acts on the distance from the initial state, the gradient does not")
     chunked = all(_chunkable(g, r) for g, r in zip(found.gradients, rules, strict=True))
     return TermClass(found, linear, dependence, slope, rest, rules, online, chunked, tuple(reasons))
+
+
+def _leaves_weight(analysis: RuleAnalysis) -> bool:
+    """Whether the rule only adds to the weight."""
+    form = analysis.form
+    return form is not None and form.keep.value == 1.0 and form.erase.value == 0.0
 
 
 def _unknown(reason: str) -> TermClass:
@@ -198,7 +211,7 @@ def update_class(memory: Memory, write: Write) -> UpdateClass:
     if write.append:
         reason = "appends to a softmax memory: nothing is learned by gradient"
         return UpdateClass("X", "X", (), (reason,))
-    terms = tuple(classify_term(memory, t) for t in write.terms)
+    terms = tuple(classify_term(memory, t, write.toward) for t in write.terms)
     reasons = [r for t in terms for r in t.reasons]
     blocked = _blocked(write, terms)
     if blocked:
@@ -224,6 +237,8 @@ def _blocked(write: Write, classes: tuple[TermClass, ...]) -> str:
         return "`at commit` runs the rule once per chunk"
     if any(t.window > 1 for t in write.terms):
         return "a window of tokens is more than one rank-one step"
+    if any(t.weight is not None for t in write.terms):
+        return "`weighted` scales the gradient by a value of its own"
     filtered = any(r.form is not None and r.form.momentum is not None for c in classes for r in c.rules)
     return "momentum with several terms" if filtered and len(classes) > 1 else ""
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nldsl.calculus.classify import DeltaForm, UpdateClass
-from nldsl.calculus.expression import SYMBOL, Expr
+from nldsl.calculus.differentiate import WeightGradient
+from nldsl.calculus.expression import SYMBOL, Expr, symbol
+from nldsl.calculus.rules import RuleForm
+from nldsl.calculus.simplify import build
 from nldsl.spec.program import Memory, Write
 
 _GREEK = frozenset(
@@ -48,6 +51,9 @@ class _Style:
     dot: str
     transpose: str
     call: Callable[[str, str], str]
+    gradient: Callable[[str], str]
+    where: str
+    norm: Callable[[str], str]
     power: Callable[[str, str], str]
 
 
@@ -62,6 +68,8 @@ def describe(
     """
     called = _names(write) | dict(names or {})
     reasons = update.reasons
+    if write.toward == "init":
+        reasons = (*reasons, "decay and erase act on the distance from the initial state")
     pair = [_equations(memory, write, update, called, style) for style in (_TEXT, _LATEX)]
     return Description(tuple(pair[0]), tuple(pair[1]), reasons)
 
@@ -86,29 +94,44 @@ def _equations(
     lines: list[str] = []
     for term in update.terms:
         for grad, analysis in zip(term.gradient.gradients if term.gradient else (), term.rules, strict=True):
-            lines.append(_general(memory.name, grad.name, analysis.form is not None, retain, style))
+            lines.append(_general(grad, analysis.form, names, retain, style))
     return list(dict.fromkeys(lines))
 
 
-def _general(memory: str, weight: str, linear: bool, retain: str, style: _Style) -> str:
-    name = f"{memory}.{weight}" if style is _TEXT else rf"{_latex_name(memory)}^{{({weight})}}"
-    old, new = f"{name}_{{t-1}}", f"{name}_t"
-    decay = f"{retain}{style.dot}" if retain else ""
-    if linear:
-        return (
-            f"{new} = {decay}{old} - rate (erase + gradient at the base)"
-            if style is _TEXT
-            else (rf"{new} = {decay}{old} - \eta_t\,(\text{{erase}} + \nabla_{{{weight}}} \mathcal{{L}})")
-        )
-    gradient = "gradient" if style is _TEXT else rf"\nabla_{{{weight}}} \mathcal{{L}}"
-    step = "rule" if style is _TEXT else r"\mathrm{rule}"
-    return f"{new} = {decay}{step}({old}, {gradient})"
+def _general(
+    grad: WeightGradient, form: RuleForm | None, names: Mapping[str, str], retain: str, style: _Style
+) -> str:
+    """One weight of a map that is not linear: its own input `z` and slope `d`, at the base state."""
+    name = style.symbol(grad.name, "")
+    old, space = f"{name}_{{t-1}}", style.dot
+    if form is None or grad.x is None or grad.dy is None:
+        gate = f"{retain}{space}" if retain else ""
+        return f"{name}_t = {gate}{style.call('rule', f'{old}, {style.gradient(name)}')}"
+    inner = {**names, form.x.name: "z"}
+    bare = replace(style, symbol=lambda n, index: n if n in ("z", "d") else style.symbol(n, index))
+    rate = form.momentum.rate if form.momentum is not None else form.rate
+    linear = DeltaForm(form.keep, form.erase, _slope_times(rate, grad.dy), form.x, _filter(form))
+    body = "; ".join(_closed(grad.name, linear, {**inner, _SLOPE: "d"}, retain, bare))
+    where = f"z = {_write(grad.x, names, style, 0)}, d = {_write(grad.dy, names, style, 0)}"
+    return f"{body}{style.where}{where}"
+
+
+_SLOPE = "slope of the output"
+
+
+def _slope_times(rate: Expr, dy: Expr) -> Expr:
+    """`-rate * d`, with `d` for the gradient at the weight's output."""
+    return build("neg", build("mul", rate, symbol(_SLOPE, dy.shape, dy.kind)))
+
+
+def _filter(form: RuleForm) -> tuple[Expr, Expr] | None:
+    return (form.momentum.beta, form.momentum.read) if form.momentum is not None else None
 
 
 def _closed(memory: str, form: DeltaForm, names: Mapping[str, str], retain: str, style: _Style) -> list[str]:
     """`S_t = S_{t-1} (a I - b k k^T) + v k^T`, with a filter in between if there is momentum."""
     key = _write(form.x, names, style, 2)
-    name = memory if style is _TEXT else _latex_name(memory)
+    name = style.symbol(memory, "")
     old = f"{name}_{{t-1}}"
     square = f"{key}{style.dot}{key}{style.transpose}"
     erase, value = _write(form.erase, names, style, 2), _write(form.value, names, style, 1)
@@ -150,7 +173,9 @@ def _signed(value: str, key: str, style: _Style) -> str:
 def _write(expr: Expr, names: Mapping[str, str], style: _Style, tight: int) -> str:
     """An expression; `tight` 0 takes any, 1 wants a product, 2 a factor (else parentheses)."""
     if expr.op == SYMBOL:
-        return style.symbol(names.get(expr.name, expr.name), "t" if expr.role != "parameter" else "")
+        return style.symbol(
+            names.get(expr.name, expr.name), "" if expr.role in ("parameter", "weight") else "t"
+        )
     if expr.value is not None:
         return f"{expr.value:.6g}"
     inner = [_write(a, names, style, level) for a, level in zip(expr.args, _levels(expr), strict=True)]
@@ -173,7 +198,11 @@ def _compose(expr: Expr, inner: list[str], style: _Style) -> tuple[str, int]:
             return f"{inner[0]} + {inner[1]}", 0
         case "sub":
             return f"{inner[0]} - {inner[1]}", 0
-        case "mul" | "matmul":
+        case "mul":
+            # Numbers and scalars stand before vectors.
+            pairs = sorted(zip(expr.args, inner, strict=True), key=lambda p: len(p[0].shape))
+            return style.dot.join(text for _, text in pairs), 1
+        case "matmul":
             return style.dot.join(inner), 1
         case "neg":
             return f"-{inner[0]}", 1
@@ -183,9 +212,7 @@ def _compose(expr: Expr, inner: list[str], style: _Style) -> tuple[str, int]:
             return style.power(inner[0], inner[1]), 2
         case "dot":
             if expr.args[0] is expr.args[1]:
-                return style.power(
-                    f"||{inner[0]}||" if style is _TEXT else rf"\lVert {inner[0]} \rVert", "2"
-                ), 2
+                return style.power(style.norm(inner[0]), "2"), 2
             return f"{inner[0]}{style.transpose}{style.dot}{inner[1]}", 1
     return style.call(expr.op, ", ".join(inner)), 2
 
@@ -220,6 +247,9 @@ _TEXT = _Style(
     dot=" ",
     transpose="^T",
     call=lambda name, inner: f"{name}({inner})",
+    gradient=lambda name: f"gradient of {name}",
+    where="  where ",
+    norm=lambda inner: f"||{inner}||",
     power=lambda base, exponent: f"{base}^{exponent}",
 )
 _LATEX = _Style(
@@ -228,5 +258,8 @@ _LATEX = _Style(
     dot=r" ",
     transpose=r"^{\top}",
     call=_latex_call,
+    gradient=lambda name: rf"\nabla_{{{name}}} \mathcal{{L}}",
+    where=r",\quad ",
+    norm=lambda inner: rf"\lVert {inner} \rVert",
     power=lambda base, exponent: f"{base}^{{{exponent}}}",
 )

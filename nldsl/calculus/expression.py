@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from nldsl.catalog.primitive import Operand
@@ -18,7 +18,7 @@ from nldsl.library import PRIMITIVES
 SYMBOL = "symbol"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Expr:
     """One node: a symbol (an input) or a primitive of the library applied to expressions.
 
@@ -35,7 +35,7 @@ class Expr:
     name: str = ""
     role: str = ""
     owned: int = 0
-    order: tuple[int, str, str] = field(default=(0, "", ""), repr=False)
+    order: tuple[int, str, str] = (0, "", "")
     """Depth, name and digest: a total order that does not depend on the run."""
 
     @property
@@ -57,6 +57,9 @@ class Expr:
 
     def __str__(self) -> str:
         return render(self)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {render(self)}>"
 
 
 _TABLE: WeakValueDictionary[tuple[object, ...], Expr] = WeakValueDictionary()

@@ -53,7 +53,9 @@ def residual_mlp(size: int = 4, hidden: int = 5) -> Function:
     return Function("residual_mlp", (z,), (w2, w1), tuple(c.body), (y,))
 
 
-def objective(write: Callable[[Code, Value, Value], Value], size: int = 3, name: str = "objective") -> Function:
+def objective(
+    write: Callable[[Code, Value, Value], Value], size: int = 3, name: str = "objective"
+) -> Function:
     """An objective of prediction and target."""
     c, pred, target = Code(), vector("pred", size), vector("target", size)
     loss = write(c, pred, target)
