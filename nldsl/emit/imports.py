@@ -41,15 +41,19 @@ def import_block(
     used = None if body is None else mentioned(body)
     imports = [Import(m) for m in modules if used is None or m.split(".")[0] in used]
     for module, members in names.items():
-        kept = sorted({m for m in members if used is None or m in used}, key=member_key)
-        imports += [Import(module, tuple(kept))] if kept else []
+        kept = tuple(m for m in members if used is None or m in used)
+        imports += [Import(module, kept)] if kept else []
     return (Import("__future__", ("annotations",)), *in_sections(imports))
 
 
 def in_sections(imports: Iterable[Import]) -> tuple[Statement, ...]:
-    """The imports sorted, a blank line before each section."""
+    """The imports sorted, with their names, a blank line before each section."""
     sections: dict[bool, list[Import]] = {}
-    for node in sorted(set(imports), key=_import_key):
+    ordered = {
+        Import(node.module, node.names and tuple(sorted(set(node.names), key=member_key)), node.alias)
+        for node in imports
+    }
+    for node in sorted(ordered, key=_import_key):
         sections.setdefault(_is_standard(node.module), []).append(node)
     result: list[Statement] = []
     for standard in (True, False):

@@ -1,4 +1,4 @@
-"""Modules as text that ruff's formatter (100 columns, default style) leaves as it is."""
+"""Modules as text that ruff's formatter (`WIDTH` columns, default style) leaves as it is."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from nldsl.emit.statements import (
     With,
 )
 
-WIDTH = 100
+WIDTH = 110
+"""Columns, as in our own sources: a standalone file holds emitted lines and lines of the runtime."""
 INDENT = 4
 NO_LIMIT = 1 << 30
 Definition = FunctionDef | ClassDef
@@ -51,6 +52,11 @@ def print_module(module: Module) -> str:
     except (SyntaxError, ValueError) as problem:
         raise EmitError(f"the nodes do not make a Python module: {problem}") from problem
     return text
+
+
+def print_imports(imports: Sequence[Statement]) -> str:
+    """The text of an import block."""
+    return "".join(f"{line}\n" for line in _body(imports, 0))
 
 
 def print_expression(node: Expression) -> str:
@@ -176,9 +182,10 @@ def _to_target(target: Expression, operator: str, value: Expression, *, bare: bo
 
 
 def _import(node: Import) -> Doc:
+    alias = f" as {node.alias}" if node.alias else ""
     if node.names is None:
-        return f"import {node.module}" + (f" as {node.alias}" if node.alias else "")
-    names = comma_separated(node.names)
+        return f"import {node.module}{alias}"
+    names = comma_separated([text + alias for text in node.names])
     return (f"from {node.module} import ", Group((IfBroken("("), Indent((SOFT, names)), SOFT, IfBroken(")"))))
 
 

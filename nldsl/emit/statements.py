@@ -201,7 +201,7 @@ class ClassDef:
 
 @dataclass(frozen=True)
 class Import:
-    """`import module as alias`, or (with `names`) `from module import names`."""
+    """`import module as alias`, or `from module import names`; one name may have an alias."""
 
     module: str
     names: tuple[str, ...] | None = None
@@ -212,8 +212,8 @@ class Import:
             check_name(part)
         for part in self.names or ():
             check_name(part)
-        if self.names == () or (self.names and self.alias):
-            raise EmitError("import at least one name, and no alias with names")
+        if self.names == () or (self.alias and len(self.names or "?") > 1):
+            raise EmitError("import at least one name, and only one with an alias")
         if self.alias is not None:
             check_name(self.alias)
 
