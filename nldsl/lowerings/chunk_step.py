@@ -13,7 +13,7 @@ from nldsl.emit.nodes import Expression, Like, Statement, assign, call, name
 from nldsl.lowerings.apply import lower_apply
 from nldsl.lowerings.blocks import BlockCode
 from nldsl.lowerings.exprs import ExprRows
-from nldsl.lowerings.functions import slow_parameters
+from nldsl.lowerings.functions import reserved, slow_parameters
 from nldsl.lowerings.gates import gate, head_gate, target_rows
 from nldsl.lowerings.scope import Imports, Names, Scope
 from nldsl.lowerings.stacking import Stacker
@@ -44,7 +44,7 @@ class Family:
         members = tuple(m for n in names for m in detail.members if m.memory.name == n)
         function = members[0].memory.function
         assert function is not None
-        label = "_".join(names)
+        label = names[0] if len(names) == 1 else fresh("memories")
         weights = tuple(w.name for w in function.weights)
         named = {part: {w: fresh(f"{label}_{w}{part}") for w in weights} for part in ("", "_seen", "_new")}
         toward = {
@@ -130,7 +130,7 @@ class ChunkStep:
     def __init__(self, code: BlockCode, unit: Unit, detail: ChunkDetail, families: list[Family]) -> None:
         self.code, self.detail, self.families = code, detail, families
         imports: Imports = code.scope.imports
-        self.scope = Scope(imports, Names(taken=set(code.scope.names.taken) | {"self"}), "chunk")
+        self.scope = Scope(imports, Names(taken=reserved(code.functions)), "chunk")
         self.steps = [code.block.body[i] for i in unit.statements]
         self.maker = {s.out.name: s for s in self.steps if isinstance(s, Apply | Read)}
         self.stacker = Stacker(self, {f.label: f for f in families})

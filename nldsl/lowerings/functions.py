@@ -65,6 +65,12 @@ class Functions:
         )
 
 
+def reserved(functions: Functions) -> set[str]:
+    """Names a method body must not take: our own, the file's functions and imports."""
+    own = {"Tensor", "Any", "Module", "functional", "torch", "checkpoint"}
+    return Names().taken | own | functions.names.taken | functions.imports.functions
+
+
 def tensors(count: int) -> Expression:
     """The return annotation for `count` tensors."""
     return name("Tensor") if count == 1 else name("tuple")[tuple(name("Tensor") for _ in range(count))]
@@ -111,7 +117,7 @@ class Rows:
 
     def ref(self, value: Value) -> Expression:
         """A value computed before, or a literal."""
-        return self.inline.get(value.name) or name(self.names.of(value))
+        return self.inline[value.name] if value.name in self.inline else name(self.names.of(value))
 
     def statements(self, body: tuple[Apply, ...]) -> list[Statement]:
         """One assignment per operation; literals stay inline."""

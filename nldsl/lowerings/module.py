@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from nldsl.emit.imports import import_block
@@ -24,8 +25,8 @@ from nldsl.emit.nodes import (
 )
 from nldsl.lowerings import attention, chunk, recurrence, sequential, static
 from nldsl.lowerings.blocks import BlockCode
-from nldsl.lowerings.functions import Functions
-from nldsl.lowerings.prune import prune
+from nldsl.lowerings.functions import Functions, reserved
+from nldsl.lowerings.prune import inline, prune
 from nldsl.lowerings.scope import Imports, Names, Scope
 from nldsl.lowerings.states import initial_state, task_table
 from nldsl.plan.plan import BlockPlan, Plan, Unit
@@ -60,7 +61,7 @@ def lower(plan: Plan, doc: str) -> Module:
 def _class(plan: Plan, block_plan: BlockPlan, functions: Functions) -> ClassDef:
     block = block_plan.block
     functions.imports.use("nldsl.runtime.module:Module")
-    scope = Scope(functions.imports, Names(taken=_reserved(functions)), "sequence")
+    scope = Scope(functions.imports, Names(taken=reserved(functions)), "sequence")
     inputs = [scope.names.of(v) for v in block.inputs]
     if inputs:
         scope.source = name(inputs[0])
@@ -72,6 +73,7 @@ def _class(plan: Plan, block_plan: BlockPlan, functions: Functions) -> ClassDef:
             path = code.memory(step.memory).path
             scope.add(assign(name("new")[path], name("state")[path]))
     outputs = [scope.ref(v) for v in block.outputs]
+    start = assign("new", {}, name("dict")[name("str"), name("Any")])
     forward = FunctionDef(
         "forward",
         (
@@ -80,7 +82,7 @@ def _class(plan: Plan, block_plan: BlockPlan, functions: Functions) -> ClassDef:
             Parameter("state", name("dict")[name("str"), name("Any")]),
             Parameter("mask", maybe_tensor()),
         ),
-        prune((assign("new", {}, name("dict")[name("str"), name("Any")]), *scope.body, returns(*outputs, name("new")))),
+        inline(prune((start, *scope.body, returns(*outputs, name("new")))), temporaries(block, scope)),
         "All tokens of a call: outputs and the state after them.",
         name("tuple")[(*[name("Tensor")] * len(outputs), name("dict")[name("str"), name("Any")])],
     )
@@ -89,13 +91,15 @@ def _class(plan: Plan, block_plan: BlockPlan, functions: Functions) -> ClassDef:
     return ClassDef(block_plan.class_name, (name("Module"),), tuple(body), _doc(block_plan))
 
 
+def temporaries(block: Block, scope: Scope) -> frozenset[str]:
+    """Python names of values the elaborator named after an operation (`q_linear`), not the author."""
+    named = {s.out.name for s in block.body if isinstance(s, Apply) and re.search(rf"_{s.op}(_\d+)?$", s.out.name)}
+    return frozenset(scope.names.of(n) for n in named if n in scope.names.known)
+
+
 def maybe_tensor() -> Expression:
     """The annotation `Tensor | None`."""
     return compare("|", name("Tensor"), None)
-
-
-def _reserved(functions: Functions) -> set[str]:
-    return Names().taken | {"Tensor", "Any", "Module", "functional"} | functions.names.taken | functions.imports.functions
 
 
 def _doc(block_plan: BlockPlan) -> str:

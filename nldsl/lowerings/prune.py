@@ -66,17 +66,17 @@ def _target_reads(target: Expression) -> Iterator[str]:
         yield from reads(target)
 
 
-def inline(body: tuple[Statement, ...], keep: frozenset[str], width: int = 60) -> tuple[Statement, ...]:
+def inline(body: tuple[Statement, ...], these: frozenset[str], width: int = 60) -> tuple[Statement, ...]:
     """Put `name = expression` into its only use, if the next statement is that use.
 
-    `keep` are names a reader wants to see (they were written in the spec).
+    `these` are the names that may go: the reader wants to see those that were written in the spec.
     """
     out = list(body)
     i = 0
     while i + 1 < len(out):
         chosen = _plain(out[i])
         once = chosen is not None and sum(v == chosen for s in out for v in reads(s)) == 1
-        if chosen is not None and chosen not in keep and once and _simple_use(out[i + 1], chosen):
+        if chosen is not None and chosen in these and once and _simple_use(out[i + 1], chosen):
             value = out[i].value  # type: ignore[union-attr]
             if size(value) <= width:
                 out[i : i + 2] = [_substitute(out[i + 1], chosen, value)]

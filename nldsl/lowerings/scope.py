@@ -18,8 +18,7 @@ sequence: `[B, T, *shape]`.  chunk: heads first, as memories want it: headed `[B
 """
 
 RESERVED = frozenset(
-    "self state new mask torch nn x_ grid count live chunk chunks cut step index block checkpoint zip range len "
-    "enumerate list dict tuple stack None True False".split()
+    "self state new mask torch live t zip range len list dict tuple str int super None True False".split()
 )
 
 

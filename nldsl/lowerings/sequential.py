@@ -118,11 +118,6 @@ class TokenLoop:
     def _join(self, value: Value, pieces: str) -> None:
         """Pieces `[B, (H,) 1, ...]` to sequence layout `[B, T, ...]`, also for T = 0."""
         axis = 2 if value.kind in ("headed", "heads") else 1
-        joined = call(
-            self.code.runtime("token", "join_tokens"),
-            name(pieces),
-            axis,
-            like=self.code.float_source(),
-            shape=to_expression(value.shape),
-        )
+        empty = call("self.zeros", self.outer.source.attr("shape")[0], 0, *value.shape)
+        joined = call(self.code.runtime("token", "join_tokens"), name(pieces), axis, empty)
         self.outer.add(assign(self.outer.names.of(value), joined))

@@ -77,8 +77,9 @@ class Stacker:
             return
         stacked = self._stacked_read(group)
         scope = self.step.scope
-        index = group.reads.index(read)
-        scope.add(assign(scope.names.of(read.out), stacked.method("select", memory_axis(read.out), index)))
+        names = [scope.names.of(r.out) for r in group.reads]
+        scope.add(assign(names, stacked.method("unbind", memory_axis(read.out))))
+        self.step.done |= {r.out.name for r in group.reads}
 
     def _single(self, read: Read) -> None:
         """A read of its own: of the only member, or of one slice of the stack."""

@@ -44,16 +44,16 @@ def commit(count: Tensor, every: int, live: Tensor | None, running: Tensor, seen
     return torch.where(due.view(-1, *(1,) * (running.dim() - 1)), running, seen)
 
 
-def join_tokens(pieces: Sequence[Tensor], axis: int, *, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Pieces of one token each as a sequence `[B, T, *shape]`; `axis` is where their token axis is.
+def join_tokens(pieces: Sequence[Tensor], axis: int, empty: Tensor) -> Tensor:
+    """Pieces of one token each as a sequence `[B, T, ...]`; `axis` is where their token axis is.
 
-    Pieces with heads have it behind the heads (`axis = 2`).  No pieces give an empty sequence.
+    Pieces with heads have it behind the heads (`axis = 2`).  `empty [B, 0, ...]` is the answer if there are none.
 
-    >>> join_tokens([torch.ones(1, 2, 1, 3)] * 5, 2, like=torch.ones(1), shape=(2, 3)).shape
+    >>> join_tokens([torch.ones(1, 2, 1, 3)] * 5, 2, torch.ones(1, 0, 2, 3)).shape
     torch.Size([1, 5, 2, 3])
     """
     if not pieces:
-        return like.new_zeros(like.shape[0], 0, *shape)
+        return empty
     joined = torch.cat(list(pieces), axis)
     return joined.transpose(1, 2) if axis == 2 else joined
 

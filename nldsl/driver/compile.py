@@ -1,0 +1,92 @@
+"""From a specification to a running module: parse, elaborate, plan, lower, emit, load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from nldsl.emit.loader import load_module
+from nldsl.emit.printer import print_module
+from nldsl.emit.standalone import inline
+from nldsl.graph import open_program
+from nldsl.lowerings.module import lower
+from nldsl.plan.make import make_plan
+from nldsl.plan.plan import Plan, Target
+from nldsl.runtime.model import Layer, Model
+from nldsl.spec.program import Program
+
+Lowering = Literal["auto", "sequential"]
+
+
+def plan_of(program: Program, *, lowering: Lowering = "auto", checkpoint: bool = False) -> Plan:
+    """Which lowering computes which memories, and why.
+
+    Errors: `SpecError` (NL0701) for constructs that no lowering supports yet.
+    """
+    return make_plan(program, Target(lowering, checkpoint))
+
+
+def emit(plan: Plan) -> str:
+    """The Python source of a plan.
+
+    Example:
+        >>> "class Transformer(" in emit(plan_of(open_program("transformer")))
+        True
+    """
+    from_files = ", ".join(name for name, _ in plan.program.sources[:1]) or plan.program.name
+    doc = f"`{plan.program.name}`, compiled by nldsl from {from_files}.  Edit the specification, not this file."
+    return print_module(lower(plan, doc))
+
+
+def compile_source(
+    source: str | Path,
+    *,
+    block: str | None = None,
+    standalone: bool = False,
+    lowering: Lowering = "auto",
+    checkpoint: bool = False,
+    **arguments: Any,
+) -> str:
+    """The PyTorch source of a specification; with `standalone` it needs nothing but torch.
+
+    Errors: `SpecError`.
+    """
+    program = open_program(source, block=block, **arguments)
+    text = emit(plan_of(program, lowering=lowering, checkpoint=checkpoint))
+    return inline(text) if standalone else text
+
+
+def compile(
+    source: str | Path | Program,
+    *,
+    block: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    seed: int = 0,
+    lowering: Lowering = "auto",
+    checkpoint: bool = False,
+    **arguments: Any,
+) -> Model | Layer:
+    """A module with initialised parameters: a `Model` of token streams, or the `Layer` of one block.
+
+    source: library name, path, text, or a program elaborated before.  arguments: static parameters
+    by name; widths for the inputs of a block (`x = 64`, or `dim = 64` for all).  lowering:
+    `sequential` walks token by token whatever the memory.  checkpoint: recompute chunks in the
+    backward pass.  The emitted text is `.source`, the plan `.plan`, the program `.program`.
+
+    Errors: `SpecError` with every diagnostic.
+
+    Example:
+        >>> model = compile("hope_tiny", depth=1)
+        >>> logits, state = model(torch.zeros(1, 5, dtype=torch.long))
+        >>> logits.shape
+        torch.Size([1, 5, 256])
+    """
+    program = source if isinstance(source, Program) else open_program(source, block=block, **arguments)
+    plan = plan_of(program, lowering=lowering, checkpoint=checkpoint)
+    text = emit(plan)
+    built: Model | Layer = load_module(text, f"nldsl_{program.name}").build(seed)
+    built.program, built.plan, built.source = program, plan, text
+    return built.to(device=device, dtype=dtype)

@@ -1,0 +1,199 @@
+"""Memories that minimise the task: what `learn` does to them (continuum memory systems, Eq. 70-74).
+
+A task memory is its parameter plus a `delta` of each sequence's own, zero at the start.  Its state is
+`{"delta": {weight: [B, ...]} or None, "count": [B]}`, and once `learn` has seen it also `"pending"` (the
+gradient gathered since its last step), `"slots"` (memories of its rule, `slot.weight`) and `"open"` (see
+`prepare`).  `count` counts the tokens whose error it has felt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nldsl.runtime.grid import choose
+from nldsl.runtime.module import Module
+
+Weights = dict[str, Tensor]
+Key = str | int
+
+
+@dataclass(frozen=True)
+class TaskMemory:
+    """What an emitted block says of one task memory.
+
+    `path` in the block, `every` its clock in tokens, its `weights`, and its `rule`: a function of the
+    values named by `inputs` (`W`, `g`, `step`, slots) that returns the new weight, then the new `slots`.
+    `parameters` are the paths of the weights' parameters in the block, `None` for a zero start; left
+    out, they are `path.weight`.
+    """
+
+    path: str
+    every: int
+    weights: tuple[str, ...]
+    rule: Callable[..., Any]
+    inputs: tuple[str, ...]
+    slots: tuple[str, ...] = ()
+    parameters: tuple[str | None, ...] | None = None
+
+
+@dataclass(frozen=True)
+class PlacedTask:
+    """A task memory of a model: where its state lies in the tree, and its parameters."""
+
+    memory: TaskMemory
+    keys: tuple[Key, ...]
+    parameters: dict[str, Tensor | None]
+
+
+def adapted(parameter: Tensor, delta: Weights | None, weight: str) -> Tensor:
+    """The weight a read sees: the parameter, plus the sequence's own delta `[B, ...]` if it has one.
+
+    >>> adapted(torch.ones(2), None, "W"), adapted(torch.ones(2), {"W": torch.ones(3, 2)}, "W").shape
+    (tensor([1., 1.]), torch.Size([3, 2]))
+    """
+    return parameter if delta is None else parameter + delta[weight]
+
+
+def find_tasks(root: Module, tree: Any) -> list[PlacedTask]:
+    """Every task memory below `root`; `tree` is a state of it."""
+    return list(_walk(root, tree, ()))
+
+
+def _walk(module: Module, tree: Any, keys: tuple[Key, ...]) -> Iterator[PlacedTask]:
+    memories: Sequence[TaskMemory] = getattr(module, "tasks", ())
+    for memory in memories:
+        paths = memory.parameters or tuple(f"{memory.path}.{w}" for w in memory.weights)
+        owned: dict[str, Tensor | None] = {
+            w: None if path is None else module.parameter(path)
+            for w, path in zip(memory.weights, paths, strict=True)
+        }
+        yield PlacedTask(memory, (*keys, memory.path), owned)
+    for path, child in module.attached().items():
+        below = _below(path, tree)
+        if below is not None:
+            yield from _walk(child, get_at(tree, below), (*keys, *below))
+
+
+def _below(path: str, tree: Any) -> tuple[Key, ...] | None:
+    """Where the state of a block lies: under its path, or in the list of its repeats."""
+    if path in tree:
+        return (path,)
+    match = re.fullmatch(r"(.*)\[(\d+)\]", path)
+    if match is not None and isinstance(tree.get(match.group(1)), list):
+        return match.group(1), int(match.group(2))
+    return None
+
+
+def get_at(tree: Any, keys: Sequence[Any]) -> Any:
+    """The part of a tree under `keys`."""
+    for key in keys:
+        tree = tree[key]
+    return tree
+
+
+def put_at(tree: Any, keys: Sequence[Any], value: Any) -> Any:
+    """A tree with the part under `keys` exchanged; the rest is shared.
+
+    >>> put_at({"a": [1, 2]}, ("a", 0), 3)
+    {'a': [3, 2]}
+    """
+    if not keys:
+        return value
+    copied: Any = list(tree) if isinstance(tree, list) else dict(tree)
+    copied[keys[0]] = put_at(copied[keys[0]], keys[1:], value)
+    return copied
+
+
+def prepare(task: PlacedTask, state: dict[str, Any], like: Tensor) -> dict[str, Any]:
+    """The state with variables to differentiate by, and room for what is pending.
+
+    `open` lists the variables of the segments under way: `{"mine": [B], "delta": {weight: variable}}`
+    (samples in step share one).  Those of a segment begun in an earlier call stay the same ones, so
+    that its history leads to them; a state that was detached gets fresh ones.
+    """
+    batch = state["count"].shape[0]
+    given, pending = dict(state["delta"] or {}), dict(state.get("pending") or {})
+    slots = dict(state.get("slots") or {})
+    under_way = state.get("open") or []
+    if not under_way or not all(
+        v.requires_grad and v.is_leaf for o in under_way for v in o["delta"].values()
+    ):
+        for weight, parameter in task.parameters.items():
+            if weight not in given:
+                if parameter is None:
+                    raise ValueError(f"`{task.memory.path}.{weight}` has no learned start")
+                given[weight] = like.new_zeros(batch, *parameter.shape)
+        given = {weight: variable(delta) for weight, delta in given.items()}
+        under_way = [{"mine": torch.ones_like(state["count"], dtype=torch.bool), "delta": given}]
+    for weight, delta in given.items():
+        zero = torch.zeros_like(delta, requires_grad=False)
+        pending.setdefault(weight, zero)
+        for slot in task.memory.slots:
+            slots.setdefault(f"{slot}.{weight}", zero)
+    return {**state, "delta": given, "open": under_way, "pending": pending, "slots": slots}
+
+
+def variable(delta: Tensor) -> Tensor:
+    """A fresh variable with the value of `delta`."""
+    return delta.detach().clone().requires_grad_()
+
+
+def variables(state: dict[str, Any]) -> list[Tensor]:
+    """Every variable of the segments under way."""
+    return [leaf for part in state["open"] for leaf in part["delta"].values()]
+
+
+def gather(state: dict[str, Any], gradients: Iterator[Tensor | None]) -> dict[str, Any]:
+    """The state with the gradients of its `variables` added to what is pending, each for its samples."""
+    pending = dict(state["pending"])
+    for part in state["open"]:
+        for weight in part["delta"]:
+            g = next(gradients)
+            if g is not None:
+                pending[weight] = pending[weight] + choose(part["mine"], g.detach(), torch.zeros_like(g))
+    return {**state, "pending": pending}
+
+
+def reopen(state: dict[str, Any], full: bool | Tensor) -> dict[str, Any]:
+    """Fresh variables for the samples whose segment ends."""
+    fresh = {weight: variable(delta) for weight, delta in state["delta"].items()}
+    if isinstance(full, bool):
+        mine = torch.ones_like(state["count"], dtype=torch.bool)
+        return {**state, "delta": fresh, "open": [{"mine": mine, "delta": fresh}]}
+    delta = {weight: choose(full, fresh[weight], old) for weight, old in state["delta"].items()}
+    under_way = [{**part, "mine": part["mine"] & ~full} for part in state["open"]]
+    kept = [part for part in under_way if bool(part["mine"].any())]
+    return {**state, "delta": delta, "open": [*kept, {"mine": full, "delta": fresh}]}
+
+
+@torch.no_grad()
+def step(task: PlacedTask, state: dict[str, Any], due: bool | Tensor) -> dict[str, Any]:
+    """One application of the rule for the samples that are `due`: their period of C tokens is over."""
+    if due is False:
+        return state
+    delta, pending = dict(state["delta"]), dict(state["pending"])
+    slots = dict(state["slots"])
+    for weight, old in state["delta"].items():
+        parameter = task.parameters[weight]
+        now = old if parameter is None else parameter + old
+        shape = (-1, *(1,) * (now.dim() - 1))
+        known = {
+            "W": now,
+            "g": pending[weight],
+            "step": (state["count"] // task.memory.every).to(now.dtype).view(shape),
+            **{slot: slots[f"{slot}.{weight}"] for slot in task.memory.slots},
+        }
+        result = task.memory.rule(*(known[name] for name in task.memory.inputs))
+        new, *kept = result if isinstance(result, tuple) else (result,)
+        moved = new if parameter is None else new - parameter
+        delta[weight] = choose(due, moved, old)
+        pending[weight] = choose(due, torch.zeros_like(pending[weight]), pending[weight])
+        for slot, value in zip(task.memory.slots, kept, strict=True):
+            slots[f"{slot}.{weight}"] = choose(due, value, slots[f"{slot}.{weight}"])
+    return {**state, "delta": delta, "pending": pending, "slots": slots}
