@@ -139,6 +139,14 @@ def primitive_call(frame: Frame, node: tree.Call, primitive: Primitive, target: 
             "missing argument",
             help=primitive.example,
         )
+    most = len(primitive.options)
+    if len(positional) > most and not any(o.variadic for o in primitive.options):
+        return frame.session.report(
+            "NL0307",
+            f"`{primitive.name}` takes {len(primitive.values)} + {most} arguments, found {len(node.args)}",
+            node.span,
+            "too many",
+        )
     try:
         options = bind(primitive, positional, named)
     except ContractError as refusal:

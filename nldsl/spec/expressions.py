@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from nldsl.diagnostics import Label, did_you_mean
 from nldsl.spec.frame import Frame
@@ -183,10 +183,11 @@ def _binary(frame: Frame, node: tree.Binary, target: str | None) -> Item:
 def element(frame: Frame, items: tuple[Any, ...], node: tree.Index) -> Item:
     """`xs[0]` of a static list."""
     index = static_of(frame, node.key, "the index of a list")
-    if index is POISON:
+    if not is_static(index):
         return POISON
     if isinstance(index, int) and not isinstance(index, bool) and -len(items) <= index < len(items):
-        return cast(Item, items[index])
+        found: Item = items[index]
+        return found
     return frame.session.report(
         "NL0405",
         f"a list of {len(items)} has no element {index if is_number(index) else describe(index)}",

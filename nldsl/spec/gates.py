@@ -39,6 +39,9 @@ def gate(frame: Frame, box: MemoryBox, node: tree.Expr) -> Gate | None:
         if split is POISON:
             return None
         value = split
+    box.key_size = box.key_size or frame.keys.get(box.name, 0)
+    if value.kind != "scalar" and not box.key_size:
+        frame.pending.add(box.name)
     axis = _axis(box, value, marked)
     if axis is None:
         heads = (

@@ -9,11 +9,22 @@ from nldsl.syntax import tree
 
 
 def check_memories(frame: Frame) -> None:
-    """NL0411 never read, NL0412 empty and never written, NL0413 unused, NL0415 zero start that stays zero."""
+    """NL0411 never read, NL0412 empty and never written, NL0413 unused, NL0415 zero start that stays zero.
+
+    NL0419 start from what is no such memory, NL0506 write on a clock that never ticks.
+    """
     starts = _origins(frame)
     for box in frame.memories.values():
-        if box.broken or frame.session.bag.errors:
+        if box.broken or frame.session.bag.errors or not _origin_fits(frame, box):
             continue
+        if box.clock.unit == "never" and box.writes:
+            frame.session.report(
+                "NL0506",
+                f"memory `{box.name}` stands in a level that never ticks",
+                box.writes[0],
+                "a write that never happens",
+                help="give the level a clock: `every 1 token`",
+            )
         used = bool(box.reads) or box.name in starts
         if not used and not box.writes:
             frame.session.report(
@@ -41,14 +52,44 @@ def check_memories(frame: Frame) -> None:
 
 def _origins(frame: Frame) -> set[str]:
     """Memories that others start from."""
-    names = set()
-    for box in frame.memories.values():
-        init = box.declaration.init
-        if init is not None and isinstance(init.argument, tree.Name):
-            other = frame.names.get(init.argument.id)
-            if isinstance(other, MemoryBox):
-                names.add(other.name)
-    return names
+    found = [_origin(frame, box) for box in frame.memories.values()]
+    return {box.name for box in found if box is not None}
+
+
+def _origin_fits(frame: Frame, box: MemoryBox) -> bool:
+    """Whether `init M2` names another memory of this block with weights of the same shapes, in no circle."""
+    init = box.declaration.init
+    if init is None or init.kind != "from" or init.argument is None:
+        return True
+    other, problem, trail = _origin(frame, box), "", [box]
+    if other is None:
+        problem = "`init` takes `zero`, `learned` or the name of a memory of this block"
+    while other is not None and not problem:
+        if other in trail:
+            path = " -> ".join(f"`{b.name}`" for b in (*trail, other))
+            problem = f"memories start from one another in a circle: {path}"
+        elif _shapes(other) != _shapes(box):
+            problem = f"memory `{box.name}` cannot start from `{other.name}`: their weights differ in shape"
+        trail.append(other)
+        other = _origin(frame, other)
+    if problem:
+        frame.session.report("NL0419", problem, init.span, "refused")
+    return not problem
+
+
+def _origin(frame: Frame, box: MemoryBox) -> MemoryBox | None:
+    """The memory that `box` starts from, if it is one."""
+    init = box.declaration.init
+    if init is None or not isinstance(init.argument, tree.Name):
+        return None
+    other = frame.names.get(init.argument.id)
+    return other if isinstance(other, MemoryBox) else None
+
+
+def _shapes(box: MemoryBox) -> object:
+    """What two memories must share for one to start from the other."""
+    weights = [w.shape for w in box.function.weights] if box.function is not None else []
+    return box.heads, weights
 
 
 def _never_written(frame: Frame, box: MemoryBox) -> None:

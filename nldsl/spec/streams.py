@@ -11,7 +11,7 @@ from nldsl.syntax import tree
 
 
 def stream_names(definition: tree.Definition) -> list[str]:
-    """Parameters without default that are used as values: nowhere as a count, a clock or an option.
+    """The first parameter without default, and others that are nowhere a count, a clock or an option.
 
     Example:
         >>> from nldsl.spec.loader import load
@@ -24,7 +24,8 @@ def stream_names(definition: tree.Definition) -> list[str]:
     for node in walk(definition.body):
         for expression in _static_places(node):
             static |= names_in(expression)
-    return [p.name.id for p in definition.params if p.default is None and p.name.id not in static]
+    free = [p.name.id for p in definition.params if p.default is None]
+    return [name for name in free if name not in static or name == free[0]]
 
 
 def walk(node: Any) -> Iterator[tree.Node]:

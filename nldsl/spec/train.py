@@ -207,6 +207,7 @@ def _schedules(
         options = _schedule_options(frame, call)
         if argument.name is None or options is None:
             good = False
+            args.append(replace(argument, value=tree.Number(span=call.span, value=1)))
             if options is not None:
                 frame.session.report(
                     "NL0605",
