@@ -18,8 +18,13 @@ class LanguageModel(Protocol):
     def __call__(self, tokens: Tensor, state: Any = None, mask: Tensor | None = None) -> tuple[Tensor, Any]:
         """Tokens `[B, T]` to logits `[B, T, vocab]` and the state behind them."""
 
-    def learn(self, tokens: Tensor, state: Any = None, mask: Tensor | None = None) -> tuple[Tensor, Any]:
-        """The summed next-token loss (nats) of `[B, T]` under the task writes it performs, and the state."""
+    def learn(
+        self, tokens: Tensor, state: Any = None, mask: Tensor | None = None, *, backward: float = 0.0
+    ) -> tuple[Tensor, Any]:
+        """The summed next-token loss (nats) of `[B, T]` under the task writes it performs, and the state.
+
+        `backward = s` adds the gradient of `s * loss` to the parameters on the way, and detaches.
+        """
 
 
 def writes_task(program: Program) -> bool:

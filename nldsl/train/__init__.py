@@ -1,1 +1,7 @@
 """Training a compiled model on bytes: data, parameter groups, checkpoints, the loop."""
+
+from nldsl.train.config import RunConfig
+from nldsl.train.loop import Trainer, TrainResult
+from nldsl.train.run import load_run, train
+
+__all__ = ["RunConfig", "TrainResult", "Trainer", "load_run", "train"]

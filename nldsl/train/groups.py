@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from torch import Tensor
 
+from nldsl.catalog.selectors import ROLES, first_match
 from nldsl.catalog.values import Role
 from nldsl.diagnostics import did_you_mean
 from nldsl.spec.program import GroupRule, TrainPlan
 from nldsl.train.errors import fault
-
-ROLES: dict[str, Role] = {
-    "matrices": "matrix",
-    "embeddings": "embedding",
-    "head": "head",
-    "norms": "norm",
-    "rest": "rest",
-}
 
 DEFAULT_GROUPS = (GroupRule(selectors=("rest",), rule="adamw", arguments=(("lr", 3e-3),), schedules=()),)
 """What trains a model that declares no `train` section: AdamW on everything."""
@@ -51,7 +43,7 @@ def claim(plan: TrainPlan, parameters: Mapping[str, Tensor], roles: Mapping[str,
     used: set[tuple[int, str]] = set()
     orphans = []
     for path, parameter in parameters.items():
-        hit = first_match(plan, path, roles[path])
+        hit = first_match([g.selectors for g in plan.groups], path, roles[path])
         if hit is None:
             orphans.append(path)
             continue
@@ -67,42 +59,6 @@ def claim(plan: TrainPlan, parameters: Mapping[str, Tensor], roles: Mapping[str,
         )
     refuse_idle_globs(plan, used)
     return [Claimed(g, p) for g, p in zip(plan.groups, claimed, strict=True) if p]
-
-
-def first_match(plan: TrainPlan, path: str, role: Role) -> tuple[int, str] | None:
-    """The first group and selector that claim `path`; `rest` takes what is left over."""
-    for index, group in enumerate(plan.groups):
-        for selector in group.selectors:
-            if ROLES.get(selector) == role or (selector not in ROLES and matches(selector, path)):
-                return index, selector
-    for index, group in enumerate(plan.groups):
-        if "rest" in group.selectors:
-            return index, "rest"
-    return None
-
-
-def matches(glob: str, path: str) -> bool:
-    """Whether the glob means the path, with or without its indices.
-
-    Example:
-        >>> matches("blocks[*].q.*", "blocks[3].q.weight"), matches("blocks.q.*", "blocks[3].q.weight")
-        (True, True)
-    """
-    literal = glob.replace("[", "\0").replace("]", "\1")
-    marked = path.replace("[", "\0").replace("]", "\1")
-    if fnmatchcase(marked, literal):
-        return True
-    return fnmatchcase(strip_indices(path), glob)
-
-
-def strip_indices(path: str) -> str:
-    """The path without its `[i]`.
-
-    Example:
-        >>> strip_indices("blocks[3].F[1].W1")
-        'blocks.F.W1'
-    """
-    return "".join(piece.rpartition("]")[2] if i else piece for i, piece in enumerate(path.split("[")))
 
 
 def refuse_idle_globs(plan: TrainPlan, used: set[tuple[int, str]]) -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nldsl.evaluate import LanguageModel, bits_per_byte, next_token_loss, writes_task
+from nldsl.evaluate import LanguageModel, bits_per_byte, writes_task
 from nldsl.evaluate.bits import as_tokens
 from nldsl.spec.program import TrainPlan
 from nldsl.train import checkpoint as saved
@@ -238,23 +238,23 @@ def backward(model: LanguageModel, tokens: Tensor, truncate: int) -> float:
     With `truncate` > 0 back-propagation stops at every `truncate` tokens: the state is handed on, its
     history is not.
     """
-    if not truncate or truncate >= tokens.shape[1] - 1:
-        loss = next_token_loss(model, tokens)
-        torch.autograd.backward(loss)
-        return float(loss.detach())
     total, state = 0.0, None
-    predictions = tokens.shape[1] - 1
-    for start in range(0, predictions, truncate):
-        stop = min(start + truncate, predictions)
-        if writes_task(model.program):
-            # The last token is held back by `learn` until its successor, the target, has come.
-            summed, state = model.learn(tokens[:, start + (start > 0) : stop + 1], state)
-            loss = summed / (len(tokens) * (stop - start))
+    targets = tokens[:, 1:]
+    length = targets.shape[1]
+    share = 1 / targets.numel()
+    learns = writes_task(model.program)
+    for start in range(0, length, truncate or length):
+        stop = min(start + (truncate or length), length)
+        if learns:
+            # `learn` holds the last token back until its successor, the target, has come.
+            piece = tokens[:, start + (start > 0) : stop + 1]
+            summed, state = model.learn(piece, state, backward=share)
         else:
             logits, state = model(tokens[:, start:stop], state)
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, start + 1 : stop + 1].flatten())
-        loss = loss * ((stop - start) / predictions)
-        torch.autograd.backward(loss)
-        total += float(loss.detach())
-        state = state.detach()
+            summed = F.cross_entropy(
+                logits.flatten(0, 1).float(), targets[:, start:stop].flatten(), reduction="sum"
+            )
+            torch.autograd.backward(summed * share)
+        total += float(summed.detach()) * share
+        state = state.detach() if stop < length else None
     return total

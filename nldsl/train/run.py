@@ -102,7 +102,8 @@ def load_run(out: str | Path) -> tuple[TrainableModel, RunConfig]:
 
 def build(source: str, config: RunConfig) -> TrainableModel:
     """Compile the model.  Raises NL0987 for a block, which has no tokens to predict."""
-    compiled: Any = compile_model(source, seed=config.seed, **config.arguments)
+    arguments: dict[str, Any] = dict(config.arguments)
+    compiled: Any = compile_model(source, seed=config.seed, **arguments)
     if compiled.program.kind != "model":
         raise fault(
             "NL0987",
