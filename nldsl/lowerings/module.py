@@ -156,7 +156,7 @@ def _build(plan: Plan, root: BlockPlan, imports: Imports) -> FunctionDef:
     return FunctionDef(
         "build",
         (Parameter("seed", name("int"), Literal(0)),),
-        (returns(wrapper(made, **extra)),),
+        (returns(wrapper(made, Literal(plan.program.name), **extra)),),
         f"The compiled `{plan.program.name}`, its parameters drawn from `seed`.",
         wrapper,
     )
