@@ -3,6 +3,11 @@
 Running state, committed state for `every C tokens` with C > 1, base of the inner gradient, program
 order, and the commit after all statements of a token.  One object is one memory of one block; the
 state of a sample is passed in and changed in place (it is private to the interpreter).
+
+Order behind the last statement of a token: the count moves; at a multiple of C rules `at commit` run
+and the running state becomes visible; at a multiple of b it becomes the base; at the end of its
+period a memory with `reset every N tokens` starts anew with count 0, and what it had not committed is
+lost.
 """
 
 from __future__ import annotations

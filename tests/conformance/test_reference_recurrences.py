@@ -351,3 +351,25 @@ def test_more_heads_than_copies() -> None:
     sums = torch.einsum("bthv,bthk->bthvk", data["v"], data["k"]).cumsum(1)
     expected = torch.einsum("bthvk,bthk->bthv", sums.repeat_interleave(2, 2), data["w"])
     torch.testing.assert_close(out, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_objective_that_sees_the_memory() -> None:
+    """Oja (Eq. 66-67, P17): M' = alpha M + eta v (k - M^T v)^T; the third argument is the memory."""
+    o = Body()
+    pred, target, m = value("pred", D), value("target", D), matrix("M", D, D)
+    back = o("matmul", o("transpose", m), target, out=value("back", D))
+    size = o("sum", o("mul", back, back), out=value("size"))
+    half = o("mul", o.number(0.5), size, like=size)
+    total = o("sub", half, o("sum", o("mul", pred, target), out=value("match")))
+    oja = Function("oja", (pred, target, m), (), tuple(o.statements), (total,))
+    b, q, n = projected("eta", "alpha")
+    b.memory("S", matrix_map(D, D), key_size=D, value_size=D, heads=H)
+    b.write("S", term(n["k"], n["v"], oja, gd(n["eta"])), retain=n["alpha"])
+    y = b.read("S", q)
+
+    def step(w, x):
+        w = x["alpha"] * w + x["eta"] * torch.outer(x["v"], x["k"] - w.T @ x["v"])
+        return w, w @ x["q"]
+
+    data = tensors(n)
+    check(b.program(tuple(n.values()), y), data, loop(data, step))

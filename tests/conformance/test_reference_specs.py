@@ -221,3 +221,64 @@ def test_whole_models_learn_and_split(name: str) -> None:
         torch.testing.assert_close(left[path], right[path], rtol=1e-9, atol=1e-11, msg=path)
     grads = torch.autograd.grad(whole, list(parameters.values()), allow_unused=True)
     assert [p for p, g in zip(parameters, grads, strict=True) if g is None or not g.any()] == []
+
+
+HEADER = """
+block probe(x, heads = 2) {{
+  {declarations}
+  q = l2norm(split(linear(x), heads))
+  k = l2norm(split(linear(x), heads))
+  v = split(linear(x), heads)
+  eta, alpha = parts(sigmoid(linear(x, 2 * heads)), heads, heads)
+  {body}
+}}
+"""
+MATRIX = "level context every {c} tokens {{ memory S = matrix() per head init zero }}"
+DEEP = "level context every {c} tokens {{ memory S = residual_mlp() per head }}"
+LINES = {
+    "titans": (
+        MATRIX,
+        1,
+        "S[k] <- v minimize huber(delta = 1) by momentum(lr = eta, beta = 0.9) retain alpha",
+    ),
+    "omega": (MATRIX, 3, "S[k] <- v minimize l2 over 2 tokens weighted alpha by gd(lr = eta)"),
+    "mini-batch": (DEEP, 1, "S[k] <- v minimize l2 by gd(lr = eta) gradient every 3 tokens"),
+    "lact": (DEEP, 3, "S[k] <- v minimize dot by muon(lr = 0.1) weighted eta at commit project rownorm"),
+    "adam": (MATRIX, 2, "S[k] <- v minimize lp(p = 3) by adamw(lr = 0.1) retain alpha toward init"),
+    "m3": (MATRIX, 1, "S[k] <- v by m3(lr = eta, slow = 2, iterations = 2) retain alpha"),
+    "rwkv": (
+        MATRIX,
+        1,
+        "write S { [q] <- 0 minimize l2 by gd(lr = eta); [k] <- v minimize dot by gd(lr = 1) }",
+    ),
+    "channels": (
+        MATRIX,
+        1,
+        "S *= values(sigmoid(v)); S[k] <- v minimize dot by gd(lr = eta) retain sigmoid(linear(x))",
+    ),
+    "resets": (MATRIX.replace("zero", "zero reset every 4 tokens"), 2, "S[k] <- v by proximal(lr = eta)"),
+    "first": (DEEP.replace("head }", 'head init learned("first") }'), 2, "S[k] <- v by dgd(lr = eta)"),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_lines_of_the_language_report(name: str) -> None:
+    """Every form of a write: splits, padding and the outer gradient through it."""
+    declaration, clock, line = LINES[name]
+    text = HEADER.format(
+        declarations=declaration.format(c=clock), body=f"{line}\n  return linear(merge(S[q]))"
+    )
+    program = program_of(text, x=D)
+    parameters = draw(program, grad=True)
+    machine, x = Interpreter(program, parameters), data(9)
+    y, final = machine.run(x)
+    assert isinstance(y, torch.Tensor) and torch.isfinite(y).all()
+    first, state = machine.run(x[:, :4])
+    rest, state = machine.run(x[:, 4:], state)
+    torch.testing.assert_close(torch.cat([first, rest], 1), y, rtol=1e-10, atol=1e-10)
+    left, right = flatten_state(state), flatten_state(final)
+    for path in right:
+        torch.testing.assert_close(left[path], right[path], rtol=1e-9, atol=1e-10, msg=path)
+    grads = torch.autograd.grad(y.pow(2).sum(), list(parameters.values()), allow_unused=True)
+    for path, grad in zip(parameters, grads, strict=True):
+        assert grad is not None and torch.isfinite(grad).all() and (grad != 0).any(), path
