@@ -58,15 +58,20 @@ class _Style:
 
 
 def describe(
-    memory: Memory, write: Write, update: UpdateClass, names: Mapping[str, str] | None = None
+    memory: Memory,
+    write: Write,
+    update: UpdateClass,
+    names: Mapping[str, str] | None = None,
+    scaled_by: str = "",
 ) -> Description:
     """The update equation of `memory` that the analysis derived from its objective and rule.
 
     `names` says how to call the symbols (`key`, `target`, the rule's arguments by name); by default
     the values of the block they are bound to.  A memory without closed form gets the general
-    equation `W_t = rule(W_{t-1}, gradient)` per weight.
+    equation `W_t = rule(W_{t-1}, gradient)` per weight.  `scaled_by` names the gate of an `S *= gate`
+    above the write, which scales the state the write starts from.
     """
-    called = _names(write) | dict(names or {})
+    called = _names(write) | dict(names or {}) | {_SCALE: scaled_by}
     reasons = update.reasons
     if write.toward == "init":
         reasons = (*reasons, "decay and erase act on the distance from the initial state")
@@ -117,6 +122,7 @@ def _general(
 
 
 _SLOPE = "slope of the output"
+_SCALE = "scale of the state"
 
 
 def _slope_times(rate: Expr, dy: Expr) -> Expr:
@@ -132,7 +138,8 @@ def _closed(memory: str, form: DeltaForm, names: Mapping[str, str], retain: str,
     """`S_t = S_{t-1} (a I - b k k^T) + v k^T`, with a filter in between if there is momentum."""
     key = _write(form.x, names, style, 2)
     name = style.symbol(memory, "")
-    old = f"{name}_{{t-1}}"
+    scale = names.get(_SCALE, "")
+    old = f"{style.symbol(scale, 't')}{style.dot}{name}_{{t-1}}" if scale else f"{name}_{{t-1}}"
     square = f"{key}{style.dot}{key}{style.transpose}"
     erase, value = _write(form.erase, names, style, 2), _write(form.value, names, style, 1)
     zero = form.erase.value == 0.0

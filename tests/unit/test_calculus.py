@@ -332,6 +332,17 @@ def test_classes_and_equations() -> None:
         assert all(text.latex) and text.reasons[-1].startswith(f"class {letter}")
 
 
+def test_the_equation_of_a_gated_delta_rule() -> None:
+    step = write(l2(), gd())
+    found = update_class(memory(matrix_map()), step)
+    text = describe(memory(matrix_map()), step, found, {"lr": "beta"}, scaled_by="alpha")
+    assert text.text == ("S_t = alpha_t S_{t-1} (I - beta_t k_t k_t^T) + beta_t v_t k_t^T",)
+    alpha, beta = r"\alpha_{t}", r"\beta_{t}"
+    assert text.latex == (
+        rf"S_t = {alpha} S_{{t-1}} (I - {beta} k_{{t}} k_{{t}}^{{\top}}) + {beta} v_{{t}} k_{{t}}^{{\top}}",
+    )
+
+
 def test_the_equation_of_an_mlp_names_input_and_slope() -> None:
     step = write(dot(4), dgd("normalised"), retain=scalar("alpha"))
     found = update_class(memory(residual_mlp(4, 5), "M"), step)

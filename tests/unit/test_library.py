@@ -16,6 +16,7 @@ from nldsl.calculus.simplify import apply
 from nldsl.catalog import ContractError, Operand, Static, bind, broadcast
 from nldsl.catalog.values import Kind
 from nldsl.library import PRIMITIVES, is_identity, torch_function
+from nldsl.spec import check
 
 V: Operand = Operand((6,), "vector")
 H: Operand = Operand((2, 3), "headed")
@@ -254,3 +255,12 @@ def test_square_heads_are_aligned_left() -> None:
     assert broadcast([Operand((3,), "vector"), square]).views[0] == (3, 1)
     assert broadcast([Operand((3,), "vector"), Operand((2, 3), "headed")]).views[0] == (1, 3)
     assert broadcast([Operand((3,), "vector"), Operand((3,), "heads")]).kind == "heads"
+
+
+@pytest.mark.parametrize("name", sorted(n for n, p in PRIMITIVES.items() if p.places))
+def test_the_example_is_a_program(name: str) -> None:
+    assert not [d for d in check(PRIMITIVES[name].example + "\n") if d.severity == "error"]
+
+
+def test_an_example_that_is_wrong_would_be_noticed() -> None:
+    assert [d for d in check("block example(x) { return expp(x) }\n") if d.severity == "error"]
