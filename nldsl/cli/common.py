@@ -9,61 +9,87 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 
 from nldsl.cli.guard import CommandError
 from nldsl.cli.settings import SetOption, parse_settings
+from nldsl.diagnostics import DiagnosticBag, SpecError
+from nldsl.source import SourceFile
+from nldsl.syntax import decode, read_source
+from nldsl.syntax.limits import MAX_BYTES
 
-__all__ = ["SetOption", "emit_text", "err", "out", "parse_settings", "print_json", "read_text", "write_atomic"]
+__all__ = [
+    "SetOption",
+    "emit_text",
+    "err",
+    "json_text",
+    "open_source",
+    "out",
+    "parse_settings",
+    "print_json",
+    "read_text",
+    "spec_source",
+    "write_atomic",
+    "wrote",
+]
 
-MAX_BYTES = 4_000_000
+
+_FILE_WIDTH = 160
+"""How wide tables are that nobody looks at in a terminal."""
 
 
 def out() -> Console:
-    """The console for results (stdout)."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    """The console for results (stdout); wide where it is not a terminal."""
+    return _console(sys.stdout)
 
 
 def err() -> Console:
     """The console for diagnostics, progress and logs (stderr)."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return _console(sys.stderr)
+
+
+def _console(stream: TextIO) -> Console:
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else _FILE_WIDTH)
+
+
+def json_text(data: Any) -> str:
+    """`data` as JSON; a number that is not finite is an error, never `NaN`."""
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def print_json(data: Any) -> None:
-    """Print `data` as JSON on stdout; a number that is not finite is an error, never `NaN`."""
-    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Print `data` as JSON on stdout."""
+    sys.stdout.write(json_text(data))
+
+
+def open_source(name: str, yaml: bool = False) -> SourceFile:
+    """The text of file `name`, or of stdin for `-` (as YAML if `yaml`).
+
+    Raises:
+        SpecError: it cannot be read, is too large, or is not UTF-8.
+    """
+    bag = DiagnosticBag()
+    if name == "-":
+        label = "<stdin>.yaml" if yaml else "<stdin>"
+        file = decode(label, sys.stdin.buffer.read(MAX_BYTES + 1), bag)
+    else:
+        file = read_source(name, bag)
+    if file is None:
+        raise SpecError(bag.items)
+    return file
 
 
 def read_text(name: str) -> str:
-    """The text of file `name`, or of stdin for `-`.
-
-    Raises:
-        CommandError: not a regular file, not UTF-8, or too large.
-        OSError: missing, a directory, unreadable.
-    """
-    if name == "-":
-        data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    else:
-        data = _read_file(Path(name))
-    if len(data) > MAX_BYTES:
-        raise CommandError("NL0908", f"`{name}` is larger than {MAX_BYTES} bytes", "split it and join the parts with `use`")
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as wrong:
-        raise CommandError("NL0907", f"`{name}` is not UTF-8 text (byte {wrong.start})", "save it as UTF-8") from wrong
+    """The text of file `name`, or of stdin for `-`; errors as `open_source`."""
+    return open_source(name).text
 
 
-def _read_file(path: Path) -> bytes:
-    mode = path.stat()
-    if path.is_dir():
-        raise IsADirectoryError(21, "Is a directory", str(path))
-    if not path.is_file():
-        raise CommandError("NL0909", f"`{path}` is not a regular file", "give a file, or `-` for stdin")
-    if mode.st_size > MAX_BYTES:
-        return b" " * (MAX_BYTES + 1)
-    return path.read_bytes()
+def spec_source(name: str) -> str:
+    """What the loader takes: a name or path as it is, for `-` the text of stdin."""
+    # The loader tells a text from a name by its line ends.
+    return open_source("-").text + "\n" if name == "-" else name
 
 
 def write_atomic(path: str | Path, content: str | bytes, inputs: Iterable[str | Path] = ()) -> None:
@@ -72,13 +98,15 @@ def write_atomic(path: str | Path, content: str | bytes, inputs: Iterable[str | 
     A reader sees the old file or the new one, never half of one.
 
     Raises:
-        CommandError: `path` is one of `inputs` (NL0914).
+        CommandError: `path` is one of `inputs` (NL1014).
         OSError: the folder is missing or may not be written.
     """
     target = Path(path)
     for source in inputs:
         if target.exists() and Path(source).exists() and target.samefile(source):
-            raise CommandError("NL0914", f"`{path}` is the input, it would be overwritten", "choose another output")
+            raise CommandError(
+                "NL1014", f"`{path}` is the input, it would be overwritten", "choose another output"
+            )
     if target.is_dir():
         raise IsADirectoryError(21, "Is a directory", str(path))
     if not target.parent.is_dir():
@@ -107,10 +135,15 @@ def _copy_mode(target: Path, temporary: str) -> None:
     os.chmod(temporary, mode)
 
 
+def wrote(path: str) -> None:
+    """Say on stderr that `path` was written."""
+    print(f"wrote {path}", file=sys.stderr)
+
+
 def emit_text(content: str, output: str | None, inputs: Iterable[str | Path] = ()) -> None:
     """Write `content` to file `output`, or to stdout if there is none (or it is `-`)."""
     if output is None or output == "-":
         sys.stdout.write(content if content.endswith("\n") else content + "\n")
         return
     write_atomic(output, content, inputs)
-    print(f"wrote {output}", file=sys.stderr)
+    wrote(output)

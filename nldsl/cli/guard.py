@@ -53,20 +53,20 @@ def describe_os_error(wrong: OSError) -> tuple[str, str, str]:
 
     Example:
         >>> describe_os_error(FileNotFoundError(2, "No such file or directory", "a.nl"))[:2]
-        ('NL0901', '`a.nl` does not exist')
+        ('NL1001', '`a.nl` does not exist')
     """
     name = f"`{wrong.filename}`" if wrong.filename is not None else "the file"
     known: dict[int | None, tuple[str, str, str]] = {
-        errno.ENOENT: ("NL0901", f"{name} does not exist", "`nldsl list` shows the specs of the library"),
-        errno.EACCES: ("NL0902", f"{name} may not be read or written", "look at its permissions"),
-        errno.EPERM: ("NL0902", f"{name} may not be read or written", "look at its permissions"),
-        errno.EISDIR: ("NL0903", f"{name} is a directory, expected a file", ""),
-        errno.ENOTDIR: ("NL0904", f"{name} lies below a file, expected a directory there", ""),
-        errno.ENOSPC: ("NL0905", f"no space is left to write {name}", ""),
-        errno.EROFS: ("NL0902", f"{name} lies on a read-only file system", ""),
+        errno.ENOENT: ("NL1001", f"{name} does not exist", "`nldsl list` shows the specs of the library"),
+        errno.EACCES: ("NL1002", f"{name} may not be read or written", "look at its permissions"),
+        errno.EPERM: ("NL1002", f"{name} may not be read or written", "look at its permissions"),
+        errno.EISDIR: ("NL1003", f"{name} is a directory, expected a file", ""),
+        errno.ENOTDIR: ("NL1004", f"{name} lies below a file, expected a directory there", ""),
+        errno.ENOSPC: ("NL1005", f"no space is left to write {name}", ""),
+        errno.EROFS: ("NL1002", f"{name} lies on a read-only file system", ""),
     }
     reason = (wrong.strerror or str(wrong) or type(wrong).__name__).lower()
-    return known.get(wrong.errno, ("NL0906", f"{name}: {reason}", ""))
+    return known.get(wrong.errno, ("NL1006", f"{name}: {reason}", ""))
 
 
 def _finding_or_internal(wrong: Exception) -> int:
@@ -79,7 +79,9 @@ def _finding_or_internal(wrong: Exception) -> int:
     if os.environ.get("NLDSL_DEBUG"):
         traceback.print_exception(wrong)
     message = f"{type(wrong).__name__}: {wrong}".splitlines()[0][:300]
-    _report("NL0900", f"internal error: {message}", "this is a fault of nldsl; NLDSL_DEBUG=1 shows where it is")
+    _report(
+        "NL1000", f"internal error: {message}", "this is a fault of nldsl; NLDSL_DEBUG=1 shows where it is"
+    )
     return USAGE
 
 
@@ -104,7 +106,10 @@ def _silence_stdout() -> None:
 
 
 def _report(code: str, message: str, help: str) -> None:
-    _say(f"error[{code}]: {message}" + (f"\n   = help: {help}" if help else ""))
+    from nldsl.cli.report import print_findings
+    from nldsl.diagnostics import Diagnostic
+
+    print_findings([Diagnostic(code, message, help=help)])
 
 
 def _say(text: str) -> None:

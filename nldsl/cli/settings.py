@@ -13,10 +13,14 @@ from nldsl.cli.guard import CommandError
 
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Bind a parameter of the spec, e.g. --set dim=64; repeatable."),
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Bind a parameter of the spec, e.g. --set dim=64; repeatable."
+    ),
 ]
 """The type of every command's `--set` option."""
 
+_OPTIONS = frozenset({"block", "checkpoint", "device", "dtype", "lowering", "seed", "source", "standalone"})
+"""Names that the Python functions behind the commands keep for themselves."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _INTEGER = re.compile(r"[+-]?\d+\Z")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z")
@@ -30,7 +34,7 @@ def parse_settings(settings: Sequence[str] | None) -> dict[str, Static]:
     A bare name stays a string: where the parameter is a block, a map or a rule, it names one.
 
     Raises:
-        CommandError: no `=` (NL0910), a bad name (NL0911), a bad value (NL0912), given twice (NL0913).
+        CommandError: no `=` (NL1010), a bad name (NL1011), a bad value (NL1012), given twice (NL1013).
 
     Example:
         >>> parse_settings(["dim=64", "chunks=[16, 64]", "mixer=attention", "lr=1e-3"])
@@ -41,11 +45,19 @@ def parse_settings(settings: Sequence[str] | None) -> dict[str, Static]:
         name, equals, text = setting.partition("=")
         name = name.strip()
         if not equals:
-            raise CommandError("NL0910", f"`{_short(setting)}` has no `=`, expected NAME=VALUE", "e.g. --set dim=64")
+            raise CommandError(
+                "NL1010", f"`{_short(setting)}` has no `=`, expected NAME=VALUE", "e.g. --set dim=64"
+            )
         if not _NAME.match(name):
-            raise CommandError("NL0911", f"`{_short(name)}` is not the name of a parameter", "e.g. --set dim=64")
+            raise CommandError(
+                "NL1011", f"`{_short(name)}` is not the name of a parameter", "e.g. --set dim=64"
+            )
+        if name in _OPTIONS:
+            raise CommandError(
+                "NL1011", f"`{name}` is an option, not a parameter of the spec", f"use --{name}"
+            )
         if name in result:
-            raise CommandError("NL0913", f"`{name}` is set twice", "give each parameter once")
+            raise CommandError("NL1013", f"`{name}` is set twice", "give each parameter once")
         result[name] = parse_value(text)
     return result
 
@@ -54,7 +66,7 @@ def parse_value(text: str) -> Static:
     """One value of a setting.
 
     Raises:
-        CommandError: NL0912, with what was found.
+        CommandError: NL1012, with what was found.
 
     Example:
         >>> parse_value("['a', 2]")
@@ -62,7 +74,7 @@ def parse_value(text: str) -> Static:
     """
     text = text.strip()
     if len(text) > _MAX_LENGTH:
-        raise CommandError("NL0912", f"a value of {len(text)} characters, expected at most {_MAX_LENGTH}")
+        raise CommandError("NL1012", f"a value of {len(text)} characters, expected at most {_MAX_LENGTH}")
     if text.startswith("["):
         return _parse_list(text)
     if text in ("true", "false"):
@@ -87,13 +99,13 @@ def _parse_list(text: str) -> Static:
 
 def _bounded(value: int | float, text: str) -> int | float:
     if abs(value) > 2**53:
-        raise CommandError("NL0912", f"`{_short(text)}` is out of range, expected at most 2^53")
+        raise CommandError("NL1012", f"`{_short(text)}` is out of range, expected at most 2^53")
     return value
 
 
 def _bad_value(text: str) -> CommandError:
     return CommandError(
-        "NL0912",
+        "NL1012",
         f"`{_short(text)}` is not a value",
         'expected a number, `true`, `false`, a name, "text" or a list such as [16, 64]',
     )

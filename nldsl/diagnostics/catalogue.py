@@ -25,6 +25,7 @@ STAGES = {
     "07": "plan and compilation",
     "08": "files and limits",
     "09": "run time and data",
+    "10": "command line",
 }
 """What the first two digits of a code say."""
 

@@ -168,9 +168,9 @@ class _Scope:
             self._from_slow(parameter, target, "map")
         if memory.init_from is not None:
             self.walker.link([Source(self.point(memory.init_from))], target, "initial state", makes=False)
-        for parameter in memory.initial:
-            if parameter is not None:
-                self._from_slow(parameter, target, "initial state")
+        for start in memory.initial:
+            if start is not None:
+                self._from_slow(start, target, "initial state")
 
     def _from_slow(self, parameter: Parameter, target: Point, carries: str) -> None:
         point = self.walker.occurrence(self.place.slow_id(parameter), self.place.home)

@@ -108,10 +108,10 @@ def _outermost(clock: Clock) -> str:
 def _by_dependency(
     members: list[Problem], below: Iterable[str], group: list[Problem], closure: nx.DiGraph[str], number: str
 ) -> str:
-    names = {p.id: p.name for p in group}
+    names = {p.id: f"`{p.name}`" if p.kind != "slow parameters" else "what it trains" for p in group}
     for member in members:
         for other in below:
             if closure.has_edge(member.id, other):
                 needed, needing = names[member.id], names[other]
-                return f"same frequency as {number}, but the state of `{needing}` at t needs the state of `{needed}` at t"
+                return f"same frequency as {number}, but {needing} at t needs {needed} at t"
     return f"same frequency as {number}, and needed by it at the same time"

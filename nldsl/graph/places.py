@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from nldsl.catalog.selectors import first_match
 from nldsl.spec.program import Block, Call, Clock, Memory, Parameter, Program, Repeat, TrainPlan
+from nldsl.spec.walk import own_parameters, parameters_of
 
 
 @dataclass(frozen=True)
@@ -70,19 +71,9 @@ def slow_clock(train: TrainPlan | None, path: str, parameter: Parameter) -> Cloc
     return Clock(train.groups[hit[0]].every, "steps")
 
 
-def own_parameters(block: Block) -> Iterator[Parameter]:
-    """The parameters a block owns itself, each once, in the order of its text: not those of blocks it calls."""
-    seen: set[str] = set()
-    for memory in block.memories:
-        for parameter in (*memory.parameters, *(p for p in memory.initial if p is not None)):
-            if parameter.path not in seen:
-                seen.add(parameter.path)
-                yield parameter
-    for statement in block.body:
-        for parameter in getattr(statement, "parameters", ()):
-            if parameter.path not in seen:
-                seen.add(parameter.path)
-                yield parameter
+def own_once(block: Block) -> Iterator[Parameter]:
+    """The parameters a block owns itself, each once however often it is used."""
+    yield from {p.path: p for p in own_parameters(block)}.values()
 
 
 def places(block: Block, place: Place) -> Iterator[tuple[Block, Place]]:
@@ -96,20 +87,5 @@ def places(block: Block, place: Place) -> Iterator[tuple[Block, Place]]:
 
 
 def all_parameters(program: Program) -> Iterator[tuple[str, Parameter]]:
-    """Every slow parameter with its absolute path, repeats written out.
-
-    Example:
-        The path of one: `blocks[3].gated_deltanet.q.linear.weight`.
-    """
-    yield from _parameters(program.root, "")
-
-
-def _parameters(block: Block, path: str) -> Iterator[tuple[str, Parameter]]:
-    for parameter in own_parameters(block):
-        yield _join(path, parameter.path), parameter
-    for statement in block.body:
-        if isinstance(statement, Call):
-            yield from _parameters(statement.block, _join(path, statement.path))
-        elif isinstance(statement, Repeat):
-            for i in range(statement.count):
-                yield from _parameters(statement.block, _join(path, f"{statement.path}[{i}]"))
+    """Every slow parameter with its absolute path, each once, repeats written out."""
+    yield from dict(parameters_of(program.root)).items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -10,7 +11,7 @@ from nldsl.catalog.selectors import first_match
 from nldsl.catalog.values import Options
 from nldsl.graph.equations import formula, number, rule_formula
 from nldsl.graph.model import Problem, Tensor
-from nldsl.graph.places import Place, all_parameters, own_parameters, places, slow_clock
+from nldsl.graph.places import Place, all_parameters, own_once, places, slow_clock
 from nldsl.source import Span
 from nldsl.spec.program import (
     Block,
@@ -32,6 +33,9 @@ BYTES = 4
 TRAINING = "training"
 """The zone of optimiser memories."""
 
+_PAIR = re.compile(
+    r"\[(.+?)\] <- (.+?)(?: (?:minimize|over|weighted|by|retain|toward|gradient|at|project)\b| ?[;}]|$)"
+)
 _ROLE_WORDS = {
     "matrix": "projections",
     "embedding": "embedding",
@@ -55,7 +59,7 @@ def slow_problems(program: Program) -> Iterator[Problem]:
     groups: dict[str, _Slow] = {}
     for block, place in places(program.root, Place.root(program)):
         starts = {p.path for m in block.memories for p in m.initial if p is not None}
-        for parameter in own_parameters(block):
+        for parameter in own_once(block):
             id = place.slow_id(parameter)
             group = groups.setdefault(id, _Slow(id, block, place))
             group.add(parameter, place, is_start=parameter.path in starts)
@@ -231,7 +235,7 @@ def _attention(memory: Memory, block: Block, place: Place) -> Problem:
         context=_each((_pair(t) for w in writes for t in w.terms), "; "),
         map="softmax",
         map_equation="y = sum(softmax(k . q) * v)",
-        rule="non-parametric: keeps the pairs" + (f" of the last {window} tokens" if window else ""),
+        rule=f"keeps the last {window} pairs" if window else "keeps every pair",
         start=f"{start} persistent tokens" if start else "empty",
         reset=_reset(memory),
         copies=memory.heads,
@@ -255,7 +259,7 @@ def _claims(program: Program) -> tuple[dict[int, int], dict[int, tuple[str, ...]
             counts[hit[0]] = counts.get(hit[0], 0) + prod(parameter.shape)
     served: dict[int, dict[str, None]] = {i: {} for i in range(len(train.groups))}
     for block, place in places(program.root, Place.root(program)):
-        for parameter in own_parameters(block):
+        for parameter in own_once(block):
             path = f"{place.sample}.{parameter.path}" if place.sample else parameter.path
             hit = first_match((g.selectors for g in train.groups), path, parameter.role)
             if hit is not None:
@@ -285,9 +289,12 @@ def _slot(index: int, name: str, group: GroupRule, rule: Rule, clock: Clock, cou
 
 
 def _pair(term: Term) -> str:
+    """`(k -> l2norm(self[v]))`: as written, or by the names of the values."""
+    written = _PAIR.search(_written(term.span))
+    key, target = written.groups() if written else (term.key.name, term.target.name)
     over = f" over {term.window} tokens" if term.window > 1 else ""
     weighted = f" weighted {term.weight.name}" if term.weight else ""
-    return f"({term.key.name} -> {term.target.name}){over}{weighted}"
+    return f"({key} -> {target}){over}{weighted}"
 
 
 def _retention(write: Write | TaskWrite) -> str:

@@ -19,8 +19,9 @@ def derive_transfers(flow: Flow, problems: Mapping[str, Problem]) -> tuple[Trans
     through another one is not drawn past it.
     """
     links = [link for link in flow.links if not link.wraps]
-    direct = [link for link in links if not link.source.crossed]
-    forward = [*_without_shortcuts(direct, problems), *_led_by_memories(_nearest(links, flow), problems)]
+    direct = [link for link in links if not _across(link)]
+    across = [link for link in links if _across(link)]
+    forward = [*_without_shortcuts(direct, problems), *_led_by_memories(_nearest(across, flow), problems)]
     found = [
         *(_named(link, problems) for link in forward),
         *(_named(link, problems) for link in _wrapping(flow)),
@@ -60,13 +61,16 @@ def _kind(link: Link, problems: Mapping[str, Problem]) -> TransferKind:
     return "generate" if link.makes and not link.source.crossed else "condition"
 
 
+def _across(link: Link) -> bool:
+    """Whether a link leads from one block to another."""
+    return link.source.crossed or link.carries == "input"
+
+
 def _nearest(links: list[Link], flow: Flow) -> list[Link]:
     """The links across blocks that do not run past another problem on the way."""
     kept = []
     order = flow.order.copy()
     for link in links:
-        if not link.source.crossed:
-            continue
         source, target = link.source.point, link.target
         if _other_way(order, source, target):
             if order.has_edge(source, target):

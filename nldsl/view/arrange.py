@@ -121,7 +121,7 @@ def _reordered(rows: list[Row], index: int, nets: Sequence[Net]) -> Row:
 def _crossings(rows: list[Row], nets: Sequence[Net]) -> int:
     """How many straight lines between members of nets would cross, nets taken by their outermost ends."""
     places = _positions(rows)
-    lines = []
+    lines: list[tuple[tuple[int, float], tuple[int, float]]] = []
     for net in nets:
         members = sorted(places[m] for m in net.members)
         lines.extend((a, b) for a, b in zip(members, members[1:], strict=False) if a[0] != b[0])

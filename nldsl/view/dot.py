@@ -44,7 +44,7 @@ def _lacking(form: str) -> Diagnostic:
     return Diagnostic(
         "NL1020",
         f"`{form}` needs the program `dot` of graphviz, which is not installed",
-        help="install graphviz (`apt install graphviz`, `brew install graphviz`); `svg` and `html` need nothing",
+        help="install graphviz (apt or brew: `graphviz`), or draw `svg` or `html`, which need nothing",
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nldsl.graph import LevelGraph
+from nldsl.graph import LevelGraph, Port, Problem
 from nldsl.view.arrange import PORTS, Row, arrange
 from nldsl.view.columns import BOX_H, LABEL_W, PORT_H, Across, box_width, place_columns
 from nldsl.view.geometry import Band, Box, Column, FrameBox, Layout, Rect
@@ -100,7 +100,8 @@ def _heights(rows: Sequence[Row], plan: Plan, top: float) -> Down:
 def _boxes(
     graph: LevelGraph, rows: Sequence[Row], across: Across, down: Down, ports: frozenset[str]
 ) -> tuple[Box, ...]:
-    items = {**{p.id: p for p in graph.problems}, **{p.id: p for p in graph.ports}}
+    items: dict[str, Problem | Port] = {p.id: p for p in graph.problems}
+    items |= {p.id: p for p in graph.ports}
     boxes = []
     for row, (y, tall) in zip(rows, down.rows, strict=True):
         for id in row.items:

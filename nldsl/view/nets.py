@@ -17,7 +17,7 @@ Pair = tuple[str, str]
 
 def bundle(graph: LevelGraph) -> tuple[Net, ...]:
     """The nets of a graph, in the order of the legend; transfers between copies are left out."""
-    family = {p.id: p.kind for p in graph.problems if p.kind == "optimiser memory"}
+    family = {p.id for p in graph.problems if p.kind == "optimiser memory"}
     nets: list[Net] = []
     for kind in KINDS:
         transfers = [t for t in graph.transfers if t.kind == kind and drawn(t)]
@@ -30,7 +30,7 @@ def bundle(graph: LevelGraph) -> tuple[Net, ...]:
     return tuple(nets)
 
 
-def _family(transfer: Transfer, optimisers: dict[str, str]) -> tuple[bool, bool, bool]:
+def _family(transfer: Transfer, optimisers: set[str]) -> tuple[bool, bool, bool]:
     port = transfer.source.startswith("input:") or transfer.target == "output"
     return port, transfer.source in optimisers, transfer.target in optimisers
 

@@ -110,7 +110,9 @@
   }
   svg.addEventListener("click", () => { if (chosen !== null) choose(chosen); });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && chosen !== null) choose(chosen); });
-  for (const box of document.querySelectorAll("#switches input")) {
+  const fit = document.getElementById("fit");
+  fit.addEventListener("change", () => document.getElementById("picture").classList.toggle("fit", fit.checked));
+  for (const box of document.querySelectorAll("#switches input[value]")) {
     box.addEventListener("change", () => {
       for (const net of nets) if (net.dataset.kind === box.value) net.classList.toggle("off", !box.checked);
     });

@@ -34,7 +34,7 @@ def draw_html(graph: LevelGraph, layout: Layout | None = None) -> str:
     about = element("div", {"id": "about", "data-hint": HINT}, element("p", {}, text(HINT)))
     body = joined(
         [
-            f'<main id="picture">\n{draw_svg(layout)}</main>',
+            f'<main id="picture" class="fit">\n{draw_svg(layout)}</main>',
             f'<aside id="details">\n{_switches()}\n{about}\n</aside>',
             f'<script type="application/json" id="graph">{_data(graph, layout)}</script>',
             f"<script>\n{_asset('page.js')}</script>",
@@ -75,4 +75,5 @@ def _switches() -> str:
         box = f'<input type="checkbox" value="{kind}" checked>'
         line = f'<i style="background: var(--{kind})"></i>'
         labels.append(element("label", {"title": TRANSFERS[kind]}, box, line, text(kind)))
+    labels.append(element("label", {}, '<input type="checkbox" id="fit" checked>', text("fit to the window")))
     return element("div", {"id": "switches"}, *labels)

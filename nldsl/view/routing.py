@@ -152,11 +152,15 @@ class _Router:
             p for p in self.plan.pins if (p.net, p.member, p.channel) == (pin.net, pin.member, pin.channel)
         ]
         # Lines of one net may fall into one, except two that end at the same edge of the same box.
-        taken = [x for x, net in self.taken[pin.channel] if net != pin.net or len(ends) > 1]
+        own = 11.0 if len(ends) > 1 else 0.0
         for distance in (5.0, 3.0, 1.5):
             for step in range(int(high - low)):
                 for x in (wanted + step, wanted - step):
-                    if low <= x <= high and all(abs(x - t) >= distance for t in taken):
+                    apart = all(
+                        abs(x - t) >= (own if net == pin.net else distance)
+                        for t, net in self.taken[pin.channel]
+                    )
+                    if low <= x <= high and apart:
                         return x
         return wanted
 

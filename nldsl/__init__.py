@@ -1,0 +1,77 @@
+"""A language and compiler for nested learning: architectures and optimisers as memories on clocks.
+
+The public names are loaded when they are first used, so `import nldsl` costs nothing and checking a
+specification never imports torch.
+
+Example:
+    >>> import nldsl
+    >>> nldsl.check("hope")
+    []
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nldsl.diagnostics import Diagnostic, SpecError
+    from nldsl.driver import compile
+    from nldsl.driver.verify import verify
+    from nldsl.graph import LevelGraph
+    from nldsl.graph import graph_of as graph
+    from nldsl.graph import open_program as load
+    from nldsl.runtime.model import Layer, Model
+    from nldsl.runtime.state import State
+    from nldsl.spec import check
+    from nldsl.view import Explanation, explain
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Diagnostic": "nldsl.diagnostics",
+    "Explanation": "nldsl.view",
+    "Layer": "nldsl.runtime.model",
+    "LevelGraph": "nldsl.graph",
+    "Model": "nldsl.runtime.model",
+    "SpecError": "nldsl.diagnostics",
+    "State": "nldsl.runtime.state",
+    "check": "nldsl.spec",
+    "compile": "nldsl.driver",
+    "explain": "nldsl.view",
+    "load": "nldsl.graph",
+    "verify": "nldsl.driver.verify",
+}
+"""Where a public name lives.  `graph` is the package of that name, which is callable."""
+
+_RENAMED = {"load": "open_program"}
+
+__all__ = [
+    "Diagnostic",
+    "Explanation",
+    "Layer",
+    "LevelGraph",
+    "Model",
+    "SpecError",
+    "State",
+    "__version__",
+    "check",
+    "compile",
+    "explain",
+    "graph",
+    "load",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    """The public name `name`, loaded now."""
+    if name == "graph":
+        return import_module("nldsl.graph")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), _RENAMED.get(name, name))
+    raise AttributeError(f"module `nldsl` has no attribute `{name}`")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,43 @@
+"""`nldsl convert`: between the text and the YAML form."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from nldsl.cli.common import emit_text, open_source
+from nldsl.diagnostics import DiagnosticBag
+from nldsl.syntax import is_yaml, parse, to_text, to_yaml
+
+
+class Form(StrEnum):
+    """A form of the language."""
+
+    text = "text"
+    yaml = "yaml"
+
+
+def command(
+    spec: Annotated[str, typer.Argument(help="A file; `-` is stdin (text, unless --from yaml).")],
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Where to write; stdout if left out.")
+    ] = None,
+    to: Annotated[Form | None, typer.Option(help="The form to write; the other one if left out.")] = None,
+    source: Annotated[Form, typer.Option("--from", help="The form of stdin.")] = Form.text,
+) -> None:
+    """Convert between the text and the YAML form.  Both give the same tree; comments are not carried over."""
+    file = open_source(spec, yaml=source is Form.yaml)
+    bag = DiagnosticBag()
+    tree = parse(file, bag)
+    bag.raise_if_errors()
+    target = to or _wanted(output, is_yaml(file.name))
+    emit_text(to_yaml(tree) if target is Form.yaml else to_text(tree), output, inputs=[spec])
+
+
+def _wanted(output: str | None, from_yaml: bool) -> Form:
+    """The form the name of the output asks for, else the other form."""
+    if output is not None and output != "-":
+        return Form.yaml if is_yaml(output) else Form.text
+    return Form.text if from_yaml else Form.yaml

@@ -1,0 +1,97 @@
+"""`nldsl doctor`: what this installation has, and what it lacks for what."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Annotated, Literal
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+import nldsl
+from nldsl.assets import folder
+from nldsl.cli.common import out, print_json
+
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "safetensors",
+    "lark",
+    "networkx",
+    "graphviz",
+    "typer",
+    "rich",
+    "ruamel.yaml",
+    "PyYAML",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing doctor looked at; `note` says what it is for or how to get it."""
+
+    name: str
+    state: Literal["ok", "missing"]
+    value: str
+    note: str = ""
+
+
+def command(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """Show what this installation has and what it lacks.  Never fails."""
+    findings = [*_machine(), *_packages(), *_tools(), *_folders()]
+    if as_json:
+        print_json({"findings": [asdict(f) for f in findings]})
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for f in findings:
+        mark = "[green]ok[/]" if f.state == "ok" else "[yellow]missing[/]"
+        table.add_row(mark, escape(f.name), escape(f.value), f"[dim]{escape(f.note)}[/]")
+    out().print(table)
+
+
+def _machine() -> list[Finding]:
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return [
+        Finding("nldsl", "ok", nldsl.__version__),
+        Finding("python", "ok", f"{platform.python_version()} ({platform.machine()} {sys.platform})"),
+        Finding("processor threads", "ok", str(threads), "what torch may use"),
+    ]
+
+
+def _packages() -> list[Finding]:
+    findings = []
+    for name in _PACKAGES:
+        try:
+            findings.append(Finding(name, "ok", metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            here = name == "torch" and find_spec("torch") is not None
+            note = "compile, verify, train and generate need it" if name == "torch" else "pip install it"
+            findings.append(Finding(name, "ok" if here else "missing", "present" if here else "", note))
+    return findings
+
+
+def _tools() -> list[Finding]:
+    dot = shutil.which("dot")
+    note = "draws png and pdf; svg and html need nothing"
+    return [Finding("dot (graphviz)", "ok" if dot else "missing", dot or "", note)]
+
+
+def _folders() -> list[Finding]:
+    findings = []
+    for name in ("specs", "grammars"):
+        try:
+            findings.append(
+                Finding(f"{name} folder", "ok", str(folder("specs" if name == "specs" else "grammars")))
+            )
+        except FileNotFoundError:
+            findings.append(Finding(f"{name} folder", "missing", "", "install nldsl again"))
+    findings.append(Finding("temporary folder", "ok", tempfile.gettempdir()))
+    return findings

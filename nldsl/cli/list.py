@@ -1,0 +1,89 @@
+"""`nldsl list`: what the library holds, with one line each."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+import nldsl.library
+from nldsl.assets import specs_folder
+from nldsl.catalog.registry import scan
+from nldsl.cli.common import out, print_json
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    models = "models"
+    blocks = "blocks"
+    maps = "maps"
+    objectives = "objectives"
+    rules = "rules"
+    primitives = "primitives"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A name of the library and what it is."""
+
+    kind: str
+    name: str
+    doc: str
+
+
+_DEFINITION = re.compile(r"^(model|block|map|objective|rule|variant)\s+(\w+)([^{\n]*)", re.MULTILINE)
+
+
+def command(
+    kind: Annotated[Kind | None, typer.Argument(help="Show these only.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List the specifications of the library and the primitives, with one line each."""
+    lines = [line for line in _everything() if kind is None or line.kind == kind.value]
+    if as_json:
+        print_json({"entries": [asdict(line) for line in lines]})
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    previous = ""
+    for line in lines:
+        if line.kind != previous:
+            table.add_row(f"[bold]{line.kind}[/]", "")
+            previous = line.kind
+        table.add_row(f"  {escape(line.name)}", escape(line.doc))
+    out().print(table)
+
+
+def _everything() -> list[Line]:
+    found = [
+        line for path in sorted(specs_folder().rglob("*.nl")) for line in _defined(path.read_text("utf-8"))
+    ]
+    found += [Line("primitives", p.name, p.doc.splitlines()[0]) for p in scan(nldsl.library).values()]
+    order = [kind.value for kind in Kind]
+    return sorted(dict.fromkeys(found), key=lambda line: (order.index(line.kind), line.name))
+
+
+def _defined(text: str) -> list[Line]:
+    """The definitions of one file; the first line of the comment above one is its doc."""
+    lines = []
+    for match in _DEFINITION.finditer(text):
+        kind, name, rest = match.groups()
+        doc = _comment_above(text[: match.start()])
+        if kind == "variant":
+            doc = doc or f"variant{rest.rstrip()}"
+        lines.append(Line("models" if kind == "variant" else f"{kind}s", name, doc))
+    return lines
+
+
+def _comment_above(before: str) -> str:
+    above: list[str] = []
+    for line in reversed(before.splitlines()):
+        if not line.startswith("#"):
+            break
+        above.append(line.removeprefix("#").strip())
+    return above[-1] if above else ""
