@@ -66,7 +66,10 @@ _MODULE = frozenset(
 """Public attributes of `torch.nn.Module` (a test compares them with the installed torch)."""
 
 _OURS = frozenset(
-    "attach declare initialise initial_state parameter_paths parameter_roles root task_memories".split()
+    """
+    attach attach_repeated attached counter declare initialise initial_state like parameter
+    parameter_paths parameter_roles root start tasks zeros
+    """.split()
 )
 """Methods and attributes of the base class of emitted modules."""
 

@@ -84,6 +84,10 @@ class Module(Container):
         """A learned initial state for every sample: `[batch, *shape]`, differentiable."""
         return parameter.expand(batch, *parameter.shape)
 
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state before the first token of `batch` sequences; blocks with state have their own."""
+        return {}
+
     def declare(self, path: str, shape: tuple[int, ...], role: str, init: Fill) -> nn.Parameter:
         """Register a parameter under its program path; its value is undefined until `initialise`.
 
@@ -134,6 +138,14 @@ class Module(Container):
     def parameter_roles(self) -> dict[str, str]:
         """The role of every parameter: matrix, embedding, head, norm or rest."""
         return {path: found[1] for path, found in self._parameters_by_path().items()}
+
+    def parameter(self, path: str) -> nn.Parameter:
+        """A parameter declared here, by its path."""
+        return self.get_parameter(self._declared[path][0])
+
+    def attached(self) -> dict[str, Module]:
+        """The blocks attached here, by their paths."""
+        return dict(self._attached)
 
     def _parameters_by_path(self) -> dict[str, tuple[nn.Parameter, str, Fill]]:
         found = {
