@@ -50,6 +50,7 @@ class ChunkGrid:
         else:
             self._cut_apart(count, chunk)
         self._before = count
+        self._ends: dict[int, list[bool | Tensor]] = {}
         self.count = count + sum(self._held)
         self.full = self.ends(chunk)
 
@@ -95,14 +96,21 @@ class ChunkGrid:
         ]
         self.valid = [None if bool(valid.all()) else valid for valid in slots]
 
+    def held(self, n: int) -> int | Tensor:
+        """How many tokens piece `n` holds: a number, or `[B]`."""
+        return self._held[n]
+
     def ends(self, clock: int) -> list[bool | Tensor]:
         """For every piece: whose count is a multiple of `clock` (a multiple of the chunk) behind it."""
+        if clock in self._ends:
+            return self._ends[clock]
         found: list[bool | Tensor] = []
         count = self._before
         for held in self._held:
             count = count + held
             fired = (count % clock == 0) & (torch.as_tensor(held, device=count.device) > 0)
             found.append(bool(fired[0]) if fired.numel() and bool((fired == fired[0]).all()) else fired)
+        self._ends[clock] = found
         return found
 
     def cut(self, x: Tensor, kind: Kind) -> list[Tensor]:

@@ -160,13 +160,13 @@ def gather(state: dict[str, Any], gradients: Iterator[Tensor | None]) -> dict[st
     return {**state, "pending": pending}
 
 
-def reopen(state: dict[str, Any], full: bool | Tensor) -> dict[str, Any]:
-    """Fresh variables for the samples whose segment ends."""
+def reopen(state: dict[str, Any], used: Weights, full: bool | Tensor) -> dict[str, Any]:
+    """Fresh variables for the samples whose segment ends; the others keep the delta they `used`."""
     fresh = {weight: variable(delta) for weight, delta in state["delta"].items()}
     if isinstance(full, bool):
         mine = torch.ones_like(state["count"], dtype=torch.bool)
         return {**state, "delta": fresh, "open": [{"mine": mine, "delta": fresh}]}
-    delta = {weight: choose(full, fresh[weight], old) for weight, old in state["delta"].items()}
+    delta = {weight: choose(full, fresh[weight], old) for weight, old in used.items()}
     under_way = [{**part, "mine": part["mine"] & ~full} for part in state["open"]]
     kept = [part for part in under_way if bool(part["mine"].any())]
     return {**state, "delta": delta, "open": [*kept, {"mine": full, "delta": fresh}]}

@@ -1,0 +1,140 @@
+"""The public face of a compiled program: `Layer` (one block) and `Model` (tokens to logits)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nldsl.runtime.learning import Held, Learning, release
+from nldsl.runtime.module import Module
+from nldsl.runtime.state import State, StateMismatchError
+
+
+class Layer(nn.Module):
+    """A compiled block: `y, state = layer(x, state, mask)`.
+
+    `x` (and every further input) `[B, T, ...]`; `mask [B, T]` is true at real tokens.  Parameters carry
+    their names in the program: `layer.q.linear.weight`.
+    """
+
+    root: Module
+
+    def __init__(self, root: Module, name: str = "") -> None:
+        super().__init__()
+        # The wrapper *is* the root for torch (same parts, no name in front); only `forward` differs.
+        object.__setattr__(self, "root", root)
+        self._parameters = root._parameters
+        self._buffers = root._buffers
+        self._non_persistent_buffers_set = root._non_persistent_buffers_set
+        self._modules = root._modules
+        self.name = name
+
+    def init_state(self, batch: int) -> State:
+        """The state before the first token of `batch` sequences; learned starts stay differentiable."""
+        return State({"root": self.root.initial_state(batch)}, program=self.name)
+
+    def parameter_paths(self) -> dict[str, nn.Parameter]:
+        """Every parameter by its path in the program."""
+        return self.root.parameter_paths()
+
+    def parameter_roles(self) -> dict[str, str]:
+        """The role of every parameter: matrix, embedding, head, norm or rest."""
+        return self.root.parameter_roles()
+
+    def forward(self, *inputs: Tensor, state: State | None = None, mask: Tensor | None = None) -> Any:
+        """Outputs `[B, T, ...]` (zero at masked tokens) and the state behind them."""
+        inputs, state, mask = _by_position(inputs, state, mask)
+        tree = self._tree(state, inputs[0].shape[0])
+        *outputs, new = self.root(*inputs, tree["root"], mask)
+        outputs = [_silent(y, mask) for y in outputs]
+        y = outputs[0] if len(outputs) == 1 else tuple(outputs)
+        return y, State({"root": new}, program=self.name)
+
+    def _tree(self, state: State | None, batch: int) -> dict[str, Any]:
+        if state is None:
+            return {"root": self.root.initial_state(batch)}
+        if state.program != self.name:
+            raise StateMismatchError(f"the state is of `{state.program}`, expected one of `{self.name}`")
+        counted = next(iter(state.tensors().values()), None)
+        if counted is not None and counted.shape[0] != batch:
+            raise StateMismatchError(f"the state is of {counted.shape[0]} sequences, expected {batch}")
+        tree: dict[str, Any] = state.tree
+        return tree
+
+
+class Model(Layer):
+    """A compiled model: `logits, state = model(tokens, state, mask)`, and `learn`.
+
+    `forward` never performs a task write; `learn` does.  What crosses a segment's edge is constant
+    (`carry = "trunc"`) or keeps its history (`"exact"`).
+    """
+
+    def __init__(self, root: Module, name: str = "", carry: str = "trunc") -> None:
+        super().__init__(root, name)
+        if carry not in ("trunc", "exact"):
+            raise ValueError(f"`carry` is `trunc` or `exact`, found `{carry}`")
+        self.carry = carry
+
+    def forward(self, *inputs: Tensor, state: State | None = None, mask: Tensor | None = None) -> Any:
+        """Logits `[B, T, vocab]` and the state behind them.
+
+        A token held back by `learn` is processed before the first real one; its output is dropped.
+        """
+        inputs, state, mask = _by_position(inputs, state, mask)
+        tree = self._tree(state, inputs[0].shape[0])
+        held: Held | None = tree.get("held")
+        if held is None:
+            return super().forward(*inputs, state=state, mask=mask)
+        stream, live, rest = release(held, inputs[0], mask)
+        logits, new = self.root(stream, tree["root"], live)
+        logits = _silent(logits, live)
+        kept = {} if rest is None else {"held": rest}
+        return logits[:, 1:], State({"root": new, **kept}, program=self.name)
+
+    def learn(
+        self,
+        tokens: Tensor,
+        state: State | None = None,
+        mask: Tensor | None = None,
+        *,
+        backward: float = 0.0,
+    ) -> tuple[Tensor, State]:
+        """The summed next-token loss (nats) under the task writes it performs, and the state.
+
+        Position t is scored by token t + 1; the last token of a call is held back until the next call
+        brings its target.  `state.scored` counts the targets.  The sequence runs in segments of the
+        smallest task clock; behind each, the gradient of its loss moves the deltas (constants of the
+        outer problem), and under `trunc` all state becomes constant.  Inside a segment history is
+        kept, also from call to call: detach the state to cut it.
+
+        The loss is differentiable.  `backward = s` instead adds the gradient of `s * loss` to the
+        parameters segment by segment: under `trunc` one pass serves writes and training, and the
+        graph of one segment is all that is kept; the loss and the state come back detached.
+        """
+        tree = self._tree(state, tokens.shape[0])
+        learning = Learning(self.root, self.carry, backward)
+        outside = torch.is_grad_enabled()
+        with torch.set_grad_enabled(outside or learning.writes(tree["root"])):
+            loss, new, scored = learning.run(tokens, tree, mask)
+        result = State(new, program=self.name, scored=scored)
+        if backward:
+            return loss.detach(), result.detach()
+        return (loss if outside else loss.detach()), result
+
+
+def _silent(y: Tensor, mask: Tensor | None) -> Tensor:
+    """Zeros at masked tokens."""
+    return y if mask is None else y.masked_fill(~mask.view(*mask.shape, *(1,) * (y.dim() - 2)), 0.0)
+
+
+def _by_position(
+    inputs: tuple[Any, ...], state: State | None, mask: Tensor | None
+) -> tuple[tuple[Tensor, ...], State | None, Tensor | None]:
+    """`(x, state, mask)` may be given by position: a state, or `None`, ends the inputs."""
+    for i, value in enumerate(inputs):
+        if value is None or isinstance(value, State):
+            rest = inputs[i:]
+            return inputs[:i], rest[0], rest[1] if len(rest) > 1 else mask
+    return inputs, state, mask
