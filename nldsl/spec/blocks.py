@@ -83,7 +83,9 @@ def _passes(
     if outputs is None or memories is None or session.bag.errors:
         return None
     static = tuple(sorted((n, freeze(i)) for n, i in bound.items() if is_static(i)))
-    return Block(definition.name.id, inputs, memories, tuple(frame.body), outputs, static, definition.span)
+    block = Block(definition.name.id, inputs, memories, tuple(frame.body), outputs, static, definition.span)
+    session.measure(block, definition.name.span)
+    return block
 
 
 def settle(start: Any, body: tuple[tree.Statement, ...]) -> Frame:
@@ -211,6 +213,7 @@ def repeat(frame: Frame, node: tree.Repeat) -> None:
     block = Block(
         f"{frame.title}_{path.split('[')[0]}", inputs, memories, tuple(inner.body), results, (), node.span
     )
+    frame.session.measure(block, node.span)
     outs = []
     for name, result in zip(outer, results, strict=True):
         frame.variable = name

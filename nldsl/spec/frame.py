@@ -26,6 +26,7 @@ class Namer:
     def __init__(self, reserved: Iterable[str] = ()) -> None:
         self.reserved = frozenset(reserved)
         self.used: set[str] = set()
+        self.last: dict[str, int] = {}
 
     def variable(self, name: str) -> str:
         """`x`, then `x_1`, `x_2` for each further assignment."""
@@ -39,10 +40,13 @@ class Namer:
 
     def claim(self, name: str, taken: Any) -> str:
         """The first free one of `name`, `name_1`, `name_2`, ..."""
-        candidate, number = name, 0
+        candidate, number = name, self.last.get(name, 0)
+        if number:
+            candidate = f"{name}_{number}"
         while taken(candidate):
             number += 1
             candidate = f"{name}_{number}"
+        self.last[name] = number
         self.used.add(candidate)
         return candidate
 

@@ -40,17 +40,27 @@ class Live:
 def unreached(program: Program) -> list[tuple[str, Parameter]]:
     """Slow parameters, by path (indices of `repeat` left out), that no loss reaches."""
     outputs = {v.name for v in program.root.outputs}
-    return _live(program.root, outputs).dead
+    return _live(program.root, outputs, {}).dead
 
 
-def _live(block: Block, outputs: set[str]) -> Live:
-    """Go through the block from its outputs until nothing new comes alive."""
-    live = Live(set(outputs))
+Known = dict[tuple[int, frozenset[str]], Live]
+
+
+def _live(block: Block, outputs: set[str], known: Known) -> Live:
+    """Go through the block from its outputs until nothing new comes alive; each question is answered once."""
+    key = (id(block), frozenset(outputs))
+    if key not in known:
+        known[key] = _settle(block, Live(set(outputs)), known)
+    return known[key]
+
+
+def _settle(block: Block, live: Live, known: Known) -> Live:
+    """The fixed point of one block."""
     while True:
         before = (len(live.values), len(live.memories), len(live.parameters))
         live.dead = []
         for statement in reversed(block.body):
-            _step(statement, live)
+            _step(statement, live, known)
         if before == (len(live.values), len(live.memories), len(live.parameters)):
             break
     for memory in block.memories:
@@ -63,7 +73,7 @@ def _live(block: Block, outputs: set[str]) -> Live:
     return live
 
 
-def _step(statement: object, live: Live) -> None:
+def _step(statement: object, live: Live, known: Known) -> None:
     """Carry life from what a statement gives to what it takes."""
     if isinstance(statement, Apply):
         if statement.out.name in live.values:
@@ -78,7 +88,7 @@ def _step(statement: object, live: Live) -> None:
         if statement.memory in live.memories:
             live.values |= {v.name for v in _taken(statement)}
     elif isinstance(statement, Call | Repeat):
-        _enter(statement, live)
+        _enter(statement, live, known)
 
 
 def _taken(statement: Write | TaskWrite | Update) -> Iterator[Value]:
@@ -99,7 +109,7 @@ def _taken(statement: Write | TaskWrite | Update) -> Iterator[Value]:
         yield from (v for _, v in term.rule.arguments)
 
 
-def _enter(statement: Call | Repeat, live: Live) -> None:
+def _enter(statement: Call | Repeat, live: Live, known: Known) -> None:
     """The callee from those of its outputs that are alive; a `repeat` hands them on to itself."""
     inner = {
         o.name
@@ -107,7 +117,7 @@ def _enter(statement: Call | Repeat, live: Live) -> None:
         if out.name in live.values
     }
     while True:
-        found = _live(statement.block, inner)
+        found = _live(statement.block, inner, known)
         if isinstance(statement, Call):
             break
         carried = {

@@ -10,9 +10,12 @@ from typing import Any
 from nldsl.diagnostics import Diagnostic, DiagnosticBag, Label
 from nldsl.source import Span
 from nldsl.spec.items import POISON, Poison
+from nldsl.spec.program import Block, Call, Repeat
 
-MAX_WORK = 60_000
+MAX_WORK = 20_000
 """Expressions and statements that one elaboration may visit, unrolled `for`s and calls included."""
+MAX_UNFOLDED = 200_000
+"""Statements of a program with every call and every copy of a `repeat` counted."""
 MAX_DEPTH = 24
 """Blocks inside one another."""
 MAX_COPIES = 4096
@@ -36,6 +39,8 @@ class Session:
     bag: DiagnosticBag
     work: int = MAX_WORK
     parameters: int = 0
+    unfolded: dict[int, tuple[Block, int]] = field(default_factory=dict)
+    """Blocks by identity, with the number of statements below them."""
     memo: dict[Any, Any] = field(default_factory=dict)
     trail: list[tuple[int, str, Span]] = field(default_factory=list)
     """Definitions being elaborated, outermost first: their identity, name and the place of the call."""
@@ -71,6 +76,20 @@ class Session:
         self.work -= amount
         if self.work < 0:
             self.stop("NL0813", "the program is too large", span, f"after {MAX_WORK} unrolled expressions")
+
+    def measure(self, block: Block, span: Span | None) -> None:
+        """Count the statements below a block; stop with a finding if nobody could walk over them."""
+        size = 1
+        for statement in block.body:
+            size += 1
+            if isinstance(statement, Call | Repeat):
+                copies = statement.count if isinstance(statement, Repeat) else 1
+                size += copies * self.unfolded[id(statement.block)][1]
+        self.unfolded[id(block)] = (block, size)
+        if size > MAX_UNFOLDED:
+            self.stop(
+                "NL0813", "the program is too large", span, f"{size} statements, calls and copies counted"
+            )
 
     def stop(self, code: str, message: str, span: Span | None, label: str) -> None:
         """Report a limit and unwind."""
