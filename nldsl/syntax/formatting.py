@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nldsl.diagnostics import DiagnosticBag
 from nldsl.source import SourceFile
-from nldsl.syntax.parse import is_yaml, parse
+from nldsl.syntax.parse import is_yaml, parse, read_items
 from nldsl.syntax.printer import format_tree
 from nldsl.syntax.scan import scan
 
@@ -26,8 +26,7 @@ def format_text(file: SourceFile) -> str:
     tree = parse(file, bag)
     bag.raise_if_errors()
     text = _strip(file.text) if is_yaml(file.name) else format_tree(tree, file)
-    again = DiagnosticBag()
-    if parse(SourceFile(file.name, text), again) != tree or again.errors:
+    if read_items(SourceFile(file.name, text), DiagnosticBag()) != tree.items:
         raise RuntimeError(f"formatting would change the meaning of {file.name}; please report this")
     if not is_yaml(file.name) and _comments(text) != _comments(file.text):
         raise RuntimeError(f"formatting would lose a comment of {file.name}; please report this")

@@ -25,6 +25,7 @@ STARTS = (
     "names",
     "for_value",
     "rule_value",
+    "selectors",
     "write_target",
 )
 """The entries of the grammar, one per place a statement or a YAML scalar can stand at."""

@@ -23,6 +23,9 @@ MAX_DIGITS = 40
 MAX_NAME = 200
 """Characters of a name."""
 
+MAX_ELSE_CHAIN = 32
+"""`else if` behind one `if`: each stands inside the one before."""
+
 MAX_FINDINGS = 100
 """Findings reported per file; what comes after is most likely the same mistake again."""
 

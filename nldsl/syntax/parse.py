@@ -26,11 +26,16 @@ def parse(file: SourceFile, bag: DiagnosticBag) -> t.Tree:
     if not _within_limits(file, bag):
         return t.Tree(span=whole, items=())
     found = DiagnosticBag()
-    read = read_yaml if is_yaml(file.name) else read_text
-    items = read(Place.of(file, found))
+    items = read_items(file, found)
     for diagnostic in sorted(found.items, key=lambda d: d.span.start if d.span else 0):
         bag.add(diagnostic)
     return t.Tree(span=whole, items=items)
+
+
+def read_items(file: SourceFile, bag: DiagnosticBag) -> tuple[t.Item, ...]:
+    """The items of a file whose size is known to be fine."""
+    read = read_yaml if is_yaml(file.name) else read_text
+    return read(Place.of(file, bag))
 
 
 def is_yaml(name: str) -> bool:

@@ -10,7 +10,7 @@ from nldsl.source import Span
 from nldsl.syntax import tree as t
 from nldsl.syntax.build import Builder, FaultyStatementError
 from nldsl.syntax.grammar import parse_slice
-from nldsl.syntax.limits import MAX_STATEMENT_TOKENS
+from nldsl.syntax.limits import MAX_ELSE_CHAIN, MAX_STATEMENT_TOKENS
 from nldsl.syntax.pieces import Piece
 from nldsl.syntax.scan import Place
 from nldsl.syntax.slips import explain
@@ -198,6 +198,9 @@ class Reader:
             raise self.builder.fault(
                 "NL0115", "`else` without an `if` before it", header, "write `if e { ... } else { ... }`"
             )
+        if len(chain) > MAX_ELSE_CHAIN:
+            message = f"more than {MAX_ELSE_CHAIN} `else if` behind one `if`"
+            raise self.builder.fault("NL0805", message, header, "use a list and `for`, or several blocks")
         condition = header.children[1]
         orelse = body
         if condition is not None:

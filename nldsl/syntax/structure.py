@@ -54,8 +54,9 @@ class Splitter:
 
     def split(self) -> list[Piece]:
         """The pieces of the outermost level; empty if the text breaks a limit."""
-        if len(self.tokens) > MAX_TOKENS:
-            where = (self.tokens[MAX_TOKENS].start, self.tokens[MAX_TOKENS].end)
+        words = [token for token in self.tokens if token.kind != "newline"]
+        if len(words) > MAX_TOKENS:
+            where = (words[MAX_TOKENS].start, words[MAX_TOKENS].end)
             self.place.report(
                 "NL0806",
                 f"the text has more than {MAX_TOKENS} words and signs",
@@ -376,4 +377,6 @@ def _significant(text: str) -> list[Scanned]:
         double = token.kind == "newline" and found and found[-1].kind == "newline"
         if token.kind != "comment" and not double:
             found.append(token)
+            if len(found) > 2 * MAX_TOKENS + 2:
+                break  # enough to know that there are too many
     return found

@@ -75,18 +75,11 @@ class YamlBody:
 
     def selectors(self, key: Scalar) -> tuple[t.Name | t.String, ...]:
         """`matrices`, `embeddings, head`, or a pattern, which needs no quotes of its own."""
-        tokens = [token for token in scan(key.value) if token.kind != "newline"]
-        place = place_of(key, self.read.place)
-        found: list[t.Name | t.String] = []
-        for token in tokens[::2]:
-            word, span = key.value[token.start : token.end], place.locate(token.start, token.end)
-            if token.kind == "name":
-                found.append(t.Name(span=span, id=word))
-            elif token.kind == "string" and "\\" not in word:
-                found.append(t.String(span=span, value=word[1:-1]))
-        commas = all(key.value[token.start : token.end] == "," for token in tokens[1::2])
-        if found and commas and 2 * len(found) - 1 == len(tokens):
-            return tuple(found)
+        words = [(w.kind, key.value[w.start : w.end]) for w in scan(key.value) if w.kind != "newline"]
+        listed = all(kind in ("name", "string") for kind, _ in words[::2])
+        if words and listed and len(words) % 2 and all(word == "," for _, word in words[1::2]):
+            reader, concrete = self.read.parse(key, "selectors", "names or patterns")
+            return tuple(reader.builder.build(child) for child in concrete.children)
         return (t.String(span=self.read.span(key), value=key.value),)
 
     def body(self, node: Yaml, context: str) -> tuple[Any, ...]:
