@@ -84,7 +84,7 @@ def statement_value(node: Expression, *, bare: bool = False) -> Doc:
 
 def _bare_tuple(node: TupleOf) -> Doc:
     """A tuple whose parentheses appear only when it is broken over lines."""
-    items = tuple(expression(item, INSIDE) for item in node.items)
+    items = tuple(_item(item) for item in node.items)
     return Group((IfBroken("("), Indent((SOFT, comma_separated(items))), SOFT, IfBroken(")")))
 
 
@@ -208,13 +208,20 @@ def _link(node: Attribute | Invoke | Item, level: Level, fluent: bool) -> Doc:
     return (value, dot, node.name)
 
 
+def _item(node: Expression) -> Doc:
+    """An argument or an item inside brackets: the only places of `*value`."""
+    if isinstance(node, Starred):
+        return ("*", _part(operand(node.value, UNARY), INSIDE))
+    return expression(node, INSIDE)
+
+
 def _arguments(node: Invoke, level: Level) -> Doc:
     if not node.args and not node.kwargs:
         return "()"
     only = node.args[0] if len(node.args) == 1 and not node.kwargs else None
     if isinstance(only, Comprehension) and only.form == "generator":
         return bracketed("(", Group(_clauses(only)), ")", level)
-    arguments = [expression(argument, INSIDE) for argument in node.args]
+    arguments = [_item(argument) for argument in node.args]
     for key, value in node.kwargs:
         arguments.append((key if key == "**" else f"{key}=", expression(value, INSIDE)))
     return bracketed("(", Group(comma_separated(arguments)), ")", level)
@@ -223,12 +230,14 @@ def _arguments(node: Invoke, level: Level) -> Doc:
 def _index(node: Expression) -> Doc:
     if isinstance(node, TupleOf):
         return Group(comma_separated(_index_part(item) for item in node.items))
+    if isinstance(node, Starred):
+        raise EmitError("`*value` is no index of its own")
     return _index_part(node)
 
 
 def _index_part(node: Expression) -> Doc:
     if not isinstance(node, SliceItem):
-        return expression(node, INSIDE)
+        return _item(node)
     parts = [part for part in (node.start, node.stop, node.step) if part is not None]
     space = "" if all(map(is_simple_slice_part, parts)) else " "
     result: list[Doc] = []
@@ -247,8 +256,6 @@ def _atom(node: Expression, level: Level) -> Doc:
         return node.name
     if isinstance(node, Literal):
         return literal_text(node.value)
-    if isinstance(node, Starred):
-        return ("*", _part(operand(node.value, UNARY), level))
     if isinstance(node, Comprehension):
         left, right = {"list": ("[", "]"), "generator": ("(", ")"), "dict": ("{", "}")}[node.form]
         return bracketed(left, Group(_clauses(node)), right, level)
@@ -261,7 +268,7 @@ def _container(node: Expression, level: Level) -> Doc:
         return bracketed("{", comma_separated(pairs), "}", level) if pairs else "{}"
     if not isinstance(node, TupleOf | ListOf):
         raise EmitError(f"{type(node).__name__} cannot stand here")
-    items = [expression(item, INSIDE) for item in node.items]
+    items = [_item(item) for item in node.items]
     left, right = ("(", ")") if isinstance(node, TupleOf) else ("[", "]")
     if not items:
         return left + right

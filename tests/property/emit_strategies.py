@@ -58,7 +58,9 @@ def _compound(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     parts = st.lists(inner, max_size=5).map(tuple)
     some = st.lists(inner, min_size=1, max_size=3).map(tuple)
     part = st.none() | inner
-    index = inner.filter(lambda node: not isinstance(node, n.TupleOf)) | st.builds(n.SliceItem, part, part, part)
+    index = inner.filter(lambda node: not isinstance(node, n.TupleOf)) | st.builds(
+        n.SliceItem, part, part, part
+    )
     subscript = index | st.lists(index, min_size=2, max_size=4).map(tuple).map(n.TupleOf)
     keywords = st.lists(st.tuples(NAMES, inner), max_size=3, unique_by=lambda p: p[0]).map(tuple)
     targets = st.lists(NAMES, min_size=1, max_size=2, unique=True).map(tuple)
@@ -78,9 +80,7 @@ def _compound(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.builds(n.ListOf, parts),
         st.builds(n.DictOf, st.lists(st.tuples(st.none() | inner, inner), max_size=3).map(tuple)),
         st.builds(n.Comprehension, inner, targets, inner, st.none() | inner),
-        st.builds(
-            n.Comprehension, inner, targets, inner, st.none() | inner, form=st.just("generator")
-        ),
+        st.builds(n.Comprehension, inner, targets, inner, st.none() | inner, form=st.just("generator")),
         st.builds(n.Comprehension, inner, targets, inner, part, key=inner, form=st.just("dict")),
         st.builds(n.Invoke, callee, st.builds(n.Starred, inner).map(lambda s: (s,))),
     )
@@ -230,6 +230,13 @@ def to_ast(node: Any, ctx: type[ast.expr_context] = ast.Load) -> ast.expr:
             return ast.Slice(_maybe(start), _maybe(stop), _maybe(step))
         case n.Starred(value):
             return ast.Starred(to_ast(value), ctx())
+        case n.TupleOf(items):
+            return ast.Tuple([to_ast(item, ctx) for item in items], ctx())
+    return _read_only(node)
+
+
+def _read_only(node: n.Expression) -> ast.expr:
+    match node:
         case n.Invoke(function, args, kwargs):
             words = [ast.keyword(key, to_ast(value)) for key, value in kwargs]
             return ast.Call(to_ast(function), [to_ast(a) for a in args], words)
@@ -241,10 +248,8 @@ def to_ast(node: Any, ctx: type[ast.expr_context] = ast.Load) -> ast.expr:
             return ast.UnaryOp(ast.Not(), to_ast(value))
         case n.Conditional(test, yes, no):
             return ast.IfExp(to_ast(test), to_ast(yes), to_ast(no))
-        case n.TupleOf(items):
-            return ast.Tuple([to_ast(item, ctx) for item in items], ctx())
         case n.ListOf(items):
-            return ast.List([to_ast(item) for item in items], ctx())
+            return ast.List([to_ast(item) for item in items], ast.Load())
         case n.DictOf(items):
             return ast.Dict([_maybe(key) for key, _ in items], [to_ast(value) for _, value in items])
     return _comprehension(node)
@@ -286,23 +291,26 @@ def to_statements(node: Any) -> list[ast.stmt]:
             return [ast.Raise(to_ast(value))]
         case n.Evaluate(value):
             return [ast.Expr(to_ast(value))]
-        case n.If(test, body, orelse):
-            return [ast.If(to_ast(test), _suite(body), _suite(orelse) if orelse else [])]
-        case n.For(targets, iterable, body):
-            return [ast.For(_target(targets), to_ast(iterable), _suite(body), [])]
-        case n.With(context, body, alias):
-            item = ast.withitem(to_ast(context), None if alias is None else _name(alias, True))
-            return [ast.With([item], _suite(body))]
         case n.Import(module, None, alias):
             return [ast.Import([ast.alias(module, alias)])]
         case n.Import(module, names):
             return [ast.ImportFrom(module, [ast.alias(text) for text in names], 0)]
+    return [_compound_statement(node)]
+
+
+def _compound_statement(node: Any) -> ast.stmt:
+    match node:
+        case n.If(test, body, orelse):
+            return ast.If(to_ast(test), _suite(body), _suite(orelse) if orelse else [])
+        case n.For(targets, iterable, body):
+            return ast.For(_target(targets), to_ast(iterable), _suite(body), [])
+        case n.With(context, body, alias):
+            item = ast.withitem(to_ast(context), None if alias is None else _name(alias, True))
+            return ast.With([item], _suite(body))
         case n.FunctionDef(name, parameters, body, doc, returns, decorators):
             marks = [to_ast(d) for d in decorators]
-            return [
-                ast.FunctionDef(name, _arguments(parameters), _suite(body, doc), marks, _maybe(returns))
-            ]
+            return ast.FunctionDef(name, _arguments(parameters), _suite(body, doc), marks, _maybe(returns))
         case n.ClassDef(name, bases, body, doc, decorators):
             marks = [to_ast(d) for d in decorators]
-            return [ast.ClassDef(name, [to_ast(b) for b in bases], [], _suite(body, doc), marks)]
+            return ast.ClassDef(name, [to_ast(b) for b in bases], [], _suite(body, doc), marks)
     raise AssertionError(node)
