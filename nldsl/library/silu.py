@@ -15,10 +15,7 @@ from nldsl.library._elementwise import elementwise
 def _vjp(
     b: Builder, args: tuple[Any, ...], out: Any, grad: Any, options: Mapping[str, Static]
 ) -> tuple[Any | None, ...]:
-    x = args[0]
-    gate = b("sigmoid", x)
-    slope = b("mul", gate, b("add", b(1.0), b("mul", x, b("sub", b(1.0), gate))))
-    return (b("mul", grad, slope),)
+    return (b("silu_pullback", grad, args[0]),)
 
 
 def _reference(x: Any) -> Any:

@@ -1,5 +1,6 @@
 """The torch functions of the primitives, by the names their contracts give."""
 
+from nldsl.runtime.activations import silu_pullback
 from nldsl.runtime.matrices import (
     identity,
     matmul,
@@ -76,6 +77,7 @@ __all__ = [
     "rope",
     "rownorm",
     "shift",
+    "silu_pullback",
     "softmax",
     "softplus",
     "split",

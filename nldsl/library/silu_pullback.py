@@ -1,0 +1,48 @@
+"""The gradient of `silu` in one step: `grad * silu'(x)`.
+
+What a memory with a `silu` inside emits at every write, so it has a kernel of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from nldsl.catalog.primitive import Builder
+from nldsl.catalog.values import Static
+from nldsl.library._elementwise import elementwise
+
+
+def _vjp(
+    b: Builder, args: tuple[Any, ...], out: Any, grad: Any, options: Mapping[str, Static]
+) -> tuple[Any | None, ...]:
+    upstream, x = args
+    gate = b("sigmoid", x)
+    # silu'' = s (1 - s) (2 + x (1 - 2 s))
+    bend = b("add", b(2.0), b("mul", x, b("sub", b(1.0), b("mul", b(2.0), gate))))
+    curve = b("mul", b("mul", gate, b("sub", b(1.0), gate)), bend)
+    return b("silu_pullback", grad, x), b("mul", b("mul", grad, upstream), curve)
+
+
+def _reference(grad: Any, x: Any) -> Any:
+    """The product rule on x times its logistic function."""
+    gate = 0.5 * (1.0 + np.tanh(0.5 * np.asarray(x)))
+    return np.asarray(grad) * gate * (1.0 + np.asarray(x) * (1.0 - gate))
+
+
+PRIMITIVE = replace(
+    elementwise(
+        "silu_pullback",
+        "The gradient of `silu` in one step: `grad * silu'(x)`.",
+        torch="nldsl.runtime.ops:silu_pullback",
+        vjp=_vjp,
+        reference=_reference,
+        example="block example(x) { return silu(x) }",
+        values=("grad", "x"),
+        equation="y = grad * s (1 + x (1 - s)), s = sigmoid(x)",
+    ),
+    places=frozenset(),
+)
