@@ -58,7 +58,8 @@ def test_expression_means_the_node(node: n.Expression) -> None:
 
 def ruff(*arguments: str, folder: Path) -> str:
     command = [sys.executable, "-m", "ruff", *arguments, "--isolated", "--no-cache", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Where our own package lies beside the file, ruff would count it as first-party.
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     return (result.stdout + result.stderr if result.returncode else "")[:4000]
 
 
