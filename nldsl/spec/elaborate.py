@@ -14,6 +14,7 @@ from nldsl.spec.blocks import elaborate_block
 from nldsl.spec.definition_checks import check_definitions
 from nldsl.spec.items import POISON, Item, Ref
 from nldsl.spec.loader import KINDS, Bundle, Named, Unit, load
+from nldsl.spec.probes import PROBE_NUMBER, PROBE_WIDTH, probe_function
 from nldsl.spec.program import Program, TrainPlan, Value
 from nldsl.spec.program_checks import check_program
 from nldsl.spec.session import MAX_SIZE, Session, StopElaborationError
@@ -21,11 +22,6 @@ from nldsl.spec.streams import stream_names
 from nldsl.spec.train import elaborate_train, set_options
 from nldsl.spec.variants import Chosen, apply_edits, choose
 from nldsl.syntax import tree
-
-PROBE_WIDTH = 48
-"""Width of the inputs of a block that is checked on its own; divisible by the usual numbers of heads."""
-PROBE_NUMBER = 4
-"""What a parameter without default that is no stream stands for in such a check."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +71,10 @@ def check(
 ) -> list[Diagnostic]:
     """Everything there is to say about a source: every model, variant, `train` and block of its file.
 
-    Blocks that no model calls are elaborated on a probe width.
+    What no model uses is elaborated on a probe: blocks and maps on a width, rules on a small weight.
 
     Example:
-        >>> check("block twice(x) { return 2 * y }")[0].code
+        >>> check("block twice(x) { return 2 * x + y }")[0].code
         'NL0301'
     """
     bag = DiagnosticBag()
@@ -104,10 +100,21 @@ def _check_unit(unit: Unit, bag: DiagnosticBag) -> None:
                 _program(session, Target(item, unit), {})
         reached = {k[1] for k in session.memo if k[0] in ("block", "map")}
         for item in unit.tree.items:
-            if isinstance(item, tree.Definition) and item.kind == "block" and id(item) not in reached:
-                probe(session, Target(item, unit))
+            if isinstance(item, tree.Definition) and id(item) not in reached:
+                _probe(session, item, unit)
     except StopElaborationError:
         return
+
+
+def _probe(session: Session, item: tree.Definition, unit: Unit) -> None:
+    """A definition that no model reached, on inputs of a width that the usual numbers of heads divide."""
+    if item.kind == "block":
+        streams = stream_names(item)
+        free = [p.name.id for p in item.params if p.default is None and p.name.id not in streams]
+        widths = dict.fromkeys(streams, PROBE_WIDTH) | dict.fromkeys(free, PROBE_NUMBER)
+        _block_program(session, item, unit, widths)
+    elif item.kind != "model":
+        probe_function(session, item, unit)
 
 
 def find_target(session: Session, bundle: Bundle, block: str | None) -> Target | None:
@@ -272,17 +279,3 @@ def _width(session: Session, definition: tree.Definition, name: str, width: Any)
         help=f"give `{name} = 64`, or `dim = 64` for all inputs",
     )
     return None
-
-
-def probe(session: Session, target: Target) -> Program | None:
-    """A block on its own, every stream of a width that the usual numbers of heads divide."""
-    definition = target.item
-    if not isinstance(definition, tree.Definition):
-        return None
-    streams = stream_names(definition)
-    numbers = {
-        p.name.id: PROBE_NUMBER for p in definition.params if p.default is None and p.name.id not in streams
-    }
-    return _block_program(
-        session, definition, target.unit, {**dict.fromkeys(streams, PROBE_WIDTH), **numbers}
-    )

@@ -225,7 +225,7 @@ def initial_parameters(box: MemoryBox, kind: str) -> tuple[Parameter | None, ...
 
 def finish(frame: Frame, box: MemoryBox) -> Memory | None:
     """The memory as later stages see it."""
-    if box.broken or not box.value_size:
+    if box.broken or not box.value_size or not box.key_size:
         return None
     kind, source = initial_kind(frame, box)
     options: dict[str, Any] = {}

@@ -276,6 +276,8 @@ class GroupRule:
     every: int = 1
     schedules: tuple[tuple[str, str, Options], ...] = ()
     """Arguments that are schedules: (argument, schedule name, its options)."""
+    spans: tuple[Span, ...] = field(default=(), compare=False, repr=False)
+    """Where each selector stands."""
     bound: Rule | None = field(default=None, compare=False, repr=False)
     """The rule elaborated on a probe weight of two axes: what the graph reads its optimiser memories from."""
 

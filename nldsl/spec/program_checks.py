@@ -116,12 +116,12 @@ def _claims(session: Session, program: Program, plan: TrainPlan) -> None:
             help="add a group, such as `rest by adamw(lr = 3e-4)`",
         )
     for index, selectors in enumerate(groups):
-        for selector in selectors:
+        for selector, at in zip(selectors, plan.groups[index].spans, strict=False):
             if (index, selector) not in used and selector not in ROLES:
                 session.report(
                     "NL0603",
                     f'"{selector}" matches no parameter that is left',
-                    plan.span,
+                    at,
                     "matches nothing",
                     help="first match wins: move the group up, or correct the path",
                 )

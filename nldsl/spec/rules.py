@@ -161,13 +161,16 @@ def _memory(frame: Frame, node: tree.MemoryDecl) -> None:
     """`memory m, s = like(W)`: zero at the start."""
     state = _state(frame)
     if not _like(node.map):
-        frame.session.report(
-            "NL0423",
-            "a memory of a rule is `like(W)`",
-            node.map.span,
-            "not supported yet",
-            help="`memory m = like(W)`",
-        )
+        if isinstance(node.map, tree.Call) and frame.unit.find("map", node.map.function.id) is not None:
+            _later(frame, "a memory of a rule with a map of its own", node.map.span)
+        else:
+            frame.session.report(
+                "NL0423",
+                "a memory of a rule is `like(W)`",
+                node.map.span,
+                "refused",
+                help="`memory m = like(W)`",
+            )
         for name in node.names:
             frame.names[name.id] = POISON
         return
@@ -181,6 +184,28 @@ def _memory(frame: Frame, node: tree.MemoryDecl) -> None:
             seen = Value(frame.namer.temporary(f"{name.id}_visible"), shape, kind)
             visible, state.inputs[seen.name], frame.names[name.id] = seen.name, seen, seen
         state.slots[name.id] = Slot(running.name, "W", state.clock, visible)
+
+
+def _later(frame: Frame, what: str, span: Span) -> None:
+    """Report what the language has and the elaborator does not lower yet."""
+    frame.session.report(
+        "NL0425", f"{what} is not supported yet", span, "part of the language, not of this version"
+    )
+
+
+def _write(frame: Frame, node: tree.Write) -> None:
+    """`m[g] <- e` in a rule."""
+    _later(frame, "a write inside of a rule", node.span)
+    for name in node.targets:
+        frame.names[name.id] = POISON
+
+
+def every(frame: Frame, node: tree.Every) -> None:
+    """`every N steps { ... }` in a rule or a block."""
+    _clock(frame, node.clock)
+    _later(frame, f"`every` inside of a {frame.place}", node.span)
+    for name in assigned_names(node.body):
+        frame.names[name] = POISON
 
 
 def _like(node: tree.Expr) -> bool:
@@ -204,7 +229,7 @@ def _clock(frame: Frame, clock: tree.Clock) -> Clock | None:
     """The clock of a slot: steps, one of which is one application of the rule."""
     if clock.count is None or clock.unit != "steps":
         frame.session.report(
-            "NL0501", "a memory of a rule is on a clock of steps", clock.span, "expected `every N steps`"
+            "NL0501", "a clock inside of a rule counts steps", clock.span, "expected `every N steps`"
         )
         return None
     count = whole_number(
@@ -216,3 +241,6 @@ def _clock(frame: Frame, clock: tree.Clock) -> Clock | None:
 HANDLERS["rule", tree.Assign] = _assign
 HANDLERS["rule", tree.MemoryDecl] = _memory
 HANDLERS["rule", tree.LevelDecl] = _level
+HANDLERS["rule", tree.Write] = _write
+HANDLERS["block", tree.Every] = every
+HANDLERS["rule", tree.Every] = every

@@ -182,7 +182,10 @@ def read_group(frame: Frame, node: tree.Group, every: int = 1) -> GroupRule | No
     arguments = tuple(
         sorted((n, freeze(i)) for n, i in bound.items() if n in given and n not in moving and is_static(i))
     )
-    return GroupRule(selectors, definition.name.id, arguments, every, tuple(schedules), rule)
+    spans = tuple(s.span for s in node.selectors)
+    return GroupRule(
+        selectors, definition.name.id, arguments, every, tuple(schedules), bound=rule, spans=spans
+    )
 
 
 def _given(definition: tree.Definition, node: tree.Expr) -> set[str]:

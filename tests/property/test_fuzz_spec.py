@@ -16,9 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [p.read_text(encoding="utf-8") for p in sorted((ROOT / "specs").rglob("*.nl"))]
 WORDS = re.compile(r"[A-Za-z_]\w*|\d+(?:\.\d+)?|\S")
 STRANGE = [
-    "0", "-1", "1.5", "1e30", "1000000000000", "10 ** 10 ** 10", "x", "heads", '"raw"', "[1, 2]", "[]", "true",
-    "self", "init", "task", "W", "g", "S", "S[x]", "M", "linear(x)", "split(x, 3)", "parts(x, 1, 2)", "dim(x)",
-    "matrix()", "mlp()", "softmax()", "gd(lr = 0.1)", "unknown", "detach(x)", "position()", "1 / 0", "not x", "conv(x, 4)",
+    "0", "-1", "1.5", "1e30", "1000000000000", "10 ** 10 ** 10", "x", "heads", '"raw"', "[1, 2]", "[]",
+    "true", "self", "init", "task", "W", "g", "S", "S[x]", "M", "linear(x)", "split(x, 3)", "dim(x)",
+    "parts(x, 1, 2)", "matrix()", "mlp()", "softmax()", "gd(lr = 0.1)", "unknown", "detach(x)",
+    "position()", "1 / 0", "not x", "conv(x, 4)",
 ]  # fmt: skip
 
 
@@ -78,17 +79,20 @@ BOMBS = [
     "block f(x) { repeat 1000000000 { x = 2 * x }; return x }",
     "block f(x) { return linear(x, 10 ** 12) }",
     "block f(x) { return linear(x, 10 ** 10 ** 10) }",
-    "block f(x) { for a in [1,2,3,4,5,6,7,8,9] { for b in [1,2,3,4,5,6,7,8,9] { for c in [1,2,3,4,5,6,7,8,9] { "
-    "for d in [1,2,3,4,5,6,7,8,9] { for e in [1,2,3,4,5,6,7,8,9] { x = x + e } } } } }; return x }",
+    "block f(x, l = [1,2,3,4,5,6,7,8,9]) { for a in l { for b in l { for c in l { for d in l { for e in l {"
+    "x = x + e } } } } }; return x }",
     "block f(x, n = [1, 2]) { for i in n + n + n { x = x + linear(x) }; return x }",
     "block f0(x) { return x + linear(x) }\n"
     + "".join(
         f"block f{i}(x) {{ x = f{i - 1}(x); return f{i - 1}(linear(x, dim(x) + 1)) }}\n" for i in range(1, 22)
     ),
-    "model m(tokens) { x = embed(tokens, 10000000, 10000000); repeat 4000 { x = x + linear(x) }; return head(x, 2) }",
+    "model m(tokens) { x = embed(tokens, 10000000, 10000000); repeat 4000 { x = x + linear(x) }\n"
+    "return head(x, 2) }",
     "block f(x) { memory A = softmax(start = 1000000000000); A[x] <- x; return A[x] }",
-    "block f(x) { level m every 1 token { memory S = matrix(out = 1000000000) }; S[x] <- 0 by gd(lr = 1); return S[x] }",
-    "map f(z) { return f(z) }\nblock g(x) { level m every 1 token { memory S = f() }; S[x] <- x by gd(lr=1); return S[x] }",
+    "block f(x) { level m every 1 token { memory S = matrix(out = 1000000000) }\n"
+    "S[x] <- 0 by gd(lr = 1); return S[x] }",
+    "map f(z) { return f(z) }\nblock g(x) { level m every 1 token { memory S = f() }\n"
+    "S[x] <- x by gd(lr=1); return S[x] }",
     "variant a of b(dim = 2)\nvariant b of a(dim = 2)",
     "block f(x) { a = 999999999999999; b = a * a * a * a; return x * b }",
     "block f(x, l = [0]) { for a in l + l { l = l + l + l + l }; for i in l { x = x + i }; return x }",

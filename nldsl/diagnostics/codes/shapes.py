@@ -141,13 +141,20 @@ CODES = {
     ),
     "NL0423": Entry(
         "memory of a rule",
-        "A memory of a rule is `like(W)`, `matrix(like = W)` or a map over the rows of the gradient.",
+        "A memory of a rule is `like(W)` or `matrix(like = W)`.",
         "rule r(lr) { memory m = softmax(); m = g; W = W - lr * m }\n"
         "model m(tokens) { return head(embed(tokens, 16, 8), 16) }\n"
         "train m { rest by r(lr = 0.1) }\n",
         "rule r(lr) { memory m = like(W); m = g; W = W - lr * m }\n"
         "model m(tokens) { return head(embed(tokens, 16, 8), 16) }\n"
         "train m { rest by r(lr = 0.1) }\n",
+    ),
+    "NL0425": Entry(
+        "not supported yet",
+        "The language has the construct, this version does not elaborate it; the message names it.",
+        "model m(tokens) { return head(embed(tokens, 16, 8), 16) }\n"
+        "train m { rest by delta_momentum(lr = 0.1) }\n",
+        "model m(tokens) { return head(embed(tokens, 16, 8), 16) }\ntrain m { rest by momentum(lr = 0.1) }\n",
     ),
     "NL0424": Entry(
         "`minimizes` without the task",
