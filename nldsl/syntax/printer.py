@@ -5,10 +5,8 @@ from __future__ import annotations
 from nldsl.source import SourceFile
 from nldsl.syntax import show
 from nldsl.syntax import tree as t
+from nldsl.syntax.columns import WIDTH, Line, layout
 from nldsl.syntax.margin import Margin
-
-WIDTH = 110
-"""Columns of a line; longer statements are broken before clauses and inside brackets."""
 
 
 def to_text(tree: t.Tree) -> str:
@@ -29,7 +27,7 @@ def format_tree(tree: t.Tree, file: SourceFile | None) -> str:
     """The tree in the text form, with the comments and empty lines of `file`, which it was parsed from."""
     printer = _Printer(Margin(file))
     printer.tree(tree)
-    return "\n".join(printer.lines) + "\n" if printer.lines else ""
+    return "\n".join(layout(printer.lines)) + "\n" if printer.lines else ""
 
 
 class _Printer:
@@ -37,17 +35,17 @@ class _Printer:
 
     def __init__(self, margin: Margin) -> None:
         self.margin = margin
-        self.lines: list[str] = []
+        self.lines: list[Line] = []
         self.opened = False
         """The last line opened a body: no empty line behind it."""
 
     # --- lines and comments --------------------------------------------------------------------
 
     def push(self, indent: int, text: str, gap: bool = False) -> None:
-        if gap and self.lines and self.lines[-1] and not self.opened:
-            self.lines.append("")
+        if gap and self.lines and not self.opened:
+            self.lines.append(Line(0, ()))
         self.opened = text.endswith("{")
-        self.lines.append("  " * indent + text if text else "")
+        self.lines.append(Line(indent, (text,)))
 
     def lead(self, offset: int, indent: int, gap: bool = False) -> None:
         """Comments on lines of their own above what begins at `offset`; `gap` wants an empty line above."""
@@ -68,7 +66,7 @@ class _Printer:
         for index, text in enumerate(texts):
             self.push(indent + (2 if index else 0), text, own_gap and not index)
         if comments:
-            self.lines[-1] += f"  {comments[0]}"
+            self.lines[-1].comment = comments[0]
 
     # --- outermost level -----------------------------------------------------------------------
 
@@ -117,19 +115,22 @@ class _Printer:
         gap: bool = False,
         closing: str = "}",
         end: int | None = None,
-    ) -> int:
-        """A header, its body and the closing brace; returns the offset behind that brace."""
+    ) -> None:
+        """A header, its body and the closing brace; on one line if it was written so and fits."""
         opened, closed = self.margin.brace_after(start)
-        one_line = "\n" not in self.margin.text[start:closed]
+        one_line = bool(self.margin.text) and "\n" not in self.margin.text[start:closed]
         behind = opened + 1 if not one_line else closed + 1 if end is None else end
+        whole = f"{header[0]} {_inside(body)} {closing}"
+        if one_line and _inside(body) and header[0][0] != "}" and 2 * indent + len(whole) <= WIDTH:
+            self.statement_lines(indent, [whole], start, behind, gap)
+            return
         self.statement_lines(indent, header, start, behind, gap)
         if len(header) > 1:
-            self.lines[-1] = "  " * indent + self.lines[-1].lstrip()
+            self.lines[-1].indent = indent
         for node in body:
             self.statement(node, indent + 1)
         self.lead(closed, indent + 1)
         self.statement_lines(indent, [closing], closed, closed + 1 if end is None else end)
-        return closed + 1
 
     def statement(self, node: t.Statement | t.Term, indent: int) -> None:
         start = node.span.start
@@ -159,6 +160,18 @@ class _Printer:
         if 2 * indent + len(whole) > WIDTH:
             lines = texts if len(texts) > 1 else self.broken(node, whole, indent)
         self.statement_lines(indent, lines, node.span.start, node.span.end)
+        if len(lines) == 1:
+            self.cells(node)
+
+    def cells(self, node: t.Statement | t.Term) -> None:
+        """Cut the line just written where it may line up with its neighbours."""
+        line = self.lines[-1]
+        sign = " <- " if isinstance(node, t.Write) else f" {node.op} " if isinstance(node, t.Assign) else ""
+        if sign and sign in line.cells[0]:
+            left, _, right = line.cells[0].partition(sign)
+            line.kind, line.cells = "assign", (left, sign.strip(), right)
+        elif isinstance(node, t.Group):
+            line.kind, line.cells = "group", (show.selectors(node), f"by {show.rule(node)}")
 
     def broken(self, node: t.Statement | t.Term, whole: str, indent: int) -> list[str]:
         """A long statement broken inside the outermost brackets of its value."""
@@ -200,12 +213,27 @@ class _Printer:
             whole = f"{header} {'  '.join(show.line(node.body[0]))} }}"
             if 2 * indent + len(whole) <= WIDTH:
                 self.statement_lines(indent, [whole], start, closed + 1)
+                self.level_cells(node)
                 return
         self.block([header], node.body, start, indent)
+
+    def level_cells(self, node: t.LevelDecl) -> None:
+        """Cut a level of one line so that clocks and memories of neighbours line up."""
+        inner = node.body[0]
+        head = (f"level {node.name.id}", show.every(node.clock))
+        if isinstance(inner, t.MemoryDecl):
+            left, right = f"{{ memory {show.names(inner.names)}", f"= {show.memory(inner)} }}"
+            self.lines[-1].kind, self.lines[-1].cells = "level", (*head, left, right)
 
     def if_(self, node: t.If, indent: int) -> None:
         """`if`, and every `else` behind it on the line of the closing brace."""
         header, start = f"if {show.show(node.condition)} {{", node.span.start
+        whole = f"{header} {_inside(node.body)} }} else {{ {_inside(node.orelse)} }}"
+        written = self.margin.text[start : node.span.end]
+        both = _inside(node.body) and _inside(node.orelse)
+        if both and written and "\n" not in written and 2 * indent + len(whole) <= WIDTH:
+            self.statement_lines(indent, [whole], start, node.span.end)
+            return
         current: t.If | None = node
         body = node.body
         while True:
@@ -247,3 +275,15 @@ class _Printer:
 
 def _is_line(item: t.Item) -> bool:
     return isinstance(item, t.Use) or (isinstance(item, t.Variant) and not item.body)
+
+
+def _inside(body: tuple[t.Statement, ...] | tuple[t.Term, ...]) -> str:
+    """The only statement of a body as text, if it has one and that has no braces of its own."""
+    if len(body) != 1:
+        return ""
+    node = body[0]
+    if isinstance(node, t.Term):
+        return "  ".join(show.term(node))
+    if isinstance(node, t.LevelDecl | t.Repeat | t.For | t.If | t.Every):
+        return ""
+    return "" if isinstance(node, t.Write) and node.braces else "  ".join(show.line(node))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from nldsl.diagnostics import did_you_mean
+from nldsl.syntax.expected import expectation
 from nldsl.syntax.grammar import accepted
 from nldsl.syntax.scan import Place, Scanned, scan
 
@@ -282,7 +283,7 @@ def _ends_early(slip: _Slip) -> Finding | None:
     last = slip.tokens[-1]
     return Finding(
         "NL0116",
-        f"the statement ends behind `{slip.word(last)}`, expected {expectation(slip)}",
+        f"the statement ends behind `{slip.word(last)}`, expected {expectation(slip.expected)}",
         (last.start, last.end),
         _help(slip),
     )
@@ -292,7 +293,7 @@ def _unexpected(slip: _Slip) -> Finding | None:
     found = slip.found or slip.tokens[-1]
     return Finding(
         "NL0101",
-        f"found `{slip.word(found)}`, expected {expectation(slip)}",
+        f"found `{slip.word(found)}`, expected {expectation(slip.expected)}",
         (found.start, found.end),
         _help(slip),
     )
@@ -311,67 +312,6 @@ _CHECKS: tuple[Callable[[_Slip], Finding | None], ...] = (
     _ends_early,
     _unexpected,
 )
-
-# --- what was expected, in words -------------------------------------------------------------------
-
-_GROUPS: tuple[tuple[frozenset[str], frozenset[str], str], ...] = (
-    (
-        frozenset({"NAME", "NUMBER", "STRING"}),
-        frozenset({"_LPAR", "_LSQB", "MINUS", "NOT", "EACH"}),
-        "a value",
-    ),
-    (
-        frozenset({"PLUS", "TIMES"}),
-        frozenset({"MINUS", "POWER", "COMPARE", "AND", "OR"}),
-        "an operator such as `+`",
-    ),
-    (
-        frozenset({"_BY", "_RETAIN"}),
-        frozenset({"_MINIMIZE", "_OVER", "_WEIGHTED", "_TOWARD", "_GRADIENT", "AT", "_PROJECT"}),
-        "a clause such as `by gd(lr = 0.1)`",
-    ),
-    (frozenset({"TOKENS", "STEPS"}), frozenset(), "`tokens` or `steps`"),
-)
-_WORDS = {
-    "NAME": "a name",
-    "STRING": "a string",
-    "NUMBER": "a number",
-    "$END": "the end of the statement",
-    "_ARROW": "`<-`",
-    "UPDATE": "`+=`",
-    "_EQUAL": "`=`",
-    "_COMMA": "`,`",
-    "_LPAR": "`(`",
-    "_RPAR": "`)`",
-    "_LSQB": "`[`",
-    "_RSQB": "`]`",
-    "KIND": "`block`",
-    "COMPARE": "a comparison such as `<`",
-    "POWER": "`**`",
-    "TIMES": "`*`",
-    "PLUS": "`+`",
-    "MINUS": "`-`",
-}
-
-
-def expectation(slip: _Slip) -> str:
-    """What could have stood where the grammar stopped.
-
-    An operator can follow every value; it is named only if nothing more telling can.
-    """
-    left, phrases = set(slip.expected) - {"OR", "AND"}, []
-    for needed, more, phrase in _GROUPS:
-        if needed <= left:
-            left -= needed | more
-            phrases.append(phrase)
-    operator = _GROUPS[1][2]
-    named = sorted({_WORDS.get(name, f"`{name.strip('_').lower()}`") for name in left})
-    phrases = sorted(phrases, key=lambda p: p == operator) if phrases else []
-    options = [p for p in phrases if p != operator] + named
-    if not options:
-        options = phrases or ["something else"]
-    options = options[:4]
-    return options[0] if len(options) == 1 else ", ".join(options[:-1]) + " or " + options[-1]
 
 
 _FORMS = {

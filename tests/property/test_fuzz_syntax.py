@@ -27,7 +27,8 @@ def survive(name: str, text: str) -> None:
         assert parse(SourceFile("t.yaml", to_yaml(tree)), DiagnosticBag()) == tree
         assert parse(SourceFile("t.nl", to_text(tree)), DiagnosticBag()) == tree
     try:
-        format_text(file)
+        formatted = format_text(file)
+        assert format_text(SourceFile(name, formatted)) == formatted
     except SpecError:
         assert bag.errors
     assert time.process_time() - start < 2
