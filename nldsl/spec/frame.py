@@ -136,7 +136,7 @@ def assigned_names(body: Iterable[object]) -> dict[str, Span]:
     """Every name that the statements assign, at any depth, with the first place."""
     from_tree: dict[str, Span] = {}
     for statement in body:
-        for name in (*getattr(statement, "targets", ()), *_declared(statement)):
+        for name in _declared(statement):
             from_tree.setdefault(name.id, name.span)
         for part in ("body", "orelse"):
             for key, span in assigned_names(getattr(statement, part, ())).items():
@@ -145,5 +145,7 @@ def assigned_names(body: Iterable[object]) -> dict[str, Span]:
 
 
 def _declared(statement: object) -> tuple[Any, ...]:
-    """Names of memories and loop variables."""
+    """Names that a statement assigns or declares; a write only uses its memory."""
+    if isinstance(statement, tree.Assign):
+        return statement.targets
     return statement.names if isinstance(statement, tree.MemoryDecl | tree.For) else ()

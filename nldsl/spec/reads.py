@@ -108,7 +108,7 @@ def prepare_key(frame: Frame, box: MemoryBox, key: Value | Poison, span: Span) -
 
     Errors: NL0402 if heads do not divide, NL0401 if the size differs from that of the first use.
     """
-    if key is POISON:
+    if key is POISON or box.broken:
         return POISON
     if key.kind not in ("vector", "headed"):
         return frame.session.report(
@@ -117,6 +117,7 @@ def prepare_key(frame: Frame, box: MemoryBox, key: Value | Poison, span: Span) -
     if box.heads and key.kind == "vector":
         split = apply(frame, "split", (key,), {"n": box.heads}, span)
         if split is POISON:
+            box.broken = True
             return POISON
         key = split
     elif not box.heads:

@@ -14,7 +14,7 @@ from nldsl.spec.program import Block, Call, Repeat
 
 MAX_WORK = 20_000
 """Expressions and statements that one elaboration may visit, unrolled `for`s and calls included."""
-MAX_UNFOLDED = 200_000
+MAX_UNFOLDED = 50_000
 """Statements of a program with every call and every copy of a `repeat` counted."""
 MAX_DEPTH = 24
 """Blocks inside one another."""
@@ -65,11 +65,12 @@ class Session:
         return POISON
 
     def called_from(self, span: Span | None) -> tuple[str, ...]:
-        """For a finding in another file than the call that led there: where that call stands."""
+        """For a finding in another file: the call that led there, and the outermost one."""
         if span is None or not self.trail:
             return ()
         calls = [(name, at) for _, name, at in self.trail if at.file is not span.file and at.end > at.start]
-        return (f"`{calls[-1][0]}` is called at {calls[-1][1]}",) if calls else ()
+        chosen = [*calls[-1:], *(calls[:1] if len(calls) > 1 else ())]
+        return tuple(f"`{name}` is elaborated for {at}" for name, at in chosen)
 
     def spend(self, span: Span | None, amount: int = 1) -> None:
         """Count work; stop with a finding once the program is too large."""

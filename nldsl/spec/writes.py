@@ -149,7 +149,7 @@ def _merge(frame: Frame, own: tree.Clauses, outer: tree.Clauses | None) -> tree.
 
 def _target(frame: Frame, box: MemoryBox, target: Value | Poison, span: Span) -> Value | Poison:
     """A target in the form of the memory's values; it fixes their number if nothing did before."""
-    if target is POISON or target.kind == "scalar":
+    if target is POISON or target.kind == "scalar" or box.broken:
         return target
     if target.kind not in ("vector", "headed"):
         return frame.session.report(

@@ -52,10 +52,10 @@ def mutated(seed: int) -> str:
 
 
 def examine(text: str) -> list[Diagnostic]:
-    """`check`, within its time, every finding with a known form."""
-    start = time.perf_counter()
+    """`check`, within two seconds of processor time, every finding with a known form."""
+    start = time.process_time()
     found = check(text)
-    assert time.perf_counter() - start < 2, text
+    assert time.process_time() - start < 2, text
     for finding in found:
         assert re.fullmatch(r"NL\d{4}", finding.code)
         assert finding.message and "Value(" not in finding.message and "Poison" not in finding.message, (
