@@ -65,7 +65,7 @@ def build_app(requested: str | None) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_root)
+    app.callback(invoke_without_command=True)(_root)
     for name, line in COMMANDS.items():
         function = _load(name) if name == requested else _placeholder(line)
         app.command(name, short_help=line)(function)

@@ -12,6 +12,8 @@ import typer
 
 from nldsl.cli.common import write_atomic, wrote
 from nldsl.cli.guard import CommandError
+from nldsl.source import SourceFile
+from nldsl.syntax import format_text
 
 
 class Kind(StrEnum):
@@ -90,5 +92,7 @@ def starter(name: str, kind: Kind) -> str:
         'block my_layer(x, heads = 4, window = 4) {'
     """
     if kind is Kind.block:
-        return _BLOCK.format(name=name)
-    return _BLOCK.format(name=f"{name}_layer") + _MODEL.format(name=f"{name}_layer", model=name)
+        text = _BLOCK.format(name=name)
+    else:
+        text = _BLOCK.format(name=f"{name}_layer") + _MODEL.format(name=f"{name}_layer", model=name)
+    return format_text(SourceFile(f"{name}.nl", text))

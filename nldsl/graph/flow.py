@@ -251,7 +251,7 @@ class _Scope:
             )
 
     def _call(self, statement: Call) -> None:
-        inputs = [self._entering(self.of(a)) for a in statement.args]
+        inputs = [self._entering(a) for a in statement.args]
         needs = [self.needed(a) for a in statement.args]
         outputs, needed = self.walker.block(statement.block, self.place.call(statement), inputs, needs)
         self._bind(statement.outs, outputs, needed)
@@ -269,8 +269,10 @@ class _Scope:
         walker.unwrap({m.point: clean[i] for i, m in enumerate(marks)})
         self._bind(statement.outs, clean, needed)
 
-    def _entering(self, sources: Sources) -> Sources:
-        return frozenset(Source(s.point, True, s.grad) for s in self.walker.latest(sources))
+    def _entering(self, value: Value) -> Sources:
+        """What a block sees of an argument; stale sources are forgotten, so long chains stay cheap."""
+        self.sources[value.name] = self.walker.latest(self.of(value))
+        return frozenset(Source(s.point, True, s.grad) for s in self.of(value))
 
     def _bind(self, outs: tuple[Value, ...], sources: list[Sources], needs: list[frozenset[str]]) -> None:
         for value, carried, needed in zip(outs, sources, needs, strict=True):

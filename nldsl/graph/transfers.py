@@ -24,7 +24,7 @@ def derive_transfers(flow: Flow, problems: Mapping[str, Problem]) -> tuple[Trans
     forward = [*_without_shortcuts(direct, problems), *_led_by_memories(_nearest(across, flow), problems)]
     found = [
         *(_named(link, problems) for link in forward),
-        *(_named(link, problems) for link in _wrapping(flow)),
+        *(_named(link, problems) for link in _led_by_memories(list(_wrapping(flow)), problems)),
         *_to_output(flow, problems),
         *_back(links, forward, problems),
     ]

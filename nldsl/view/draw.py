@@ -39,7 +39,7 @@ class _Pen:
             element("title", {}, text(f"Levels of {layout.name}")),
             element("defs", {}, *(self.arrow_head(kind) for kind in KINDS)),
             self.rect(canvas, "paper", radius=0),
-            self.words(layout.name, 24, 42, 21, weight=700),
+            self.words(fit(layout.name, 21, canvas.w - 48), 24, 42, 21, weight=700),
             self.words(layout.summary, 24, 64, 13, colour="soft"),
             *(self.band(band, i) for i, band in enumerate(layout.bands)),
             *(self.column(column) for column in layout.columns),
@@ -111,7 +111,7 @@ class _Pen:
             lines.append(self.words(line, room.x, y, 11.5, colour="soft", font_style="italic"))
             y += 15
         left = max(1, int((room.bottom - y) // 13.5) + 1)
-        for line in wrap(level.reason, 10.5, room.w, left):
+        for line in wrap(level.reason.replace("`", ""), 10.5, room.w, left):
             lines.append(self.words(line, room.x, y, 10.5, colour="soft"))
             y += 13.5
         hint = element("title", {}, text(level.reason))

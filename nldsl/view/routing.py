@@ -187,9 +187,11 @@ class _Router:
             if max(xs) - min(xs) > 0.5:
                 wanted.append((sum(down for _, down in ends) / len(ends), max(xs) - min(xs), index))
         lanes: list[list[tuple[float, float]]] = []
-        for _, _, index in sorted(wanted):
+        for down, _, index in sorted(wanted):
             low, high = self.plan.span[channel, index]
-            lane = next((i for i, used in enumerate(lanes) if _fits(used, low, high)), len(lanes))
+            free = [i for i, used in enumerate(lanes) if _fits(used, low, high)]
+            # What only turns down goes as low as it can, all else as high.
+            lane = (free[-1] if down == 1 else free[0]) if free else len(lanes)
             if lane == len(lanes):
                 lanes.append([])
             lanes[lane].append((low, high))

@@ -106,7 +106,7 @@ def _transfers(explanation: Explanation) -> Table:
     for t in explanation.transfers:
         carried = ", ".join(t.carries) + (" (to the next copy)" if t.wraps else "")
         rows.setdefault((t.kind, t.source, carried), []).append(t.target)
-    order = list(TRANSFERS)
+    order: list[str] = list(TRANSFERS)
     for (kind, source, carried), targets in sorted(rows.items(), key=lambda row: order.index(row[0][0])):
         table.add_row(kind, escape(source), escape(", ".join(targets)), escape(carried))
     return table

@@ -89,7 +89,9 @@ def adam() -> Rule:
     return Rule("adam", function, (Slot("m"), Slot("s")), (), (("lr", 0.01),))
 
 
-def memory(name: str, clock: Clock = TOKEN, heads: int = 1, learned: bool = False, level: str = "context") -> Memory:
+def memory(
+    name: str, clock: Clock = TOKEN, heads: int = 1, learned: bool = False, level: str = "context"
+) -> Memory:
     start = Parameter(f"{name}.weight", (8, 8), NORMAL, "matrix") if learned else None
     init = "learned" if learned else "zero"
     return Memory(name, name, level, clock, MATRIX, heads > 1, heads, 8, 8, init, (start,))
@@ -103,7 +105,9 @@ def read(out: str, name: str, key: str) -> Read:
     return Read(value(out), name, value(key))
 
 
-def block(name: str, memories: list[Memory], body: list[Statement], outputs: tuple[str, ...] = ("y",)) -> Block:
+def block(
+    name: str, memories: list[Memory], body: list[Statement], outputs: tuple[str, ...] = ("y",)
+) -> Block:
     return Block(name, (value("x"),), tuple(memories), tuple(body), tuple(value(o) for o in outputs))
 
 
@@ -145,17 +149,27 @@ def model(*blocks: Block, depth: int = 3, train: bool = True) -> Program:
     """An embedding, `depth` copies of all `blocks` in a row on a residual stream, and a head."""
     body: list[Statement] = []
     for i, inner in enumerate(blocks):
-        body.append(Call((value(f"o{i}"),), inner, (value(f"x{i}"),), inner.name))
+        before = sum(b.name == inner.name for b in blocks[:i])
+        path = f"{inner.name}_{before + 1}" if before else inner.name
+        body.append(Call((value(f"o{i}"),), inner, (value(f"x{i}"),), path))
         body.append(plain(f"x{i + 1}", f"x{i}", f"o{i}"))
     inner = Block("model.blocks", (value("x0"),), (), tuple(body), (value(f"x{len(blocks)}"),))
     embed = Apply(
         value("e"), "embed", (Value("tokens", (), "token"),),
         parameters=(Parameter("x.embed.weight", (16, 8), NORMAL, "embedding"),),
     )  # fmt: skip
-    head = Apply(value("y", 16), "head", (value("h"),), parameters=(Parameter("out.head.weight", (16, 8), NORMAL, "head"),))
+    head = Apply(
+        value("y", 16),
+        "head",
+        (value("h"),),
+        parameters=(Parameter("out.head.weight", (16, 8), NORMAL, "head"),),
+    )
     stack = Repeat((value("h"),), inner, (value("e"),), depth, "blocks")
     root = Block("model", (Value("tokens", (), "token"),), (), (embed, stack, head), (value("y", 16),))
-    groups = (GroupRule(("matrices",), "adam", (("lr", 0.01),), bound=adam()), GroupRule(("rest",), "sgd", (("lr", 1),)))
+    groups = (
+        GroupRule(("matrices",), "adam", (("lr", 0.01),), bound=adam()),
+        GroupRule(("rest",), "sgd", (("lr", 1),)),
+    )
     return Program("model", "model", root, TrainPlan("next_token", "trunc", groups) if train else None)
 
 
@@ -170,6 +184,9 @@ def twelve() -> Program:
     for i in range(12):
         every = (1, 4, 16, 64, 256)[i % 5]
         memories.append(memory(f"M{i}", Clock(every, "tokens"), learned=i % 3 == 0, level=f"clock{every}"))
-        body += [read(f"k{i + 1}", f"M{i}", f"k{i}"), write(f"M{i}", f"k{i}", f"k{max(0, i - 2)}", every=every)]
+        body += [
+            read(f"k{i + 1}", f"M{i}", f"k{i}"),
+            write(f"M{i}", f"k{i}", f"k{max(0, i - 2)}", every=every),
+        ]
     body.append(linear("y", "k12"))
     return only(block("twelve", memories, body))
