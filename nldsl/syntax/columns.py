@@ -36,9 +36,14 @@ def layout(lines: list[Line]) -> list[str]:
         texts += _aligned(run)
     found: list[str] = []
     pairs = iter(texts)
-    for run in _runs(lines, lambda line: line.indent if line.comment and any(line.cells) else None):
+    for run in _runs(lines, _comment_key):
         found += _commented([(next(pairs), line.comment) for line in run])
     return found
+
+
+def _comment_key(line: Line) -> object:
+    """Comments of statements line up; those behind `{` belong to the header alone."""
+    return line.indent if line.comment and line.cells and not line.cells[-1].endswith("{") else None
 
 
 def _runs(lines: list[Line], key: Callable[[Line], object]) -> Iterator[list[Line]]:

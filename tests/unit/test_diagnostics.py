@@ -159,7 +159,7 @@ def test_every_code_in_the_source_is_in_the_catalogue() -> None:
     used: dict[str, str] = {}
     for path in sorted((ROOT / "nldsl").rglob("*.py")):
         if "codes" not in path.parts:
-            for code in re.findall(r"\bNL\d{4}\b", path.read_text(encoding="utf-8")):
+            for code in re.findall(r"[\"'](NL\d{4})[\"']", path.read_text(encoding="utf-8")):
                 used.setdefault(code, path.name)
     missing = {code: name for code, name in used.items() if code not in catalogue()}
     assert not missing

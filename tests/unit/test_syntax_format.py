@@ -79,18 +79,17 @@ block f(x, n = 3) {  # head
   if a {  # yes
     b = 1
     # end of yes
-    # after yes
-  } else if c {
+  } else if c {  # after yes
     b = 2
   } else {  # no
     b = 3
   }  # end
   level fast   every 1 token   { memory A    = matrix() }
-  level slowly every 16 tokens { memory B, C = mlp(4) }    # levels
-  write S {
+  level slowly every 16 tokens { memory B, C = mlp(4) }  # levels
+  write S {  # tail
     [k] <- v
     [kk] <- 0  minimize l2
-  }  retain a  # tail
+  }  retain a
   return a  # out
   # last
 }
