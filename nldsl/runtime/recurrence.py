@@ -53,10 +53,10 @@ def linear_recurrence(
     update = chunk_write(k, u, None if kernel is None else kernel.to_end)
     total = _total(kernel, layout, state_BHVK)
     lead = (layout.chunks, layout.batch * layout.heads)
-    states = decay_scan(total.view(lead), update.unflatten(0, lead), state_BHVK.flatten(0, 1))
+    states, last = decay_scan(total.view(lead), update.unflatten(0, lead), state_BHVK.flatten(0, 1))
     scores, carried = _read_kernel(kernel, read, layout.width, q)
-    y = chunk_read(q, k, u, scores, carried, states[:-1].flatten(0, 1))
-    return _tokens(y, layout, mask), states[-1].view(state_BHVK.shape)
+    y = chunk_read(q, k, u, scores, carried, states.flatten(0, 1))
+    return _tokens(y, layout, mask), last.view(state_BHVK.shape)
 
 
 def delta_recurrence(
@@ -96,7 +96,7 @@ def delta_recurrence(
     target, erased = delta_transform(k, w, erase, scores, carried)
     key_end = k if kernel is None else k * kernel.to_end.unsqueeze(-1)
     lead = (layout.chunks, layout.batch * layout.heads)
-    d, states = delta_scan(
+    d, states, last = delta_scan(
         target.unflatten(0, lead),
         erased.unflatten(0, lead),
         key_end.unflatten(0, lead),
@@ -105,8 +105,8 @@ def delta_recurrence(
     )
     if not _same_kernel(feedback, read):
         scores, carried = _read_kernel(kernel, read, layout.width, q)
-    y = chunk_read(q, k, d.flatten(0, 1), scores, carried, states[:-1].flatten(0, 1))
-    return _tokens(y, layout, mask), states[-1].view(state_BHVK.shape)
+    y = chunk_read(q, k, d.flatten(0, 1), scores, carried, states.flatten(0, 1))
+    return _tokens(y, layout, mask), last.view(state_BHVK.shape)
 
 
 class _Layout(NamedTuple):
