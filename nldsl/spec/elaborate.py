@@ -17,7 +17,7 @@ from nldsl.spec.loader import KINDS, Bundle, Named, Unit, load
 from nldsl.spec.probes import PROBE_NUMBER, PROBE_WIDTH, probe_function
 from nldsl.spec.program import Program, TrainPlan, Value
 from nldsl.spec.program_checks import check_program
-from nldsl.spec.session import MAX_SIZE, Session, StopElaborationError
+from nldsl.spec.session import MAX_SIZE, Session
 from nldsl.spec.streams import stream_names
 from nldsl.spec.train import elaborate_train, set_options
 from nldsl.spec.variants import Chosen, apply_edits, choose
@@ -53,14 +53,12 @@ def elaborate(
     if bag.errors:
         return None
     session = Session(bag)
-    try:
+    program = None
+    with session.bounded(bundle.main.tree.span):
         check_definitions(session, bundle.main)
         target = find_target(session, bundle, block)
-        if target is None or bag.errors:
-            return None
-        program = _program(session, target, dict(arguments or {}))
-    except StopElaborationError:
-        return None
+        if target is not None and not bag.errors:
+            program = _program(session, target, dict(arguments or {}))
     if program is None or bag.errors:
         return None
     return replace(program, sources=bundle.sources)
@@ -93,7 +91,7 @@ def _place(finding: Diagnostic) -> tuple[str, int]:
 def _check_unit(unit: Unit, bag: DiagnosticBag) -> None:
     """Models and variants first, then the blocks they did not reach, then the rest."""
     session = Session(bag)
-    try:
+    with session.bounded(unit.tree.span):
         check_definitions(session, unit)
         for item in unit.tree.items:
             if isinstance(item, tree.Variant) or (isinstance(item, tree.Definition) and item.kind == "model"):
@@ -102,8 +100,6 @@ def _check_unit(unit: Unit, bag: DiagnosticBag) -> None:
         for item in unit.tree.items:
             if isinstance(item, tree.Definition) and id(item) not in reached:
                 _probe(session, item, unit)
-    except StopElaborationError:
-        return
 
 
 def _probe(session: Session, item: tree.Definition, unit: Unit) -> None:

@@ -98,6 +98,19 @@ class Session:
         raise StopElaborationError
 
     @contextmanager
+    def bounded(self, span: Span | None) -> Iterator[None]:
+        """End quietly where a limit was reported; nesting beyond Python's stack is one more limit."""
+        bag = self.bag
+        try:
+            yield
+        except StopElaborationError:
+            pass
+        except RecursionError:
+            self.bag = bag
+            self.trail.clear()
+            self.report("NL0814", "statements and calls nest too deep", span, "too deep to follow")
+
+    @contextmanager
     def collecting(self) -> Iterator[DiagnosticBag]:
         """Findings go to a bag of their own for a while."""
         outer, self.bag = self.bag, DiagnosticBag()

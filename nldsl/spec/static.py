@@ -12,6 +12,8 @@ from nldsl.spec.session import Session
 
 MAX_MAGNITUDE = 10**15
 """Whole numbers stay below this: no clock, size or count is larger."""
+MAX_LIST = 10_000
+"""Elements of a static list."""
 MAX_EXPONENT = 1024
 """Largest exponent of a static power; keeps `10 ** 10 ** 10` from being computed."""
 
@@ -57,7 +59,9 @@ def fold(session: Session, op: str, left: Item, right: Item, span: Span) -> Item
     if op in ("and", "or"):
         return _logic(session, op, left, right, span)
     if op == "+" and isinstance(left, tuple) and isinstance(right, tuple):
-        return left + right
+        if len(left) + len(right) <= MAX_LIST:
+            return left + right
+        return session.report("NL0406", "this list is too long", span, f"at most {MAX_LIST} elements")
     if not is_number(left) or not is_number(right):
         wrong = left if not is_number(left) else right
         return session.report(

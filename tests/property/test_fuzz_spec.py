@@ -75,7 +75,11 @@ def test_many_mutated_library_texts() -> None:
         examine(mutated(seed))
 
 
+DEEP = "if true { " * 60 + "{0}" + " }" * 60
+
 BOMBS = [
+    "".join(f"block f{i}(x) {{ {DEEP.replace('{0}', f'x = f{i + 1}(x)')}; return x }}\n" for i in range(20))
+    + "block f20(x) { return 2 * x }",
     "block f(x) { repeat 1000000000 { x = 2 * x }; return x }",
     "block f(x) { return linear(x, 10 ** 12) }",
     "block f(x) { return linear(x, 10 ** 10 ** 10) }",
@@ -95,7 +99,7 @@ BOMBS = [
     "S[x] <- x by gd(lr=1); return S[x] }",
     "variant a of b(dim = 2)\nvariant b of a(dim = 2)",
     "block f(x) { a = 999999999999999; b = a * a * a * a; return x * b }",
-    "block f(x, l = [0]) { for a in l + l { l = l + l + l + l }; for i in l { x = x + i }; return x }",
+    "block f(x, l = [0]) { for a in [1,2,3,4,5,6,7,8,9] { l = l + l + l + l + l + l + l + l }; for i in l { x = x + i }; return x }",
 ]
 
 
