@@ -15,9 +15,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nldsl.certify import verify
     from nldsl.diagnostics import Diagnostic, SpecError
     from nldsl.driver import compile
-    from nldsl.driver.verify import verify
     from nldsl.graph import LevelGraph
     from nldsl.graph import graph_of as graph
     from nldsl.graph import open_program as load
@@ -40,7 +40,7 @@ _HOMES = {
     "compile": "nldsl.driver",
     "explain": "nldsl.view",
     "load": "nldsl.graph",
-    "verify": "nldsl.driver.verify",
+    "verify": "nldsl.certify",
 }
 """Where a public name lives.  `graph` is the package of that name, which is callable."""
 

@@ -53,9 +53,13 @@ class Place:
         """The id of a memory's problem."""
         return _join(self.path, memory.path)
 
+    def parameter_path(self, parameter: Parameter) -> str:
+        """The absolute path of a parameter in the first copy."""
+        return _join(self.sample, parameter.path)
+
     def slow_id(self, parameter: Parameter) -> str:
         """The id of the slow-parameter problem that `parameter` belongs to: one per home and clock."""
-        every = slow_clock(self.train, _join(self.sample, parameter.path), parameter).every
+        every = slow_clock(self.train, self.parameter_path(parameter), parameter).every
         return f"slow({self.home})" + (f"@{every}" if every > 1 else "")
 
 
@@ -63,12 +67,16 @@ def _join(left: str, right: str) -> str:
     return f"{left}.{right}" if left else right
 
 
+def claiming_group(train: TrainPlan | None, path: str, parameter: Parameter) -> int | None:
+    """The index of the `train` group that steps the parameter at absolute `path`, if one does."""
+    hit = first_match((g.selectors for g in train.groups), path, parameter.role) if train else None
+    return None if hit is None else hit[0]
+
+
 def slow_clock(train: TrainPlan | None, path: str, parameter: Parameter) -> Clock:
     """How often the `train` section steps the parameter at absolute `path`; never, without one."""
-    hit = first_match((g.selectors for g in train.groups), path, parameter.role) if train else None
-    if train is None or hit is None:
-        return Clock(0, "never")
-    return Clock(train.groups[hit[0]].every, "steps")
+    index = claiming_group(train, path, parameter)
+    return Clock(0, "never") if train is None or index is None else Clock(train.groups[index].every, "steps")
 
 
 def own_once(block: Block) -> Iterator[Parameter]:

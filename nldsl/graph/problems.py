@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from nldsl.catalog.selectors import first_match
 from nldsl.catalog.values import Options
 from nldsl.graph.equations import formula, number, rule_formula
 from nldsl.graph.model import Problem, Tensor
-from nldsl.graph.places import Place, all_parameters, own_once, places, slow_clock
+from nldsl.graph.places import Place, all_parameters, claiming_group, own_once, places, slow_clock
 from nldsl.source import Span
 from nldsl.spec.program import (
     Block,
@@ -97,9 +96,8 @@ def group_label(group: GroupRule) -> str:
 
 def who_trains(program: Program, path: str, parameter: Parameter) -> str:
     """The rule that trains the parameter at absolute `path`; empty if none does."""
-    train = program.train
-    hit = first_match((g.selectors for g in train.groups), path, parameter.role) if train else None
-    return group_label(train.groups[hit[0]]) if train is not None and hit is not None else ""
+    index = claiming_group(program.train, path, parameter)
+    return "" if program.train is None or index is None else group_label(program.train.groups[index])
 
 
 def _options(options: Options) -> list[str]:
@@ -128,11 +126,10 @@ class _Slow:
             Tensor(f"{inside}.{parameter.path}" if inside else parameter.path, parameter.shape)
         )
         self.count += prod(parameter.shape) * place.copies
-        path = f"{place.sample}.{parameter.path}" if place.sample else parameter.path
+        path = place.parameter_path(parameter)
         self.clock = slow_clock(place.train, path, parameter)
-        train = place.train
-        hit = first_match((g.selectors for g in train.groups), path, parameter.role) if train else None
-        rule = group_label(train.groups[hit[0]]) if train and hit else ""
+        index = claiming_group(place.train, path, parameter)
+        rule = group_label(place.train.groups[index]) if place.train and index is not None else ""
         if rule and rule not in self.rules:
             self.rules.append(rule)
 
@@ -254,16 +251,15 @@ def _claims(program: Program) -> tuple[dict[int, int], dict[int, tuple[str, ...]
     assert train is not None
     counts: dict[int, int] = {}
     for path, parameter in all_parameters(program):
-        hit = first_match((g.selectors for g in train.groups), path, parameter.role)
-        if hit is not None:
-            counts[hit[0]] = counts.get(hit[0], 0) + prod(parameter.shape)
+        index = claiming_group(train, path, parameter)
+        if index is not None:
+            counts[index] = counts.get(index, 0) + prod(parameter.shape)
     served: dict[int, dict[str, None]] = {i: {} for i in range(len(train.groups))}
     for block, place in places(program.root, Place.root(program)):
         for parameter in own_once(block):
-            path = f"{place.sample}.{parameter.path}" if place.sample else parameter.path
-            hit = first_match((g.selectors for g in train.groups), path, parameter.role)
-            if hit is not None:
-                served[hit[0]][place.slow_id(parameter)] = None
+            index = claiming_group(train, place.parameter_path(parameter), parameter)
+            if index is not None:
+                served[index][place.slow_id(parameter)] = None
     return counts, {i: tuple(ids) for i, ids in served.items()}
 
 

@@ -31,6 +31,14 @@
     }
   }
 
+  function traceNet(net) {
+    trace(null);
+    svg.classList.add("tracing");
+    net.classList.add("lit");
+    const { sources, targets } = ends[Number(net.dataset.net)];
+    for (const id of [...sources, ...targets]) nodes.get(id)?.classList.add("lit");
+  }
+
   function row(list, name, value, code) {
     if (value === "" || value === undefined || value === null) return;
     make("dt", name, list);
@@ -107,6 +115,10 @@
     node.addEventListener("keydown", (event) => {
       if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(id); }
     });
+  }
+  for (const net of nets) {
+    net.addEventListener("pointerenter", () => traceNet(net));
+    net.addEventListener("pointerleave", () => trace(chosen));
   }
   svg.addEventListener("click", () => { if (chosen !== null) choose(chosen); });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && chosen !== null) choose(chosen); });
