@@ -99,7 +99,8 @@ BOMBS = [
     "S[x] <- x by gd(lr=1); return S[x] }",
     "variant a of b(dim = 2)\nvariant b of a(dim = 2)",
     "block f(x) { a = 999999999999999; b = a * a * a * a; return x * b }",
-    "block f(x, l = [0]) { for a in [1,2,3,4,5,6,7,8,9] { l = l + l + l + l + l + l + l + l }; for i in l { x = x + i }; return x }",
+    "block f(x, l = [0]) { for a in [1,2,3,4,5,6,7,8,9] { l = l + l + l + l + l + l + l + l }\n"
+    "for i in l { x = x + i }; return x }",
 ]
 
 
