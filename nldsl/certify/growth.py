@@ -1,0 +1,41 @@
+"""How far float32 drifts from float64 with the length: reported, and bounded against nonsense only."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+
+from nldsl.certify.bench import Bench, call
+from nldsl.certify.certificate import CheckResult, Growth
+from nldsl.certify.compare import distance, size
+from nldsl.certify.oracle import LARGEST
+
+LENGTHS = (16, 64, 256)
+NONSENSE = 0.01
+"""What the first 16 tokens may be off, relatively: float32 itself is good for about 1e-7, recurrences multiply it."""
+TAIL = 8
+"""Outputs compared: the last so many tokens of each length."""
+
+
+def float32_growth(bench: Bench) -> tuple[tuple[Growth, ...], CheckResult]:
+    """The compiled program in float32 against itself in float64."""
+    single = copy.deepcopy(bench.module).to(dtype=torch.float32)
+    inputs = bench.noise(max(LENGTHS), "growth")
+    found = []
+    with torch.no_grad():
+        for n in LENGTHS:
+            part = tuple(s[:, :n] for s in inputs)
+            exact, _ = call(bench.module, part)
+            if not all(math.isfinite(size(y)) and size(y) < math.sqrt(LARGEST) for y in exact):
+                break
+            rough, _ = call(single, tuple(s.float() if s.is_floating_point() else s for s in part))
+            errors = [
+                distance(r[:, -TAIL:].double(), e[:, -TAIL:]) for r, e in zip(rough, exact, strict=True)
+            ]
+            found.append(Growth(n, max(errors) if math.isfinite(max(errors)) else None))
+    first = found[0].error if found else 0.0
+    good = first is not None and first <= NONSENSE
+    text = ", ".join(f"{g.tokens} tokens {'-' if g.error is None else f'{g.error:.1e}'}" for g in found)
+    return tuple(found), CheckResult("float32 growth", good, len(found), first, NONSENSE, text)

@@ -1,0 +1,228 @@
+"""The checks of `learn`: loss, targets, states and outer gradients, in one call and in many, with masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nldsl.certify.align import Place
+from nldsl.certify.bench import Bench, call, listed_lengths
+from nldsl.certify.compare import Finding, Pair, farthest
+from nldsl.certify.draws import draw_inputs
+from nldsl.certify.oracle import Learning, run_learning
+from nldsl.reference import Interpreter, State
+from nldsl.runtime.model import Model
+from nldsl.runtime.state import State as CompiledState
+from nldsl.spec.program import Program, TrainPlan
+
+Carry = Literal["trunc", "exact"]
+CARRIES: tuple[Carry, ...] = ("trunc", "exact")
+
+
+def learns(program: Program) -> bool:
+    """Whether `learn` has a meaning: a model of one token stream with the next token as its task."""
+    task = "next_token" if program.train is None else program.train.task
+    return program.kind == "model" and task == "next_token" and len(program.root.inputs) == 1
+
+
+def with_carry(program: Program, carry: Carry) -> Program:
+    """The program under another `carry`."""
+    train = program.train or TrainPlan("next_token", carry, ())
+    return replace(program, train=replace(train, carry=carry))
+
+
+@dataclass
+class School:
+    """One bench, one `carry`, and what the interpreter said about learning under it."""
+
+    bench: Bench
+    carry: Carry
+    want: Learning
+
+    @property
+    def model(self) -> Model:
+        """The compiled model under this `carry`."""
+        model = self.bench.module
+        assert isinstance(model, Model)
+        model.carry = self.carry
+        return model
+
+    @property
+    def tokens(self) -> Tensor:
+        """What is learned."""
+        return self.want.tokens
+
+    @property
+    def loss(self) -> Tensor:
+        """The interpreter's loss of all calls."""
+        return torch.stack(self.want.losses).sum()
+
+
+def make_reference(
+    program: Program, values: dict[str, Tensor], carry: Carry, seed: int, tokens: int
+) -> Learning:
+    """The interpreter's run of `learn`, in calls that end around the task clocks."""
+    stream, more = (draw_inputs(program, 2, n, seed, p)[0] for n, p in ((tokens, "learn"), (3, "learn more")))
+    cuts = sorted({1, 2, tokens // 2, tokens - 1, tokens} & set(range(1, tokens + 1)))
+    return run_learning(with_carry(program, carry), values, stream, cuts, (more,))
+
+
+def learning_tokens(clocks: Sequence[int]) -> int:
+    """So many that the slowest task clock commits three times, and one token is held back."""
+    return max(listed_lengths(clocks or [1])) + 1
+
+
+def values_and_states(school: School) -> Iterator[Finding]:
+    """Loss, scored targets and states: in the interpreter's calls, in one, and token by token."""
+    whole = school.want.cuts[-1]
+    random = next(school.bench.splits(1, "learning", whole))
+    yield from _followed(school)
+    for label, cuts in (
+        ("one call", (whole,)),
+        (f"calls that end at {random}", random),
+        ("token by token", tuple(range(1, whole + 1))),
+    ):
+        loss, state, scored = _learn(school, school.tokens, cuts)
+        yield _at(label, farthest([Pair("loss", "", "", loss, school.loss)]))
+        yield Finding(
+            f"{label}: {scored} targets scored, expected {school.want.scored}",
+            float(scored != school.want.scored),
+        )
+        yield _at(label, farthest(school.bench.aligned(state, school.want.states[-1])))
+    yield from _used(school, state)
+
+
+def _followed(school: School) -> Iterator[Finding]:
+    """Call by call beside the interpreter."""
+    state: CompiledState | None = None
+    for start, end, loss, want in zip(
+        (0, *school.want.cuts), school.want.cuts, school.want.losses, school.want.states, strict=False
+    ):
+        got, state = school.model.learn(school.tokens[:, start:end], state)
+        yield _at(f"tokens {start} to {end}", farthest([Pair("loss", "", "", got, loss), _unit(school.loss)]))
+        yield _at(f"behind {end} tokens", farthest(school.bench.aligned(state, want)))
+
+
+def _unit(loss: Tensor) -> Pair:
+    """A pair that sets the scale: the loss of a call with one target may be near zero."""
+    return Pair("loss of all", "", "", loss, loss)
+
+
+def _used(school: School, state: CompiledState) -> Iterator[Finding]:
+    """`forward` with what was learned, the held token first."""
+    with torch.no_grad():
+        y, _ = call(school.model, school.want.more, state)
+    pairs = [Pair("outputs", "", "", got, want) for got, want in zip(y, school.want.after, strict=True)]
+    yield _at("forward behind learn", farthest(pairs))
+
+
+def learned_gradients(school: School) -> Iterator[Finding]:
+    """Of the loss, for every parameter: in one call, in the interpreter's calls, and by `backward =`."""
+    values = school.bench.values
+    if school.want.gradients is None:
+        school.want.gradients = _gradients(school.loss, list(values.values()))
+    wanted = dict(zip(values, school.want.gradients, strict=True))
+    parameters = school.model.parameter_paths()
+    for label, cuts in (
+        ("one call", school.want.cuts[-1:]),
+        (f"calls that end at {school.want.cuts}", school.want.cuts),
+    ):
+        loss, _, _ = _learn(school, school.tokens, cuts)
+        got = dict(zip(parameters, _gradients(loss, list(parameters.values())), strict=True))
+        yield _at(label, _farthest_gradient(got, wanted))
+    for parameter in parameters.values():
+        parameter.grad = None
+    school.model.learn(school.tokens, backward=0.5)
+    got = {n: torch.zeros_like(p) if p.grad is None else 2.0 * p.grad for n, p in parameters.items()}
+    for parameter in parameters.values():
+        parameter.grad = None
+    yield _at("learn(backward = 0.5)", _farthest_gradient(got, wanted))
+
+
+def _gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    found = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
+
+
+def _farthest_gradient(got: dict[str, Tensor], want: dict[str, Tensor]) -> Finding:
+    return farthest([Pair(n, "gradient", "", g, want[n]) for n, g in got.items()], cap=float("inf"))
+
+
+def masked(school: School) -> Iterator[Finding]:
+    """Padding of every kind, a sequence that is masked altogether, and the interpreter's own mask."""
+    bench, batch, length = school.bench, *school.tokens.shape
+    for pattern in range(2):
+        source = bench.generator(f"learn mask {pattern}")
+        width = length + 4
+        places = [sorted(torch.randperm(width, generator=source)[:length].tolist()) for _ in range(batch)]
+        if pattern == 0:
+            places = [list(range(4, width)), list(range(length))][:batch]
+        stream = draw_inputs(bench.program, batch + 1, width, bench.seed, f"learn padding {pattern}")[0]
+        mask = torch.zeros(batch + 1, width, dtype=torch.bool)
+        for b, where in enumerate(places):
+            mask[b, where] = True
+            stream[b, where] = school.tokens[b]
+        initial = Interpreter(bench.program, bench.values).initial_state(1)
+        want = State([*school.want.states[-1].samples, *initial.samples])
+        for cuts in ((width,), (3, width // 2, width)):
+            loss, state, scored = _learn(school, stream, cuts, mask)
+            label = f"padding {('left and right', 'scattered')[pattern]}, calls that end at {cuts}"
+            yield _at(label, farthest([Pair("loss", "", "", loss, school.loss)]))
+            yield Finding(f"{label}: {scored} targets scored", float(scored != school.want.scored))
+            yield _at(label, farthest(bench.aligned(state, want)))
+
+
+def task_commits(school: School) -> Iterator[Finding]:
+    """Per level: the interpreter steps floor(felt / C) times, the compiled delta moves at those tokens."""
+    states: list[CompiledState] = []
+    state: CompiledState | None = None
+    for t in range(school.tokens.shape[1]):
+        _, state = school.model.learn(school.tokens[:, t : t + 1], state)
+        state = state.detach()
+        states.append(state)
+    felt = school.tokens.shape[1] - 1
+    for place in school.bench.places:
+        if place.kind != "task" or place.memory is None:
+            continue
+        every = place.memory.clock.every
+        for b in range(school.tokens.shape[0]):
+            told = sum((e.memory, e.sample, e.kind) == (place.path, b, "commit") for e in school.want.events)
+            where = f"`{place.path}` ({place.level}), sequence {b}: commits"
+            yield Finding(f"{where} of the interpreter", float(told != felt // every))
+            # The error of token t is felt in the call that brings token t + 1.
+            found = [t for t in range(1, felt + 1) if _moves(states, place, b, t)]
+            expected = list(range(every, felt + 1, every))
+            yield Finding(f"{where} at {found}, expected {expected}", float(found != expected))
+
+
+def _moves(states: list[CompiledState], place: Place, b: int, t: int) -> bool:
+    before, after = (states[i].tree for i in (t - 1, t))
+    for key in place.keys:
+        before, after = before[key], after[key]
+    old = before["delta"] or {}
+    return any(
+        not torch.equal(w[b], old[n][b] if n in old else torch.zeros_like(w[b]))
+        for n, w in (after["delta"] or {}).items()
+    )
+
+
+def _learn(
+    school: School, tokens: Tensor, cuts: Sequence[int], mask: Tensor | None = None
+) -> tuple[Tensor, CompiledState, int]:
+    """The loss of all calls, the state behind them, and the targets they scored."""
+    state: CompiledState | None = None
+    total, scored = torch.zeros((), dtype=torch.float64), 0
+    for start, end in zip((0, *cuts), cuts, strict=False):
+        part = None if mask is None else mask[:, start:end]
+        loss, state = school.model.learn(tokens[:, start:end], state, part)
+        total, scored = total + loss, scored + state.scored
+    assert state is not None
+    return total, state, scored
+
+
+def _at(label: str, found: Finding) -> Finding:
+    return Finding(f"{label}: {found.where}", found.error, found.bound)
