@@ -32,7 +32,7 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the certificate as JSON.")] = False,
 ) -> None:
-    """Compare the compiled form with the interpreter: outputs, states and gradients, on odd lengths and splits.
+    """Compare the compiled form with the interpreter: outputs, states, gradients, on odd lengths and splits.
 
     Leaves with 1 if they differ, and names the first level and token that do.
     """

@@ -18,7 +18,7 @@ MOST_PER_ROW = 4
 PORTS = -1
 """The level index of the row that holds the ports."""
 
-_SWEEPS = 12
+_SWEEPS, _MANY_NETS = 12, 150
 
 
 @dataclass(frozen=True)
@@ -80,54 +80,63 @@ def _trains(zone: str, problems: dict[str, Problem]) -> bool:
 
 def _fewest_crossings(rows: list[Row], nets: Sequence[Net]) -> tuple[Row, ...]:
     """Sweep up and down, keep the order with the fewest crossings."""
-    best, least = rows, _crossings(rows, nets)
-    current = rows
-    for sweep in range(_SWEEPS):
+    sweeper = _Sweeper(rows, nets)
+    best, least = tuple(rows), sweeper.crossings()
+    for sweep in range(_SWEEPS if len(nets) <= _MANY_NETS else 2):
         if least == 0:
             break
-        indices = range(len(rows)) if sweep % 2 == 0 else reversed(range(len(rows)))
-        for index in indices:
-            current = [*current[:index], _reordered(current, index, nets), *current[index + 1 :]]
-        crossings = _crossings(current, nets)
+        for index in range(len(rows)) if sweep % 2 == 0 else reversed(range(len(rows))):
+            sweeper.reorder(index)
+        crossings = sweeper.crossings()
         if crossings < least:
-            best, least = current, crossings
-    return tuple(best)
+            best, least = tuple(sweeper.rows), crossings
+    return best
 
 
-def _positions(rows: list[Row]) -> dict[str, tuple[int, float]]:
-    """id -> (row, place): places are counted per column, so that columns line up."""
-    places: dict[str, tuple[int, float]] = {}
-    for index, row in enumerate(rows):
-        for column, cell in enumerate(row.cells):
+class _Sweeper:
+    """Rows that are put in order one at a time, and where every box stands meanwhile.
+
+    Places are counted per column, so that columns line up over all rows.
+    """
+
+    def __init__(self, rows: Sequence[Row], nets: Sequence[Net]) -> None:
+        self.rows, self.nets = list(rows), nets
+        self.row_of = {id: i for i, row in enumerate(rows) for id in row.items}
+        self.place: dict[str, float] = {}
+        self.nets_of: dict[str, list[Net]] = {id: [] for id in self.row_of}
+        for net in nets:
+            for member in net.members:
+                self.nets_of[member].append(net)
+        for index in range(len(self.rows)):
+            self._locate(index)
+
+    def _locate(self, index: int) -> None:
+        for column, cell in enumerate(self.rows[index].cells):
             for i, id in enumerate(cell):
-                places[id] = index, column * (MOST_PER_ROW + 1) + MOST_PER_ROW * (i + 1) / (len(cell) + 1)
-    return places
+                self.place[id] = column * (MOST_PER_ROW + 1) + MOST_PER_ROW * (i + 1) / (len(cell) + 1)
 
+    def reorder(self, index: int) -> None:
+        """Every box of a row goes to the middle of what it is wired to in other rows."""
+        row = self.rows[index]
+        wanted = {id: self._barycentre(id) for id in row.items}
+        cells = tuple(tuple(sorted(cell, key=lambda id: wanted[id])) for cell in row.cells)
+        self.rows[index] = Row(row.level, cells)
+        self._locate(index)
 
-def _reordered(rows: list[Row], index: int, nets: Sequence[Net]) -> Row:
-    places = _positions(rows)
-    wanted: dict[str, list[float]] = {}
-    for net in nets:
-        for member in net.members:
-            if places[member][0] == index:
-                others = [places[m][1] for m in net.members if places[m][0] != index]
-                wanted.setdefault(member, []).extend(others)
-    middle = {id: sum(xs) / len(xs) for id, xs in wanted.items() if xs}
-    row = rows[index]
-    cells = tuple(tuple(sorted(cell, key=lambda id: middle.get(id, places[id][1]))) for cell in row.cells)
-    return Row(row.level, cells)
+    def _barycentre(self, id: str) -> float:
+        row = self.row_of[id]
+        others = [self.place[m] for net in self.nets_of[id] for m in net.members if self.row_of[m] != row]
+        return sum(others) / len(others) if others else self.place[id]
 
-
-def _crossings(rows: list[Row], nets: Sequence[Net]) -> int:
-    """How many straight lines between members of nets would cross, nets taken by their outermost ends."""
-    places = _positions(rows)
-    lines: list[tuple[tuple[int, float], tuple[int, float]]] = []
-    for net in nets:
-        members = sorted(places[m] for m in net.members)
-        lines.extend((a, b) for a, b in zip(members, members[1:], strict=False) if a[0] != b[0])
-    count = 0
-    for i, (a, b) in enumerate(lines):
-        for c, d in lines[i + 1 :]:
-            shared = max(a[0], c[0]) < min(b[0], d[0])
-            count += shared and (a[1] - c[1]) * (b[1] - d[1]) < 0
-    return count
+    def crossings(self) -> int:
+        """How many straight lines between neighbouring members of nets would cross."""
+        lines: list[tuple[tuple[int, float], tuple[int, float]]] = []
+        for net in self.nets:
+            members = sorted((self.row_of[m], self.place[m]) for m in net.members)
+            lines.extend((a, b) for a, b in zip(members, members[1:], strict=False) if a[0] != b[0])
+        count = 0
+        for i, (a, b) in enumerate(lines):
+            for c, d in lines[i + 1 :]:
+                shared = max(a[0], c[0]) < min(b[0], d[0])
+                count += shared and (a[1] - c[1]) * (b[1] - d[1]) < 0
+        return count

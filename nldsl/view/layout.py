@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from nldsl.graph import LevelGraph, Port, Problem
 from nldsl.view.arrange import PORTS, Row, arrange
-from nldsl.view.columns import BOX_H, LABEL_W, PORT_H, Across, box_width, place_columns
+from nldsl.view.columns import BOX_H, LABEL_W, PORT_H, Across, box_widths, place_columns
 from nldsl.view.geometry import Band, Box, Column, FrameBox, Layout, Rect
 from nldsl.view.legend import legend
 from nldsl.view.measure import width
@@ -27,12 +27,11 @@ def lay_out(graph: LevelGraph) -> Layout:
     """Place everything a picture of `graph` shows."""
     nets = bundle(graph)
     rows = arrange(graph, nets)
-    ports = frozenset(p.id for p in graph.ports)
-    across = place_columns(graph, rows, _gap(graph))
-    plan = plan_routes(rows, nets, across, ports)
+    across = place_columns(graph, rows, box_widths(graph, nets), _gap(graph))
+    plan = plan_routes(rows, nets, across)
     top = MARGIN + _TITLE_H + _HEADER_H + _BADGE_H * _depth(graph)
     down = _heights(rows, plan, top)
-    boxes = _boxes(graph, rows, across, down, ports)
+    boxes = _boxes(graph, rows, across, down)
     routes = draw_wires(nets, plan, down, {b.item.id: b.rect for b in boxes})
     rightmost = max((x for r in routes for w in r.wires for x, _ in w.points), default=0.0)
     summary = summarise(graph)
@@ -97,15 +96,13 @@ def _heights(rows: Sequence[Row], plan: Plan, top: float) -> Down:
     return Down(tuple(channels), tuple(heights))
 
 
-def _boxes(
-    graph: LevelGraph, rows: Sequence[Row], across: Across, down: Down, ports: frozenset[str]
-) -> tuple[Box, ...]:
+def _boxes(graph: LevelGraph, rows: Sequence[Row], across: Across, down: Down) -> tuple[Box, ...]:
     items: dict[str, Problem | Port] = {p.id: p for p in graph.problems}
     items |= {p.id: p for p in graph.ports}
     boxes = []
     for row, (y, tall) in zip(rows, down.rows, strict=True):
         for id in row.items:
-            boxes.append(Box(items[id], Rect(across.left[id], y, box_width(id, ports), tall)))
+            boxes.append(Box(items[id], Rect(across.left[id], y, across.width[id], tall)))
     return tuple(boxes)
 
 

@@ -7,18 +7,19 @@ between two boxes.  So no wire runs through a box, and no two wires lie on each 
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from nldsl.view.arrange import Row
-from nldsl.view.columns import Across, box_width
+from nldsl.view.columns import Across
 from nldsl.view.geometry import Net
 
 LANE = 9.0
 _KEEP_BOX, _KEEP_WIRE, _KEEP_FRAME = 9.0, 7.0, 6.0
 _PORT_PITCH, _PORT_MARGIN, _STEP = 15.0, 14.0, 2.0
-_FAR = 4000
 
 
 @dataclass
@@ -35,32 +36,53 @@ class Pin:
 
 @dataclass
 class Plan:
-    """Symbolic routes: pins with their x, corridors per net and row, lanes per channel and net."""
+    """Symbolic routes: pins by channel and net, corridors by net and row, lanes by channel and net."""
 
-    pins: list[Pin] = field(default_factory=list)
+    pins: dict[tuple[int, int], list[Pin]] = field(default_factory=lambda: defaultdict(list))
     corridors: dict[tuple[int, int], float] = field(default_factory=dict)
     lanes: dict[tuple[int, int], int] = field(default_factory=dict)
     lane_count: dict[int, int] = field(default_factory=dict)
     span: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
 
+    def corridors_at(self, channel: int, net: int) -> list[tuple[int, float]]:
+        """(row, x) of the corridors of a net that open into a channel, from above and from below."""
+        found = ((row, self.corridors.get((net, row))) for row in (channel - 1, channel))
+        return [(row, x) for row, x in found if x is not None]
 
-def plan_routes(rows: Sequence[Row], nets: Sequence[Net], across: Across, ports: frozenset[str]) -> Plan:
+
+def plan_routes(rows: Sequence[Row], nets: Sequence[Net], across: Across) -> Plan:
     """Decide pins, corridors and lanes of every net."""
-    return _Router(rows, nets, across, ports).run()
+    return _Router(rows, nets, across).run()
+
+
+class _Taken:
+    """The x of all vertical lines of a channel, sorted, each with its net."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[float, int]] = []
+
+    def add(self, x: float, net: int) -> None:
+        insort(self.lines, (x, net))
+
+    def near(self, x: float, distance: float) -> Iterator[tuple[float, int]]:
+        """The lines less than `distance` away from `x`."""
+        for other, net in self.lines[bisect_left(self.lines, (x - distance, -1)) :]:
+            if other >= x + distance:
+                return
+            yield abs(other - x), net
 
 
 class _Router:
-    def __init__(
-        self, rows: Sequence[Row], nets: Sequence[Net], across: Across, ports: frozenset[str]
-    ) -> None:
-        self.rows, self.nets, self.across, self.ports = rows, nets, across, ports
+    def __init__(self, rows: Sequence[Row], nets: Sequence[Net], across: Across) -> None:
+        self.rows, self.nets, self.across = rows, nets, across
         self.row_of = {id: i for i, row in enumerate(rows) for id in row.items}
-        self.taken: dict[int, list[tuple[float, int]]] = defaultdict(list)
+        self.taken: dict[int, _Taken] = defaultdict(_Taken)
         self.plan = Plan()
+        self.pins_of = [self._pins(index, net) for index, net in enumerate(nets)]
+        for pin in (p for pins in self.pins_of for p in pins):
+            self.plan.pins[pin.channel, pin.net].append(pin)
 
     def run(self) -> Plan:
-        for index, net in enumerate(self.nets):
-            self.plan.pins.extend(self._pins(index, net))
         for index in sorted(range(len(self.nets)), key=lambda i: -self._reach(i)):
             self._take_corridors(index)
         self._place_pins()
@@ -82,51 +104,48 @@ class _Router:
         return pins
 
     def _reach(self, index: int) -> int:
-        channels = [p.channel for p in self.plan.pins if p.net == index]
+        channels = [p.channel for p in self.pins_of[index]]
         return max(channels) - min(channels)
-
-    def _center(self, id: str) -> float:
-        return self.across.left[id] + box_width(id, self.ports) / 2
 
     def _take_corridors(self, index: int) -> None:
         """Through every row between two channels of the net, as straight as there is room."""
-        pins = [p for p in self.plan.pins if p.net == index]
+        pins = self.pins_of[index]
         channels = [p.channel for p in pins]
-        centers = sorted(self._center(p.member) for p in pins)
+        centers = sorted(self.across.center(p.member) for p in pins)
         wanted = centers[len(centers) // 2]
         for row in range(min(channels), max(channels)):
             wanted = self._free_corridor(index, row, wanted)
             self.plan.corridors[index, row] = wanted
-            self.taken[row].append((wanted, index))
-            self.taken[row + 1].append((wanted, index))
+            self.taken[row].add(wanted, index)
+            self.taken[row + 1].add(wanted, index)
 
     def _free_corridor(self, index: int, row: int, wanted: float) -> float:
-        for step in range(_FAR):
+        """The nearest free x; there always is one, since to the right there is no end."""
+        boxes = [(self.across.left[id], self.across.width[id]) for id in self.rows[row].items]
+        for step in count():
             for x in (wanted - step * _STEP, wanted + step * _STEP):
-                if self._is_free(index, row, x):
+                clear = all(x < left - _KEEP_BOX or x > left + wide + _KEEP_BOX for left, wide in boxes)
+                if clear and self._is_free(index, row, x):
                     return x
-        raise RuntimeError("no corridor: the right margin is unbounded, so there always is one")
+        raise AssertionError("count() does not end")
 
     def _is_free(self, index: int, row: int, x: float) -> bool:
+        """Whether `x` keeps off the labels, the frames, and the lines of other nets."""
         if x < self.across.start + _KEEP_BOX:
             return False
         if any(abs(x - border) < _KEEP_FRAME for border in self.across.borders):
             return False
-        near = (net for c in (row, row + 1) for other, net in self.taken[c] if abs(x - other) < _KEEP_WIRE)
-        if any(net != index for net in near):
-            return False
-        boxes = ((self.across.left[id], box_width(id, self.ports)) for id in self.rows[row].items)
-        return all(x < left - _KEEP_BOX or x > left + wide + _KEEP_BOX for left, wide in boxes)
+        return all(net == index for c in (row, row + 1) for _, net in self.taken[c].near(x, _KEEP_WIRE))
 
     def _place_pins(self) -> None:
         sides: dict[tuple[str, bool], list[Pin]] = defaultdict(list)
-        for pin in self.plan.pins:
+        for pin in (p for pins in self.pins_of for p in pins):
             sides[pin.member, pin.top].append(pin)
         for (member, _), pins in sorted(sides.items(), key=lambda item: (item[1][0].channel, item[0][0])):
             self._place_side(member, pins)
 
     def _place_side(self, member: str, pins: list[Pin]) -> None:
-        left, wide = self.across.left[member], box_width(member, self.ports)
+        left, wide = self.across.left[member], self.across.width[member]
         pins.sort(key=lambda p: (self._pull(p), p.net, p.arrow))
         pitch = min(_PORT_PITCH, (wide - 2 * _PORT_MARGIN) / max(1, len(pins) - 1))
         first = left + wide / 2 - pitch * (len(pins) - 1) / 2
@@ -134,45 +153,38 @@ class _Router:
             straight = self._straight(pin)
             wanted = first + i * pitch if straight is None else straight
             pin.x = self._free_pin(pin, wanted, left + 8, left + wide - 8)
-            self.taken[pin.channel].append((pin.x, pin.net))
+            self.taken[pin.channel].add(pin.x, pin.net)
 
     def _straight(self, pin: Pin) -> float | None:
         """The x that makes a straight line of a pin and the one other end of its net in the channel."""
-        others = [x for x, net in self.taken[pin.channel] if net == pin.net]
-        pins = sum(p.net == pin.net and p.channel == pin.channel for p in self.plan.pins)
-        corridors = sum((pin.net, r) in self.plan.corridors for r in (pin.channel, pin.channel - 1))
-        left, wide = self.across.left[pin.member], box_width(pin.member, self.ports)
-        if len(others) != 1 or pins + corridors != 2:
+        pins = self.plan.pins[pin.channel, pin.net]
+        corridors = self.plan.corridors_at(pin.channel, pin.net)
+        if len(pins) + len(corridors) != 2:
             return None
-        return others[0] if left + 8 <= others[0] <= left + wide - 8 else None
+        # A pin of a side that is still to come stands at 0, outside of every box.
+        other = corridors[0][1] if corridors else next(p.x for p in pins if p is not pin)
+        left, wide = self.across.left[pin.member], self.across.width[pin.member]
+        return other if left + 8 <= other <= left + wide - 8 else None
 
     def _free_pin(self, pin: Pin, wanted: float, low: float, high: float) -> float:
         """The x nearest to `wanted` on the box's edge that no vertical line of the channel has."""
-        ends = [
-            p for p in self.plan.pins if (p.net, p.member, p.channel) == (pin.net, pin.member, pin.channel)
-        ]
+        same_edge = sum(p.member == pin.member for p in self.plan.pins[pin.channel, pin.net])
         # Lines of one net may fall into one, except two that end at the same edge of the same box.
-        own = 11.0 if len(ends) > 1 else 0.0
+        own = 11.0 if same_edge > 1 else 0.0
+        taken = self.taken[pin.channel]
         for distance in (5.0, 3.0, 1.5):
             for step in range(int(high - low)):
                 for x in (wanted + step, wanted - step):
-                    apart = all(
-                        abs(x - t) >= (own if net == pin.net else distance)
-                        for t, net in self.taken[pin.channel]
-                    )
-                    if low <= x <= high and apart:
+                    near = taken.near(x, max(own, distance))
+                    if low <= x <= high and all(d >= (own if n == pin.net else distance) for d, n in near):
                         return x
         return wanted
 
     def _pull(self, pin: Pin) -> float:
         """Where the rest of the net lies, seen from a pin."""
-        others = [self._center(p.member) for p in self.plan.pins if p.net == pin.net and p is not pin]
-        near = [
-            x
-            for (n, r), x in self.plan.corridors.items()
-            if n == pin.net and r in (pin.channel, pin.channel - 1)
-        ]
-        found = near or others or [self._center(pin.member)]
+        near = [x for _, x in self.plan.corridors_at(pin.channel, pin.net)]
+        others = [self.across.center(p.member) for p in self.pins_of[pin.net] if p is not pin]
+        found = near or others
         return sum(found) / len(found)
 
     def _take_lanes(self, channel: int) -> None:
@@ -200,13 +212,11 @@ class _Router:
 
     def _ends(self, index: int, channel: int) -> list[tuple[float, int]]:
         """(x, +1 down or -1 up) of every vertical line that meets the net's trunk in a channel."""
-        ends = [(p.x, 1 if p.top else -1) for p in self.plan.pins if p.net == index and p.channel == channel]
-        above, below = (
-            self.plan.corridors.get((index, channel - 1)),
-            self.plan.corridors.get((index, channel)),
-        )
-        ends += [(above, -1)] if above is not None else []
-        return ends + ([(below, 1)] if below is not None else [])
+        pins = self.plan.pins.get((channel, index), [])
+        corridors = self.plan.corridors_at(channel, index)
+        return [(p.x, 1 if p.top else -1) for p in pins] + [
+            (x, 1 if r == channel else -1) for r, x in corridors
+        ]
 
 
 def _fits(used: list[tuple[float, float]], low: float, high: float) -> bool:

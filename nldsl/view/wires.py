@@ -19,6 +19,11 @@ class Down:
     channels: tuple[tuple[float, float], ...]
     rows: tuple[tuple[float, float], ...]
 
+    def middle(self, row: int) -> float:
+        """The y of the middle of a row."""
+        top, height = self.rows[row]
+        return top + height / 2
+
     def lane(self, plan: Plan, channel: int, net: int) -> float:
         """The y of a net's trunk in a channel; its middle if the net only passes."""
         top, height = self.channels[channel]
@@ -30,18 +35,23 @@ class Down:
 
 def draw_wires(nets: Sequence[Net], plan: Plan, down: Down, boxes: dict[str, Rect]) -> tuple[Route, ...]:
     """The lines of every net."""
-    return tuple(_route(i, net, plan, down, boxes) for i, net in enumerate(nets))
+    channels: dict[int, list[int]] = {i: [] for i in range(len(nets))}
+    for channel, index in sorted(plan.span):
+        channels[index].append(channel)
+    return tuple(_route(i, net, channels[i], plan, down, boxes) for i, net in enumerate(nets))
 
 
-def _route(index: int, net: Net, plan: Plan, down: Down, boxes: dict[str, Rect]) -> Route:
+def _route(
+    index: int, net: Net, channels: list[int], plan: Plan, down: Down, boxes: dict[str, Rect]
+) -> Route:
     wires: list[Wire] = []
     dots: list[Pixel] = []
-    channels = sorted(c for c, n in plan.span if n == index)
     for channel in channels:
         y = down.lane(plan, channel, index)
         low, high = plan.span[channel, index]
-        ends = [_pin_end(p, boxes) for p in plan.pins if p.net == index and p.channel == channel]
-        ends += _corridor_ends(index, channel, plan, down)
+        ends = [_pin_end(p, boxes) for p in plan.pins.get((channel, index), [])]
+        # Half of a corridor is drawn from the channel above it, half from the one below.
+        ends += [_End(x, down.middle(row)) for row, x in plan.corridors_at(channel, index)]
         dots.extend(_meetings(ends, low, high, y))
         wires.extend(_branch(end, ends, low, high, y) for end in ends)
         trunk = _trunk(ends, low, high, y)
@@ -63,18 +73,6 @@ class _End:
 def _pin_end(pin: Pin, boxes: dict[str, Rect]) -> _End:
     box = boxes[pin.member]
     return _End(pin.x, box.y if pin.top else box.bottom, pin.member, pin.arrow)
-
-
-def _corridor_ends(index: int, channel: int, plan: Plan, down: Down) -> list[_End]:
-    """A corridor is drawn by the channel above it, down to the trunk below; here its upper end counts too."""
-    ends = []
-    below = plan.corridors.get((index, channel))
-    if below is not None:
-        ends.append(_End(below, down.rows[channel][0] + down.rows[channel][1] / 2))
-    above = plan.corridors.get((index, channel - 1))
-    if above is not None:
-        ends.append(_End(above, down.rows[channel - 1][0] + down.rows[channel - 1][1] / 2))
-    return ends
 
 
 def _is_corner(end: _End, ends: list[_End], low: float, high: float) -> bool:
