@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from nldsl.cli import main
 from nldsl.diagnostics import SpecError
 from nldsl.evaluate import Sampling, generate
 from nldsl.train import checkpoint as saved
@@ -101,33 +99,25 @@ def test_findings_of_runs(data: str, tmp_path: Path) -> None:
     assert code("gated_deltanet", resume=True, seed=5) == "NL0983"
 
 
-def nldsl(*arguments: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "nldsl", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, check=False
-    )
+def test_the_commands(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.chdir(tmp_path)
 
+    def nldsl(*arguments: str) -> tuple[int, bytes]:
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        return int(left.value.code or 0), capsysbinary.readouterr().out
 
-def test_the_commands(data: str, tmp_path: Path) -> None:
     size = ["--batch", "2", "--length", "32", "--set", "dim=32", "--set", "depth=1", "--set", "heads=2"]
     train_it = ["train", "gated_deltanet", "--data", data, "--out", "run", *size]
-    done = nldsl(*train_it, "--steps", "2", "--json", folder=tmp_path)
-    assert done.returncode == 0, done.stderr.decode()
-    assert json.loads(done.stdout)["steps"] == 2
-    assert nldsl(*train_it, "--steps", "3", folder=tmp_path).returncode == 1
-    done = nldsl(*train_it, "--steps", "3", "--resume", folder=tmp_path)
-    assert done.returncode == 0 and b"bits per byte" in done.stdout
-    one = nldsl(
-        "generate", "run", "--prompt", "12 ", "--bytes", "20", "--top-k", "5", "--seed", "3", folder=tmp_path
-    )
-    two = nldsl(
-        "generate", "run", "--prompt", "12 ", "--bytes", "20", "--top-k", "5", "--seed", "3", folder=tmp_path
-    )
-    assert one.returncode == 0 and len(one.stdout) == 20 and one.stdout == two.stdout
-    assert nldsl("generate", "nowhere", folder=tmp_path).returncode == 1
-    assert (
-        nldsl(
-            "train", "gated_deltanet", "--out", "x", "--data", "nowhere", "--steps", "1", folder=tmp_path
-        ).returncode
-        == 1
-    )
+    code, out = nldsl(*train_it, "--steps", "2", "--json")
+    assert code == 0 and json.loads(out)["steps"] == 2
+    assert nldsl(*train_it, "--steps", "3")[0] == 1
+    code, out = nldsl(*train_it, "--steps", "3", "--resume")
+    assert code == 0 and b"bits per byte" in out
+    draw = ["generate", "run", "--prompt", "12 ", "--bytes", "20", "--top-k", "5", "--seed", "3"]
+    code, out = nldsl(*draw)
+    assert code == 0 and len(out) == 20 and nldsl(*draw) == (0, out)
+    assert nldsl("generate", "nowhere")[0] == 1
+    assert nldsl("train", "gated_deltanet", "--out", "x", "--data", "nowhere", "--steps", "1")[0] == 1
