@@ -6,10 +6,10 @@ import ast
 from collections.abc import Sequence
 
 from nldsl.emit.expression_printer import bracketed, comma_separated, expression, statement_value
-from nldsl.emit.expressions import EmitError, Expression, Invoke, Item, TupleOf
+from nldsl.emit.expressions import EmitError, Expression, Item, Operation, TupleOf
 from nldsl.emit.layout import SOFT, Doc, Group, IfBroken, IfRoom, Indent, Printer
 from nldsl.emit.literals import docstring_lines
-from nldsl.emit.precedence import needs
+from nldsl.emit.precedence import ADD, binding, needs
 from nldsl.emit.statements import (
     Assign,
     AugmentedAssign,
@@ -152,8 +152,8 @@ def _simple(node: Statement) -> Doc:
     if not isinstance(node, Evaluate):
         raise EmitError(f"{type(node).__name__} is no statement")
     value = node.value
-    plain = isinstance(value, Invoke | Item)
-    return expression(value, None) if plain else statement_value(value)
+    arithmetic = isinstance(value, Operation) and binding(value) >= ADD
+    return statement_value(value) if arithmetic else expression(value, None)
 
 
 def _assign(node: Assign) -> Doc:
