@@ -54,7 +54,8 @@ def _zones(program: Program, problems: tuple[Problem, ...]) -> tuple[Zone, ...]:
     found: dict[str, Zone] = {}
     for block, place in places(program.root, Place.root(program)):
         if place.zone in used and place.zone not in found:
-            found[place.zone] = Zone(place.zone, block.name, place.frames)
+            label = program.name if block is program.root else block.name
+            found[place.zone] = Zone(place.zone, label, place.frames)
     if TRAINING in used:
         found.setdefault(TRAINING, Zone(TRAINING, TRAINING))
     return tuple(found.values())
