@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -34,6 +35,16 @@ class Layer(nn.Module):
     def init_state(self, batch: int) -> State:
         """The state before the first token of `batch` sequences; learned starts stay differentiable."""
         return State({"root": self.root.initial_state(batch)}, program=self.name)
+
+    def load_state(self, path: str | os.PathLike[str]) -> State:
+        """A state that `State.save` wrote, if it is one of this program; on the device of the parameters.
+
+        Errors: `StateFileError`, `StateVersionError`, `StateMismatchError`, `OSError`.
+        """
+        state = State.load(path).to(self.root.like.device)
+        found = next(iter(state.tensors().values()), None)
+        state.check_fits(self.init_state(0 if found is None else found.shape[0]))
+        return state
 
     def parameter_paths(self) -> dict[str, nn.Parameter]:
         """Every parameter by its path in the program."""

@@ -119,8 +119,9 @@ class _Layout(NamedTuple):
 
 def _layout(q_BTHK: Tensor, chunk: int) -> _Layout:
     batch, tokens, heads, _ = q_BTHK.shape
-    width = min(chunk, max(1, tokens))
-    return _Layout(batch, tokens, heads, -(-tokens // width), width)
+    chunks = max(1, -(-tokens // chunk))
+    # Chunks of equal width: 65 tokens are two chunks of 33, not one of 64 and one of padding.
+    return _Layout(batch, tokens, heads, chunks, -(-tokens // chunks))
 
 
 def _cut(x: Tensor, layout: _Layout) -> Tensor:

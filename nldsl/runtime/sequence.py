@@ -7,8 +7,11 @@ passes over it, and its output is zero.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Cache = dict[str, Tensor]
 
@@ -26,12 +29,35 @@ def conv(
     ([10.0, 21.0], [2.0])
     """
     seen, order, tail = _with_past(x, state["tail"], mask)
-    tokens = x.shape[1]
-    taps = weight.unbind(1)
-    y = seen[:, :tokens] * taps[0] if bias is None else torch.addcmul(bias, seen[:, :tokens], taps[0])
-    for j, tap in enumerate(taps[1:], 1):
-        y = torch.addcmul(y, seen[:, j : j + tokens], tap)
+    y: Tensor = _Taps.apply(seen, weight)  # type: ignore[no-untyped-call]
+    if bias is not None:
+        y = y + bias
     return _back(y, order, mask), {"tail": tail}
+
+
+class _Taps(torch.autograd.Function):
+    """`y_t = sum_j weight[:, j] x_{t+j}`, one pass for each tap; faster than `conv1d` on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        tokens = x.shape[1] - weight.shape[1] + 1
+        y = x[:, :tokens] * weight[:, 0]
+        for j in range(1, weight.shape[1]):
+            y.addcmul_(x[:, j : j + tokens], weight[:, j])
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor]:
+        (dy,) = grads
+        x, weight = ctx.saved_tensors
+        tokens = dy.shape[1]
+        dx, d_weight = torch.zeros_like(x), torch.empty_like(weight)
+        for j in range(weight.shape[1]):
+            dx[:, j : j + tokens].addcmul_(dy, weight[:, j])
+            d_weight[:, j] = (dy * x[:, j : j + tokens]).sum((0, 1))
+        return dx, d_weight
 
 
 def shift(x: Tensor, *, by: int, state: Cache, mask: Tensor | None) -> tuple[Tensor, Cache]:

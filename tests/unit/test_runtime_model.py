@@ -218,7 +218,7 @@ def test_states_survive_files_and_say_what_is_wrong(tmp_path):
     _, state = net.learn(tokens)
     path = tmp_path / "state.safetensors"
     state.save(path)
-    loaded = State.load(path)
+    loaded = net.load_state(path)
     assert loaded.program == "toy" and loaded.scored == state.scored
     assert loaded.tree["root"]["blocks"][0]["S"].equal(state.tree["root"]["blocks"][0]["S"])
     a, b = net(tokens, loaded)[0], net(tokens, state)[0]
@@ -231,6 +231,9 @@ def test_states_survive_files_and_say_what_is_wrong(tmp_path):
         State.load(path)
     with pytest.raises(StateMismatchError, match="expected one of `toy`"):
         net(tokens, State(state.tree, program="other"))
+    with pytest.raises(StateMismatchError, match="has no `root/blocks"):
+        State({"root": {}}, program="toy").save(path)
+        net.load_state(path)
     with pytest.raises(StateMismatchError, match="sequences"):
         net(tokens[:1], state)
     assert list(tmp_path.iterdir()) == [path]
