@@ -54,25 +54,25 @@ def inverses(count: int = 80, size: int = 64) -> None:
 
 
 def convolutions(batch: int = 4, tokens: int = 1024, width: int = 256, window: int = 4) -> None:
-    x = torch.randn(batch, tokens + window - 1, width, requires_grad=True)
+    x, tail = torch.randn(batch, tokens, width, requires_grad=True), torch.zeros(batch, window - 1, width)
     weight, bias = torch.randn(width, window, requires_grad=True), torch.randn(width, requires_grad=True)
-
-    def shifts() -> Tensor:
-        y = bias
-        for j, tap in enumerate(weight.unbind(1)):
-            y = torch.addcmul(y, x[:, j : j + tokens], tap)
-        return y
+    # What comes back from a linear layer has the channels last, whatever the layout of the output.
+    upstream = torch.randn(batch, tokens, width)
 
     def taps() -> Tensor:
-        state = {"tail": x[:, : window - 1]}
-        return conv(x[:, window - 1 :], weight, bias, state=state, mask=None)[0]
+        return conv(x, weight, bias, state={"tail": tail}, mask=None)[0]
+
+    def shifts() -> Tensor:
+        y, seen = bias, torch.cat([tail, x], 1)
+        for j, tap in enumerate(weight.unbind(1)):
+            y = torch.addcmul(y, seen[:, j : j + tokens], tap)
+        return y
 
     def conv1d() -> Tensor:
-        return F.conv1d(x.mT, weight.unsqueeze(1), bias, groups=width).mT
+        return F.conv1d(torch.cat([tail, x], 1).mT, weight.unsqueeze(1), bias, groups=width).mT
 
     def both(way):
-        y = way()
-        return torch.autograd.grad(y, (x, weight, bias), torch.ones_like(y))
+        return torch.autograd.grad(way(), (x, weight, bias), upstream)
 
     seconds = best_seconds({way.__name__: lambda way=way: both(way) for way in (taps, shifts, conv1d)}, 10)
     print(f"causal convolution, {batch} x {tokens} x {width}, window {window}, forward and backward")
