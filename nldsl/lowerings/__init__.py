@@ -1,0 +1,1 @@
+"""Lowerings: from a plan to the nodes of an emitted module."""

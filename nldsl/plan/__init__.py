@@ -1,0 +1,1 @@
+"""Plans: which lowering computes which part of a block, and why."""
