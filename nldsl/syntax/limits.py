@@ -26,6 +26,9 @@ MAX_NAME = 200
 MAX_ELSE_CHAIN = 32
 """`else if` behind one `if`: each stands inside the one before."""
 
+MAX_REPAIRS = 8
+"""Wrong braces per file that are repaired while reading."""
+
 MAX_FINDINGS = 100
 """Findings reported per file; what comes after is most likely the same mistake again."""
 

@@ -20,7 +20,7 @@ HEADER = re.compile(
     r"(?:block|model|map|objective|rule|train|variant|level|write|repeat|for|if|else|every)\b(?!\s*[-+*/]?=)"
 )
 WANTS_BRACE = re.compile(
-    r"(?:(?:block|model|map|objective|rule)\s+\w+\s*\(.*\)|train\s+\w+|level\s+\w+\s+(?:every\b.*|never)"
+    r"(?:(?:block|model|map|objective|rule)\s+\w+\s*\(.*\)|train\s+\w+|variant\s+\w+\s+of\s+\w+.*|level\s+\w+\s+(?:every\b.*|never)"
     r"|repeat\s+\S.*|for\s+\w.*\sin\s.*|(?:else\s+)?if\s+\S.*|else|write\s+\w[\w\s,]*|every\s+\S.*(?:steps?|tokens?))"
     r"(?<!\s)\s*:?",
     re.DOTALL,
@@ -36,6 +36,8 @@ class Piece:
     end: int
     tokens: int = 0
     broken: bool = False
+    lost: bool = False
+    """A wrong brace cut it off from its body; nothing is said about it or its inside."""
     body: list[Piece] | None = None
     open: int = -1
     close: int = -1

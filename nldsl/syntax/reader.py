@@ -6,6 +6,7 @@ from typing import Any
 
 from lark.exceptions import UnexpectedInput
 
+from nldsl.diagnostics import DiagnosticBag
 from nldsl.source import Span
 from nldsl.syntax import tree as t
 from nldsl.syntax.build import Builder, FaultyStatementError
@@ -14,7 +15,7 @@ from nldsl.syntax.limits import MAX_ELSE_CHAIN, MAX_STATEMENT_TOKENS
 from nldsl.syntax.pieces import Piece
 from nldsl.syntax.scan import Place
 from nldsl.syntax.slips import explain
-from nldsl.syntax.structure import Splitter
+from nldsl.syntax.split import split
 
 ENTRIES = {
     "file": "item_line",
@@ -51,9 +52,12 @@ _HOLDS = {
 class Reader:
     """Reads pieces in a context: the place in a file that says which statements may stand there."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, lenient: bool = False) -> None:
         self.place = place
+        self.lenient = lenient
         self.builder = Builder(place)
+        self.faulty_before = False
+        """The statement above has braces and is faulty: an `else` here may well belong to it."""
 
     def concrete(self, start: int, end: int, entry: str, context: str) -> Any:
         """The concrete tree of a slice; reports and raises `FaultyStatementError` if there is none."""
@@ -77,12 +81,16 @@ class Reader:
             try:
                 node = self.statement(piece, context, nodes)
             except FaultyStatementError:
+                self.faulty_before = piece.body is not None
                 continue
+            self.faulty_before = False
             if node is not None:
                 nodes.append(node)
 
     def statement(self, piece: Piece, context: str, before: list[Any]) -> Any:
         """The node of one piece; `None` if it was merged into the one before (`else`, version)."""
+        if piece.lost:
+            raise FaultyStatementError
         if piece.tokens > MAX_STATEMENT_TOKENS:
             message = f"this statement has more than {MAX_STATEMENT_TOKENS} words and signs"
             self.place.report(
@@ -125,7 +133,9 @@ class Reader:
         except FaultyStatementError as error:
             fault = error
         inner = _inner(header, self.place.text[piece.start : piece.end], context)
-        body = self.read(piece.body or [], inner)
+        above = self.faulty_before
+        body = self.read(piece.body or [], inner) if header else self.read_anyhow(piece.body or [], inner)
+        self.faulty_before = above
         if header is None or fault:
             raise fault or FaultyStatementError()
         span = self.place.locate(piece.start, piece.last)
@@ -143,6 +153,24 @@ class Reader:
             )
             raise FaultyStatementError
         return getattr(self, f"_{header.data.rstrip('_')}")(header, body, span)
+
+    def read_anyhow(self, pieces: list[Piece], context: str) -> tuple[Any, ...]:
+        """The body of a faulty header: what fits any other kind of body is not a fault of its own."""
+        if self.lenient:
+            return ()  # only the outermost of several faulty headers is looked into
+        contexts = (context, *(c for c in ("body", "write", "train", "variant") if c != context))
+        for piece in pieces:
+            attempts = []
+            for guess in contexts:
+                bag = DiagnosticBag()
+                reader = Reader(Place(self.place.text, self.place.locate, bag), lenient=True)
+                reader.faulty_before = True
+                reader.read([piece], guess)
+                attempts.append(bag)
+            if all(bag.items for bag in attempts):
+                for diagnostic in attempts[0].items:
+                    self.place.bag.add(diagnostic)
+        return ()
 
     def _header(self, piece: Piece, context: str) -> Any:
         if piece.broken:
@@ -194,6 +222,8 @@ class Reader:
         chain: list[t.If] = [before[-1]] if before and isinstance(before[-1], t.If) else []
         while chain and len(chain[-1].orelse) == 1 and isinstance(chain[-1].orelse[0], t.If):
             chain.append(chain[-1].orelse[0])
+        if self.faulty_before:
+            raise FaultyStatementError
         if not chain or chain[-1].orelse:
             raise self.builder.fault(
                 "NL0115", "`else` without an `if` before it", header, "write `if e { ... } else { ... }`"
@@ -243,4 +273,4 @@ def _inner(header: Any, text: str, context: str) -> str:
 
 def read_text(place: Place) -> tuple[Any, ...]:
     """The items of a whole text."""
-    return Reader(place).read(Splitter(place).split(), "file")
+    return Reader(place).read(split(place), "file")

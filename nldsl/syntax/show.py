@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from nldsl.syntax import tree as t
 from nldsl.syntax.build import parse_number
 
@@ -168,7 +170,9 @@ def rule(node: t.Group) -> str:
 
 def quantity(node: t.Setting) -> str:
     """The value of a setting with its unit."""
-    return f"{show(node.value)} {node.unit}".rstrip()
+    text = show(node.value)
+    value = f"({text})" if re.match(r"by\b", text) else text  # `task by` would begin a group
+    return f"{value} {node.unit}".rstrip()
 
 
 def param(node: t.Param) -> str:

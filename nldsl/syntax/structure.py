@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nldsl.syntax.limits import MAX_NESTING, MAX_TOKENS
+from nldsl.syntax.limits import MAX_NESTING
 from nldsl.syntax.pieces import (
     CONTINUES,
     HEADER,
@@ -20,7 +20,8 @@ from nldsl.syntax.pieces import (
     WANTS_BRACE,
     Piece,
 )
-from nldsl.syntax.scan import Place, Scanned, scan
+from nldsl.syntax.repair import Evidence, Repair, header_text
+from nldsl.syntax.scan import Place, Scanned
 
 
 @dataclass(eq=False)
@@ -32,41 +33,28 @@ class _Frame:
     assumed: bool = False
     """No brace was written: the body ends where the indentation does."""
 
-    @property
-    def orphan(self) -> bool:
-        """The brace has no header, which was reported."""
-        return self.owner is not None and self.owner.start == self.owner.end
-
 
 class Splitter:
     """Cuts a text into pieces; one pass over the words, no recursion."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, tokens: list[Scanned], may_repair: bool) -> None:
         self.place = place
         self.text = place.text
         self.frames = [_Frame(None)]
         self.current: Piece | None = None
         self.tail_of: Piece | None = None
         self.brackets: list[Scanned] = []
-        self.suspect: Piece | None = None
+        self.evidence = Evidence(self.text)
+        self.may_repair = may_repair
+        self.repair: Repair | None = None
         self.too_deep = False
-        self.tokens = _significant(self.text)
+        self.tokens = tokens
 
     def split(self) -> list[Piece]:
         """The pieces of the outermost level; empty if the text breaks a limit."""
-        words = [token for token in self.tokens if token.kind != "newline"]
-        if len(words) > MAX_TOKENS:
-            where = (words[MAX_TOKENS].start, words[MAX_TOKENS].end)
-            self.place.report(
-                "NL0806",
-                f"the text has more than {MAX_TOKENS} words and signs",
-                where,
-                help="split it into several files and join them with `use`",
-            )
-            return []
         for index, token in enumerate(self.tokens):
             self._take(index, token)
-            if self.too_deep:
+            if self.too_deep or self.repair:
                 return []
         self._end_of_text()
         return self.frames[0].pieces
@@ -91,9 +79,17 @@ class Splitter:
         fresh = self.current is None and self.tail_of is None
         if fresh:
             self._leave_assumed(token)
+            self.evidence.word(token, self.frames[-1].owner)
         if fresh and len(self.frames) > 1 and ITEM.match(self.text, token.start):
             self._brace_missing(token)
+        if fresh and len(self.frames) == 1 and TOP.match(self.text, token.start):
+            self.evidence.clear()
         self._extend(token)
+
+    def _on_misplaced(self, index: int, token: Scanned) -> None:
+        """A brace that is wrong and has been reported: the statement it stands in is not looked at."""
+        if self.current is not None:
+            self._extend(token).broken = True
 
     def _on_newline(self, index: int, token: Scanned) -> None:
         if self.current is None:
@@ -103,7 +99,7 @@ class Splitter:
                 self._bracket_unclosed()
                 self._finish()
             return
-        if not self._continues_after(index):
+        if not self._continues_after(index) and not self._list_goes_on(index):
             self._finish(self._next(index))
 
     def _on_semicolon(self, index: int, token: Scanned) -> None:
@@ -119,8 +115,17 @@ class Splitter:
             label='no `"` before the end of the line',
             help='close the string with `"` on the same line',
         )
-        self._extend(token).broken = True
-        self.brackets.clear()
+        piece = self._extend(token)
+        piece.broken = True
+        inside = self.text[token.start : token.end].rstrip()
+        last = token.start + len(inside) - 1
+        depth = inside.count("{") - inside.count("}")
+        if inside[-1] in "([":
+            self.brackets.append(Scanned("open", last, last + 1))
+        elif depth > 0:
+            self._on_brace(index, Scanned("brace", last, last + 1))
+        elif depth < 0:
+            self._on_unbrace(index, Scanned("unbrace", last, last + 1))
 
     def _on_open(self, index: int, token: Scanned) -> None:
         self._extend(token)
@@ -167,6 +172,7 @@ class Splitter:
             self.frames[-1].pieces.append(owner)
             self.current = None
         owner.body, owner.open = [], token.start
+        self.evidence.owners.append(owner)
         self.frames.append(_Frame(owner, owner.body))
         self._check_depth(token)
 
@@ -175,7 +181,8 @@ class Splitter:
         header = WANTS_BRACE.fullmatch(self.text, piece.start, piece.end)
         if header is None or piece.broken or following is None or following.kind == "brace":
             return
-        if self._indent(following.start) <= self._indent(piece.start) or following.kind == "unbrace":
+        indented = self.evidence.indent(following.start) > self.evidence.indent(piece.start)
+        if not indented or following.kind == "unbrace":
             return
         where = (piece.end - 1, piece.end)
         if self.text[piece.end - 1] == ":":
@@ -200,7 +207,7 @@ class Splitter:
     def _leave_assumed(self, token: Scanned) -> None:
         """Leave bodies that only their indentation holds together."""
         while (owner := self.frames[-1].owner) and self.frames[-1].assumed:
-            indent, header = self._indent(token.start), self._indent(owner.start)
+            indent, header = self.evidence.indent(token.start), self.evidence.indent(owner.start)
             if indent > header or (indent == header and token.kind == "unbrace"):
                 return
             self._pop(token.start)
@@ -233,10 +240,11 @@ class Splitter:
         if len(self.frames) == 1:
             self._stray_brace(token)
             return
+        self.evidence.word(token, self.frames[-1].owner)
+        assumed = self.frames[-1].assumed
         owner = self._pop(token.end)
-        if self.suspect is None and self._indent(token.start) < self._indent(owner.start):
-            if not self.text[self.text.rfind("\n", 0, token.start) + 1 : token.start].strip():
-                self.suspect = owner
+        if not assumed:
+            self.evidence.closed(token, owner)
         if self._continues_after(index):
             self.tail_of = owner
 
@@ -248,12 +256,22 @@ class Splitter:
 
     def _stray_brace(self, token: Scanned) -> None:
         """One report for a `}` too many, and the lines it cut off from their block with it."""
+        if self.may_repair and (repair := self.evidence.extra()):
+            self.repair = repair
+            return
         pieces = self.frames[0].pieces
         lost = len(pieces)
         while lost and not TOP.match(self.text, pieces[lost - 1].start):
             lost -= 1
         for piece in pieces[lost:]:
-            piece.broken = True
+            piece.lost = True
+        above = pieces[lost - 1] if lost else None
+        if above and above.body is None and not above.broken and ITEM.match(self.text, above.start):
+            above.lost = True
+            where = (above.end - 1, above.end)
+            help = "add `{` behind the header"
+            self.place.report("NL0106", "this definition has a `}` but no `{`", where, help=help)
+            return
         self.place.report(
             "NL0105",
             "`}` closes nothing",
@@ -267,24 +285,18 @@ class Splitter:
         self._report_unclosed((token.start, token.end))
         self._close_all(token.start)
 
-    def _culprit(self) -> Piece:
-        """The brace that was forgotten: the first whose `}` is indented less than its header."""
-        written = [
-            frame.owner for frame in self.frames if frame.owner and not frame.assumed and not frame.orphan
-        ]
-        outer, inner = written[0], written[-1]
-        return self.suspect if self.suspect and self.suspect.start > outer.start else inner
-
     def _report_unclosed(self, found: tuple[int, int] | None) -> None:
-        if all(frame.assumed or frame.orphan for frame in self.frames[1:]):
+        owners = [f.owner for f in self.frames if f.owner and not f.assumed]
+        if not owners:
             return
-        culprit = self._culprit()
-        header = self.text[culprit.start : culprit.end].split("\n")[0].strip()
+        if self.may_repair and (repair := self.evidence.missing()):
+            self.repair = repair
+            return
         self.place.report(
             "NL0105",
             "this `{` is never closed",
-            (culprit.open, culprit.open + 1),
-            label=f"opened by `{header}`" if header else "opened here",
+            (owners[-1].open, owners[-1].open + 1),
+            label=f"opened by `{header_text(self.text, owners[-1])}`",
             secondary=((*found, "the next definition begins here"),) if found else (),
             help="add `}` behind its last statement",
         )
@@ -315,7 +327,6 @@ class Splitter:
     def _close_all(self, offset: int) -> None:
         while len(self.frames) > 1:
             self._pop(offset)
-        self.suspect = None
 
     def _bracket_unclosed(self) -> None:
         opened = self.brackets[-1]
@@ -342,6 +353,14 @@ class Splitter:
         token = self._next(index)
         return token is not None and token.kind == "name" and bool(CONTINUES.match(self.text, token.start))
 
+    def _list_goes_on(self, index: int) -> bool:
+        """A line ends with `,` outside of brackets, and no statement follows: one was forgotten above."""
+        token = self._next(index)
+        before = self.tokens[index - 1]
+        if token is None or self.text[before.start : before.end] != "," or token.kind == "unbrace":
+            return False
+        return not STATEMENT.match(self.text, token.start) and not ITEM.match(self.text, token.start)
+
     def _statement_follows(self, index: int) -> bool:
         """Inside brackets: does the next line begin a statement of its own, so that one was forgotten?"""
         token = self._next(index)
@@ -355,10 +374,6 @@ class Splitter:
         ended = before[-1:].isalnum() or before[-1:] in ')]"_'
         return ended and bool(STATEMENT.match(self.text, token.start))
 
-    def _indent(self, offset: int) -> int:
-        line = self.text[self.text.rfind("\n", 0, offset) + 1 :][:200]
-        return len(line) - len(line.lstrip(" \t"))
-
     def _check_depth(self, token: Scanned) -> None:
         if len(self.frames) - 1 + len(self.brackets) > MAX_NESTING:
             self.too_deep = True
@@ -368,15 +383,3 @@ class Splitter:
                 (token.start, token.end),
                 help="give the inner parts names of their own, or a block of their own",
             )
-
-
-def _significant(text: str) -> list[Scanned]:
-    """Words and signs without comments, never two line ends in a row."""
-    found: list[Scanned] = []
-    for token in scan(text):
-        double = token.kind == "newline" and found and found[-1].kind == "newline"
-        if token.kind != "comment" and not double:
-            found.append(token)
-            if len(found) > 2 * MAX_TOKENS + 2:
-                break  # enough to know that there are too many
-    return found

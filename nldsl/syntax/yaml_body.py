@@ -10,7 +10,7 @@ from nldsl.syntax import tree as t
 from nldsl.syntax.build import FaultyStatementError
 from nldsl.syntax.reader import Reader
 from nldsl.syntax.scan import scan
-from nldsl.syntax.structure import Splitter
+from nldsl.syntax.split import split
 from nldsl.syntax.yaml_nodes import Mapping, Scalar, Yaml, place_of
 from nldsl.syntax.yaml_scalars import Entries, YamlScalars
 
@@ -96,7 +96,7 @@ class YamlBody:
         if isinstance(item, Scalar):
             place = place_of(item, self.read.place)
             reader = Reader(place)
-            reader.read_into(found, Splitter(place).split(), context)
+            reader.read_into(found, split(place), context)
             return
         kinds: dict[str, Callable[[Mapping, str], Any]] = {
             "write": self.write,

@@ -12,7 +12,7 @@ from nldsl.syntax import tree as t
 from nldsl.syntax.build import FaultyStatementError
 from nldsl.syntax.reader import Reader
 from nldsl.syntax.scan import Place
-from nldsl.syntax.structure import Splitter
+from nldsl.syntax.split import split
 from nldsl.syntax.yaml_nodes import Mapping, Scalar, Sequence, Yaml, place_of
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -66,7 +66,7 @@ class YamlScalars:
         reader = Reader(place)
         if not scalar.value.strip():
             raise self.fault("NL0207", f"nothing stands here, expected {what}", scalar, f"write {what}")
-        pieces = Splitter(place).split()
+        pieces = split(place)
         if len(pieces) != 1 or pieces[0].body is not None or pieces[0].broken:
             if not (pieces and pieces[0].broken):
                 raise self.fault(

@@ -40,7 +40,7 @@ def test_generated_trees(tree: Tree) -> None:
 
 @pytest.mark.long
 @given(trees)
-@settings(RELAXED, max_examples=3000)
+@settings(RELAXED, max_examples=1000)
 def test_many_generated_trees(tree: Tree) -> None:
     check(tree)
 

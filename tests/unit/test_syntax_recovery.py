@@ -7,6 +7,7 @@ import pytest
 from nldsl.diagnostics import Diagnostic, DiagnosticBag
 from nldsl.source import SourceFile
 from nldsl.syntax import parse, tree
+from tests.unit.language_snippets import GATED_DELTANET, HOPE, RULES
 
 GOOD = "block good(x) { return x }\n"
 
@@ -155,3 +156,25 @@ def test_findings_come_in_the_order_of_the_text_and_are_capped() -> None:
 def test_tabs_and_carriage_returns_are_white_space() -> None:
     items, found = findings("block f(x) {\r\n\ty = x\r\n\treturn y\r\n}\r\n")
     assert not items and found.items
+
+
+def _without(line: str, sign: str) -> list[str]:
+    return [line[:i] + line[i + 1 :] for i, c in enumerate(line) if c == sign]
+
+
+@pytest.mark.parametrize("sign", ["(", ")", "{", "}", "extra (", "extra )", "extra {", "extra }", "$", "x x x"])
+def test_one_fault_is_one_finding(sign: str) -> None:
+    """Every bracket and brace of three programs is dropped, or one is added to every line."""
+    several = []
+    for text in (GATED_DELTANET, HOPE, RULES):
+        lines = [line.split("  #")[0].rstrip() for line in text.splitlines()]
+        for number, line in enumerate(lines):
+            if not line.strip() or line.startswith("#"):
+                continue
+            added = [f"{line} {sign.removeprefix('extra ')}"]
+            for damaged in _without(line, sign) if len(sign) == 1 and sign != "$" else added:
+                items, _ = findings("\n".join([*lines[:number], damaged, *lines[number + 1 :]]) + "\n")
+                assert items, damaged
+                if len(items) > 1:
+                    several.append((damaged, [(d.code, str(d.span)) for d in items]))
+    assert len(several) <= {"extra }": 1, "{": 2}.get(sign, 0), several
