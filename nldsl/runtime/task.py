@@ -2,8 +2,8 @@
 
 A task memory is its parameter plus a `delta` of each sequence's own, zero at the start.  Its state is
 `{"delta": {weight: [B, ...]} or None, "count": [B]}`, and once `learn` has seen it also `"pending"` (the
-gradient gathered since its last step), `"slots"` (memories of its rule, `slot.weight`) and `"open"` (see
-`prepare`).  `count` counts the tokens whose error it has felt.
+gradient gathered since its last step), `"slots"` (memories of its rule, `slot.weight`) and, if samples are
+out of step, `"open"` (see `parts`).  `count` counts the tokens whose error it has felt.
 """
 
 from __future__ import annotations
@@ -111,32 +111,28 @@ def put_at(tree: Any, keys: Sequence[Any], value: Any) -> Any:
 
 
 def prepare(task: PlacedTask, state: dict[str, Any], like: Tensor) -> dict[str, Any]:
-    """The state with variables to differentiate by, and room for what is pending.
+    """The state with deltas that are variables to differentiate by, and room for what is pending.
 
-    `open` lists the variables of the segments under way: `{"mine": [B], "delta": {weight: variable}}`
-    (samples in step share one).  Those of a segment begun in an earlier call stay the same ones, so
-    that its history leads to them; a state that was detached gets fresh ones.
+    Variables of a segment begun in an earlier call stay the same ones, so that its history leads to
+    them; a state that was detached gets fresh ones.
     """
     batch = state["count"].shape[0]
-    given, pending = dict(state["delta"] or {}), dict(state.get("pending") or {})
+    delta, pending = dict(state["delta"] or {}), dict(state.get("pending") or {})
     slots = dict(state.get("slots") or {})
-    under_way = state.get("open") or []
-    if not under_way or not all(
-        v.requires_grad and v.is_leaf for o in under_way for v in o["delta"].values()
-    ):
-        for weight, parameter in task.parameters.items():
-            if weight not in given:
-                if parameter is None:
-                    raise ValueError(f"`{task.memory.path}.{weight}` has no learned start")
-                given[weight] = like.new_zeros(batch, *parameter.shape)
-        given = {weight: variable(delta) for weight, delta in given.items()}
-        under_way = [{"mine": torch.ones_like(state["count"], dtype=torch.bool), "delta": given}]
-    for weight, delta in given.items():
-        zero = torch.zeros_like(delta, requires_grad=False)
+    for weight, parameter in task.parameters.items():
+        if weight not in delta:
+            if parameter is None:
+                raise ValueError(f"`{task.memory.path}.{weight}` has no learned start")
+            delta[weight] = like.new_zeros(batch, *parameter.shape)
+    prepared = {**state, "delta": delta}
+    if not all(leaf.requires_grad and leaf.is_leaf for leaf in variables(prepared)):
+        prepared = {**without_parts(prepared), "delta": {w: variable(d) for w, d in delta.items()}}
+    for weight, old in delta.items():
+        zero = torch.zeros_like(old, requires_grad=False)
         pending.setdefault(weight, zero)
         for slot in task.memory.slots:
             slots.setdefault(f"{slot}.{weight}", zero)
-    return {**state, "delta": given, "open": under_way, "pending": pending, "slots": slots}
+    return {**prepared, "pending": pending, "slots": slots}
 
 
 def variable(delta: Tensor) -> Tensor:
@@ -144,15 +140,30 @@ def variable(delta: Tensor) -> Tensor:
     return delta.detach().clone().requires_grad_()
 
 
+def parts(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The variables of the segments under way, and whose: `{"mine": [B], "delta": {weight: variable}}`.
+
+    Samples in step share one part, the deltas themselves; those that stand at different places in
+    their segments have the parts listed under `"open"`.
+    """
+    whole = {"mine": True, "delta": state["delta"]}
+    return state.get("open") or [whole]
+
+
+def without_parts(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of samples in step."""
+    return {key: value for key, value in state.items() if key != "open"}
+
+
 def variables(state: dict[str, Any]) -> list[Tensor]:
     """Every variable of the segments under way."""
-    return [leaf for part in state["open"] for leaf in part["delta"].values()]
+    return [leaf for part in parts(state) for leaf in part["delta"].values()]
 
 
 def gather(state: dict[str, Any], gradients: Iterator[Tensor | None]) -> dict[str, Any]:
     """The state with the gradients of its `variables` added to what is pending, each for its samples."""
     pending = dict(state["pending"])
-    for part in state["open"]:
+    for part in parts(state):
         for weight in part["delta"]:
             g = next(gradients)
             if g is not None:
@@ -164,10 +175,9 @@ def reopen(state: dict[str, Any], used: Weights, full: bool | Tensor) -> dict[st
     """Fresh variables for the samples whose segment ends; the others keep the delta they `used`."""
     fresh = {weight: variable(delta) for weight, delta in state["delta"].items()}
     if isinstance(full, bool):
-        mine = torch.ones_like(state["count"], dtype=torch.bool)
-        return {**state, "delta": fresh, "open": [{"mine": mine, "delta": fresh}]}
+        return {**without_parts(state), "delta": fresh}
     delta = {weight: choose(full, fresh[weight], old) for weight, old in used.items()}
-    under_way = [{**part, "mine": part["mine"] & ~full} for part in state["open"]]
+    under_way = [{**part, "mine": ~full & part["mine"]} for part in parts({**state, "delta": used})]
     kept = [part for part in under_way if bool(part["mine"].any())]
     return {**state, "delta": delta, "open": [*kept, {"mine": full, "delta": fresh}]}
 
