@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [
     {"cli"},
     {"train"},
-    {"certify", "evaluate", "export", "view"},
+    {"certify", "evaluate", "view"},
     {"driver"},
     {"lowerings"},
     {"emit", "reference"},
