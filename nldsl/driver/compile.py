@@ -88,5 +88,6 @@ def compile(
     plan = plan_of(program, lowering=lowering, checkpoint=checkpoint)
     text = emit(plan)
     built: Model | Layer = load_module(text, f"nldsl_{program.name}").build(seed)
-    built.program, built.plan, built.source = program, plan, text
+    # Plain attributes: `nn.Module.__setattr__` is for tensors and modules.
+    vars(built).update(program=program, plan=plan, source=text)
     return built.to(device=device, dtype=dtype)
