@@ -5,7 +5,7 @@ from __future__ import annotations
 MAX_BYTES = 1 << 20
 """Size of a file, in bytes (1 MiB)."""
 
-MAX_TOKENS = 25_000
+MAX_TOKENS = 20_000
 """Words and signs of a file; the standard library's largest file has a few thousand."""
 
 MAX_STATEMENT_TOKENS = 2_000

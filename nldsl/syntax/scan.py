@@ -13,7 +13,7 @@ from nldsl.syntax.limits import MAX_FINDINGS
 
 _SCANNER = re.compile(
     r"""(?P<space>[ \t\r\f]+)
-      | (?P<newline>\n)
+      | (?P<newline>\n[ \t\r\f\n]*)
       | (?P<comment>\#[^\n]*)
       | (?P<string>"(?:\\.|[^"\\\n])*")
       | (?P<unclosed>"[^\n]*)

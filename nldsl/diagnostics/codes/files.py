@@ -20,7 +20,7 @@ CODES = {
         f"block f(x) {{ return {_DEEP} }}\n",
         f"block f(x) {{ return {_FLAT} }}\n",
     ),
-    "NL0806": Entry("too many words", "A file has at most 25,000 words and signs."),
+    "NL0806": Entry("too many words", "A file has at most 20,000 words and signs."),
     "NL0807": Entry(
         "statement too long",
         "A statement has at most 2,000 words and signs, and 100 operations inside one another.",
