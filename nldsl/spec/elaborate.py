@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from nldsl.diagnostics import Diagnostic, DiagnosticBag, did_you_mean
 from nldsl.source import Span
@@ -94,23 +94,35 @@ def _check_unit(unit: Unit, bag: DiagnosticBag) -> None:
     with session.bounded(unit.tree.span):
         check_definitions(session, unit)
         for item in unit.tree.items:
-            if isinstance(item, tree.Variant) or (isinstance(item, tree.Definition) and item.kind == "model"):
-                _program(session, Target(item, unit), {})
+            if is_model(item):
+                check_item(session, item, unit)
         reached = {k[1] for k in session.memo if k[0] in ("block", "map")}
         for item in unit.tree.items:
-            if isinstance(item, tree.Definition) and id(item) not in reached:
-                _probe(session, item, unit)
+            if isinstance(item, tree.Definition) and not is_model(item) and id(item) not in reached:
+                check_item(session, item, unit)
 
 
-def _probe(session: Session, item: tree.Definition, unit: Unit) -> None:
-    """A definition that no model reached, on inputs of a width that the usual numbers of heads divide."""
+def is_model(item: tree.Item) -> TypeGuard[Named]:
+    """Whether an item is a whole program of its own: a model or a variant of one."""
+    return isinstance(item, tree.Variant) or (isinstance(item, tree.Definition) and item.kind == "model")
+
+
+def check_item(session: Session, item: Named, unit: Unit) -> Program | None:
+    """Elaborate one item for what there is to say about it: the step that `check` repeats.
+
+    A model or a variant is elaborated as it stands, anything else on a probe: the inputs of a block
+    get a width that the usual numbers of heads divide.
+    """
+    if is_model(item):
+        return _program(session, Target(item, unit), {})
+    assert isinstance(item, tree.Definition)
     if item.kind == "block":
         streams = stream_names(item)
         free = [p.name.id for p in item.params if p.default is None and p.name.id not in streams]
         widths = dict.fromkeys(streams, PROBE_WIDTH) | dict.fromkeys(free, PROBE_NUMBER)
-        _block_program(session, item, unit, widths)
-    elif item.kind != "model":
-        probe_function(session, item, unit)
+        return _block_program(session, item, unit, widths)
+    probe_function(session, item, unit)
+    return None
 
 
 def find_target(session: Session, bundle: Bundle, block: str | None) -> Target | None:
