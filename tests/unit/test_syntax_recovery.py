@@ -162,7 +162,9 @@ def _without(line: str, sign: str) -> list[str]:
     return [line[:i] + line[i + 1 :] for i, c in enumerate(line) if c == sign]
 
 
-@pytest.mark.parametrize("sign", ["(", ")", "{", "}", "extra (", "extra )", "extra {", "extra }", "$", "x x x"])
+@pytest.mark.parametrize(
+    "sign", ["(", ")", "{", "}", "extra (", "extra )", "extra {", "extra }", "$", "x x x"]
+)
 def test_one_fault_is_one_finding(sign: str) -> None:
     """Every bracket and brace of three programs is dropped, or one is added to every line."""
     several = []
