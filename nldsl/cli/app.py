@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "convert": "Convert between the text and the YAML form.",
     "explain": "Show levels, memories, slow parameters and transfers of a specification.",
     "graph": "Draw the level graph: svg, html, dot, png, pdf or json.",
+    "timeline": "Show when every level reads, is written and commits.",
     "compile": "Write the PyTorch source of a specification.",
     "verify": "Compare the compiled form with the interpreter.",
     "train": "Train a specification on bytes.",
