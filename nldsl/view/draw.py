@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from nldsl.graph import Port, Problem
+from nldsl.graph.compare import Status
+from nldsl.graph.levels import spoken
 from nldsl.view.geometry import KINDS, Band, Box, Column, Entry, FrameBox, Layout, Rect, Route
 from nldsl.view.legend import SIZE as LEGEND_SIZE
 from nldsl.view.measure import fit, width, wrap
@@ -14,7 +18,10 @@ _STROKE = 1.7
 
 
 def draw_svg(layout: Layout, colours: dict[str, str] = LIGHT) -> str:
-    """The picture as one SVG document that needs nothing else."""
+    """The picture as one SVG document that needs nothing else.
+
+    What a comparison added, removed or changed is marked, the rest of the wires steps back.
+    """
     canvas = layout.canvas
     root: dict[str, Attribute] = {
         "xmlns": "http://www.w3.org/2000/svg",
@@ -24,14 +31,16 @@ def draw_svg(layout: Layout, colours: dict[str, str] = LIGHT) -> str:
         "font_family": SANS,
         "role": "img",
     }
-    return element("svg", root, "\n", joined(_Pen(colours).everything(layout)), "\n") + "\n"
+    return (
+        element("svg", root, "\n", joined(_Pen(colours, dict(layout.marks)).everything(layout)), "\n") + "\n"
+    )
 
 
 class _Pen:
     """Draws with one table of colours."""
 
-    def __init__(self, colours: dict[str, str]) -> None:
-        self.colours = colours
+    def __init__(self, colours: dict[str, str], marks: Mapping[str, Status]) -> None:
+        self.colours, self.marks = colours, marks
 
     def everything(self, layout: Layout) -> list[str]:
         canvas = layout.canvas
@@ -39,8 +48,7 @@ class _Pen:
             element("title", {}, text(f"Levels of {layout.name}")),
             element("defs", {}, *(self.arrow_head(kind) for kind in KINDS)),
             self.rect(canvas, "paper", radius=0),
-            self.words(fit(layout.name, 21, canvas.w - 48), 24, 42, 21, weight=700),
-            self.words(layout.summary, 24, 64, 13, colour="soft"),
+            self.heading(layout),
             *(self.band(band, i) for i, band in enumerate(layout.bands)),
             *(self.column(column) for column in layout.columns),
             *(self.frame(frame) for frame in layout.frames),
@@ -48,6 +56,10 @@ class _Pen:
             *(self.box(box) for box in layout.boxes),
             element("g", {"class": "legend"}, *(self.entry(entry) for entry in layout.legend)),
         ]
+
+    def heading(self, layout: Layout) -> str:
+        name = self.words(fit(layout.name, 21, layout.canvas.w - 48), 24, 42, 21, weight=700)
+        return element("g", {"class": "heading"}, name, self.words(layout.summary, 24, 64, 13, colour="soft"))
 
     def rect(self, at: Rect, fill: str, edge: str = "", radius: float = 6, **more: Attribute) -> str:
         paint: dict[str, Attribute] = {
@@ -100,9 +112,9 @@ class _Pen:
 
     def band(self, band: Band, index: int) -> str:
         level, room = band.level, band.label
-        lines = [self.rect(band.rect, "band-a" if index % 2 == 0 else "band-b", radius=8)]
+        rect = self.rect(band.rect, "band-a" if index % 2 == 0 else "band-b", radius=8)
         y = room.y + 16
-        lines.append(self.words(f"Level {level.number}", room.x, y, 15, weight=700))
+        lines = [self.words(f"Level {level.number}", room.x, y, 15, weight=700)]
         y += 18
         for line in wrap(level.frequency, 12.5, room.w, 1):
             lines.append(self.words(line, room.x, y, 12.5, weight=600))
@@ -115,12 +127,14 @@ class _Pen:
             lines.append(self.words(line, room.x, y, 10.5, colour="soft"))
             y += 13.5
         hint = element("title", {}, text(level.reason))
-        return element("g", {"class": "band", "data-level": level.number}, hint, *lines)
+        label = element("g", {"class": "band-label"}, *lines)
+        return element("g", {"class": "band", "data-level": level.number}, hint, rect, label)
 
     def column(self, column: Column) -> str:
         head = column.header
         name = fit(column.zone.label, 13, head.w)
-        return self.words(name, head.x + head.w / 2, head.y + 17, 13, weight=600, text_anchor="middle")
+        said = self.words(name, head.x + head.w / 2, head.y + 17, 13, weight=600, text_anchor="middle")
+        return element("g", {"class": "header", "data-zone": column.zone.id}, said)
 
     def frame(self, box: FrameBox) -> str:
         frame = box.frame
@@ -140,7 +154,7 @@ class _Pen:
         wide = width(words, 11.5) + 16
         pill = self.rect(Rect(box.badge.x, box.badge.y - 9, wide, 19), "frame", radius=9.5)
         said = self.words(words, box.badge.x + 8, box.badge.y + 4.5, 11.5, colour="paper", weight=600)
-        return element("g", {"class": "frame"}, outline, pill, said)
+        return element("g", {"class": "frame", "data-frame": frame.id}, outline, pill, said)
 
     def route(self, route: Route, index: int) -> str:
         net, parts = route.net, []
@@ -161,7 +175,12 @@ class _Pen:
             dot: dict[str, Attribute] = {"class": f"fill-{net.kind}", "cx": x, "cy": y, "r": 2.6}
             parts.append(element("circle", {**dot, "fill": self.colours[net.kind]}))
         hint = element("title", {}, text(_said(route)))
-        about: dict[str, Attribute] = {"class": f"net {net.kind}", "data_net": index, "data_kind": net.kind}
+        name = f"net {net.kind} {net.status}".rstrip()
+        about: dict[str, Attribute] = {"class": name, "data_net": index, "data_kind": net.kind}
+        if self.marks and not net.status:
+            about["opacity"] = "0.3"
+        if net.status == "removed":
+            about["stroke_dasharray"] = "3 4"
         return element("g", about, hint, *parts)
 
     def box(self, box: Box) -> str:
@@ -196,8 +215,27 @@ class _Pen:
         for i, line in enumerate(box_lines(problem)):
             shown = fit(line, 10.5, at.w - 24, mono=True)
             y = at.y + 38 + 15 * i
-            parts.append(self.words(shown, at.x + 12, y, 10.5, colour="soft", font_family=MONO))
-        return element("g", {"class": f"node {kind}", "data_id": problem.id, "tabindex": 0}, *parts)
+            fine = self.words(shown, at.x + 12, y, 10.5, colour="soft", font_family=MONO)
+            parts.append(element("g", {"class": "fine"}, fine))
+        said = f"{problem.name}, {problem.kind}, {spoken(problem.clock)}"
+        about: dict[str, Attribute] = {
+            "class": f"node {kind}", "data_id": problem.id, "tabindex": 0, "role": "button",
+            "aria_label": said,
+        }  # fmt: skip
+        if problem.id in self.marks:
+            about["class"] = f"node {kind} {self.marks[problem.id]}"
+            parts.append(self.mark(self.marks[problem.id], at))
+        return element("g", about, *parts)
+
+    def mark(self, status: Status, at: Rect) -> str:
+        """A frame around what a comparison found, and a sign for those who see no colours."""
+        grown = Rect(at.x - 4, at.y - 4, at.w + 8, at.h + 8)
+        outline = self.rect(grown, "none", status, radius=11, stroke_width=2.6)
+        dot: dict[str, Attribute] = {"class": f"fill-{status}", "cx": at.right + 2, "cy": at.y - 2, "r": 9}
+        paint: dict[str, Attribute] = {"fill": self.colours[status]}
+        sign = {"added": "+", "removed": "\N{MINUS SIGN}", "changed": "~"}[status]
+        words = self.words(sign, at.right + 2, at.y + 3, 14, "paper", 700, text_anchor="middle")
+        return element("g", {"class": "mark"}, outline, element("circle", {**dot, **paint}), words)
 
     def entry(self, entry: Entry) -> str:
         at = entry.rect

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nldsl.graph import TRANSFERS, Frame, Level, Port, Problem, Zone
+from nldsl.graph.compare import Status
 from nldsl.graph.model import TransferKind
 
 Pixel = tuple[float, float]
@@ -52,6 +53,8 @@ class Net:
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     carries: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+    status: Status | Literal[""] = ""
+    """What a comparison says of all of these transfers."""
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -135,6 +138,8 @@ class Layout:
     boxes: tuple[Box, ...]
     routes: tuple[Route, ...]
     legend: tuple[Entry, ...]
+    marks: tuple[tuple[str, Status], ...] = ()
+    """What a comparison says of problems, by id."""
 
 
 KINDS: tuple[TransferKind, ...] = tuple(TRANSFERS)

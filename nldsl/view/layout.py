@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nldsl.graph import LevelGraph, Port, Problem
+from nldsl.graph.compare import Comparison
 from nldsl.view.arrange import PORTS, Row, arrange
 from nldsl.view.columns import BOX_H, LABEL_W, PORT_H, Across, box_widths, place_columns
 from nldsl.view.geometry import Band, Box, Column, FrameBox, Layout, Rect
@@ -23,9 +24,12 @@ _BAND_LEAST = 118.0
 _LEAST_WIDTH = 860.0
 
 
-def lay_out(graph: LevelGraph) -> Layout:
-    """Place everything a picture of `graph` shows."""
-    nets = bundle(graph)
+def lay_out(graph: LevelGraph, comparison: Comparison | None = None) -> Layout:
+    """Place everything a picture of `graph` shows.
+
+    A comparison that `graph` is the union of marks what it added, removed and changed.
+    """
+    nets = bundle(graph, comparison)
     rows = arrange(graph, nets)
     across = place_columns(graph, rows, box_widths(graph, nets), _gap(graph))
     plan = plan_routes(rows, nets, across)
@@ -34,7 +38,7 @@ def lay_out(graph: LevelGraph) -> Layout:
     boxes = _boxes(graph, rows, across, down)
     routes = draw_wires(nets, plan, down, {b.item.id: b.rect for b in boxes})
     rightmost = max((x for r in routes for w in r.wires for x, _ in w.points), default=0.0)
-    summary = summarise(graph)
+    summary = summarise(graph) if comparison is None else _told(comparison)
     right = max(across.end, rightmost + MARGIN, _LEAST_WIDTH, MARGIN + width(summary, 13)) + MARGIN
     bands = _bands(graph, rows, down, right - MARGIN)
     bottom = down.rows[-1][0] + down.rows[-1][1] + MARGIN
@@ -42,9 +46,19 @@ def lay_out(graph: LevelGraph) -> Layout:
     canvas = Rect(0, 0, right, entries[-1].rect.bottom + MARGIN)
     span = (bands[0].rect.y, bands[-1].rect.bottom)
     columns = _columns(graph, across, span)
-    return Layout(
-        graph.name, summary, canvas, bands, columns, _frames(graph, across, span), boxes, routes, entries
-    )  # fmt: skip
+    marks = tuple(comparison.problems.items()) if comparison else ()
+    frames = _frames(graph, across, span)
+    return Layout(graph.name, summary, canvas, bands, columns, frames, boxes, routes, entries, marks)
+
+
+def _told(comparison: Comparison) -> str:
+    """How much is different, in one line."""
+    states = [comparison.problems.get(id) for id in comparison.problems]
+    words = [f"{states.count(s)} {s}" for s in ("added", "removed", "changed") if states.count(s)]
+    wires = len(comparison.transfers)
+    return "  ·  ".join(
+        [*(words or ["same problems"]), f"{wires} {'transfer' if wires == 1 else 'transfers'} differ"]
+    )
 
 
 def summarise(graph: LevelGraph) -> str:

@@ -8,17 +8,32 @@ converge, so `backpropagate` is bundled from its target.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal
 
 from nldsl.graph import LevelGraph, Transfer
+from nldsl.graph.compare import Comparison, Status
 from nldsl.view.geometry import KINDS, Net
 
 Pair = tuple[str, str]
 
+_STATES: tuple[Status | Literal[""], ...] = ("", "added", "changed", "removed")
 
-def bundle(graph: LevelGraph) -> tuple[Net, ...]:
-    """The nets of a graph, in the order of the legend; transfers between copies are left out."""
+
+def bundle(graph: LevelGraph, comparison: Comparison | None = None) -> tuple[Net, ...]:
+    """The nets of a graph, in the order of the legend; transfers between copies are left out.
+
+    With a comparison, what it treats differently is bundled apart.
+    """
+    if comparison is not None:
+        groups = {
+            status: [t for t in graph.transfers if comparison.status(t) == status] for status in _STATES
+        }
+        parts = [(status, replace(graph, transfers=tuple(groups[status]))) for status in _STATES]
+        nets = [replace(net, status=status) for status, part in parts for net in bundle(part)]
+        return tuple(sorted(nets, key=lambda net: KINDS.index(net.kind)))
     family = {p.id for p in graph.problems if p.kind == "optimiser memory"}
-    nets: list[Net] = []
+    found: list[Net] = []
     for kind in KINDS:
         transfers = [t for t in graph.transfers if t.kind == kind and drawn(t)]
         carried = {(t.source, t.target): t.carries for t in transfers}
@@ -26,8 +41,8 @@ def bundle(graph: LevelGraph) -> tuple[Net, ...]:
         apart = sorted({_family(t, family) for t in transfers})
         for wanted in apart:
             pairs = [(t.source, t.target) for t in transfers if _family(t, family) == wanted]
-            nets.extend(_net(kind, *group, carried) for group in _grouped(kind, pairs))
-    return tuple(nets)
+            found.extend(_net(kind, *group, carried) for group in _grouped(kind, pairs))
+    return tuple(found)
 
 
 def _family(transfer: Transfer, optimisers: set[str]) -> tuple[bool, bool, bool]:

@@ -28,6 +28,9 @@ LIGHT: dict[str, str] = {
     "backpropagate": "#d6336c",
     "initialise": "#2b8a3e",
     "generate": "#7a3fd0",
+    "added": "#17803d",
+    "removed": "#c92a2a",
+    "changed": "#b35c00",
 }
 
 DARK: dict[str, str] = {
@@ -56,6 +59,9 @@ DARK: dict[str, str] = {
     "backpropagate": "#ff6f9f",
     "initialise": "#5bcc77",
     "generate": "#b58cff",
+    "added": "#4ade80",
+    "removed": "#ff7b72",
+    "changed": "#ffb454",
 }
 
 SANS = "Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"

@@ -30,7 +30,8 @@ class Track:
 
     `reads`: somebody asks them.  `writes`: the running state changes.  `commits`: what was written
     becomes visible, behind the writes of that token.  `bases`: where gradients are taken moves, if
-    it moves at other times than the commits (the fastest of them).  `resets`: the state starts anew behind this token.
+    it moves at other times than the commits (the fastest of them).  `resets`: the state starts anew
+    behind this token.
     """
 
     level: str
