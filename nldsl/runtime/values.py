@@ -123,8 +123,35 @@ class _UnitLength(torch.autograd.Function):
 
 
 def norm(x: Tensor, weight: Tensor, *, eps: float) -> Tensor:
-    """RMSNorm: `x / sqrt(mean(x^2) + eps) * weight` along the last axis."""
-    return F.rms_norm(x, x.shape[-1:], weight, eps)
+    """RMSNorm: `x / sqrt(mean(x^2) + eps) * weight` along the last axis.
+
+    >>> norm(torch.tensor([3.0, 3.0]), torch.tensor([1.0, 2.0]), eps=0.0)
+    tensor([1., 2.])
+    """
+    scaled: Tensor = _RootMeanSquare.apply(x, weight, eps)  # type: ignore[no-untyped-call]
+    return scaled
+
+
+class _RootMeanSquare(torch.autograd.Function):
+    """Saves its input and one number per row; torch's own keeps three tensors of the size of the input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        size = x.shape[-1]
+        inverse = torch.rsqrt(torch.linalg.vecdot(x, x).unsqueeze(-1) / size + eps)
+        ctx.save_for_backward(x, weight, inverse)
+        return (x * inverse).mul_(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor | None, None]:
+        x, weight, inverse = ctx.saved_tensors
+        to_weight = None
+        if ctx.needs_input_grad[1]:
+            to_weight = (grads[0] * x).mul_(inverse).sum_to_size(weight.shape)
+        scaled = grads[0] * weight
+        along = torch.linalg.vecdot(scaled, x).unsqueeze(-1) * (inverse**3 / x.shape[-1])
+        return scaled.mul_(inverse).addcmul_(x, along, value=-1), to_weight, None
 
 
 def layernorm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
