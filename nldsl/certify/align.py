@@ -191,7 +191,7 @@ def _task(place: Place, entry: Any, samples: list[Sample]) -> list[Pair]:
     states = [s.memories[place.path] for s in samples]
     assert all(isinstance(s, TaskState) for s in states)
     _named(place, entry, ("delta", "pending", "slots", "open", "count"))
-    pairs = []
+    pairs: list[Pair] = []
     for part in ("delta", "pending", "slots"):
         wanted = [_flat(s.slots) if part == "slots" else getattr(s, part) for s in states]  # type: ignore[union-attr]
         got = entry.get(part)

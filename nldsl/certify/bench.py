@@ -81,6 +81,8 @@ class Bench:
     lengths: tuple[int, ...]
     module: Layer = field(init=False)
     places: tuple[Place, ...] = field(init=False)
+    initial: dict[str, Tensor] = field(init=False)
+    """What the parameters are before `values` replace them."""
 
     def __post_init__(self) -> None:
         self.lengths = tuple(n for n in self.lengths if n <= self.reference.tokens)
@@ -94,6 +96,7 @@ class Bench:
         """
         module: Layer = self.build(plan).to(dtype=torch.float64)
         found = module.parameter_paths()
+        self.initial = {path: p.detach().clone() for path, p in found.items()}
         if found.keys() != self.values.keys():
             odd = sorted(found.keys() ^ self.values.keys())
             raise KeyError(f"the compiled parameters differ from the program's in `{odd[0]}`")

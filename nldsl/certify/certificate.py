@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nldsl.certify.render import render
+
 SCHEMA = 1
 
 
@@ -65,11 +67,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class Section:
-    """Everything compared on one set of clocks."""
+    """Everything compared on one set of clocks; `copies` says how often a `repeat` runs at most."""
 
     name: str
     clocks: tuple[tuple[int, int], ...]
     task_clocks: tuple[tuple[int, int], ...]
+    copies: int
     tokens: int
     lengths: tuple[int, ...]
     diverges: int | None
@@ -120,6 +123,10 @@ class Certificate:
     def failures(self) -> list[CheckResult]:
         """The checks that failed."""
         return [check for section in self.sections for check in section.checks if not check.passed]
+
+    def text(self) -> str:
+        """The certificate for people: a table per section, then the verdict."""
+        return render(self)
 
     def to_json(self) -> dict[str, Any]:
         """The certificate as data for JSON: no number in it is infinite."""

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from nldsl.certify.align import Key
 from nldsl.certify.bench import Bench, call, call_in_parts
 from nldsl.certify.compare import CAUSAL, Finding, Pair, distance, farthest
 from nldsl.reference import Interpreter, State
+from nldsl.reference.states import ParametricState
+from nldsl.runtime.state import State as CompiledState
 
 Findings = Iterator[Finding]
 
@@ -103,7 +106,7 @@ def _padded(bench: Bench, pattern: str, held: list[int], places: list[list[int]]
 
 
 def _uneven(bench: Bench, held: list[int], rest: int) -> State:
-    """The interpreter's state where sequence b has seen `held[b] + rest` tokens; the last one `rest` of the first."""
+    """The state where sequence b has seen `held[b] + rest` tokens, and one more `rest` of the first."""
     states = bench.reference.states
     samples = [states[n + rest].samples[b] for b, n in enumerate(held)]
     return State([*samples, states[rest].samples[0]])
@@ -219,11 +222,13 @@ def commits(bench: Bench) -> Findings:
 
 
 def _commits(states: list[State], path: str, b: int, t: int) -> bool:
-    before, after = (states[i].samples[b].memories[path].committed for i in (t, t + 1))  # type: ignore[union-attr]
-    return any(not torch.equal(before[n], after[n]) for n in after)
+    before, after = (states[i].samples[b].memories[path] for i in (t, t + 1))
+    assert isinstance(before, ParametricState) and isinstance(after, ParametricState)
+    old, new = before.committed or {}, after.committed or {}
+    return any(not torch.equal(old[n], new[n]) for n in new)
 
 
-def _moves(states: list, keys: tuple, b: int, t: int) -> bool:  # type: ignore[type-arg]
+def _moves(states: list[CompiledState], keys: tuple[Key, ...], b: int, t: int) -> bool:
     before, after = (states[i].tree for i in (t, t + 1))
     for key in keys:
         before, after = before[key], after[key]

@@ -25,8 +25,8 @@ from nldsl.spec.program import (
     option,
 )
 
-COPIES = 2
-"""How often `repeat` runs in a small program."""
+COPIES = (2, 1)
+"""How often `repeat` runs at most in a small program: with the first set of clocks, and with the second."""
 WINDOW = 3
 """Pairs that attention with a window keeps in a small program."""
 _FURTHEST = 10_000
@@ -36,7 +36,7 @@ _PRIMES = tuple(n for n in range(2, 200) if all(n % p for p in range(2, n)))
 
 @dataclass(frozen=True)
 class Clocks:
-    """Token clocks longer than one: of memories written in `forward` (with bases, windows, resets), of task memories."""
+    """Token clocks longer than one: of `forward` (with bases, windows, resets), and of task memories."""
 
     forward: tuple[int, ...]
     task: tuple[int, ...]
@@ -49,6 +49,7 @@ class ClockSet:
     name: str
     forward: tuple[tuple[int, int], ...] = ()
     task: tuple[tuple[int, int], ...] = ()
+    copies: int = COPIES[0]
 
 
 def blocks_below(block: Block) -> Iterator[Block]:
@@ -116,6 +117,7 @@ def clock_sets(clocks: Clocks) -> tuple[ClockSet, ...]:
         "no divisors",
         tuple(zip(clocks.forward, _apart(clocks), strict=False)),
         tuple((old, new * 3 // 2) for old, new in own.items()),
+        COPIES[1],
     )
     return first, second
 
@@ -156,12 +158,12 @@ def keep_ratios(clocks: Collection[int]) -> dict[int, int]:
 
 
 def with_clocks(program: Program, chosen: ClockSet) -> Program:
-    """The program on other clocks, `repeat` at most twice, attention windows short; its names stay.
+    """The program on other clocks, `repeat` cut, attention windows short; its names stay.
 
     Example:
         >>> from nldsl.graph import open_program
-        >>> small = with_clocks(open_program("hope"), ClockSet("ratios", ((16, 2), (64, 4)), ((16, 2), (64, 4), (256, 8))))
-        >>> token_clocks(small)
+        >>> hope = open_program("hope")
+        >>> token_clocks(with_clocks(hope, clock_sets(token_clocks(hope))[0]))
         Clocks(forward=(2, 4), task=(2, 4, 8))
     """
     forward, task = dict(chosen.forward), dict(chosen.task)
@@ -176,7 +178,7 @@ def with_clocks(program: Program, chosen: ClockSet) -> Program:
         if isinstance(step, Call):
             return replace(step, block=changed(step.block))
         if isinstance(step, Repeat):
-            return replace(step, block=changed(step.block), count=min(step.count, COPIES))
+            return replace(step, block=changed(step.block), count=min(step.count, chosen.copies))
         if isinstance(step, Write):
             terms = tuple(_term(t, forward) for t in step.terms)
             return replace(step, terms=terms, base_every=_exchanged(step.base_every, forward))

@@ -38,12 +38,12 @@ FORWARD: tuple[tuple[str, Callable[[Bench], Iterator[Finding]]], ...] = (
     ("gradients", gradients.gradients),
     ("other forms", gradients.other_forms),
 )
-LEARNING: tuple[tuple[str, Callable[[School], Iterator[Finding]]], ...] = (
-    ("values and states", learning.values_and_states),
-    ("commits", learning.task_commits),
-    ("padding", learning.masked),
-    ("gradients", learning.learned_gradients),
+LEARNING: tuple[tuple[str, bool, Callable[[School], Iterator[Finding]]], ...] = (
+    ("loss, states, gradients", True, learning.learned),
+    ("splits and commits", False, learning.stepped),
+    ("padding", False, learning.masked),
 )
+"""The second says whether it is run again under the other `carry`."""
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Subject:
 
 
 def prepare(program: Program, clocks: ClockSet, seed: int, say: Say, *, both: bool = True) -> Subject:
-    """Ask the interpreter: `forward` at all lengths, `learn` under the program's `carry` (and, with `both`, the other).
+    """Ask the interpreter: `forward` at all lengths, `learn` under its `carry` (`both`: under each).
 
     Errors: `SpecError` (NL0701) for a program the compiler does not support yet.
     """
@@ -95,7 +95,7 @@ def _forward(program: Program, seed: int, tokens: int, say: Say) -> tuple[dict[s
 
 
 def examine(subject: Subject, build: Build, say: Say, *, until_failure: bool = False) -> Section:
-    """Every check on the module that `build` makes of the plan; `until_failure` stops at the first that fails."""
+    """Every check on the module that `build` makes; `until_failure` stops at the first that fails."""
     results: list[CheckResult] = []
     bench = _opened(subject, build, results)
     difference: Difference | None = None
@@ -152,11 +152,12 @@ def _all(bench: Bench, subject: Subject, say: Say) -> Iterator[CheckResult]:
     for name, check in FORWARD:
         say(name)
         yield run(name, lambda check=check: check(bench))  # type: ignore[misc]
-    for carry, lesson in subject.lessons.items():
+    for number, (carry, lesson) in enumerate(subject.lessons.items()):
         school = School(bench, carry, lesson)
-        for name, lecture in LEARNING:
-            say(f"learn ({carry}): {name}")
-            yield run(f"learn ({carry}): {name}", lambda lecture=lecture, school=school: lecture(school))  # type: ignore[misc]
+        for name, again, lecture in LEARNING:
+            if again or not number:
+                say(f"learn ({carry}): {name}")
+                yield run(f"learn ({carry}): {name}", lambda lecture=lecture, school=school: lecture(school))  # type: ignore[misc]
 
 
 def run(name: str, findings: Callable[[], Iterator[Finding]]) -> CheckResult:
@@ -209,6 +210,7 @@ def _section(
         subject.clocks.name,
         subject.clocks.forward,
         subject.clocks.task,
+        subject.clocks.copies,
         subject.reference.tokens,
         tuple(n for n in subject.lengths if n <= subject.reference.tokens),
         subject.reference.diverges,

@@ -17,7 +17,7 @@ Run = Callable[[Layer, tuple[Tensor, ...]], tuple[tuple[Tensor, ...], CompiledSt
 
 
 def gradients(bench: Bench) -> Iterator[Finding]:
-    """Of a random projection of outputs and final state; in one call, and through states carried over calls."""
+    """Of a random projection of outputs and final state: in one call, and through carried states."""
     end = bench.tame
     (cuts,) = bench.splits(1, "gradients", end)
     yield from _compare(bench, bench.module, "in one call", lambda m, x: call(m, x))
@@ -48,7 +48,8 @@ def _compare(bench: Bench, module: Layer, label: str, run: Run, values: bool = F
     pairs = [p for p in (*outputs, *states) if p.want.is_floating_point() and p.want.requires_grad]
     if not pairs:
         return
-    got = _differentiate(pairs, "got", bench.seed, [*module.parameter_paths().values(), *_floats(inputs)])
+    own = module.parameter_paths()
+    got = _differentiate(pairs, "got", bench.seed, [*(own[n] for n in bench.values), *_floats(inputs)])
     want = _wanted(bench, pairs)
     names = [*bench.values, *(f"input {v.name}" for v in bench.program.root.inputs if v.kind != "token")]
     # The interpreter's inputs may be longer than what is compared.

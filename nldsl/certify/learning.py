@@ -76,35 +76,23 @@ def learning_tokens(clocks: Sequence[int]) -> int:
     return max(listed_lengths(clocks or [1])) + 1
 
 
-def values_and_states(school: School) -> Iterator[Finding]:
-    """Loss, scored targets and states: in the interpreter's calls, in one, and token by token."""
-    whole = school.want.cuts[-1]
-    random = next(school.bench.splits(1, "learning", whole))
-    yield from _followed(school)
-    for label, cuts in (
-        ("one call", (whole,)),
-        (f"calls that end at {random}", random),
-        ("token by token", tuple(range(1, whole + 1))),
-    ):
-        loss, state, scored = _learn(school, school.tokens, cuts)
-        yield _at(label, farthest([Pair("loss", "", "", loss, school.loss)]))
-        yield Finding(
-            f"{label}: {scored} targets scored, expected {school.want.scored}",
-            float(scored != school.want.scored),
-        )
-        yield _at(label, farthest(school.bench.aligned(state, school.want.states[-1])))
-    yield from _used(school, state)
-
-
-def _followed(school: School) -> Iterator[Finding]:
-    """Call by call beside the interpreter."""
-    state: CompiledState | None = None
-    for start, end, loss, want in zip(
+def learned(school: School) -> Iterator[Finding]:
+    """Loss, targets, states and outer gradients: in the interpreter's calls, in one call, by `backward =`."""
+    total, state = torch.zeros((), dtype=torch.float64), None
+    calls = zip(
         (0, *school.want.cuts), school.want.cuts, school.want.losses, school.want.states, strict=False
-    ):
+    )
+    for start, end, loss, want in calls:
         got, state = school.model.learn(school.tokens[:, start:end], state)
+        total = total + got
         yield _at(f"tokens {start} to {end}", farthest([Pair("loss", "", "", got, loss), _unit(school.loss)]))
         yield _at(f"behind {end} tokens", farthest(school.bench.aligned(state, want)))
+    yield _at("forward behind learn", _used(school, state))
+    yield from _gradient(school, f"calls that end at {school.want.cuts}", total)
+    whole, state = school.model.learn(school.tokens)
+    yield from _total(school, "one call", whole, state)
+    yield from _gradient(school, "one call", whole)
+    yield from _backward(school)
 
 
 def _unit(loss: Tensor) -> Pair:
@@ -112,35 +100,46 @@ def _unit(loss: Tensor) -> Pair:
     return Pair("loss of all", "", "", loss, loss)
 
 
-def _used(school: School, state: CompiledState) -> Iterator[Finding]:
+def _used(school: School, state: CompiledState | None) -> Finding:
     """`forward` with what was learned, the held token first."""
     with torch.no_grad():
         y, _ = call(school.model, school.want.more, state)
-    pairs = [Pair("outputs", "", "", got, want) for got, want in zip(y, school.want.after, strict=True)]
-    yield _at("forward behind learn", farthest(pairs))
+    return farthest(
+        Pair("outputs", "", "", got, want) for got, want in zip(y, school.want.after, strict=True)
+    )
 
 
-def learned_gradients(school: School) -> Iterator[Finding]:
-    """Of the loss, for every parameter: in one call, in the interpreter's calls, and by `backward =`."""
-    values = school.bench.values
-    if school.want.gradients is None:
-        school.want.gradients = _gradients(school.loss, list(values.values()))
-    wanted = dict(zip(values, school.want.gradients, strict=True))
+def _total(
+    school: School,
+    label: str,
+    loss: Tensor,
+    state: CompiledState,
+    want: State | None = None,
+    scored: int | None = None,
+) -> Iterator[Finding]:
+    """The loss of everything, the targets scored, the state behind it."""
+    found, expected = state.scored if scored is None else scored, school.want.scored
+    yield _at(label, farthest([Pair("loss", "", "", loss, school.loss)]))
+    yield Finding(f"{label}: {found} targets scored, expected {expected}", float(found != expected))
+    yield _at(label, farthest(school.bench.aligned(state, want or school.want.states[-1])))
+
+
+def _gradient(school: School, label: str, loss: Tensor) -> Iterator[Finding]:
     parameters = school.model.parameter_paths()
-    for label, cuts in (
-        ("one call", school.want.cuts[-1:]),
-        (f"calls that end at {school.want.cuts}", school.want.cuts),
-    ):
-        loss, _, _ = _learn(school, school.tokens, cuts)
-        got = dict(zip(parameters, _gradients(loss, list(parameters.values())), strict=True))
-        yield _at(label, _farthest_gradient(got, wanted))
+    got = dict(zip(parameters, _gradients(loss, list(parameters.values())), strict=True))
+    yield _at(label, _farthest_gradient(school, got))
+
+
+def _backward(school: School) -> Iterator[Finding]:
+    """`backward =` adds the same gradient to the parameters, segment by segment."""
+    parameters = school.model.parameter_paths()
     for parameter in parameters.values():
         parameter.grad = None
     school.model.learn(school.tokens, backward=0.5)
     got = {n: torch.zeros_like(p) if p.grad is None else 2.0 * p.grad for n, p in parameters.items()}
     for parameter in parameters.values():
         parameter.grad = None
-    yield _at("learn(backward = 0.5)", _farthest_gradient(got, wanted))
+    yield _at("learn(backward = 0.5)", _farthest_gradient(school, got))
 
 
 def _gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
@@ -148,42 +147,33 @@ def _gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
 
 
-def _farthest_gradient(got: dict[str, Tensor], want: dict[str, Tensor]) -> Finding:
-    return farthest([Pair(n, "gradient", "", g, want[n]) for n, g in got.items()], cap=float("inf"))
+def _farthest_gradient(school: School, got: dict[str, Tensor]) -> Finding:
+    values = school.bench.values
+    if school.want.gradients is None:
+        school.want.gradients = _gradients(school.loss, list(values.values()))
+    wanted = dict(zip(values, school.want.gradients, strict=True))
+    return farthest([Pair(n, "gradient", "", g, wanted[n]) for n, g in got.items()], cap=float("inf"))
 
 
-def masked(school: School) -> Iterator[Finding]:
-    """Padding of every kind, a sequence that is masked altogether, and the interpreter's own mask."""
-    bench, batch, length = school.bench, *school.tokens.shape
-    for pattern in range(2):
-        source = bench.generator(f"learn mask {pattern}")
-        width = length + 4
-        places = [sorted(torch.randperm(width, generator=source)[:length].tolist()) for _ in range(batch)]
-        if pattern == 0:
-            places = [list(range(4, width)), list(range(length))][:batch]
-        stream = draw_inputs(bench.program, batch + 1, width, bench.seed, f"learn padding {pattern}")[0]
-        mask = torch.zeros(batch + 1, width, dtype=torch.bool)
-        for b, where in enumerate(places):
-            mask[b, where] = True
-            stream[b, where] = school.tokens[b]
-        initial = Interpreter(bench.program, bench.values).initial_state(1)
-        want = State([*school.want.states[-1].samples, *initial.samples])
-        for cuts in ((width,), (3, width // 2, width)):
-            loss, state, scored = _learn(school, stream, cuts, mask)
-            label = f"padding {('left and right', 'scattered')[pattern]}, calls that end at {cuts}"
-            yield _at(label, farthest([Pair("loss", "", "", loss, school.loss)]))
-            yield Finding(f"{label}: {scored} targets scored", float(scored != school.want.scored))
-            yield _at(label, farthest(bench.aligned(state, want)))
+def stepped(school: School) -> Iterator[Finding]:
+    """Other splits, token by token above all: values, and per level the commits at their tokens.
 
-
-def task_commits(school: School) -> Iterator[Finding]:
-    """Per level: the interpreter steps floor(felt / C) times, the compiled delta moves at those tokens."""
+    Values do not depend on `carry`; under `trunc` less history is kept, which is much faster.
+    """
+    whole = school.want.cuts[-1]
     states: list[CompiledState] = []
-    state: CompiledState | None = None
-    for t in range(school.tokens.shape[1]):
-        _, state = school.model.learn(school.tokens[:, t : t + 1], state)
-        state = state.detach()
-        states.append(state)
+    for label, cuts in (
+        ("token by token", tuple(range(1, whole + 1))),
+        ("random calls", next(school.bench.splits(1, "learning", whole))),
+    ):
+        states, loss, scored = _learn(school, school.tokens, cuts)
+        yield from _total(school, label, loss, states[-1], None, scored)
+        if label == "token by token":
+            yield from _commits(school, states)
+
+
+def _commits(school: School, states: list[CompiledState]) -> Iterator[Finding]:
+    """The interpreter steps floor(felt / C) times, the compiled delta moves at those tokens."""
     felt = school.tokens.shape[1] - 1
     for place in school.bench.places:
         if place.kind != "task" or place.memory is None:
@@ -199,6 +189,38 @@ def task_commits(school: School) -> Iterator[Finding]:
             yield Finding(f"{where} at {found}, expected {expected}", float(found != expected))
 
 
+def masked(school: School) -> Iterator[Finding]:
+    """Padding left, right and scattered, and a sequence that is masked altogether."""
+    initial = Interpreter(school.bench.program, school.bench.values).initial_state(1)
+    want = State([*school.want.states[-1].samples, *initial.samples])
+    for pattern in ("left and right", "scattered"):
+        stream, mask = _padded(school, pattern)
+        width = stream.shape[1]
+        for cuts in ((width,), (3, width // 2, width)):
+            states, loss, scored = _learn(school, stream, cuts, mask)
+            yield from _total(
+                school, f"padding {pattern}, calls that end at {cuts}", loss, states[-1], want, scored
+            )
+    loss, _ = school.model.learn(stream, None, mask)
+    yield from _gradient(school, "padding scattered, one call", loss)
+
+
+def _padded(school: School, pattern: str) -> tuple[Tensor, Tensor]:
+    """The sequences between other tokens, which the mask leaves out, and one more that is all masked."""
+    batch, length = school.tokens.shape
+    width = length + 4
+    source = school.bench.generator(f"learn mask {pattern}")
+    places = [sorted(torch.randperm(width, generator=source)[:length].tolist()) for _ in range(batch)]
+    if pattern != "scattered":
+        places = [list(range(4, width)) if b % 2 == 0 else list(range(length)) for b in range(batch)]
+    stream = draw_inputs(school.bench.program, batch + 1, width, school.bench.seed, f"learn {pattern}")[0]
+    mask = torch.zeros(batch + 1, width, dtype=torch.bool)
+    for b, where in enumerate(places):
+        mask[b, where] = True
+        stream[b, where] = school.tokens[b]
+    return stream, mask
+
+
 def _moves(states: list[CompiledState], place: Place, b: int, t: int) -> bool:
     before, after = (states[i].tree for i in (t - 1, t))
     for key in place.keys:
@@ -212,16 +234,19 @@ def _moves(states: list[CompiledState], place: Place, b: int, t: int) -> bool:
 
 def _learn(
     school: School, tokens: Tensor, cuts: Sequence[int], mask: Tensor | None = None
-) -> tuple[Tensor, CompiledState, int]:
-    """The loss of all calls, the state behind them, and the targets they scored."""
+) -> tuple[list[CompiledState], Tensor, int]:
+    """Values alone: the state behind every call, the loss of all, the targets scored."""
+    model = school.model
+    model.carry = "trunc"
     state: CompiledState | None = None
+    states: list[CompiledState] = []
     total, scored = torch.zeros((), dtype=torch.float64), 0
     for start, end in zip((0, *cuts), cuts, strict=False):
         part = None if mask is None else mask[:, start:end]
-        loss, state = school.model.learn(tokens[:, start:end], state, part)
-        total, scored = total + loss, scored + state.scored
-    assert state is not None
-    return total, state, scored
+        loss, state = model.learn(tokens[:, start:end], state, part)
+        states.append(state)
+        total, scored = total + loss.detach(), scored + state.scored
+    return states, total, scored
 
 
 def _at(label: str, found: Finding) -> Finding:

@@ -17,7 +17,7 @@ LARGEST = 1e150
 
 @dataclass
 class Forward:
-    """A run without learning: `outputs[i] [B, T, ...]`, `states[t]` behind t tokens, `diverges` at a token."""
+    """A run without learning: `outputs[i] [B, T, ...]`, `states[t]` behind t tokens; where it `diverges`."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]

@@ -4,7 +4,7 @@ Arguments of the root definition: integers above 16 are halved until they are at
 3 to 16 become 2; what the caller gave and is at most 16 stays, and so does an argument that sets a
 clock.  If the small program cannot be elaborated, or its memories would have fewer than 4 key channels,
 arguments go back to what they were, in the order of the list: one, then the first two, and so on.
-`repeat` runs at most twice.
+`repeat` runs at most twice, with clocks that do not divide once.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ def verify(
     say("shrinking")
     small = shrink(source, block, arguments)
     clocks = token_clocks(small.program)
+    sections: tuple[Section, ...]
     if full:
         sections = (_full(small.program, clocks, seed, say, build),)
     else:
