@@ -67,11 +67,11 @@ _MODULE = frozenset(
 
 _OURS = frozenset(
     """
-    attach attach_repeated attached counter declare initialise initial_state like parameter
-    parameter_paths parameter_roles root start tasks zeros
+    attach attach_repeated attached carry counter declare init_state initialise initial_state learn like
+    name parameter parameter_paths parameter_roles plan program root source start tasks zeros
     """.split()
 )
-"""Methods and attributes of the base class of emitted modules."""
+"""Methods and attributes of the base class of emitted modules, and of `Layer` and `Model` around them."""
 
 RESERVED = _MODULE | _OURS | frozenset(keyword.kwlist)
 """Names that no attribute of an emitted module may take."""

@@ -56,7 +56,7 @@ def apply_expression(scope: Scope, apply: Apply) -> Expression:
     target = torch_function(apply.op, [operand(a) for a in apply.args])
     if PRIMITIVES[apply.op].elementwise:
         return _elementwise(scope, target, aligned(scope, apply.args))
-    if apply.op == "matmul" and apply.args[0].name in scope.unbatched:
+    if apply.op == "matmul" and apply.args[0].name in scope.unbatched and apply.args[1].kind != "matrix":
         return scope.ref(apply.args[1]) @ scope.ref(apply.args[0]).attr("mT")
     if apply.op == "identity":
         scope.unbatched.add(apply.out.name)

@@ -32,7 +32,7 @@ COLON = slice(None)
 
 def fork(scope: Scope, layout: Layout) -> Scope:
     """A scope for code nested in another (a loop body, a step): same file, own names."""
-    inner_names = Names(taken=scope.names.taken, known={})
+    inner_names = Names(scope.names.reserved, scope.names.taken)
     return Scope(scope.imports, inner_names, layout, source=scope.source, mask=scope.mask)
 
 
@@ -62,9 +62,11 @@ class BlockCode:
     # --- memories ----------------------------------------------------------------------------
 
     def initial(self, memory: Memory, index: int) -> Expression:
-        """The learned initial state of one weight, or 0.0."""
+        """The learned initial state of one weight, or 0.0; a bias is one row."""
         owner = memory.initial[index]
-        return parameter(owner.path) if owner is not None else _zero()
+        if owner is None:
+            return to_expression(0.0)
+        return as_row(memory, index, parameter(owner.path))
 
     def map_call(self, memory: Memory, key: Expression, weights: list[Expression]) -> Expression:
         """`map(key, weights..., slow parameters...)`."""
@@ -100,8 +102,6 @@ class BlockCode:
 
     def _whole(self, scope: Scope, value: Value) -> Expression:
         expression = scope.ref(value)
-        if value.name in scope.constants:
-            return call("torch.full", (), expression)
         return to_sequence(expression, value.kind) if scope.layout == "chunk" else expression
 
     def _call(self, scope: Scope, step: Call, args: list[Expression]) -> None:
@@ -148,8 +148,10 @@ def _append(target: str, value: Expression) -> Statement:
     return Evaluate(name(target).method("append", value))
 
 
-def _zero() -> Expression:
-    return to_expression(0.0)
+def as_row(memory: Memory, index: int, weight: Expression) -> Expression:
+    """A weight as functions of a memory take it: a bias `[..., n]` is a row `[..., 1, n]`."""
+    assert memory.function is not None
+    return weight.method("unsqueeze", -2) if len(memory.function.weights[index].shape) == 1 else weight
 
 
 def has_state(block: Block) -> bool:

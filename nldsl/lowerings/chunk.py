@@ -45,7 +45,7 @@ class ChunkLoop:
         self.scope = code.scope
         fresh = self.scope.names.fresh
         self.families = [Family.of(detail, names, fresh) for names in detail.families]
-        self.method = f"_step_{'_'.join(f.label for f in self.families)}"
+        self.method = fresh(f"_step_{'_'.join(f.label for f in self.families)}")
         self.grid = fresh("grid")
         self.number = fresh("n")
 

@@ -13,7 +13,7 @@ from nldsl.emit.nodes import Expression, Like, Statement, assign, call, name
 from nldsl.lowerings.apply import lower_apply
 from nldsl.lowerings.blocks import BlockCode
 from nldsl.lowerings.exprs import ExprRows
-from nldsl.lowerings.functions import reserved, slow_parameters
+from nldsl.lowerings.functions import slow_parameters
 from nldsl.lowerings.gates import gate, head_gate, target_rows
 from nldsl.lowerings.scope import Imports, Names, Scope
 from nldsl.lowerings.stacking import Stacker
@@ -130,7 +130,7 @@ class ChunkStep:
     def __init__(self, code: BlockCode, unit: Unit, detail: ChunkDetail, families: list[Family]) -> None:
         self.code, self.detail, self.families = code, detail, families
         imports: Imports = code.scope.imports
-        self.scope = Scope(imports, Names(taken=reserved(code.functions)), "chunk")
+        self.scope = Scope(imports, Names(code.functions.locals), "chunk")
         self.steps = [code.block.body[i] for i in unit.statements]
         self.maker = {s.out.name: s for s in self.steps if isinstance(s, Apply | Read)}
         self.stacker = Stacker(self, {f.label: f for f in families})
@@ -207,10 +207,9 @@ class ChunkStep:
 
     def _spread(self, expression: Expression, value: Value, family: Family) -> Expression:
         """A gate `[B, H, C]` with the memory axis if there is one; literals become tensors."""
-        if value.name in self.scope.constants or value.name in self.scope.unbatched:
+        if value.name in self.scope.constants:
             key = self.scope.ref(family.members[0].term.key)
-            plain = expression if value.name in self.scope.constants else self.scope.ref(value)
-            expression = call(self.code.runtime("token", "spread_heads"), plain, key)
+            expression = call(self.code.runtime("token", "spread_heads"), expression, key)
         return expression.method("unsqueeze", -2) if family.size > 1 else expression
 
     def _step(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from nldsl.calculus.expression import SYMBOL, Expr, walk
-from nldsl.emit.nodes import Expression, Starred, Statement, assign, name, to_expression
+from nldsl.calculus.expression import SYMBOL, Expr, number, symbols, walk
+from nldsl.calculus.simplify import substitute
+from nldsl.emit.nodes import Expression, Literal, Starred, Statement, assign, name, to_expression
 from nldsl.lowerings.columns import column
 from nldsl.lowerings.scope import Imports, Names, Scope
 
@@ -29,6 +30,19 @@ class ExprRows:
         """What a symbol is called in emitted code; `role` tells a rule's argument from a key of that name."""
         self.symbols[(role, symbol)] = expression
 
+    def known(self, expr: Expr) -> Expr:
+        """`expr` with the symbols that are literals as numbers, simplified again."""
+        found = {}
+        for symbol in symbols(expr):
+            bound = self._bound(symbol)
+            if isinstance(bound, Literal) and isinstance(bound.value, int | float):
+                found[symbol] = number(float(bound.value))
+        return substitute(expr, found) if found else expr
+
+    def _bound(self, symbol: Expr) -> Expression:
+        found = self.symbols.get((symbol.role, symbol.name))
+        return found if found is not None else self.symbols[("", symbol.name)]
+
     def count(self, roots: Iterable[Expr]) -> None:
         """Look ahead: which nodes occur more than once below all of `roots`."""
         roots = list(roots)
@@ -45,6 +59,7 @@ class ExprRows:
 
     def scalar(self, expr: Expr, like: Expression) -> Expression:
         """A scalar as `[...]`, one number per row of `like [..., n]`; literals are spread over the rows."""
+        expr = self.known(expr)
         self.count([expr])
         written = self.write(expr)
         if expr.value is not None:
@@ -53,6 +68,7 @@ class ExprRows:
 
     def vector(self, expr: Expr, like: Expression, size: int) -> Expression:
         """A vector as `[..., size]`; a scalar is repeated."""
+        expr = self.known(expr)
         self.count([expr])
         written = self.write(expr)
         if expr.kind == "vector":
@@ -61,8 +77,7 @@ class ExprRows:
 
     def _one(self, node: Expr) -> Expression:
         if node.op == SYMBOL:
-            found = self.symbols.get((node.role, node.name))
-            return found if found is not None else self.symbols[("", node.name)]
+            return self._bound(node)
         if node.value is not None:
             return to_expression(node.value)
         expression = column(

@@ -22,7 +22,10 @@ class Functions:
     """The functions emitted so far, by what they compute."""
 
     imports: Imports
-    names: Names = field(default_factory=Names)
+    names: Names
+    locals: frozenset[str]
+    """Names no local variable may take: everything that the file imports or defines."""
+
     known: dict[object, str] = field(default_factory=dict)
     definitions: list[FunctionDef] = field(default_factory=list)
 
@@ -50,7 +53,7 @@ class Functions:
         return name(self.known[key])
 
     def _define(self, chosen: str, function: Function, inputs: Sequence[Value], doc: str) -> FunctionDef:
-        rows = Rows(self.imports, Names())
+        rows = Rows(self.imports, Names(self.locals))
         parameters = [rows.names.of(v) for v in inputs]
         slow = [rows.names.fresh(p) for p in slow_parameter_names(function)]
         rows.slow = dict(zip((p.path for a in function.body for p in a.parameters), slow, strict=True))
@@ -63,12 +66,6 @@ class Functions:
             doc,
             tensors(len(results)),
         )
-
-
-def reserved(functions: Functions) -> set[str]:
-    """Names a method body must not take: our own, the file's functions and imports."""
-    own = {"Tensor", "Any", "Module", "functional", "torch", "checkpoint"}
-    return Names().taken | own | functions.names.taken | functions.imports.functions
 
 
 def tensors(count: int) -> Expression:

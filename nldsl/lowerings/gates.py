@@ -20,8 +20,9 @@ def gate(scope: Scope, value: Value, memory: Memory, axis: str = "scalar") -> Ex
     expression = scope.ref(value)
     if value.name in scope.constants:
         return expression
-    if value.name in scope.unbatched:
-        return expression[COLON, None, None] if value.shape and memory.per_head else expression
+    if value.kind == "matrix":
+        # One token at a time; the same for all heads.
+        return expression if memory.per_head or value.name in scope.unbatched else expression[COLON, 0]
     if axis in ("key", "value"):
         row = expression
         if memory.per_head and value.kind == "vector":
@@ -37,8 +38,6 @@ def head_gate(scope: Scope, value: Value, memory: Memory) -> Expression:
     expression = scope.ref(value)
     if value.name in scope.constants:
         return expression
-    if value.name in scope.unbatched:
-        return expression[COLON, None] if value.shape else expression
     if not value.shape:
         return expression[COLON, None] if memory.per_head else expression
     return as_heads(expression, value, "chunk")
@@ -48,7 +47,7 @@ def target_rows(scope: Scope, target: Value, key: Expression, memory: Memory) ->
     """The target as rows `[..., C, dv]`; a scalar target is repeated over the value channels."""
     if target.kind in ("headed", "vector"):
         expression = scope.ref(target)
-        if memory.per_head and target.kind == "vector" and target.name not in scope.unbatched:
+        if memory.per_head and target.kind == "vector":
             return expression[COLON, None]
         return expression
     if target.name in scope.constants:

@@ -47,7 +47,7 @@ def _results(weight: WeightGradient) -> list[tuple[str, Expr]]:
 def _define(
     functions: Functions, chosen: str, found: MapGradient, map_function: Function, objective: Function
 ) -> FunctionDef:
-    names = Names()
+    names = Names(functions.locals)
     body: list[Statement] = []
     rows = ExprRows(functions.imports, names, body)
     inputs = ["key", "target", *(w.name for w in map_function.weights)]

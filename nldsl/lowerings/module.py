@@ -25,9 +25,10 @@ from nldsl.emit.nodes import (
 )
 from nldsl.lowerings import attention, chunk, recurrence, sequential, static
 from nldsl.lowerings.blocks import BlockCode
-from nldsl.lowerings.functions import Functions, reserved
+from nldsl.lowerings.everywhere import spread, spread_for
+from nldsl.lowerings.functions import Functions
 from nldsl.lowerings.prune import inline, prune
-from nldsl.lowerings.scope import Imports, Names, Scope
+from nldsl.lowerings.scope import RESERVED, Imports, Names, Scope
 from nldsl.lowerings.states import initial_state, task_table
 from nldsl.plan.plan import BlockPlan, Plan, Unit
 from nldsl.spec.program import Apply, Block, Call, Repeat, TaskWrite
@@ -46,32 +47,42 @@ LOWERINGS: dict[str, Callable[[BlockCode, Unit], None]] = {
 
 def lower(plan: Plan, doc: str) -> Module:
     """The emitted module of a plan: imports, functions, classes (callees first), `build`."""
-    imports = Imports()
-    names = Names()
-    for block_plan in plan.blocks:
-        names.taken.add(block_plan.class_name)
-    functions = Functions(imports, names)
-    classes = [_class(plan, p, functions) for p in plan.blocks]
-    root = plan.of(plan.program.root)
-    build = _build(plan, root, imports)
-    head = import_block({"torch": {"Tensor"}, "typing": {"Any"}, **{m: set(n) for m, n in imports.names.items()}})
-    return Module(doc, (*head, *functions.definitions, *classes, build))
+    imported, defined = frozenset[str](), frozenset[str]()
+    while True:
+        # What a file imports does not depend on names, so the second or third turn is the last.
+        imports = Imports()
+        names = Names(RESERVED | imported, {p.class_name for p in plan.blocks})
+        functions = Functions(imports, names, RESERVED | imported | defined)
+        classes = [_class(plan, p, functions) for p in plan.blocks]
+        build = _build(plan, plan.of(plan.program.root), imports)
+        found = frozenset(imports.functions), frozenset(names.taken)
+        if found == (imported, defined):
+            break
+        imported, defined = found
+    body = (*functions.definitions, *classes, build)
+    members = {"torch": {"Tensor"}, "typing": {"Any"}, **{m: set(n) for m, n in imports.names.items()}}
+    return Module(doc, (*import_block(members, body=body), *body))
 
 
 def _class(plan: Plan, block_plan: BlockPlan, functions: Functions) -> ClassDef:
     block = block_plan.block
     functions.imports.use("nldsl.runtime.module:Module")
-    scope = Scope(functions.imports, Names(taken=reserved(functions)), "sequence")
+    scope = Scope(functions.imports, Names(functions.locals), "sequence")
     inputs = [scope.names.of(v) for v in block.inputs]
     if inputs:
         scope.source = name(inputs[0])
     code = BlockCode(plan, block_plan, functions, scope)
     for unit in block_plan.units:
+        looped = unit.lowering not in ("static", "task")
+        for index in unit.statements:
+            spread_for(scope, block.body[index], looped)
         LOWERINGS[unit.lowering](code, unit)
     for step in block.body:
         if isinstance(step, TaskWrite):
             path = code.memory(step.memory).path
             scope.add(assign(name("new")[path], name("state")[path]))
+    for output in block.outputs:
+        spread(scope, output)
     outputs = [scope.ref(v) for v in block.outputs]
     start = assign("new", {}, name("dict")[name("str"), name("Any")])
     forward = FunctionDef(

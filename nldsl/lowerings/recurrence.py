@@ -75,7 +75,9 @@ def _rows(code: BlockCode, detail: RecurrenceDetail) -> ExprRows:
 def _target(code: BlockCode, value: Value, memory: Memory) -> Expression:
     if value.kind in ("headed", "vector") and value.shape[-1] == memory.value_size:
         return by_head(code, value, memory)
-    return gate_rows(code, value, memory)
+    if value.name in code.scope.constants:
+        return code.scope.ref(value)
+    return gate_rows(code, value, memory).method("expand", -1, -1, memory.heads, memory.value_size)
 
 
 def gate_rows(code: BlockCode, value: Value, memory: Memory) -> Expression:
@@ -83,9 +85,10 @@ def gate_rows(code: BlockCode, value: Value, memory: Memory) -> Expression:
     expression = code.scope.ref(value)
     if value.name in code.scope.constants:
         return expression
-    if value.name in code.scope.unbatched:
-        return expression[COLON, None] if value.shape else expression
-    return expression[..., None, None] if not value.shape else expression[..., None]
+    if value.shape:
+        return expression[..., None]
+    rows = expression[..., None, None]
+    return rows.method("expand", -1, -1, memory.heads, 1) if memory.heads > 1 else rows
 
 
 def _gates(code: BlockCode, detail: RecurrenceDetail) -> dict[str, Expression]:
@@ -99,7 +102,7 @@ def _gates(code: BlockCode, detail: RecurrenceDetail) -> dict[str, Expression]:
 
 def _gate(code: BlockCode, value: Value, key: Expression, memory: Memory) -> Expression:
     gate = code.scope.ref(value)
-    plain = value.name in code.scope.unbatched or value.name in code.scope.constants
+    plain = value.name in code.scope.constants
     if value.shape and not plain and memory.per_head:
         return gate
     spread = code.runtime("token", "spread")

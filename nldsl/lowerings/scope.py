@@ -18,8 +18,12 @@ sequence: `[B, T, *shape]`.  chunk: heads first, as memories want it: headed `[B
 """
 
 RESERVED = frozenset(
-    "self state new mask torch live t zip range len list dict tuple str int super None True False".split()
+    """
+    self state new mask live t torch functional checkpoint Tensor Any Module build
+    zip range len list dict tuple str int super None True False
+    """.split()
 )
+"""Names that emitted code uses itself; a value of the program called so gets a `_`."""
 
 
 @dataclass
@@ -52,7 +56,8 @@ class Imports:
 class Names:
     """Program names to Python names: keywords, our own names and doubles get an underscore."""
 
-    taken: set[str] = field(default_factory=lambda: set(RESERVED))
+    reserved: frozenset[str] = RESERVED
+    taken: set[str] = field(default_factory=set)
     known: dict[str, str] = field(default_factory=dict)
 
     def of(self, value: Value | str) -> str:
@@ -67,10 +72,12 @@ class Names:
         base = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in wanted) or "value"
         if base[0].isdigit():
             base = f"v{base}"
+        if base in self.reserved or keyword.iskeyword(base):
+            base = f"{base}_"
         candidate, n = base, 1
-        while candidate in self.taken or keyword.iskeyword(candidate):
+        while candidate in self.taken or candidate in self.reserved:
             n += 1
-            candidate = f"{base}_{n}" if n > 2 or not keyword.iskeyword(base) else f"{base}_"
+            candidate = f"{base.rstrip('_')}_{n}"
         self.taken.add(candidate)
         return candidate
 
@@ -86,7 +93,7 @@ class Scope:
     constants: dict[str, float] = field(default_factory=dict)
     """Values that are literals: written inline."""
     unbatched: set[str] = field(default_factory=set)
-    """Values without batch and token axes: slow parameters used as values."""
+    """Values without batch and token axes: slow parameters used as values (see `everywhere`)."""
     stacked: dict[str, int] = field(default_factory=dict)
     """Values with a memory axis before the token axis, and its size (1: shared)."""
 

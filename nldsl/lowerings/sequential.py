@@ -12,6 +12,7 @@ from nldsl.lowerings.apply import lower_apply
 from nldsl.lowerings.blocks import BlockCode, fork
 from nldsl.lowerings.layout import to_chunk, to_sequence
 from nldsl.lowerings.scope import Scope
+from nldsl.lowerings.static import answer, static_weights
 from nldsl.lowerings.token_memory import TokenMemory
 from nldsl.plan.details import SequentialDetail
 from nldsl.plan.plan import Unit
@@ -38,6 +39,7 @@ class TokenLoop:
         self.steps = [code.block.body[i] for i in unit.statements]
         self.outer = code.scope
         self.inner = fork(self.outer, "chunk")
+        self.plain: dict[str, list[Expression]] = {}
         self.memories = {
             m.name: TokenMemory(code, self.inner, m, self.steps)
             for m in memories_of(code.block, unit.statements)
@@ -69,6 +71,7 @@ class TokenLoop:
         """`k_t = k[:, :, t : t + 1]`, heads first; literals and slow parameters stay as they are."""
         if value.name in self.outer.constants or value.name in self.outer.unbatched:
             self.inner.constants |= {k: v for k, v in self.outer.constants.items() if k == value.name}
+            self.inner.unbatched |= self.outer.unbatched & {value.name}
             self.inner.names.known[value.name] = self.outer.names.of(value)
             return None
         whole = self.outer.ref(value)
@@ -86,7 +89,7 @@ class TokenLoop:
         if isinstance(step, Apply):
             lower_apply(self.inner, step)
         elif isinstance(step, Read):
-            self.memories[step.memory].read(step)
+            self._read(step)
         elif isinstance(step, Write):
             self.memories[step.memory].write(step)
         elif isinstance(step, Update):
@@ -94,6 +97,20 @@ class TokenLoop:
         else:
             assert isinstance(step, Call | Repeat)
             self.code.lower_call(self.inner, step)
+
+    def _read(self, read: Read) -> None:
+        if read.memory in self.memories:
+            self.memories[read.memory].read(read)
+            return
+        # Never written: its weights are made before the loop.
+        memory = self.code.memory(read.memory)
+        if read.memory not in self.plain:
+            weights = static_weights(self.code, memory)
+            names = [self.outer.names.fresh(f"{memory.name}_{w.name}") for w in memory.function.weights]  # type: ignore[union-attr]
+            self.outer.add(*(assign(n, w) for n, w in zip(names, weights, strict=True)))
+            self.plain[read.memory] = [name(n) for n in names]
+        value = answer(self.code, memory, read, self.inner.ref(read.key), self.plain[read.memory])
+        self.inner.add(assign(self.inner.names.of(read.out), value))
 
     def _load_states(self) -> list[tuple[str, str]]:
         """Hidden states of convolutions and inner blocks get a local name for the loop."""

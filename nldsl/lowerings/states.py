@@ -18,6 +18,7 @@ from nldsl.emit.nodes import (
 from nldsl.library import PRIMITIVES
 from nldsl.lowerings.apply import parameter
 from nldsl.lowerings.blocks import BlockCode, has_state
+from nldsl.lowerings.slots import slot_places
 from nldsl.plan.units import written_in_forward
 from nldsl.spec.program import Apply, Call, Memory, Repeat, TaskWrite, Write, option
 
@@ -86,7 +87,7 @@ def _weights(code: BlockCode, memory: Memory) -> Like:
         entries["committed"] = start
     if base not in (1, every):
         entries["base"] = start
-    slots = {f"{s.name}.{w.name}": _empty(memory, i) for wr in writes for t in wr.terms for s in t.rule.slots for i, w in enumerate(memory.function.weights)}
+    slots = {place.key: _empty(memory, place.weight) for place in slot_places(memory, writes)}
     if slots:
         entries["slots"] = slots
     entries["count"] = call("self.counter", name("batch"))

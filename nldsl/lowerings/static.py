@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nldsl.emit.nodes import Expression, assign, call, name, to_expression
 from nldsl.lowerings.apply import lower_apply, parameter
-from nldsl.lowerings.blocks import BlockCode
+from nldsl.lowerings.blocks import BlockCode, as_row
 from nldsl.lowerings.gates import heads_of
 from nldsl.lowerings.layout import to_chunk, to_sequence
 from nldsl.plan.plan import Unit
@@ -30,23 +30,28 @@ def lower(code: BlockCode, unit: Unit) -> None:
 def _read(code: BlockCode, read: Read) -> None:
     """A memory that `forward` never changes: its learned weights, plus what `learn` has added to them."""
     memory = code.memory(read.memory)
-    weights = static_weights(code, memory)
     key = to_chunk(code.scope.ref(read.key), read.key.kind)
-    groups = heads_of(read.key) // memory.heads if memory.per_head else 1
-    if groups > 1:
-        key = key.method("unflatten", 1, (memory.heads, groups))
-        weights = [w[..., None, COLON, COLON] for w in weights]
-    value = code.map_call(memory, key, weights)
-    if groups > 1:
-        value = value.method("flatten", 1, 2)
+    value = answer(code, memory, read, key, static_weights(code, memory))
     code.scope.add(assign(code.scope.names.of(read.out), to_sequence(value, read.out.kind)))
+
+
+def answer(
+    code: BlockCode, memory: Memory, read: Read, key: Expression, weights: list[Expression]
+) -> Expression:
+    """`map(key, weights)` in chunk layout; m query heads on one copy read it together."""
+    groups = heads_of(read.key) // memory.heads if memory.per_head else 1
+    if groups == 1:
+        return code.map_call(memory, key, weights)
+    key = key.method("unflatten", 1, (memory.heads, groups))
+    weights = [w[..., None, COLON, COLON] for w in weights]
+    return code.map_call(memory, key, weights).method("flatten", 1, 2)
 
 
 def static_weights(code: BlockCode, memory: Memory) -> list[Expression]:
     """`W` itself, or `adapted(W, state["F"]["delta"], "W")` for a memory that learns from the task."""
     assert memory.function is not None
     weights = []
-    for weight, owner in zip(memory.function.weights, memory.initial, strict=True):
+    for i, (weight, owner) in enumerate(zip(memory.function.weights, memory.initial, strict=True)):
         if owner is None:
             shape = (memory.heads, *weight.shape) if memory.per_head else weight.shape
             plain: Expression = call("self.zeros", *map(to_expression, shape))
@@ -55,7 +60,7 @@ def static_weights(code: BlockCode, memory: Memory) -> list[Expression]:
         if learns_from_task(code, memory):
             delta = name("state")[memory.path]["delta"]
             plain = call(code.runtime("task", "adapted"), plain, delta, weight.name)
-        weights.append(plain)
+        weights.append(as_row(memory, i, plain))
     return weights
 
 

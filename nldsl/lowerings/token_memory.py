@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nldsl.emit.nodes import Expression, Statement, assign, call, name
-from nldsl.lowerings.blocks import BlockCode
+from nldsl.lowerings.blocks import BlockCode, as_row
 from nldsl.lowerings.functions import slow_parameters
-from nldsl.lowerings.gates import gate, heads_of, target_rows
+from nldsl.lowerings.gates import gate, target_rows
 from nldsl.lowerings.scope import Scope
+from nldsl.lowerings.slots import SlotPlace, slot_places
+from nldsl.lowerings.static import answer
 from nldsl.spec.program import Function, Memory, Read, Statement as Step, Term, Update, Write
 
 COLON = slice(None)
@@ -37,13 +39,8 @@ class TokenMemory:
             g: {w: fresh(f"{memory.name}_{w}{suffix[g]}") for w in self.weights} for g in self.groups
         }
         self.count = fresh(f"{memory.name}_count")
-        self.slots = {
-            f"{slot.name}.{w}": fresh(f"{memory.name}_{slot.name}_{w}")
-            for write in self.writes
-            for term in write.terms
-            for slot in term.rule.slots
-            for w in self.weights
-        }
+        self.places = slot_places(memory, self.writes)
+        self.slots = {p.key: fresh(f"{memory.name}_{p.key.replace('.', '_')}") for p in self.places}
         self.current: dict[str, Expression] = {w: name(n) for w, n in self.carried["running"].items()}
         self.current_slots: dict[str, Expression] = {s: name(n) for s, n in self.slots.items()}
 
@@ -56,19 +53,27 @@ class TokenMemory:
         """Local names for everything carried, before the loop."""
         out: list[Statement] = []
         for group, names in self.carried.items():
-            out += [assign(n, self.state[group][w]) for w, n in names.items()]
-        out += [assign(n, self.state["slots"][s]) for s, n in self.slots.items()]
+            out += [
+                assign(n, as_row(self.memory, i, self.state[group][w])) for i, (w, n) in enumerate(names.items())
+            ]
+        out += [
+            assign(self.slots[p.key], as_row(self.memory, p.weight, self.state["slots"][p.key])) for p in self.places
+        ]
         return [*out, assign(self.count, self.state["count"])]
 
     def store(self) -> list[Statement]:
         """`new["S"] = {...}`, after the loop."""
         entries: dict[str, object] = {
-            g: {w: name(n) for w, n in ns.items()} for g, ns in self.carried.items()
+            g: {w: self._kept(i, n) for i, (w, n) in enumerate(ns.items())} for g, ns in self.carried.items()
         }
         if self.slots:
-            entries["slots"] = {s: name(n) for s, n in self.slots.items()}
+            entries["slots"] = {p.key: self._kept(p.weight, self.slots[p.key]) for p in self.places}
         entries["count"] = name(self.count)
         return [assign(name("new")[self.memory.path], entries)]  # type: ignore[arg-type]
+
+    def _kept(self, index: int, chosen: str) -> Expression:
+        """A weight as the state holds it: a bias has no axis of rows there."""
+        return name(chosen).method("squeeze", -2) if len(self._map.weights[index].shape) == 1 else name(chosen)
 
     # --- inside the loop ---------------------------------------------------------------------
 
@@ -88,15 +93,7 @@ class TokenMemory:
 
     def read(self, read: Read) -> None:
         """`y = map(key, weights)`; m query heads on one copy read it together."""
-        key = self.scope.ref(read.key)
-        groups = heads_of(read.key) // self.memory.heads if self.memory.per_head else 1
-        weights = self.visible()
-        if groups > 1:
-            key = key.method("unflatten", 1, (self.memory.heads, groups))
-            weights = [w[COLON, COLON, None] for w in weights]
-        value = self.code.map_call(self.memory, key, weights)
-        if groups > 1:
-            value = value.method("flatten", 1, 2)
+        value = answer(self.code, self.memory, read, self.scope.ref(read.key), self.visible())
         self.scope.add(assign(self.scope.names.of(read.out), value))
 
     def update(self, update: Update) -> None:
@@ -104,13 +101,17 @@ class TokenMemory:
         value = gate(self.scope, update.value, self.memory, update.axis)
         for weight in self.weights:
             old = self.current[weight]
-            new = {"scale": old * value, "add": old + value, "set": value}[update.op]
             if update.op == "set":
-                new = value.method("expand_as", old)
+                literal = update.value.name in self.scope.constants
+                new = call("torch.full_like", old, value) if literal else call("torch.zeros_like", old) + value
+            else:
+                new = old * value if update.op == "scale" else old + value
             self._assign(weight, new)
 
     def write(self, write: Write) -> None:
         """All terms first, then one step of every weight."""
+        first = sum(len(w.terms) for w in self.writes[: self.writes.index(write)])
+        numbers = range(first, first + len(write.terms))
         terms = [self._term(term) for term in write.terms]
         toward = self._toward(write)
         stepped: dict[str, Expression] = {}
@@ -120,7 +121,9 @@ class TokenMemory:
                 offset = self.scope.names.fresh(f"{self.memory.name}_{weight}_offset")
                 self.scope.add(assign(offset, given))
                 given = name(offset)
-            steps = [self._rule(t, g, weight, i, given) for t, g in zip(write.terms, terms, strict=True)]
+            steps = [
+                self._rule(t, g, (n, i), given) for n, t, g in zip(numbers, write.terms, terms, strict=True)
+            ]
             stepped[weight] = self._combine(write, steps, given, None if toward is None else toward[i])
         for weight, expression in stepped.items():
             self._assign(weight, expression)
@@ -164,7 +167,8 @@ class TokenMemory:
         gradient = self.code.gradient(self.memory, term.objective)
         arguments = (key, target, *self.base(), *slow_parameters(self._map, ""))
         results = {r: self.scope.names.fresh(f"{self.memory.name}_{r}") for r in gradient.results}
-        self.scope.add(assign(list(results.values()), call(gradient.function, *arguments)))
+        names = list(results.values())
+        self.scope.add(assign(names if len(names) > 1 else names[0], call(gradient.function, *arguments)))
         found: dict[str, Expression] = {r: name(n) for r, n in results.items()}
         for weight in self.weights:
             if f"g_{weight}" not in found:
@@ -177,30 +181,41 @@ class TokenMemory:
         return self.memory.function
 
     def _rule(
-        self, term: Term, found: dict[str, Expression], weight: str, index: int, given: Expression
+        self, term: Term, found: dict[str, Expression], place: tuple[int, int], given: Expression
     ) -> Expression:
-        """The rule's new weight; its slots are updated on the way."""
-        rule = term.rule
+        """The rule's new weight; its slots are updated on the way.  `place`: number of the term, of the weight."""
+        rule, weight = term.rule, self.weights[place[1]]
         arguments = dict(rule.arguments)
-        keys = [f"{slot.name}.{weight}" for slot in rule.slots]
+        own = [p for p in self.places if (p.term, p.weight) == place]
         known: dict[str, Expression] = {
             "W": given,
             "g": found[f"g_{weight}"],
-            "step": (name(self.count) + 1)[(COLON, *[None] * (3 if self.memory.per_head else 2))],
-            **{slot.name: self.current_slots[k] for slot, k in zip(rule.slots, keys, strict=True)},
+            "step": call(self.code.runtime("token", "next_step"), name(self.count), given),
+            **{p.name: self.current_slots[p.key] for p in own},
             **{n: gate(self.scope, v, self.memory) for n, v in arguments.items()},
         }
         for part in ("x", "dy"):
             if f"{part}_{weight}" in found:
                 known[part] = found[f"{part}_{weight}"]
         result = call(self.code.functions.rule(rule), *(known[v.name] for v in rule.function.inputs))
-        if not keys:
+        if not own:
             return result
         stepped = self.scope.names.fresh(f"{self.memory.name}_{weight}_step")
-        fresh = [self.scope.names.fresh(f"{self.memory.name}_{slot.name}_next") for slot in rule.slots]
+        returned = [p for p in own if not p.twin_of]
+        fresh = [self.scope.names.fresh(f"{self.slots[p.key]}_next") for p in returned]
         self.scope.add(assign([stepped, *fresh], result))
-        self.current_slots |= {k: name(n) for k, n in zip(keys, fresh, strict=True)}
+        self.current_slots |= {p.key: name(n) for p, n in zip(returned, fresh, strict=True)}
+        for twin in (p for p in own if p.twin_of):
+            self._show(twin)
         return name(stepped)
+
+    def _show(self, twin: SlotPlace) -> None:
+        """What others see of a slot on a slow clock moves behind every N-th step."""
+        old, new = self.current_slots[twin.key], self.current_slots[twin.twin_of]
+        chosen = self.scope.names.fresh(f"{self.slots[twin.key]}_next")
+        commit = self.code.runtime("token", "commit")
+        self.scope.add(assign(chosen, call(commit, name(self.count) + 1, twin.every, None, new, old)))
+        self.current_slots[twin.key] = name(chosen)
 
     def _combine(
         self, write: Write, steps: list[Expression], given: Expression, toward: Expression | None

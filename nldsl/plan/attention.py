@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nldsl.plan.details import AttentionDetail
 from nldsl.plan.verdict import Refusal
-from nldsl.plan.units import memories_of
-from nldsl.spec.program import Block, Read, Write
+from nldsl.plan.units import feeds_itself, memories_of
+from nldsl.spec.program import Block, Memory, Read, Write, option
 
 
 def recognise(block: Block, statements: tuple[int, ...]) -> tuple[AttentionDetail, str] | Refusal:
@@ -13,11 +13,16 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[AttentionDetai
     memories = memories_of(block, statements)
     if len(memories) != 1 or memories[0].function is not None:
         return Refusal("not a softmax memory")
+    refusal = _plain(memories[0])
+    if refusal is not None:
+        return refusal
     body = [(i, block.body[i]) for i in statements]
     writes = [(i, s) for i, s in body if isinstance(s, Write)]
     reads = [(i, s) for i, s in body if isinstance(s, Read)]
+    if feeds_itself(block, statements):
+        return Refusal("what it reads feeds its own keys, values or queries")
     if len(writes) + len(reads) != len(body):
-        return Refusal("what it reads feeds its own keys or values")
+        return Refusal("it is changed by more than a write")
     if len(writes) != 1 or len(writes[0][1].terms) != 1:
         return Refusal(f"{len(writes)} writes per token, expected one")
     position, write = writes[0]
@@ -28,3 +33,11 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[AttentionDetai
         reads=tuple((read, i < position) for i, read in reads),
     )
     return detail, "softmax memory: scaled dot-product attention over the cached keys and values"
+
+
+def _plain(memory: Memory) -> Refusal | None:
+    if memory.reset != "sequence":
+        return Refusal(f"`reset` of `{memory.name}` by its own clock")
+    if option(memory.options, "start") and not memory.parameters:
+        return Refusal(f"start tokens of `{memory.name}` that are not learned")
+    return None

@@ -92,7 +92,7 @@ def _alike(member: ChunkMemory) -> object:
         memory.clock,
         tuple(p is None for p in memory.initial),
         term.key,
-        term.target.kind,
+        term.target.kind if term.target.kind in ("headed", "vector") else term.target,
         term.objective,
         term.rule.function,
         term.rule.arguments,

@@ -22,6 +22,7 @@ def plain_write(memory: Memory, write: Write) -> Refusal | None:
         (write.retain is not None and write.retain_axis != "scalar", f"retention per {write.retain_axis} channel"),
         (memory.init in ("from", "first"), "its initial state is not a plain parameter"),
         (memory.reset != "sequence", "it resets by its own clock"),
+        (memory.clock.unit != "tokens", f"it counts {memory.clock.unit}"),
     )
     return next((Refusal(reason) for found, reason in problems if found), None)
 

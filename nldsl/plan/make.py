@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from nldsl.diagnostics import Diagnostic, SpecError
 from nldsl.plan import attention, chunk, recurrence, sequential
 from nldsl.plan.details import AttentionDetail, ChunkDetail, RecurrenceDetail, SequentialDetail
+from nldsl.plan.fold import fold_literals
 from nldsl.plan.fuse import fuse
 from nldsl.plan.gates import with_log_gates
 from nldsl.plan.plan import BlockPlan, LoweringName, Plan, Target, Unit, Verdict
@@ -75,7 +76,8 @@ RESERVED_CLASSES = frozenset({"Module", "Model", "Layer", "Tensor", "Any", "None
 
 
 def _block_plan(block: Block, target: Target, names: ClassNames, found: list[Diagnostic]) -> BlockPlan:
-    prepared = with_log_gates(block) if target.lowering == "auto" else block
+    folded = fold_literals(block)
+    prepared = with_log_gates(folded) if target.lowering == "auto" else folded
     units = []
     for statements in partition(prepared):
         unit = _unit(prepared, statements, target)
@@ -84,6 +86,8 @@ def _block_plan(block: Block, target: Target, names: ClassNames, found: list[Dia
         else:
             units.append(unit)
     found.extend(_tasks(prepared))
+    if not block.inputs:
+        found.append(_diagnostic(f"block `{block.name}`, which takes no value,", block))
     ordered = tuple(units) if found else fuse(prepared, tuple(units))
     return BlockPlan(block, prepared, names.fresh(block.name), ordered)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nldsl.plan.closed import matrix_step, plain_write
 from nldsl.plan.details import ReadState, RecurrenceDetail
-from nldsl.plan.units import memories_of
+from nldsl.plan.units import feeds_itself, memories_of
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Memory, Read, Statement, Update, Write
 
@@ -14,12 +14,14 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[RecurrenceDeta
     memories = memories_of(block, statements)
     if len(memories) != 1 or memories[0].function is None:
         return Refusal("not one memory with weights")
+    if feeds_itself(block, statements):
+        return Refusal("what it reads feeds its own keys, values or gates")
     memory, body = memories[0], [block.body[i] for i in statements]
     shape = _shape(memory, body)
     if isinstance(shape, Refusal):
         return shape
     write, scale = shape
-    refusal = plain_write(memory, write) or _simple(memory, write)
+    refusal = plain_write(memory, write) or _simple(memory, write) or _grouped(memory, body)
     if refusal is not None:
         return refusal
     step = matrix_step(memory, write.terms[0])
@@ -39,8 +41,6 @@ def _shape(memory: Memory, body: list[Statement]) -> tuple[Write, Update | None]
     """The write and the decay above it, if the statements have that shape."""
     writes = [s for s in body if isinstance(s, Write)]
     updates = [s for s in body if isinstance(s, Update)]
-    if len(writes) + len(updates) + sum(isinstance(s, Read) for s in body) != len(body):
-        return Refusal("what it reads feeds its own writes")
     if len(writes) != 1 or len(updates) > 1:
         return Refusal(f"{len(writes)} writes and {len(updates)} direct updates per token")
     if memory.clock.every != 1 or writes[0].base_every != 1:
@@ -63,6 +63,12 @@ def _simple(memory: Memory, write: Write) -> Refusal | None:
     term = write.terms[0]
     heads = term.key.shape[0] if term.key.kind == "headed" else 1
     return Refusal("several keys per copy") if heads != memory.heads else None
+
+
+def _grouped(memory: Memory, body: list[Statement]) -> Refusal | None:
+    queries = [s.key for s in body if isinstance(s, Read)]
+    many = any((q.shape[0] if q.kind == "headed" else 1) != memory.heads for q in queries)
+    return Refusal("several queries per copy") if many else None
 
 
 def _seen(body: list[Statement], read: Read, write: Write, scale: Update | None) -> ReadState:

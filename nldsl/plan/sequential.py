@@ -17,10 +17,18 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[SequentialDeta
         refusal = _memory(memory, body)
         if refusal is not None:
             return refusal
-    if any(isinstance(s, Read) and s.solve for s in body):
-        return Refusal("reads through `solve`")
+    changing = {m.name for m in memories}
+    for read in (s for s in body if isinstance(s, Read)):
+        if read.solve:
+            return Refusal("reads through `solve`")
+        if read.memory not in changing and _without_weights(block, read.memory):
+            return Refusal(f"softmax memory `{read.memory}`, read but never written,")
     incoming, outgoing = boundary(block, statements)
     return SequentialDetail(memories, incoming, outgoing), "one token after the other"
+
+
+def _without_weights(block: Block, memory: str) -> bool:
+    return any(m.name == memory and m.function is None for m in block.memories)
 
 
 def _memory(memory: Memory, body: list[Statement]) -> Refusal | None:
@@ -29,6 +37,8 @@ def _memory(memory: Memory, body: list[Statement]) -> Refusal | None:
     if memory.init in ("from", "first"):
         kind = f"from `{memory.init_from}`" if memory.init == "from" else "cut at first order"
         return Refusal(f"the initial state of `{memory.name}` {kind}")
+    if memory.clock.unit != "tokens":
+        return Refusal(f"a write of `{memory.name}` on a clock of {memory.clock.unit}")
     if memory.reset != "sequence":
         return Refusal(f"`reset` of `{memory.name}` by its own clock")
     writes = [s for s in body if isinstance(s, Write) and s.memory == memory.name]
@@ -46,8 +56,6 @@ def _write(memory: Memory, write: Write) -> Refusal | None:
         return Refusal("`at commit`")
     if write.project is not None:
         return Refusal("`project`")
-    if len(write.terms) > 1 and any(t.rule.slots for t in write.terms):
-        return Refusal("several terms with a rule that keeps memories of its own")
     for term in write.terms:
         refusal = _term(memory, term)
         if refusal is not None:

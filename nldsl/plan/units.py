@@ -96,6 +96,12 @@ def partition(block: Block) -> tuple[tuple[int, ...], ...]:
     return tuple(members[node] for node in order)
 
 
+def feeds_itself(block: Block, statements: tuple[int, ...]) -> bool:
+    """Whether a statement of the unit needs a value that another one of the unit makes."""
+    made = {v.name for i in statements for v in defined(block.body[i])}
+    return any(v.name in made for i in statements for v in used(block.body[i]))
+
+
 def memories_of(block: Block, statements: Iterable[int]) -> tuple[Memory, ...]:
     """The memories that change inside these statements, in declaration order."""
     changing = written_in_forward(block)

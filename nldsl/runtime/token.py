@@ -32,6 +32,15 @@ def tick_all(count: Tensor, mask: Tensor | None, tokens: Tensor) -> Tensor:
     return count + tokens.shape[1] if mask is None else count + mask.sum(1)
 
 
+def next_step(count: Tensor, like: Tensor) -> Tensor:
+    """The number of the step a rule is about to make, from one; broadcasts against `like [B, ...]`.
+
+    >>> next_step(torch.tensor([0, 4]), torch.zeros(2, 3, 3)).flatten().tolist()
+    [1.0, 5.0]
+    """
+    return (count + 1).to(like.dtype).view(-1, *(1,) * (like.dim() - 1))
+
+
 def commit(count: Tensor, every: int, live: Tensor | None, running: Tensor, seen: Tensor) -> Tensor:
     """`running` where this token completes a multiple of `every`, else what was seen so far.
 

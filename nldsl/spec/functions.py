@@ -168,11 +168,20 @@ def bind_definition(
             as_value(frame, POISON, argument.value)
         return POISON
     definition, unit = found
+    if kind == "objective":
+        skip += _takes_memory(definition, from_call, skip)
     given = bind_arguments(frame, definition, from_call, skip)
     if given is None:
         return POISON
     bound = complete(frame.session, definition, unit, given, from_call.span, skip)
     return POISON if bound is None else (definition, unit, bound)
+
+
+def _takes_memory(definition: tree.Definition, call: tree.Call, skip: int) -> bool:
+    """Whether an objective's next parameter is the memory itself: it has no default, and is not given."""
+    third = definition.params[skip : skip + 1]
+    named = {a.name for a in call.args}
+    return bool(third) and third[0].default is None and None not in named and third[0].name.id not in named
 
 
 def resolve(

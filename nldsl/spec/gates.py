@@ -42,7 +42,7 @@ def gate(frame: Frame, box: MemoryBox, node: tree.Expr) -> Gate | None:
     box.key_size = box.key_size or frame.keys.get(box.name, 0)
     if value.kind != "scalar" and not box.key_size:
         frame.pending.add(box.name)
-    axis = _axis(box, value, marked)
+    axis = _axis(frame, box, value, marked)
     if axis is None:
         heads = (
             f"[{box.heads}] (one number per head) or [{box.heads}, channels]" if box.heads else "[channels]"
@@ -65,12 +65,14 @@ def gate(frame: Frame, box: MemoryBox, node: tree.Expr) -> Gate | None:
     return Gate(value, axis)
 
 
-def _axis(box: MemoryBox, value: Value, marked: bool) -> Axis | None:
+def _axis(frame: Frame, box: MemoryBox, value: Value, marked: bool) -> Axis | None:
     """Which axis a gate of this shape runs along, `None` if it fits none."""
     if value.kind == "scalar" or (box.heads and value.shape == (box.heads,)):
         return "scalar"
     if value.kind == "matrix":
-        return "element"
+        known = box.value_size or frame.sizes.get(box.name, 0)
+        sizes = (known or value.shape[0], box.key_size or value.shape[1])
+        return "element" if value.shape == sizes else None
     good = value.shape[:-1] == ((box.heads,) if box.heads else ())
     size = box.value_size if marked else box.key_size
     if not good or (size and value.shape[-1] != size):
