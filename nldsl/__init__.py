@@ -12,7 +12,7 @@ Example:
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nldsl.certify import verify
@@ -67,10 +67,16 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """The public name `name`, loaded now."""
     if name == "graph":
+        import_module("nldsl.view")  # so that a graph can draw itself in a notebook
         return import_module("nldsl.graph")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), _RENAMED.get(name, name))
     raise AttributeError(f"module `nldsl` has no attribute `{name}`")
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext nldsl`: the cell magic `%%nldsl`, and models and graphs that show themselves."""
+    import_module("nldsl.notebook").load(shell)
 
 
 def __dir__() -> list[str]:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "train": "Train a specification on bytes.",
     "generate": "Generate from a trained run.",
     "list": "List what the library holds.",
+    "server": "Run the language server for editors.",
     "doctor": "Show what this installation has and what it lacks.",
     "version": "Show the version.",
 }

@@ -5,6 +5,7 @@ All of it is frozen and plain: strings, numbers, tuples.  `LevelGraph.network` g
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -24,6 +25,10 @@ TRANSFERS: dict[TransferKind, str] = {
     "generate": "one problem makes the other's context: keys, values, rates, gradients, updates",
 }
 """The five knowledge transfers (Sec. 3.3 of the paper), in the order of every legend."""
+
+
+PAINTERS: dict[str, Callable[[LevelGraph], str]] = {}
+"""How a graph is drawn, by the kind of picture; `nldsl.view` says it, which this room knows nothing of."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,11 @@ class LevelGraph:
         for t in self.transfers:
             graph.add_edge(t.source, t.target, key=(t.kind, t.wraps), transfer=t)
         return graph
+
+    def _repr_svg_(self) -> str | None:
+        """The picture a notebook shows, once `nldsl.view` or `nldsl` was imported."""
+        paint = PAINTERS.get("svg")
+        return paint(self) if paint is not None else None
 
     def problem(self, id: str) -> Problem:
         """The problem with this id.

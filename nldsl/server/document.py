@@ -48,7 +48,7 @@ class Document:
         self.name = name
         self.path = path.resolve() if path is not None else None
         self.yaml = is_yaml(name)
-        self.sections = Sections(name)
+        self._sections = Sections(name)
         self.checker = Checker(name, self.path)
         self.update(text)
 
@@ -64,9 +64,15 @@ class Document:
 
     def _check(self) -> None:
         if not self._current:
-            self.sections.update(self.text)
-            self.checker.update(self.sections)
+            self._sections.update(self.text)
+            self.checker.update(self._sections)
             self._current = True
+
+    @property
+    def sections(self) -> Sections:
+        """The text in sections, parsed."""
+        self._check()
+        return self._sections
 
     def refresh(self) -> None:
         """Look at the text anew although it is the same: files that it uses may have changed."""

@@ -1,5 +1,6 @@
 """Pictures and tables of a level graph: svg, html, dot, png, pdf, and the explanation as text."""
 
+from nldsl.graph.model import PAINTERS
 from nldsl.view.dot import draw_dot, render_dot
 from nldsl.view.draw import draw_svg
 from nldsl.view.explain import Explanation, explain, explain_program
@@ -20,3 +21,5 @@ __all__ = [
     "render_dot",
     "render_explanation",
 ]
+
+PAINTERS.setdefault("svg", lambda graph: draw_svg(lay_out(graph)))

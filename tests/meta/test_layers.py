@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [
     {"cli"},
-    {"train"},
-    {"certify", "evaluate", "view"},
+    {"notebook", "train"},
+    {"certify", "evaluate", "server", "view"},
     {"driver"},
     {"lowerings"},
     {"emit", "reference"},
@@ -26,10 +26,10 @@ LAYERS = [
     {"catalog"},
     {"syntax"},
     {"diagnostics"},
-    {"source", "assets"},
+    {"source", "assets", "lexer"},
 ]
 WITHOUT_TORCH = ["", ".source", ".syntax", ".catalog", ".library", ".spec", ".graph", ".calculus", ".plan"]
-WITHOUT_TORCH += [".emit.printer", ".emit.standalone", ".lowerings", ".view", ".cli"]
+WITHOUT_TORCH += [".emit.printer", ".emit.standalone", ".lowerings", ".view", ".server", ".cli"]
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

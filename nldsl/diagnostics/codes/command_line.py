@@ -9,6 +9,10 @@ CODES = {
     "NL1003": Entry("directory instead of a file", "A command expected a file and found a directory."),
     "NL1004": Entry("file instead of a directory", "A path goes on below something that is a file."),
     "NL1005": Entry("no space left", "The disk is full; nothing was written."),
+    "NL1007": Entry(
+        "package missing",
+        "A command needs a package that is not installed; the help says which extra has it.",
+    ),
     "NL1006": Entry("operating system error", "Reading or writing failed for the reason given."),
     "NL1010": Entry("setting without `=`", "`--set` takes `NAME=VALUE`."),
     "NL1011": Entry("not a parameter name", "`--set` takes the name of a parameter of the specification."),
