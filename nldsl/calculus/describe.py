@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from nldsl.calculus.classify import DeltaForm, UpdateClass
 from nldsl.calculus.differentiate import WeightGradient
-from nldsl.calculus.expression import SYMBOL, Expr, symbol
+from nldsl.calculus.expression import Expr, symbol
+from nldsl.calculus.notation import LATEX, TEXT, Style, written
 from nldsl.calculus.rules import RuleForm
 from nldsl.calculus.simplify import build
 from nldsl.spec.program import Memory, Write
-
-_GREEK = frozenset(
-    [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "eps",
-        "eta",
-        "theta",
-        "kappa",
-        "lambda",
-        "mu",
-        "rho",
-        "sigma",
-        "tau",
-        "phi",
-    ]
-)
-_FUNCTIONS = frozenset({"exp", "log", "tanh", "sin", "cos"})
 
 
 @dataclass(frozen=True)
@@ -40,21 +21,6 @@ class Description:
     text: tuple[str, ...]
     latex: tuple[str, ...]
     reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Style:
-    """How to write: names with their time index, products, transposes, fractions."""
-
-    symbol: Callable[[str, str], str]
-    fraction: Callable[[str, str], str]
-    dot: str
-    transpose: str
-    call: Callable[[str, str], str]
-    gradient: Callable[[str], str]
-    where: str
-    norm: Callable[[str], str]
-    power: Callable[[str, str], str]
 
 
 def describe(
@@ -75,7 +41,7 @@ def describe(
     reasons = update.reasons
     if write.toward == "init":
         reasons = (*reasons, "decay and erase act on the distance from the initial state")
-    pair = [_equations(memory, write, update, called, style) for style in (_TEXT, _LATEX)]
+    pair = [_equations(memory, write, update, called, style) for style in (TEXT, LATEX)]
     return Description(tuple(pair[0]), tuple(pair[1]), reasons)
 
 
@@ -89,7 +55,7 @@ def _names(write: Write) -> dict[str, str]:
 
 
 def _equations(
-    memory: Memory, write: Write, update: UpdateClass, names: Mapping[str, str], style: _Style
+    memory: Memory, write: Write, update: UpdateClass, names: Mapping[str, str], style: Style
 ) -> list[str]:
     """One line per state."""
     retain = style.symbol(write.retain.name, "t") if write.retain is not None else ""
@@ -104,7 +70,7 @@ def _equations(
 
 
 def _general(
-    grad: WeightGradient, form: RuleForm | None, names: Mapping[str, str], retain: str, style: _Style
+    grad: WeightGradient, form: RuleForm | None, names: Mapping[str, str], retain: str, style: Style
 ) -> str:
     """One weight of a map that is not linear: its own input `z` and slope `d`, at the base state."""
     name = style.symbol(grad.name, "")
@@ -117,7 +83,7 @@ def _general(
     rate = form.momentum.rate if form.momentum is not None else form.rate
     linear = DeltaForm(form.keep, form.erase, _slope_times(rate, grad.dy), form.x, _filter(form))
     body = "; ".join(_closed(grad.name, linear, {**inner, _SLOPE: "d"}, retain, bare))
-    where = f"z = {_write(grad.x, names, style, 0)}, d = {_write(grad.dy, names, style, 0)}"
+    where = f"z = {written(grad.x, names, style, 0)}, d = {written(grad.dy, names, style, 0)}"
     return f"{body}{style.where}{where}"
 
 
@@ -134,18 +100,18 @@ def _filter(form: RuleForm) -> tuple[Expr, Expr] | None:
     return (form.momentum.beta, form.momentum.read) if form.momentum is not None else None
 
 
-def _closed(memory: str, form: DeltaForm, names: Mapping[str, str], retain: str, style: _Style) -> list[str]:
+def _closed(memory: str, form: DeltaForm, names: Mapping[str, str], retain: str, style: Style) -> list[str]:
     """`S_t = S_{t-1} (a I - b k k^T) + v k^T`, with a filter in between if there is momentum."""
-    key = _write(form.x, names, style, 2)
+    key = written(form.x, names, style, 2)
     name = style.symbol(memory, "")
     scale = names.get(_SCALE, "")
     old = f"{style.symbol(scale, 't')}{style.dot}{name}_{{t-1}}" if scale else f"{name}_{{t-1}}"
     square = f"{key}{style.dot}{key}{style.transpose}"
-    erase, value = _write(form.erase, names, style, 2), _write(form.value, names, style, 1)
+    erase, value = written(form.erase, names, style, 2), written(form.value, names, style, 1)
     zero = form.erase.value == 0.0
     push = _signed(value, key + style.transpose, style)
     if form.momentum is not None:
-        beta, read = (_write(e, names, style, 2) for e in form.momentum)
+        beta, read = (written(e, names, style, 2) for e in form.momentum)
         pull = "" if zero else f" - {erase}{style.dot}{old}{style.dot}{square}"
         more = "m_t" if form.momentum[1].value == 1.0 else f"{read}{style.dot}m_t"
         keep = f"{_keep(form, names, retain, style)}{old}"
@@ -156,9 +122,9 @@ def _closed(memory: str, form: DeltaForm, names: Mapping[str, str], retain: str,
     return [f"{name}_t = {old}{style.dot}({gate}I - {_one(erase)}{square}){push}"]
 
 
-def _keep(form: DeltaForm, names: Mapping[str, str], retain: str, style: _Style) -> str:
+def _keep(form: DeltaForm, names: Mapping[str, str], retain: str, style: Style) -> str:
     """The factor in front of the old state, empty for one."""
-    extra = "" if form.keep.value == 1.0 else _write(form.keep, names, style, 0)
+    extra = "" if form.keep.value == 1.0 else written(form.keep, names, style, 0)
     if retain and extra:
         return f"({retain} + {extra} - 1){style.dot}"
     factor = retain or (f"({extra})" if extra else "")
@@ -169,104 +135,9 @@ def _one(factor: str) -> str:
     return "" if factor == "1" else f"{factor} "
 
 
-def _signed(value: str, key: str, style: _Style) -> str:
+def _signed(value: str, key: str, style: Style) -> str:
     """` + v k^T`, or with a minus if the value begins with one."""
     if value == "0":
         return ""
     sign, body = ("-", value[1:]) if value.startswith("-") else ("+", value)
     return f" {sign} {body}{style.dot}{key}"
-
-
-def _write(expr: Expr, names: Mapping[str, str], style: _Style, tight: int) -> str:
-    """An expression; `tight` 0 takes any, 1 wants a product, 2 a factor (else parentheses)."""
-    if expr.op == SYMBOL:
-        return style.symbol(
-            names.get(expr.name, expr.name), "" if expr.role in ("parameter", "weight") else "t"
-        )
-    if expr.value is not None:
-        return f"{expr.value:.6g}"
-    inner = [_write(a, names, style, level) for a, level in zip(expr.args, _levels(expr), strict=True)]
-    text, level = _compose(expr, inner, style)
-    return f"({text})" if level < tight else text
-
-
-def _levels(expr: Expr) -> tuple[int, ...]:
-    """How tightly each operand must hold together."""
-    fixed = {"add": (0, 0), "sub": (0, 1), "mul": (1, 1), "neg": (1,), "div": (0, 0), "matmul": (2, 2)}
-    if expr.op in ("pow", "dot"):
-        return (2,) * len(expr.args)
-    return fixed.get(expr.op, (0,) * len(expr.args))
-
-
-def _compose(expr: Expr, inner: list[str], style: _Style) -> tuple[str, int]:
-    """The text of a node and how tightly it holds together."""
-    match expr.op:
-        case "add":
-            return f"{inner[0]} + {inner[1]}", 0
-        case "sub":
-            return f"{inner[0]} - {inner[1]}", 0
-        case "mul":
-            # Numbers and scalars stand before vectors.
-            pairs = sorted(zip(expr.args, inner, strict=True), key=lambda p: len(p[0].shape))
-            return style.dot.join(text for _, text in pairs), 1
-        case "matmul":
-            return style.dot.join(inner), 1
-        case "neg":
-            return f"-{inner[0]}", 1
-        case "div":
-            return style.fraction(inner[0], inner[1]), 1
-        case "pow":
-            return style.power(inner[0], inner[1]), 2
-        case "dot":
-            if expr.args[0] is expr.args[1]:
-                return style.power(style.norm(inner[0]), "2"), 2
-            return f"{inner[0]}{style.transpose}{style.dot}{inner[1]}", 1
-    return style.call(expr.op, ", ".join(inner)), 2
-
-
-def _latex_name(name: str) -> str:
-    """Greek letters by name, long words upright."""
-    head, _, tail = name.partition("_")
-    if head in _GREEK:
-        head = rf"\{'epsilon' if head == 'eps' else head}"
-    elif len(head) > 1:
-        head = rf"\mathrm{{{head}}}"
-    return rf"{head}^{{{tail}}}".replace("_", r"\_") if tail else head
-
-
-def _latex_symbol(name: str, index: str) -> str:
-    return f"{_latex_name(name)}_{{{index}}}" if index else _latex_name(name)
-
-
-def _latex_call(name: str, inner: str) -> str:
-    return rf"\{name}({inner})" if name in _FUNCTIONS else rf"\mathrm{{{name}}}({inner})"
-
-
-def _text_fraction(over: str, under: str) -> str:
-    """Parentheses where the operand is a sum or a product."""
-    wrapped = [f"({t})" if any(c in t for c in " /") else t for t in (over, under)]
-    return f"{wrapped[0]} / {wrapped[1]}"
-
-
-_TEXT = _Style(
-    symbol=lambda name, index: f"{name}_{index}" if index else name,
-    fraction=_text_fraction,
-    dot=" ",
-    transpose="^T",
-    call=lambda name, inner: f"{name}({inner})",
-    gradient=lambda name: f"gradient of {name}",
-    where="  where ",
-    norm=lambda inner: f"||{inner}||",
-    power=lambda base, exponent: f"{base}^{exponent}",
-)
-_LATEX = _Style(
-    symbol=_latex_symbol,
-    fraction=lambda over, under: rf"\frac{{{over}}}{{{under}}}",
-    dot=r" ",
-    transpose=r"^{\top}",
-    call=_latex_call,
-    gradient=lambda name: rf"\nabla_{{{name}}} \mathcal{{L}}",
-    where=r",\quad ",
-    norm=lambda inner: rf"\lVert {inner} \rVert",
-    power=lambda base, exponent: f"{base}^{{{exponent}}}",
-)

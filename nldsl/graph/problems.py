@@ -284,10 +284,15 @@ def _slot(index: int, name: str, group: GroupRule, rule: Rule, clock: Clock, cou
     )
 
 
-def _pair(term: Term) -> str:
-    """`(k -> l2norm(self[v]))`: as written, or by the names of the values."""
+def written_pair(term: Term) -> tuple[str, str]:
+    """Key and target of a term as written, or by the names of the values."""
     written = _PAIR.search(_written(term.span))
-    key, target = written.groups() if written else (term.key.name, term.target.name)
+    return (written[1], written[2]) if written else (term.key.name, term.target.name)
+
+
+def _pair(term: Term) -> str:
+    """`(k -> l2norm(self[v]))`."""
+    key, target = written_pair(term)
     over = f" over {term.window} tokens" if term.window > 1 else ""
     weighted = f" weighted {term.weight.name}" if term.weight else ""
     return f"({key} -> {target}){over}{weighted}"

@@ -1,0 +1,360 @@
+"""Update equations in two notations: plain text and LaTeX, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from nldsl.calculus import Expr, UpdateClass, WeightGradient
+from nldsl.calculus.affine import scalar_value
+from nldsl.calculus.notation import LATEX, TEXT, Style, written
+from nldsl.calculus.rules import RuleForm, rule_form
+from nldsl.graph.equations import rule_formula
+from nldsl.graph.problems import written_pair
+from nldsl.spec.program import Memory, Rule, TaskWrite, Term, Update, Write, option
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One line, as plain text and as LaTeX."""
+
+    text: str
+    latex: str
+
+
+Lines = tuple[tuple[Formula, ...], tuple[Formula, ...]]
+"""Equations, and what their letters stand for."""
+
+_OWN = frozenset({"z", "d", "r", "e", "g", "m"})
+"""Letters of the equations themselves; they bear no time index."""
+
+
+@dataclass(frozen=True)
+class Pen:
+    """Writes the update of one memory in one style, with the names of the block."""
+
+    style: Style
+    names: Mapping[str, str]
+
+    def expr(self, expr: Expr, tight: int = 0) -> str:
+        """An expression; `tight` as in `written`."""
+        return written(expr, self.names, self.style, tight)
+
+    def name(self, name: str, index: str = "t") -> str:
+        """A value or a state: `k_t`, `S_{t-1}`, `S_0`."""
+        return self.style.symbol(name, index)
+
+    def join(self, *factors: str) -> str:
+        """A product; empty factors and ones are left out."""
+        return self.style.dot.join(f for f in factors if f not in ("", "1"))
+
+    def outer(self, left: str, right: str) -> str:
+        """`v k^T`."""
+        return self.join(left, f"{right}{self.style.transpose}")
+
+    def gate(self, name: str, axis: str, state: str) -> str:
+        """A state behind a gate: a number, or one per key channel, value channel or element."""
+        gate = self.name(name)
+        if axis == "scalar":
+            return self.join(gate, state)
+        if axis == "element":
+            return f"{gate}{self.style.times}{state}"
+        diagonal = self.style.call("diag", gate)
+        return self.join(state, diagonal) if axis == "key" else self.join(diagonal, state)
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """The pieces of `S_t = S_{t-1} (a I - e k k^T) + v k^T`, written by one pen.
+
+    `pulls` are (rate, vector) of the erases, `pushes` signed summands.
+    """
+
+    pen: Pen
+    state: str
+    old: str
+    pulls: Sequence[tuple[str, str]]
+    pushes: str
+
+    def line(self, write: Write, keep: str) -> str:
+        """The new state; `keep` is what the rule itself leaves of the old one, empty for all of it."""
+        gate = "" if write.retain is None else self.pen.name(write.retain.name)
+        axis = write.retain_axis
+        factor = f"({gate} + {keep} - 1)" if gate and keep else gate or (f"({keep})" if keep else "")
+        body = self._body(write, factor, axis)
+        return f"{self.pen.name(self.state)} = {body}{self.pushes}"
+
+    def _body(self, write: Write, factor: str, axis: str) -> str:
+        pen, old = self.pen, self.old
+        if not self.pulls:
+            if write.retain is not None and axis != "scalar":
+                return pen.gate(write.retain.name, axis, old)
+            return pen.join(factor, old)
+        erased = "".join(f" - {pen.join(rate, pen.outer(x, x))}" for rate, x in self.pulls)
+        if axis in ("scalar", "key"):
+            identity = pen.style.call("diag", factor) if axis == "key" else pen.join(factor, "I")
+            return pen.join(old, f"({identity}{erased})")
+        assert write.retain is not None
+        pulled = "".join(f" - {pen.join(rate, old, pen.outer(x, x))}" for rate, x in self.pulls)
+        return pen.gate(write.retain.name, axis, old) + pulled
+
+
+def pens(names: Mapping[str, str]) -> tuple[Pen, Pen]:
+    """A pen for text and one for LaTeX."""
+    return Pen(replace(TEXT, symbol=_symbol(TEXT)), names), Pen(replace(LATEX, symbol=_symbol(LATEX)), names)
+
+
+def _symbol(style: Style) -> Callable[[str, str], str]:
+    def named(name: str, index: str) -> str:
+        if index == "t-1":
+            return f"{style.symbol(name, '')}_{{t-1}}"
+        bare = index == "t" and (name in _OWN or not name.isidentifier())
+        return style.symbol(name, "" if bare else index)
+
+    return named
+
+
+def both(names: Mapping[str, str], line: Callable[[Pen], str]) -> Formula:
+    """One line, written by both pens."""
+    text, latex = (line(pen) for pen in pens(names))
+    return Formula(text, latex)
+
+
+def write_formulas(memory: Memory, write: Write, update: UpdateClass, scale: Update | None) -> Lines:
+    """The update of `memory` by one write, weight by weight if it is no closed recurrence.
+
+    `scale` is the `S *= gate` above the write.
+    """
+    online = memory.clock.every == 1 and write.base_every == 1
+    forms = [t.online for t in update.terms]
+    where = tuple(f for n, t in enumerate(write.terms) for f in _defined(t, n, len(write.terms)))
+    if online and update.letter in ("D", "R") and all(f is not None for f in forms):
+        return _closed(memory, write, update, scale), where
+    lines, more = _by_weight(memory, write, update)
+    return lines, (*more, *where, *_seen(memory, write))
+
+
+def attention_formulas(memory: Memory) -> Lines:
+    """The non-parametric memory: an average over what was kept."""
+    window = option(memory.options, "window", 0)
+    first = f"t - {window} < i <= t" if window else "i <= t"
+    text = f"y_t = sum_i softmax_i(k_i^T q_t) v_i  over {first}"
+    span = rf"t - {window} < i \le t" if window else r"i \le t"
+    latex = rf"y_t = \sum_{{{span}}} \mathrm{{softmax}}_i(k_i^{{\top}} q_t)\, v_i"
+    return (Formula(text, latex),), ()
+
+
+def task_formulas(memory: Memory, write: TaskWrite) -> Lines:
+    """A memory that takes the task's gradient, once per chunk."""
+    assert memory.function is not None
+    form = rule_form(write.rule, memory.function.weights[0].shape).form
+    line = _rule_line(write.rule)
+    if form is not None and form.momentum is None and scalar_value(form.erase) == 0.0:
+
+        def step(pen: Pen) -> str:
+            keep = "" if form.keep.value == 1.0 else pen.expr(form.keep, 2)
+            return f"W_t = {pen.join(keep, 'W_{t-1}')} - {pen.join(pen.expr(form.rate, 2), 'g')}"
+
+        line = both({}, step)
+    text = "g = the task's gradient at W_{t-1}, summed over the tokens since the last commit"
+    latex = r"g = \sum_{i \text{ since the last commit}} \nabla_W \mathcal{L}_{\mathrm{task}}(W_{t-1}; x_i)"
+    return (line,), (Formula(text, latex),)
+
+
+def _rule_line(rule: Rule) -> Formula:
+    """A rule without closed form, as its formula."""
+    text = _ruled(rule_formula(rule))
+    return Formula(text, rf"\texttt{{{_escaped(text)}}}")
+
+
+def _ruled(formula: str) -> str:
+    """`W = W - lr * g` as an equation in time."""
+    left, _, right = formula.partition(" = ")
+    return f"{left}_t = {right}" if right else formula
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\backslash ").replace("_", r"\_").replace("^", r"\^{}").replace("&", r"\&")
+
+
+# --- names -----------------------------------------------------------------------------------
+
+
+def _names(memory: Memory, write: Write, n: int) -> dict[str, str]:
+    """What the symbols of term `n` are called."""
+    term = write.terms[n]
+    suffix = str(n + 1) if len(write.terms) > 1 else ""
+    key, target = written_pair(term)
+    names = {name: value.name for name, value in term.rule.arguments}
+    names |= {"key": key if key.isidentifier() else f"k{suffix}"}
+    names |= {"target": target if target.isidentifier() or _is_number(target) else f"vhat{suffix}"}
+    if write.base_every > 1 and memory.function is not None:
+        names |= {w.name: f"{w.name}_c" for w in memory.function.weights}
+    return names
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).removeprefix("-").isdigit()
+
+
+def _defined(term: Term, n: int, count: int) -> list[Formula]:
+    """What `k` and `vhat` are where key and target are written as expressions."""
+    suffix = str(n + 1) if count > 1 else ""
+    found = []
+    for name, latex, text in zip(("k", "vhat"), ("k", r"\hat{v}"), written_pair(term), strict=True):
+        if not text.isidentifier() and not _is_number(text):
+            found.append(
+                Formula(f"{name}{suffix}_t = {text}", rf"{latex}_{{{suffix}t}} = \texttt{{{_escaped(text)}}}")
+            )
+    return found
+
+
+def _seen(memory: Memory, write: Write) -> tuple[Formula, ...]:
+    """Which state the gradient sees, if it is an older one."""
+    if write.base_every <= 1:
+        return ()
+    commit = write.base_every == memory.clock.every
+    when = "the last commit" if commit else f"the last multiple of {write.base_every} tokens"
+    return (Formula(f"_c: as of {when}", rf"\cdot^{{c}}: \text{{as of {when}}}"),)
+
+
+# --- one matrix, in closed form --------------------------------------------------------------
+
+
+def _closed(memory: Memory, write: Write, update: UpdateClass, scale: Update | None) -> tuple[Formula, ...]:
+    count = 2 if update.terms[0].online is not None and update.terms[0].online.momentum else 1
+    lines = []
+    for index in range(count):
+        sides = [_closed_side(memory, write, update, scale, side)[index] for side in (0, 1)]
+        lines.append(Formula(*sides))
+    return tuple(lines)
+
+
+def _closed_side(
+    memory: Memory, write: Write, update: UpdateClass, scale: Update | None, side: int
+) -> list[str]:
+    """`S_t = S_{t-1} (a I - b k k^T) + v k^T`, with a line for a momentum in front."""
+    mine = [(pens(_names(memory, write, n))[side], t.online) for n, t in enumerate(update.terms)]
+    parts = [(pen, form) for pen, form in mine if form is not None]
+    pen, form = parts[0]
+    old = pen.name(memory.name, "t-1")
+    if scale is not None:
+        old = pen.gate(scale.value.name, scale.axis, old)
+    pulls = [(p.expr(f.erase, 2), p.expr(f.x, 2)) for p, f in parts if scalar_value(f.erase) != 0.0]
+    push = "".join(_signed(p, p.expr(f.value, 1), p.expr(f.x, 2)) for p, f in parts)
+    if write.toward == "init" and write.retain is not None:
+        push = f" + {pen.join(f'(1 - {pen.name(write.retain.name)})', pen.name(memory.name, '0'))}{push}"
+    keep = "" if form.keep.value == 1.0 else pen.expr(form.keep)
+    if form.momentum is None:
+        return [Recurrence(pen, memory.name, old, pulls, push).line(write, keep)]
+    beta, read = (pen.expr(e, 2) for e in form.momentum)
+    pulled = "".join(f" - {pen.join(rate, old, pen.outer(x, x))}" for rate, x in pulls)
+    first = f"m_t = {pen.join(beta, 'm_{t-1}')}{pulled}{push}"
+    return [first, Recurrence(pen, memory.name, old, (), f" + {pen.join(read, 'm_t')}").line(write, keep)]
+
+
+def _signed(pen: Pen, value: str, key: str) -> str:
+    """` + v k^T`, or with a minus if the value begins with one."""
+    if value in ("0", "-0"):
+        return ""
+    sign, body = ("-", value[1:]) if value.startswith("-") else ("+", value)
+    return f" {sign} {pen.outer(body, key)}"
+
+
+# --- any map, weight by weight ---------------------------------------------------------------
+
+
+def _by_weight(memory: Memory, write: Write, update: UpdateClass) -> Lines:
+    """One line for all weights that step alike, then what `z`, `d` and `r` are for each."""
+    alike: dict[Formula, list[str]] = {}
+    where: list[Formula] = []
+    for n, term in enumerate(update.terms):
+        names = _names(memory, write, n)
+        rule = write.terms[n].rule
+        grads = term.gradient.gradients if term.gradient else ()
+        for grad, analysis in zip(grads, term.rules, strict=True):
+            for line in _weight_lines(names, write, grad, analysis.form, rule_formula(rule)):
+                alike.setdefault(line, []).append(grad.name)
+            where += _letters(names, grad, analysis.form)
+    lines = list(alike)
+    if write.toward == "init":
+        lines.append(Formula("W_t = W_0 + D_t", "W_t = W_0 + D_t"))
+    several = memory.function is not None and len(memory.function.weights) > 1
+    if several and memory.function is not None:
+        each = ", ".join(w.name for w in memory.function.weights)
+        where.insert(0, Formula(f"W: each of {each}", rf"W \in \{{{each}\}}"))
+    extra = _clauses(write)
+    return tuple(lines), (*dict.fromkeys(where), *extra)
+
+
+def _weight_lines(
+    names: Mapping[str, str], write: Write, grad: WeightGradient, form: RuleForm | None, formula: str
+) -> list[Formula]:
+    """The step of one weight; `D` stands for its distance from the initial state."""
+    state = "D" if write.toward == "init" else "W"
+    if form is None or grad.x is None:
+        gate = f"{write.retain.name}_t, then " if write.retain is not None else ""
+        before = f"W * {gate}" if gate else ""
+        return [Formula(before + _ruled(formula), rf"\texttt{{{_escaped(before + _ruled(formula))}}}")]
+    rate = _rate_letter(form)
+
+    def step(pen: Pen) -> str:
+        pulls = [] if scalar_value(form.erase) == 0.0 else [(_erase_letter(pen, form), "z")]
+        factor = rate or pen.expr(form.rate, 2)
+        push = f" - {pen.join(factor, pen.outer('d', 'z'))}"
+        if form.momentum is not None:
+            push = f" + {pen.join(pen.expr(form.momentum.read, 2), 'm_t')}"
+        keep = "" if form.keep.value == 1.0 else pen.expr(form.keep)
+        return Recurrence(pen, state, pen.name(state, "t-1"), pulls, push).line(write, keep)
+
+    if form.momentum is None:
+        return [both(names, step)]
+    momentum = form.momentum
+
+    def filtered(pen: Pen) -> str:
+        last = pen.join(pen.expr(momentum.beta, 2), "m_{t-1}")
+        return f"m_t = {last} - {pen.join(pen.expr(momentum.rate, 2), pen.outer('d', 'z'))}"
+
+    return [both(names, filtered), both(names, step)]
+
+
+def _rate_letter(form: RuleForm) -> str:
+    """`r` for a rate that is more than a name or a number."""
+    return "r" if form.rate.args and form.rate.value is None else ""
+
+
+def _erase_letter(pen: Pen, form: RuleForm) -> str:
+    if form.erase is form.rate and _rate_letter(form):
+        return "r"
+    return pen.expr(form.erase, 2)
+
+
+def _letters(names: Mapping[str, str], grad: WeightGradient, form: RuleForm | None) -> list[Formula]:
+    """What `r`, `z` and `d` are."""
+    found = []
+    if form is not None and _rate_letter(form):
+        inner = {**names, form.x.name: "z"}
+        found.append(both(inner, lambda pen: f"r = {pen.expr(form.rate)}"))
+    if grad.x is None or grad.dy is None:
+        return found
+    x, dy = grad.x, grad.dy
+
+    def pair(pen: Pen) -> str:
+        return f"{pen.name(grad.name, '')}: z = {pen.expr(x)}, d = {pen.expr(dy)}"
+
+    return [*found, both(names, pair)]
+
+
+def _clauses(write: Write) -> list[Formula]:
+    """What else the write says."""
+    said = []
+    for term in write.terms:
+        if term.window > 1:
+            said.append(f"summed over the last {term.window} tokens")
+        if term.weight is not None:
+            said.append(f"each token weighted by {term.weight.name}")
+    if write.at_commit:
+        said.append("one step per chunk, with the gradients of its tokens summed")
+    if write.project is not None:
+        said.append(f"then projected by {write.project}")
+    return [Formula(text, rf"\text{{{text}}}") for text in dict.fromkeys(said)]
