@@ -20,7 +20,9 @@ from nldsl.spec.program import Program
 USAGE = """%%nldsl [NAME] [--block NAME] [--set KEY=VALUE ...] [--check]
 
 The cell is a specification.  Its last model (or block) is checked, its level graph shown, and the
-compiled model put into NAME, if one is given.  --block: that block instead.  --set: arguments, such as --set dim=64.
+compiled model put into NAME, if one is given.
+
+--block: that block instead.  --set: arguments, such as --set dim=64.
 --check: show findings and graph only."""
 
 
@@ -109,7 +111,8 @@ def _compile(name: str, program: Program) -> None:
     except SpecError as wrong:
         _show_findings(list(wrong.diagnostics))
         return
-    display(HTML(f"<code>{name}</code> is the compiled <code>{program.name}</code>."))
+    said = f"<code>{name}</code> is the compiled <code>{program.name}</code>."
+    display(HTML(said))
 
 
 def load(shell: InteractiveShell) -> None:

@@ -1,12 +1,12 @@
-"""Editors: `Document` answers every question about a text being written; `protocol` is the language server.
+"""Editors: `Document` answers every question about a text; `protocol` is the language server.
 
-All but `protocol` and `messages` need nothing that is not needed for checking: no torch, no pygls.
+`hover` is imported on its own: it knows equations and graphs, which a start need not load.  All but
+`protocol` and `messages` need nothing that is not needed for checking: no torch, no pygls.
 """
 
 from nldsl.server.completion import Proposal, complete
 from nldsl.server.document import Document, Place, Remark
 from nldsl.server.fixes import Fix, fixes
-from nldsl.server.hover import hover
 from nldsl.server.navigation import RenameError, definition, foldings, outline, references, rename
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "definition",
     "fixes",
     "foldings",
-    "hover",
     "outline",
     "references",
     "rename",

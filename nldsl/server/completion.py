@@ -12,8 +12,8 @@ from nldsl.catalog.selectors import ROLES
 from nldsl.library import PRIMITIVES
 from nldsl.server.cursor import Cursor, cursor_at
 from nldsl.server.document import Document
-from nldsl.server.hover import definition_text, literal, option_text, primitive_text, signature, word_text
 from nldsl.server.occurrences import HOOKS, TOP, Symbol
+from nldsl.server.texts import definition_text, literal, option_text, primitive_text, signature, word_text
 from nldsl.server.words import CLAUSES, ITEMS, STATEMENTS, WORDS
 from nldsl.spec.clauses import PROJECTIONS
 from nldsl.syntax import show, tree

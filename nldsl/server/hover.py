@@ -6,16 +6,15 @@ from functools import lru_cache
 from math import prod
 
 from nldsl.calculus import describe, update_class
-from nldsl.catalog.primitive import Option, Primitive
 from nldsl.catalog.schedules import SCHEDULES
-from nldsl.graph.equations import formula, number, rule_formula
+from nldsl.graph.equations import formula, rule_formula
 from nldsl.graph.levels import spoken
 from nldsl.library import PRIMITIVES
 from nldsl.server.document import Document
 from nldsl.server.facts import MemoryUse, shape
 from nldsl.server.occurrences import Occurrence, Symbol
+from nldsl.server.texts import code, definition_text, literal, options_text, primitive_text, word_text
 from nldsl.server.words import ALIASES, CLAUSES, ITEMS, STATEMENTS, WORDS
-from nldsl.spec.loader import Named, Unit
 from nldsl.spec.program import TaskWrite, Write, option
 from nldsl.syntax import show, tree
 from nldsl.syntax.scan import Scanned, scan
@@ -76,7 +75,7 @@ def about(document: Document, occurrence: Occurrence) -> str:
         return primitive_text(PRIMITIVES[symbol.name]) + _result(document, occurrence)
     if symbol.kind == "schedule":
         schedule = SCHEDULES[symbol.name]
-        return f"{_code(f'{symbol.name}({_options(schedule.options)})')}\n\n{schedule.doc}"
+        return f"{code(f'{symbol.name}({options_text(schedule.options)})')}\n\n{schedule.doc}"
     if symbol.kind == "word":
         return word_text(symbol.name) if symbol.name in WORDS else ""
     if symbol.kind == "memory":
@@ -86,113 +85,6 @@ def about(document: Document, occurrence: Occurrence) -> str:
     if symbol.kind in ("parameter", "variable"):
         return _value(document, occurrence)
     return definition_text(document.unit, symbol) + _result(document, occurrence)
-
-
-# --- the language and its library ------------------------------------------------------------------
-
-
-def word_text(word: str) -> str:
-    """A word of the language.
-
-    Example:
-        >>> word_text("by").splitlines()[0]
-        '**by**: The rule of a step.'
-    """
-    entry = WORDS[ALIASES.get(word, word)]
-    example = f"\n\n{_code(entry.example)}" if entry.example else ""
-    return f"**{word}**: {entry.text}{example}"
-
-
-def primitive_text(primitive: Primitive) -> str:
-    """Signature, doc, equation, options and example of a primitive."""
-    parts = [_code(signature(primitive)), primitive.doc]
-    if primitive.equation:
-        parts.append(f"`{primitive.equation}`")
-    parts += [_option_line(option) for option in primitive.options if option.help]
-    if primitive.example:
-        parts.append(_code(primitive.example))
-    return "\n\n".join(parts)
-
-
-def signature(primitive: Primitive) -> str:
-    """How a primitive is called: `norm(x, eps = 1e-6)`."""
-    values = list(primitive.values)
-    if primitive.variadic and values:
-        values.append("...")
-    return f"{primitive.name}({', '.join([*values, *filter(None, [_options(primitive.options)])])})"
-
-
-def _options(options: tuple[Option, ...]) -> str:
-    return ", ".join(option_text(o) for o in options)
-
-
-def option_text(option: Option) -> str:
-    """An option with its default: `eps = 1e-6`."""
-    if option.default == "REQUIRED" or option.default is None:
-        return option.name
-    return f"{option.name} = {literal(option.default)}"
-
-
-def literal(value: object) -> str:
-    """A static value as the language writes it.
-
-    Example:
-        >>> literal(True), literal("raw"), literal((16, 64)), literal(1e-06)
-        ('true', '"raw"', '[16, 64]', '1e-6')
-    """
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f'"{value}"'
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(literal, value))}]"
-    return number(value)
-
-
-def _option_line(option: Option) -> str:
-    limits = [f"at least {number(option.minimum)}" if option.minimum is not None else ""]
-    limits += [f"at most {number(option.maximum)}" if option.maximum is not None else ""]
-    limits += [f"one of {', '.join(option.choices)}" if option.choices else "", option.unit]
-    said = ", ".join(part for part in limits if part)
-    return f"* `{option_text(option)}`: {option.help}{f' ({said})' if said else ''}"
-
-
-def definition_text(unit: Unit, symbol: Symbol) -> str:
-    """Signature and comment of a definition, wherever it is; empty if it is nowhere."""
-    found = unit.find(symbol.kind, symbol.name)
-    if found is None:
-        return ""
-    item, home = found
-    parts = [_code(header(item)), comment_above(item)]
-    if home is not unit and home.file.name:
-        parts.append(f"*{home.file.name}*")
-    return "\n\n".join(part for part in parts if part)
-
-
-def header(item: Named) -> str:
-    """The first line of a definition."""
-    if isinstance(item, tree.Variant):
-        return f"variant {item.name.id} of {item.base.id}({show.arguments(item.args)})"
-    return f"{item.kind} {item.name.id}({', '.join(show.param(p) for p in item.params)})"
-
-
-def comment_above(item: Named) -> str:
-    """The comment that stands right above a definition, without its signs."""
-    text = item.span.file.text
-    lines: list[str] = []
-    end = text.rfind("\n", 0, item.span.start) + 1
-    while end > 0:
-        start = text.rfind("\n", 0, end - 1) + 1
-        line = text[start:end].strip()
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("#").strip())
-        end = start
-    return "  \n".join(reversed(lines))
-
-
-def _code(text: str) -> str:
-    return f"```nldsl\n{text}\n```"
 
 
 # --- what was elaborated ---------------------------------------------------------------------------
@@ -220,7 +112,7 @@ def _value(document: Document, occurrence: Occurrence) -> str:
     """A variable or a parameter: its kind and shape where it got its value last."""
     symbol = occurrence.symbol
     kind, name = symbol.kind, symbol.name
-    lines = [_code(f"{name}  # {kind} of {symbol.scope}")]
+    lines = [code(f"{name}  # {kind} of {symbol.scope}")]
     binding = document.names.binding(symbol, occurrence.start)
     shapes = _assigned(document, binding, name) if binding is not None else []
     if not shapes and kind == "parameter":
@@ -263,7 +155,7 @@ def _given(document: Document, symbol: Symbol) -> list[str]:
 def _level(document: Document, occurrence: Occurrence) -> str:
     symbol = occurrence.symbol
     uses = [u for found in document.facts.memories.values() for u in found if u.memory.level == symbol.name]
-    lines = [_code(f"level {symbol.name}  # of {symbol.scope}")]
+    lines = [code(f"level {symbol.name}  # of {symbol.scope}")]
     lines += [f"* `{u.memory.path}` {spoken(u.memory.clock)} {u.where}" for u in uses]
     return "\n".join(dict.fromkeys(lines[:12]))
 
@@ -273,7 +165,7 @@ def _memory(document: Document, occurrence: Occurrence) -> str:
     symbol = occurrence.symbol
     binding = document.names.binding(symbol, len(document.text))
     uses = document.facts.memories.get(_inside(document, binding.start), []) if binding else []
-    head = _code(f"memory {symbol.name}  # of {symbol.scope}")
+    head = code(f"memory {symbol.name}  # of {symbol.scope}")
     if not uses:
         return head
     return "\n".join([head, *memory_lines(uses[0]), *_others(uses)]) + _result(document, occurrence)

@@ -9,8 +9,8 @@ from typing import Any
 
 from nldsl.library import PRIMITIVES
 from nldsl.server.document import Document, Place
-from nldsl.server.hover import header
 from nldsl.server.occurrences import LOCAL, TOP, Occurrence, Symbol
+from nldsl.server.texts import header
 from nldsl.spec.definition_checks import BUILT_IN_MAPS, RESERVED
 from nldsl.spec.loader import Unit
 from nldsl.syntax import show, tree

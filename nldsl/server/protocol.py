@@ -25,7 +25,6 @@ from nldsl.server.completion import complete, explain_proposal
 from nldsl.server.document import Document, Place
 from nldsl.server.fixes import fixes
 from nldsl.server.help import signature_help
-from nldsl.server.hover import hover
 from nldsl.server.lines import Lines
 from nldsl.server.navigation import RenameError, definition, foldings, outline, references, renamable, rename
 from nldsl.server.tokens import MODIFIERS, TYPES, semantic_tokens
@@ -149,6 +148,9 @@ def on_save(server: Server, params: lsp.DidSaveTextDocumentParams) -> None:
 
 @quiet
 def on_hover(server: Server, params: lsp.HoverParams) -> lsp.Hover | None:
+    # Equations and graphs cost a quarter of the time to the first diagnostics, which do not need them.
+    from nldsl.server.hover import hover
+
     document, offset = _place(server, params)
     found = hover(document, offset)
     if found is None:
