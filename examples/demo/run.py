@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from rich.table import Table
 
 import nldsl
 from nldsl.evaluate import Sampling, count_model, generate
+from nldsl.spec.walk import parameters_of
 from nldsl.train import TrainResult, load_run, train
 from nldsl.train.data import prepare
 from nldsl.train.loop import HELDOUT_WINDOWS
@@ -29,6 +31,8 @@ BATCH, LENGTH, SEED = 8, 256, 0
 NEAR = 0.03
 PROMPT = b"def "
 DATA = "python-stdlib"
+HERE = Path(__file__).parent
+HOPE, TRANSFORMER = HERE / "hope_tiny.nl", HERE / "transformer.nl"
 CONSOLE = Console(highlight=False, width=100)
 
 
@@ -72,9 +76,10 @@ def command(arguments: list[str]) -> None:
         sys.exit(done.returncode)
 
 
-def parameters_of(name: str, **arguments: int) -> int:
-    """The number of slow parameters of a model."""
-    return sum(p.numel() for p in nldsl.compile(name, **arguments).parameters())
+def size_of(spec: Path, **arguments: int) -> int:
+    """The number of slow parameters of a model, counted in its program."""
+    program = nldsl.load(str(spec), **arguments)
+    return sum(math.prod(p.shape) for _, p in parameters_of(program.root))
 
 
 def equal_transformer(target: int) -> dict[str, int]:
@@ -90,7 +95,7 @@ def equal_transformer(target: int) -> dict[str, int]:
         while low <= high:
             middle = (low + high) // 2
             arguments = {"dim": 2 * heads * middle, "depth": 2, "heads": heads, "expand": expand}
-            count = parameters_of("transformer", **arguments)
+            count = size_of(TRANSFORMER, **arguments)
             if best is None or abs(count - target) < best[0]:
                 best = (abs(count - target), arguments)
             low, high = (middle + 1, high) if count < target else (low, middle - 1)
@@ -103,14 +108,14 @@ def train_both(out: Path, seconds: float) -> dict[str, TrainResult]:
     """Train both for the same time, and see to it that the transformer is judged at Hope's last step too."""
     common = {"data": DATA, "batch": BATCH, "length": LENGTH, "seed": SEED}
     CONSOLE.rule(f"training hope_tiny for {seconds:g} s")
-    hope = train("hope_tiny", out=out / "hope_tiny", minutes=seconds / 60, **common)
+    hope = train(HOPE, out=out / "hope_tiny", minutes=seconds / 60, **common)
     same = equal_transformer(hope.parameters)
     CONSOLE.rule(
         f"training a transformer for {seconds:g} s: {', '.join(f'{k} = {v}' for k, v in same.items())}"
     )
     place = out / "transformer"
     other = train(
-        "transformer",
+        TRANSFORMER,
         out=place,
         minutes=seconds / 60,
         arguments=same,
@@ -118,7 +123,7 @@ def train_both(out: Path, seconds: float) -> dict[str, TrainResult]:
         **common,
     )
     if other.steps < hope.steps:
-        train("transformer", out=place, steps=hope.steps, arguments=same, resume=True, **common)
+        train(TRANSFORMER, out=place, steps=hope.steps, arguments=same, resume=True, **common)
     return {"hope_tiny": hope, "transformer": other}
 
 
