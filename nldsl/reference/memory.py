@@ -76,6 +76,7 @@ class ParametricMemory:
                 if w.at_commit
                 for i in range(len(w.terms))
             },
+            learned=origin is None,
         )
 
     def learned(self) -> Weights:

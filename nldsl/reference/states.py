@@ -48,12 +48,14 @@ class ParametricState:
     windows: dict[int, list[list[Lesson]]]
     gathered: dict[int, Weights]
     count: int = 0
+    learned: bool = True
+    """Whether `origin` is the learned parameter (no state: cutting history leaves it alone) or zero."""
 
     def map(self, change: Change) -> ParametricState:
         """The same state with `change` applied to every tensor."""
         return ParametricState(
             _mapped(self.running, change),
-            _mapped(self.origin, change),
+            dict(self.origin) if self.learned else _mapped(self.origin, change),
             None if self.committed is None else _mapped(self.committed, change),
             {b: _mapped(w, change) for b, w in self.bases.items()},
             {s: _mapped(w, change) for s, w in self.slots.items()},
@@ -61,6 +63,7 @@ class ParametricState:
             {n: [[_lesson(x, change) for x in copy] for copy in w] for n, w in self.windows.items()},
             {n: _mapped(w, change) for n, w in self.gathered.items()},
             self.count,
+            self.learned,
         )
 
     def entries(self) -> Iterator[tuple[str, Tensor]]:
