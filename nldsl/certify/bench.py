@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nldsl.certify.align import Place, align, places
 from nldsl.certify.clocks import Clocks, memories_below, token_clocks
-from nldsl.certify.compare import Pair, size
+from nldsl.certify.compare import Pair
 from nldsl.certify.draws import draw_inputs, generator
 from nldsl.certify.oracle import Forward
 from nldsl.driver.compile import emit, plan_of
@@ -30,8 +30,6 @@ Build = Callable[[Plan], Layer]
 
 SHORTEST = 12
 """Tokens compared at least."""
-TAME = 1e6
-"""Gradients are compared while states stay below: a state that explodes has gradients of noise."""
 
 
 def build_module(plan: Plan) -> Layer:
@@ -85,7 +83,8 @@ class Bench:
     """What the parameters are before `values` replace them."""
 
     def __post_init__(self) -> None:
-        self.lengths = tuple(n for n in self.lengths if n <= self.reference.tokens)
+        shorter = (n for n in self.lengths if n < self.reference.tokens)
+        self.lengths = (*shorter, self.reference.tokens)
         self.places = places(self.program)
         self.module = self.load(self.plan)
 
@@ -166,18 +165,6 @@ class Bench:
                 rows.append(y)
                 states.append(state)
         return rows, states
-
-    @cached_property
-    def tame(self) -> int:
-        """How many tokens the states stay below `TAME`."""
-        count = self.tokens
-        while count > 1 and self._largest(count) > TAME:
-            count -= 1
-        return count
-
-    def _largest(self, tokens: int) -> float:
-        memories = (m for s in self.reference.states[tokens].samples for m in s.memories.values())
-        return max((size(x) for m in memories for n, x in m.entries() if n != "count"), default=0.0)
 
 
 def call(

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from nldsl.certify.align import Key
 from nldsl.certify.bench import Bench, call, call_in_parts
-from nldsl.certify.compare import CAUSAL, Finding, Pair, distance, farthest
+from nldsl.certify.compare import BOUND, CAUSAL, Finding, Pair, distance, farthest
 from nldsl.reference import Interpreter, State
 from nldsl.reference.states import ParametricState
 from nldsl.runtime.state import State as CompiledState
 
 Findings = Iterator[Finding]
+
+NUDGE = 1e-15
+MARGIN = 30.0
+UNCLEAR = 1e-6
 
 
 def _at(label: str, found: Finding) -> Finding:
@@ -28,6 +33,30 @@ def lengths(bench: Bench) -> Findings:
             y, state = call(bench.module, bench.part(0, n))
             yield _at(f"{n} tokens", farthest(bench.outputs(y, 0, n)))
             yield _at(f"behind {n} tokens", farthest(bench.states(state, n)))
+
+
+def one_call(bench: Bench) -> Findings:
+    """Outputs and states of the longest length.
+
+    Over hundreds of tokens a program may amplify rounding itself.  What it does to its parameters moved
+    by `NUDGE` is measured, and `MARGIN` times as much is allowed, up to `UNCLEAR`.
+    """
+    n, inputs = bench.tokens, bench.part(0, bench.tokens)
+    moved = bench.load(bench.plan)
+    with torch.no_grad():
+        for path, parameter in moved.parameter_paths().items():
+            noise = torch.randn(
+                parameter.shape, generator=bench.generator(f"nudge {path}"), dtype=torch.float64
+            )
+            parameter.mul_(1.0 + NUDGE * noise)
+        y, state = call(bench.module, inputs)
+        z, other = call(moved, inputs)
+    outputs, states = bench.outputs(y, 0, n), bench.states(state, n)
+    for found, shifted in ((outputs, bench.outputs(z, 0, n)), (states, bench.states(other, n))):
+        drift = farthest(replace(p, want=q.got) for p, q in zip(found, shifted, strict=True)).error
+        worst = farthest(found)
+        bound = min(max(BOUND, MARGIN * drift), UNCLEAR)
+        yield Finding(f"{n} tokens: {worst.where}", worst.error, bound)
 
 
 def token_by_token(bench: Bench) -> Findings:

@@ -18,7 +18,7 @@ Run = Callable[[Layer, tuple[Tensor, ...]], tuple[tuple[Tensor, ...], CompiledSt
 
 def gradients(bench: Bench) -> Iterator[Finding]:
     """Of a random projection of outputs and final state: in one call, and through carried states."""
-    end = bench.tame
+    end = bench.reference.tame
     (cuts,) = bench.splits(1, "gradients", end)
     yield from _compare(bench, bench.module, "in one call", lambda m, x: call(m, x))
     yield from _compare(
@@ -38,7 +38,7 @@ def other_forms(bench: Bench) -> Iterator[Finding]:
 
 
 def _compare(bench: Bench, module: Layer, label: str, run: Run, values: bool = False) -> Iterator[Finding]:
-    end = bench.tame
+    end = bench.reference.tame
     inputs = tuple(_leaf(s) for s in bench.part(0, end))
     y, state = run(module, inputs)
     outputs, states = bench.outputs(y, 0, end), bench.states(state, end)

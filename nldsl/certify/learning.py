@@ -63,10 +63,11 @@ class School:
 
 
 def make_reference(
-    program: Program, values: dict[str, Tensor], carry: Carry, seed: int, tokens: int
+    program: Program, values: dict[str, Tensor], carry: Carry, seed: int, stream: Tensor
 ) -> Learning:
-    """The interpreter's run of `learn`, in calls that end around the task clocks."""
-    stream, more = (draw_inputs(program, 2, n, seed, p)[0] for n, p in ((tokens, "learn"), (3, "learn more")))
+    """The interpreter's run of `learn`: its first and last tokens one by one, the rest in two calls."""
+    tokens = stream.shape[1]
+    (more,) = draw_inputs(program, stream.shape[0], 3, seed, "learn more")
     cuts = sorted({1, 2, tokens // 2, tokens - 1, tokens} & set(range(1, tokens + 1)))
     return run_learning(with_carry(program, carry), values, stream, cuts, (more,))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,8 +12,10 @@ from torch import Tensor
 from nldsl.reference import Event, Interpreter, State
 from nldsl.spec.program import Program
 
-LARGEST = 1e150
-"""Beyond it a reference has diverged: there is nothing to compare with any more."""
+LARGEST = 1e50
+"""Beyond it a reference has diverged: what is left after such numbers cancel is rounding."""
+TAME = 1e6
+"""Gradients, and `learn`, are compared while states stay below."""
 
 
 @dataclass
@@ -36,6 +39,12 @@ class Forward:
     def batch(self) -> int:
         """How many sequences."""
         return len(self.states[0].samples)
+
+    @cached_property
+    def tame(self) -> int:
+        """How many tokens the states stay below `TAME`, at least one."""
+        found = (t for t in range(1, self.tokens + 1) if not _below(TAME, _tensors(self.states[t])))
+        return max(1, next(found, self.tokens + 1) - 1)
 
 
 @dataclass
@@ -66,7 +75,7 @@ def run_forward(
         mark = len(events)
         y, state = machine.run(tuple(s[:, t : t + 1] for s in inputs), states[-1])
         outputs = y if isinstance(y, tuple) else (y,)
-        if not _sane([*outputs, *_tensors(state)]):
+        if not _below(LARGEST, [*outputs, *_tensors(state)]):
             diverges = t
             del events[mark:]
             break
@@ -112,7 +121,7 @@ def _tensors(state: State) -> Iterable[Tensor]:
             yield from (tensor for name, tensor in memory.entries() if name.startswith("running"))
 
 
-def _sane(tensors: Iterable[Tensor]) -> bool:
-    """Whether every number is finite and below `LARGEST`."""
+def _below(limit: float, tensors: Iterable[Tensor]) -> bool:
+    """Whether every number is finite and not above `limit`."""
     largest = [x.detach().abs().amax() for x in tensors if x.numel()]
-    return not largest or bool((torch.stack(largest) <= LARGEST).all())
+    return not largest or bool((torch.stack(largest) <= limit).all())
