@@ -47,8 +47,6 @@ def _options(code: BlockCode, memory: Memory, read: Read, before: bool) -> dict[
     window = option(memory.options, "window")
     if isinstance(window, int) and window:
         out["window"] = to_expression(window)
-    if option(memory.options, "causal") is False:
-        out["causal"] = to_expression(False)
     if memory.parameters:
         out["start"] = to_expression(tuple(parameter(p.path) for p in memory.parameters))
     if before:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from nldsl.catalog import Operand
 from nldsl.catalog.values import Options
-from nldsl.emit.nodes import Expression, Like, compare, to_expression
+from nldsl.emit.nodes import Expression, Like, Literal, call, compare, to_expression
 from nldsl.library import PRIMITIVES, torch_function
 from nldsl.lowerings.apply import INFIX
 from nldsl.lowerings.scope import Imports
@@ -75,6 +75,8 @@ def _transpose(args: Sequence[Expression], operands: Sequence[Operand]) -> Expre
 
 def _expand_last(args: Sequence[Expression], operands: Sequence[Operand]) -> Expression:
     """A scalar row broadcasts by itself; a vector becomes a column of a matrix."""
+    if isinstance(args[0], Literal):
+        return call("torch.full_like", args[1], args[0])
     column_of_matrix = operands[1].kind == "matrix" and operands[0].kind == "vector"
     shaped = args[0].attr("mT") if column_of_matrix else args[0]
     return shaped.method("expand_as", args[1])

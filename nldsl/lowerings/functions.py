@@ -5,8 +5,8 @@ Each is emitted once, however many memories share it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from nldsl.catalog import Operand
 from nldsl.emit.nodes import Expression, FunctionDef, Parameter, Statement, assign, name, returns
@@ -15,6 +15,10 @@ from nldsl.lowerings.columns import column
 from nldsl.lowerings.layout import operand
 from nldsl.lowerings.scope import Imports, Names
 from nldsl.spec.program import Apply, Function, Memory, Rule, Value
+
+
+PLACEHOLDER = "function"
+"""What a function is called until it is known to be new."""
 
 
 @dataclass
@@ -27,32 +31,39 @@ class Functions:
     """Names no local variable may take: everything that the file imports or defines."""
 
     known: dict[object, str] = field(default_factory=dict)
+    """What was asked for, and what it came out as, by name."""
+
     definitions: list[FunctionDef] = field(default_factory=list)
 
     def map(self, memory: Memory) -> Expression:
         """`f(z, weights..., slow parameters...) -> y` of a memory's map."""
         function = memory.function
         assert function is not None
-        key = ("map", shapeless(function))
-        if key not in self.known:
-            chosen = self.names.fresh(function.name)
-            self.known[key] = chosen
-            inputs = (*function.inputs, *function.weights)
-            doc = f"The map `{function.name}` on rows `[..., C, {function.inputs[0].shape[0]}]`."
-            self.definitions.append(self._define(chosen, function, inputs, doc))
-        return name(self.known[key])
+        inputs = (*function.inputs, *function.weights)
+        doc = f"The map `{function.name}`, row by row: `[..., C, {function.inputs[0].name}] -> [..., C, y]`."
+        return self.emit(function.name, ("map", function), lambda: self._define(function, inputs, doc))
 
     def rule(self, rule: Rule) -> Expression:
         """`rule(W, g, x, dy, gates..., slots...) -> W` (and the new slots, if it has any)."""
-        key = ("rule", shapeless(rule.function))
-        if key not in self.known:
-            chosen = self.names.fresh(rule.name)
-            self.known[key] = chosen
-            doc = f"One step of the rule `{rule.name}` for one token; gates are `[..., 1, 1]`."
-            self.definitions.append(self._define(chosen, rule.function, rule.function.inputs, doc))
-        return name(self.known[key])
+        doc = f"One step of the rule `{rule.name}` for one token; gates are `[..., 1, 1]`."
+        return self.emit(
+            rule.name,
+            ("rule", rule.function),
+            lambda: self._define(rule.function, rule.function.inputs, doc),
+        )
 
-    def _define(self, chosen: str, function: Function, inputs: Sequence[Value], doc: str) -> FunctionDef:
+    def emit(self, wanted: str, asked: object, define: Callable[[], FunctionDef]) -> Expression:
+        """The name of a function; emitted once for all that come out as the same text."""
+        if asked not in self.known:
+            made = define()
+            if (wanted, made) not in self.known:
+                chosen = self.names.fresh(wanted)
+                self.known[(wanted, made)] = chosen
+                self.definitions.append(replace(made, name=chosen))
+            self.known[asked] = self.known[(wanted, made)]
+        return name(self.known[asked])
+
+    def _define(self, function: Function, inputs: Sequence[Value], doc: str) -> FunctionDef:
         rows = Rows(self.imports, Names(self.locals))
         parameters = [rows.names.of(v) for v in inputs]
         slow = [rows.names.fresh(p) for p in slow_parameter_names(function)]
@@ -60,7 +71,7 @@ class Functions:
         body = rows.statements(function.body)
         results = [rows.ref(v) for v in function.outputs]
         return FunctionDef(
-            chosen,
+            PLACEHOLDER,
             tuple(Parameter(p, name("Tensor")) for p in (*parameters, *slow)),
             (*body, returns(*results)),
             doc,
@@ -81,26 +92,6 @@ def slow_parameter_names(function: Function) -> list[str]:
 def slow_parameters(function: Function, prefix: str) -> list[Expression]:
     """The arguments a call of the map passes for its slow parameters."""
     return [parameter(f"{prefix}{p.path}") for a in function.body for p in a.parameters]
-
-
-def shapeless(function: Function) -> object:
-    """What the emitted text of a function depends on: sizes of axes do not appear in it."""
-    plain = tuple(
-        (
-            a.out.name,
-            a.op,
-            tuple((v.name, v.kind) for v in a.args),
-            a.options if a.op not in ("matmul",) else (),
-            tuple(p.path for p in a.parameters),
-        )
-        for a in function.body
-    )
-    return (
-        function.name,
-        tuple((v.name, v.kind) for v in (*function.inputs, *function.weights)),
-        plain,
-        tuple(v.name for v in function.outputs),
-    )
 
 
 @dataclass

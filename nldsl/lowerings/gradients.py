@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from nldsl.calculus.differentiate import MapGradient, WeightGradient
 from nldsl.calculus.differentiate import gradient as differentiate
 from nldsl.calculus.expression import Expr, symbols
-from nldsl.emit.nodes import Expression, FunctionDef, Parameter, Statement, name, returns
+from nldsl.emit.nodes import Expression, FunctionDef, Parameter, Starred, Statement, call, name, returns
 from nldsl.lowerings.exprs import ExprRows
-from nldsl.lowerings.functions import Functions, shapeless, slow_parameter_names, tensors
+from nldsl.lowerings.functions import PLACEHOLDER, Functions, slow_parameter_names, tensors
 from nldsl.lowerings.scope import Names
 from nldsl.spec.program import Function
 
@@ -29,23 +29,33 @@ class Gradient:
 def gradient(functions: Functions, map_function: Function, objective: Function) -> Gradient:
     """The function for this map and objective; emitted when first asked for."""
     found = differentiate(map_function, objective)
-    wanted = [r for w in found.gradients for r in _results(w)]
-    key = ("gradient", shapeless(map_function), shapeless(objective))
-    if key not in functions.known:
-        chosen = functions.names.fresh(f"{map_function.name}_{objective.name}_gradient")
-        functions.known[key] = chosen
-        functions.definitions.append(_define(functions, chosen, found, map_function, objective))
-    return Gradient(name(functions.known[key]), tuple(r for r, _ in wanted))
+    chosen = functions.emit(
+        f"{map_function.name}_{objective.name}_gradient",
+        ("gradient", map_function, objective),
+        lambda: _define(functions, found, map_function, objective),
+    )
+    return Gradient(chosen, tuple(r.name for w in found.gradients for r in _results(w)))
 
 
-def _results(weight: WeightGradient) -> list[tuple[str, Expr]]:
+@dataclass(frozen=True)
+class _Result:
+    """What the function returns under one name; `axis`: along which axis of the weight it runs (0: both)."""
+
+    name: str
+    expr: Expr
+    weight: str
+    axis: int
+
+
+def _results(weight: WeightGradient) -> list[_Result]:
     if weight.x is not None and weight.dy is not None:
-        return [(f"x_{weight.name}", weight.x), (f"dy_{weight.name}", weight.dy)]
-    return [(f"g_{weight.name}", weight.expression)]
+        x = _Result(f"x_{weight.name}", weight.x, weight.name, -1)
+        return [x, _Result(f"dy_{weight.name}", weight.dy, weight.name, -2)]
+    return [_Result(f"g_{weight.name}", weight.expression, weight.name, 0)]
 
 
 def _define(
-    functions: Functions, chosen: str, found: MapGradient, map_function: Function, objective: Function
+    functions: Functions, found: MapGradient, map_function: Function, objective: Function
 ) -> FunctionDef:
     names = Names(functions.locals)
     body: list[Statement] = []
@@ -56,29 +66,34 @@ def _define(
     paths = [p.path for a in map_function.body for p in a.parameters]
     for symbol, argument in zip((*inputs, *paths), (*arguments, *slow), strict=True):
         rows.bind(symbol, name(argument))
-    wanted = [pair for w in found.gradients for pair in _results(w)]
-    rows.count(e for _, e in wanted)
-    results = [_full_size(rows, e, found) for _, e in wanted]
-    doc = (
-        f"Gradient of `{objective.name}` at `{map_function.name}`: for each weight `W` its inputs `x` and the "
-        "gradients `dy` at its outputs, row by row (the gradient of `W` is `dy.mT @ x`)."
+    wanted = [r for w in found.gradients for r in _results(w)]
+    rows.count(r.expr for r in wanted)
+    results = [_full_size(rows, r) for r in wanted]
+    doc = "\n\n".join(
+        (
+            f"Gradient of `{objective.name}` at the map `{map_function.name}`, row by row.",
+            f"Returns {', '.join(r.name for r in wanted)}: `x_W` is the input of the weight `W`, `dy_W` the gradient "
+            "at its output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.",
+        )
     )
     annotated = tuple(Parameter(p, name("Tensor")) for p in (*arguments, *slow))
-    return FunctionDef(chosen, annotated, (*body, returns(*results)), doc, tensors(len(results)))
+    return FunctionDef(PLACEHOLDER, annotated, (*body, returns(*results)), doc, tensors(len(results)))
 
 
-def _full_size(rows: ExprRows, expr: Expr, found: MapGradient) -> Expression:
-    """A constant gradient is spread over the rows, so that every result is a batch of rows."""
-    written = rows.write(expr)
-    if expr.kind != "vector" and not expr.shape:
-        return rows.write(found.forward).method("new_full", rows.write(found.forward).attr("shape"), written)
-    if expr.kind == "vector" and not _batched(expr):
-        return written.method("expand_as", rows.write(found.forward))
+def _full_size(rows: ExprRows, result: _Result) -> Expression:
+    """Every result is a batch of rows of the right width, also if its value is the same in all of them."""
+    written = rows.write(result.expr)
+    weight, key = rows.symbols[("", result.weight)], rows.symbols[("", "key")]
+    if result.axis == 0:
+        return written if result.expr.shape else written + call("torch.zeros_like", weight)
+    if not result.expr.shape:
+        size = (Starred(key.attr("shape")[slice(None, -1)]), weight.attr("shape")[result.axis])
+        return written + key.method("new_zeros", size)
+    if not _batched(result.expr):
+        return written + call("torch.zeros_like", key[..., slice(None, 1)])
     return written
 
 
 def _batched(expr: Expr) -> bool:
     """Whether an expression has the rows of the batch: it depends on the key or the target."""
-
-
     return any(s.name in ("key", "target") for s in symbols(expr))

@@ -82,8 +82,8 @@ def _chunk_view(expression: Expression, value: Value, view: Shape, kind: Kind) -
         return as_heads(expression, value, "chunk")[..., None]
     if kind == "heads":
         return expression[COLON, None] if not value.shape else as_heads(expression, value, "chunk")
-    missing = 2 if kind == "matrix" else 1
-    return expression if value.shape else expression[(..., *[None] * missing)]
+    missing = {"scalar": 0, "matrix": 2}.get(kind, 1)
+    return expression if value.shape or not missing else expression[(..., *[None] * missing)]
 
 
 def _parameter_view(

@@ -38,6 +38,8 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[AttentionDetai
 def _plain(memory: Memory) -> Refusal | None:
     if memory.reset != "sequence":
         return Refusal(f"`reset` of `{memory.name}` by its own clock")
+    if option(memory.options, "causal") is False:
+        return Refusal(f"`causal = false` of `{memory.name}`: what a token reads would depend on later calls")
     if option(memory.options, "start") and not memory.parameters:
         return Refusal(f"start tokens of `{memory.name}` that are not learned")
     return None

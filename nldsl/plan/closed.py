@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nldsl.calculus.affine import affine_in
 from nldsl.calculus.differentiate import MapGradient, NotDifferentiableError, gradient
-from nldsl.calculus.expression import Expr
+from nldsl.calculus.expression import Expr, walk
 from nldsl.calculus.rules import RuleForm, rule_form
 from nldsl.calculus.simplify import build, substitute
 from nldsl.plan.details import WeightStep
@@ -39,6 +39,14 @@ def closed_gradient(memory: Memory, term: Term) -> MapGradient | Refusal:
     return found
 
 
+def makes_matrices(memory: Memory) -> Refusal | None:
+    """Whether the map makes a matrix of its input; such a map cannot take many tokens at once."""
+    assert memory.function is not None
+    if any(a.op == "outer" for a in memory.function.body):
+        return Refusal(f"map `{memory.function.name}` makes a matrix of every token")
+    return None
+
+
 def rank_one_rule(term: Term, shape: tuple[int, ...]) -> RuleForm | Refusal:
     """The rule as `W' = W - erase (W x) x^T - rate g`, or why it is not of that form."""
     analysis = rule_form(term.rule, shape)
@@ -56,15 +64,25 @@ def weight_steps(memory: Memory, term: Term) -> tuple[WeightStep, ...] | Refusal
     found = closed_gradient(memory, term)
     if isinstance(found, Refusal):
         return found
+    refusal = makes_matrices(memory)
+    if refusal is not None:
+        return refusal
     steps = []
     for weight in found.gradients:
         if weight.x is None or weight.dy is None:
             return Refusal(f"weight `{weight.name}` is not used exactly once as `{weight.name} @ z`")
+        if any(e.op == "outer" for e in walk([weight.x, weight.dy])):
+            return Refusal(f"the gradient at `{weight.name}` makes a matrix of every token")
         form = rank_one_rule(term, weight.weight.shape)
         if isinstance(form, Refusal):
             return form
         steps.append(WeightStep(weight.name, None if form.erase.value == 0.0 else form.erase, form.rate))
     return tuple(steps)
+
+
+def _unspread(expr: Expr, prediction: Expr) -> Expr:
+    """A number repeated along the prediction is that number: emitted rows repeat it."""
+    return expr.args[0] if expr.op == "expand_last" and expr.args[1] is prediction else expr
 
 
 def matrix_step(memory: Memory, term: Term) -> tuple[Expr | None, Expr, str] | Refusal:
@@ -89,7 +107,9 @@ def matrix_step(memory: Memory, term: Term) -> tuple[Expr | None, Expr, str] | R
     at_key = {form.x: found.key}
     rate = substitute(form.rate, at_key)
     erase = build("add", substitute(form.erase, at_key), build("mul", rate, slope))
-    add = build("neg", build("mul", rate, split.constant))
+    add = build("neg", build("mul", rate, _unspread(split.constant, found.prediction)))
+    if any(found.prediction in walk([e]) for e in (erase, add)):
+        return Refusal(f"the gradient of `{term.objective.name}` depends on the size of the answer")
     if erase.value == 0.0:
         return None, add, f"the gradient of `{term.objective.name}` does not depend on the memory"
     return erase, add, f"`{term.objective.name}` with `{term.rule.name}` is affine in the memory, of rank one along the key"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from nldsl.diagnostics import Diagnostic, SpecError
 from nldsl.plan import attention, chunk, recurrence, sequential
+from nldsl.plan.closed import makes_matrices
 from nldsl.plan.details import AttentionDetail, ChunkDetail, RecurrenceDetail, SequentialDetail
 from nldsl.plan.fold import fold_literals
 from nldsl.plan.fuse import fuse
@@ -111,7 +112,8 @@ def _unit(block: Block, statements: tuple[int, ...], target: Target) -> Unit | D
         if chosen is None and not skipped:
             chosen = (lowering, detail, reason)
     if chosen is None:
-        return _unsupported(block, statements, verdicts[-1].reason)
+        alone = len(memories) == 1 and memories[0].function is None
+        return _unsupported(block, statements, verdicts[0 if alone else -1].reason)
     lowering, detail, reason = chosen
     return Unit(statements, tuple(m.name for m in memories), lowering, reason, tuple(verdicts), detail)
 
@@ -124,6 +126,9 @@ def _static(block: Block, statements: tuple[int, ...]) -> Unit | Diagnostic:
         memory = next(m for m in block.memories if m.name == step.memory)
         if memory.function is None:
             return _unsupported(block, statements, "a softmax memory that is read but never written")
+        refusal = makes_matrices(memory)
+        if refusal is not None:
+            return _unsupported(block, statements, f"a read of `{memory.name}`, never written: {refusal.reason}")
         task = any(isinstance(s, TaskWrite) and s.memory == step.memory for s in block.body)
         if task:
             reason = "learns from the task between segments; within one it is a plain map"
