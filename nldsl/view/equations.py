@@ -19,8 +19,8 @@ from nldsl.calculus.affine import scalar_value
 from nldsl.calculus.ranges import range_of
 from nldsl.graph.places import Place, places
 from nldsl.graph.problems import written_pair
-from nldsl.spec.program import Block, Memory, Program, TaskWrite, Update, Value, Write
-from nldsl.view.formulas import Formula, attention_formulas, task_formulas, write_formulas
+from nldsl.spec.program import Apply, Block, Memory, Program, TaskWrite, Update, Value, Write
+from nldsl.view.formulas import Formula, attention_formulas, own_name, task_formulas, write_formulas
 from nldsl.view.known import Gating, Known, known_as
 from nldsl.view.transition import Step, Transition, key_is_unit, transition
 
@@ -108,8 +108,12 @@ def _written(
         classes = update_class(memory, write)
         letter = _letter(memory, write, classes)
         target = written_pair(write.terms[0])[1] if write.terms else ""
-        known = known_as(memory, write, classes, _gating(block, write, scale), scale is not None, target)
-        made = attention_formulas(memory) if write.append else write_formulas(memory, write, classes, scale)
+        known = known_as(memory, write, classes, (_gating(block, write, scale), scale is not None), target)
+        made = (
+            attention_formulas(memory)
+            if write.append
+            else write_formulas(memory, write, classes, scale, _constants(block))
+        )
         lines += made[0]
         where += made[1]
         reasons += classes.reasons
@@ -160,6 +164,17 @@ def _gating(block: Block, write: Write, scale: Update | None) -> Gating:
     if value is not None:
         return "none" if value == 1.0 else "constant"
     return write.retain_axis if write.retain is not None or scale is None else scale.axis
+
+
+def _constants(block: Block) -> dict[str, str]:
+    """The values of a block that are numbers, as written."""
+    found = {}
+    for step in block.body:
+        if isinstance(step, Apply):
+            value = scalar_value(gate_expression(block, step.out)) if not step.out.shape else None
+            if value is not None:
+                found[step.out.name] = f"{value:.6g}"
+    return found
 
 
 def _direct(memory: Memory, update: Update) -> Formula:
@@ -223,7 +238,7 @@ def _by_weight(
         unit = fed_by_key and key_is_unit(block, write.terms[0].key)
         slope = term.slope if grad.dy is term.gradient.delta else None
         step = Step(form.keep, form.erase, form.rate, build("dot", form.x, form.x), None, slope, chunk)
-        yield grad.name, _one(block, write, scale, step, unit, "z")
+        yield own_name(memory, grad.name), _one(block, write, scale, step, unit, "z")
 
 
 def _one(block: Block, write: Write, scale: Update | None, step: Step, unit: bool, key: str) -> Transition:

@@ -1,23 +1,38 @@
-"""What a program is, as tables: levels, memories, slow parameters, transfers, lowerings."""
+"""What a program is, as frozen data: levels, memories, equations, cost, lowerings, parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from nldsl.graph import Problem, Transfer, build_graph, open_program
+from nldsl.diagnostics import SpecError
+from nldsl.graph import LevelGraph, Problem, Transfer, build_graph, open_program
 from nldsl.graph.levels import spoken
-from nldsl.graph.places import all_parameters
-from nldsl.graph.problems import who_trains
+from nldsl.graph.places import all_parameters, claiming_group
+from nldsl.graph.problems import group_label
+from nldsl.plan.make import make_plan
+from nldsl.plan.plan import Plan
 from nldsl.spec.program import Program
+from nldsl.view.cost import Cost, Costs, Flops, cost_of
+from nldsl.view.equations import Dynamics, dynamics
+from nldsl.view.lowering import LoweringRow, lowering_rows
+
+SCHEMA = 2
+"""Of `Explanation.to_json`; raised by one whenever a field changes its meaning or goes."""
 
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """One problem of a level.  Bytes are float32, of one sequence, all repeated copies together."""
+    """One problem of a level.
+
+    Bytes are float32, of one sequence, all repeated copies together; so are parameters and operations
+    (per token).  `copies` are heads and repeated blocks; `sharing` says who has a copy of its own.
+    A memory's parameters are its initial state; those of slow parameters are the others of their block, with
+    its hidden state and operations (in the first row of a block that is trained on several clocks).
+    """
 
     id: str
     name: str
@@ -27,10 +42,19 @@ class MemoryRow:
     map: str
     objective: str
     rule: str
+    retention: str
+    start: str
+    reset: str
+    sharing: str
     copies: str
+    heads: int
+    multiplicity: int
     state_bytes: int
     bytes_per_token: int
     parameters: int
+    decode: Flops
+    training: Flops
+    source: str
 
 
 @dataclass(frozen=True)
@@ -45,6 +69,17 @@ class LevelRow:
 
 
 @dataclass(frozen=True)
+class BlockRow:
+    """A block where it is called, without its memories: slow parameters, hidden state, operations."""
+
+    block: str
+    parameters: int
+    state_bytes: int
+    decode: Flops
+    training: Flops
+
+
+@dataclass(frozen=True)
 class ParameterRow:
     """One slow parameter and the rule that trains it (empty if none does)."""
 
@@ -52,30 +87,28 @@ class ParameterRow:
     shape: tuple[int, ...]
     role: str
     trained_by: str
-
-
-@dataclass(frozen=True)
-class LoweringRow:
-    """How the memories of a unit are computed, and why so."""
-
-    unit: str
-    memories: str
-    lowering: str
-    reason: str
+    every: int
+    selector: str
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything `nldsl explain` shows."""
+    """Everything `nldsl explain` shows.
+
+    `unsupported` are the reasons why the compiler does not take the program, if it does not.
+    """
 
     name: str
     kind: str
     task: str
     levels: tuple[LevelRow, ...]
-    blocks: tuple[tuple[str, int], ...]
+    blocks: tuple[BlockRow, ...]
+    equations: tuple[Dynamics, ...]
     transfers: tuple[Transfer, ...]
     parameters: tuple[ParameterRow, ...]
-    lowerings: tuple[LoweringRow, ...] = ()
+    lowerings: tuple[LoweringRow, ...]
+    cost: Cost
+    unsupported: tuple[str, ...] = ()
 
     @property
     def parameter_count(self) -> int:
@@ -84,23 +117,17 @@ class Explanation:
 
     @property
     def state_bytes(self) -> int:
-        """What the memories of one sequence take, without what grows with it."""
-        return sum(row.state_bytes for level in self.levels for row in level.problems)
+        """What one sequence carries in float32, without what grows with it."""
+        return self.cost.state_bytes()
 
     def to_json(self) -> dict[str, Any]:
         """The explanation as dictionaries, lists, strings and numbers."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "task": self.task,
-            "parameter_count": self.parameter_count,
-            "state_bytes": self.state_bytes,
-            "levels": [asdict(level) for level in self.levels],
-            "blocks": [{"block": block, "parameters": count} for block, count in self.blocks],
-            "transfers": [asdict(t) for t in self.transfers],
-            "parameters": [asdict(row) for row in self.parameters],
-            "lowerings": [asdict(row) for row in self.lowerings],
-        }
+        found: dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
+        found |= {"parameter_count": self.parameter_count, "state_bytes": self.state_bytes}
+        for row, data in zip(self.equations, found["equations"], strict=True):
+            for (_, step), (_, entry) in zip(row.transitions, data["transitions"], strict=True):
+                entry["sentence"] = step.sentence
+        return found
 
 
 def explain(source: str | Path, *, block: str | None = None, **arguments: Any) -> Explanation:
@@ -108,14 +135,22 @@ def explain(source: str | Path, *, block: str | None = None, **arguments: Any) -
 
     Raises:
         SpecError: the specification has errors.
+
+    Example:
+        >>> found = explain("gated_deltanet", block="gated_deltanet", dim=32)
+        >>> found.equations[0].known_as, found.equations[0].transition.range
+        ('Gated DeltaNet (Yang et al. 2025)', '(0, 1)')
     """
     return explain_program(open_program(source, block=block, **arguments))
 
 
-def explain_program(program: Program, lowerings: Iterable[tuple[str, str, str, str]] = ()) -> Explanation:
-    """Explain `program`; `lowerings` are the rows of a plan: (unit, memories, lowering, reason)."""
-    graph = build_graph(program)
-    slow = [p for p in graph.problems if p.kind == "slow parameters"]
+def explain_program(program: Program, graph: LevelGraph | None = None) -> Explanation:
+    """Explain `program`; give its `graph` if you have it already."""
+    graph = graph or build_graph(program)
+    plan, unsupported = _plan(program)
+    costs = cost_of(program, plan)
+    slow = {p.zone: p.id for p in reversed(graph.problems) if p.kind == "slow parameters"}
+    firsts = frozenset(slow.values())
     return Explanation(
         name=program.name,
         kind=program.kind,
@@ -126,22 +161,33 @@ def explain_program(program: Program, lowerings: Iterable[tuple[str, str, str, s
                 level.names,
                 level.frequency,
                 level.reason,
-                tuple(_row(graph.problem(id)) for id in level.problems),
+                tuple(_row(graph.problem(id), costs, id in firsts) for id in level.problems),
             )
             for level in graph.levels
         ),
-        blocks=tuple((p.zone, p.parameters) for p in slow),
+        blocks=tuple(_block_row(path, cost) for path, cost in costs.blocks.items()),
+        equations=dynamics(program),
         transfers=graph.transfers,
-        parameters=tuple(
-            ParameterRow(path, p.shape, p.role, who_trains(program, path, p))
-            for path, p in all_parameters(program)
-        ),
-        lowerings=tuple(LoweringRow(*row) for row in lowerings),
+        parameters=tuple(_parameters(program)),
+        lowerings=lowering_rows(plan) if plan is not None else (),
+        cost=costs.total,
+        unsupported=unsupported,
     )
 
 
-def _row(problem: Problem) -> MemoryRow:
-    times = [f"{problem.copies} heads" if problem.copies > 1 else "", f"x{problem.multiplicity}"]
+def _plan(program: Program) -> tuple[Plan | None, tuple[str, ...]]:
+    """The plan, or what the compiler does not support yet: an explanation needs no compiled form."""
+    try:
+        return make_plan(program), ()
+    except SpecError as refused:
+        return None, tuple(dict.fromkeys(d.message for d in refused.diagnostics))
+
+
+def _row(problem: Problem, costs: Costs, first: bool) -> MemoryRow:
+    """One problem; the operations of a block stand in the first row of its slow parameters."""
+    cost = costs.memories.get(problem.id, Cost())
+    if problem.kind == "slow parameters" and first:
+        cost = costs.blocks.get(problem.zone, Cost())
     return MemoryRow(
         id=problem.id,
         name=problem.name,
@@ -151,8 +197,52 @@ def _row(problem: Problem) -> MemoryRow:
         map=problem.map,
         objective=problem.objective,
         rule=problem.rule,
-        copies=" ".join(t for t in times if t and t != "x1"),
-        state_bytes=problem.state_bytes * problem.multiplicity,
+        retention=problem.retention,
+        start=problem.start,
+        reset=problem.reset,
+        sharing=_sharing(problem),
+        copies=_copies(problem),
+        heads=problem.copies,
+        multiplicity=problem.multiplicity,
+        state_bytes=cost.state_bytes(),
         bytes_per_token=problem.bytes_per_token * problem.multiplicity,
-        parameters=problem.parameters,
+        parameters=cost.parameters,
+        decode=cost.decode,
+        training=cost.training,
+        source=problem.source,
     )
+
+
+def _copies(problem: Problem) -> str:
+    times = [f"{problem.copies} heads" if problem.copies > 1 else "", f"x{problem.multiplicity}"]
+    return " ".join(t for t in times if t and t != "x1")
+
+
+def _sharing(problem: Problem) -> str:
+    """Who has a copy of its own."""
+    if problem.kind in ("slow parameters", "optimiser memory"):
+        return "shared by all sequences"
+    if problem.clock.unit == "steps":
+        return "one for the whole batch"
+    parts = ["sequence"]
+    if problem.copies > 1:
+        parts.append(f"head ({problem.copies})")
+    if problem.multiplicity > 1:
+        parts.append(f"repeat ({problem.multiplicity})")
+    return "one per " + (" and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0])
+
+
+def _block_row(path: str, cost: Cost) -> BlockRow:
+    return BlockRow(path, cost.parameters, cost.state_bytes(), cost.decode, cost.training)
+
+
+def _parameters(program: Program) -> Iterator[ParameterRow]:
+    """Every slow parameter with the group that claims it and the selector that did."""
+    for path, parameter in all_parameters(program):
+        index = claiming_group(program.train, path, parameter)
+        rule, every, selector = "", 0, ""
+        if program.train is not None and index is not None:
+            group = program.train.groups[index]
+            rule, every = group_label(group), group.every
+            selector = ", ".join(group.selectors)
+        yield ParameterRow(path, parameter.shape, parameter.role, rule, every, selector)

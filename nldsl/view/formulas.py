@@ -11,7 +11,7 @@ from nldsl.calculus.notation import LATEX, TEXT, Style, written
 from nldsl.calculus.rules import RuleForm, rule_form
 from nldsl.graph.equations import rule_formula
 from nldsl.graph.problems import written_pair
-from nldsl.spec.program import Memory, Rule, TaskWrite, Term, Update, Write, option
+from nldsl.spec.program import Memory, TaskWrite, Term, Update, Write, option
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Pen:
 
     def name(self, name: str, index: str = "t") -> str:
         """A value or a state: `k_t`, `S_{t-1}`, `S_0`."""
-        return self.style.symbol(name, index)
+        return self.style.symbol(self.names.get(name, name), index)
 
     def join(self, *factors: str) -> str:
         """A product; empty factors and ones are left out."""
@@ -120,17 +120,20 @@ def both(names: Mapping[str, str], line: Callable[[Pen], str]) -> Formula:
     return Formula(text, latex)
 
 
-def write_formulas(memory: Memory, write: Write, update: UpdateClass, scale: Update | None) -> Lines:
+def write_formulas(
+    memory: Memory, write: Write, update: UpdateClass, scale: Update | None, constants: Mapping[str, str]
+) -> Lines:
     """The update of `memory` by one write, weight by weight if it is no closed recurrence.
 
-    `scale` is the `S *= gate` above the write.
+    `scale` is the `S *= gate` above the write; `constants` are values of the block that are numbers.
     """
+    names = [_names(memory, write, n, constants) for n in range(len(write.terms))]
     online = memory.clock.every == 1 and write.base_every == 1
     forms = [t.online for t in update.terms]
     where = tuple(f for n, t in enumerate(write.terms) for f in _defined(t, n, len(write.terms)))
     if online and update.letter in ("D", "R") and all(f is not None for f in forms):
-        return _closed(memory, write, update, scale), where
-    lines, more = _by_weight(memory, write, update)
+        return _closed(memory, write, update, scale, names), where
+    lines, more = _by_weight(memory, write, update, names)
     return lines, (*more, *where, *_seen(memory, write))
 
 
@@ -148,7 +151,7 @@ def task_formulas(memory: Memory, write: TaskWrite) -> Lines:
     """A memory that takes the task's gradient, once per chunk."""
     assert memory.function is not None
     form = rule_form(write.rule, memory.function.weights[0].shape).form
-    line = _rule_line(write.rule)
+    line = _rule_line(rule_formula(write.rule))
     if form is not None and form.momentum is None and scalar_value(form.erase) == 0.0:
 
         def step(pen: Pen) -> str:
@@ -161,16 +164,9 @@ def task_formulas(memory: Memory, write: TaskWrite) -> Lines:
     return (line,), (Formula(text, latex),)
 
 
-def _rule_line(rule: Rule) -> Formula:
+def _rule_line(formula: str) -> Formula:
     """A rule without closed form, as its formula."""
-    text = _ruled(rule_formula(rule))
-    return Formula(text, rf"\texttt{{{_escaped(text)}}}")
-
-
-def _ruled(formula: str) -> str:
-    """`W = W - lr * g` as an equation in time."""
-    left, _, right = formula.partition(" = ")
-    return f"{left}_t = {right}" if right else formula
+    return Formula(formula, rf"\texttt{{{_escaped(formula)}}}")
 
 
 def _escaped(text: str) -> str:
@@ -180,17 +176,28 @@ def _escaped(text: str) -> str:
 # --- names -----------------------------------------------------------------------------------
 
 
-def _names(memory: Memory, write: Write, n: int) -> dict[str, str]:
+def _names(memory: Memory, write: Write, n: int, constants: Mapping[str, str]) -> dict[str, str]:
     """What the symbols of term `n` are called."""
     term = write.terms[n]
     suffix = str(n + 1) if len(write.terms) > 1 else ""
     key, target = written_pair(term)
-    names = {name: value.name for name, value in term.rule.arguments}
+    names = dict(constants)
+    names |= {name: constants.get(value.name, value.name) for name, value in term.rule.arguments}
     names |= {"key": key if key.isidentifier() else f"k{suffix}"}
     names |= {"target": target if target.isidentifier() or _is_number(target) else f"vhat{suffix}"}
-    if write.base_every > 1 and memory.function is not None:
-        names |= {w.name: f"{w.name}_c" for w in memory.function.weights}
+    if memory.function is not None:
+        older = "_c" if write.base_every > 1 else ""
+        names |= {w.name: f"{own_name(memory, w.name)}{older}" for w in memory.function.weights}
     return names
+
+
+def own_name(memory: Memory, weight: str) -> str:
+    """What a weight is called: the memory itself if it is one matrix."""
+    return memory.name if _is_matrix(memory) else weight
+
+
+def _is_matrix(memory: Memory) -> bool:
+    return memory.function is not None and [w.name for w in memory.function.weights] == ["weight"]
 
 
 def _is_number(text: str) -> bool:
@@ -221,27 +228,32 @@ def _seen(memory: Memory, write: Write) -> tuple[Formula, ...]:
 # --- one matrix, in closed form --------------------------------------------------------------
 
 
-def _closed(memory: Memory, write: Write, update: UpdateClass, scale: Update | None) -> tuple[Formula, ...]:
+def _closed(
+    memory: Memory, write: Write, update: UpdateClass, scale: Update | None, names: list[dict[str, str]]
+) -> tuple[Formula, ...]:
     count = 2 if update.terms[0].online is not None and update.terms[0].online.momentum else 1
     lines = []
     for index in range(count):
-        sides = [_closed_side(memory, write, update, scale, side)[index] for side in (0, 1)]
-        lines.append(Formula(*sides))
+        text, latex = (
+            _closed_side(memory, write, update, scale, [pens(n)[side] for n in names]) for side in (0, 1)
+        )
+        lines.append(Formula(text[index], latex[index]))
     return tuple(lines)
 
 
 def _closed_side(
-    memory: Memory, write: Write, update: UpdateClass, scale: Update | None, side: int
+    memory: Memory, write: Write, update: UpdateClass, scale: Update | None, mine: list[Pen]
 ) -> list[str]:
     """`S_t = S_{t-1} (a I - b k k^T) + v k^T`, with a line for a momentum in front."""
-    mine = [(pens(_names(memory, write, n))[side], t.online) for n, t in enumerate(update.terms)]
-    parts = [(pen, form) for pen, form in mine if form is not None]
+    parts = [(p, t.online) for p, t in zip(mine, update.terms, strict=True) if t.online is not None]
     pen, form = parts[0]
     old = pen.name(memory.name, "t-1")
     if scale is not None:
         old = pen.gate(scale.value.name, scale.axis, old)
     pulls = [(p.expr(f.erase, 2), p.expr(f.x, 2)) for p, f in parts if scalar_value(f.erase) != 0.0]
-    push = "".join(_signed(p, p.expr(f.value, 1), p.expr(f.x, 2)) for p, f in parts)
+    push = "".join(
+        _signed(p, p.expr(f.value, 1), p.expr(f.x, 2)) for p, f in parts if p.names["target"] != "0"
+    )
     if write.toward == "init" and write.retain is not None:
         push = f" + {pen.join(f'(1 - {pen.name(write.retain.name)})', pen.name(memory.name, '0'))}{push}"
     keep = "" if form.keep.value == 1.0 else pen.expr(form.keep)
@@ -264,21 +276,22 @@ def _signed(pen: Pen, value: str, key: str) -> str:
 # --- any map, weight by weight ---------------------------------------------------------------
 
 
-def _by_weight(memory: Memory, write: Write, update: UpdateClass) -> Lines:
+def _by_weight(memory: Memory, write: Write, update: UpdateClass, called: list[dict[str, str]]) -> Lines:
     """One line for all weights that step alike, then what `z`, `d` and `r` are for each."""
     alike: dict[Formula, list[str]] = {}
     where: list[Formula] = []
     for n, term in enumerate(update.terms):
-        names = _names(memory, write, n)
-        rule = write.terms[n].rule
+        names, rule = called[n], write.terms[n].rule
+        state = "D" if write.toward == "init" else own_name(memory, "W")
         grads = term.gradient.gradients if term.gradient else ()
         for grad, analysis in zip(grads, term.rules, strict=True):
-            for line in _weight_lines(names, write, grad, analysis.form, rule_formula(rule)):
+            for line in _weight_lines(names, write, grad, analysis.form, (state, rule_formula(rule))):
                 alike.setdefault(line, []).append(grad.name)
-            where += _letters(names, grad, analysis.form)
+            where += _letters(names, grad, analysis.form, own_name(memory, grad.name))
     lines = list(alike)
     if write.toward == "init":
-        lines.append(Formula("W_t = W_0 + D_t", "W_t = W_0 + D_t"))
+        name = own_name(memory, "W")
+        lines.append(both({}, lambda pen: f"{pen.name(name)} = {pen.name(name, '0')} + {pen.name('D')}"))
     several = memory.function is not None and len(memory.function.weights) > 1
     if several and memory.function is not None:
         each = ", ".join(w.name for w in memory.function.weights)
@@ -288,14 +301,16 @@ def _by_weight(memory: Memory, write: Write, update: UpdateClass) -> Lines:
 
 
 def _weight_lines(
-    names: Mapping[str, str], write: Write, grad: WeightGradient, form: RuleForm | None, formula: str
+    names: Mapping[str, str],
+    write: Write,
+    grad: WeightGradient,
+    form: RuleForm | None,
+    shown: tuple[str, str],
 ) -> list[Formula]:
-    """The step of one weight; `D` stands for its distance from the initial state."""
-    state = "D" if write.toward == "init" else "W"
+    """The step of one weight; `shown` are the letter of the state and the rule's own formula."""
+    state, formula = shown
     if form is None or grad.x is None:
-        gate = f"{write.retain.name}_t, then " if write.retain is not None else ""
-        before = f"W * {gate}" if gate else ""
-        return [Formula(before + _ruled(formula), rf"\texttt{{{_escaped(before + _ruled(formula))}}}")]
+        return [_gated_rule(names, write, formula)]
     rate = _rate_letter(form)
 
     def step(pen: Pen) -> str:
@@ -318,6 +333,14 @@ def _weight_lines(
     return [both(names, filtered), both(names, step)]
 
 
+def _gated_rule(names: Mapping[str, str], write: Write, formula: str) -> Formula:
+    """The rule as it is written; retention acts first."""
+    if write.retain is None:
+        return _rule_line(formula)
+    gate = names.get(write.retain.name, f"{write.retain.name}_t")
+    return _rule_line(f"W = {gate} * W; {formula}")
+
+
 def _rate_letter(form: RuleForm) -> str:
     """`r` for a rate that is more than a name or a number."""
     return "r" if form.rate.args and form.rate.value is None else ""
@@ -329,20 +352,27 @@ def _erase_letter(pen: Pen, form: RuleForm) -> str:
     return pen.expr(form.erase, 2)
 
 
-def _letters(names: Mapping[str, str], grad: WeightGradient, form: RuleForm | None) -> list[Formula]:
-    """What `r`, `z` and `d` are."""
+def _letters(
+    names: Mapping[str, str], grad: WeightGradient, form: RuleForm | None, called: str
+) -> list[Formula]:
+    """What `r`, `z` and `d` are, or the gradient `g` as a whole."""
     found = []
-    if form is not None and _rate_letter(form):
+    if form is not None and grad.x is not None and _rate_letter(form):
         inner = {**names, form.x.name: "z"}
         found.append(both(inner, lambda pen: f"r = {pen.expr(form.rate)}"))
     if grad.x is None or grad.dy is None:
-        return found
+        whole = grad.expression
+        return [*found, both(names, lambda pen: f"{pen.style.symbol(called, '')}: g = {pen.expr(whole)}")]
     x, dy = grad.x, grad.dy
 
     def pair(pen: Pen) -> str:
-        return f"{pen.name(grad.name, '')}: z = {pen.expr(x)}, d = {pen.expr(dy)}"
+        slope = pen.expr(dy)
+        return f"{pen.style.symbol(called, '')}: z = {pen.expr(x)}, d = {slope}"
 
-    return [*found, both(names, pair)]
+    whole = [both(names, pair)]
+    if form is None:
+        whole.append(both(names, lambda pen: f"g = {pen.outer('d', 'z')}"))
+    return [*found, *whole]
 
 
 def _clauses(write: Write) -> list[Formula]:

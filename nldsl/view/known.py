@@ -50,11 +50,11 @@ _DEEP: dict[tuple[str, bool, bool], Known] = {
 
 
 def known_as(
-    memory: Memory, write: Write, update: UpdateClass, gate: Gating, first: bool, target: str
+    memory: Memory, write: Write, update: UpdateClass, gate: tuple[Gating, bool], target: str
 ) -> Known | None:
     """The name of what `write` does to `memory`.
 
-    `gate` is what kind of gate it has, `first` whether that acts before the step (`S *= gate`).
+    `gate` is what kind of gate it has, and whether that acts before the step (`S *= gate`).
     `target` is the target as written: a memory written with what it reads itself modifies itself.
     """
     if write.append:
@@ -71,7 +71,7 @@ def known_as(
         return None
     term = update.terms[0]
     own = "self[" in target or f"{memory.name}[" in target
-    found = _matrix(term, gate, first) if term.linear is not None else _deep(term)
+    found = _matrix(term, *gate) if term.linear is not None and write.base_every == 1 else _deep(term)
     if found is not None and own:
         return Known(f"self-modifying Titans: {found.name}", f"Eq. 83-88, {found.paper.removeprefix('Eq. ')}")
     return found

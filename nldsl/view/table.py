@@ -1,127 +1,186 @@
-"""An explanation as tables for a terminal."""
+"""An explanation for a terminal: heading, levels, equations, lowerings, transfers, parameters."""
 
 from __future__ import annotations
 
-from rich import box
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
 from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
+from rich.rule import Rule
 from rich.text import Text
 
-from nldsl.graph.model import TRANSFERS
 from nldsl.view.explain import Explanation, LevelRow, MemoryRow
+from nldsl.view.explain_text import equations_text, lowerings_text, parameters_text, transfers_text
+from nldsl.view.words import spoken_bytes, spoken_count, spoken_flops, spoken_state
+
+__all__ = ["render_explanation", "render_latex", "spoken_bytes"]
+
+COLUMNS = ("", "map: objective by rule", "state", "parameters", "decode", "training")
+_RIGHT = frozenset({2, 3, 4, 5})
+_WIDEST = {0: 22, 1: 26}
+"""Names and phrases are cut where they would push the numbers off a screen of 100 columns."""
 
 
 def render_explanation(explanation: Explanation, parameters: bool = False) -> RenderableType:
-    """The tables of `nldsl explain`; with `parameters` one line per slow parameter as well."""
+    """What `nldsl explain` prints; with `parameters` who trains what as well."""
     parts: list[RenderableType] = [_heading(explanation)]
-    for level in reversed(explanation.levels):
-        parts += [_level_heading(level), _level(level), ""]
-    parts += [_blocks(explanation), "", _transfers(explanation)]
-    if explanation.lowerings:
-        parts += ["", _lowerings(explanation)]
+    parts += _section("levels", _levels(explanation.levels))
+    parts += _section("equations", equations_text(explanation.equations))
+    parts += _section("lowerings", lowerings_text(explanation.lowerings))
+    if explanation.unsupported:
+        parts += _section("not compiled yet", [Text(f"  {line}") for line in explanation.unsupported])
+    parts += _section("transfers", transfers_text(explanation.transfers))
     if parameters:
-        parts += ["", _parameters(explanation)]
+        parts += _section("parameters", parameters_text(explanation.parameters))
     return Group(*parts)
 
 
-def spoken_bytes(count: int) -> str:
-    """A size in words.
+def render_latex(explanation: Explanation) -> str:
+    """The equations as LaTeX: one `align*` per group of memories that change alike."""
+    blocks = []
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for row in explanation.equations:
+        groups.setdefault((row.block, row.formulas, row.where, row.known_as), []).append(row.name)
+    for key, names in groups.items():
+        block, formulas, where, known = key
+        title = f"% {', '.join(names)} of {block}" + (f": {known}" if known else "")
+        lines = [f"  {f.latex} \\\\" for f in (*formulas, *where)]  # type: ignore[misc]
+        blocks.append("\n".join([title, "\\begin{gather*}", *lines, "\\end{gather*}"]))
+    return "\n\n".join(blocks)
 
-    Example:
-        >>> spoken_bytes(512), spoken_bytes(40_960)
-        ('512 B', '40.0 KiB')
-    """
-    if count < 1024:
-        return f"{count} B"
-    power = 1
-    while power < 3 and count >= 1024 ** (power + 1):
-        power += 1
-    return f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB')[power - 1]}"
+
+def _section(title: str, body: Iterable[RenderableType]) -> list[RenderableType]:
+    """A ruled title and what stands below it; nothing if that is empty."""
+    inside = list(body)
+    if not inside:
+        return []
+    return [Rule(Text(title, style="bold"), align="left", style="dim"), *inside, Text("")]
 
 
-def _heading(explanation: Explanation) -> Text:
+def _heading(explanation: Explanation) -> RenderableType:
     task = f", task {explanation.task}" if explanation.task else ""
-    line = Text()
-    line.append(explanation.name, style="bold")
-    line.append(
-        f"  {explanation.kind}{task}: {explanation.parameter_count:,} slow parameters, "
-        f"{spoken_bytes(explanation.state_bytes)} of memory per sequence\n"
+    cost = explanation.cost
+    half = spoken_state(cost.state * 2, cost.state_per_token * 2)
+    state = spoken_state(explanation.state_bytes, cost.state_per_token * 4)
+    rows = [
+        ("parameters", f"{explanation.parameter_count:,}", spoken_bytes(4 * explanation.parameter_count)),
+        ("state", state or "none", f"per sequence; in bfloat16 {half}" if half else ""),
+        ("decode", spoken_flops(cost.decode) or "0", "operations per token"),
+        ("training", spoken_flops(cost.training) or "0", "operations per token, forward and backward"),
+    ]
+    if cost.decode.per_context:
+        rows.append(("", "", "n: tokens in the context"))
+    width = max(len(value) for _, value, _ in rows)
+    lines = [Text.assemble((explanation.name, "bold"), f"  {explanation.kind}{task}")]
+    lines += [
+        Text.assemble((f"  {name:<11}", "dim"), (f"{value:>{width}}", "bold"), (f"  {note}", "dim"))
+        for name, value, note in rows
+    ]
+    return Group(*lines, Text(""))
+
+
+# --- levels ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One row of the level table: cells, and a remark below them."""
+
+    cells: tuple[str, ...]
+    remark: str = ""
+
+
+def _levels(levels: Sequence[LevelRow]) -> list[RenderableType]:
+    """Fastest first, in columns that are the same for every level."""
+    tables = [(level, [_line(rows) for rows in _alike(level.problems)]) for level in reversed(levels)]
+    cells = [COLUMNS, *(line.cells for _, lines in tables for line in lines)]
+    used = [i for i in range(len(COLUMNS)) if any(row[i] for row in cells[1:])]
+    widths = {i: max(len(row[i]) for row in cells) for i in used}
+    widths |= {i: min(widths.get(i, 0), most) for i, most in _WIDEST.items()}
+    out: list[RenderableType] = [_columns(COLUMNS, used, widths, "dim")]
+    for level, lines in tables:
+        names = f"  {', '.join(level.names)}" if level.names else ""
+        heading = Text.assemble((f"{level.number}  {level.clock}", "bold cyan"), (names, "italic"))
+        out += [Text(""), heading]
+        out.append(Padding(Text(level.reason, style="dim"), (0, 0, 0, 3)))
+        for line in lines:
+            out.append(_columns(line.cells, used, widths, ""))
+            if line.remark:
+                out.append(Padding(Text(line.remark, style="dim"), (0, 0, 0, 5)))
+    return out
+
+
+def _columns(cells: Sequence[str], used: Sequence[int], widths: dict[int, int], style: str) -> Text:
+    """One line; a cell that is too long pushes the rest to a line of its own."""
+    line = Text(style=style)
+    line.append("   ")
+    for i in used:
+        cell = cells[i]
+        if len(cell) > widths[i]:
+            line.append(cell)
+            line.append("\n   " + " " * (sum(widths[j] + 2 for j in used if j <= i)))
+            continue
+        line.append(f"{cell:>{widths[i]}}" if i in _RIGHT else f"{cell:<{widths[i]}}")
+        line.append("  ")
+    line.rstrip()
+    return line
+
+
+def _alike(rows: Iterable[MemoryRow]) -> list[list[MemoryRow]]:
+    """Memories that differ in their names only, together."""
+    groups: dict[tuple[object, ...], list[MemoryRow]] = {}
+    for row in rows:
+        same = (row.block, row.kind, row.map, row.objective, row.rule, row.retention, row.start, row.reset)
+        sizes = (row.copies, row.state_bytes, row.parameters, row.decode, row.training)
+        unique = (row.id,) if row.kind == "slow parameters" else ()
+        groups.setdefault((*same, *sizes, *unique), []).append(row)
+    return list(groups.values())
+
+
+def _line(rows: list[MemoryRow]) -> _Line:
+    """One line for memories that are alike; numbers are of all of them together."""
+    row = rows[0]
+    count = len(rows)
+    name = ", ".join(r.name for r in rows)
+    if row.kind == "slow parameters":
+        name = row.block.rpartition(".")[2]
+    cells = (
+        name,
+        _solves(row),
+        spoken_state(row.state_bytes * count, row.bytes_per_token * count),
+        spoken_count(row.parameters * count) if row.parameters else "",
+        spoken_flops(row.decode * count),
+        spoken_flops(row.training * count),
     )
-    return line
-
-
-def _table(title: str, *columns: str, right: tuple[str, ...] = ()) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return table
-
-
-def _level_heading(level: LevelRow) -> Text:
-    line = Text()
-    line.append(f"level {level.number}  {level.clock}", style="bold")
-    line.append(f"  {', '.join(level.names)}\n", style="italic")
-    line.append(f"  {level.reason}", style="dim")
-    return line
-
-
-def _level(level: LevelRow) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    for row in level.problems:
-        block = row.block.rpartition(".")[2]
-        held = f"{row.parameters:,} numbers" if row.parameters else _state(row)
-        cells = (f"  {row.name}", block, _solves(row), row.copies, held)
-        table.add_row(*(escape(cell) for cell in cells))
-    return table
+    return _Line(cells, _remark(rows))
 
 
 def _solves(row: MemoryRow) -> str:
     """Map, objective and rule in one phrase."""
-    objective = (
-        f"minimise {row.objective}" if row.objective and row.kind != "optimiser memory" else row.objective
-    )
-    by = f"by {row.rule}" if row.rule else ""
-    return ", ".join(part for part in (row.map, " ".join(p for p in (objective, by) if p)) if part)
+    rule = row.rule.partition("(")[0]
+    if row.kind == "slow parameters":
+        return row.name
+    if row.kind == "optimiser memory":
+        return row.objective
+    if row.kind == "attention":
+        return f"{row.map}: {row.rule}"
+    by = " by ".join(part for part in (row.objective, rule) if part)
+    return f"{row.map}: {by}" if by else row.map
 
 
-def _state(row: MemoryRow) -> str:
-    fixed = spoken_bytes(row.state_bytes) if row.state_bytes else ""
-    growing = f"{spoken_bytes(row.bytes_per_token)} per token" if row.bytes_per_token else ""
-    return " + ".join(part for part in (fixed, growing) if part)
-
-
-def _blocks(explanation: Explanation) -> Table:
-    table = _table("slow parameters", "block", "parameters", right=("parameters",))
-    for block, count in explanation.blocks:
-        table.add_row(escape(block), f"{count:,}")
-    return table
-
-
-def _transfers(explanation: Explanation) -> Table:
-    """One row for all targets that get the same from one source in the same way."""
-    table = _table("transfers", "kind", "from", "to", "carries")
-    rows: dict[tuple[str, str, str], list[str]] = {}
-    for t in explanation.transfers:
-        carried = ", ".join(t.carries) + (" (to the next copy)" if t.wraps else "")
-        rows.setdefault((t.kind, t.source, carried), []).append(t.target)
-    order: list[str] = list(TRANSFERS)
-    for (kind, source, carried), targets in sorted(rows.items(), key=lambda row: order.index(row[0][0])):
-        table.add_row(kind, escape(source), escape(", ".join(targets)), escape(carried))
-    return table
-
-
-def _lowerings(explanation: Explanation) -> Table:
-    table = _table("lowerings", "block", "memories", "lowering", "because")
-    for row in explanation.lowerings:
-        table.add_row(escape(row.unit), escape(row.memories), row.lowering, escape(row.reason))
-    return table
-
-
-def _parameters(explanation: Explanation) -> Table:
-    table = _table("parameters", "path", "shape", "role", "trained by")
-    for row in explanation.parameters:
-        shape = " x ".join(str(n) for n in row.shape) or "scalar"
-        table.add_row(escape(row.path), shape, row.role, escape(row.trained_by or "nothing here"))
-    return table
+def _remark(rows: list[MemoryRow]) -> str:
+    """The rest of what is known, in one line."""
+    row = rows[0]
+    block = row.block.rpartition(".")[2]
+    if row.kind == "slow parameters":
+        by = f"{row.objective} by {row.rule}" if row.rule else "nothing here trains them"
+        return by
+    if row.kind == "optimiser memory":
+        return f"by {row.rule}, as large as what it trains, starts at {row.start}"
+    rule = row.rule if "(" in row.rule else ""
+    retain = f"retain {row.retention}" if row.retention else ""
+    each = "each " if len(rows) > 1 else ""
+    how = ", ".join(part for part in (rule, retain) if part)
+    life = f"starts {row.start}, {each}{row.sharing}, reset {row.reset}"
+    return f"{block}: " + "; ".join(part for part in (how, life) if part)

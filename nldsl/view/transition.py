@@ -86,7 +86,7 @@ def transition(step: Step, gates: Mapping[Expr, Expr], unit_key: bool, key: str)
     """The transition of one step; `gates` maps symbols to what the block computes them from."""
     if unit_key:
         step = _at_unit(step)
-    pulled = _times(step.erase, step.square if not unit_key else number(1.0))
+    pulled = _times(step.erase, step.square)
     inner = build("sub", step.keep, pulled)
     factor = inner if step.scale is None else build("mul", step.scale, inner)
     bound = substitute(factor, gates)
@@ -131,7 +131,7 @@ def gate_value(block: Block, value: Value) -> Expr:
 def _at_unit(step: Step) -> Step:
     one = {step.square: number(1.0)}
     erase, rate = substitute(step.erase, one), substitute(step.rate, one)
-    return Step(step.keep, erase, rate, step.square, step.scale, step.slope, step.chunk)
+    return Step(step.keep, erase, rate, number(1.0), step.scale, step.slope, step.chunk)
 
 
 def _times(rate: Expr, square: Expr) -> Expr:

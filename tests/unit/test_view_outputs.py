@@ -147,7 +147,7 @@ def test_xml_helpers() -> None:
 
 def test_explanation_counts_and_names_who_trains_what() -> None:
     found = explain("hope", dim=32, heads=2, depth=2)
-    assert found.parameter_count == sum(count for _, count in found.blocks)
+    assert found.parameter_count == found.cost.parameters
     trained = {row.path: row.trained_by for row in found.parameters}
     assert trained["blocks[1].self_modifying_titans.q.linear.weight"] == "muon(lr = 0.02)"
     assert trained["x.embed.weight"] == "adamw(lr = 0.0003)"
@@ -160,9 +160,9 @@ def test_explanation_as_text_says_what_matters() -> None:
     shown = console.export_text()
     for expected in (
         "every 16 tokens",
-        "residual_mlp, minimise dot by dgd",
+        "residual_mlp: dot by dgd",
         "transfers",
-        "blocks[3].cms.F[2].W1",
+        "blocks[0..3].cms.F[2].W1",
     ):
         assert expected in shown
 

@@ -1,0 +1,97 @@
+"""Which lowering computes which memories, why that one and not the others, and the chunk form it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nldsl.calculus.affine import scalar_value
+from nldsl.plan.details import ChunkDetail, RecurrenceDetail
+from nldsl.plan.plan import BlockPlan, Plan, Unit
+from nldsl.view.flops import CHUNK
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A lowering that was asked and not chosen, and what it said."""
+
+    lowering: str
+    accepted: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class LoweringRow:
+    """How the memories of a unit are computed.
+
+    `chunk` is how many tokens are computed at once (0: no chunks), `form` the equation of that.
+    """
+
+    unit: str
+    block: str
+    memories: tuple[str, ...]
+    lowering: str
+    reason: str
+    chunk: int
+    form: str
+    others: tuple[Alternative, ...]
+
+
+def lowering_rows(plan: Plan) -> tuple[LoweringRow, ...]:
+    """One row per unit that holds a memory, in the order of the plan."""
+    return tuple(_row(block, unit) for block in plan.blocks for unit in block.units if unit.memories)
+
+
+def _row(block: BlockPlan, unit: Unit) -> LoweringRow:
+    chunk, form = _form(unit)
+    others = tuple(
+        Alternative(v.lowering, v.accepted, v.reason) for v in unit.verdicts if v.lowering != unit.lowering
+    )
+    # The delta form is a linear recurrence that erases: the two are asked as one.
+    if unit.lowering == "delta":
+        others = tuple(o for o in others if o.lowering != "linear")
+    return LoweringRow(
+        block.class_name, block.block.name, unit.memories, unit.lowering, unit.reason, chunk, form, others
+    )
+
+
+def _form(unit: Unit) -> tuple[int, str]:
+    if isinstance(unit.detail, RecurrenceDetail):
+        return CHUNK, _recurrence(unit.detail)
+    if isinstance(unit.detail, ChunkDetail):
+        return unit.detail.grid, _held(unit.detail)
+    said = {
+        "attention": "all queries against all cached keys: softmax(Q K^T + causal mask) V",
+        "task": "a plain map for all tokens of a segment at once",
+        "static": "a plain map for all tokens at once",
+        "sequential": "none: one token after the other",
+    }
+    return 0, said.get(unit.lowering, "")
+
+
+def _recurrence(detail: RecurrenceDetail) -> str:
+    """With `A_tj` the product of the gates from j to t."""
+    gated = detail.decay is not None
+    decay, start = ("A_tj ", "A_t ") if gated else ("", "")
+    if detail.erase is None:
+        return f"y_t = {start}M_0 q_t + sum_j {decay}(k_j^T q_t) u_j, two products per chunk"
+    return (
+        f"(I + N) u = w - e {start}M_0 k with N_tj = e_t {decay}(k_t^T k_j), one triangular inverse per "
+        f"chunk; y_t = {start}M_0 q_t + sum_j {decay}(k_j^T q_t) u_j"
+    )
+
+
+def _held(detail: ChunkDetail) -> str:
+    """Weight by weight, gradients at the last commit."""
+    erases = any(
+        step.erase is not None and scalar_value(step.erase) != 0.0 for m in detail.members for step in m.steps
+    )
+    gated = any(m.write.retain is not None for m in detail.members)
+    decay, start = ("A_tj ", "A_t ") if gated else ("", "")
+    together = [family for family in detail.families if len(family) > 1]
+    side = f"; {', '.join(together[0])} side by side" if together else ""
+    if not erases:
+        return f"W_t = {start}W_0 - sum_j {decay}r_j d_j z_j^T for all tokens of a chunk at once{side}"
+    return (
+        f"W_t = {start}W_0 - sum_j {decay}u_j z_j^T with (I + N) u = r ({start}W_0 z + d), "
+        f"N_tj = r_t {decay}(z_t^T z_j){side}"
+    )
