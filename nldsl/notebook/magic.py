@@ -48,7 +48,7 @@ def _arguments(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.isidentifier():
-            raise UsageError(f"found `--set {pair}`, expected `--set name=value`")
+            raise UsageError(f"found `--set {pair}`, expected `--set name=value`\n\n{USAGE}")
         found[key] = _value(text)
     return found
 

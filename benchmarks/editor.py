@@ -1,0 +1,126 @@
+"""The editor: seconds to the first findings of a new server, milliseconds per key on 300 lines.
+
+    python -m benchmarks.editor
+
+A key is a character put into a block in the middle of the file: the text is cut, parsed, elaborated as far
+as the change reaches, and every finding is worked out.  Times are CPU times on one thread; the start is also
+given as the time a client waits, over stdio and with the imports of a fresh process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from nldsl.assets import specs_folder
+from nldsl.server.completion import complete
+from nldsl.server.document import Document
+from nldsl.server.hover import hover
+
+LINES = 300
+FIRST_LIMIT, KEY_LIMIT = 1.0, 0.050
+TYPED = "  probe = linear(x) * sigmoid(linear(x))\n"
+"""What is typed, key by key, as the first statement of a block."""
+
+
+@dataclass(frozen=True)
+class Typing:
+    """CPU seconds per key."""
+
+    median: float
+    slow: float
+    """Slower than 19 of 20."""
+    hover: float
+    completion: float
+
+
+def long_spec(lines: int = LINES) -> str:
+    """A specification of about `lines` lines: the library's blocks and models in one file."""
+    parts: list[str] = []
+    for folder in ("blocks", "models", "rules", "objectives", "maps"):
+        for path in sorted((specs_folder() / folder).glob("*.nl")):
+            parts.append(path.read_text(encoding="utf-8"))
+            if sum(part.count("\n") for part in parts) >= lines:
+                return "".join(parts)
+    return "".join(parts)
+
+
+def type_keys(text: str) -> Typing:
+    """Type a statement into a block that a model calls, key by key."""
+    document = Document("long.nl", text)
+    _ = document.remarks
+    at = text.index("{\n", text.index("block cms(")) + 2
+    keys: list[float] = []
+    for end in range(1, len(TYPED) + 1):
+        started = time.process_time()
+        document.update(text[:at] + TYPED[:end] + text[at:])
+        _ = document.remarks
+        keys.append(time.process_time() - started)
+    started = time.process_time()
+    hover(document, at + 3)
+    hovered = time.process_time()
+    complete(document, at + len(TYPED) - 4)
+    return Typing(
+        statistics.median(keys),
+        statistics.quantiles(keys, n=20)[-1],
+        hovered - started,
+        time.process_time() - hovered,
+    )
+
+
+async def first_findings(text: str) -> tuple[float, float]:
+    """Seconds of waiting, and CPU seconds, from the start of a server to its first findings.
+
+    The CPU time is that of the whole process, its end included.
+    """
+    from lsprotocol import types as lsp
+    from pygls.lsp.client import LanguageClient
+
+    client = LanguageClient("bench", "1")
+    said: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    def published(_: lsp.PublishDiagnosticsParams) -> None:
+        if not said.done():
+            said.set_result(time.perf_counter())
+
+    client.feature(lsp.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS)(published)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    await client.start_io(sys.executable, "-m", "nldsl", "server")
+    await client.initialize_async(lsp.InitializeParams(capabilities=lsp.ClientCapabilities()))
+    client.initialized(lsp.InitializedParams())
+    item = lsp.TextDocumentItem(Path("long.nl").absolute().as_uri(), "nldsl", 1, text)
+    client.text_document_did_open(lsp.DidOpenTextDocumentParams(item))
+    waited = await asyncio.wait_for(said, 60) - started
+    await client.shutdown_async(None)
+    client.exit(None)
+    await client.stop()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return waited, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def report(rounds: int = 3) -> bool:
+    """Print the figures; whether they are within the limits."""
+    text = long_spec()
+    starts = [asyncio.run(first_findings(text)) for _ in range(rounds)]
+    waited, used = min(w for w, _ in starts), min(c for _, c in starts)
+    keys = min((type_keys(text) for _ in range(rounds)), key=lambda k: k.median)
+    print(f"editor, {text.count(chr(10))} lines")
+    print(
+        f"  first findings of a new server: {waited:.2f} s waited, {used:.2f} s CPU (limit {FIRST_LIMIT} s)"
+    )
+    print(
+        f"  per key: {keys.median * 1e3:.1f} ms median, {keys.slow * 1e3:.1f} ms slower than 19 of 20 "
+        f"(limit {KEY_LIMIT * 1e3:.0f} ms)"
+    )
+    print(f"  hover {keys.hover * 1e3:6.1f} ms  completion {keys.completion * 1e3:6.1f} ms")
+    return min(waited, used) <= FIRST_LIMIT and keys.slow <= KEY_LIMIT
+
+
+if __name__ == "__main__":
+    sys.exit(0 if report() else 1)
