@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import nldsl
 from nldsl.evaluate import Sampling, bits_per_byte, count_model, generate
 from nldsl.evaluate.bits import as_tokens
 from nldsl.evaluate.generate import draw
@@ -82,6 +83,22 @@ def test_greedy_generation_is_the_argmax_of_the_full_forward() -> None:
     out = bytes(generate(model, prompt, 40, Sampling(temperature=0)))
     whole, _ = model(torch.tensor([list(prompt + out)]))
     assert list(out) == whole[0, len(prompt) - 1 : -1].argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("name", ["gated_deltanet", "hope_tiny"])
+def test_generation_runs_at_constant_memory(name: str) -> None:
+    """What a recurrent model carries from byte to byte does not grow."""
+    model = nldsl.compile(name, dim=16, depth=1, heads=2)
+    sizes, forward = [], model.forward
+
+    def measured(*inputs: object) -> tuple[torch.Tensor, nldsl.State]:
+        logits, state = forward(*inputs)
+        sizes.append(sum(t.numel() for t in state.tensors().values()))
+        return logits, state
+
+    model.forward = measured
+    assert len(list(generate(model, b"start", 80, Sampling()))) == 80
+    assert len(sizes) == 80 and sizes[-1] == sizes[40] == sizes[20]
 
 
 def test_generation_repeats_with_its_seed() -> None:
