@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nldsl.catalog.values import Shape
 from nldsl.emit.nodes import (
     Assign,
     Evaluate,
@@ -63,10 +64,11 @@ class BlockCode:
 
     def initial(self, memory: Memory, index: int) -> Expression:
         """The learned initial state of one weight, or 0.0; a bias is one row."""
+        assert memory.function is not None
         owner = memory.initial[index]
         if owner is None:
             return to_expression(0.0)
-        return as_row(memory, index, parameter(owner.path))
+        return as_row(memory.function.weights[index].shape, parameter(owner.path))
 
     def map_call(self, memory: Memory, key: Expression, weights: list[Expression]) -> Expression:
         """`map(key, weights..., slow parameters...)`."""
@@ -148,10 +150,9 @@ def _append(target: str, value: Expression) -> Statement:
     return Evaluate(name(target).method("append", value))
 
 
-def as_row(memory: Memory, index: int, weight: Expression) -> Expression:
+def as_row(shape: Shape, weight: Expression) -> Expression:
     """A weight as functions of a memory take it: a bias `[..., n]` is a row `[..., 1, n]`."""
-    assert memory.function is not None
-    return weight.method("unsqueeze", -2) if len(memory.function.weights[index].shape) == 1 else weight
+    return weight.method("unsqueeze", -2) if len(shape) == 1 else weight
 
 
 def has_state(block: Block) -> bool:

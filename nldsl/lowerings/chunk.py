@@ -53,7 +53,13 @@ class ChunkLoop:
         """States, pieces, loop, results."""
         first = self.detail.members[0].memory
         tokens = self.code.scope.source.attr("shape")[1]
-        made = call(self.code.runtime("grid", "ChunkGrid"), name("state")[first.path]["count"], name("mask"), tokens, self.detail.grid)
+        made = call(
+            self.code.runtime("grid", "ChunkGrid"),
+            name("state")[first.path]["count"],
+            name("mask"),
+            tokens,
+            self.detail.grid,
+        )
         self.scope.add(assign(self.grid, made))
         cut = [(v, self._cut(v)) for v in self.detail.incoming if not self._plain(v)]
         for family in self.families:
@@ -61,7 +67,13 @@ class ChunkLoop:
         collected = [(v, self.scope.names.fresh(f"{v.name}_all")) for v in self.detail.outgoing]
         self.scope.add(*(assign(c, []) for _, c in collected))
         step = ChunkStep(self.code, self.unit, self.detail, self.families)
-        self.scope.add(For((self.number,), call("range", call("len", name(self.grid))), tuple(self._turn(cut, collected, step))))
+        self.scope.add(
+            For(
+                (self.number,),
+                call("range", call("len", name(self.grid))),
+                tuple(self._turn(cut, collected, step)),
+            )
+        )
         for value, pieces in collected:
             joined = call(f"{self.grid}.join", name(pieces), value.kind)
             self.scope.add(assign(self.scope.names.of(value), joined))
@@ -77,7 +89,9 @@ class ChunkLoop:
         self.scope.add(assign(pieces, call(f"{self.grid}.cut", self.scope.ref(value), value.kind)))
         return pieces
 
-    def _turn(self, cut: list[tuple[Value, str]], collected: list[tuple[Value, str]], step: ChunkStep) -> list[Statement]:
+    def _turn(
+        self, cut: list[tuple[Value, str]], collected: list[tuple[Value, str]], step: ChunkStep
+    ) -> list[Statement]:
         """One turn of the loop: call the step, keep its results, commit what is due."""
         n = name(self.number)
         arguments: list[Like] = [name(c)[n] for _, c in cut]
@@ -88,11 +102,20 @@ class ChunkLoop:
         news = [new for f in self.families for new in f.new_names()]
         target = name("self").attr(self.method)
         if self.code.plan.target.checkpoint:
-            result = call(self.code.scope.imports.use("torch.utils.checkpoint:checkpoint"), target, *arguments, use_reentrant=False)
+            result = call(
+                self.code.scope.imports.use("torch.utils.checkpoint:checkpoint"),
+                target,
+                *arguments,
+                use_reentrant=False,
+            )
         else:
             result = call(target, *arguments)
-        body: list[Statement] = [assign([*outs, *news], result) if len(outs) + len(news) > 1 else assign((outs + news)[0], result)]
-        body += [Evaluate(name(c).method("append", name(o))) for (_, c), o in zip(collected, outs, strict=True)]
+        body: list[Statement] = [
+            assign([*outs, *news], result) if len(outs) + len(news) > 1 else assign((outs + news)[0], result)
+        ]
+        body += [
+            Evaluate(name(c).method("append", name(o))) for (_, c), o in zip(collected, outs, strict=True)
+        ]
         for family in self.families:
             body += family.commit(self.code, call(f"{self.grid}.ends", family.every)[n])
         return body
@@ -101,10 +124,16 @@ class ChunkLoop:
         """Slow parameters that come in as values: the same for every chunk."""
         return [v for v in self.detail.incoming if v.name in self.scope.unbatched]
 
-    def _method(self, step: ChunkStep, cut: list[tuple[Value, str]], collected: list[tuple[Value, str]]) -> FunctionDef:
+    def _method(
+        self, step: ChunkStep, cut: list[tuple[Value, str]], collected: list[tuple[Value, str]]
+    ) -> FunctionDef:
         """The step: reads at the committed weights, then the writes into the running ones."""
         inner = step.scope
-        inner.constants |= {v.name: self.scope.constants[v.name] for v in self.detail.incoming if v.name in self.scope.constants}
+        inner.constants |= {
+            v.name: self.scope.constants[v.name]
+            for v in self.detail.incoming
+            if v.name in self.scope.constants
+        }
         shared = self._shared(step)
         inner.unbatched |= {v.name for v in shared}
         parameters = [inner.names.of(v) for v in (*(v for v, _ in cut), *shared)]
@@ -113,7 +142,9 @@ class ChunkLoop:
         results = step.emit([v for v, _ in collected], name(inner.names.of(VALID)))
         annotated = tuple(Parameter(p, name("Tensor")) for p in parameters)
         valid = Parameter(inner.names.of(VALID), _maybe())
-        doc = f"One chunk of at most {self.detail.grid} tokens: what it reads, and the running weights after its writes."
+        doc = (
+            f"At most {self.detail.grid} tokens: what they read, and the running weights after their writes."
+        )
         return FunctionDef(
             self.method,
             (Parameter("self"), *annotated, valid),
@@ -125,4 +156,3 @@ class ChunkLoop:
 
 def _maybe() -> Expression:
     return compare("|", name("Tensor"), None)
-

@@ -6,7 +6,7 @@ the heads, `[B, H, m, out, in]`, and one product serves all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nldsl.emit.nodes import Expression, Like, Statement, assign, call, name
@@ -82,7 +82,7 @@ class Family:
             out.append(assign(target, self._stack(initials, self.stack_axis - 1)))
         return out
 
-    def _stack(self, parts: list[Expression], axis: int) -> Expression:
+    def _stack(self, parts: Sequence[Expression], axis: int) -> Expression:
         return parts[0] if self.size == 1 else call("torch.stack", tuple(parts), dim=axis)
 
     def arguments(self) -> list[Expression]:
@@ -117,7 +117,8 @@ class Family:
             entries: dict[str, Like] = {}
             for group, names in (("running", self.running), ("committed", self.seen)):
                 entries[group] = {
-                    w: name(n) if self.size == 1 else name(n).method("select", axis, i) for w, n in names.items()
+                    w: name(n) if self.size == 1 else name(n).method("select", axis, i)
+                    for w, n in names.items()
                 }
             entries["count"] = count
             out.append(assign(name("new")[member.memory.path], entries))
@@ -161,7 +162,7 @@ class ChunkStep:
 
     def _write(self, family: Family, valid: Expression) -> list[Expression]:
         member = family.members[0]
-        memory, term, write = member.memory, member.term, member.write
+        memory, term = member.memory, member.term
         assert memory.function is not None
         key = self.value(term.key)
         if family.size > 1:
@@ -177,7 +178,6 @@ class ChunkStep:
         for step in member.steps:
             x, dy = name(names[f"x_{step.weight}"]), name(names[f"dy_{step.weight}"])
             out.append(self._step(family, step, x, dy, gates, valid))
-        del write
         return out
 
     def _target(self, family: Family) -> Expression:
@@ -213,7 +213,13 @@ class ChunkStep:
         return expression.method("unsqueeze", -2) if family.size > 1 else expression
 
     def _step(
-        self, family: Family, step: WeightStep, x: Expression, dy: Expression, gates: dict[str, Expression], valid: Expression
+        self,
+        family: Family,
+        step: WeightStep,
+        x: Expression,
+        dy: Expression,
+        gates: dict[str, Expression],
+        valid: Expression,
     ) -> Expression:
         """One `delta_write` or `decay_write`."""
         member = family.members[0]
@@ -223,17 +229,24 @@ class ChunkStep:
             self.value(value)
             expression = gate(self.scope, value, member.memory)
             plain = value.name in self.scope.constants
-            rows.bind(argument, expression.method("unsqueeze", -3) if family.size > 1 and not plain else expression, "argument")
+            rows.bind(
+                argument,
+                expression.method("unsqueeze", -3) if family.size > 1 and not plain else expression,
+                "argument",
+            )
         rates: dict[str, Expression] = {}
         if step.erase is not None:
             rates["erase"] = self._named(rows.scalar(step.erase, x), f"erase_{step.weight}")
         same = step.erase is not None and step.erase is step.rate
-        rates["rate"] = rates["erase"] if same else self._named(rows.scalar(step.rate, x), f"rate_{step.weight}")
+        rates["rate"] = (
+            rates["erase"] if same else self._named(rows.scalar(step.rate, x), f"rate_{step.weight}")
+        )
         toward = {"toward": name(family.inner[f"{step.weight}_init"])} if step.weight in family.toward else {}
         function = self.code.runtime("memory", "delta_write" if step.erase is not None else "decay_write")
         running = name(family.inner[step.weight])
         return self._named(
-            function(running, x, dy, **rates, **gates, **toward, valid=valid), f"{family.label}_{step.weight}_next"
+            function(running, x, dy, **rates, **gates, **toward, valid=valid),
+            f"{family.label}_{step.weight}_next",
         )
 
     def _named(self, expression: Expression, wanted: str) -> Expression:

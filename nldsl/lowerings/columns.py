@@ -7,7 +7,7 @@ Rules act on one token at a time (C = 1), where a matrix meets a scalar `[..., 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from nldsl.catalog import Operand
 from nldsl.catalog.values import Options
@@ -22,7 +22,7 @@ def column(
 ) -> Expression:
     """The expression of primitive `op` on rows; `args` hold the values, then its slow parameters."""
     if op == "constant":
-        return to_expression(dict(options)["value"])  # type: ignore[arg-type]
+        return to_expression(dict(options)["value"])
     special = SPECIAL.get(op)
     if special is not None:
         return special(args, operands)
@@ -33,9 +33,9 @@ def column(
         return compare(INFIX[target], args[0], args[1])  # type: ignore[arg-type]
     keywords: dict[str, Like] = {
         o.name: dict(options)[o.name] for o in PRIMITIVES[op].options if o.runtime and o.name in dict(options)
-    }  # type: ignore[assignment]
+    }
     if "index" in dict(options):
-        keywords["index"] = dict(options)["index"]  # type: ignore[assignment]
+        keywords["index"] = dict(options)["index"]
     return imports.use(target)(*args, **keywords)
 
 
@@ -82,7 +82,7 @@ def _expand_last(args: Sequence[Expression], operands: Sequence[Operand]) -> Exp
     return shaped.method("expand_as", args[1])
 
 
-SPECIAL = {
+SPECIAL: dict[str, Callable[[Sequence[Expression], Sequence[Operand]], Expression]] = {
     "sum": _sum,
     "mean": _mean,
     "dot": _dot,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nldsl.emit.nodes import assign, name
+from nldsl.emit.nodes import Starred, assign, name
 from nldsl.library import PRIMITIVES
 from nldsl.lowerings.scope import Scope
 from nldsl.plan.units import used
@@ -24,8 +24,7 @@ def spread(scope: Scope, value: Value) -> None:
         scope.add(assign(made, name("self").attr("like").method("new_full", rows, number)))
     elif value.name in scope.unbatched:
         scope.unbatched.discard(value.name)
-        axes = (scope.source.attr("shape")[0], scope.source.attr("shape")[1], *value.shape)
-        scope.add(assign(made, name(made).method("expand", *axes)))
+        scope.add(assign(made, name(made).method("expand", Starred(rows), *value.shape)))
 
 
 def spread_for(scope: Scope, statement: Statement, per_token: bool) -> None:
@@ -53,7 +52,7 @@ def _arguments(scope: Scope, apply: Apply, per_token: bool) -> Iterator[Value]:
     primitive = PRIMITIVES[apply.op]
     if primitive.stateful:
         yield from apply.args
-    elif primitive.elementwise or apply.op == "matmul":
+    elif primitive.elementwise or apply.op in ("matmul", "lookup"):
         yield from (a for a in apply.args if per_token and a.name in scope.unbatched and a.kind != "matrix")
     elif per_token or not all(a.name in scope.unbatched for a in apply.args):
         yield from (a for a in apply.args if a.name in scope.unbatched)

@@ -81,7 +81,11 @@ class ExprRows:
         if node.value is not None:
             return to_expression(node.value)
         expression = column(
-            self.imports, node.op, node.options, [self.done[a] for a in node.args], [a.operand for a in node.args]
+            self.imports,
+            node.op,
+            node.options,
+            [self.done[a] for a in node.args],
+            [a.operand for a in node.args],
         )
         if self.uses[node] <= 1:
             return expression

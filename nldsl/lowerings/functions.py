@@ -13,9 +13,9 @@ from nldsl.emit.nodes import Expression, FunctionDef, Parameter, Statement, assi
 from nldsl.lowerings.apply import parameter
 from nldsl.lowerings.columns import column
 from nldsl.lowerings.layout import operand
+from nldsl.lowerings.prune import prune
 from nldsl.lowerings.scope import Imports, Names
-from nldsl.spec.program import Apply, Function, Memory, Rule, Value
-
+from nldsl.spec.program import Apply, Function, Memory, Rule, Value, option
 
 PLACEHOLDER = "function"
 """What a function is called until it is known to be new."""
@@ -64,16 +64,18 @@ class Functions:
         return name(self.known[asked])
 
     def _define(self, function: Function, inputs: Sequence[Value], doc: str) -> FunctionDef:
-        rows = Rows(self.imports, Names(self.locals))
-        parameters = [rows.names.of(v) for v in inputs]
+        names = Names(self.locals)
+        parameters = [names.of(v) for v in inputs]
+        rows = Rows(self.imports, names, name(parameters[0]))
         slow = [rows.names.fresh(p) for p in slow_parameter_names(function)]
         rows.slow = dict(zip((p.path for a in function.body for p in a.parameters), slow, strict=True))
-        body = rows.statements(function.body)
+        steps = rows.statements(function.body)
         results = [rows.ref(v) for v in function.outputs]
+        body = prune((*steps, returns(*results)))
         return FunctionDef(
             PLACEHOLDER,
             tuple(Parameter(p, name("Tensor")) for p in (*parameters, *slow)),
-            (*body, returns(*results)),
+            body,
             doc,
             tensors(len(results)),
         )
@@ -100,6 +102,9 @@ class Rows:
 
     imports: Imports
     names: Names
+    like: Expression
+    """Any tensor of the right type and device."""
+
     slow: dict[str, str] = field(default_factory=dict)
     inline: dict[str, Expression] = field(default_factory=dict)
 
@@ -120,6 +125,10 @@ class Rows:
 
     def expression(self, apply: Apply) -> Expression:
         """The right-hand side of one operation."""
+        if apply.op == "identity":
+            size = option(apply.options, "size")
+            assert isinstance(size, int)
+            return self.imports.use("nldsl.runtime.ops:identity")(size=size, like=self.like)
         args = [self.ref(a) for a in apply.args]
         args += [name(self.slow[p.path]) for p in apply.parameters]
         operands: list[Operand] = [operand(a) for a in apply.args]

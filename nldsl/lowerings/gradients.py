@@ -72,8 +72,8 @@ def _define(
     doc = "\n\n".join(
         (
             f"Gradient of `{objective.name}` at the map `{map_function.name}`, row by row.",
-            f"Returns {', '.join(r.name for r in wanted)}: `x_W` is the input of the weight `W`, `dy_W` the gradient "
-            "at its output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.",
+            f"Returns {', '.join(r.name for r in wanted)}: `x_W` is the input of the weight `W`, `dy_W` "
+            "the gradient at its output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.",
         )
     )
     annotated = tuple(Parameter(p, name("Tensor")) for p in (*arguments, *slow))

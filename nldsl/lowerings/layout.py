@@ -6,9 +6,10 @@ Legend: B batch, T tokens of the sequence, C tokens of a chunk, H heads, m stack
 from __future__ import annotations
 
 from nldsl.catalog import Operand, broadcast
+from nldsl.catalog.values import Kind, Shape
 from nldsl.emit.expressions import Expression
 from nldsl.lowerings.scope import Layout, Scope
-from nldsl.spec.program import Kind, Shape, Value
+from nldsl.spec.program import Value
 
 COLON = slice(None)
 

@@ -31,7 +31,7 @@ from nldsl.lowerings.prune import inline, prune
 from nldsl.lowerings.scope import RESERVED, Imports, Names, Scope
 from nldsl.lowerings.states import initial_state, task_table
 from nldsl.plan.plan import BlockPlan, Plan, Unit
-from nldsl.spec.program import Apply, Block, Call, Repeat, TaskWrite
+from nldsl.spec.program import Apply, Block, Call, Repeat, TaskWrite, Write
 from nldsl.spec.program import Parameter as SlowParameter
 
 LOWERINGS: dict[str, Callable[[BlockCode, Unit], None]] = {
@@ -59,7 +59,7 @@ def lower(plan: Plan, doc: str) -> Module:
         if found == (imported, defined):
             break
         imported, defined = found
-    body = (*functions.definitions, *classes, build)
+    body: tuple[Statement, ...] = (*functions.definitions, *classes, build)
     members = {"torch": {"Tensor"}, "typing": {"Any"}, **{m: set(n) for m, n in imports.names.items()}}
     return Module(doc, (*import_block(members, body=body), *body))
 
@@ -104,7 +104,9 @@ def _class(plan: Plan, block_plan: BlockPlan, functions: Functions) -> ClassDef:
 
 def temporaries(block: Block, scope: Scope) -> frozenset[str]:
     """Python names of values the elaborator named after an operation (`q_linear`), not the author."""
-    named = {s.out.name for s in block.body if isinstance(s, Apply) and re.search(rf"_{s.op}(_\d+)?$", s.out.name)}
+    named = {
+        s.out.name for s in block.body if isinstance(s, Apply) and re.search(rf"_{s.op}(_\d+)?$", s.out.name)
+    }
     return frozenset(scope.names.of(n) for n in named if n in scope.names.known)
 
 
@@ -117,7 +119,10 @@ def _doc(block_plan: BlockPlan) -> str:
     """Signature of the block and how each of its memories is computed."""
     block = block_plan.block
     static_part = ", ".join(f"{k} = {v}" for k, v in block.static)
-    lines = [f"`{block.name}({', '.join(v.name for v in block.inputs)})`" + (f" with {static_part}." if static_part else ".")]
+    lines = [
+        f"`{block.name}({', '.join(v.name for v in block.inputs)})`"
+        + (f" with {static_part}." if static_part else ".")
+    ]
     for unit in block_plan.units:
         if unit.memories:
             lines.append(f"{', '.join(unit.memories)}: {unit.lowering} ({unit.reason}).")
@@ -135,7 +140,15 @@ def _init(plan: Plan, block: Block, imports: Imports) -> FunctionDef:
             body.append(Evaluate(call("self.attach", step.path, made)))
         elif isinstance(step, Repeat):
             made = call(plan.of(step.block).class_name)
-            body.append(Evaluate(call("self.attach_repeated", step.path, Comprehension(made, ("_",), call("range", step.count)))))
+            body.append(
+                Evaluate(
+                    call(
+                        "self.attach_repeated",
+                        step.path,
+                        Comprehension(made, ("_",), call("range", step.count)),
+                    )
+                )
+            )
     return FunctionDef("__init__", (Parameter("self"),), tuple(body), "", to_expression(None))
 
 
@@ -145,6 +158,9 @@ def parameters_of(block: Block) -> list[SlowParameter]:
     for step in block.body:
         if isinstance(step, Apply):
             found |= {p.path: p for p in step.parameters}
+        elif isinstance(step, Write):
+            slots = [s for t in step.terms for s in t.rule.slots]
+            found |= {s.initial.path: s.initial for s in slots if s.initial is not None}
     for memory in block.memories:
         found |= {p.path: p for p in memory.initial if p is not None}
         found |= {p.path: p for p in memory.parameters}
@@ -171,4 +187,3 @@ def _build(plan: Plan, root: BlockPlan, imports: Imports) -> FunctionDef:
         f"The compiled `{plan.program.name}`, its parameters drawn from `seed`.",
         wrapper,
     )
-

@@ -27,7 +27,7 @@ def prune(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
     """
     while True:
         read = Counter(v for s in body for v in reads(s))
-        kept = tuple(s for s in body if not (_plain(s) is not None and read[_plain(s)] == 0))
+        kept = tuple(s for s in body if (chosen := _plain(s)) is None or read[chosen])
         if len(kept) == len(body):
             return kept
         body = kept
@@ -77,9 +77,9 @@ def inline(body: tuple[Statement, ...], these: frozenset[str], width: int = 60) 
         chosen = _plain(out[i])
         once = chosen is not None and sum(v == chosen for s in out for v in reads(s)) == 1
         if chosen is not None and chosen in these and once and _simple_use(out[i + 1], chosen):
-            value = out[i].value  # type: ignore[union-attr]
-            if size(value) <= width:
-                out[i : i + 2] = [_substitute(out[i + 1], chosen, value)]
+            statement = out[i]
+            if isinstance(statement, Assign) and size(statement.value) <= width:
+                out[i : i + 2] = [_substitute(out[i + 1], chosen, statement.value)]
                 i = max(0, i - 1)
                 continue
         i += 1
@@ -107,5 +107,7 @@ def _substitute(node: Any, chosen: str, value: Expression) -> Any:
     if isinstance(node, Assign):
         return replace(node, value=_substitute(node.value, chosen, value))
     if is_dataclass(node) and not isinstance(node, type | FunctionDef):
-        return replace(node, **{f.name: _substitute(getattr(node, f.name), chosen, value) for f in fields(node)})
+        return replace(
+            node, **{f.name: _substitute(getattr(node, f.name), chosen, value) for f in fields(node)}
+        )
     return node

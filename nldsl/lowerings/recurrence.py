@@ -38,7 +38,14 @@ def lower(code: BlockCode, unit: Unit) -> None:
         out = "_" if read is None else code.scope.names.of(read.out)
         kept = names["next"] if position == 0 else "_"
         result = kernel(
-            query, key, name(names["add"]), *extra, name(names["state"]), **gates, read=state, mask=code.scope.mask
+            query,
+            key,
+            name(names["add"]),
+            *extra,
+            name(names["state"]),
+            **gates,
+            read=state,
+            mask=code.scope.mask,
         )
         code.scope.add(Assign((TupleOf((name(out), name(kept))),), result))
         if read is not None and not memory.per_head:
@@ -54,10 +61,13 @@ def by_head(code: BlockCode, value: Value, memory: Memory) -> Expression:
 
 def _store(code: BlockCode, memory: Memory, weight: str, last: str) -> None:
     kept = name(last) if memory.per_head else name(last).method("squeeze", 1)
-    count = call(code.runtime("token", "tick_all"), name("state")[memory.path]["count"], code.scope.mask, code.scope.source)
-    code.scope.add(
-        assign(name("new")[memory.path], {"running": {weight: kept}, "count": count})
+    count = call(
+        code.runtime("token", "tick_all"),
+        name("state")[memory.path]["count"],
+        code.scope.mask,
+        code.scope.source,
     )
+    code.scope.add(assign(name("new")[memory.path], {"running": {weight: kept}, "count": count}))
 
 
 def _rows(code: BlockCode, detail: RecurrenceDetail) -> ExprRows:

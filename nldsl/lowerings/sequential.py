@@ -6,18 +6,18 @@ for it what reads see (`S_weight_seen`) and where gradients are taken (`S_weight
 
 from __future__ import annotations
 
-from nldsl.emit.nodes import Expression, For, Statement, assign, call, name, to_expression
+from nldsl.emit.nodes import Expression, For, Statement, assign, call, name
 from nldsl.emit.statements import Evaluate
 from nldsl.lowerings.apply import lower_apply
 from nldsl.lowerings.blocks import BlockCode, fork
-from nldsl.lowerings.layout import to_chunk, to_sequence
-from nldsl.lowerings.scope import Scope
+from nldsl.lowerings.layout import to_chunk
 from nldsl.lowerings.static import answer, static_weights
 from nldsl.lowerings.token_memory import TokenMemory
 from nldsl.plan.details import SequentialDetail
 from nldsl.plan.plan import Unit
 from nldsl.plan.units import memories_of
-from nldsl.spec.program import Apply, Block, Call, Read, Repeat, Statement as Step, Update, Value, Write
+from nldsl.spec.program import Apply, Call, Read, Repeat, Update, Value, Write
+from nldsl.spec.program import Statement as Step
 
 COLON = slice(None)
 

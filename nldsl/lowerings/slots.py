@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nldsl.spec.program import Memory, Slot, Write
+from nldsl.catalog.values import Shape
+from nldsl.spec.program import Memory, Parameter, Slot, Write
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class SlotPlace:
     name: str
     weight: int
     key: str
+    shape: Shape
+    initial: Parameter | None
     twin_of: str = ""
     every: int = 0
 
@@ -37,8 +40,9 @@ def _places(memory: Memory, term: int, slot: Slot) -> Iterator[SlotPlace]:
     assert memory.function is not None
     suffix = f"_{term + 1}" if term else ""
     for i, weight in enumerate(memory.function.weights):
+        shape = weight.shape if slot.shape is None else slot.shape
         key = f"{slot.name}{suffix}.{weight.name}"
-        yield SlotPlace(term, slot.name, i, key)
+        yield SlotPlace(term, slot.name, i, key, shape, slot.initial)
         if slot.visible and slot.clock is not None:
             twin = f"{slot.visible}{suffix}.{weight.name}"
-            yield SlotPlace(term, slot.visible, i, twin, key, slot.clock.every)
+            yield SlotPlace(term, slot.visible, i, twin, shape, slot.initial, key, slot.clock.every)

@@ -40,7 +40,8 @@ class Stacker:
         if family.size == 1:
             return
         reads = [
-            [s for s in self.step.steps if isinstance(s, Read) and s.memory == m.memory.name] for m in family.members
+            [s for s in self.step.steps if isinstance(s, Read) and s.memory == m.memory.name]
+            for m in family.members
         ]
         for j, tier in enumerate(zip(*reads, strict=False)):
             outs = {r.out.name for r in tier}

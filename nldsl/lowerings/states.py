@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nldsl.catalog.values import Shape
 from nldsl.emit.nodes import (
     Comprehension,
     Expression,
@@ -18,7 +19,7 @@ from nldsl.emit.nodes import (
 from nldsl.library import PRIMITIVES
 from nldsl.lowerings.apply import parameter
 from nldsl.lowerings.blocks import BlockCode, has_state
-from nldsl.lowerings.slots import slot_places
+from nldsl.lowerings.slots import SlotPlace, slot_places
 from nldsl.plan.units import written_in_forward
 from nldsl.spec.program import Apply, Call, Memory, Repeat, TaskWrite, Write, option
 
@@ -87,7 +88,7 @@ def _weights(code: BlockCode, memory: Memory) -> Like:
         entries["committed"] = start
     if base not in (1, every):
         entries["base"] = start
-    slots = {place.key: _empty(memory, place.weight) for place in slot_places(memory, writes)}
+    slots = {p.key: _slot(memory, p) for p in slot_places(memory, writes)}
     if slots:
         entries["slots"] = slots
     entries["count"] = call("self.counter", name("batch"))
@@ -101,9 +102,18 @@ def _start(memory: Memory, index: int) -> Expression:
     return call("self.start", parameter(owner.path), name("batch"))
 
 
+def _slot(memory: Memory, place: SlotPlace) -> Expression:
+    if place.initial is None:
+        return _zeros(memory, place.shape)
+    return call("self.start", parameter(place.initial.path), name("batch"))
+
+
 def _empty(memory: Memory, index: int) -> Expression:
     assert memory.function is not None
-    shape = memory.function.weights[index].shape
+    return _zeros(memory, memory.function.weights[index].shape)
+
+
+def _zeros(memory: Memory, shape: Shape) -> Expression:
     heads = (memory.heads,) if memory.per_head else ()
     return call("self.zeros", name("batch"), *heads, *shape)
 

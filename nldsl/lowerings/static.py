@@ -51,7 +51,7 @@ def static_weights(code: BlockCode, memory: Memory) -> list[Expression]:
     """`W` itself, or `adapted(W, state["F"]["delta"], "W")` for a memory that learns from the task."""
     assert memory.function is not None
     weights = []
-    for i, (weight, owner) in enumerate(zip(memory.function.weights, memory.initial, strict=True)):
+    for weight, owner in zip(memory.function.weights, memory.initial, strict=True):
         if owner is None:
             shape = (memory.heads, *weight.shape) if memory.per_head else weight.shape
             plain: Expression = call("self.zeros", *map(to_expression, shape))
@@ -60,7 +60,7 @@ def static_weights(code: BlockCode, memory: Memory) -> list[Expression]:
         if learns_from_task(code, memory):
             delta = name("state")[memory.path]["delta"]
             plain = call(code.runtime("task", "adapted"), plain, delta, weight.name)
-        weights.append(as_row(memory, i, plain))
+        weights.append(as_row(weight.shape, plain))
     return weights
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nldsl.catalog.values import Shape
 from nldsl.emit.nodes import Expression, Statement, assign, call, name
 from nldsl.lowerings.blocks import BlockCode, as_row
 from nldsl.lowerings.functions import slow_parameters
@@ -11,7 +12,8 @@ from nldsl.lowerings.gates import gate, target_rows
 from nldsl.lowerings.scope import Scope
 from nldsl.lowerings.slots import SlotPlace, slot_places
 from nldsl.lowerings.static import answer
-from nldsl.spec.program import Function, Memory, Read, Statement as Step, Term, Update, Write
+from nldsl.spec.program import Function, Memory, Read, Term, Update, Write
+from nldsl.spec.program import Statement as Step
 
 COLON = slice(None)
 
@@ -27,6 +29,7 @@ class TokenMemory:
         self.code, self.scope, self.memory = code, scope, memory
         assert memory.function is not None
         self.weights = [w.name for w in memory.function.weights]
+        self.shapes = {w.name: w.shape for w in memory.function.weights}
         self.writes = [s for s in steps if isinstance(s, Write) and s.memory == memory.name]
         base = self.writes[0].base_every if self.writes else memory.clock.every
         self.committed = memory.clock.every > 1
@@ -53,27 +56,19 @@ class TokenMemory:
         """Local names for everything carried, before the loop."""
         out: list[Statement] = []
         for group, names in self.carried.items():
-            out += [
-                assign(n, as_row(self.memory, i, self.state[group][w])) for i, (w, n) in enumerate(names.items())
-            ]
-        out += [
-            assign(self.slots[p.key], as_row(self.memory, p.weight, self.state["slots"][p.key])) for p in self.places
-        ]
+            out += [assign(n, as_row(self.shapes[w], self.state[group][w])) for w, n in names.items()]
+        out += [assign(self.slots[p.key], as_row(p.shape, self.state["slots"][p.key])) for p in self.places]
         return [*out, assign(self.count, self.state["count"])]
 
     def store(self) -> list[Statement]:
         """`new["S"] = {...}`, after the loop."""
         entries: dict[str, object] = {
-            g: {w: self._kept(i, n) for i, (w, n) in enumerate(ns.items())} for g, ns in self.carried.items()
+            g: {w: _kept(self.shapes[w], n) for w, n in ns.items()} for g, ns in self.carried.items()
         }
         if self.slots:
-            entries["slots"] = {p.key: self._kept(p.weight, self.slots[p.key]) for p in self.places}
+            entries["slots"] = {p.key: _kept(p.shape, self.slots[p.key]) for p in self.places}
         entries["count"] = name(self.count)
         return [assign(name("new")[self.memory.path], entries)]  # type: ignore[arg-type]
-
-    def _kept(self, index: int, chosen: str) -> Expression:
-        """A weight as the state holds it: a bias has no axis of rows there."""
-        return name(chosen).method("squeeze", -2) if len(self._map.weights[index].shape) == 1 else name(chosen)
 
     # --- inside the loop ---------------------------------------------------------------------
 
@@ -103,7 +98,9 @@ class TokenMemory:
             old = self.current[weight]
             if update.op == "set":
                 literal = update.value.name in self.scope.constants
-                new = call("torch.full_like", old, value) if literal else call("torch.zeros_like", old) + value
+                new = (
+                    call("torch.full_like", old, value) if literal else call("torch.zeros_like", old) + value
+                )
             else:
                 new = old * value if update.op == "scale" else old + value
             self._assign(weight, new)
@@ -183,16 +180,16 @@ class TokenMemory:
     def _rule(
         self, term: Term, found: dict[str, Expression], place: tuple[int, int], given: Expression
     ) -> Expression:
-        """The rule's new weight; its slots are updated on the way.  `place`: number of the term, of the weight."""
+        """The rule's new weight; its slots step on the way.  `place`: number of the term, of the weight."""
         rule, weight = term.rule, self.weights[place[1]]
-        arguments = dict(rule.arguments)
+        axes = {v.name: "key" if v.kind == "vector" else "scalar" for v in rule.function.inputs}
         own = [p for p in self.places if (p.term, p.weight) == place]
         known: dict[str, Expression] = {
             "W": given,
             "g": found[f"g_{weight}"],
             "step": call(self.code.runtime("token", "next_step"), name(self.count), given),
             **{p.name: self.current_slots[p.key] for p in own},
-            **{n: gate(self.scope, v, self.memory) for n, v in arguments.items()},
+            **{n: gate(self.scope, v, self.memory, axes.get(n, "scalar")) for n, v in rule.arguments},
         }
         for part in ("x", "dy"):
             if f"{part}_{weight}" in found:
@@ -231,3 +228,8 @@ class TokenMemory:
         elif repeats:
             total = total - float(repeats) * given
         return total if toward is None else total + toward
+
+
+def _kept(shape: Shape, chosen: str) -> Expression:
+    """A weight as the state holds it: a bias has no axis of rows there."""
+    return name(chosen).method("squeeze", -2) if len(shape) == 1 else name(chosen)

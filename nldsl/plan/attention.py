@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nldsl.plan.details import AttentionDetail
-from nldsl.plan.verdict import Refusal
 from nldsl.plan.units import feeds_itself, memories_of
+from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Memory, Read, Write, option
 
 

@@ -98,4 +98,3 @@ def _alike(member: ChunkMemory) -> object:
         term.rule.arguments,
         (write.retain, write.retain_log, write.toward),
     )
-

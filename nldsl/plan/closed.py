@@ -18,8 +18,14 @@ def plain_write(memory: Memory, write: Write) -> Refusal | None:
         (len(write.terms) != 1, "several terms step together"),
         (write.at_commit, "the rule runs at the commit"),
         (write.project is not None, "the write projects its weights"),
-        (any(t.window != 1 or t.weight is not None for t in write.terms), "the objective covers several tokens"),
-        (write.retain is not None and write.retain_axis != "scalar", f"retention per {write.retain_axis} channel"),
+        (
+            any(t.window != 1 or t.weight is not None for t in write.terms),
+            "the objective covers several tokens",
+        ),
+        (
+            write.retain is not None and write.retain_axis != "scalar",
+            f"retention per {write.retain_axis} channel",
+        ),
         (memory.init in ("from", "first"), "its initial state is not a plain parameter"),
         (memory.reset != "sequence", "it resets by its own clock"),
         (memory.clock.unit != "tokens", f"it counts {memory.clock.unit}"),
@@ -112,4 +118,8 @@ def matrix_step(memory: Memory, term: Term) -> tuple[Expr | None, Expr, str] | R
         return Refusal(f"the gradient of `{term.objective.name}` depends on the size of the answer")
     if erase.value == 0.0:
         return None, add, f"the gradient of `{term.objective.name}` does not depend on the memory"
-    return erase, add, f"`{term.objective.name}` with `{term.rule.name}` is affine in the memory, of rank one along the key"
+    return (
+        erase,
+        add,
+        f"`{term.objective.name}` with `{term.rule.name}` is affine in the memory, of rank one along the key",
+    )

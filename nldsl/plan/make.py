@@ -14,7 +14,7 @@ from nldsl.plan.gates import with_log_gates
 from nldsl.plan.plan import BlockPlan, LoweringName, Plan, Target, Unit, Verdict
 from nldsl.plan.units import memories_of, partition
 from nldsl.plan.verdict import Refusal
-from nldsl.spec.program import Block, Call, Program, Read, Repeat, TaskWrite
+from nldsl.spec.program import Block, Call, Program, Read, Repeat, TaskWrite, Write
 
 Detail = AttentionDetail | RecurrenceDetail | ChunkDetail | SequentialDetail
 Recogniser = Callable[[Block, tuple[int, ...]], "tuple[Detail, str] | Refusal"]
@@ -64,7 +64,11 @@ class ClassNames:
     def fresh(self, block: str) -> str:
         """`gated_deltanet` -> `GatedDeltanet`."""
         base = "".join(p[:1].upper() + p[1:] for p in block.split("_")) or "Block"
-        base = base if base.isidentifier() and base.isascii() and base not in RESERVED_CLASSES else f"{base}Block"
+        base = (
+            base
+            if base.isidentifier() and base.isascii() and base not in RESERVED_CLASSES
+            else f"{base}Block"
+        )
         name, n = base, 1
         while name in self.taken:
             n += 1
@@ -73,7 +77,9 @@ class ClassNames:
         return name
 
 
-RESERVED_CLASSES = frozenset({"Module", "Model", "Layer", "Tensor", "Any", "None", "True", "False", "ChunkGrid", "TaskMemory"})
+RESERVED_CLASSES = frozenset(
+    {"Module", "Model", "Layer", "Tensor", "Any", "None", "True", "False", "ChunkGrid", "TaskMemory"}
+)
 
 
 def _block_plan(block: Block, target: Target, names: ClassNames, found: list[Diagnostic]) -> BlockPlan:
@@ -87,6 +93,7 @@ def _block_plan(block: Block, target: Target, names: ClassNames, found: list[Dia
         else:
             units.append(unit)
     found.extend(_tasks(prepared))
+    found.extend(_deep_rules(prepared))
     if not block.inputs:
         found.append(_diagnostic(f"block `{block.name}`, which takes no value,", block))
     ordered = tuple(units) if found else fuse(prepared, tuple(units))
@@ -128,7 +135,9 @@ def _static(block: Block, statements: tuple[int, ...]) -> Unit | Diagnostic:
             return _unsupported(block, statements, "a softmax memory that is read but never written")
         refusal = makes_matrices(memory)
         if refusal is not None:
-            return _unsupported(block, statements, f"a read of `{memory.name}`, never written: {refusal.reason}")
+            return _unsupported(
+                block, statements, f"a read of `{memory.name}`, never written: {refusal.reason}"
+            )
         task = any(isinstance(s, TaskWrite) and s.memory == step.memory for s in block.body)
         if task:
             reason = "learns from the task between segments; within one it is a plain map"
@@ -153,6 +162,16 @@ def _tasks(block: Block) -> Iterator[Diagnostic]:
         for found, reason in problems:
             if found:
                 yield _diagnostic(reason, step)
+
+
+def _deep_rules(block: Block) -> Iterator[Diagnostic]:
+    """Rules that keep a memory of a shape of its own."""
+    for step in block.body:
+        for term in step.terms if isinstance(step, Write) else ():
+            if any(slot.shape is not None for slot in term.rule.slots):
+                yield _diagnostic(
+                    f"rule `{term.rule.name}`, which keeps a memory with a map of its own,", step
+                )
 
 
 def _unsupported(block: Block, statements: tuple[int, ...], reason: str) -> Diagnostic:

@@ -56,7 +56,8 @@ def commit(count: Tensor, every: int, live: Tensor | None, running: Tensor, seen
 def join_tokens(pieces: Sequence[Tensor], axis: int, empty: Tensor) -> Tensor:
     """Pieces of one token each as a sequence `[B, T, ...]`; `axis` is where their token axis is.
 
-    Pieces with heads have it behind the heads (`axis = 2`).  `empty [B, 0, ...]` is the answer if there are none.
+    Pieces with heads have it behind the heads (`axis = 2`).  `empty [B, 0, ...]` is the answer if
+    there are none.
 
     >>> join_tokens([torch.ones(1, 2, 1, 3)] * 5, 2, torch.ones(1, 0, 2, 3)).shape
     torch.Size([1, 5, 2, 3])

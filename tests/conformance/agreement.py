@@ -198,7 +198,9 @@ def _compare_gradients(
     leaves = {**paths, **{f"input {i}": x for i, x in enumerate(inputs) if x.is_floating_point()}}
     both = {n for n in mine[1]} & {n.replace("[", ".").replace("]", "") for n in theirs[1]}
     everything = set(mine[1]) | {n.replace("[", ".").replace("]", "") for n in theirs[1]}
-    skip = frozenset((everything - both) | {n for n in everything if n.rsplit(".", 1)[-1] in ("keys", "values")})
+    skip = frozenset(
+        (everything - both) | {n for n in everything if n.rsplit(".", 1)[-1] in ("keys", "values")}
+    )
     gradients = []
     for outputs, states in (mine, theirs):
         loss = _scalar(outputs, states, skip)

@@ -21,17 +21,14 @@ SPECS = Path(__file__).parent / "specs"
 CODED = {
     "NL0102": {"names_unicode"},
     "NL0313": {"map_conv"},
-    "NL0329": {"matrix_cycle_taken"},
-    "NL0401": {"lr_key_channel", "lr_key_channel_noheads", "lr_key_channel_chunk", "lr_weight_channel"}
-    | {"target_heads", "gqa_keys", "weight_matmul_heads", "weight_as_target_chunk"},
+    "NL0401": {"target_heads", "gqa_keys", "weight_matmul_heads", "weight_as_target_chunk"},
     "NL0411": {"softmax_written_never_read", "matrix_written_never_read", "chunk_written_never_read"},
     "NL0418": {"plus_heads", "scale_weight_key_heads"},
-    "NL0425": {"delta_momentum_rule", "deep_momentum_rule"},
     "NL0701": {"weighted", "over", "at_commit", "project", "solve", "init_from", "init_first"}
     | {"reset_tokens", "reset_never", "reset_never_softmax", "level_steps", "softmax_two_writes"}
     | {"softmax_start", "softmax_causal_false", "softmax_self", "no_inputs"},
 }
-"""Programs that are refused, by the code that says so.  NL0701 is what the interpreter runs and no lowering yet."""
+"""Programs that are refused, by the code that says so; NL0701: no lowering takes them yet."""
 
 
 def _programs() -> dict[str, tuple[str, dict[str, Any]]]:
