@@ -17,12 +17,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from nldsl.reference.functions import Weights
+from nldsl.reference.functions import Weights, join
 from nldsl.reference.heads import copies, gated, per_copy, shares, stack, unstack
 from nldsl.reference.inner import Evidence, Lesson, Scope, add, evidence, read_map, slot_names, step_rule
 from nldsl.reference.primitives import meaning
 from nldsl.reference.states import ParametricState
-from nldsl.spec.program import Function, Memory, Term, Update, Write
+from nldsl.spec.program import Function, Memory, Slot, Term, Update, Write
 
 Values = Mapping[str, Tensor]
 
@@ -55,9 +55,11 @@ class ParametricMemory:
         """The state at a reset; `origin` is the visible state of M2 for `init M2` (Eq. 72)."""
         start = self.learned() if origin is None else dict(origin)
         slots = {
-            self.slot_name(number, name): {n: torch.zeros_like(w) for n, w in start.items()}
+            self.slot_name(number, name): {n: self.slot_start(slot, w) for n, w in start.items()}
             for number, term in self.numbered_terms()
-            for name in slot_names(term.rule)
+            for slot in term.rule.slots
+            for name in (slot.name, slot.visible)
+            if name
         }
         windows: dict[int, list[list[Lesson]]] = {
             n: [[] for _ in range(copies(self.memory))] for n, t in self.numbered_terms() if t.window > 1
@@ -78,6 +80,14 @@ class ParametricMemory:
             },
             learned=origin is None,
         )
+
+    def slot_start(self, slot: Slot, weight: Tensor) -> Tensor:
+        """What a rule remembers at first: zero, or learned; in the shape of the weight or in its own."""
+        if slot.initial is not None:
+            return self.scope.parameters[join(self.scope.prefix, slot.initial.path)]
+        if slot.shape is None:
+            return torch.zeros_like(weight)
+        return weight.new_zeros(*((self.memory.heads,) if self.memory.per_head else ()), *slot.shape)
 
     def learned(self) -> Weights:
         """The declared initial state: zero, or the learned parameter."""

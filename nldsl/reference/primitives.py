@@ -115,6 +115,7 @@ ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
     "sin": torch.sin,
     "cos": torch.cos,
     "sign": torch.sign,
+    "silu_pullback": lambda g, a: g * torch.sigmoid(a) * (1 + a * (1 - torch.sigmoid(a))),
 }
 
 
@@ -217,6 +218,9 @@ _VALUES: dict[str, Callable[..., Tensor]] = {
     "orthogonalize": orthogonalize,
     "rownorm": rownorm,
     "unbias": unbias,
+    "expand_last": lambda x, like: x[..., None].expand(like.shape),
+    "multiple_of": lambda x, of: torch.where(x % of == 0, torch.ones_like(x), torch.zeros_like(x)),
+    "lookup": lambda token, table: table[token],
 }
 
 _OWNING: dict[str, Callable[..., Tensor]] = {

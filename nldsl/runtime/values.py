@@ -203,6 +203,11 @@ def embed(tokens: Tensor, weight: Tensor) -> Tensor:
     return F.embedding(tokens, weight)
 
 
+def lookup(tokens: Tensor, table: Tensor) -> Tensor:
+    """The row of a shared table `[..., vocab, d]` for every token; the table is the same for all."""
+    return F.embedding(tokens, table)
+
+
 def head(x: Tensor, weight: Tensor) -> Tensor:
     """Logits: `weight @ x`, weight `[vocab, d]`."""
     return F.linear(x, weight)
@@ -247,3 +252,13 @@ def parts(x: Tensor, *, sizes: tuple[int, ...], index: int) -> Tensor:
 def concat(*values: Tensor) -> Tensor:
     """Values one behind the other along the last axis."""
     return torch.cat(values, -1)
+
+
+def multiple_of(x: Tensor | float, of: int) -> Tensor:
+    """One where a count is a multiple of `of`, else zero.
+
+    >>> multiple_of(torch.tensor([1.0, 2.0, 4.0]), 2)
+    tensor([0., 1., 1.])
+    """
+    count = torch.as_tensor(x)
+    return (torch.remainder(count, of) == 0).to(count.dtype)

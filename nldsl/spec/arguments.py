@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nldsl.diagnostics import Label, did_you_mean
+from nldsl.library import PRIMITIVES
 from nldsl.source import Span
-from nldsl.spec.expressions import evaluate
+from nldsl.spec.expressions import evaluate, lookup
 from nldsl.spec.frame import Frame, Namer
-from nldsl.spec.items import POISON, Item
+from nldsl.spec.items import POISON, Item, PerValue, RuleItem
 from nldsl.spec.loader import Unit
+from nldsl.spec.program import Value
 from nldsl.spec.session import Session
 from nldsl.syntax import tree
 
@@ -28,7 +30,11 @@ def bind_arguments(
     good = True
     position = 0
     for argument in node.args:
-        item = evaluate(frame, argument.value)
+        item = (
+            evaluate(frame, argument.value)
+            if definition.kind != "rule"
+            else rule_argument(frame, argument.value)
+        )
         if argument.name is None:
             if position >= len(params):
                 good = _too_many(frame.session, definition, node, argument, len(params))
@@ -66,7 +72,8 @@ def complete(
         if name in given:
             bound[name] = given[name][0]
         elif parameter.default is not None:
-            bound[name] = evaluate(frame, parameter.default)
+            default = rule_argument if definition.kind == "rule" else evaluate
+            bound[name] = default(frame, parameter.default)
         else:
             missing.append(parameter)
     if missing:
@@ -81,6 +88,23 @@ def complete(
         )
         return None
     return None if any(item is POISON for item in bound.values()) else bound
+
+
+def rule_argument(frame: Frame, node: tree.Expr) -> Item:
+    """An argument of a rule: as anywhere, or a rule with its arguments, or `values(a)`."""
+    name = node.function.id if isinstance(node, tree.Call) else ""
+    if not isinstance(node, tree.Call) or lookup(frame, name) is not None:
+        return evaluate(frame, node)
+    if name == "values" and len(node.args) == 1 and node.args[0].name is None:
+        value = evaluate(frame, node.args[0].value)
+        return PerValue(value) if isinstance(value, Value) else value
+    found = frame.unit.find("rule", name) if name not in PRIMITIVES else None
+    if found is None or not isinstance(found[0], tree.Definition):
+        return evaluate(frame, node)
+    definition, unit = found[0], found[1]
+    given = bind_arguments(frame, definition, node)
+    bound = None if given is None else complete(frame.session, definition, unit, given, node.span)
+    return POISON if bound is None else RuleItem(definition, unit, tuple(bound.items()))
 
 
 def signature(definition: tree.Definition) -> str:

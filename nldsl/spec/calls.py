@@ -12,9 +12,9 @@ from nldsl.library import PRIMITIVES
 from nldsl.source import Span
 from nldsl.spec.expressions import HANDLERS, as_value, evaluate, lookup
 from nldsl.spec.frame import Frame
-from nldsl.spec.items import POISON, Item, Poison, Ref, describe, freeze, is_number, is_static
+from nldsl.spec.items import POISON, Item, Poison, Ref, RuleItem, describe, freeze, is_number, is_static
 from nldsl.spec.loader import KINDS, Unit
-from nldsl.spec.primitives import allowed, apply
+from nldsl.spec.primitives import allowed, apply, merged
 from nldsl.spec.program import Value
 from nldsl.spec.static import FUNCTIONS, checked
 from nldsl.syntax import tree
@@ -24,6 +24,10 @@ DefinitionCall = Callable[[Frame, tree.Call, tree.Definition, Unit, tuple[str | 
 
 CALLABLE: dict[str, tuple[str, DefinitionCall]] = {}
 """For each place the kind of definition that may be called there, and how."""
+RULE_CALLS: dict[str, Callable[[Frame, tree.Call, RuleItem], Results]] = {}
+"""How a rule that was given as an argument is called in another (`inner_rules` says)."""
+_TABLES = ("embed", "head")
+"""Calls that may be given a matrix of the block in place of sizes: `embed(tokens, E)`."""
 
 
 def call(frame: Frame, node: tree.Call, targets: tuple[str | None, ...] = (None,)) -> Results:
@@ -32,12 +36,16 @@ def call(frame: Frame, node: tree.Call, targets: tuple[str | None, ...] = (None,
     item = lookup(frame, name)
     if isinstance(item, Ref):
         name, unit = item.name, item.unit
+    elif isinstance(item, RuleItem) and frame.place == "rule":
+        return RULE_CALLS["rule"](frame, node, item)
     elif item is POISON:
         return (POISON,)
     elif item is not None and name not in PRIMITIVES:
         return (_not_callable(frame, node, item),)
     if name in _SPECIAL:
         return _SPECIAL[name](frame, node, targets)
+    if name in _TABLES and (shared := _shared_table(frame, node, name, targets[0])) is not None:
+        return (shared,)
     if name in PRIMITIVES:
         return (primitive_call(frame, node, PRIMITIVES[name], targets[0]),)
     kind, run = CALLABLE.get(frame.place, ("", None))
@@ -45,6 +53,23 @@ def call(frame: Frame, node: tree.Call, targets: tuple[str | None, ...] = (None,
     if found is not None and run is not None and isinstance(found[0], tree.Definition):
         return run(frame, node, found[0], found[1], targets)
     return (_unknown(frame, node, name, unit, kind),)
+
+
+def _shared_table(frame: Frame, node: tree.Call, name: str, target: str | None) -> Item | None:
+    """`embed(tokens, E)` and `head(x, E)` with a matrix `E` of the block: one table, used twice."""
+    table = node.args[1].value if len(node.args) == 2 and node.args[1].name is None else None
+    shared = lookup(frame, table.id) if isinstance(table, tree.Name) else None
+    if not isinstance(shared, Value) or shared.kind != "matrix":
+        return None
+    given = as_value(frame, evaluate(frame, node.args[0].value), node.args[0].value)
+    if given is POISON:
+        return POISON
+    spans = [a.value.span for a in node.args]
+    if name == "embed":
+        return apply(frame, "lookup", (given, shared), {}, node.span, target, spans, derived=True)
+    return apply(
+        frame, "matmul", (shared, merged(frame, given, node.span)), {}, node.span, target, spans[::-1]
+    )
 
 
 def _single(frame: Frame, node: tree.Call, target: str | None) -> Item:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from nldsl.diagnostics import Label, did_you_mean
@@ -11,10 +11,10 @@ from nldsl.spec.expressions import evaluate
 from nldsl.spec.frame import Frame
 from nldsl.spec.functions import bind_definition, elaborate_objective
 from nldsl.spec.gates import Axis, gate, per_weight
-from nldsl.spec.items import POISON, Item, MemoryBox, describe, is_static
+from nldsl.spec.items import POISON, Item, MemoryBox, PerValue, RuleItem, describe, is_static
 from nldsl.spec.linear import linear_weights
 from nldsl.spec.program import Function, Rule, Value
-from nldsl.spec.rules import elaborate_rule
+from nldsl.spec.rules import View, elaborate_rule
 from nldsl.spec.static import whole_number
 from nldsl.syntax import tree
 
@@ -74,19 +74,71 @@ def memory_rule(frame: Frame, node: tree.Expr, box: MemoryBox) -> Rule | None:
     if found is POISON or box.function is None:
         return None
     definition, unit, bound = found
-    views: dict[str, Value] = {}
-    for name, item in bound.items():
-        if isinstance(item, Value):
-            view = per_weight(frame, box, item, f"`{name}` of `{definition.name.id}`", node.span)
-            if view is None:
-                return None
-            views[name] = view
+    views: dict[str, View] = {}
+    plain = _views(frame, box, bound, f"`{definition.name.id}`", node.span, views)
+    if plain is None:
+        return None
     linear = linear_weights(box.function)
     rules = [
-        elaborate_rule(frame.session, definition, unit, bound, w.shape, w.name in linear, node.span, views)
+        elaborate_rule(frame.session, definition, unit, plain, w.shape, w.name in linear, node.span, views)
         for w in _distinct(box.function, linear)
     ]
-    return None if any(r is None for r in rules) or not rules else rules[0]
+    if any(r is None for r in rules) or not rules or rules[0] is None:
+        return None
+    return _own_starts(frame, box, rules[0], node.span)
+
+
+def _views(
+    frame: Frame,
+    box: MemoryBox,
+    bound: dict[str, Item],
+    what: str,
+    span: Span,
+    views: dict[str, View],
+    path: str = "",
+) -> dict[str, Item] | None:
+    """The arguments without marks; `views` gathers what a weight sees, by path through nested rules."""
+    plain: dict[str, Item] = {}
+    for name, item in bound.items():
+        here = f"{path}{name}"
+        if isinstance(item, RuleItem):
+            inside = _views(frame, box, dict(item.arguments), what, span, views, f"{here}.")
+            if inside is None:
+                return None
+            item = replace(item, arguments=tuple(inside.items()))
+        if isinstance(item, Value | PerValue):
+            axis: Literal["key", "value"] = "value" if isinstance(item, PerValue) else "key"
+            item = item.value if isinstance(item, PerValue) else item
+            view = per_weight(frame, box, item, f"`{name}` of {what}", span, axis)
+            if view is None:
+                return None
+            views[here] = view
+        plain[name] = item
+    return plain
+
+
+def _own_starts(frame: Frame, box: MemoryBox, rule: Rule, span: Span) -> Rule | None:
+    """Where the deep memories of a rule start: learned parameters that hang below the memory."""
+    if all(slot.initial is None for slot in rule.slots):
+        return rule
+    if box.function is None or len(box.function.weights) > 1:
+        frame.session.report(
+            "NL0425",
+            f"`{rule.name}` keeps a memory with a map of its own, which only memories of one weight can have",
+            span,
+            f"`{box.name}` has several",
+            help="use `matrix()`, or a rule such as `momentum`",
+        )
+        return None
+    heads = (box.heads,) if box.heads else ()
+    slots = []
+    for slot in rule.slots:
+        start = slot.initial
+        if start is not None:
+            start = replace(start, path=f"{box.name}.{start.path}", shape=(*heads, *start.shape))
+            box.slow = (*box.slow, start)
+        slots.append(replace(slot, initial=start))
+    return replace(rule, slots=tuple(slots))
 
 
 def _distinct(function: Function, linear: frozenset[str]) -> list[Value]:

@@ -6,6 +6,7 @@ from nldsl.diagnostics import Label, did_you_mean
 from nldsl.library import PRIMITIVES
 from nldsl.source import Span
 from nldsl.spec.frame import assigned_names
+from nldsl.spec.idle_arguments import check_arguments
 from nldsl.spec.loader import Unit, duplicate_definitions
 from nldsl.spec.session import Session
 from nldsl.spec.streams import walk
@@ -13,6 +14,8 @@ from nldsl.syntax import tree
 
 RESERVED = {"true", "false", "self", "init", "zero", "learned", "identity", "task"}
 """Words with a meaning of their own."""
+TARGETS = {"label"}
+"""Streams that a task reads, not the body of the model."""
 BUILT_IN_MAPS = {"matrix", "softmax", "like"}
 
 
@@ -26,7 +29,9 @@ def check_definitions(session: Session, unit: Unit) -> None:
             _parameters(session, item)
             _unused(session, item)
             _unreachable(session, item.body)
-        elif isinstance(item, tree.Train) and unit.find("model", item.target.id) is None:
+        if isinstance(item, tree.Definition | tree.Train | tree.Variant):
+            check_arguments(session, item, unit)
+        if isinstance(item, tree.Train) and unit.find("model", item.target.id) is None:
             session.report(
                 "NL0318",
                 f"unknown model `{item.target.id}`",
@@ -72,7 +77,8 @@ def _unused(session: Session, item: tree.Definition) -> None:
     """NL0328 for a parameter nothing uses; NL0323, a warning, for a variable nothing reads."""
     used = mentioned(item)
     for parameter in item.params:
-        if parameter.name.id not in used:
+        stream = item.kind == "model" and parameter.default is None and parameter.name.id in TARGETS
+        if parameter.name.id not in used and not stream:
             option = parameter.default is not None
             session.report(
                 "NL0328",

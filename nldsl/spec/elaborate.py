@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -17,6 +17,7 @@ from nldsl.spec.loader import KINDS, Bundle, Named, Unit, load
 from nldsl.spec.probes import PROBE_NUMBER, PROBE_WIDTH, probe_function
 from nldsl.spec.program import Program, TrainPlan, Value
 from nldsl.spec.program_checks import check_program
+from nldsl.spec.rule_memories import Deep as _Deep  # noqa: F401  registers what rules may hold
 from nldsl.spec.session import MAX_SIZE, Session
 from nldsl.spec.streams import stream_names
 from nldsl.spec.train import elaborate_train, set_options
@@ -75,31 +76,52 @@ def check(
         >>> check("block twice(x) { return 2 * x + y }")[0].code
         'NL0301'
     """
+    return in_order(examine(source, block=block, arguments=arguments)[0])
+
+
+def examine(
+    source: str | Path, *, block: str | None = None, arguments: Mapping[str, Any] | None = None
+) -> tuple[list[Diagnostic], list[Program]]:
+    """The findings of `check`, and every program that was elaborated on the way.
+
+    Example:
+        >>> findings, programs = examine("block twice(x) { return 2 * x }")
+        >>> findings, programs[0].name
+        ([], 'twice')
+    """
     bag = DiagnosticBag()
     bundle = load(source, bag)
     if block is not None or arguments:
-        elaborate(bundle, block=block, arguments=arguments, bag=bag)
+        one = elaborate(bundle, block=block, arguments=arguments, bag=bag)
+        programs = [one] if one is not None else []
     else:
-        _check_unit(bundle.main, bag)
-    return sorted(bag.items, key=_place)
+        programs = _check_unit(bundle.main, bag)
+    return bag.items, programs
+
+
+def in_order(findings: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """Findings in the order of the text."""
+    return sorted(findings, key=_place)
 
 
 def _place(finding: Diagnostic) -> tuple[str, int]:
     return (finding.span.file.name, finding.span.start) if finding.span else ("", 0)
 
 
-def _check_unit(unit: Unit, bag: DiagnosticBag) -> None:
+def _check_unit(unit: Unit, bag: DiagnosticBag) -> list[Program]:
     """Models and variants first, then the blocks they did not reach, then the rest."""
     session = Session(bag)
+    programs: list[Program | None] = []
     with session.bounded(unit.tree.span):
         check_definitions(session, unit)
         for item in unit.tree.items:
             if is_model(item):
-                check_item(session, item, unit)
+                programs.append(check_item(session, item, unit))
         reached = {k[1] for k in session.memo if k[0] in ("block", "map")}
         for item in unit.tree.items:
             if isinstance(item, tree.Definition) and not is_model(item) and id(item) not in reached:
-                check_item(session, item, unit)
+                programs.append(check_item(session, item, unit))
+    return [p for p in programs if p is not None]
 
 
 def is_model(item: tree.Item) -> TypeGuard[Named]:

@@ -12,7 +12,7 @@ from nldsl.spec.arguments import bind_arguments, complete
 from nldsl.spec.calls import CALLABLE, Results
 from nldsl.spec.expressions import as_value, lookup
 from nldsl.spec.frame import FastWeight, Frame, Namer, assigned_names
-from nldsl.spec.items import POISON, Item, MapSource, Poison, Ref, freeze
+from nldsl.spec.items import POISON, Item, MapSource, Poison, Ref, RuleItem, freeze
 from nldsl.spec.loader import KINDS, Unit
 from nldsl.spec.program import Apply, Function, Parameter, Value
 from nldsl.spec.session import Session
@@ -162,6 +162,9 @@ def bind_definition(
         from_call = tree.Call(span=node.span, function=node, args=())
     if from_call is None:
         return frame.session.report("NL0404", f"expected {codes[1]}", node.span, f"not {codes[1]}")
+    held = lookup(frame, from_call.function.id)
+    if isinstance(held, RuleItem) and kind == "rule" and not from_call.args:
+        return held.definition, held.unit, dict(held.arguments)
     found = resolve(frame, from_call.function, kind, codes)
     if found is POISON:
         for argument in from_call.args:

@@ -11,6 +11,7 @@ from nldsl.spec.frame import Frame
 from nldsl.spec.items import POISON, MemoryBox, describe
 from nldsl.spec.primitives import apply
 from nldsl.spec.program import Value
+from nldsl.spec.rules import View
 from nldsl.syntax import tree
 
 Axis = Literal["scalar", "key", "value", "element"]
@@ -80,15 +81,17 @@ def _axis(frame: Frame, box: MemoryBox, value: Value, marked: bool) -> Axis | No
     return "value" if marked else "key"
 
 
-def per_weight(frame: Frame, box: MemoryBox, value: Value, what: str, span: Span) -> Value | None:
-    """An argument of a rule as one weight of one head sees it.
+def per_weight(
+    frame: Frame, box: MemoryBox, value: Value, what: str, span: Span, axis: Literal["key", "value"] = "key"
+) -> View | None:
+    """An argument of a rule as one weight of one head sees it; a vector runs along `axis`.
 
     Errors: NL0418.
     """
     if value.kind == "scalar" or (box.heads and value.shape == (box.heads,)):
-        return Value(value.name, (), "scalar")
+        return View(Value(value.name, (), "scalar"), "scalar")
     if value.kind in ("vector", "headed") and value.shape[:-1] == ((box.heads,) if box.heads else ()):
-        return Value(value.name, value.shape[-1:], "vector")
+        return View(Value(value.name, value.shape[-1:], "vector"), axis)
     expected = f"a scalar or one number for each of the {box.heads} heads" if box.heads else "a scalar"
     frame.session.report(
         "NL0418", f"{what} must be {expected} of `{box.name}`, found {describe(value)}", span, describe(value)

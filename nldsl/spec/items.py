@@ -79,7 +79,23 @@ class MapSource:
     arguments: tuple[tuple[str, Any], ...] = ()
 
 
-Item = Value | int | float | bool | str | tuple[Any, ...] | Ref | MemoryBox | Poison
+@dataclass(frozen=True)
+class RuleItem:
+    """A rule with its arguments, as an argument of another rule: `lookahead(adamw(lr = 1e-3))`."""
+
+    definition: tree.Definition
+    unit: Unit
+    arguments: tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class PerValue:
+    """`values(a)` as an argument of a rule: one number for each value channel."""
+
+    value: Value
+
+
+Item = Value | int | float | bool | str | tuple[Any, ...] | Ref | RuleItem | PerValue | MemoryBox | Poison
 
 
 def is_number(item: object) -> TypeGuard[int | float]:
@@ -91,6 +107,8 @@ def is_static(item: object) -> bool:
     """Known when the program is compiled: numbers, booleans, strings, lists of them, definitions."""
     if isinstance(item, tuple):
         return all(is_static(i) for i in item)
+    if isinstance(item, RuleItem):
+        return all(is_static(i) for _, i in item.arguments)
     return isinstance(item, int | float | bool | str | Ref)
 
 
@@ -103,6 +121,10 @@ def describe(item: object) -> str:
         return f"the memory `{item.name}`"
     if isinstance(item, Ref):
         return f"the definition `{item.name}`"
+    if isinstance(item, RuleItem):
+        return f"the rule `{item.definition.name.id}`"
+    if isinstance(item, PerValue):
+        return f"{describe(item.value)} per value channel"
     return "a list" if isinstance(item, tuple) else describe_static(item)
 
 
@@ -117,4 +139,7 @@ def freeze(item: object) -> Any:
     """A static item as plain data, definitions by their name."""
     if isinstance(item, tuple):
         return tuple(freeze(i) for i in item)
+    if isinstance(item, RuleItem):
+        inside = ", ".join(f"{n} = {freeze(i)}" for n, i in item.arguments)
+        return f"{item.definition.name.id}({inside})"
     return item.name if isinstance(item, Ref) else item

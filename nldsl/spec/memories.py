@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from nldsl.catalog.values import Initialiser
 from nldsl.source import Span
 from nldsl.spec.expressions import evaluate, lookup, static_of
 from nldsl.spec.frame import Frame
@@ -233,6 +234,8 @@ def finish(frame: Frame, box: MemoryBox) -> Memory | None:
         options = {k: v for k, v in box.source.arguments if k != "scale"}
         given = dict(box.source.arguments)["scale"]
         options["scale"] = float(given) or box.key_size**-0.5
+        box.slow = _start_pairs(frame, box, int(options["start"]))
+        kind = "learned" if box.slow else kind
     return Memory(
         name=box.name,
         path=box.name,
@@ -251,6 +254,23 @@ def finish(frame: Frame, box: MemoryBox) -> Memory | None:
         options=tuple(sorted(options.items())),
         parameters=box.slow,
         span=box.span,
+    )
+
+
+def _start_pairs(frame: Frame, box: MemoryBox, count: int) -> tuple[Parameter, ...]:
+    """`softmax(start = n)`: n learned pairs of key and value per copy, always seen (persistent tokens)."""
+    init = box.declaration.init
+    if init is not None and (init.kind != "learned" or init.argument is not None or not count):
+        words = "start tokens are learned" if count else "`softmax()` without `start` has nothing to learn"
+        frame.session.report("NL0421", words, init.span, "refused", help="`softmax(start = 4) init learned`")
+        return ()
+    copies = (box.heads,) if box.heads else ()
+    sizes = (("keys", box.key_size), ("values", box.value_size)) if count else ()
+    return tuple(
+        Parameter(
+            f"{box.name}.{name}", (*copies, count, size), Initialiser("normal", size**-0.5), "rest", box.span
+        )
+        for name, size in sizes
     )
 
 

@@ -23,14 +23,17 @@ def apply(
     span: Span,
     target: str | None = None,
     spans: Sequence[Span] = (),
+    derived: bool = False,
 ) -> Value | Poison:
     """Add `op(args, **options)` to the body and return its value.
+
+    `derived`: the elaborator writes it, not the author, so it may be any primitive.
 
     Errors: NL0401 if shapes do not fit, NL0402 if heads do not divide, NL0410 for anything else the
     contract refuses, NL0313 if the primitive has no place here, NL0812 for a size out of bounds.
     """
     primitive = PRIMITIVES[op]
-    if not allowed(frame, primitive, span):
+    if not derived and not allowed(frame, primitive, span):
         return POISON
     args = [merged(frame, a, span) for a in args] if primitive.merges else list(args)
     operands = tuple(Operand(a.shape, a.kind) for a in args)

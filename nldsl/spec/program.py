@@ -99,6 +99,10 @@ class Slot:
 
     The input called `name` is the running state, and the output is its successor.
     """
+    shape: Shape | None = None
+    """Its own shape, for a weight of a memory with a map of its own (Eq. 50); `None`: that of `W`."""
+    initial: Parameter | None = None
+    """Where such a weight starts: a learned parameter, copies per head in front.  `None`: zero."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,7 @@ class Memory:
     reset_every: int = 0
     options: Options = ()
     parameters: tuple[Parameter, ...] = ()
+    """Slow parameters of the map, start pairs of `softmax`, starts of the deep memories of its rules."""
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
@@ -292,6 +297,8 @@ class TrainPlan:
     truncate: int = 0
     clip: float = 0.0
     level: str = "training"
+    learn_generated: bool = False
+    """Whether generated tokens are targets of the task writes too."""
     span: Span | None = field(default=None, compare=False, repr=False)
 
 

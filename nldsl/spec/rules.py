@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from nldsl.catalog.values import Kind, Shape
 from nldsl.source import Span
 from nldsl.spec.expressions import evaluate
 from nldsl.spec.frame import Frame, Namer, assigned_names
-from nldsl.spec.items import POISON, Item, Poison, describe, freeze, is_static
+from nldsl.spec.items import POISON, Item, Poison, RuleItem, describe, freeze, is_static
 from nldsl.spec.loader import Unit
+from nldsl.spec.primitives import apply
 from nldsl.spec.program import Clock, Function, Rule, Slot, Value
 from nldsl.spec.session import Session
 from nldsl.spec.statements import HANDLERS, assign, run
 from nldsl.spec.static import whole_number
 from nldsl.syntax import tree
+
+
+@dataclass(frozen=True)
+class View:
+    """What one weight of one head sees of an argument, and along which axis it runs."""
+
+    value: Value
+    axis: Literal["scalar", "key", "value"]
 
 
 @dataclass(eq=False)
@@ -26,6 +36,14 @@ class RuleState:
     running: dict[str, Value] = field(default_factory=dict)
     inputs: dict[str, Value] = field(default_factory=dict)
     clock: Clock | None = None
+    deep: dict[str, Any] = field(default_factory=dict)
+    """Memories with a map of their own, by name (`rule_memories`)."""
+    arguments: dict[str, Value] = field(default_factory=dict)
+    """Arguments that are values of the enclosing block, by the name of the rule's input."""
+    span: Span | None = None
+    """Where the rule is used."""
+    frozen: bool = False
+    """Inside of `every`: what runs here does not count steps of its own."""
 
 
 def elaborate_rule(
@@ -36,7 +54,7 @@ def elaborate_rule(
     weight: Shape,
     linear: bool,
     span: Span,
-    views: dict[str, Value] | None = None,
+    views: dict[str, View] | None = None,
 ) -> Rule | None:
     """A rule with its arguments bound, for a weight of shape `weight`.
 
@@ -72,7 +90,7 @@ def elaborate_rule(
     used = {v.name for a in frame.body for v in a.args} | {v.name for v in outputs}
     inputs = tuple(v for v in state.inputs.values() if v.name in used)
     function = Function(definition.name.id, inputs, (), tuple(frame.body), outputs, definition.span)
-    arguments = tuple((n, v) for n, v in bound.items() if isinstance(v, Value))
+    arguments = tuple(state.arguments.items())
     static = tuple(sorted((n, freeze(v)) for n, v in bound.items() if is_static(v)))
     return Rule(definition.name.id, function, tuple(state.slots.values()), arguments, static)
 
@@ -85,35 +103,67 @@ def _open(
     shape: Shape,
     linear: bool,
     span: Span,
-    views: dict[str, Value],
+    views: dict[str, View],
 ) -> tuple[Frame, RuleState]:
     """The frame of a rule: what it may name."""
     assigned = {n: s for n, s in assigned_names(definition.body).items() if n != "W"}
     namer = Namer(assigned)
     kind: Kind = "matrix" if len(shape) == 2 else "vector"
     weight = Value(namer.variable("W"), shape, kind)
-    state = RuleState(weight)
-    names: dict[str, Item] = {}
-    for name, item in bound.items():
-        names[name] = item
-        if isinstance(item, Value):
-            view = views.get(name, item)
-            names[name] = state.inputs[name] = Value(namer.variable(name), view.shape, view.kind)
+    state = RuleState(weight, span=span)
     given = {"W": weight, "g": Value(namer.variable("g"), shape, kind), "step": Value("step", (), "scalar")}
     if linear:
         given["x"] = Value(namer.variable("x"), shape[1:], "vector")
         given["dy"] = Value(namer.variable("dy"), shape[:1], "vector")
-    state.inputs = {**given, **state.inputs}
-    names = {**given, **names}
-    frame = Frame(session, unit, "rule", definition.name.id, names, namer, assigned)
+    frame = Frame(session, unit, "rule", definition.name.id, {}, namer, assigned)
     frame.state = state
+    seen = {name: _seen(frame, name, item, views, name) for name, item in bound.items()}
+    state.inputs = {**given, **state.inputs}
+    frame.names = {**given, **seen}
     if not linear:
         for name in ("x", "dy"):
-            frame.hooks[name] = _missing(session, definition, name, span)
+            frame.hooks[name] = MissingInput(session, definition, name, span)
     return frame, state
 
 
-class _missing:
+def _seen(frame: Frame, name: str, item: Item, views: dict[str, View], path: str) -> Item:
+    """An argument as the body of the rule sees it; `path` says where it stands in nested rules."""
+    if isinstance(item, RuleItem):
+        inside = tuple((n, _seen(frame, f"{name}_{n}", i, views, f"{path}.{n}")) for n, i in item.arguments)
+        return replace(item, arguments=inside)
+    if not isinstance(item, Value):
+        return item
+    state = state_of(frame)
+    view = views.get(path, View(item, "scalar"))
+    value = Value(frame.namer.variable(name), view.value.shape, view.value.kind)
+    state.inputs[value.name] = value
+    state.arguments[value.name] = item
+    return _per_channel(frame, value, view.axis) if value.kind == "vector" else value
+
+
+def _per_channel(frame: Frame, value: Value, axis: str) -> Item:
+    """A rate per channel as a matrix like `W`: the same down every column, or along every row."""
+    state = state_of(frame)
+    weight, span = state.weight, state.span
+    assert span is not None
+    wanted = weight.shape[-1 if axis == "key" else 0]
+    if len(weight.shape) != 2 or value.shape != (wanted,):
+        return frame.session.report(
+            "NL0418",
+            f"a rate per {axis} channel must have {wanted} of them, found {describe(value)}",
+            span,
+            describe(value),
+        )
+    like: Value | Poison = weight
+    if axis == "key":
+        like = apply(frame, "transpose", (weight,), {}, span, derived=True)
+    spread = POISON if like is POISON else apply(frame, "expand_last", (value, like), {}, span, derived=True)
+    if axis == "value" or spread is POISON:
+        return spread
+    return apply(frame, "transpose", (spread,), {}, span, derived=True)
+
+
+class MissingInput:
     """Reports a rule that asks for the input of a weight that has none."""
 
     def __init__(self, session: Session, definition: tree.Definition, name: str, span: Span) -> None:
@@ -129,14 +179,15 @@ class _missing:
         )
 
 
-def _state(frame: Frame) -> RuleState:
+def state_of(frame: Frame) -> RuleState:
+    """What the frame of a rule keeps besides names."""
     state: RuleState = frame.state
     return state
 
 
 def _assign(frame: Frame, node: tree.Assign) -> None:
     """Assignment to a slot sets its running value; on a slow clock others see the committed one."""
-    state, name = _state(frame), node.targets[0].id
+    state, name = state_of(frame), node.targets[0].id
     if len(node.targets) > 1 or name not in state.slots:
         assign(frame, node)
         return
@@ -157,75 +208,15 @@ def _assign(frame: Frame, node: tree.Assign) -> None:
         frame.names[name] = state.inputs[slot.visible]
 
 
-def _memory(frame: Frame, node: tree.MemoryDecl) -> None:
-    """`memory m, s = like(W)`: zero at the start."""
-    state = _state(frame)
-    if not _like(node.map):
-        if isinstance(node.map, tree.Call) and frame.unit.find("map", node.map.function.id) is not None:
-            _later(frame, "a memory of a rule with a map of its own", node.map.span)
-        else:
-            frame.session.report(
-                "NL0423",
-                "a memory of a rule is `like(W)`",
-                node.map.span,
-                "refused",
-                help="`memory m = like(W)`",
-            )
-        for name in node.names:
-            frame.names[name.id] = POISON
-        return
-    for name in node.names:
-        shape, kind = state.weight.shape, state.weight.kind
-        running = Value(frame.namer.variable(name.id), shape, kind)
-        visible = ""
-        frame.names[name.id] = running
-        state.running[name.id] = state.inputs[running.name] = running
-        if state.clock is not None and state.clock.every > 1:
-            seen = Value(frame.namer.temporary(f"{name.id}_visible"), shape, kind)
-            visible, state.inputs[seen.name], frame.names[name.id] = seen.name, seen, seen
-        state.slots[name.id] = Slot(running.name, "W", state.clock, visible)
-
-
-def _later(frame: Frame, what: str, span: Span) -> None:
-    """Report what the language has and the elaborator does not lower yet."""
-    frame.session.report(
-        "NL0425", f"{what} is not supported yet", span, "part of the language, not of this version"
-    )
-
-
-def _write(frame: Frame, node: tree.Write) -> None:
-    """`m[g] <- e` in a rule."""
-    _later(frame, "a write inside of a rule", node.span)
-    for name in node.targets:
-        frame.names[name.id] = POISON
-
-
-def every(frame: Frame, node: tree.Every) -> None:
-    """`every N steps { ... }` in a rule or a block."""
-    _clock(frame, node.clock)
-    _later(frame, f"`every` inside of a {frame.place}", node.span)
-    for name in assigned_names(node.body):
-        frame.names[name] = POISON
-
-
-def _like(node: tree.Expr) -> bool:
-    """`like(W)` or `matrix(like = W)`."""
-    if not isinstance(node, tree.Call) or len(node.args) != 1:
-        return False
-    argument = node.args[0]
-    named = (node.function.id, argument.name) in (("like", None), ("matrix", "like"))
-    return named and isinstance(argument.value, tree.Name) and argument.value.id == "W"
-
-
 def _level(frame: Frame, node: tree.LevelDecl) -> None:
     """`level long every N steps { memory ... }`."""
-    state = _state(frame)
-    outer, state.clock = state.clock, _clock(frame, node.clock)
+    state = state_of(frame)
+    outer, state.clock = state.clock, step_clock(frame, node.clock)
     run(frame, node.body)
     state.clock = outer
 
 
-def _clock(frame: Frame, clock: tree.Clock) -> Clock | None:
+def step_clock(frame: Frame, clock: tree.Clock) -> Clock | None:
     """The clock of a slot: steps, one of which is one application of the rule."""
     if clock.count is None or clock.unit != "steps":
         frame.session.report(
@@ -239,8 +230,4 @@ def _clock(frame: Frame, clock: tree.Clock) -> Clock | None:
 
 
 HANDLERS["rule", tree.Assign] = _assign
-HANDLERS["rule", tree.MemoryDecl] = _memory
 HANDLERS["rule", tree.LevelDecl] = _level
-HANDLERS["rule", tree.Write] = _write
-HANDLERS["block", tree.Every] = every
-HANDLERS["rule", tree.Every] = every

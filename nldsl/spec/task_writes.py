@@ -7,7 +7,7 @@ from nldsl.spec.expressions import value_of
 from nldsl.spec.frame import Frame
 from nldsl.spec.gates import gate
 from nldsl.spec.items import POISON, MemoryBox, describe
-from nldsl.spec.program import TaskWrite, Update
+from nldsl.spec.program import TaskWrite, Update, Value
 from nldsl.spec.reads import ensure_function
 from nldsl.spec.statements import assign
 from nldsl.spec.writes import target_box
@@ -53,6 +53,11 @@ def _task_rule(frame: Frame, node: tree.TaskWrite, box: MemoryBox, by: tree.Expr
     rule = memory_rule(frame, by, box)
     gated = gate(frame, box, node.clauses.retain) if node.clauses.retain is not None else None
     center = toward_of(frame, node.clauses.toward)
+    if rule is not None and any(slot.shape is not None for slot in rule.slots):
+        frame.session.report(
+            "NL0425", "a task write whose rule keeps a memory of its own shape is not supported yet", by.span
+        )
+        return
     if rule is not None and center is not None:
         frame.body.append(TaskWrite(box.name, rule, gated.value if gated else None, center, span=node.span))
 
@@ -90,4 +95,31 @@ def block_assign(frame: Frame, node: tree.Assign) -> None:
             describe(value),
         )
         return
+    if value.kind == "matrix" and not _sized(frame, box, value, node):
+        return
     frame.body.append(Update(box.name, "add" if node.op == "+=" else "set", value, "scalar", span=node.span))
+
+
+def _sized(frame: Frame, box: MemoryBox, value: Value, node: tree.Assign) -> bool:
+    """Whether a matrix fits the memory's one weight; it fixes the sizes if nothing did before."""
+    out, into = value.shape
+    box.key_size = box.key_size or into
+    frame.keys.setdefault(box.name, into)
+    if box.source.kind == "matrix":
+        box.value_size = box.value_size or out
+        frame.sizes.setdefault(box.name, out)
+    if not ensure_function(frame, box, node.span) or box.function is None:
+        return False
+    weights = box.function.weights
+    if len(weights) > 1 or weights[0].shape != value.shape:
+        shapes = ", ".join(str(list(w.shape)) for w in weights)
+        frame.session.report(
+            "NL0401",
+            f"the weight of `{box.name}` has the shape {shapes}, found {describe(value)}"
+            if len(weights) == 1
+            else f"`{box.name}` has several weights and cannot be set by a matrix",
+            node.value.span,
+            describe(value),
+        )
+        return False
+    return True

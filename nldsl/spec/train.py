@@ -24,6 +24,7 @@ from nldsl.syntax import tree
 TASKS = ("next_token", "label")
 """What `task` may name."""
 CARRIES = ("trunc", "exact")
+SETTINGS = ("task", "truncate", "clip", "learn_generated")
 PROBE = (3, 2)
 """Shape on which the rules of `train` are elaborated; their code does not depend on it."""
 
@@ -83,37 +84,54 @@ def _steps(frame: Frame, clock: tree.Clock | None) -> int:
 
 
 def _setting(section: Section, node: tree.Setting) -> None:
-    """`task`, `truncate`, `clip`."""
+    """`task`, `truncate`, `clip`, `learn_generated`."""
     session, key = section.frame.session, node.key.id
     if key in section.seen:
         session.report("NL0309", f"`{key}` is given twice", node.span, "given again here")
     section.seen.add(key)
-    if key == "task":
-        _task(section, node)
-    elif key == "truncate":
-        count = whole_number(session, evaluate(section.frame, node.value), "`truncate`", node.value.span)
-        if node.unit == "steps":
-            session.report("NL0604", "`truncate` counts tokens", node.span, "expected `truncate N tokens`")
-        if count is not POISON:
-            section.plan = replace(section.plan, truncate=count)
-    elif key == "clip":
-        limit = static_of(section.frame, node.value, "`clip`")
-        if limit is POISON:
-            return
-        if is_number(limit) and limit > 0 and not node.unit:
-            section.plan = replace(section.plan, clip=float(limit))
-        else:
-            session.report(
-                "NL0405", f"`clip` must be a number above 0, found {describe(limit)}", node.value.span, "here"
-            )
-    else:
-        session.report(
-            "NL0604",
-            f"unknown setting `{key}`",
-            node.key.span,
-            "not a setting of `train`",
-            help=did_you_mean(key, ("task", "truncate", "clip")) or "known: `task`, `truncate`, `clip`",
-        )
+    handler = _SETTINGS.get(key)
+    if handler is not None:
+        handler(section, node)
+        return
+    session.report(
+        "NL0604",
+        f"unknown setting `{key}`",
+        node.key.span,
+        "not a setting of `train`",
+        help=did_you_mean(key, SETTINGS) or f"known: {', '.join(f'`{s}`' for s in SETTINGS)}",
+    )
+
+
+def _truncate(section: Section, node: tree.Setting) -> None:
+    """`truncate 256 tokens`."""
+    session = section.frame.session
+    count = whole_number(session, evaluate(section.frame, node.value), "`truncate`", node.value.span)
+    if node.unit == "steps":
+        session.report("NL0604", "`truncate` counts tokens", node.span, "expected `truncate N tokens`")
+    if count is not POISON:
+        section.plan = replace(section.plan, truncate=count)
+
+
+def _clip(section: Section, node: tree.Setting) -> None:
+    """`clip 1.0`."""
+    limit = static_of(section.frame, node.value, "`clip`")
+    if limit is POISON:
+        return
+    if is_number(limit) and limit > 0 and not node.unit:
+        section.plan = replace(section.plan, clip=float(limit))
+        return
+    found = f"`clip` must be a number above 0, found {describe(limit)}"
+    section.frame.session.report("NL0405", found, node.value.span, "here")
+
+
+def _learn_generated(section: Section, node: tree.Setting) -> None:
+    """`learn_generated = true`."""
+    chosen = static_of(section.frame, node.value, "`learn_generated`")
+    if isinstance(chosen, bool):
+        section.plan = replace(section.plan, learn_generated=chosen)
+    elif chosen is not POISON:
+        found = f"`learn_generated` is `true` or `false`, found {describe(chosen)}"
+        section.frame.session.report("NL0405", found, node.value.span, "here")
 
 
 def _task(section: Section, node: tree.Setting) -> None:
@@ -151,6 +169,9 @@ def _task(section: Section, node: tree.Setting) -> None:
             )
     kind: Literal["trunc", "exact"] = "exact" if carry == "exact" else "trunc"
     section.plan = replace(section.plan, task=name.id, carry=kind)
+
+
+_SETTINGS = {"task": _task, "truncate": _truncate, "clip": _clip, "learn_generated": _learn_generated}
 
 
 def read_group(frame: Frame, node: tree.Group, every: int = 1) -> GroupRule | None:

@@ -39,6 +39,8 @@ CASES: dict[str, list[tuple[list[Operand], dict[str, Static]]]] = {
     "linear": [([V], {"out": 3}), ([V], {"out": 3, "bias": True}), ([V], {})],
     "embed": [([TOKEN], {"vocab": 5, "dim": 3})],
     "head": [([V], {"vocab": 5})],
+    "lookup": [([TOKEN, M], {})],
+    "multiple_of": [([S], {"of": 2})],
     "weight": [([], {"sizes": (3,)}), ([], {"sizes": (3, 2)})],
     "readout": [([H], {"start": 1.0})],
     "split": [([V], {"n": 2}), ([H], {"n": 2})],

@@ -43,10 +43,7 @@ def statements(block: Block, kind: type) -> Iterator[Any]:
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
 def test_library_text_has_no_findings(path: Path) -> None:
-    unsupported = {"delta_momentum", "deep_momentum"}
-    found = [d for d in check(path) if (d.code, d.severity) != ("NL0425", "warning")]
-    assert found == []
-    assert bool(check(path)) == (path.stem in unsupported)
+    assert check(path) == []
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -25,7 +25,7 @@ CODES = {
     ),
     "NL0604": Entry(
         "unknown line of `train`",
-        "`train` and `variant` have settings (`task`, `truncate`, `clip`), levels and groups.",
+        "Settings are `task`, `truncate`, `clip` and `learn_generated`; the rest are levels and groups.",
         _MODEL + "train m { task next_word; rest by sgd(lr = 0.1) }\n",
         _MODEL + "train m { task next_token; rest by sgd(lr = 0.1) }\n",
     ),

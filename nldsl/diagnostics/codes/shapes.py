@@ -141,7 +141,7 @@ CODES = {
     ),
     "NL0423": Entry(
         "memory of a rule",
-        "A memory of a rule is `like(W)` or `matrix(like = W)`.",
+        "A memory of a rule is `like(W)`, or a map such as `residual_mlp()`; it has no heads of its own.",
         "rule r(lr) { memory m = softmax(); m = g; W = W - lr * m }\n"
         "model m(tokens) { return head(embed(tokens, 16, 8), 16) }\n"
         "train m { rest by r(lr = 0.1) }\n",
@@ -152,9 +152,10 @@ CODES = {
     "NL0425": Entry(
         "not supported yet",
         "The language has the construct, this version does not elaborate it; the message names it.",
-        "model m(tokens) { return head(embed(tokens, 16, 8), 16) }\n"
-        "train m { rest by delta_momentum(lr = 0.1) }\n",
-        "model m(tokens) { return head(embed(tokens, 16, 8), 16) }\ntrain m { rest by momentum(lr = 0.1) }\n",
+        "map scaled(z) { W1 = weight(dim(z), dim(z)); return norm(W1 @ z) }\n"
+        "rule r(lr) { memory m = scaled(); m[g] <- 1 minimize dot by gd(lr = lr); W = W + m[g] }\n",
+        "map plain(z) { W1 = weight(dim(z), dim(z)); return W1 @ z }\n"
+        "rule r(lr) { memory m = plain(); m[g] <- 1 minimize dot by gd(lr = lr); W = W + m[g] }\n",
     ),
     "NL0424": Entry(
         "`minimizes` without the task",
