@@ -97,7 +97,10 @@ def _forward(program: Program, seed: int, tokens: int, say: Say) -> tuple[dict[s
 
 
 def examine(subject: Subject, build: Build, say: Say, *, until_failure: bool = False) -> Section:
-    """Every check on the module that `build` makes; `until_failure` stops at the first that fails."""
+    """Every check on the module that `build` makes, and where it first differs if one fails.
+
+    until_failure: stop at the first check that fails, and do not look for the place.
+    """
     results: list[CheckResult] = []
     bench = _opened(subject, build, results)
     difference: Difference | None = None
@@ -110,7 +113,7 @@ def examine(subject: Subject, build: Build, say: Say, *, until_failure: bool = F
         else:
             growth, nonsense = float32_growth(bench)
             results.append(nonsense)
-        if not all(r.passed for r in results):
+        if not until_failure and not all(r.passed for r in results):
             say("looking for the first difference")
             difference = _located(bench, subject, results)
     return _section(subject, tuple(results), growth, difference)
