@@ -58,6 +58,24 @@ class _Version:
     """By the identity of a section: what everything in it can depend on."""
     homes: dict[int, Section]
     """By the identity of a definition: its section."""
+    outside: frozenset[int]
+    """Identities of the definitions of other files."""
+
+    def needs(self, key: Any) -> Key | None:
+        """What an elaboration depends on; `None` if its definition is gone.
+
+        `key` is (kind, identity of the definition, arguments, ...).  An argument may name a definition, as in
+        `mixer = attention`, which the definition itself does not mention.
+        """
+        home = self.homes.get(key[1])
+        if home is None and key[1] not in self.outside:
+            return None
+        found = set(self.keys[id(home)] if home is not None else self.unit.uses)
+        names = set(_texts(key[2:]))
+        for section in self.sections.list:
+            if names & section.defines:
+                found |= self.keys[id(section)]
+        return frozenset(found)
 
 
 @dataclass
@@ -70,8 +88,8 @@ class Checker:
     checked: dict[int, Checked] = field(default_factory=dict)
     unit: Unit | None = None
     _used: dict[tuple[str, int], _Used] = field(default_factory=dict)
-    _memo: dict[Any, Any] = field(default_factory=dict)
-    _memo_keys: dict[int, Key] = field(default_factory=dict)
+    _memo: dict[Any, tuple[Any, Key]] = field(default_factory=dict)
+    """What was elaborated for which arguments, and what that depends on."""
     _unfolded: dict[int, tuple[Block, int]] = field(default_factory=dict)
     _before: list[object] = field(default_factory=list)
 
@@ -114,7 +132,9 @@ class Checker:
                     unit.uses.append(used)
         keys = {id(s): frozenset({*reach, *unit.uses}) for s, reach in _reaches(sections.list)}
         homes = {id(item): s for s in sections.list for item in s.items}
-        return _Version(unit, sections, keys, homes)
+        others = [*unit.visible(), *unit.library.units.values()]
+        outside = frozenset(id(item) for u in others if u is not unit for item in u.tree.items)
+        return _Version(unit, sections, keys, homes, outside)
 
     def _use(self, item: tree.Use) -> Unit | None:
         """The unit of a `use` line; read again if a file changed on the disk."""
@@ -133,18 +153,14 @@ class Checker:
         return known.unit
 
     def _forget(self, version: _Version) -> None:
-        """Drop elaborated blocks of definitions that changed, or that can see a change."""
-        keys = {i: version.keys[id(s)] for i, s in version.homes.items()}
-        uses = frozenset(version.unit.uses)
-        outside = [u for u in (*version.unit.visible(), *version.unit.library.units.values())]
-        for unit in outside:
-            if unit is not version.unit:
-                keys |= {id(item): uses for item in unit.tree.items}
-        good = {i for i, key in keys.items() if self._memo_keys.get(i, key) == key}
+        """Drop what was elaborated from definitions that changed, or that can see a change."""
         if len(self._memo) > _MAX_BLOCKS:
             self._memo, self._unfolded = {}, {}
-        self._memo = {k: v for k, v in self._memo.items() if k[1] in good}
-        self._memo_keys = keys
+        self._memo = {
+            key: (value, needs)
+            for key, (value, needs) in self._memo.items()
+            if version.needs(key) == needs is not None
+        }
 
     def _single(self, version: _Version) -> None:
         """Checks that look at one definition, and those of names over the whole file."""
@@ -165,7 +181,7 @@ class Checker:
         known = self.checked.get(id(item))
         if known is not None and known.key == key and known.item is item:
             return known
-        memo = _Memo(self._memo)
+        memo = _Memo({key: value for key, (value, _) in self._memo.items()})
         session = Session(DiagnosticBag(), unfolded=self._unfolded, memo=memo)
         program = None
         with session.bounded(item.span):
@@ -181,10 +197,9 @@ class Checker:
         if faulty - own:
             return
         for key, value in memo.items():
-            home = version.homes.get(key[1])
-            reach = version.keys[id(home)] if home is not None else frozenset()
-            if not any(id(s.file) in faulty for s in reach if isinstance(s, Section)):
-                self._memo[key] = value
+            needs = version.needs(key)
+            if needs is not None and not any(id(s.file) in faulty for s in needs if isinstance(s, Section)):
+                self._memo[key] = value, needs
 
 
 class _Memo(dict[Any, Any]):
@@ -244,6 +259,15 @@ def _reaches(sections: list[Section]) -> Iterator[tuple[Section, set[Section]]]:
                     found.add(other)
                     stack.append(other)
         yield section, found
+
+
+def _texts(arguments: Any) -> Iterator[str]:
+    """Every text in nested tuples."""
+    if isinstance(arguments, str):
+        yield arguments
+    elif isinstance(arguments, tuple):
+        for argument in arguments:
+            yield from _texts(argument)
 
 
 def _stamps(unit: Unit) -> tuple[object, ...]:

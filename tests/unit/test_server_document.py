@@ -145,6 +145,20 @@ def test_only_what_a_change_reaches_is_elaborated() -> None:
     assert after["other"] is not before["other"]
 
 
+def test_a_change_reaches_a_definition_that_is_handed_on() -> None:
+    """The model of the library does not mention the block that a variant gives it."""
+    text = (
+        "variant mine of transformer(mixer = plain)\nblock plain(x, heads) { return linear(x, heads * 4) }\n"
+    )
+    document = Document("a.nl", text)
+    before = codes(document)
+    assert before
+    for changed in (text.replace("heads * 4", "dim(x) + 0 * heads"), text.replace("linear", "liner"), text):
+        document.update(changed)
+        assert codes(document) == codes(Document("a.nl", changed))
+    assert codes(document) == before
+
+
 def test_findings_of_used_files_stand_at_the_use(tmp_path: Path) -> None:
     (tmp_path / "part.nl").write_text("block part(x) { return sigmod(x) }\n")
     text = 'use "part.nl"\nmodel m(tokens) {\n  x = part(embed(tokens, 8, 8))\n  return head(x, 8)\n}\n'
