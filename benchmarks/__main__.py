@@ -35,7 +35,9 @@ def main() -> int:
     worst = 0
     for name in options.names or [n for n in names() if n not in SHOWN_ON_REQUEST]:
         print(f"== {name}", flush=True)
-        worst = max(worst, subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode)
+        worst = max(
+            worst, subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode
+        )
     return worst
 
 

@@ -26,14 +26,23 @@ BATCH, WIDTH, HEADS, TOKENS, CHUNK, SHORT = 4, 256, 4, 1024, 64, 64
 def layer(**options: object) -> nldsl.Layer:
     """The emitted layer; every memory on one clock of 64."""
     return nldsl.compile(
-        "hope", block="self_modifying_titans", x=WIDTH, heads=HEADS, chunk=CHUNK, memory_chunk=CHUNK, expand=1, **options
+        "hope",
+        block="self_modifying_titans",
+        x=WIDTH,
+        heads=HEADS,
+        chunk=CHUNK,
+        memory_chunk=CHUNK,
+        expand=1,
+        **options,
     )
 
 
 def flops() -> float:
     """Forward and backward, by the fixed formula."""
     C, d, h = CHUNK, WIDTH // HEADS, WIDTH // HEADS
-    per_chunk = 90 * C * d * h + 2 * C * C * d + 10 * C * C * h + 5 * (2 * C * C * h + 2 * C * C * d) + 12 * C**3
+    per_chunk = (
+        90 * C * d * h + 2 * C * C * d + 10 * C * C * h + 5 * (2 * C * C * h + 2 * C * C * d) + 12 * C**3
+    )
     return 3.0 * BATCH * HEADS * TOKENS / CHUNK * per_chunk
 
 

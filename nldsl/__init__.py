@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from nldsl.graph import LevelGraph
     from nldsl.graph import graph_of as graph
     from nldsl.graph import open_program as load
+    from nldsl.review import check
     from nldsl.runtime.model import Layer, Model
     from nldsl.runtime.state import State
-    from nldsl.spec import check
     from nldsl.view import Explanation, explain
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ _HOMES = {
     "Model": "nldsl.runtime.model",
     "SpecError": "nldsl.diagnostics",
     "State": "nldsl.runtime.state",
-    "check": "nldsl.spec",
+    "check": "nldsl.review",
     "compile": "nldsl.driver",
     "explain": "nldsl.view",
     "load": "nldsl.graph",

@@ -55,7 +55,9 @@ def accuracy(model: nldsl.Model, generator: torch.Generator, size: int = 256) ->
     return (answers[asked] == targets[asked]).double().mean().item()
 
 
-def train(steps: int, seed: int, writes: bool, report: int = 250) -> tuple[nldsl.Model, list[tuple[int, float]]]:
+def train(
+    steps: int, seed: int, writes: bool, report: int = 250
+) -> tuple[nldsl.Model, list[tuple[int, float]]]:
     """AdamW at 3e-3 with warm-up and cosine decay, batches of 32; the model and (step, accuracy)."""
     model = nldsl.compile(SPEC, seed=seed)
     if not writes:
@@ -81,7 +83,9 @@ def train(steps: int, seed: int, writes: bool, report: int = 250) -> tuple[nldsl
 
 def main() -> None:
     """Train, report recall with writes on and, for the same weights, off."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--writes", choices=("on", "off"), default="on", help="off: train without any write")
@@ -92,7 +96,9 @@ def main() -> None:
     if arguments.writes == "on":
         with torch.no_grad():
             writes_off(model)
-        result["same weights, writes off"] = accuracy(model, torch.Generator().manual_seed(arguments.seed + 99))
+        result["same weights, writes off"] = accuracy(
+            model, torch.Generator().manual_seed(arguments.seed + 99)
+        )
     print(json.dumps(result))
 
 

@@ -82,7 +82,7 @@ _FIXED: dict[str, Interval] = {
     "abs": SQUARE,
     "silu": Interval(-0.2785, INFINITY),
 }
-_THROUGH = frozenset({"split", "merge", "detach", "expand_last", "mean"})
+_THROUGH = frozenset({"split", "merge", "detach", "expand_last"})
 _COMPOSED = frozenset({"add", "sub", "mul", "div", "neg"})
 
 
@@ -128,6 +128,8 @@ class Unknowns:
     def _atom(self, expr: Expr) -> Interval:
         if expr.op in _FUNCTIONS:
             return _rising(expr.op, range_of(expr.args[0], self.known))
+        if expr.op == "mean":
+            return range_of(expr.args[0], self.known)
         if expr.op in ("maximum", "minimum"):
             a, b = (range_of(x, self.known) for x in expr.args)
             pick = max if expr.op == "maximum" else min

@@ -36,7 +36,9 @@ def emit(plan: Plan) -> str:
         True
     """
     from_files = ", ".join(name for name, _ in plan.program.sources[:1]) or plan.program.name
-    doc = f"`{plan.program.name}`, compiled by nldsl from {from_files}.  Edit the specification, not this file."
+    doc = (
+        f"`{plan.program.name}`, compiled by nldsl from {from_files}.  Edit the specification, not this file."
+    )
     return print_module(lower(plan, doc))
 
 

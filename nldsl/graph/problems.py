@@ -35,6 +35,7 @@ TRAINING = "training"
 _PAIR = re.compile(
     r"\[(.+?)\] <- (.+?)(?: (?:minimize|over|weighted|by|retain|toward|gradient|at|project)\b| ?[;}]|$)"
 )
+_RETAINED = re.compile(r"\bretain (\d[\d.]*)\b")
 _ROLE_WORDS = {
     "matrix": "projections",
     "embedding": "embedding",
@@ -301,7 +302,10 @@ def _pair(term: Term) -> str:
 def _retention(write: Write | TaskWrite) -> str:
     if write.retain is None:
         return ""
-    return f"{write.retain.name}" + (" toward init" if write.toward == "init" else "")
+    # A number is a constant with a name of its own; the text says which.
+    literal = _RETAINED.search(_written(write.span))
+    gate = literal[1] if literal else write.retain.name
+    return gate + (" toward init" if write.toward == "init" else "")
 
 
 def _start(memory: Memory) -> str:

@@ -14,7 +14,7 @@ from nldsl.plan.gates import with_log_gates
 from nldsl.plan.plan import BlockPlan, LoweringName, Plan, Target, Unit, Verdict
 from nldsl.plan.units import memories_of, partition
 from nldsl.plan.verdict import Refusal
-from nldsl.spec.program import Block, Call, Program, Read, Repeat, TaskWrite, Write
+from nldsl.spec.program import Block, Call, Program, Read, Repeat, TaskWrite
 
 Detail = AttentionDetail | RecurrenceDetail | ChunkDetail | SequentialDetail
 Recogniser = Callable[[Block, tuple[int, ...]], "tuple[Detail, str] | Refusal"]
@@ -93,7 +93,6 @@ def _block_plan(block: Block, target: Target, names: ClassNames, found: list[Dia
         else:
             units.append(unit)
     found.extend(_tasks(prepared))
-    found.extend(_deep_rules(prepared))
     if not block.inputs:
         found.append(_diagnostic(f"block `{block.name}`, which takes no value,", block))
     ordered = tuple(units) if found else fuse(prepared, tuple(units))
@@ -158,20 +157,14 @@ def _tasks(block: Block) -> Iterator[Diagnostic]:
             (step.retain is not None, "`retain` on a task write"),
             (bool(step.rule.arguments), "a rate of a task write that is computed from the tokens"),
             (memory.reset != "sequence", f"`reset` of `{memory.name}` by its own clock"),
+            (
+                any(s.visible or s.shape is not None for s in step.rule.slots),
+                f"rule `{step.rule.name}`, which keeps more than averages, in a task write",
+            ),
         )
         for found, reason in problems:
             if found:
                 yield _diagnostic(reason, step)
-
-
-def _deep_rules(block: Block) -> Iterator[Diagnostic]:
-    """Rules that keep a memory of a shape of its own."""
-    for step in block.body:
-        for term in step.terms if isinstance(step, Write) else ():
-            if any(slot.shape is not None for slot in term.rule.slots):
-                yield _diagnostic(
-                    f"rule `{term.rule.name}`, which keeps a memory with a map of its own,", step
-                )
 
 
 def _unsupported(block: Block, statements: tuple[int, ...], reason: str) -> Diagnostic:

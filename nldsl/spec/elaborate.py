@@ -17,7 +17,7 @@ from nldsl.spec.loader import KINDS, Bundle, Named, Unit, load
 from nldsl.spec.probes import PROBE_NUMBER, PROBE_WIDTH, probe_function
 from nldsl.spec.program import Program, TrainPlan, Value
 from nldsl.spec.program_checks import check_program
-from nldsl.spec.rule_memories import Deep as _Deep  # noqa: F401  registers what rules may hold
+from nldsl.spec.rule_writes import write as _write  # noqa: F401  registers what rules may hold
 from nldsl.spec.session import MAX_SIZE, Session
 from nldsl.spec.streams import stream_names
 from nldsl.spec.train import elaborate_train, set_options

@@ -13,6 +13,7 @@ from nldsl.spec.program import (
     Apply,
     Block,
     Call,
+    Memory,
     Parameter,
     Program,
     Read,
@@ -35,6 +36,8 @@ class Live:
     memories: set[str] = field(default_factory=set)
     parameters: set[str] = field(default_factory=set)
     dead: list[tuple[str, Parameter]] = field(default_factory=list)
+    blind: frozenset[str] = _NO_GRADIENT
+    """Operations that life does not pass."""
 
 
 def unreached(program: Program) -> list[tuple[str, Parameter]]:
@@ -43,15 +46,27 @@ def unreached(program: Program) -> list[tuple[str, Parameter]]:
     return _live(program.root, outputs, {}).dead
 
 
-Known = dict[tuple[int, frozenset[str]], Live]
+def idle_memories(program: Program) -> list[tuple[Block, list[Memory]]]:
+    """Memories whose answers reach nothing that is returned, gradient or not, block by block."""
+    outputs = {v.name for v in program.root.outputs}
+    known: Known = {}
+    _live(program.root, outputs, known, frozenset())
+    used: dict[int, tuple[Block, set[str]]] = {}
+    for block, live in known.values():
+        used.setdefault(id(block), (block, set()))[1].update(live.memories)
+    idle = [(block, [m for m in block.memories if m.name not in names]) for block, names in used.values()]
+    return [(block, memories) for block, memories in idle if memories]
 
 
-def _live(block: Block, outputs: set[str], known: Known) -> Live:
+Known = dict[tuple[int, frozenset[str]], tuple[Block, Live]]
+
+
+def _live(block: Block, outputs: set[str], known: Known, blind: frozenset[str] = _NO_GRADIENT) -> Live:
     """Go through the block from its outputs until nothing new comes alive; each question is answered once."""
     key = (id(block), frozenset(outputs))
     if key not in known:
-        known[key] = _settle(block, Live(set(outputs)), known)
-    return known[key]
+        known[key] = block, _settle(block, Live(set(outputs), blind=blind), known)
+    return known[key][1]
 
 
 def _settle(block: Block, live: Live, known: Known) -> Live:
@@ -78,7 +93,7 @@ def _step(statement: object, live: Live, known: Known) -> None:
     if isinstance(statement, Apply):
         if statement.out.name in live.values:
             live.parameters |= {p.path for p in statement.parameters}
-            if statement.op not in _NO_GRADIENT:
+            if statement.op not in live.blind:
                 live.values |= {a.name for a in statement.args}
     elif isinstance(statement, Read):
         if statement.out.name in live.values:
@@ -117,7 +132,7 @@ def _enter(statement: Call | Repeat, live: Live, known: Known) -> None:
         if out.name in live.values
     }
     while True:
-        found = _live(statement.block, inner, known)
+        found = _live(statement.block, inner, known, live.blind)
         if isinstance(statement, Call):
             break
         carried = {

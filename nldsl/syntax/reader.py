@@ -16,6 +16,7 @@ from nldsl.syntax.pieces import Piece
 from nldsl.syntax.scan import Place
 from nldsl.syntax.slips import explain
 from nldsl.syntax.split import split
+from nldsl.syntax.versions import about_version
 
 ENTRIES = {
     "file": "item_line",
@@ -117,11 +118,9 @@ class Reader:
         raise FaultyStatementError
 
     def _version(self, node: Any) -> None:
-        number = str(node.children[1])
-        if number != "1":
-            raise self.builder.fault(
-                "NL0114", f"version `{number}` of the language is not known", node, "write `nldsl 1`"
-            )
+        wrong = about_version(str(node.children[1]), "nldsl 1")
+        if wrong is not None:
+            raise self.builder.fault("NL0114", wrong[0], node, wrong[1])
 
     # --- statements with braces ----------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from nldsl.diagnostics import did_you_mean
 from nldsl.syntax import tree as t
 from nldsl.syntax.build import ROLES
 from nldsl.syntax.scan import Place
+from nldsl.syntax.versions import about_version
 from nldsl.syntax.yaml_body import YamlBody
 from nldsl.syntax.yaml_nodes import FaultyYamlError, Mapping, Scalar, Yaml, compose
 from nldsl.syntax.yaml_scalars import NAME, YamlScalars
@@ -74,10 +75,9 @@ class YamlReader:
         )
 
     def version(self, value: Yaml) -> tuple[()]:
-        if self.read.scalar(value, "a version").value.strip() != "1":
-            raise self.read.fault(
-                "NL0114", "this version of the language is not known", value, "write `nldsl: 1`"
-            )
+        wrong = about_version(self.read.scalar(value, "a version").value.strip(), "nldsl: 1")
+        if wrong is not None:
+            raise self.read.fault("NL0114", wrong[0], value, wrong[1])
         return ()
 
     def use(self, node: Yaml) -> t.Use:

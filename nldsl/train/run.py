@@ -56,21 +56,10 @@ def train(
     the checkpoints (NL097x) or the run (NL098x); `KeyboardInterrupt` after saving on Ctrl-C or SIGTERM.
     """
     folder = Path(out)
-    config = RunConfig(
-        source=str(source),
-        arguments=dict(arguments or {}),
-        data=data,
-        batch=batch,
-        length=length,
-        seed=seed,
-        steps=steps,
-        minutes=minutes,
-        threads=threads,
-    )
+    config = RunConfig(str(source), arguments=dict(arguments or {}), data=data, steps=steps, minutes=minutes)
+    config = replace(config, batch=batch, length=length, seed=seed, threads=threads)
     require_place(folder, resume)
-    if threads:
-        torch.set_num_threads(threads)
-    torch.manual_seed(seed)
+    _seed(threads, seed)
     where, texts = texts_of(config.source)
     model = build(config.source, config)
     config = replace(config, specification=where, digests=dict(model.program.sources))
@@ -84,6 +73,13 @@ def train(
     keep_texts(folder, texts)
     config.write(folder)
     return trainer.run(keep=keep, show=show, evaluate_at=evaluate_at)
+
+
+def _seed(threads: int, seed: int) -> None:
+    """Bound torch's threads (0: as torch decides) and seed its generator."""
+    if threads:
+        torch.set_num_threads(threads)
+    torch.manual_seed(seed)
 
 
 def load_run(out: str | Path) -> tuple[TrainableModel, RunConfig]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from math import prod
 
 from rich.console import RenderableType
 from rich.padding import Padding
@@ -28,7 +29,7 @@ _STYLES = {"contracts": "green", "keeps": "green", "expands": "bold red", "unkno
 
 
 def _indented(text: Text | str, by: int, style: str = "") -> RenderableType:
-    return Padding(Text(text, style=style) if isinstance(text, str) else text, (0, 0, 0, by))
+    return Padding(Text(text, style=style) if isinstance(text, str) else text, (0, 0, 0, by), expand=False)
 
 
 # --- equations -------------------------------------------------------------------------------
@@ -130,13 +131,13 @@ def transfers_text(transfers: Sequence[Transfer]) -> Iterator[RenderableType]:
         carried = ", ".join(t.carries) + (" to the next copy" if t.wraps else "")
         lines.setdefault((t.kind, carried, names[t.source]), []).append(names[t.target])
     joined: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
-    for (kind, carried, source), targets in lines.items():
-        joined.setdefault((kind, carried, tuple(targets)), []).append(source)
-    for kind in TRANSFERS:
-        mine = [(c, sources, targets) for (k, c, targets), sources in joined.items() if k == kind]
+    for (kind, carried, source), reached in lines.items():
+        joined.setdefault((kind, carried, tuple(reached)), []).append(source)
+    for name, meaning in TRANSFERS.items():
+        mine = [(c, sources, targets) for (k, c, targets), sources in joined.items() if k == name]
         if not mine:
             continue
-        yield Text.assemble("  ", (kind, "bold"), (f"  {TRANSFERS[kind]}", "dim"))
+        yield Text.assemble("  ", (name, "bold"), (f"  {meaning}", "dim"))
         for carried, sources, targets in mine:
             text = Text.assemble(
                 ", ".join(sources), (" -> ", "dim"), ", ".join(targets), (f"  {carried}", "italic dim")
@@ -174,9 +175,8 @@ def _repeats(rows: Sequence[ParameterRow]) -> list[tuple[str, ParameterRow]]:
     found: dict[tuple[str, str, tuple[int, ...], str], list[tuple[int, ParameterRow]]] = {}
     for row in rows:
         match = _INDEX.match(row.path)
-        place = (match[1], row.path[match.end() :]) if match else ("", row.path)
-        index = int(match[2]) if match else 0
-        found.setdefault((*place, row.shape, row.role), []).append((index, row))
+        repeat, rest = (match[1], row.path[match.end() :]) if match else ("", row.path)
+        found.setdefault((repeat, rest, row.shape, row.role), []).append((int(match[2]) if match else 0, row))
     lines = []
     for (repeat, rest, _, _), members in found.items():
         numbers = [n for n, _ in members]
@@ -191,7 +191,4 @@ def _shape(row: ParameterRow) -> str:
 
 
 def _size(row: ParameterRow) -> int:
-    size = 1
-    for n in row.shape:
-        size *= n
-    return size
+    return prod(row.shape)

@@ -369,10 +369,10 @@ def _letters(
         slope = pen.expr(dy)
         return f"{pen.style.symbol(called, '')}: z = {pen.expr(x)}, d = {slope}"
 
-    whole = [both(names, pair)]
+    lines = [both(names, pair)]
     if form is None:
-        whole.append(both(names, lambda pen: f"g = {pen.outer('d', 'z')}"))
-    return [*found, *whole]
+        lines.append(both(names, lambda pen: f"g = {pen.outer('d', 'z')}"))
+    return [*found, *lines]
 
 
 def _clauses(write: Write) -> list[Formula]:

@@ -41,6 +41,7 @@ _MATRIX: dict[tuple[Erase, Gating, bool], Known] = {
 _DEEP: dict[tuple[str, bool, bool], Known] = {
     ("affine", False, False): Known("a TTT layer (Sun et al. 2024)", "Sec. 5"),
     ("affine", False, True): Known("Titans, a deep memory with momentum (Behrouz et al. 2025)", "Eq. 33"),
+    ("constant", False, False): Known("gradient descent on the inner product", "Eq. 8, 15"),
     ("constant", True, False): Known("delta gradient descent on the inner product", "Eq. 57, 92"),
     ("affine", True, False): Known("delta gradient descent on L2", "Eq. 57, 93"),
     ("nonlinear", False, False): Known("a robust objective of the Miras family", "Sec. 5"),

@@ -25,6 +25,7 @@ _TOKEN = re.compile(
     r"|(?P<norm>\|\|)|(?P<times> @ )|(?P<star> \* )|(?P<minus>(?<!\de)-)|(?P<rest>.)",
     re.DOTALL,
 )
+_HAT = re.compile(r"[a-zA-Z]hat")
 _SIGNS = {"norm": "‖", "times": " ", "star": " · ", "minus": "−"}
 
 
@@ -55,19 +56,20 @@ def _name(match: re.Match[str], call: bool) -> list[Run]:
     """A letter (or a word) with its index and its power."""
     name = match["name"]
     head, _, tail = name.partition("_")
-    shown = GREEK.get(head, head) if tail else GREEK.get(name, name)
-    single = len(shown.rstrip("0123456789'")) == 1
+    if _HAT.fullmatch(head):
+        head = f"{head[0]}\N{COMBINING CIRCUMFLEX ACCENT}"
+    shown = GREEK.get(head, head)
+    single = len(shown.rstrip("0123456789'\N{COMBINING CIRCUMFLEX ACCENT}")) == 1
     style: Style = "italic" if single and not call else "upright"
     found: list[Run] = []
-    if tail and single:
-        found += [(shown, style), (tail, "sub")]
-    elif tail:
+    if tail and not single:
         found.append((name, "upright"))
     else:
         letters = shown.rstrip("0123456789") if single else shown
+        index = ",".join(part for part in (shown[len(letters) :], tail) if part)
         found.append((letters, style))
-        if letters != shown:
-            found.append((shown[len(letters) :], "sub"))
+        if index:
+            found.append((index, "sub"))
     if match["index"]:
         index = _inner(match["index"])
         joint = "," if found[-1][1] == "sub" else ""

@@ -101,13 +101,13 @@ def _levels(levels: Sequence[LevelRow]) -> list[RenderableType]:
     out: list[RenderableType] = [_columns(COLUMNS, used, widths, "dim")]
     for level, lines in tables:
         names = f"  {', '.join(level.names)}" if level.names else ""
-        heading = Text.assemble((f"{level.number}  {level.clock}", "bold cyan"), (names, "italic"))
+        heading = Text.assemble((f"level {level.number}  {level.clock}", "bold cyan"), (names, "italic"))
         out += [Text(""), heading]
-        out.append(Padding(Text(level.reason, style="dim"), (0, 0, 0, 3)))
+        out.append(Padding(Text(level.reason, style="dim"), (0, 0, 0, 3), expand=False))
         for line in lines:
             out.append(_columns(line.cells, used, widths, ""))
             if line.remark:
-                out.append(Padding(Text(line.remark, style="dim"), (0, 0, 0, 5)))
+                out.append(Padding(Text(line.remark, style="dim"), (0, 0, 0, 5), expand=False))
     return out
 
 

@@ -19,10 +19,12 @@ _CLOSEST = 4.0
 """Pixels between marks; closer ones become a bar."""
 
 
-def draw_timeline(line: Timeline, wide: float = 1180.0, colours: dict[str, str] = LIGHT) -> str:
+def draw_timeline(
+    line: Timeline, wide: float = 1180.0, colours: dict[str, str] = LIGHT, titled: bool = True
+) -> str:
     """The timeline as one SVG document that needs nothing else."""
     pen = _Pen(line, wide, colours)
-    y, parts = _TITLE, []
+    y, parts = (_TITLE if titled else 4.0), []
     for unit, words in (("tokens", "along one sequence"), ("steps", "along training")):
         tracks = [track for track in line.tracks if track.unit == unit]
         if not tracks:
@@ -37,12 +39,17 @@ def draw_timeline(line: Timeline, wide: float = 1180.0, colours: dict[str, str] 
     root: dict[str, Attribute] = {
         "xmlns": "http://www.w3.org/2000/svg", "viewBox": f"0 0 {wide:.0f} {height:.0f}",
         "width": round(wide), "height": round(height), "font_family": SANS, "role": "img",
+        "data_left": pen.left, "data_right": pen.right,
     }  # fmt: skip
     paper: dict[str, Attribute] = {"class": "fill-paper", "width": wide, "height": height}
     body = [
         element("title", {}, text(f"Timeline of {line.name}")),
         element("rect", {**paper, "fill": colours["paper"]}),
-        pen.words(fit(f"{line.name} over time", 19, wide - 48), _MARGIN, 36, 19, weight=700),
+        *(
+            [pen.words(fit(f"{line.name} over time", 19, wide - 48), _MARGIN, 36, 19, weight=700)]
+            if titled
+            else []
+        ),
         *parts,
         pen.legend(y + 6),
     ]

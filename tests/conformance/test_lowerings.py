@@ -26,7 +26,7 @@ CODED = {
     "NL0418": {"plus_heads", "scale_weight_key_heads"},
     "NL0701": {"weighted", "over", "at_commit", "project", "solve", "init_from", "init_first"}
     | {"reset_tokens", "reset_never", "reset_never_softmax", "level_steps", "softmax_two_writes"}
-    | {"softmax_start", "softmax_causal_false", "softmax_self", "no_inputs"},
+    | {"softmax_causal_false", "softmax_self", "no_inputs"},
 }
 """Programs that are refused, by the code that says so; NL0701: no lowering takes them yet."""
 

@@ -13,12 +13,13 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [
     {"cli"},
     {"notebook", "train"},
+    {"studio"},
     {"certify", "evaluate", "server", "view"},
     {"driver"},
     {"lowerings"},
     {"emit", "reference"},
     {"runtime"},
-    {"plan"},
+    {"plan", "review"},
     {"calculus"},
     {"graph"},
     {"spec"},
@@ -29,7 +30,7 @@ LAYERS = [
     {"source", "assets", "lexer"},
 ]
 WITHOUT_TORCH = ["", ".source", ".syntax", ".catalog", ".library", ".spec", ".graph", ".calculus", ".plan"]
-WITHOUT_TORCH += [".emit.printer", ".emit.standalone", ".lowerings", ".view", ".server", ".cli"]
+WITHOUT_TORCH += [".review", ".emit.printer", ".emit.standalone", ".lowerings", ".view", ".server", ".cli"]
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

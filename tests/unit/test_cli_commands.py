@@ -223,7 +223,13 @@ def test_graph_onto_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("explain", "hope", "--params") == 0
     shown = capsys.readouterr().out
-    for expected in ("level 4", "every 16 tokens", "blocks[0..3].cms.F[2].W1", "muon(lr = 0.02)", "lowerings"):
+    for expected in (
+        "level 4",
+        "every 16 tokens",
+        "blocks[0..3].cms.F[2].W1",
+        "muon(lr = 0.02)",
+        "lowerings",
+    ):
         assert expected in shown
 
 

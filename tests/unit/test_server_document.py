@@ -24,9 +24,7 @@ from nldsl.server.hover import hover
 from nldsl.server.lines import Lines
 from nldsl.server.sections import cut
 from nldsl.server.words import WORDS
-from nldsl.source import SourceFile
 from nldsl.spec import check
-from nldsl.syntax import format_text
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = sorted((ROOT / "specs").rglob("*.nl"))
@@ -392,20 +390,3 @@ def test_edits_of_findings_are_offered() -> None:
             if remark.finding.edit is not None:
                 seen += bool(fixes(document, remark.start, remark.end))
     assert seen > 0
-
-
-def test_yaml_documents() -> None:
-    text = "nldsl: 1\nblock f:\n  takes: [x]\n  body:\n    - y = sigmod(x)\n    - return y\n"
-    document = Document("a.nl.yaml", text)
-    assert codes(document) == ["NL0302"]
-    remark = document.remarks[0]
-    assert text[remark.start : remark.end] == "sigmod"
-    good = Document("a.nl.yaml", text.replace("sigmod", "sigmoid"))
-    assert "vector [48]" in shown(good, "y = sig")
-    assert [good.text[o.start : o.end] for o in references(good, good.text.index("y = "))] == ["y", "y"]
-    assert "tanh" in [p.label for p in complete(good, good.text.index("sigmoid(") + 3)[0]]
-
-
-def test_formatting_is_that_of_fmt() -> None:
-    text = "block f(x){  # twice\n return 2*x}"
-    assert format_text(SourceFile("a.nl", text)).startswith("block f(x) {  # twice\n")

@@ -104,6 +104,11 @@ variant a of b
 """
 
 
+def test_comment_behind_a_header() -> None:
+    text = "block f(x){  # twice\n return 2*x}"
+    assert format_text(SourceFile("a.nl", text)).startswith("block f(x) {  # twice\n")
+
+
 def test_canonical_form_with_all_its_comments() -> None:
     assert formatted(UGLY) == NEAT
 

@@ -96,11 +96,12 @@ def test_the_page_loads_nothing(hope: LevelGraph) -> None:
 
 def test_the_page_carries_the_graph_and_both_themes(hope: LevelGraph) -> None:
     page = draw_html(hope)
-    data = re.search(r'<script type="application/json" id="graph">(.*?)</script>', page, re.DOTALL)
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert data is not None
-    graph = json.loads(data[1])
-    assert len(graph["problems"]) == len(hope.problems)
-    assert all(set(net) == {"sources", "targets"} for net in graph["nets"])
+    told = json.loads(data[1])
+    assert len(told["graph"]["problems"]) == len(hope.problems)
+    assert {b["id"] for b in told["scene"]["boxes"]} >= {p.id for p in hope.problems}
+    assert all(net["sentence"].endswith(".") for net in told["scene"]["nets"])
     assert "prefers-color-scheme: dark" in page
     assert LIGHT.keys() == DARK.keys()
 

@@ -92,7 +92,7 @@ CODES = {
     ),
     "NL0114": Entry(
         "unknown version of the language",
-        "`nldsl 1` on the first line says which version a file is written in; this one knows version 1.",
+        "`nldsl 1` on the first line says in which version a file is; `nldsl migrate` lifts older ones.",
         "nldsl 7\nblock f(x) { return x }\n",
         "nldsl 1\nblock f(x) { return x }\n",
     ),

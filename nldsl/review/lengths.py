@@ -1,0 +1,82 @@
+"""How long a vector of a block can be: keys of length one keep a write rate what it says it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from nldsl.calculus.lift import block_expression
+from nldsl.calculus.ranges import range_of
+from nldsl.spec.program import Apply, Block, Value, option
+
+_KEEPS = frozenset({"rope", "detach", "neg", "split", "shift", "parts", "values"})
+"""What makes no row of its argument longer."""
+_UNIT = frozenset({"l2norm", "softmax"})
+_ENTRIES = frozenset({"sigmoid", "tanh", "sin", "cos", "sign", "lt", "le", "gt", "ge", "eq", "ne"})
+"""Functions whose results lie in [-1, 1]."""
+_MAX_DEPTH = 64
+
+
+def square_bound(block: Block, value: Value) -> float:
+    """The largest `||v||^2` of a row (last axis) of `value`, infinite if nothing bounds it.
+
+    Sound: a finite answer holds for all parameters and inputs.
+
+    Example:
+        >>> x = Value("x", (8,), "vector")
+        >>> unit = Value("k", (8,), "vector")
+        >>> block = Block("f", (x,), (), (Apply(unit, "l2norm", (x,)),), (unit,))
+        >>> square_bound(block, unit), square_bound(block, x)
+        (1.0, inf)
+    """
+    makers = {s.out.name: s for s in block.body if isinstance(s, Apply)}
+    known: dict[str, float] = {}
+
+    def bound(value: Value, depth: int) -> float:
+        if value.name not in known:
+            maker = makers.get(value.name)
+            known[value.name] = math.inf
+            if maker is not None and depth < _MAX_DEPTH:
+                known[value.name] = _of(block, maker, lambda v: bound(v, depth + 1))
+        return known[value.name]
+
+    return bound(value, 0)
+
+
+def _of(block: Block, maker: Apply, bound: Callable[[Value], float]) -> float:
+    """The bound of one operation from those of its arguments."""
+    op, args, size = maker.op, maker.args, maker.out.shape[-1] if maker.out.shape else 1
+    if op in _UNIT:
+        return 1.0
+    if op in _ENTRIES:
+        return float(size)
+    if op in _KEEPS:
+        return bound(args[0])
+    if op == "merge":
+        return bound(args[0]) * (args[0].shape[0] if len(args[0].shape) > 1 else 1)
+    if op == "constant":
+        number = option(maker.options, "value", 0)
+        return float(number) ** 2 if isinstance(number, int | float) else math.inf
+    if op in ("add", "sub"):
+        if any(a.shape != maker.out.shape for a in args):
+            return math.inf
+        return (math.sqrt(bound(args[0])) + math.sqrt(bound(args[1]))) ** 2
+    if op in ("mul", "div"):
+        return _scaled(block, maker, bound)
+    return math.inf
+
+
+def _scaled(block: Block, maker: Apply, bound: Callable[[Value], float]) -> float:
+    """A vector times a number, or divided by one."""
+    left, right = maker.args
+    if maker.op == "mul" and len(left.shape) < len(right.shape):
+        left, right = right, left
+    found = range_of(block_expression(block, right.name))
+    if maker.op == "div":
+        if not (found.above(0.0) or found.below(0.0)):
+            return math.inf
+        factor = 1.0 / min(abs(found.low), abs(found.high)) if found.low and found.high else math.inf
+    else:
+        factor = max(abs(found.low), abs(found.high))
+    length = bound(left)
+    return 0.0 if factor == 0.0 else length * factor**2
