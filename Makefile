@@ -42,7 +42,7 @@ demo: $(VENV)/.base
 	$(BIN)/python examples/demo/run.py $(DEMO)
 
 test: $(VENV)/.full
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(JOBS) $(TESTS)
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(TESTS)
 
 check: $(VENV)/.full
 	$(BIN)/ruff check .
@@ -52,7 +52,7 @@ check: $(VENV)/.full
 	$(TEST_ENV) $(BIN)/python -m pytest -q tests/meta
 
 test-all: $(VENV)/.full
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(JOBS) -m 'long or not long' $(TESTS)
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m 'long or not long' $(TESTS)
 
 bench: $(VENV)/.full
 	$(BIN)/python -m benchmarks $(BENCH)
