@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import textwrap
 from types import EllipsisType
 
 from nldsl.emit.statements import printable
@@ -46,13 +47,14 @@ def _character(c: str, quote: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def docstring_lines(doc: str) -> list[str]:
-    """The lines of a docstring with its quotes; empty if the text is.
+def docstring_lines(doc: str, width: int) -> list[str]:
+    """The lines of a docstring with its quotes, wrapped to `width` columns; empty if the text is.
 
     Controls become spaces, quotes that could end the docstring are escaped.  The closing quotes
     stand on the last line of a single line, and on a line of their own otherwise.
     """
     text = inspect.cleandoc("\n".join(printable(line) for line in doc.expandtabs().split("\n")))
+    text = "\n".join(part for line in text.split("\n") for part in _wrapped(line, width - 2 * len('"""')))
     text = text.rstrip().replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
     if not text:
         return []
@@ -62,3 +64,13 @@ def docstring_lines(doc: str) -> list[str]:
         return [opening + lines[0], *lines[1:], '"""']
     ends_with_quote = text.endswith('"') and not text.endswith('\\"\\"\\"')
     return [opening + lines[0] + (' """' if ends_with_quote else '"""')]
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """A line of text as lines of at most `width` columns, cut between words."""
+    if len(line) <= width:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )

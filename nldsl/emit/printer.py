@@ -41,7 +41,7 @@ def print_module(module: Module) -> str:
 
     Raises `EmitError` if a node stands where Python does not allow it.
     """
-    lines = docstring_lines(module.doc)
+    lines = docstring_lines(module.doc, WIDTH)
     body = _body(module.body, 0)
     if body and body[0]:
         lines.append("")
@@ -205,7 +205,7 @@ def _if(node: If, depth: int, keyword: str) -> list[str]:
 def _suite(body: Sequence[Statement], depth: int, after: str = "", doc: str = "") -> list[str]:
     """The lines below a colon; `pass` where there would be no statement."""
     indent = " " * (depth * INDENT)
-    head = [indent + line if line else "" for line in docstring_lines(doc)]
+    head = [indent + line if line else "" for line in docstring_lines(doc, WIDTH - len(indent))]
     lines = _body(body, depth, "doc" if head else after)
     if not head and all(isinstance(statement, Blank | Comment) for statement in body):
         lines.append(indent + "pass")
@@ -223,7 +223,7 @@ def _definition(node: Definition, depth: int) -> list[str]:
     bases = comma_separated(tuple(expression(base, "inside") for base in node.bases))
     head: Doc = bracketed("(", Group(bases), ")", None) if node.bases else ""
     lines += _lines((f"class {node.name}", head, ":"), indent)
-    if not docstring_lines(node.doc):
+    if not docstring_lines(node.doc, WIDTH):
         return lines + _suite(node.body, depth + 1, "definition")
     doc = _suite((), depth + 1, doc=node.doc)
     body = _body(node.body, depth + 1, "definition")
@@ -241,7 +241,8 @@ def _signature(node: FunctionDef) -> Doc:
     # A single parameter has no group of its own: it gets its comma whenever the brackets break.
     items = comma_separated(parameters)
     content = items if len(parameters) == 1 else Group(items)
-    inside = bracketed("(", content, ")", None) if parameters else "()"
+    # Nor are the brackets a group: they break with the whole head, before the annotation behind them does.
+    inside: Doc = ("(", Indent((SOFT, content)), SOFT, ")") if parameters else "()"
     returns: Doc = "" if node.returns is None else (" -> ", statement_value(node.returns))
     return Group((f"def {node.name}", inside, returns, ":"))
 

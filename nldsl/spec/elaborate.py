@@ -13,7 +13,7 @@ from nldsl.spec.arguments import complete
 from nldsl.spec.blocks import elaborate_block
 from nldsl.spec.definition_checks import check_definitions
 from nldsl.spec.items import POISON, Item, Ref
-from nldsl.spec.loader import KINDS, Bundle, Named, Unit, load
+from nldsl.spec.loader import KINDS, Bundle, Named, Unit, load, noting
 from nldsl.spec.probes import PROBE_NUMBER, PROBE_WIDTH, probe_function
 from nldsl.spec.program import Program, TrainPlan, Value
 from nldsl.spec.program_checks import check_program
@@ -55,14 +55,14 @@ def elaborate(
         return None
     session = Session(bag)
     program = None
-    with session.bounded(bundle.main.tree.span):
+    with noting() as asked, session.bounded(bundle.main.tree.span):
         check_definitions(session, bundle.main)
         target = find_target(session, bundle, block)
         if target is not None and not bag.errors:
             program = _program(session, target, dict(arguments or {}))
     if program is None or bag.errors:
         return None
-    return replace(program, sources=bundle.sources)
+    return replace(program, sources=bundle.sources(asked.values()))
 
 
 def check(

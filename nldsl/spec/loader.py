@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
@@ -94,7 +96,24 @@ class Library:
             label = f"specs/{path.relative_to(self.root).as_posix()}"
             file = SourceFile(label, path.read_text(encoding="utf-8"))
             self.units[path] = Unit(file, parse(file, DiagnosticBag()), self, path)
+        asked = _ASKED.get()
+        if asked is not None:
+            asked[path] = self.units[path]
         return self.units[path]
+
+
+_ASKED: ContextVar[dict[Path, Unit] | None] = ContextVar("asked", default=None)
+
+
+@contextmanager
+def noting() -> Iterator[dict[Path, Unit]]:
+    """The files of the library that are asked for inside the `with`."""
+    asked: dict[Path, Unit] = {}
+    token = _ASKED.set(asked)
+    try:
+        yield asked
+    finally:
+        _ASKED.reset(token)
 
 
 @cache
@@ -110,12 +129,11 @@ class Bundle:
     main: Unit
     wanted: tuple[str, str] | None = None
 
-    @property
-    def sources(self) -> tuple[tuple[str, str], ...]:
-        """(file name, sha256) of every text parsed so far."""
-        units = [*self.main.visible(), *self.main.library.units.values()]
-        texts = {u.file.name: sha256(u.file.text.encode()).hexdigest() for u in units}
-        return tuple(sorted(texts.items()))
+    def sources(self, asked: Iterable[Unit]) -> tuple[tuple[str, str], ...]:
+        """(file name, sha256) of every text that takes part: the main one, then the others by name."""
+        first, *others = [*self.main.visible(), *asked]
+        files = [first.file, *sorted((u.file for u in others), key=lambda file: file.name)]
+        return tuple({f.name: sha256(f.text.encode()).hexdigest() for f in files}.items())
 
 
 def load(source: str | Path, bag: DiagnosticBag) -> Bundle:

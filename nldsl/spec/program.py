@@ -311,4 +311,4 @@ class Program:
     root: Block
     train: TrainPlan | None = None
     sources: tuple[tuple[str, str], ...] = ()
-    """(file name, sha256) of every text that took part."""
+    """(file name, sha256) of every text that took part, the one that was asked for first."""

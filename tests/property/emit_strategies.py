@@ -135,11 +135,15 @@ def _suites(statement: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     orelse = st.just(()) | body
     decorators = st.lists(st.builds(n.Var, NAMES), max_size=1).map(tuple)
     bases = st.lists(st.builds(n.Var, NAMES), max_size=2).map(tuple)
+    several = st.lists(st.builds(n.Var, NAMES), min_size=2, max_size=5).map(
+        lambda names: n.TupleOf(tuple(names))
+    )
+    returns = st.none() | LEAVES | st.builds(n.Item, st.builds(n.Var, NAMES), several)
     return st.one_of(
         st.builds(n.If, EXPRESSIONS, body, orelse),
         st.builds(n.For, targets, EXPRESSIONS, body),
         st.builds(n.With, EXPRESSIONS.filter(_is_context), body, st.none() | NAMES),
-        st.builds(n.FunctionDef, NAMES, _parameters(), body, TEXTS, st.none() | LEAVES, decorators),
+        st.builds(n.FunctionDef, NAMES, _parameters(), body, TEXTS, returns, decorators),
         st.builds(n.ClassDef, NAMES, bases, body, TEXTS, decorators),
     )
 

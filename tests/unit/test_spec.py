@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import nldsl
 from nldsl.diagnostics import DiagnosticBag
 from nldsl.diagnostics.render import render_all
 from nldsl.spec import check, elaborate, load
@@ -314,6 +315,16 @@ def test_use_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
     main = tmp_path / "inner" / "main.nl"
     main.write_text('use "../x.nl"\nblock f(x) { return x }\n')
     assert [d.code for d in check(main)] == ["NL0316"]
+
+
+def test_sources_are_what_takes_part_whatever_was_loaded_before() -> None:
+    before = nldsl.load("hope_tiny").sources
+    nldsl.load("transformer")
+    assert nldsl.load("hope_tiny").sources == before
+    names = [name for name, _ in before]
+    assert names[0] == "specs/models/hope_tiny.nl"
+    assert {"specs/models/hope.nl", "specs/blocks/cms.nl", "specs/rules/muon.nl"} <= set(names)
+    assert "specs/models/transformer.nl" not in names
 
 
 def test_missing_sources_are_findings(tmp_path: Path) -> None:

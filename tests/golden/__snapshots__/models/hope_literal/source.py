@@ -1,0 +1,439 @@
+"""`hope_literal`, compiled by nldsl from specs/models/hope_literal.nl.  Edit the specification, not this
+file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from nldsl.runtime.grid import ChunkGrid, choose
+from nldsl.runtime.memory import delta_write, retention_kernel
+from nldsl.runtime.model import Model
+from nldsl.runtime.module import Module, constant, normal
+from nldsl.runtime.ops import conv, embed, head, l2norm, linear, merge, norm, readout, silu_pullback, split
+from nldsl.runtime.task import TaskMemory, adapted
+from torch import Tensor
+from torch.nn import functional
+
+
+def residual_mlp(z: Tensor, W2: Tensor, W1: Tensor) -> Tensor:
+    """The map `residual_mlp`, row by row: `[..., C, z] -> [..., C, y]`."""
+    out_matmul = z @ W2.mT
+    out_silu = functional.silu(out_matmul)
+    out_matmul_1 = out_silu @ W1.mT
+    out = z + out_matmul_1
+    return out
+
+
+def residual_mlp_l2_gradient(
+    key: Tensor, target: Tensor, W2: Tensor, W1: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradient of `l2` at the map `residual_mlp`, row by row.
+
+    Returns x_W2, dy_W2, x_W1, dy_W1: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
+    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
+    """
+    matmul = key @ W2.mT
+    silu = functional.silu(matmul)
+    sub = key + silu @ W1.mT - target
+    return key, silu_pullback(sub @ W1, matmul), silu, sub
+
+
+def mlp(z: Tensor, W2: Tensor, W1: Tensor) -> Tensor:
+    """The map `mlp`, row by row: `[..., C, z] -> [..., C, y]`."""
+    out_matmul = z @ W2.mT
+    out_silu = functional.silu(out_matmul)
+    out = out_silu @ W1.mT
+    return out
+
+
+def gd(W: Tensor, g: Tensor) -> Tensor:
+    """One step of the rule `gd` for one token; gates are `[..., 1, 1]`."""
+    W_mul = 0.001 * g
+    W_1 = W - W_mul
+    return W_1
+
+
+class SelfModifyingTitansLiteral(Module):
+    """`self_modifying_titans_literal(x)` with chunk = 16, expand = 1, heads = 4, memory_chunk = 64, window
+    = 4.
+
+    Mk, Mv, Me, Ma: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
+
+    M: chunk (reads and gradients see the last commit: chunks of 64 tokens are parallel).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.declare("u.conv.weight", (256, 4), "rest", normal(0.5))
+        self.declare("u.conv.bias", (256,), "rest", constant(0.0))
+        self.declare("z.norm.weight", (64,), "norm", constant(1.0))
+        self.declare("q.linear.weight", (256, 256), "matrix", normal(0.0625))
+        self.declare("eta.readout.weight", (4, 64), "rest", normal(0.1))
+        self.declare("eta.readout.bias", (4,), "rest", constant(0.0))
+        self.declare("alpha.readout.weight", (4, 64), "rest", normal(0.1))
+        self.declare("alpha.readout.bias", (4,), "rest", constant(4.0))
+        self.declare("out.norm.weight", (64,), "norm", constant(1.0))
+        self.declare("out.linear.weight", (256, 256), "matrix", normal(0.0625))
+        self.declare("Mk.W2", (4, 64, 64), "matrix", normal(0.125))
+        self.declare("Mk.W1", (4, 64, 64), "matrix", normal(0.125))
+        self.declare("Mv.W2", (4, 64, 64), "matrix", normal(0.125))
+        self.declare("Mv.W1", (4, 64, 64), "matrix", normal(0.125))
+        self.declare("Me.W2", (4, 64, 64), "matrix", normal(0.125))
+        self.declare("Me.W1", (4, 64, 64), "matrix", normal(0.125))
+        self.declare("Ma.W2", (4, 64, 64), "matrix", normal(0.125))
+        self.declare("Ma.W1", (4, 64, 64), "matrix", normal(0.125))
+        self.declare("M.W2", (4, 64, 64), "matrix", normal(0.125))
+        self.declare("M.W1", (4, 64, 64), "matrix", normal(0.125))
+
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state before the first token of `batch` sequences."""
+        return {
+            "u.conv": {"tail": self.zeros(batch, 3, 256)},
+            "Mk": {
+                "running": {"W2": self.start(self.Mk.W2, batch), "W1": self.start(self.Mk.W1, batch)},
+                "committed": {"W2": self.start(self.Mk.W2, batch), "W1": self.start(self.Mk.W1, batch)},
+                "count": self.counter(batch),
+            },
+            "Mv": {
+                "running": {"W2": self.start(self.Mv.W2, batch), "W1": self.start(self.Mv.W1, batch)},
+                "committed": {"W2": self.start(self.Mv.W2, batch), "W1": self.start(self.Mv.W1, batch)},
+                "count": self.counter(batch),
+            },
+            "Me": {
+                "running": {"W2": self.start(self.Me.W2, batch), "W1": self.start(self.Me.W1, batch)},
+                "committed": {"W2": self.start(self.Me.W2, batch), "W1": self.start(self.Me.W1, batch)},
+                "count": self.counter(batch),
+            },
+            "Ma": {
+                "running": {"W2": self.start(self.Ma.W2, batch), "W1": self.start(self.Ma.W1, batch)},
+                "committed": {"W2": self.start(self.Ma.W2, batch), "W1": self.start(self.Ma.W1, batch)},
+                "count": self.counter(batch),
+            },
+            "M": {
+                "running": {"W2": self.start(self.M.W2, batch), "W1": self.start(self.M.W1, batch)},
+                "committed": {"W2": self.start(self.M.W2, batch), "W1": self.start(self.M.W1, batch)},
+                "count": self.counter(batch),
+            },
+        }
+
+    def _step_memories(
+        self,
+        z: Tensor,
+        memories_W2_seen: Tensor,
+        memories_W1_seen: Tensor,
+        memories_W2: Tensor,
+        memories_W1: Tensor,
+        valid: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """At most 16 tokens: what they read, and the running weights after their writes."""
+        memories_read = residual_mlp(z.unsqueeze(-3), memories_W2_seen, memories_W1_seen)
+        k_Mk, v, eta_Me, alpha_Ma = memories_read.unbind(-3)
+        k = l2norm(k_Mk, eps=1e-06)
+        eta_readout = readout(eta_Me, self.eta.readout.weight[:, None], self.eta.readout.bias[:, None])
+        eta = torch.sigmoid(eta_readout)
+        alpha_readout = readout(
+            alpha_Ma, self.alpha.readout.weight[:, None], self.alpha.readout.bias[:, None]
+        )
+        alpha = torch.sigmoid(alpha_readout)
+        alpha__log = functional.logsigmoid(alpha_readout)
+        memories_read_1 = residual_mlp(v.unsqueeze(-3), memories_W2_seen, memories_W1_seen)
+        x_W2, dy_W2, x_W1, dy_W1 = residual_mlp_l2_gradient(
+            k.unsqueeze(-3), memories_read_1, memories_W2_seen, memories_W1_seen
+        )
+        gate = retention_kernel(log_retain=alpha__log.unsqueeze(-2), valid=valid)
+        erase_W2 = eta[..., None].unsqueeze(-3).squeeze(-1)
+        memories_W2_next = delta_write(
+            memories_W2, x_W2, dy_W2, erase=erase_W2, rate=erase_W2, gate=gate, valid=valid
+        )
+        erase_W1 = eta[..., None].unsqueeze(-3).squeeze(-1)
+        memories_W1_next = delta_write(
+            memories_W1, x_W1, dy_W1, erase=erase_W1, rate=erase_W1, gate=gate, valid=valid
+        )
+        return k, v, eta, alpha, alpha__log, memories_W2_next, memories_W1_next
+
+    def _step_M(
+        self,
+        q: Tensor,
+        v: Tensor,
+        k: Tensor,
+        eta: Tensor,
+        alpha: Tensor,
+        alpha__log: Tensor,
+        M_W2_seen: Tensor,
+        M_W1_seen: Tensor,
+        M_W2: Tensor,
+        M_W1: Tensor,
+        valid: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """At most 64 tokens: what they read, and the running weights after their writes."""
+        y = residual_mlp(q, M_W2_seen, M_W1_seen)
+        M_write_M = residual_mlp(v, M_W2_seen, M_W1_seen)
+        x_W2, dy_W2, x_W1, dy_W1 = residual_mlp_l2_gradient(k, M_write_M, M_W2_seen, M_W1_seen)
+        gate = retention_kernel(log_retain=alpha__log, valid=valid)
+        erase_W2 = eta[..., None].squeeze(-1)
+        M_W2_next = delta_write(M_W2, x_W2, dy_W2, erase=erase_W2, rate=erase_W2, gate=gate, valid=valid)
+        erase_W1 = eta[..., None].squeeze(-1)
+        M_W1_next = delta_write(M_W1, x_W1, dy_W1, erase=erase_W1, rate=erase_W1, gate=gate, valid=valid)
+        return y, M_W2_next, M_W1_next
+
+    def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
+        """All tokens of a call: outputs and the state after them."""
+        new: dict[str, Any] = {}
+        u_conv, new["u.conv"] = conv(
+            x, self.u.conv.weight, self.u.conv.bias, state=state["u.conv"], mask=mask
+        )
+        u = functional.silu(u_conv) + x
+        z = norm(split(u, n=4), self.z.norm.weight, eps=1e-06)
+        q = l2norm(split(linear(u, self.q.linear.weight), n=4), eps=1e-06)
+        grid = ChunkGrid(state["Mk"]["count"], mask, x.shape[1], 16)
+        z_cut = grid.cut(z, "headed")
+        memories_W2_seen = torch.stack(
+            (
+                state["Mk"]["committed"]["W2"],
+                state["Mv"]["committed"]["W2"],
+                state["Me"]["committed"]["W2"],
+                state["Ma"]["committed"]["W2"],
+            ),
+            dim=2,
+        )
+        memories_W2 = torch.stack(
+            (
+                state["Mk"]["running"]["W2"],
+                state["Mv"]["running"]["W2"],
+                state["Me"]["running"]["W2"],
+                state["Ma"]["running"]["W2"],
+            ),
+            dim=2,
+        )
+        memories_W1_seen = torch.stack(
+            (
+                state["Mk"]["committed"]["W1"],
+                state["Mv"]["committed"]["W1"],
+                state["Me"]["committed"]["W1"],
+                state["Ma"]["committed"]["W1"],
+            ),
+            dim=2,
+        )
+        memories_W1 = torch.stack(
+            (
+                state["Mk"]["running"]["W1"],
+                state["Mv"]["running"]["W1"],
+                state["Me"]["running"]["W1"],
+                state["Ma"]["running"]["W1"],
+            ),
+            dim=2,
+        )
+        k_all = []
+        v_all = []
+        eta_all = []
+        alpha_all = []
+        alpha__log_all = []
+        for n in range(len(grid)):
+            k_n, v_n, eta_n, alpha_n, alpha__log_n, memories_W2_new, memories_W1_new = self._step_memories(
+                z_cut[n], memories_W2_seen, memories_W1_seen, memories_W2, memories_W1, grid.valid[n]
+            )
+            k_all.append(k_n)
+            v_all.append(v_n)
+            eta_all.append(eta_n)
+            alpha_all.append(alpha_n)
+            alpha__log_all.append(alpha__log_n)
+            memories_W2 = memories_W2_new
+            memories_W2_seen = choose(grid.ends(16)[n], memories_W2_new, memories_W2_seen)
+            memories_W1 = memories_W1_new
+            memories_W1_seen = choose(grid.ends(16)[n], memories_W1_new, memories_W1_seen)
+        k = grid.join(k_all, "headed")
+        v = grid.join(v_all, "headed")
+        eta = grid.join(eta_all, "heads")
+        alpha = grid.join(alpha_all, "heads")
+        alpha__log = grid.join(alpha__log_all, "heads")
+        new["Mk"] = {
+            "running": {"W2": memories_W2.select(2, 0), "W1": memories_W1.select(2, 0)},
+            "committed": {"W2": memories_W2_seen.select(2, 0), "W1": memories_W1_seen.select(2, 0)},
+            "count": grid.count,
+        }
+        new["Mv"] = {
+            "running": {"W2": memories_W2.select(2, 1), "W1": memories_W1.select(2, 1)},
+            "committed": {"W2": memories_W2_seen.select(2, 1), "W1": memories_W1_seen.select(2, 1)},
+            "count": grid.count,
+        }
+        new["Me"] = {
+            "running": {"W2": memories_W2.select(2, 2), "W1": memories_W1.select(2, 2)},
+            "committed": {"W2": memories_W2_seen.select(2, 2), "W1": memories_W1_seen.select(2, 2)},
+            "count": grid.count,
+        }
+        new["Ma"] = {
+            "running": {"W2": memories_W2.select(2, 3), "W1": memories_W1.select(2, 3)},
+            "committed": {"W2": memories_W2_seen.select(2, 3), "W1": memories_W1_seen.select(2, 3)},
+            "count": grid.count,
+        }
+        grid_2 = ChunkGrid(state["M"]["count"], mask, x.shape[1], 64)
+        q_cut = grid_2.cut(q, "headed")
+        v_cut = grid_2.cut(v, "headed")
+        k_cut = grid_2.cut(k, "headed")
+        eta_cut = grid_2.cut(eta, "heads")
+        alpha_cut = grid_2.cut(alpha, "heads")
+        alpha__log_cut = grid_2.cut(alpha__log, "heads")
+        M_W2_seen = state["M"]["committed"]["W2"]
+        M_W2 = state["M"]["running"]["W2"]
+        M_W1_seen = state["M"]["committed"]["W1"]
+        M_W1 = state["M"]["running"]["W1"]
+        y_all = []
+        for n_2 in range(len(grid_2)):
+            y_n, M_W2_new, M_W1_new = self._step_M(
+                q_cut[n_2],
+                v_cut[n_2],
+                k_cut[n_2],
+                eta_cut[n_2],
+                alpha_cut[n_2],
+                alpha__log_cut[n_2],
+                M_W2_seen,
+                M_W1_seen,
+                M_W2,
+                M_W1,
+                grid_2.valid[n_2],
+            )
+            y_all.append(y_n)
+            M_W2 = M_W2_new
+            M_W2_seen = choose(grid_2.ends(64)[n_2], M_W2_new, M_W2_seen)
+            M_W1 = M_W1_new
+            M_W1_seen = choose(grid_2.ends(64)[n_2], M_W1_new, M_W1_seen)
+        y = grid_2.join(y_all, "headed")
+        new["M"] = {
+            "running": {"W2": M_W2, "W1": M_W1},
+            "committed": {"W2": M_W2_seen, "W1": M_W1_seen},
+            "count": grid_2.count,
+        }
+        out = linear(merge(norm(y, self.out.norm.weight, eps=1e-06)), self.out.linear.weight)
+        return out, new
+
+
+class Cms(Module):
+    """`cms(x)` with chunks = (16, 64, 256), expand = 4, rate = 0.001.
+
+    F[0]: task (learns from the task between segments; within one it is a plain map).
+
+    F[1]: task (learns from the task between segments; within one it is a plain map).
+
+    F[2]: task (learns from the task between segments; within one it is a plain map).
+    """
+
+    tasks = (
+        TaskMemory(path="F[0]", every=16, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=()),
+        TaskMemory(path="F[1]", every=64, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=()),
+        TaskMemory(path="F[2]", every=256, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=()),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.declare("x[0].norm.weight", (256,), "norm", constant(1.0))
+        self.declare("x[1].norm.weight", (256,), "norm", constant(1.0))
+        self.declare("x[2].norm.weight", (256,), "norm", constant(1.0))
+        self.declare("F[0].W2", (1024, 256), "matrix", normal(0.0625))
+        self.declare("F[0].W1", (256, 1024), "matrix", normal(0.03125))
+        self.declare("F[1].W2", (1024, 256), "matrix", normal(0.0625))
+        self.declare("F[1].W1", (256, 1024), "matrix", normal(0.03125))
+        self.declare("F[2].W2", (1024, 256), "matrix", normal(0.0625))
+        self.declare("F[2].W1", (256, 1024), "matrix", normal(0.03125))
+
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state before the first token of `batch` sequences."""
+        return {
+            "F[0]": {"delta": None, "count": self.counter(batch)},
+            "F[1]": {"delta": None, "count": self.counter(batch)},
+            "F[2]": {"delta": None, "count": self.counter(batch)},
+        }
+
+    def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
+        """All tokens of a call: outputs and the state after them."""
+        new: dict[str, Any] = {}
+        x_F = mlp(
+            norm(x, self.x[0].norm.weight, eps=1e-06),
+            adapted(self.F[0].W2, state["F[0]"]["delta"], "W2"),
+            adapted(self.F[0].W1, state["F[0]"]["delta"], "W1"),
+        )
+        x_1 = x + x_F
+        x_F_1 = mlp(
+            norm(x_1, self.x[1].norm.weight, eps=1e-06),
+            adapted(self.F[1].W2, state["F[1]"]["delta"], "W2"),
+            adapted(self.F[1].W1, state["F[1]"]["delta"], "W1"),
+        )
+        x_2 = x_1 + x_F_1
+        x_F_2 = mlp(
+            norm(x_2, self.x[2].norm.weight, eps=1e-06),
+            adapted(self.F[2].W2, state["F[2]"]["delta"], "W2"),
+            adapted(self.F[2].W1, state["F[2]"]["delta"], "W1"),
+        )
+        x_3 = x_2 + x_F_2
+        new["F[0]"] = state["F[0]"]
+        new["F[1]"] = state["F[1]"]
+        new["F[2]"] = state["F[2]"]
+        return x_3, new
+
+
+class HopeBlocks(Module):
+    """`hope_blocks(x)`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.declare("x.norm.weight", (256,), "norm", constant(1.0))
+        self.attach("self_modifying_titans_literal", SelfModifyingTitansLiteral())
+        self.attach("cms", Cms())
+
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state before the first token of `batch` sequences."""
+        return {
+            "self_modifying_titans_literal": self.self_modifying_titans_literal.initial_state(batch),
+            "cms": self.cms.initial_state(batch),
+        }
+
+    def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
+        """All tokens of a call: outputs and the state after them."""
+        new: dict[str, Any] = {}
+        (
+            x_self_modifying_titans_literal,
+            new["self_modifying_titans_literal"],
+        ) = self.self_modifying_titans_literal(
+            norm(x, self.x.norm.weight, eps=1e-06), state["self_modifying_titans_literal"], mask
+        )
+        x_1 = x + x_self_modifying_titans_literal
+        x_2, new["cms"] = self.cms(x_1, state["cms"], mask)
+        return x_2, new
+
+
+class Hope(Module):
+    """`hope(tokens)` with chunks = (16, 64, 256), depth = 4, dim = 256, heads = 4, mixer =
+    self_modifying_titans_literal, system = cms, vocab = 256.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.declare("x.embed.weight", (256, 256), "embedding", normal(1.0))
+        self.declare("out.norm.weight", (256,), "norm", constant(1.0))
+        self.declare("out.head.weight", (256, 256), "head", normal(0.0625))
+        self.attach_repeated("blocks", [HopeBlocks() for _ in range(4)])
+
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state before the first token of `batch` sequences."""
+        return {"blocks": [layer.initial_state(batch) for layer in self.blocks]}
+
+    def forward(
+        self, tokens: Tensor, state: dict[str, Any], mask: Tensor | None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """All tokens of a call: outputs and the state after them."""
+        new: dict[str, Any] = {}
+        x = embed(tokens, self.x.embed.weight)
+        x_1 = x
+        layers = []
+        for layer, before in zip(self.blocks, state["blocks"], strict=True):
+            x_1, after = layer(x_1, before, mask)
+            layers.append(after)
+        new["blocks"] = layers
+        out = head(norm(x_1, self.out.norm.weight, eps=1e-06), self.out.head.weight)
+        return out, new
+
+
+def build(seed: int = 0) -> Model:
+    """The compiled `hope_literal`, its parameters drawn from `seed`."""
+    return Model(Hope().initialise(seed), "hope_literal", carry="exact")
