@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from nldsl.graph import LevelGraph, Zone
 from nldsl.view.arrange import Row
+from nldsl.view.boxes import box_width
 from nldsl.view.geometry import Net
 from nldsl.view.measure import width
 
-BOX_W, BOX_H, PORT_W, PORT_H = 188.0, 64.0, 124.0, 26.0
-LABEL_W = 250.0
+PORT_W, PORT_H = 124.0, 26.0
+LABEL_W = 226.0
 """Room for the text of the levels, at the left."""
 
 _PER_NET = 6.0
@@ -45,7 +46,7 @@ class Across:
 def box_widths(graph: LevelGraph, nets: Sequence[Net]) -> dict[str, float]:
     """How wide every box is: wider where so many nets end that their lines would touch."""
     ends = Counter(id for net in nets for id in (*net.sources, *net.targets))
-    widths = {p.id: max(BOX_W, 28 + _PER_NET * ends[p.id]) for p in graph.problems}
+    widths = {p.id: max(box_width(p), 28 + _PER_NET * ends[p.id]) for p in graph.problems}
     return widths | {p.id: max(PORT_W, 28 + _PER_NET * ends[p.id]) for p in graph.ports}
 
 

@@ -11,7 +11,7 @@ import graphviz
 
 from nldsl.diagnostics import Diagnostic, SpecError
 from nldsl.graph import LevelGraph, Port, Problem
-from nldsl.view.draw import box_lines
+from nldsl.view.boxes import box_lines
 from nldsl.view.theme import LIGHT, role
 
 _FONT = "Helvetica"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from nldsl.graph import Port, Problem
 from nldsl.graph.compare import Status
 from nldsl.graph.levels import spoken
+from nldsl.view.boxes import FINE, LINE, PAD, box_text
 from nldsl.view.geometry import KINDS, Band, Box, Column, Entry, FrameBox, Layout, Rect, Route
 from nldsl.view.legend import SIZE as LEGEND_SIZE
 from nldsl.view.measure import fit, width, wrap
@@ -153,7 +154,8 @@ class _Pen:
         words = fit(words, 11.5, box.badge.w)
         wide = width(words, 11.5) + 16
         pill = self.rect(Rect(box.badge.x, box.badge.y - 9, wide, 19), "frame", radius=9.5)
-        said = self.words(words, box.badge.x + 8, box.badge.y + 4.5, 11.5, colour="paper", weight=600)
+        middle, y = box.badge.x + wide / 2, box.badge.y + 4.5
+        said = self.words(words, middle, y, 11.5, colour="paper", weight=600, text_anchor="middle")
         return element("g", {"class": "frame", "data-frame": frame.id}, outline, pill, said)
 
     def route(self, route: Route, index: int) -> str:
@@ -203,19 +205,19 @@ class _Pen:
         if problem.kind == "optimiser memory":
             edge["stroke_dasharray"] = "5 3"
         corner = 2 if problem.kind == "slow parameters" else 8
-        badge = f"{problem.copies} heads" if problem.copies > 1 else ""
-        room = at.w - 24 - (width(badge, 10.5) + 8 if badge else 0)
+        words = box_text(problem, at.w)
         parts = [
             element("title", {}, text(f"{problem.id}: {problem.kind}")),
             self.rect(at, kind, f"{kind}-edge", radius=corner, **edge),
-            self.words(fit(problem.name, 13.5, room), at.x + 12, at.y + 21, 13.5, weight=700),
         ]
-        if badge:
-            parts.append(self.words(badge, at.right - 12, at.y + 20, 10.5, colour="soft", text_anchor="end"))
-        for i, line in enumerate(box_lines(problem)):
-            shown = fit(line, 10.5, at.w - 24, mono=True)
-            y = at.y + 38 + 15 * i
-            fine = self.words(shown, at.x + 12, y, 10.5, colour="soft", font_family=MONO)
+        for i, line in enumerate(words.name):
+            parts.append(self.words(line, at.x + PAD, at.y + 21 + LINE * i, words.size, weight=700))
+        if words.badge:
+            y = at.y + 20
+            parts.append(self.words(words.badge, at.right - PAD, y, FINE, colour="soft", text_anchor="end"))
+        for i, line in enumerate(words.lines, len(words.name)):
+            y = at.y + 23 + LINE * i
+            fine = self.words(line, at.x + PAD, y, FINE, colour="soft", font_family=MONO)
             parts.append(element("g", {"class": "fine"}, fine))
         said = f"{problem.name}, {problem.kind}, {spoken(problem.clock)}"
         about: dict[str, Attribute] = {
@@ -257,15 +259,6 @@ class _Pen:
             "marker_end": f"url(#head-{entry.sample})",
         }
         return element("g", {"data_legend": entry.sample}, element("path", line), words)
-
-
-def box_lines(problem: Problem) -> tuple[str, ...]:
-    """The two lines below a problem's name: what it is, and how it learns."""
-    if problem.kind == "slow parameters":
-        return f"{problem.parameters:,} numbers", problem.rule or "trained from outside"
-    if problem.kind == "optimiser memory":
-        return problem.context.removeprefix("the "), problem.rule
-    return f"{problem.map} · {problem.objective or 'set directly'}", problem.rule or "no rule"
 
 
 def _said(route: Route) -> str:

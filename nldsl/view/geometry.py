@@ -72,12 +72,34 @@ class Wire:
 
 
 @dataclass(frozen=True)
+class End:
+    """A vertical line at `x` from a net's trunk to `y`: to a box, or half-way through a row."""
+
+    x: float
+    y: float
+    member: str = ""
+    arrow: bool = False
+
+
+@dataclass(frozen=True)
+class Junction:
+    """What a net has in one channel: a trunk at `y` and the lines that leave it."""
+
+    y: float
+    ends: tuple[End, ...]
+
+
+@dataclass(frozen=True)
 class Route:
-    """A net in pixels: its lines and the dots where lines of the same net meet."""
+    """A net in pixels: its lines and the dots where lines of the same net meet.
+
+    `junctions` say the same as lines and dots, so that whoever moves boxes can draw them anew.
+    """
 
     net: Net
     wires: tuple[Wire, ...]
     dots: tuple[Pixel, ...]
+    junctions: tuple[Junction, ...] = ()
 
 
 @dataclass(frozen=True)

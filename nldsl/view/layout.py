@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from nldsl.graph import LevelGraph, Port, Problem
 from nldsl.graph.compare import Comparison
 from nldsl.view.arrange import PORTS, Row, arrange
-from nldsl.view.columns import BOX_H, LABEL_W, PORT_H, Across, box_widths, place_columns
+from nldsl.view.boxes import box_height
+from nldsl.view.columns import LABEL_W, PORT_H, Across, box_widths, place_columns
 from nldsl.view.geometry import Band, Box, Column, FrameBox, Layout, Rect
 from nldsl.view.legend import legend
 from nldsl.view.measure import width
@@ -31,10 +32,12 @@ def lay_out(graph: LevelGraph, comparison: Comparison | None = None) -> Layout:
     """
     nets = bundle(graph, comparison)
     rows = arrange(graph, nets)
-    across = place_columns(graph, rows, box_widths(graph, nets), _gap(graph))
+    widths = box_widths(graph, nets)
+    across = place_columns(graph, rows, widths, _gap(graph))
     plan = plan_routes(rows, nets, across)
     top = MARGIN + _TITLE_H + _HEADER_H + _BADGE_H * _depth(graph)
-    down = _heights(rows, plan, top)
+    tall = [_tall(graph, row, widths) for row in rows]
+    down = _heights(rows, plan, top, tall)
     boxes = _boxes(graph, rows, across, down)
     routes = draw_wires(nets, plan, down, {b.item.id: b.rect for b in boxes})
     rightmost = max((x for r in routes for w in r.wires for x, _ in w.points), default=0.0)
@@ -87,11 +90,17 @@ def _depth(graph: LevelGraph) -> int:
     return max((len(z.frames) for z in graph.zones), default=0)
 
 
-def _heights(rows: Sequence[Row], plan: Plan, top: float) -> Down:
+def _tall(graph: LevelGraph, row: Row, widths: dict[str, float]) -> float:
+    """The height of the boxes of a row."""
+    if row.level == PORTS:
+        return PORT_H
+    return box_height((graph.problem(id) for id in row.items), widths)
+
+
+def _heights(rows: Sequence[Row], plan: Plan, top: float, tall: Sequence[float]) -> Down:
     """Tops and heights of channels and rows; a level of one row is at least as tall as its text."""
     channel = [2 * CHANNEL_PAD + plan.lane_count[c] * LANE for c in range(len(rows) + 1)]
     channel[-1] = 0.0
-    tall = [PORT_H if row.level == PORTS else BOX_H for row in rows]
     for level in {row.level for row in rows if row.level != PORTS}:
         members = [i for i, row in enumerate(rows) if row.level == level]
         first, last = members[0], members[-1]

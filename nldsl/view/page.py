@@ -25,7 +25,7 @@ from nldsl.view.timeline_svg import draw_timeline
 # to PNG draws from.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:"
 
-_SCRIPTS = ("base", "scene", "camera", "panel", "edges", "find", "time", "save", "keys", "start")
+_SCRIPTS = ("base", "scene", "wires", "camera", "panel", "edges", "find", "time", "save", "keys", "start")
 
 
 def draw_page(program: Program, before: Program | None = None, most: int = CROWDED) -> str:

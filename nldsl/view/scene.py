@@ -20,7 +20,7 @@ def scene(layout: Layout, graph: LevelGraph) -> dict[str, Any]:
     columns [{id label rect header frames}]
     frames  [{id label count rect}]
     boxes   [{id rect zone}]
-    nets    [{kind status sources targets sentence wires [{points member arrow}] dots}]
+    nets    [{kind status sources targets sentence junctions [{y ends [[x y member arrow]]}]}]
     ```
     Rectangles are `[x, y, w, h]`.
     """
@@ -100,20 +100,18 @@ def _and(words: list[str]) -> str:
 
 
 def _net(route: Route, graph: LevelGraph) -> dict[str, Any]:
-    wires = [{"points": _points(w.points), "member": w.member, "arrow": w.arrow} for w in route.wires]
+    junctions = [
+        {"y": round(j.y, 1), "ends": [[round(e.x, 1), round(e.y, 1), e.member, e.arrow] for e in j.ends]}
+        for j in route.junctions
+    ]
     return {
         "kind": route.net.kind,
         "status": route.net.status,
         "sources": list(route.net.sources),
         "targets": list(route.net.targets),
         "sentence": sentence(route.net, graph),
-        "wires": wires,
-        "dots": _points(route.dots),
+        "junctions": junctions,
     }
-
-
-def _points(points: tuple[tuple[float, float], ...]) -> list[list[float]]:
-    return [[round(x, 1), round(y, 1)] for x, y in points]
 
 
 def _rect(rect: Rect) -> list[float]:

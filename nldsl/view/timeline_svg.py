@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nldsl.view.measure import fit
+from nldsl.view.measure import fit, wrap
 from nldsl.view.svg import Attribute, element, joined, plain, text
 from nldsl.view.theme import LIGHT, SANS, role
 from nldsl.view.timeline import Timeline, Times, Track
@@ -131,10 +131,12 @@ class _Pen:
         kind = role(track.kind)
         bar: dict[str, Attribute] = {"x": _MARGIN, "y": y, "width": 4, "height": tall(track) - 3, "rx": 2}
         paint: dict[str, Attribute] = {"class": f"fill-{kind}-edge", "fill": self.colours[f"{kind}-edge"]}
+        names = wrap(", ".join(track.names), 12.5, room, 2)
+        under = y + 20 + 15 * len(names)
         parts = [
             element("rect", {**paint, **bar}),
-            self.words(fit(", ".join(track.names), 12.5, room), x, y + 20, 12.5, weight=700),
-            self.words(fit(f"level {track.level} · {track.frequency}", 10.5, room), x, y + 36, 10.5, "soft"),
+            *(self.words(line, x, y + 20 + 15 * i, 12.5, weight=700) for i, line in enumerate(names)),
+            self.words(fit(f"level {track.level} · {track.frequency}", 10.5, room), x, under, 10.5, "soft"),
         ]
         return "".join(parts)
 
@@ -144,7 +146,7 @@ class _Pen:
         parts = [
             self.words(name, self.left - 8, middle + 3.5, 9.5, "soft", text_anchor="end"),
             self.path(f"M{plain(self.left)} {plain(middle)}H{plain(self.right)}", "rule", stroke_width=0.6),
-            self.words(f"{len(times):,}", self.right + 8, middle + 3.5, 10, colour, 600),
+            self.words(f"{len(times):,}", self.right + 12, middle + 3.5, 10, colour, 600),
         ]
         shape = self.marks(name, times, unit, middle)
         return "".join([*parts, shape])
@@ -188,7 +190,7 @@ class _Pen:
                 f"M{plain(x0)} {plain(floor)}L{plain(x1)} {plain(floor - top * count / most)}V{plain(floor)}Z"
             )
         said = self.words("waiting", self.left - 8, floor - 1, 9.5, "soft", text_anchor="end")
-        many = self.words(f"≤ {most:,}", self.right + 8, floor - 1, 10, "soft")
+        many = self.words(f"≤ {most:,}", self.right + 12, floor - 1, 10, "soft")
         shape = self.path("".join(parts), "generate", fill=True, fill_opacity=0.28)
         return said + shape + many
 

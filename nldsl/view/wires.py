@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nldsl.view.geometry import Net, Pixel, Rect, Route, Wire
+from nldsl.view.geometry import End, Junction, Net, Pixel, Rect, Route, Wire
 from nldsl.view.routing import LANE, Pin, Plan
 
 CORNER = 7.0
@@ -46,49 +46,41 @@ def _route(
 ) -> Route:
     wires: list[Wire] = []
     dots: list[Pixel] = []
+    junctions: list[Junction] = []
     for channel in channels:
         y = down.lane(plan, channel, index)
         low, high = plan.span[channel, index]
         ends = [_pin_end(p, boxes) for p in plan.pins.get((channel, index), [])]
         # Half of a corridor is drawn from the channel above it, half from the one below.
-        ends += [_End(x, down.middle(row)) for row, x in plan.corridors_at(channel, index)]
+        ends += [End(x, down.middle(row)) for row, x in plan.corridors_at(channel, index)]
+        junctions.append(Junction(y, tuple(ends)))
         dots.extend(_meetings(ends, low, high, y))
         wires.extend(_branch(end, ends, low, high, y) for end in ends)
         trunk = _trunk(ends, low, high, y)
         if trunk is not None:
             wires.append(trunk)
-    return Route(net, tuple(wires), tuple(dots))
+    return Route(net, tuple(wires), tuple(dots), tuple(junctions))
 
 
-@dataclass(frozen=True)
-class _End:
-    """A vertical line from the trunk at `x` to `y`."""
-
-    x: float
-    y: float
-    member: str = ""
-    arrow: bool = False
-
-
-def _pin_end(pin: Pin, boxes: dict[str, Rect]) -> _End:
+def _pin_end(pin: Pin, boxes: dict[str, Rect]) -> End:
     box = boxes[pin.member]
-    return _End(pin.x, box.y if pin.top else box.bottom, pin.member, pin.arrow)
+    return End(pin.x, box.y if pin.top else box.bottom, pin.member, pin.arrow)
 
 
-def _is_corner(end: _End, ends: list[_End], low: float, high: float) -> bool:
+def _is_corner(end: End, ends: list[End], low: float, high: float) -> bool:
     """Whether the trunk ends in this line alone, so that the two make a corner."""
     at_end = abs(end.x - low) < 0.5 or abs(end.x - high) < 0.5
     return high - low > 2 * CORNER and at_end and sum(abs(e.x - end.x) < 0.5 for e in ends) == 1
 
 
-def _branch(end: _End, ends: list[_End], low: float, high: float, y: float) -> Wire:
+def _branch(end: End, ends: list[End], low: float, high: float, y: float) -> Wire:
     if _is_corner(end, ends, low, high):
         inward = end.x + CORNER if abs(end.x - low) < 0.5 else end.x - CORNER
         return Wire(((inward, y), (end.x, y), (end.x, end.y)), end.member, end.arrow)
     return Wire(((end.x, y), (end.x, end.y)), end.member, end.arrow)
 
 
-def _trunk(ends: list[_End], low: float, high: float, y: float) -> Wire | None:
+def _trunk(ends: list[End], low: float, high: float, y: float) -> Wire | None:
     if high - low < 0.5:
         return None
     left = low + CORNER if any(abs(e.x - low) < 0.5 and _is_corner(e, ends, low, high) for e in ends) else low
@@ -98,7 +90,7 @@ def _trunk(ends: list[_End], low: float, high: float, y: float) -> Wire | None:
     return Wire(((left, y), (right, y)))
 
 
-def _meetings(ends: list[_End], low: float, high: float, y: float) -> list[Pixel]:
+def _meetings(ends: list[End], low: float, high: float, y: float) -> list[Pixel]:
     """Where three or more lines of one net meet."""
     inside = {e.x for e in ends if low + 0.5 < e.x < high - 0.5}
     double = {e.x for e in ends if high - low > 0.5 and sum(abs(o.x - e.x) < 0.5 for o in ends) > 1}

@@ -46,7 +46,8 @@ def test_the_wheel_holds_code_grammars_and_specs(wheel: Path) -> None:
         about = archive.read(metadata).decode()
     specs = {f"nldsl/_data/specs/{n}" for n in names_below("specs", ".nl", ".yaml")}
     grammars = {f"nldsl/_data/grammars/{n}" for n in names_below("grammars", ".lark", ".json")}
-    code = {f"nldsl/{n}" for n in names_below("nldsl", ".py")}
+    code = {f"nldsl/{n}" for n in names_below("nldsl", ".py", ".js", ".css")}
+    assert {"nldsl/view/web/page.css", "nldsl/studio/web/start.js"} <= code
     assert specs and grammars and code
     assert specs | grammars | code | {"nldsl/py.typed"} <= names
     assert {n.split("/")[0].split("-")[0] for n in names} == {"nldsl"}, "nothing else is installed"
@@ -70,6 +71,8 @@ def test_the_wheel_works_elsewhere(wheel: Path, tmp_path: Path) -> None:
     run([nldsl, "check", "hope"], tmp_path)
     run([nldsl, "graph", "hope", "-o", "hope.svg"], tmp_path)
     assert "<svg" in (tmp_path / "hope.svg").read_text()
+    run([nldsl, "graph", "hope", "-o", "hope.html"], tmp_path)
+    assert "<script>" in (tmp_path / "hope.html").read_text()
     run([nldsl, "compile", "hope_tiny", "--standalone", "-o", "alone.py"], tmp_path)
     assert "import nldsl" not in (tmp_path / "alone.py").read_text()
     run([python, "-c", "import alone, sys; assert 'nldsl' not in sys.modules"], tmp_path)

@@ -1,6 +1,7 @@
 // Pan and zoom by the view box; labels of levels stay at the left edge; a map where not all fits.
 const LEAST = 0.08;
 const MOST = 4;
+const NARROW_WINDOW = 640;
 const camera = { x: 0, y: 0, k: 1 };
 const map = byId("map");
 
@@ -25,12 +26,13 @@ function look() {
 }
 
 // From afar the fine print goes and names grow, as far as their boxes let them.
-function enlarge() {
-  const big = Math.round(clamp(0.95 / camera.k, 1, 2.6) * 10) / 10;
+function enlarge(k = camera.k) {
+  const big = Math.round(clamp(0.95 / k, 1, 2.6) * 10) / 10;
   if (big === enlarged) return;
   enlarged = big;
   const far = big > 1.25;
   svg.classList.toggle("far", far);
+  svg.style.setProperty("--line", round(1.7 * Math.min(big, 1.6)));
   const grow = (text, least, wide) => {
     const most = wide / (0.6 * Math.max(1, text.textContent.length));
     const size = Math.max(least, Math.min(least * big, most));
@@ -48,10 +50,10 @@ function enlarge() {
     if (!p && far) name.style.fontSize = `${round(size)}px`;
     name.setAttribute("y", far ? round(y + h / 2 + 0.36 * size) : name.dataset.y);
   }
-  const labels = [...svg.querySelectorAll(".band-label")].map((label) => label.querySelectorAll("text"));
-  const size = (i, least) => Math.min(...labels.map((texts, j) => grow(texts[i], least, scene.bands[j].label[2])));
+  const said = labels.map((label) => label.querySelectorAll("text"));
+  const size = (i, least) => Math.min(...said.map((texts, j) => grow(texts[i], least, scene.bands[j].label[2])));
   const [first, second] = [size(0, 15), size(1, 12.5)];
-  labels.forEach(([number, often], i) => {
+  said.forEach(([number, often], i) => {
     const y = scene.bands[i].label[1];
     for (const [text, high] of [[number, first], [often, second]]) text.style.fontSize = far ? `${round(high)}px` : "";
     number.setAttribute("y", round(far ? y + first : y + 16));
@@ -78,6 +80,7 @@ function badge(group, frame, big) {
   said.textContent = big > 1 ? said.dataset.full.split(" · ")[0] : said.dataset.full;
   pill.setAttribute("width", big > 1 ? round(18 + 6.6 * said.textContent.length) : pill.dataset.wide);
   const x = Number(pill.getAttribute("x"));
+  said.setAttribute("x", round(x + Number(pill.getAttribute("width")) / 2));
   const y = Number(pill.getAttribute("y")) + 9.5;
   const moved = across(frame.rect[0]) - frame.rect[0];
   for (const part of [pill, said]) part.setAttribute("transform", `translate(${round(moved)} 0) translate(${x} ${y}) scale(${big}) translate(${-x} ${-y})`);
@@ -85,7 +88,7 @@ function badge(group, frame, big) {
 
 function stickLabels() {
   scene.bands.forEach((band, i) => {
-    const label = svg.querySelectorAll(".band-label")[i];
+    const label = labels[i];
     const moved = Math.max(0, camera.x + 6 - band.rect[0]);
     const last = across(band.rect[0] + band.rect[2]) - band.label[2] - 40;
     label.setAttribute("transform", `translate(${round(Math.min(moved, Math.max(0, last)))} 0)`);
@@ -99,10 +102,12 @@ function remember() {
   writeState();
 }
 
+// All of it, but in a narrow window not smaller than can be read: there one pans.
 function fit(store = true) {
   const seen = extent();
   const { w, h } = room();
-  camera.k = clamp(Math.min(w / seen.w, h / seen.h), LEAST, 1.35);
+  const least = w < NARROW_WINDOW ? Math.min(0.4, h / seen.h) : LEAST;
+  camera.k = clamp(Math.min(w / seen.w, h / seen.h), least, 1.35);
   camera.x = seen.x - Math.max(0, (w / camera.k - seen.w) / 2);
   camera.y = seen.y - Math.max(0, (h / camera.k - seen.h) / 2);
   look();

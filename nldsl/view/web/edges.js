@@ -70,15 +70,6 @@ for (const [id, node] of nodes) {
   });
 }
 for (const net of nets) {
-  // The native tooltip would come on top of ours.
-  net.group.querySelector("title")?.remove();
-  for (const path of [...net.group.querySelectorAll("path")]) {
-    const wide = path.cloneNode();
-    wide.removeAttribute("marker-end");
-    wide.removeAttribute("stroke");
-    wide.setAttribute("class", "reach");
-    net.group.append(wide);
-  }
   net.group.setAttribute("aria-label", net.sentence);
   net.group.addEventListener("pointerenter", () => { if (!dragged()) traceNet(net); });
   net.group.addEventListener("pointermove", (event) => { if (!dragged()) sayAt(event, net.status ? `${net.kind}, ${net.status}` : net.kind, net.sentence, net.kind); });

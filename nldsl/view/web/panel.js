@@ -193,7 +193,7 @@ function overview() {
   const box = part("Levels, fastest first");
   for (const level of [...graph.levels].reverse()) {
     const item = make("div", undefined, box, "level");
-    make("strong", `${level.number}  ${level.frequency}`, item);
+    make("strong", `Level ${level.number}, ${level.frequency}`, item);
     make("small", ` ${level.names.join(" · ")}`, item);
     const list = make("p", undefined, item);
     for (const id of level.problems) link(id, list);

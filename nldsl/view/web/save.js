@@ -1,14 +1,18 @@
 // The picture as it stands, as a file: colours written out, nothing hidden in style sheets.
 function standalone() {
+  // From afar names are larger than their boxes allow for; a file shows everything at its own size.
+  enlarge(1);
   const copy = svg.cloneNode(true);
+  enlarge();
   const seen = { w: canvas[0], h: canvas[1] };
   copy.setAttribute("viewBox", `0 0 ${round(seen.w)} ${round(seen.h)}`);
   copy.setAttribute("width", round(seen.w));
   copy.setAttribute("height", round(seen.h));
   copy.removeAttribute("class");
   copy.removeAttribute("style");
-  for (const gone of copy.querySelectorAll(".reach, .hit, .inside, .off")) gone.remove();
+  for (const gone of copy.querySelectorAll(".reach, .hit, .plate, .inside, .off")) gone.remove();
   for (const label of copy.querySelectorAll(".band-label")) label.removeAttribute("transform");
+  for (const line of copy.querySelectorAll(".net path")) line.setAttribute("stroke-width", 1.7);
   const colours = getComputedStyle(root);
   for (const element of copy.querySelectorAll("[class]")) {
     for (const name of element.classList) {

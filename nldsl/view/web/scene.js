@@ -1,21 +1,39 @@
 // The picture as it stands: places of boxes and wires, with folded columns squeezed.
 //
 // The layout was made once.  Folding a column maps its range of x onto a narrow one and shifts what lies
-// to the right; since the map is monotone and wires run along the axes, the routing stays as it was.
+// to the right; rows, channels and lanes stay as they were, and the wires are drawn anew.
 const NARROW = 118;
-const CORNER = 6;
-const nets = [...svg.querySelectorAll(".net")].map((group, i) => ({ ...scene.nets[i], group }));
+const nets = [...svg.querySelectorAll(".net")].map((group, i) => ({ ...scene.nets[i], index: i, group }));
 const nodes = new Map([...svg.querySelectorAll(".node")].map((n) => [n.dataset.id, n]));
 const boxes = new Map(scene.boxes.map((b) => [b.id, b]));
 const columns = new Map(scene.columns.map((c) => [c.id, c]));
 const pills = draw("g", { class: "pills" }, null);
 svg.insertBefore(pills, svg.querySelector(".legend"));
+// Labels of levels stay at the left edge while one pans, above all else and on a plate of their band.
+const labels = [...svg.querySelectorAll(".band-label")];
+labels.forEach((label, i) => {
+  const [[x, , w], [, y, , h]] = [scene.bands[i].label, scene.bands[i].rect];
+  const plate = draw("rect", { x: x - 22, y, width: w + 30, height: h, class: `plate fill-band-${i % 2 ? "b" : "a"}` }, null);
+  label.prepend(plate);
+  svg.insertBefore(label, svg.querySelector(".legend"));
+});
 let canvas = scene.canvas;
 let across = (x) => x;
+let guests = new Map();
 let enlarged = 0;
 
 function narrow(column) {
-  return Math.min(column.rect[2], Math.max(NARROW, 16 + 7.4 * column.label.length));
+  const { left, right } = guests.get(column.id);
+  const inner = Math.max(NARROW, 16 + 7.4 * column.label.length);
+  return Math.min(column.rect[2], inner + sideWidth(left) + sideWidth(right));
+}
+
+// Where the pills of a folded column stand: x and width.
+function pillSpan(column) {
+  const { left, right } = guests.get(column.id);
+  const [x, , w] = column.rect;
+  const start = across(x) + 6 + sideWidth(left);
+  return [start, across(x + w) - 6 - sideWidth(right) - start];
 }
 
 // The piecewise linear map of x for the columns that are folded.
@@ -41,42 +59,16 @@ function mapping(folded) {
 
 const isFolded = (id) => state.folded.has(boxes.get(id)?.zone);
 
-function rounded(points) {
-  const at = ([x, y]) => `${round(x)} ${round(y)}`;
-  const toward = (a, b) => {
-    const length = Math.hypot(b[0] - a[0], b[1] - a[1]);
-    const share = length ? Math.min(1, Math.min(CORNER, length / 2) / length) : 0;
-    return [a[0] + share * (b[0] - a[0]), a[1] + share * (b[1] - a[1])];
-  };
-  let d = `M${at(points[0])}`;
-  for (let i = 1; i < points.length - 1; i += 1) {
-    d += `L${at(toward(points[i], points[i - 1]))}Q${at(points[i])} ${at(toward(points[i], points[i + 1]))}`;
-  }
-  return `${d}L${at(points[points.length - 1])}`;
-}
-
-// Wires inside of a folded column go; of those that end in one of its pills one per net is enough.
-function placeNet(net) {
-  const zones = new Set([...net.sources, ...net.targets].map((id) => boxes.get(id)?.zone || id));
-  const inside = zones.size === 1 && state.folded.has([...zones][0]);
-  net.group.classList.toggle("inside", inside);
-  const seen = new Set();
-  const paths = net.group.querySelectorAll("path");
-  net.wires.forEach((wire, i) => {
-    const box = wire.member ? boxes.get(wire.member) : null;
-    const place = box && state.folded.has(box.zone) ? `${box.zone} ${box.rect[1]} ${wire.arrow}` : "";
-    paths[i].style.display = place && seen.has(place) ? "none" : "";
-    if (place) seen.add(place);
-    paths[i].setAttribute("d", rounded(wire.points.map(([x, y]) => [across(x), y])));
-  });
-  net.group.querySelectorAll("circle").forEach((dot, i) => dot.setAttribute("cx", round(across(net.dots[i][0]))));
+// How far a box has moved: by its middle, since a port may stand above a folded column.
+function shiftOf(id) {
+  const [x, , w] = boxes.get(id).rect;
+  return across(x + w / 2) - x - w / 2;
 }
 
 function placeBox(id) {
-  const [x] = boxes.get(id).rect;
   const node = nodes.get(id);
   node.style.display = isFolded(id) ? "none" : "";
-  node.setAttribute("transform", `translate(${round(across(x) - x)} 0)`);
+  node.setAttribute("transform", `translate(${round(shiftOf(id))} 0)`);
 }
 
 function stretch(rect, [x, , w]) {
@@ -101,11 +93,9 @@ function placePills() {
     for (const box of scene.boxes) {
       if (box.zone === zone) rows.set(box.rect[1], [...(rows.get(box.rect[1]) || []), box]);
     }
-    const [left, , w] = columns.get(zone).rect;
+    const [x, wide] = pillSpan(columns.get(zone));
     for (const [y, row] of rows) {
       const kinds = [...new Set(row.map((b) => problems.get(b.id).kind))];
-      const x = across(left) + 6;
-      const wide = across(left + w) - across(left) - 12;
       const kind = kinds[0].replaceAll(" ", "-");
       const group = draw("g", { class: `pill ${row.map((b) => marks[b.id] || "").join(" ")}`, "data-zone": zone, tabindex: 0, role: "button" }, pills);
       group.setAttribute("aria-label", `${columns.get(zone).label}, folded: ${row.map((b) => called(b.id)).join(", ")}`);
@@ -121,10 +111,11 @@ function placePills() {
 }
 
 function place() {
+  guests = new Map([...columns.values()].map((column) => [column.id, passing(column)]));
   across = mapping(state.folded);
   canvas = [across(scene.canvas[0]), scene.canvas[1]];
   for (const id of nodes.keys()) placeBox(id);
-  for (const net of nets) placeNet(net);
+  drawNets();
   svg.querySelectorAll(".band").forEach((group, i) => stretch(group.querySelector("rect"), scene.bands[i].rect));
   svg.querySelectorAll(".frame").forEach((group, i) => stretch(group.querySelector("rect"), scene.frames[i].rect));
   for (const header of svg.querySelectorAll(".header")) {

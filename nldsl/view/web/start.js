@@ -17,7 +17,7 @@ place();
 applySwitches();
 // A wide picture leaves room below: the timeline fills it, unless the address says otherwise.
 const flat = extent().h * Math.min(1.35, room().w / extent().w);
-showTime(state.time ?? (Boolean(time) && !embedded && flat < (1 - EMPTY) * room().h));
+showTime(state.time ?? (Boolean(time) && !embedded && room().w >= NARROW_WINDOW && flat < (1 - EMPTY) * room().h));
 if (state.view) {
   const seen = extent();
   [camera.x, camera.y, camera.k] = [state.view[0] + seen.x, state.view[1] + seen.y, state.view[2]];

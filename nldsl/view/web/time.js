@@ -6,8 +6,19 @@ function showTime(on) {
   if (!time) return;
   time.hidden = !on;
   root.classList.toggle("timed", on);
+  share();
   byId("clock").setAttribute("aria-pressed", String(on));
 }
+
+// The picture gets the height it has when it fills the width; what is left is for the timeline.
+function share() {
+  if (!time || time.hidden) return;
+  const seen = extent();
+  const flat = seen.h * Math.min(1.35, room().w / seen.w) + 24;
+  const all = window.innerHeight - stage.getBoundingClientRect().top;
+  root.style.setProperty("--time", `${Math.round(clamp(all - flat, 0.38 * all, 0.6 * all))}px`);
+}
+window.addEventListener("resize", share);
 
 function toggleTime() {
   if (!time) return;
