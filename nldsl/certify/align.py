@@ -190,8 +190,10 @@ def _task(place: Place, entry: Any, samples: list[Sample]) -> list[Pair]:
     """delta, pending, slots (zero until `learn` has run), count; `open` are the variables of a segment."""
     states = [s.memories[place.path] for s in samples]
     assert all(isinstance(s, TaskState) for s in states)
-    _named(place, entry, ("delta", "pending", "slots", "open", "count"))
-    pairs: list[Pair] = []
+    _named(place, entry, ("delta", "pending", "slots", "open", "count", "seen", "anchor"))
+    pairs = list(_noted(place, entry.get("seen", {}), states))  # type: ignore[arg-type]
+    if "anchor" in entry:
+        pairs += _weights(place, "anchor", entry["anchor"], [s.anchor for s in states])  # type: ignore[union-attr]
     for part in ("delta", "pending", "slots"):
         wanted = [_flat(s.slots) if part == "slots" else getattr(s, part) for s in states]  # type: ignore[union-attr]
         got = entry.get(part)
@@ -202,6 +204,14 @@ def _task(place: Place, entry: Any, samples: list[Sample]) -> list[Pair]:
             }
         pairs += _weights(place, part, got, wanted)
     return [*pairs, _count(place, entry["count"], [s.count for s in states])]
+
+
+def _noted(place: Place, seen: dict[str, Tensor], states: list[TaskState]) -> Iterator[Pair]:
+    """What a task memory keeps of the last token: the values of its rule and its gate, zero before one."""
+    for name, got in seen.items():
+        told = [s.gate if name == "retain" else s.arguments.get(name) for s in states]
+        want = [torch.zeros_like(got[0]) if v is None else v for v in told]
+        yield Pair(place.path, f"seen {name}", place.level, got, _stack(want, got))
 
 
 def _tail(place: Place, entry: Any, samples: list[Sample]) -> list[Pair]:

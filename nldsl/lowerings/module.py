@@ -29,7 +29,7 @@ from nldsl.lowerings.everywhere import spread, spread_for
 from nldsl.lowerings.functions import Functions
 from nldsl.lowerings.prune import inline, prune
 from nldsl.lowerings.scope import RESERVED, Imports, Names, Scope
-from nldsl.lowerings.states import initial_state, task_table
+from nldsl.lowerings.states import initial_state, noted_values, task_table
 from nldsl.plan.plan import BlockPlan, Plan, Unit
 from nldsl.spec.program import Apply, Block, Call, Repeat, TaskWrite, Write
 from nldsl.spec.program import Parameter as SlowParameter
@@ -79,8 +79,7 @@ def _class(plan: Plan, block_plan: BlockPlan, functions: Functions) -> ClassDef:
         LOWERINGS[unit.lowering](code, unit)
     for step in block.body:
         if isinstance(step, TaskWrite):
-            path = code.memory(step.memory).path
-            scope.add(assign(name("new")[path], name("state")[path]))
+            _carry(code, step)
     for output in block.outputs:
         spread(scope, output)
     outputs = [scope.ref(v) for v in block.outputs]
@@ -100,6 +99,19 @@ def _class(plan: Plan, block_plan: BlockPlan, functions: Functions) -> ClassDef:
     body: list[Statement] = [*task_table(code), _init(plan, block, functions.imports)]
     body += [initial_state(code), *code.methods, forward]
     return ClassDef(block_plan.class_name, (name("Module"),), tuple(body), _doc(block_plan))
+
+
+def _carry(code: BlockCode, write: TaskWrite) -> None:
+    """`forward` leaves a task memory as it is, but for what its next step needs of the last token."""
+    path = code.memory(write.memory).path
+    kept: Expression = name("state")[path]
+    values = noted_values(write)
+    for value in values.values():
+        spread(code.scope, value)
+    if values:
+        seen = {key: code.scope.ref(value) for key, value in values.items()}
+        kept = call(code.runtime("task", "noted"), kept, to_expression(seen), name("mask"))
+    code.scope.add(assign(name("new")[path], kept))
 
 
 def temporaries(block: Block, scope: Scope) -> frozenset[str]:

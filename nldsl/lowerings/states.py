@@ -20,8 +20,12 @@ from nldsl.library import PRIMITIVES
 from nldsl.lowerings.apply import parameter
 from nldsl.lowerings.blocks import BlockCode, has_state
 from nldsl.lowerings.slots import SlotPlace, slot_places
+from nldsl.lowerings.static import source
 from nldsl.plan.units import written_in_forward
-from nldsl.spec.program import Apply, Call, Memory, Repeat, TaskWrite, Write, option
+from nldsl.spec.program import Apply, Call, Memory, Repeat, TaskWrite, Value, Write, option
+
+GATE = "retain"
+"""Under which key a task write notes its gate; no argument of a rule can bear this word of the language."""
 
 
 def initial_state(code: BlockCode) -> FunctionDef:
@@ -37,12 +41,12 @@ def initial_state(code: BlockCode) -> FunctionDef:
             made = name("layer").method("initial_state", batch)
             entries[step.path] = Comprehension(made, ("layer",), parameter(step.path))
     changing = written_in_forward(code.block)
-    tasks = {s.memory for s in code.block.body if isinstance(s, TaskWrite)}
+    tasks = {s.memory: s for s in code.block.body if isinstance(s, TaskWrite)}
     for memory in code.block.memories:
         if memory.function is None and memory.name in changing:
             entries[memory.path] = _cache(memory)
         elif memory.name in tasks:
-            entries[memory.path] = {"delta": None, "count": call("self.counter", batch)}
+            entries[memory.path] = _task(tasks[memory.name])
         elif memory.name in changing:
             entries[memory.path] = _weights(code, memory)
     state = name("dict")[name("str"), name("Any")]
@@ -66,6 +70,22 @@ def _hidden(step: Apply) -> Like:
         assert isinstance(by, int)
         return {"tail": call("self.zeros", batch, by, *step.out.shape)}
     return {"count": call("self.counter", batch)}
+
+
+def _task(write: TaskWrite) -> Like:
+    """Nothing learnt yet; the values of the last token, where the rule or the gate need them."""
+    batch = name("batch")
+    entries: dict[str, Like] = {"delta": None, "count": call("self.counter", batch)}
+    values = noted_values(write)
+    if values:
+        entries["seen"] = {key: call("self.zeros", batch, *v.shape) for key, v in values.items()}
+    return entries
+
+
+def noted_values(write: TaskWrite) -> dict[str, Value]:
+    """Values of the token that a task write needs: arguments of its rule by name, and the gate."""
+    found = dict(write.rule.arguments)
+    return found if write.retain is None else {**found, GATE: write.retain}
 
 
 def _cache(memory: Memory) -> Like:
@@ -125,15 +145,35 @@ def task_table(code: BlockCode) -> list[Statement]:
         if isinstance(step, TaskWrite):
             memory = code.memory(step.memory)
             assert memory.function is not None
-            rows.append(
-                call(
-                    code.runtime("task", "TaskMemory"),
-                    path=memory.path,
-                    every=memory.clock.every,
-                    weights=tuple(w.name for w in memory.function.weights),
-                    rule=code.functions.rule(step.rule),
-                    inputs=tuple(v.name for v in step.rule.function.inputs),
-                    slots=tuple(s.name for s in step.rule.slots),
-                )
-            )
+            row: dict[str, Like] = {
+                "path": memory.path,
+                "every": memory.clock.every,
+                "weights": tuple(w.name for w in memory.function.weights),
+                "rule": code.functions.rule(step.rule),
+                "inputs": tuple(v.name for v in step.rule.function.inputs),
+                "slots": tuple(s.name for s in step.rule.slots),
+                **_unusual(code, memory, step),
+            }
+            rows.append(call(code.runtime("task", "TaskMemory"), **row))
     return [assign("tasks", tuple(rows))] if rows else []
+
+
+def _unusual(code: BlockCode, memory: Memory, write: TaskWrite) -> dict[str, Like]:
+    """Fields of a `TaskMemory` that are not as they are for most."""
+    assert memory.function is not None
+    found: dict[str, Like] = {}
+    twins = tuple((s.visible, s.name, s.clock.every) for s in write.rule.slots if s.visible and s.clock)
+    if twins:
+        found["twins"] = twins
+    if write.toward == "init":
+        found["toward"] = "init"
+    if memory.reset == "tokens":
+        found["reset"] = memory.reset_every
+    owner = source(code, memory)
+    if memory.init_from is not None:
+        found["source"] = code.memory(memory.init_from).path
+    if owner is not memory or None in owner.initial:
+        found["parameters"] = tuple(None if p is None else p.path for p in owner.initial)
+        heads = (memory.heads,) if memory.per_head else ()
+        found["shapes"] = tuple((*heads, *w.shape) for w in memory.function.weights)
+    return found

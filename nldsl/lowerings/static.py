@@ -51,7 +51,7 @@ def static_weights(code: BlockCode, memory: Memory) -> list[Expression]:
     """`W` itself, or `adapted(W, state["F"]["delta"], "W")` for a memory that learns from the task."""
     assert memory.function is not None
     weights = []
-    for weight, owner in zip(memory.function.weights, memory.initial, strict=True):
+    for weight, owner in zip(memory.function.weights, source(code, memory).initial, strict=True):
         if owner is None:
             shape = (memory.heads, *weight.shape) if memory.per_head else weight.shape
             plain: Expression = call("self.zeros", *map(to_expression, shape))
@@ -62,6 +62,13 @@ def static_weights(code: BlockCode, memory: Memory) -> list[Expression]:
             plain = call(code.runtime("task", "adapted"), plain, delta, weight.name)
         weights.append(as_row(weight.shape, plain))
     return weights
+
+
+def source(code: BlockCode, memory: Memory) -> Memory:
+    """The memory whose parameters it starts from: its own, or those at the end of `init M2` (Eq. 72)."""
+    while memory.init_from is not None and learns_from_task(code, memory):
+        memory = code.memory(memory.init_from)
+    return memory
 
 
 def learns_from_task(code: BlockCode, memory: Memory) -> bool:

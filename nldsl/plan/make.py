@@ -14,7 +14,7 @@ from nldsl.plan.gates import with_log_gates
 from nldsl.plan.plan import BlockPlan, LoweringName, Plan, Target, Unit, Verdict
 from nldsl.plan.units import memories_of, partition
 from nldsl.plan.verdict import Refusal
-from nldsl.spec.program import Block, Call, Program, Read, Repeat, TaskWrite
+from nldsl.spec.program import Block, Call, Memory, Program, Read, Repeat, TaskWrite
 
 Detail = AttentionDetail | RecurrenceDetail | ChunkDetail | SequentialDetail
 Recogniser = Callable[[Block, tuple[int, ...]], "tuple[Detail, str] | Refusal"]
@@ -151,20 +151,40 @@ def _tasks(block: Block) -> Iterator[Diagnostic]:
         if not isinstance(step, TaskWrite):
             continue
         memory = next(m for m in block.memories if m.name == step.memory)
+        values = [v for _, v in step.rule.arguments]
+        seen = {v.name for v in step.rule.function.inputs}
         problems = (
             (memory.clock.unit != "tokens", "a task write on a clock that does not count tokens"),
-            (memory.init != "learned", "a task write on a memory without a learned start"),
-            (step.retain is not None, "`retain` on a task write"),
-            (bool(step.rule.arguments), "a rate of a task write that is computed from the tokens"),
-            (memory.reset != "sequence", f"`reset` of `{memory.name}` by its own clock"),
             (
-                any(s.visible or s.shape is not None for s in step.rule.slots),
-                f"rule `{step.rule.name}`, which keeps more than averages, in a task write",
+                memory.init == "from" and _start_of(block, memory) is None,
+                f"a task write on `{memory.name}`, whose start is a memory that does not minimise the task,",
+            ),
+            (
+                any(v.kind not in ("scalar", "heads") for v in values),
+                f"a rate per channel in the task write on `{memory.name}`",
+            ),
+            (
+                bool(seen & {"x", "dy"}),
+                f"rule `{step.rule.name}`, which looks at single tokens, in a task write",
+            ),
+            (
+                any(s.shape is not None for s in step.rule.slots),
+                f"rule `{step.rule.name}`, which keeps a memory with a map of its own, in a task write",
             ),
         )
         for found, reason in problems:
             if found:
                 yield _diagnostic(reason, step)
+
+
+def _start_of(block: Block, memory: Memory) -> Memory | None:
+    """The task memory at the end of a chain of `init M2`, or `None` if one of them is no task memory."""
+    tasks = {s.memory for s in block.body if isinstance(s, TaskWrite)}
+    while memory.init_from is not None:
+        memory = next(m for m in block.memories if m.name == memory.init_from)
+        if memory.name not in tasks:
+            return None
+    return memory
 
 
 def _unsupported(block: Block, statements: tuple[int, ...], reason: str) -> Diagnostic:

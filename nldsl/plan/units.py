@@ -37,7 +37,8 @@ def used(statement: Statement) -> tuple[Value, ...]:
     if isinstance(statement, Update):
         return tuple(v for v in (statement.value, statement.value_log) if v is not None)
     if isinstance(statement, TaskWrite):
-        return () if statement.retain is None else (statement.retain,)
+        own = (*(value for _, value in statement.rule.arguments), statement.retain)
+        return tuple(v for v in own if v is not None)
     gate = tuple(v for v in (statement.retain, statement.retain_log) if v is not None)
     return (*(v for term in statement.terms for v in _term_values(term)), *gate)
 

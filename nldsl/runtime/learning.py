@@ -19,9 +19,9 @@ from nldsl.runtime.task import (
     prepare,
     put_at,
     reopen,
-    step,
     variables,
 )
+from nldsl.runtime.task_step import Due, reset, step
 
 Held = dict[str, Tensor]
 """The last token of each sequence, whose target has not come: `{"token": [B], "valid": [B]}`."""
@@ -69,8 +69,7 @@ class Learning:
             for task in tasks:
                 state = put_at(state, task.keys, prepare(task, get_at(state, task.keys), like))
             loss, state = self._piece(piece, target, state, grid.valid[n])
-            due = {task.memory.every: grid.ends(task.memory.every)[n] for task in tasks}
-            state = self._close(tasks, state, loss, grid.held(n), due, grid.full[n])
+            state = self._close(tasks, state, loss, grid.held(n), grid.full[n])
             total = total + (loss.detach() if self._at_once else loss)
         if self.backward and not self._at_once and total.requires_grad:
             (total * self.backward).backward()
@@ -89,7 +88,7 @@ class Learning:
             return ChunkGrid(count, scored, inputs.shape[1], max(1, inputs.shape[1]))
         segment = min(task.memory.every for task in tasks)
         for task in tasks:
-            if task.memory.every % segment:
+            if task.memory.every % segment or task.memory.reset % segment:
                 raise ValueError(
                     f"the clock of `{task.memory.path}`, {task.memory.every}, is no multiple of the "
                     f"smallest task clock, {segment}"
@@ -110,21 +109,23 @@ class Learning:
         state: Any,
         loss: Tensor,
         felt: int | Tensor,
-        due: dict[int, bool | Tensor],
         full: bool | Tensor,
     ) -> Any:
-        """Gradients to what is pending; at the segment's edge the rules that are due, and constants."""
+        """Gradients to what is pending; at the segment's edge the rules that are due, resets, constants."""
         found = [get_at(state, task.keys) for task in tasks]
         gradients = iter(self._gradients(loss, [leaf for entry in found for leaf in variables(entry)]))
-        ended = bool(tasks) and full is not False
+        ended, due = bool(tasks) and full is not False, Due()
         if ended and self.carry == "trunc":
             state = map_tree(lambda x: choose(full, x.detach(), x) if x.requires_grad else x, state)
         for task, old in zip(tasks, found, strict=True):
             entry = {**gather(old, gradients), "count": old["count"] + felt}
             if ended:
-                entry = step(task, entry, due[task.memory.every])
-                entry = reopen(entry, old["delta"], full)
+                entry = step(task, entry, due(entry, felt, task.memory.every, task.memory.reset))
             state = put_at(state, task.keys, entry)
+        if ended:
+            state = _reset(tasks, state, felt, due)
+            for task, old in zip(tasks, found, strict=True):
+                state = put_at(state, task.keys, reopen(get_at(state, task.keys), old["delta"], full))
         return map_tree(lambda x: x.detach(), state) if self._at_once else state
 
     def _gradients(self, loss: Tensor, leaves: list[Tensor]) -> list[Tensor | None]:
@@ -138,6 +139,20 @@ class Learning:
             leaf.grad = None
         (loss * self.backward).backward()
         return [None if leaf.grad is None else leaf.grad / self.backward for leaf in leaves]
+
+
+def _reset(tasks: list[PlacedTask], state: Any, felt: int | Tensor, due: Due) -> Any:
+    """Task memories whose `reset every N tokens` is over start anew, those that others start from first."""
+    waiting = [t for t in tasks if t.memory.reset]
+    while waiting:
+        after = {t.keys for t in waiting}
+        task = next(t for t in waiting if t.source not in after)
+        waiting.remove(task)
+        entry = get_at(state, task.keys)
+        source = None if task.source is None else get_at(state, task.source)
+        over = due(entry, felt, task.memory.reset, task.memory.reset)
+        state = put_at(state, task.keys, reset(task, entry, source, over))
+    return state
 
 
 def _pairs(

@@ -3,7 +3,9 @@
 A task memory is its parameter plus a `delta` of each sequence's own, zero at the start.  Its state is
 `{"delta": {weight: [B, ...]} or None, "count": [B]}`, and once `learn` has seen it also `"pending"` (the
 gradient gathered since its last step), `"slots"` (memories of its rule, `slot.weight`) and, if samples are
-out of step, `"open"` (see `parts`).  `count` counts the tokens whose error it has felt.
+out of step, `"open"` (see `parts`).  `count` counts the tokens whose error it has felt since its reset.
+Where a rate or a gate comes from the tokens, `"seen"` holds that of the last one; where retention
+is toward a start that another memory gave, `"anchor"` holds the delta it started with.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,8 +31,10 @@ class TaskMemory:
 
     `path` in the block, `every` its clock in tokens, its `weights`, and its `rule`: a function of the
     values named by `inputs` (`W`, `g`, `step`, slots) that returns the new weight, then the new `slots`.
-    `parameters` are the paths of the weights' parameters in the block, `None` for a zero start; left
-    out, they are `path.weight`.
+    `parameters` are the paths of the weights' parameters in the block, `None` for a zero start, whose
+    `shapes` are given; left out, they are `path.weight`.  `twins`: (input, slot, N), what is visible of
+    a slot on a clock of N steps.  `toward`: what the rule and the gate act on the distance from.
+    `reset`: it starts anew every so many tokens, `source`: from what that memory of the block shows.
     """
 
     path: str
@@ -40,6 +44,16 @@ class TaskMemory:
     inputs: tuple[str, ...]
     slots: tuple[str, ...] = ()
     parameters: tuple[str | None, ...] | None = None
+    shapes: tuple[tuple[int, ...], ...] = ()
+    twins: tuple[tuple[str, str, int], ...] = ()
+    toward: Literal["zero", "init"] = "zero"
+    reset: int = 0
+    source: str | None = None
+
+    @property
+    def remembered(self) -> tuple[str, ...]:
+        """Everything its rule remembers per weight: slots, and what is visible of slow ones."""
+        return (*self.slots, *(twin for twin, _, _ in self.twins))
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,11 @@ class PlacedTask:
     keys: tuple[Key, ...]
     parameters: dict[str, Tensor | None]
 
+    @property
+    def source(self) -> tuple[Key, ...] | None:
+        """Where the memory lies that it starts from."""
+        return None if self.memory.source is None else (*self.keys[:-1], self.memory.source)
+
 
 def adapted(parameter: Tensor, delta: Weights | None, weight: str) -> Tensor:
     """The weight a read sees: the parameter, plus the sequence's own delta `[B, ...]` if it has one.
@@ -58,6 +77,29 @@ def adapted(parameter: Tensor, delta: Weights | None, weight: str) -> Tensor:
     (tensor([1., 1.]), torch.Size([3, 2]))
     """
     return parameter if delta is None else parameter + delta[weight]
+
+
+def noted(state: dict[str, Any], values: Weights, mask: Tensor | None) -> dict[str, Any]:
+    """The state of a task memory with the values `[B, T, ...]` at the last real token, as constants.
+
+    >>> rate = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> late = torch.tensor([[True, False], [False, False]])
+    >>> noted({"seen": {"lr": torch.zeros(2)}}, {"lr": rate}, late)["seen"]["lr"].tolist()
+    [1.0, 0.0]
+    """
+    found = {}
+    for key, value in values.items():
+        before, value = state["seen"][key], value.detach()
+        if not value.shape[1]:
+            found[key] = before
+        elif mask is None:
+            found[key] = value[:, -1]
+        else:
+            places = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+            last = places.masked_fill(~mask, -1).amax(1)
+            rows = torch.arange(value.shape[0], device=value.device)
+            found[key] = choose(last >= 0, value[rows, last.clamp_min(0)], before)
+    return {**state, "seen": found}
 
 
 def find_tasks(root: Module, tree: Any) -> list[PlacedTask]:
@@ -119,18 +161,17 @@ def prepare(task: PlacedTask, state: dict[str, Any], like: Tensor) -> dict[str, 
     batch = state["count"].shape[0]
     delta, pending = dict(state["delta"] or {}), dict(state.get("pending") or {})
     slots = dict(state.get("slots") or {})
-    for weight, parameter in task.parameters.items():
+    for index, (weight, parameter) in enumerate(task.parameters.items()):
         if weight not in delta:
-            if parameter is None:
-                raise ValueError(f"`{task.memory.path}.{weight}` has no learned start")
-            delta[weight] = like.new_zeros(batch, *parameter.shape)
+            shape = task.memory.shapes[index] if parameter is None else parameter.shape
+            delta[weight] = like.new_zeros(batch, *shape)
     prepared = {**state, "delta": delta}
     if not all(leaf.requires_grad and leaf.is_leaf for leaf in variables(prepared)):
         prepared = {**without_parts(prepared), "delta": {w: variable(d) for w, d in delta.items()}}
     for weight, old in delta.items():
         zero = torch.zeros_like(old, requires_grad=False)
         pending.setdefault(weight, zero)
-        for slot in task.memory.slots:
+        for slot in task.memory.remembered:
             slots.setdefault(f"{slot}.{weight}", zero)
     return {**prepared, "pending": pending, "slots": slots}
 
@@ -180,30 +221,3 @@ def reopen(state: dict[str, Any], used: Weights, full: bool | Tensor) -> dict[st
     under_way = [{**part, "mine": ~full & part["mine"]} for part in parts({**state, "delta": used})]
     kept = [part for part in under_way if bool(part["mine"].any())]
     return {**state, "delta": delta, "open": [*kept, {"mine": full, "delta": fresh}]}
-
-
-@torch.no_grad()
-def step(task: PlacedTask, state: dict[str, Any], due: bool | Tensor) -> dict[str, Any]:
-    """One application of the rule for the samples that are `due`: their period of C tokens is over."""
-    if due is False:
-        return state
-    delta, pending = dict(state["delta"]), dict(state["pending"])
-    slots = dict(state["slots"])
-    for weight, old in state["delta"].items():
-        parameter = task.parameters[weight]
-        now = old if parameter is None else parameter + old
-        shape = (-1, *(1,) * (now.dim() - 1))
-        known = {
-            "W": now,
-            "g": pending[weight],
-            "step": (state["count"] // task.memory.every).to(now.dtype).view(shape),
-            **{slot: slots[f"{slot}.{weight}"] for slot in task.memory.slots},
-        }
-        result = task.memory.rule(*(known[name] for name in task.memory.inputs))
-        new, *kept = result if isinstance(result, tuple) else (result,)
-        moved = new if parameter is None else new - parameter
-        delta[weight] = choose(due, moved, old)
-        pending[weight] = choose(due, torch.zeros_like(pending[weight]), pending[weight])
-        for slot, value in zip(task.memory.slots, kept, strict=True):
-            slots[f"{slot}.{weight}"] = choose(due, value, slots[f"{slot}.{weight}"])
-    return {**state, "delta": delta, "pending": pending, "slots": slots}
