@@ -97,6 +97,24 @@ def rule_form(rule: Rule, shape: Shape) -> RuleAnalysis:
     return _form(rule.name, outputs, slots, s)
 
 
+def leaves_weight(rule: Rule, shape: Shape) -> bool:
+    """Whether the rule certainly never moves a weight of this shape: `gd(lr = 0)`.
+
+    Slots start at zero, so a filter that takes nothing in adds nothing.
+    """
+    s = RuleSymbols.of(shape)
+    try:
+        outputs, _ = _lifted(rule, s, shape)
+    except (KeyError, ContractError):
+        return False
+    if outputs[0] is s.weight:
+        return True
+    form = rule_form(rule, shape).form
+    if form is None or (form.keep.value, form.erase.value, form.rate.value) != (1.0, 0.0, 0.0):
+        return False
+    return form.momentum is None or form.momentum.rate.value == 0.0
+
+
 def _lifted(rule: Rule, s: RuleSymbols, shape: Shape) -> tuple[tuple[Expr, ...], list[tuple[Expr, Expr]]]:
     """New weight and slots; each slot as (old, new) symbols, where the weight uses the new one."""
     known = {"W": s.weight, "g": s.gradient, "step": s.step}

@@ -194,7 +194,8 @@ def _task(place: Place, entry: Any, samples: list[Sample]) -> list[Pair]:
     pairs = list(_noted(place, entry.get("seen", {}), states))  # type: ignore[arg-type]
     if "anchor" in entry:
         pairs += _weights(place, "anchor", entry["anchor"], [s.anchor for s in states])  # type: ignore[union-attr]
-    for part in ("delta", "pending", "slots"):
+    # What never moves gathers nothing; that it should have moved would show in the deltas.
+    for part in ("delta", "pending", "slots") if entry["delta"] is not None else ("delta",):
         wanted = [_flat(s.slots) if part == "slots" else getattr(s, part) for s in states]  # type: ignore[union-attr]
         got = entry.get(part)
         if not got:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nldsl.calculus.rules import leaves_weight
 from nldsl.catalog.values import Shape
 from nldsl.emit.nodes import (
     Comprehension,
@@ -162,6 +163,8 @@ def _unusual(code: BlockCode, memory: Memory, write: TaskWrite) -> dict[str, Lik
     """Fields of a `TaskMemory` that are not as they are for most."""
     assert memory.function is not None
     found: dict[str, Like] = {}
+    if _never_moves(code, memory):
+        found["idle"] = True
     twins = tuple((s.visible, s.name, s.clock.every) for s in write.rule.slots if s.visible and s.clock)
     if twins:
         found["twins"] = twins
@@ -177,3 +180,14 @@ def _unusual(code: BlockCode, memory: Memory, write: TaskWrite) -> dict[str, Lik
         heads = (memory.heads,) if memory.per_head else ()
         found["shapes"] = tuple((*heads, *w.shape) for w in memory.function.weights)
     return found
+
+
+def _never_moves(code: BlockCode, memory: Memory) -> bool:
+    """Whether neither its rule nor the memory it starts from ever moves it."""
+    assert memory.function is not None
+    write = next(s for s in code.block.body if isinstance(s, TaskWrite) and s.memory == memory.name)
+    if write.retain is not None or not all(
+        leaves_weight(write.rule, w.shape) for w in memory.function.weights
+    ):
+        return False
+    return memory.init_from is None or _never_moves(code, code.memory(memory.init_from))

@@ -65,8 +65,9 @@ class Learning:
         grid = self._grid(tasks, state, inputs, scored)
         total = like.new_zeros(())
         parts = zip(grid.cut(inputs, "token"), grid.cut(targets, "token"), strict=True)
+        moving = [task for task in tasks if not task.memory.idle]
         for n, (piece, target) in enumerate(parts):
-            for task in tasks:
+            for task in moving:
                 state = put_at(state, task.keys, prepare(task, get_at(state, task.keys), like))
             loss, state = self._piece(piece, target, state, grid.valid[n])
             state = self._close(tasks, state, loss, grid.held(n), grid.full[n])
@@ -112,19 +113,23 @@ class Learning:
         full: bool | Tensor,
     ) -> Any:
         """Gradients to what is pending; at the segment's edge the rules that are due, resets, constants."""
-        found = [get_at(state, task.keys) for task in tasks]
-        gradients = iter(self._gradients(loss, [leaf for entry in found for leaf in variables(entry)]))
         ended, due = bool(tasks) and full is not False, Due()
+        for task in tasks:
+            entry = get_at(state, task.keys)
+            state = put_at(state, task.keys, {**entry, "count": entry["count"] + felt})
+        moving = [task for task in tasks if not task.memory.idle]
+        found = [get_at(state, task.keys) for task in moving]
+        gradients = iter(self._gradients(loss, [leaf for entry in found for leaf in variables(entry)]))
         if ended and self.carry == "trunc":
             state = map_tree(lambda x: choose(full, x.detach(), x) if x.requires_grad else x, state)
-        for task, old in zip(tasks, found, strict=True):
-            entry = {**gather(old, gradients), "count": old["count"] + felt}
+        for task, old in zip(moving, found, strict=True):
+            entry = gather(old, gradients)
             if ended:
                 entry = step(task, entry, due(entry, felt, task.memory.every, task.memory.reset))
             state = put_at(state, task.keys, entry)
         if ended:
             state = _reset(tasks, state, felt, due)
-            for task, old in zip(tasks, found, strict=True):
+            for task, old in zip(moving, found, strict=True):
                 state = put_at(state, task.keys, reopen(get_at(state, task.keys), old["delta"], full))
         return map_tree(lambda x: x.detach(), state) if self._at_once else state
 
@@ -149,7 +154,7 @@ def _reset(tasks: list[PlacedTask], state: Any, felt: int | Tensor, due: Due) ->
         task = next(t for t in waiting if t.source not in after)
         waiting.remove(task)
         entry = get_at(state, task.keys)
-        source = None if task.source is None else get_at(state, task.source)
+        source: Any = None if task.source is None else get_at(state, task.source)
         over = due(entry, felt, task.memory.reset, task.memory.reset)
         state = put_at(state, task.keys, reset(task, entry, source, over))
     return state

@@ -87,23 +87,19 @@ def reset(
     """The samples that are `due` start anew: from zero, or from what the `source` shows now (Eq. 72)."""
     if due is False:
         return state
+    again = {**state, "count": choose(due, torch.zeros_like(state["count"]), state["count"])}
+    for part in ("pending", "slots", "seen"):
+        if part in state:
+            again[part] = {name: choose(due, torch.zeros_like(x), x) for name, x in state[part].items()}
+    if state["delta"] is None:
+        return again
+    given = None if source is None else source["delta"]
     fresh: Weights = {
-        weight: torch.zeros_like(delta) if source is None else source["delta"][weight].detach()
+        weight: torch.zeros_like(delta) if given is None else given[weight].detach()
         for weight, delta in state["delta"].items()
     }
-    empty = {
-        part: {name: choose(due, torch.zeros_like(x), x) for name, x in state[part].items()}
-        for part in ("pending", "slots")
-    }
-    again = {
-        **state,
-        **empty,
-        "delta": {weight: choose(due, fresh[weight], old) for weight, old in state["delta"].items()},
-        "count": choose(due, torch.zeros_like(state["count"]), state["count"]),
-    }
-    if "seen" in state:
-        again["seen"] = {key: choose(due, torch.zeros_like(x), x) for key, x in state["seen"].items()}
-    if task.memory.toward == "init" and source is not None:
+    again["delta"] = {weight: choose(due, fresh[weight], old) for weight, old in state["delta"].items()}
+    if task.memory.toward == "init" and given is not None:
         before = state.get("anchor") or {w: torch.zeros_like(d) for w, d in fresh.items()}
         again["anchor"] = {weight: choose(due, fresh[weight], old) for weight, old in before.items()}
     return again

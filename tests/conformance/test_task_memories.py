@@ -1,0 +1,215 @@
+"""Continuum memory systems of every construct: compiled `learn` against the interpreter; its contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import nldsl
+from nldsl.reference import Interpreter, flatten_state
+from nldsl.runtime.model import Model
+from nldsl.runtime.state import State
+from tests.conformance.agreement import comparable, compiled
+
+torch.set_num_threads(1)
+VOCAB, TOKENS = 11, 21
+MODEL = """
+model m(tokens, vocab = 11, dim = 6) {{
+  x = embed(tokens, vocab, dim)
+  x = x + mixer(norm(x))
+  x = system(x)
+  return head(norm(x), vocab)
+}}
+block mixer(x) {{
+  level context every 1 token {{ memory S = matrix() }}
+  k = l2norm(linear(x))
+  S[k] <- x by gd(lr = 0.5)
+  return S[k]
+}}
+{system}
+train m {{ task next_token(carry = "{carry}"); level slow every 1 step {{ "*" by sgd(lr = 0.1) }} }}
+"""
+SYSTEMS = {
+    "chain": """block system(x) {
+  for c, i in [2, 4, 8] {
+    level f every c tokens { memory F = mlp(2) }
+    F minimizes task by gd(lr = 0.3)
+    x = x + F[norm(x)]
+  }
+  return x
+}""",
+    "nested": """block system(x) { return cms_nested(x, fast = 2, slow = 8, expand = 2, rate = 0.3) }""",
+    "independent": """block system(x) { return cms_independent(x, [2, 6], 2, 0.3) }""",
+    "three_nested": """block system(x) {
+  level slow every 8 tokens { memory C = mlp(2) }
+  level mid every 4 tokens { memory B = mlp(2) init C reset every 8 tokens }
+  level fast every 2 tokens { memory A = mlp(2) init B reset every 4 tokens }
+  A minimizes task by gd(lr = 0.3)
+  B minimizes task by momentum(lr = 0.3, beta = 0.5)
+  C minimizes task by gd(lr = 0.3)
+  return x + A[norm(x)] + B[x] + C[norm(x)]
+}""",
+    "reset_between_steps": """block system(x) {
+  level slow every 4 tokens { memory B = mlp(2) reset every 6 tokens }
+  level fast every 2 tokens { memory A = mlp(2) }
+  A minimizes task by adamw(lr = 0.05)
+  B minimizes task by gd(lr = 0.3)
+  return x + A[norm(x)] + B[norm(x)]
+}""",
+    "retention": """block system(x) {
+  level f every 2 tokens { memory A = mlp(2);  memory B = matrix();  memory C = residual_mlp(2) per head(2) }
+  a = sigmoid(mean(x))
+  A minimizes task by gd(lr = 0.3) retain 0.9
+  B minimizes task by gd(lr = 0.2 * a) retain a toward init
+  C minimizes task by gd(lr = 0.3) retain a toward init
+  return x + A[norm(x)] + B[x] + merge(C[split(x, 2)])
+}""",
+    "anchored": """block system(x) {
+  level slow every 4 tokens { memory B = mlp(2) }
+  level fast every 2 tokens { memory A = mlp(2) init B reset every 8 tokens }
+  A minimizes task by momentum(lr = 0.3, beta = 0.5) retain 0.8 toward init
+  B minimizes task by gd(lr = 0.5)
+  return x + A[norm(x)] + B[x]
+}""",
+    "rules": """block system(x) {
+  level f every 2 tokens { memory A = mlp(2);  memory B = matrix() }
+  A minimizes task by m3(lr = 0.05, slow = 2)
+  B minimizes task by lookahead(gd(lr = 0.3), slow = 2)
+  return x + A[norm(x)] + B[x]
+}""",
+}
+
+
+def source(name: str, carry: str) -> str:
+    return MODEL.format(system=SYSTEMS[name], carry=carry)
+
+
+def stream(batch: int = 2, tokens: int = TOKENS, seed: int = 0) -> Tensor:
+    return torch.randint(0, VOCAB, (batch, tokens), generator=torch.Generator().manual_seed(seed))
+
+
+def mask_of(batch: int, tokens: int) -> Tensor:
+    mask = torch.ones(batch, tokens, dtype=torch.bool)
+    mask[0, [0, 5, 6]] = False
+    mask[1, [3, tokens - 1]] = False
+    return mask
+
+
+def gradients(loss: Tensor, parameters: dict[str, Any]) -> dict[str, Tensor]:
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    pairs = zip(parameters.items(), found, strict=True)
+    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in pairs}
+
+
+def close(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    for name, want in theirs.items():
+        if name in mine:
+            torch.testing.assert_close(mine[name].double(), want.double(), rtol=1e-9, atol=1e-10, msg=name)
+
+
+def learnt(state: Any) -> dict[str, Tensor]:
+    kept = (".delta.", ".slots.", ".pending.")
+    return {n: x for n, x in comparable(state).items() if any(k in n for k in kept) or n.endswith("count")}
+
+
+@pytest.mark.parametrize("carry", ["trunc", "exact"])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_learn_equals_the_interpreter(name: str, carry: str) -> None:
+    """Loss, states and every outer gradient; in one call, in calls of odd lengths, and with masks."""
+    model = compiled(source(name, carry))
+    assert isinstance(model, Model)
+    tokens, mask = stream(), mask_of(2, TOKENS)
+    parameters = model.parameter_paths()
+    meaning = Interpreter(model.program, dict(parameters), dtype=torch.float64)
+    for live in (None, mask):
+        want, state = meaning.learn(tokens, mask=live)
+        expected = {n.replace("[", ".").replace("]", ""): x for n, x in flatten_state(state).items()}
+        wanted = gradients(want, parameters)
+        for cuts in ((TOKENS,), (1, 2, 5, 12, TOKENS)):
+            loss, held = torch.zeros((), dtype=torch.float64), None
+            for start, end in zip((0, *cuts), cuts, strict=False):
+                part = None if live is None else live[:, start:end]
+                more, held = model.learn(tokens[:, start:end], held, part)
+                loss = loss + more
+            torch.testing.assert_close(loss, want, rtol=1e-10, atol=1e-10)
+            close(learnt(held), expected)
+            close(gradients(loss, parameters), wanted)
+    moved = [x for n, x in learnt(held).items() if ".delta." in n]
+    assert moved and all(x.abs().max() > 1e-4 for x in moved), "every memory has learnt"
+
+
+@pytest.mark.parametrize("name", ["chain", "nested", "independent"])
+def test_rate_zero_is_the_plain_chain_to_the_last_bit(name: str) -> None:
+    text, tokens = source(name, "trunc"), stream()
+    still = compiled(
+        text.replace("lr = 0.3", "lr = 0.0").replace("rate = 0.3", "rate = 0.0").replace("0.3)", "0.0)")
+    )
+    loss, state = still.learn(tokens)
+    pieces, plain = [], None
+    for start in range(0, TOKENS - 1, 2):
+        logits, plain = still(tokens[:, start : start + 2], plain)
+        pieces.append(logits)
+    wanted = [
+        F.cross_entropy(y.flatten(0, 1), tokens[:, 1 + 2 * n : 3 + 2 * n].flatten(), reduction="none").sum()
+        for n, y in enumerate(pieces)
+    ]
+    assert state.scored == 2 * (TOKENS - 1)
+    assert torch.equal(loss, sum(wanted, torch.zeros((), dtype=torch.float64)))
+    rest = State({k: v for k, v in state.tree.items() if k != "held"}, program=state.program)
+    assert torch.equal(still(tokens[:, -1:], rest)[0], still(tokens[:, -1:], plain)[0])
+
+
+@pytest.mark.parametrize("name", ["chain", "nested", "independent"])
+@pytest.mark.parametrize("place", [7, 8, 13])
+def test_contract(name: str, place: int) -> None:
+    """Token t: no logits before t, no fast weights before the first chunk at or after t, no other sample."""
+    model = compiled(source(name, "trunc"))
+    tokens = stream()
+    other = tokens.clone()
+    other[0, place] = (other[0, place] + 1) % VOCAB
+    before, after = (deltas_and_logits(model, x) for x in (tokens, other))
+    for t in range(TOKENS - 1):
+        same = torch.equal(before[t][0][0], after[t][0][0])
+        assert same == (t < place), f"logits at {t}"
+        assert torch.equal(before[t][0][1], after[t][0][1]), "the other sample"
+        # The error of position t - 1 is known when token t arrives: deltas used from chunk n C on.
+        used = [torch.equal(a[0], b[0]) for a, b in zip(before[t][1], after[t][1], strict=True)]
+        first = -(-place // 2) * 2
+        assert all(used) == (t < first), f"fast weights at {t}"
+        assert all(torch.equal(a[1], b[1]) for a, b in zip(before[t][1], after[t][1], strict=True))
+
+
+def deltas_and_logits(model: Any, tokens: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
+    """For every position: its logits, and the fast weights they were computed with."""
+    found, state = [], model.init_state(tokens.shape[0])
+    for t in range(tokens.shape[1] - 1):
+        # Token t is the target of the one held back, which is processed now; then t itself is held back.
+        _, state = model.learn(tokens[:, t : t + 1], state)
+        deltas = [x for n, x in sorted(state.tensors().items()) if "/delta/" in n]
+        found.append((logits_of_held(model, state), deltas))
+    return found
+
+
+def logits_of_held(model: Any, state: Any) -> Tensor:
+    """Logits of the token that `state` holds back."""
+    held = state.tree["held"]["token"].unsqueeze(1)
+    rest = type(state)({k: v for k, v in state.tree.items() if k != "held"}, program=state.program)
+    return model(held, rest)[0][:, 0].detach()
+
+
+def test_chain_nested_and_independent_differ() -> None:
+    """Reading P11: the three constructs of Eq. 72-74 are three."""
+    tokens = stream()
+    losses = []
+    for text in (
+        SYSTEMS["chain"].replace("[2, 4, 8]", "[2, 8]"),
+        SYSTEMS["nested"],
+        SYSTEMS["independent"].replace("[2, 6]", "[2, 8]"),
+    ):
+        model = nldsl.compile(MODEL.format(system=text, carry="trunc"), dtype=torch.float64)
+        losses.append(model.learn(tokens)[0].item())
+    assert len({round(x, 6) for x in losses}) == 3
