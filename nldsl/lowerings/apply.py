@@ -58,7 +58,7 @@ def apply_expression(scope: Scope, apply: Apply) -> Expression:
         return _elementwise(scope, target, aligned(scope, apply.args))
     if apply.op == "matmul" and apply.args[0].name in scope.unbatched and apply.args[1].kind != "matrix":
         return scope.ref(apply.args[1]) @ scope.ref(apply.args[0]).attr("mT")
-    if apply.op == "identity":
+    if apply.op in ("identity", "index"):
         scope.unbatched.add(apply.out.name)
         return scope.imports.use(target)(size=_static(apply, "size"), like=scope.source)
     return _call(scope, apply, target)

@@ -51,6 +51,8 @@ def apply(
         return torch.tensor(float(options["value"]), dtype=dtype)
     if statement.op == "identity":
         return torch.eye(int(options["size"]), dtype=dtype)
+    if statement.op == "index":
+        return torch.tensor([float(i) for i in range(int(options["size"]))], dtype=dtype)
     own = [parameters[join(prefix, p.path)] for p in statement.parameters]
     return meaning(statement.op)(args, [a.kind for a in statement.args], options, own)
 

@@ -158,10 +158,10 @@ def parts(x: Tensor, sizes: Sequence[int], index: int = 0) -> Tensor:
 # --- layers ----------------------------------------------------------------------------------
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, **_: Any) -> Tensor:
-    """`y = weight x (+ bias)` of the merged value, `weight [out, in]`."""
+def linear(x: Tensor, weight: Tensor, *offset: Tensor, **_: Any) -> Tensor:
+    """`y = weight x (+ offset)` of the merged value, `weight [out, in]`."""
     y = weight @ x.reshape(-1)
-    return y if bias is None else y + bias
+    return y + offset[0] if offset else y
 
 
 def readout(x: Tensor, weight: Tensor, bias: Tensor, **_: Any) -> Tensor:
@@ -207,6 +207,11 @@ _VALUES: dict[str, Callable[..., Tensor]] = {
     "dot": dot,
     "split": lambda x, n: x.reshape(n, -1),  # a value already in n heads stays as it is
     "merge": lambda x: x.reshape(-1),
+    "share": lambda x, n: torch.stack([x] * n),
+    "headwise": lambda a, z: torch.stack([a @ one for one in z]),
+    "kron": lambda a, b: torch.stack(
+        [torch.outer(x, y).reshape(-1) for x, y in zip(torch.atleast_2d(a), torch.atleast_2d(b), strict=True)]
+    ).reshape(*a.shape[:-1], -1),
     "concat": lambda *xs: torch.cat(xs, -1),
     "parts": parts,
     "values": lambda x: x,

@@ -25,6 +25,16 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return a @ b
 
 
+def headwise(a: Tensor, z: Tensor) -> Tensor:
+    """One matrix `[..., o, i]` for every head of `[..., H, i]`.
+
+    >>> headwise(torch.tensor([[1.0, 2.0]]), torch.eye(2))
+    tensor([[1.],
+            [2.]])
+    """
+    return z @ a.mT
+
+
 def transpose(x: Tensor) -> Tensor:
     """The last two axes exchanged."""
     return x.mT

@@ -2,6 +2,7 @@
 
 from nldsl.runtime.activations import silu_pullback
 from nldsl.runtime.matrices import (
+    headwise,
     identity,
     matmul,
     matvec,
@@ -23,6 +24,8 @@ from nldsl.runtime.values import (
     ge,
     gt,
     head,
+    index,
+    kron,
     l2norm,
     layernorm,
     le,
@@ -38,6 +41,7 @@ from nldsl.runtime.values import (
     norm,
     parts,
     readout,
+    share,
     softmax,
     softplus,
     split,
@@ -57,7 +61,10 @@ __all__ = [
     "ge",
     "gt",
     "head",
+    "headwise",
     "identity",
+    "index",
+    "kron",
     "l2norm",
     "layernorm",
     "le",
@@ -80,6 +87,7 @@ __all__ = [
     "readout",
     "rope",
     "rownorm",
+    "share",
     "shift",
     "silu_pullback",
     "softmax",

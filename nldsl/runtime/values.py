@@ -234,6 +234,31 @@ def split(x: Tensor, *, n: int) -> Tensor:
     return heads
 
 
+def share(x: Tensor, *, n: int) -> Tensor:
+    """`[..., d]` to `[..., n, d]`, the same for every head.
+
+    >>> share(torch.arange(2.0), n=2)
+    tensor([[0., 1.],
+            [0., 1.]])
+    """
+    return x.unsqueeze(-2).expand(*x.shape[:-1], n, x.shape[-1])
+
+
+def kron(a: Tensor, b: Tensor) -> Tensor:
+    """All products of the last axes: `[..., m]` and `[..., n]` to `[..., m * n]`.
+
+    >>> kron(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+    tensor([3., 4., 6., 8.])
+    """
+    products: Tensor = (a.unsqueeze(-1) * b.unsqueeze(-2)).flatten(-2)
+    return products
+
+
+def index(*, size: int, like: Tensor) -> Tensor:
+    """0, 1, .., size - 1, of the type and on the device of `like`."""
+    return torch.arange(size, dtype=like.dtype, device=like.device)
+
+
 def merge(x: Tensor) -> Tensor:
     """`[..., n, d]` to `[..., n * d]`."""
     return x.flatten(-2)

@@ -261,6 +261,17 @@ def _dim(frame: Frame, node: tree.Call, targets: tuple[str | None, ...]) -> Resu
     return (value.shape[0] * value.shape[1] if value.kind == "headed" else value.shape[-1],)
 
 
+def _width(frame: Frame, node: tree.Call, targets: tuple[str | None, ...]) -> Results:
+    """Number of channels of one head."""
+    value = _one_value(frame, node)
+    if value is POISON or not allowed(frame, PRIMITIVES["width"], node.span):
+        return (POISON,)
+    if value.shape:
+        return (value.shape[-1],)
+    message = f"`width` counts channels, found {describe(value)}"
+    return (frame.session.report("NL0410", message, node.span, "has none"),)
+
+
 def _parts(frame: Frame, node: tree.Call, targets: tuple[str | None, ...]) -> Results:
     """One application per piece, told apart by `index`."""
     values, positional, named = _sort_arguments(frame, node, PRIMITIVES["parts"])
@@ -332,6 +343,7 @@ def _solve(frame: Frame, node: tree.Call, targets: tuple[str | None, ...]) -> Re
 
 _SPECIAL: dict[str, Callable[[Frame, tree.Call, tuple[str | None, ...]], Results]] = {
     "dim": _dim,
+    "width": _width,
     "parts": _parts,
     "unbias": _unbias,
     "values": _values,

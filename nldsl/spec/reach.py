@@ -36,6 +36,8 @@ class Live:
     memories: set[str] = field(default_factory=set)
     parameters: set[str] = field(default_factory=set)
     dead: list[tuple[str, Parameter]] = field(default_factory=list)
+    drawn: set[str] = field(default_factory=set)
+    """Values that an output depends on behind `detach` only: a `weight` there is meant to stay as drawn."""
     blind: frozenset[str] = _NO_GRADIENT
     """Operations that life does not pass."""
 
@@ -91,10 +93,7 @@ def _settle(block: Block, live: Live, known: Known) -> Live:
 def _step(statement: object, live: Live, known: Known) -> None:
     """Carry life from what a statement gives to what it takes."""
     if isinstance(statement, Apply):
-        if statement.out.name in live.values:
-            live.parameters |= {p.path for p in statement.parameters}
-            if statement.op not in live.blind:
-                live.values |= {a.name for a in statement.args}
+        _apply(statement, live)
     elif isinstance(statement, Read):
         if statement.out.name in live.values:
             live.memories |= {statement.memory, *(statement.solve[:1] if statement.solve else ())}
@@ -104,6 +103,19 @@ def _step(statement: object, live: Live, known: Known) -> None:
             live.values |= {v.name for v in _taken(statement)}
     elif isinstance(statement, Call | Repeat):
         _enter(statement, live, known)
+
+
+def _apply(statement: Apply, live: Live) -> None:
+    """A primitive: to its arguments and parameters."""
+    drawn = statement.op == "weight" and statement.out.name in live.drawn
+    if statement.out.name not in live.values:
+        live.parameters |= {p.path for p in statement.parameters if drawn}
+        return
+    live.parameters |= {p.path for p in statement.parameters}
+    if statement.op not in live.blind:
+        live.values |= {a.name for a in statement.args}
+    elif statement.op == "detach":
+        live.drawn |= {a.name for a in statement.args}
 
 
 def _taken(statement: Write | TaskWrite | Update) -> Iterator[Value]:

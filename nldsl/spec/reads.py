@@ -95,7 +95,7 @@ def _solve(frame: Frame, node: tree.Call) -> tuple[tree.Expr, tuple[str, float, 
     iterations = static_of(frame, named["iterations"], "`iterations`") if "iterations" in named else 8
     if ridge is POISON or iterations is POISON:
         return None
-    if not is_number(ridge) or ridge < 0 or not isinstance(iterations, int) or iterations < 1:
+    if not is_number(ridge) or ridge < 0 or not isinstance(iterations, int) or iterations < 0:
         frame.session.report(
             "NL0405", "`ridge` is a number, `iterations` a whole number", node.span, "out of range"
         )

@@ -52,6 +52,8 @@ def statement_flops(step: Apply) -> int:
             return 2 * prod(owned[0])
         case "matmul":
             return _matmul(shapes[0], shapes[1])
+        case "headwise":
+            return 2 * prod(step.out.shape) * shapes[0][1]
         case "outer":
             return 2 * prod(step.out.shape)
         case "dot":

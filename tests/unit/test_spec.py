@@ -350,3 +350,11 @@ def test_unknown_argument_from_outside() -> None:
 def test_one_mistake_gives_one_report() -> None:
     text = "block f(x) { a = unknown; b = a + 1; c = linear(b, 8) * a; return c + split(b, 3) }\n"
     assert codes(text) == ["NL0301"]
+
+
+def test_a_detached_weight_stays_as_drawn() -> None:
+    """`detach(weight(..))` needs no gradient; any other parameter behind `detach` is a mistake."""
+    good = "block f(x) { W = detach(weight(dim(x), dim(x))); return W @ x }\n"
+    assert not [d for d in check(good, arguments={"dim": 4}) if d.severity == "error"]
+    bad = "block f(x) { return x * detach(linear(x)) }\n"
+    assert [d.code for d in check(bad, arguments={"dim": 4})] == ["NL0601"]

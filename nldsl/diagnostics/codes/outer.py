@@ -7,7 +7,8 @@ _MODEL = "model m(tokens) { return head(embed(tokens, 16, 8), 16) }\n"
 CODES = {
     "NL0601": Entry(
         "parameter that no loss reaches",
-        "Nothing the model returns depends on it in a way that has a gradient, so it would never learn.",
+        "Nothing the model returns depends on it in a way that has a gradient, so it would never learn. "
+        "`detach(weight(...))`, written so, is meant: numbers drawn once that stay (random features).",
         "block f(x) { return x * detach(linear(x)) }\n",
         "block f(x) { return x * linear(x) }\n",
     ),
