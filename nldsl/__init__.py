@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nldsl.certify import verify
     from nldsl.diagnostics import Diagnostic, SpecError
-    from nldsl.driver import compile
+    from nldsl.driver import compile, optimizer
     from nldsl.graph import LevelGraph
     from nldsl.graph import graph_of as graph
     from nldsl.graph import open_program as load
@@ -40,6 +40,7 @@ _HOMES = {
     "compile": "nldsl.driver",
     "explain": "nldsl.view",
     "load": "nldsl.graph",
+    "optimizer": "nldsl.driver",
     "verify": "nldsl.certify",
 }
 """Where a public name lives.  `graph` is the package of that name, which is callable."""
@@ -60,6 +61,7 @@ __all__ = [
     "explain",
     "graph",
     "load",
+    "optimizer",
     "verify",
 ]
 

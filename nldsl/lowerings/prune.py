@@ -79,7 +79,7 @@ def inline(body: tuple[Statement, ...], these: frozenset[str], width: int = 60) 
         if chosen is not None and chosen in these and once and _simple_use(out[i + 1], chosen):
             statement = out[i]
             if isinstance(statement, Assign) and size(statement.value) <= width:
-                out[i : i + 2] = [_substitute(out[i + 1], chosen, statement.value)]
+                out[i : i + 2] = [substitute(out[i + 1], chosen, statement.value)]
                 i = max(0, i - 1)
                 continue
         i += 1
@@ -99,15 +99,16 @@ def size(node: Any) -> int:
     return 0
 
 
-def _substitute(node: Any, chosen: str, value: Expression) -> Any:
+def substitute(node: Any, chosen: str, value: Expression) -> Any:
+    """`node` with the name `chosen` replaced by `value`; targets of assignments stay."""
     if isinstance(node, Var):
         return value if node.name == chosen else node
     if isinstance(node, tuple):
-        return tuple(_substitute(p, chosen, value) for p in node)
+        return tuple(substitute(p, chosen, value) for p in node)
     if isinstance(node, Assign):
-        return replace(node, value=_substitute(node.value, chosen, value))
+        return replace(node, value=substitute(node.value, chosen, value))
     if is_dataclass(node) and not isinstance(node, type | FunctionDef):
         return replace(
-            node, **{f.name: _substitute(getattr(node, f.name), chosen, value) for f in fields(node)}
+            node, **{f.name: substitute(getattr(node, f.name), chosen, value) for f in fields(node)}
         )
     return node

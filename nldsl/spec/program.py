@@ -12,10 +12,13 @@ paths on the way down with dots: `blocks[3]` + `gated_deltanet` + `q.linear.weig
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from nldsl.catalog.values import Initialiser, Kind, Options, Role, Shape, Static
 from nldsl.source import Span
+
+if TYPE_CHECKING:
+    from nldsl.spec.outer_rules import OuterRule
 
 
 def option(options: Options, name: str, default: Static = None) -> Static:
@@ -285,6 +288,8 @@ class GroupRule:
     """Where each selector stands."""
     bound: Rule | None = field(default=None, compare=False, repr=False)
     """The rule elaborated on a probe weight of two axes: what the graph reads its optimiser memories from."""
+    outer: OuterRule | None = field(default=None, compare=False, repr=False)
+    """The rule with its arguments, to be elaborated for every weight that the group trains."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from nldsl.spec.frame import Frame, Namer
 from nldsl.spec.functions import bind_definition
 from nldsl.spec.items import POISON, Item, describe, freeze, is_number, is_static
 from nldsl.spec.loader import Unit
+from nldsl.spec.outer_rules import OuterRule
 from nldsl.spec.program import GroupRule, TrainPlan, Value
 from nldsl.spec.rules import elaborate_rule
 from nldsl.spec.session import Session
@@ -203,9 +204,10 @@ def read_group(frame: Frame, node: tree.Group, every: int = 1) -> GroupRule | No
     arguments = tuple(
         sorted((n, freeze(i)) for n, i in bound.items() if n in given and n not in moving and is_static(i))
     )
+    outer = OuterRule(definition, unit, tuple(bound.items()), node.rule.span)
     spans = tuple(s.span for s in node.selectors)
     return GroupRule(
-        selectors, definition.name.id, arguments, every, tuple(schedules), bound=rule, spans=spans
+        selectors, definition.name.id, arguments, every, tuple(schedules), spans, bound=rule, outer=outer
     )
 
 

@@ -37,17 +37,33 @@ CODES = {
         "A quoted glob matches no path, or earlier groups claim everything it matches: first match wins.",
     ),
     "NL0963": Entry(
-        "muon on something that is no matrix",
-        "Muon orthogonalises matrices `[out, in]`, or the matrices of the heads in `[heads, out, in]`.",
-    ),
-    "NL0964": Entry(
-        "a rule that cannot train slow parameters yet",
-        "The outer levels are trained by `sgd`, `momentum`, `adamw` and `muon`; others work inside memories.",
+        "a weight the rule cannot train",
+        "Rules that look at a weight as a matrix, such as `muon`, train matrices `[out, in]`, or those of "
+        "the heads in `[heads, out, in]`. Other weights need a group of their own.",
     ),
     "NL0965": Entry(
-        "a bad argument of a training rule",
-        "The rule has no such argument, lacks one, was given something that is no number, or a schedule "
-        "stands where none can.",
+        "a schedule of something fixed",
+        "Only numbers that a rule uses as values can follow a schedule; what decides the code of the rule "
+        "(`if`, clocks, options of primitives) is fixed when the optimizer is made.",
+    ),
+    "NL0966": Entry(
+        "a sparse gradient or a complex weight",
+        "Rules are written for real, dense weights. Embeddings need `sparse = False`; a complex weight can "
+        "be trained through `torch.view_as_real`.",
+    ),
+    "NL0967": Entry(
+        "a gradient that is not finite",
+        "A gradient holds NaN or infinity. Nothing was changed: the check runs before any weight is "
+        "touched. The policy `nonfinite` of an optimizer is `raise`, `skip`, `zero` or `ignore`.",
+    ),
+    "NL0968": Entry(
+        "a bad argument of an optimizer",
+        "A group of parameters names an argument the rule does not have, or one that decides its code and "
+        "so is the same for all groups and steps.",
+    ),
+    "NL0969": Entry(
+        "a saved state of another rule",
+        "The memories in a state dictionary are not those of the optimizer that loads it.",
     ),
     "NL0970": Entry(
         "no checkpoint",

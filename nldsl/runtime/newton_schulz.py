@@ -1,0 +1,41 @@
+"""The Newton-Schulz iteration of Muon for weights in training: small side, low precision where it is fast."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from nldsl.runtime.matrices import orthogonalize as exactly
+
+
+@cache
+def fast_bfloat16(device: str) -> bool:
+    """Whether products in bfloat16 are faster than in float32 on this kind of device."""
+    if device != "cpu":
+        return device == "cuda"
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(supported())
+
+
+def orthogonalize(x: Tensor, *, iterations: int) -> Tensor:
+    """The iteration of `matrices.orthogonalize`; a float32 matrix is iterated in bfloat16 where that is fast.
+
+    The direction is what matters of a step: five steps of the quintic leave the singular values between 0.7
+    and 1.2, far coarser than bfloat16.  Double precision stays what it is.
+
+    >>> orthogonalize(2.0 * torch.eye(2, dtype=torch.float64), iterations=5).dtype
+    torch.float64
+    """
+    if x.dtype != torch.float32 or not fast_bfloat16(x.device.type):
+        return exactly(x, iterations=iterations)
+    tall = x.shape[-2] > x.shape[-1]
+    y = (x.mT if tall else x) / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    y = y.to(torch.bfloat16)
+    for _ in range(iterations):
+        gram = y @ y.mT
+        polynomial = torch.baddbmm if gram.ndim == 3 else torch.addmm
+        y = polynomial(y, polynomial(gram, gram, gram, beta=-4.7750, alpha=2.0315), y, beta=3.4445)
+    result: Tensor = (y.mT if tall else y).to(x.dtype)
+    return result

@@ -1,0 +1,223 @@
+"""The base class of emitted optimizers: a rule of the language as a `torch.optim.Optimizer`.
+
+What is here is the same for all rules: groups, memories as state, clocks, bad gradients.  What a rule does
+to one weight is in the kernels of the emitted subclass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from nldsl.diagnostics import did_you_mean
+from nldsl.runtime.rule_bundle import Bundle, bundled
+from nldsl.runtime.rule_gradients import Policy, checked
+from nldsl.runtime.rule_kernel import Kernel, refusal
+
+Shape = tuple[int, ...]
+Form = Literal["auto", "eager", "compiled"]
+KNOWN_KEYS = frozenset({"params", "param_names", "name", "every"})
+"""What a group may hold besides the arguments of the rule."""
+
+
+class RuleOptimizer(torch.optim.Optimizer):
+    """An optimizer whose rule was written in the language.
+
+    params: parameters, named parameters, or groups of either, as in `torch.optim`; the open arguments of
+    the rule are options of a group, so schedulers move `group["lr"]` as ever.  every: steps of the clock;
+    in between gradients are summed.  nonfinite: what to do about NaN and infinity in a gradient: `raise`,
+    `skip` the step, take them as `zero`, or `ignore` them (no check).  form: `eager`, `compiled`, or `auto`.
+    seed: of memories that start at drawn values.
+
+    State is allocated at once: `state[p]["step"]` counts applications, the memories carry their names.
+    Raises `SpecError`: NL0963 for a weight the rule cannot train, NL0966 for one that is complex or whose
+    gradient is sparse, NL0967 for a gradient that is not finite, NL0968 for a bad argument of a group.
+    """
+
+    rule: ClassVar[str] = ""
+    arguments: ClassVar[dict[str, float]] = {}
+    fixed: ClassVar[dict[str, Any]] = {}
+    kernels: ClassVar[dict[Shape, Kernel]] = {}
+    source: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        every: int = 1,
+        nonfinite: Policy = "raise",
+        form: Form = "auto",
+        seed: int = 0,
+        more: Callable[[Shape], Kernel | None] | None = None,
+        **arguments: float | Tensor,
+    ) -> None:
+        self.nonfinite: Policy = nonfinite
+        self.form: Form = form
+        self.seed = seed
+        self.more = more
+        self.bundles: dict[int, list[Bundle]] = {}
+        unknown = [name for name in arguments if name not in self.arguments]
+        if unknown:
+            raise self._bad_argument(unknown[0])
+        super().__init__(params, {**self.arguments, **arguments, "every": every})
+
+    # --- what it trains -----------------------------------------------------------------------
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters that are trained from now on; their memories are allocated here."""
+        for name in param_group:
+            if name not in KNOWN_KEYS and name not in self.arguments:
+                raise self._bad_argument(name)
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        every = group["every"]
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise refusal("NL0968", f"`every` counts steps, a whole number from 1; found `{every}`")
+        for index, p in enumerate(group["params"]):
+            self._allocate(p, self._name(group, index), every)
+        self.bundles.clear()
+
+    def kernel_of(self, p: Tensor, name: str = "a parameter") -> Kernel:
+        """The kernel that trains `p`; raises NL0963 if there is none."""
+        for shape in self._shapes(p):
+            kernel = self.kernels.get(shape)
+            if kernel is None and self.more is not None and (kernel := self.more(shape)) is not None:
+                type(self).kernels = {**self.kernels, shape: kernel}
+            if kernel is not None and (kernel.form == "elementwise" or p.ndim <= 3):
+                return kernel
+        raise refusal(
+            "NL0963",
+            f"`{self.rule}` works on matrices, and {name} has shape {list(p.shape)}",
+            "give it to another rule, such as `adamw(lr = 3e-4)`",
+        )
+
+    @staticmethod
+    def _shapes(p: Tensor) -> list[Shape]:
+        """The shapes under which `p` is looked up: a stack is many matrices, or one long vector."""
+        if p.ndim == 0:
+            return [(1,)]
+        if p.ndim <= 2:
+            return [tuple(p.shape)]
+        return [tuple(p.shape[-2:])] if p.ndim == 3 else [(p.numel(),)]
+
+    def _allocate(self, p: Tensor, name: str, every: int) -> None:
+        if p.is_complex():
+            raise refusal("NL0966", f"{name} is complex", "train its real and imaginary part: `view_as_real`")
+        kernel = self.kernel_of(p, name)
+        copies = p.shape[0] if p.ndim == 3 and kernel.form == "matrix" else 0
+        state: dict[str, Tensor] = {"step": torch.tensor(0.0, dtype=torch.float32)}
+        for memory in kernel.memories:
+            state[memory.name] = memory.start(p.detach(), copies, self.seed, name.strip("`"))
+        if every > 1:
+            state["gathered"] = torch.zeros_like(p)
+            state["arrived"] = torch.tensor(0.0, dtype=torch.float32)
+            state["calls"] = torch.tensor(0.0, dtype=torch.float32)
+        self.state[p] = state
+
+    def _name(self, group: Mapping[str, Any], index: int) -> str:
+        """How a parameter is called in messages."""
+        if "param_names" in group:
+            return f"`{group['param_names'][index]}`"
+        number = next((i for i, g in enumerate(self.param_groups) if g is group), 0)
+        return f"parameter {index} of group {number}"
+
+    def _bad_argument(self, name: str) -> Exception:
+        if name in self.fixed:
+            return refusal(
+                "NL0968",
+                f"`{name}` of `{self.rule}` decides the code of the optimizer: it is the same for all groups "
+                "and steps",
+                f"make one with another `{name}`",
+            )
+        known = [*self.arguments, "every"]
+        return refusal(
+            "NL0968",
+            f"`{self.rule}` has no argument `{name}`",
+            did_you_mean(name, known) or f"known: {', '.join(known)}",
+        )
+
+    # --- steps --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of every group whose clock fires; returns what `closure` gives."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        due = [(i, list(self._arrived(group))) for i, group in enumerate(self.param_groups)]
+        if not checked(self, [x for _, found in due for x in found]):
+            return loss
+        for index, found in due:
+            group = self.param_groups[index]
+            ready = list(self._gathered(group, found)) if group["every"] > 1 else found
+            self._update(index, group, ready)
+        return loss
+
+    def _arrived(self, group: Mapping[str, Any]) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(name, parameter, gradient) of every parameter that has one."""
+        for index, p in enumerate(group["params"]):
+            if p.grad is None:
+                continue
+            if p.grad.layout != torch.strided:
+                raise refusal(
+                    "NL0966",
+                    f"the gradient of {self._name(group, index)} is sparse",
+                    "use `sparse = False` in the embedding",
+                )
+            yield self._name(group, index) if "param_names" in group else str(index), p, p.grad
+
+    def _gathered(
+        self, group: Mapping[str, Any], found: list[tuple[str, Tensor, Tensor]]
+    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """On a slow clock: sums, at the step where it fires."""
+        for _, p, g in found:
+            self.state[p]["gathered"].add_(g)
+            self.state[p]["arrived"].add_(1)
+        for p in group["params"]:
+            state = self.state[p]
+            state["calls"].add_(1)
+            if int(state["calls"]) % group["every"] == 0 and int(state["arrived"]):
+                yield "", p, state["gathered"].clone()
+                state["gathered"].zero_()
+                state["arrived"].zero_()
+
+    def _update(self, index: int, group: dict[str, Any], ready: list[tuple[str, Tensor, Tensor]]) -> None:
+        """Apply the rule; parameters that share a kernel and a step share its numbers."""
+        alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        kernels: dict[int, Kernel] = {}
+        for _, p, g in ready:
+            state = self.state[p]
+            state["step"].add_(1)
+            kernel = self.kernel_of(p)
+            kernels[id(kernel)] = kernel
+            alike.setdefault((id(kernel), int(state["step"])), []).append((p, g))
+        for (key, step), pairs in alike.items():
+            kernel = kernels[key]
+            given = [float(step), *(float(group[name]) for name in self.arguments)]
+            numbers = kernel.numbers(*torch.tensor(given, dtype=torch.float64).unbind())
+            for bundle in bundled(self, index, kernel, pairs):
+                bundle.apply(numbers)
+
+    # --- state --------------------------------------------------------------------------------
+
+    def memories(self, name: str) -> dict[Tensor, Tensor]:
+        """A memory of the rule for every parameter that has it, such as the average of `schedule_free`."""
+        return {p: s[name] for p, s in self.state.items() if name in s}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put a saved state back; raises NL0969 if it is of another rule."""
+        wanted = {p: set(s) for p, s in self.state.items()}
+        super().load_state_dict(state_dict)
+        self.bundles.clear()
+        for p, names in wanted.items():
+            if set(self.state[p]) != names:
+                missing = ", ".join(f"`{n}`" for n in sorted(names ^ set(self.state[p])))
+                raise refusal("NL0969", f"the saved state is of another rule than `{self.rule}`: {missing}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {n: getattr(self, n) for n in ("nonfinite", "form", "seed", "more")}
+        return {**super().__getstate__(), **own, "bundles": {}}

@@ -1,0 +1,137 @@
+"""Rules of the outer levels: a rule with its arguments, elaborated for every weight it is to train.
+
+Numbers that the text uses as values stay open, so that a schedule or a person can change them from step
+to step; what decides the code itself (`if`, clocks, options of primitives) is fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from nldsl.catalog.values import Shape, Static
+from nldsl.diagnostics import DiagnosticBag, SpecError
+from nldsl.source import Span
+from nldsl.spec.items import Item, RuleItem, freeze, is_number
+from nldsl.spec.loader import Unit
+from nldsl.spec.program import Rule, Value
+from nldsl.spec.rules import elaborate_rule
+from nldsl.spec.session import Session
+from nldsl.syntax import tree
+
+PROBES: tuple[tuple[Shape, bool], ...] = (((3, 2), True), ((3,), False))
+"""Weights on which it is tried whether an argument may stay open: (shape, whether used as `W @ x`)."""
+
+Arguments = tuple[tuple[str, Item], ...]
+
+
+@dataclass(frozen=True)
+class OpenArgument:
+    """A number that may change from step to step.
+
+    `name` is what people call it, `path` where it stands (`inner.lr` in `lookahead(inner = adamw(...))`).
+    """
+
+    name: str
+    path: str
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class OuterRule:
+    """A rule as it stands behind `by` in `train`: definition, home and bound arguments."""
+
+    definition: tree.Definition
+    unit: Unit
+    arguments: Arguments
+    span: Span
+    known: dict[tuple[Shape, bool], Rule] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name of the definition."""
+        return self.definition.name.id
+
+    @cached_property
+    def open(self) -> tuple[OpenArgument, ...]:
+        """The numbers of the rule that may change, rules in rules included."""
+        usual = [(shape, linear, self._findings(shape, linear, frozenset())) for shape, linear in PROBES]
+        leaves = [path for path, _ in _numbers(self.arguments)]
+        free = [
+            path
+            for path in leaves
+            if all(self._findings(s, linear, frozenset({path})) == found for s, linear, found in usual)
+        ]
+        numbers = dict(_numbers(self.arguments))
+        return tuple(OpenArgument(name, path, float(numbers[path])) for path, name in _spoken(free).items())
+
+    @property
+    def fixed(self) -> tuple[tuple[str, Static], ...]:
+        """What decides the code: every argument that is not open, rules in rules as text."""
+        paths = {a.path for a in self.open}
+        return tuple((n, freeze(i)) for n, i in self.arguments if n not in paths)
+
+    def at(self, shape: Shape, linear: bool) -> Rule:
+        """The rule for a weight of this shape; `linear` says whether it is used as `W @ x`.
+
+        Errors: `SpecError` with what the text has to say about such a weight.
+        """
+        key = (shape, linear)
+        if key not in self.known:
+            bag = DiagnosticBag()
+            rule = self._elaborated(bag, shape, linear, frozenset(a.path for a in self.open))
+            if rule is None or bag.errors:
+                raise SpecError(bag.items)
+            self.known[key] = rule
+        return self.known[key]
+
+    def _findings(self, shape: Shape, linear: bool, free: frozenset[str]) -> list[str]:
+        """What is wrong if the arguments at these paths stay open."""
+        bag = DiagnosticBag()
+        self._elaborated(bag, shape, linear, free)
+        return [f"{d.code} {d.message}" for d in bag.errors]
+
+    def _elaborated(
+        self, bag: DiagnosticBag, shape: Shape, linear: bool, free: frozenset[str]
+    ) -> Rule | None:
+        names = _spoken([path for path, _ in _numbers(self.arguments) if path in free])
+        bound = dict(_opened(self.arguments, names, ""))
+        session, rule = Session(bag), None
+        with session.bounded(self.span):
+            rule = elaborate_rule(session, self.definition, self.unit, bound, shape, linear, self.span)
+        return rule
+
+
+def _numbers(arguments: Arguments, prefix: str = "") -> Iterator[tuple[str, int | float]]:
+    """Every number among the arguments, with its path."""
+    for name, item in arguments:
+        if isinstance(item, RuleItem):
+            yield from _numbers(item.arguments, f"{prefix}{name}.")
+        elif is_number(item):
+            yield f"{prefix}{name}", item
+
+
+def _opened(arguments: Arguments, names: dict[str, str], prefix: str) -> Iterator[tuple[str, Item]]:
+    """The arguments with those at the paths of `names` as values of that name."""
+    for name, item in arguments:
+        path = f"{prefix}{name}"
+        if isinstance(item, RuleItem):
+            inside = tuple(_opened(item.arguments, names, f"{path}."))
+            yield name, RuleItem(item.definition, item.unit, inside)
+        else:
+            yield name, Value(names[path], (), "scalar") if path in names else item
+
+
+def _spoken(paths: list[str]) -> dict[str, str]:
+    """What each path is called: its last name if that is free, else the whole path with `_`.
+
+    Example:
+        >>> _spoken(["mix", "inner.lr", "inner.mix"])
+        {'mix': 'mix', 'inner.lr': 'lr', 'inner.mix': 'inner_mix'}
+    """
+    names: dict[str, str] = {}
+    for path in sorted(paths, key=lambda p: (p.count("."), paths.index(p))):
+        short = path.rpartition(".")[2]
+        names[path] = short if short not in names.values() else path.replace(".", "_")
+    return {path: names[path] for path in paths}
