@@ -34,7 +34,7 @@ def command(
     """
     if model not in TABLES:
         hint = did_you_mean(model, list(TABLES)) or f"there are tables for {', '.join(TABLES)}"
-        raise CommandError("NL1018", f"no table of ablations for `{model}`", hint)
+        raise CommandError("NL1023", f"no table of ablations for `{model}`", hint)
     rows = ablations(model, **parse_settings(settings))
     if as_json:
         print_json([row.to_json() for row in rows])

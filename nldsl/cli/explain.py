@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from nldsl.cli.common import SetOption, out, parse_settings, print_json, spec_source
-from nldsl.graph import open_program
-from nldsl.view import explain_program, render_explanation
-from nldsl.view.table import render_latex
+from nldsl.cli.guard import CommandError
+from nldsl.diagnostics import catalogue, did_you_mean
+
+_CODE = re.compile(r"NL(\d{0,4})\Z", re.IGNORECASE)
 
 
 def command(
-    spec: Annotated[str, typer.Argument(help="A library name or a file; `-` is stdin.")],
+    spec: Annotated[
+        str, typer.Argument(help="A library name or a file; `-` is stdin; or a code such as NL0412, or NL04.")
+    ],
     block: Annotated[str | None, typer.Option(help="Explain this block instead of the model.")] = None,
     settings: SetOption = None,
     params: Annotated[
@@ -22,12 +29,48 @@ def command(
     latex: Annotated[bool, typer.Option("--latex", help="Print the equations as LaTeX.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show levels, derived equations, cost, lowerings and transfers of a specification."""
-    program = open_program(spec_source(spec), block=block, **parse_settings(settings))
-    explanation = explain_program(program)
+    """Show levels, derived equations, cost, lowerings and transfers of a specification.
+
+    With a code, show what it means, a program that has it with its message, and one that has not; with the
+    beginning of one (`NL`, `NL04`), list the codes.
+    """
+    if _CODE.match(spec):
+        if block or settings or params or latex:
+            raise CommandError("NL1024", "a code has no block, settings, parameters or equations")
+        _code(spec.upper(), as_json)
+        return
+    if latex and (params or as_json):
+        other = "--params" if params else "--json"
+        raise CommandError("NL1024", f"`--latex` and `{other}` exclude each other", "give one of them")
+    program = import_module("nldsl.graph").open_program(
+        spec_source(spec), block=block, **parse_settings(settings)
+    )
+    view = import_module("nldsl.view")
+    explanation = view.explain_program(program)
     if as_json:
         print_json(explanation.to_json())
     elif latex:
-        print(render_latex(explanation))
+        print(import_module("nldsl.view.table").render_latex(explanation))
     else:
-        out().print(render_explanation(explanation, parameters=params))
+        out().print(view.render_explanation(explanation, parameters=params))
+
+
+def _code(code: str, as_json: bool) -> None:
+    """The page of a code, or the list of codes that begin like it."""
+    known = catalogue()
+    matching = [name for name in known if name.startswith(code)]
+    pages = import_module("nldsl.view.codes")
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    if code in known:
+        if as_json:
+            print_json(pages.code_json(code))
+        else:
+            print(pages.code_page(code, color=color))
+    elif matching and len(code) < 6:
+        if as_json:
+            print_json({"codes": [{"code": name, "title": known[name].title} for name in matching]})
+        else:
+            print(pages.code_list(code, color=color))
+    else:
+        near = did_you_mean(code, known) or "`nldsl explain NL` lists all codes"
+        raise CommandError("NL1025", f"there is no code `{code}`", near)

@@ -3,6 +3,7 @@
 from nldsl.diagnostics.catalogue import catalogue
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticBag, Edit, Label, SpecError
 from nldsl.diagnostics.entry import Entry
+from nldsl.diagnostics.fixes import apply_edits, fix_of
 from nldsl.diagnostics.machine import to_json
 from nldsl.diagnostics.render import render, render_all
 from nldsl.diagnostics.suggest import did_you_mean
@@ -14,8 +15,10 @@ __all__ = [
     "Entry",
     "Label",
     "SpecError",
+    "apply_edits",
     "catalogue",
     "did_you_mean",
+    "fix_of",
     "render",
     "render_all",
     "to_json",

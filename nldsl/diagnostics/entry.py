@@ -10,8 +10,9 @@ from typing import Literal
 class Entry:
     """What a code means.
 
-    `failing` is a whole program whose only code is this one and `working` its repaired twin; both
-    are empty for codes that need more than a text (a file that is missing, data, a device).
+    `failing` is a whole program whose only code is this one and `working` its repaired twin.  Codes of the
+    command line have a `failing_command` and a `working_command` instead, run in a folder with the file
+    `good.nl`.  All are empty for codes that need more than that (data, a device, a full disk).
     """
 
     title: str
@@ -19,3 +20,5 @@ class Entry:
     failing: str = ""
     working: str = ""
     form: Literal["text", "yaml"] = "text"
+    failing_command: str = ""
+    working_command: str = ""

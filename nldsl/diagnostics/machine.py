@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nldsl.diagnostics.diagnostic import Diagnostic
+from nldsl.diagnostics.fixes import fix_of
 from nldsl.source import Span
 
 
@@ -16,7 +17,7 @@ def to_json(diagnostic: Diagnostic) -> dict[str, Any]:
         >>> found["code"], found["line"], found["help"]
         ('NL0801', None, 'check the path')
     """
-    edit = diagnostic.edit
+    edit = fix_of(diagnostic)
     return {
         "code": diagnostic.code,
         "severity": diagnostic.severity,

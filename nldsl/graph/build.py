@@ -49,8 +49,11 @@ def _ports(program: Program) -> tuple[Port, ...]:
 
 
 def _zones(program: Program, problems: tuple[Problem, ...]) -> tuple[Zone, ...]:
-    """The blocks that hold a problem, in program order; what trains them comes last."""
-    used = {p.zone for p in problems}
+    """The blocks that hold a problem, in program order; what trains them comes last.
+
+    A program without any problem has the zone of its root.
+    """
+    used = {p.zone for p in problems} or {Place.root(program).zone}
     found: dict[str, Zone] = {}
     for block, place in places(program.root, Place.root(program)):
         if place.zone in used and place.zone not in found:

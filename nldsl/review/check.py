@@ -10,13 +10,14 @@ from nldsl.diagnostics import Diagnostic, DiagnosticBag
 from nldsl.review.findings import write_findings
 from nldsl.review.future import future_findings
 from nldsl.review.schedule import clock_findings
+from nldsl.source import SourceFile
 from nldsl.spec.elaborate import examine, in_order
 from nldsl.spec.program import Block, Call, Program, Repeat
 from nldsl.spec.reach import idle_memories
 
 
 def check(
-    source: str | Path,
+    source: str | Path | SourceFile,
     *,
     block: str | None = None,
     arguments: Mapping[str, Any] | None = None,

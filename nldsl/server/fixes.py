@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from nldsl.diagnostics import fix_of
 from nldsl.server.document import Document, Remark
-
-_SUGGESTED = re.compile(r"did you mean `([^`]+)`\?")
-_NAMED = re.compile(r"`([^`]+)`")
 
 
 @dataclass(frozen=True)
@@ -31,28 +28,13 @@ def fixes(document: Document, start: int, end: int) -> list[Fix]:
         [('change `sigmod` to `sigmoid`', 'sigmoid')]
     """
     touched = [r for r in document.remarks if r.start <= end and start <= r.end]
-    found = [fix for remark in touched for fix in (_edit(document, remark), _name(document, remark))]
+    found = [_fix(document, remark) for remark in touched]
     return [fix for fix in found if fix is not None]
 
 
-def _edit(document: Document, remark: Remark) -> Fix | None:
-    edit = remark.finding.edit
+def _fix(document: Document, remark: Remark) -> Fix | None:
+    edit = fix_of(remark.finding)
     place = document.sections.place(edit.span) if edit is not None else None
     if edit is None or place is None:
         return None
     return Fix(edit.title, remark, *place, edit.text)
-
-
-def _name(document: Document, remark: Remark) -> Fix | None:
-    """The nearest name instead of the unknown one."""
-    suggested = _SUGGESTED.search(remark.finding.help)
-    if suggested is None or remark.finding.edit is not None:
-        return None
-    text = document.text[remark.start : remark.end]
-    for wrong in _NAMED.findall(remark.finding.message):
-        places = [m.start() for m in re.finditer(rf"(?<!\w){re.escape(wrong)}(?!\w)", text)]
-        if len(places) == 1:
-            at = remark.start + places[0]
-            title = f"change `{wrong}` to `{suggested.group(1)}`"
-            return Fix(title, remark, at, at + len(wrong), suggested.group(1))
-    return None

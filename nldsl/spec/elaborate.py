@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from nldsl.diagnostics import Diagnostic, DiagnosticBag, did_you_mean
-from nldsl.source import Span
+from nldsl.source import SourceFile, Span
 from nldsl.spec.arguments import complete
 from nldsl.spec.blocks import elaborate_block
+from nldsl.spec.consequences import without_consequences
 from nldsl.spec.definition_checks import check_definitions
 from nldsl.spec.items import POISON, Item, Ref
 from nldsl.spec.loader import KINDS, Bundle, Named, Unit, load, noting
@@ -66,7 +67,7 @@ def elaborate(
 
 
 def check(
-    source: str | Path, *, block: str | None = None, arguments: Mapping[str, Any] | None = None
+    source: str | Path | SourceFile, *, block: str | None = None, arguments: Mapping[str, Any] | None = None
 ) -> list[Diagnostic]:
     """Everything there is to say about a source: every model, variant, `train` and block of its file.
 
@@ -80,7 +81,7 @@ def check(
 
 
 def examine(
-    source: str | Path, *, block: str | None = None, arguments: Mapping[str, Any] | None = None
+    source: str | Path | SourceFile, *, block: str | None = None, arguments: Mapping[str, Any] | None = None
 ) -> tuple[list[Diagnostic], list[Program]]:
     """The findings of `check`, and every program that was elaborated on the way.
 
@@ -96,7 +97,7 @@ def examine(
         programs = [one] if one is not None else []
     else:
         programs = _check_unit(bundle.main, bag)
-    return bag.items, programs
+    return without_consequences(bag.items), programs
 
 
 def in_order(findings: Iterable[Diagnostic]) -> list[Diagnostic]:

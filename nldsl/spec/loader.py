@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -14,8 +14,7 @@ from pathlib import Path
 from nldsl.assets import specs_folder
 from nldsl.diagnostics import Diagnostic, DiagnosticBag, Label, did_you_mean
 from nldsl.source import SourceFile, Span
-from nldsl.syntax import parse, tree
-from nldsl.syntax.limits import MAX_BYTES
+from nldsl.syntax import parse, read_source, tree
 from nldsl.syntax.tree import Train, Tree
 
 MAX_USES = 64
@@ -136,8 +135,10 @@ class Bundle:
         return tuple({f.name: sha256(f.text.encode()).hexdigest() for f in files}.items())
 
 
-def load(source: str | Path, bag: DiagnosticBag) -> Bundle:
+def load(source: str | Path | SourceFile, bag: DiagnosticBag) -> Bundle:
     """Find `source` (a library name, a path, or program text), parse it and what it uses.
+
+    A `SourceFile` is taken as it is; its name is the path beside which `use` looks.
 
     Never raises on what a user wrote: findings go to `bag`, and the bundle is what could be read.
 
@@ -146,6 +147,9 @@ def load(source: str | Path, bag: DiagnosticBag) -> Bundle:
         ('model', 'gated_deltanet')
     """
     library = standard_library()
+    if isinstance(source, SourceFile):
+        home = Path(source.name)
+        return Bundle(_text_unit(source, home if home.is_file() else None, library, bag))
     if isinstance(source, str) and ("\n" in source or "{" in source or _YAML.match(source)):
         name = "<text>.yaml" if _YAML.match(source) else "<text>"
         return Bundle(_text_unit(SourceFile(name, source), None, library, bag))
@@ -256,22 +260,18 @@ def _label(path: Path, root: Path | None) -> str:
 
 def _read(path: Path, bag: DiagnosticBag, use: tree.Use | None, library: Library) -> str | None:
     """The text of a file, or `None` after a report."""
-    span = use.path.span if use is not None else None
-    try:
-        if path.is_dir():
-            bag.add(Diagnostic("NL0801", f"`{path}` is a folder, expected a program", span))
-            return None
-        if path.stat().st_size > MAX_BYTES:
-            bag.add(Diagnostic("NL0802", f"`{path}` is larger than {MAX_BYTES // 1024} KiB", span))
-            return None
-        return path.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError:
-        bag.add(Diagnostic("NL0803", f"`{path}` is not a text in UTF-8", span))
-    except (OSError, ValueError):
-        near = did_you_mean(str(path), sorted({name for _, name in library.index}))
-        listed = near or "give a file, the name of a library program (see `nldsl list`), or the text itself"
-        bag.add(Diagnostic("NL0801", f"there is no program `{path}`", span, help=listed))
-    return None
+    inner = DiagnosticBag()
+    file = read_source(path, inner)
+    for finding in inner.items:
+        if finding.code == "NL0801":
+            known = sorted({name for _, name in library.index})
+            near = did_you_mean(path.stem, known)
+            listed = (
+                near or "give a file, the name of a library program (see `nldsl list`), or the text itself"
+            )
+            finding = replace(finding, help=listed)
+        bag.add(replace(finding, span=use.path.span if use is not None else None))
+    return file.text if file is not None else None
 
 
 def duplicate_definitions(unit: Unit) -> Iterator[Diagnostic]:

@@ -21,7 +21,9 @@ def read_source(path: str | Path, bag: DiagnosticBag) -> SourceFile | None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "the path is not a valid one"
         help = "check the path; `nldsl list` names the programs of the library"
-        bag.add(Diagnostic("NL0801", f"cannot read `{name}`: {reason.lower()}", help=help))
+        gone = isinstance(error, FileNotFoundError)
+        message = f"there is no program `{name}`" if gone else f"cannot read `{name}`: {reason.lower()}"
+        bag.add(Diagnostic("NL0801", message, help=help))
         return None
     if len(data) > MAX_BYTES:
         message = f"`{name}` is larger than {MAX_BYTES} bytes"

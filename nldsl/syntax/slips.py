@@ -174,9 +174,10 @@ def _foreign_word(slip: _Slip) -> Finding | None:
     first = slip.tokens[0]
     word = slip.word(first)
     if word in _FOREIGN:
-        return Finding(
-            "NL0110", f"`{word}` is not a word of the language", (first.start, first.end), _FOREIGN[word]
-        )
+        declares = word in ("let", "var", "const") and len(slip.tokens) > 1
+        span = (first.start, slip.tokens[1].start if declares else first.end)
+        message = f"`{word}` is not a word of the language"
+        return Finding("NL0110", message, span, _FOREIGN[word], "" if declares else None)
     return None
 
 

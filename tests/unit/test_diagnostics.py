@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nldsl.diagnostics import (
     Diagnostic,
-    DiagnosticBag,
     Edit,
-    Entry,
     Label,
     catalogue,
     render,
@@ -21,7 +17,6 @@ from nldsl.diagnostics import (
     to_json,
 )
 from nldsl.source import SourceFile, Span
-from nldsl.syntax import parse
 
 FILE = SourceFile(
     "my.nl",
@@ -139,22 +134,6 @@ def test_json() -> None:
 # --- the catalogue ---------------------------------------------------------------------------------
 
 ROOT = Path(__file__).resolve().parents[2]
-SNIPPETS = [(code, entry) for code, entry in catalogue().items() if entry.failing or entry.working]
-
-
-def _check(text: str, form: str) -> list[str]:
-    """The codes that a program gives, elaborated too if that stage is there."""
-    name = "t.yaml" if form == "yaml" else "t.nl"
-    bag = DiagnosticBag()
-    parse(SourceFile(name, text), bag)
-    if bag.errors or form == "yaml" or find_spec("nldsl.spec") is None:
-        return [d.code for d in bag.items]
-    spec: Any = pytest.importorskip("nldsl.spec")
-    if not hasattr(spec, "check"):
-        return [d.code for d in bag.items]
-    return [d.code for d in spec.check(text) if d.severity == "error"]
-
-
 def test_every_code_in_the_source_is_in_the_catalogue() -> None:
     used: dict[str, str] = {}
     for path in sorted((ROOT / "nldsl").rglob("*.py")):
@@ -169,23 +148,3 @@ def test_codes_have_titles_and_reasons() -> None:
     for code, entry in catalogue().items():
         assert re.fullmatch(r"NL\d{4}", code) and entry.title and entry.explanation.endswith(".")
         assert bool(entry.failing) == bool(entry.working), code
-
-
-@pytest.mark.parametrize(
-    ("code", "entry"), [(c, e) for c, e in SNIPPETS if c < "NL03" or "NL08" < c < "NL0810"]
-)
-def test_snippets_of_the_syntax_fail_with_exactly_their_code(code: str, entry: Entry) -> None:
-    bag = DiagnosticBag()
-    parse(SourceFile("t.yaml" if entry.form == "yaml" else "t.nl", entry.failing), bag)
-    assert [d.code for d in bag.items] == [code]
-    bag = DiagnosticBag()
-    parse(SourceFile("t.yaml" if entry.form == "yaml" else "t.nl", entry.working), bag)
-    assert not bag.items
-
-
-@pytest.mark.parametrize(
-    ("code", "entry"), [(c, e) for c, e in SNIPPETS if "NL03" < c < "NL07" or "NL0810" < c < "NL09"]
-)
-def test_snippets_of_the_checks_fail_with_exactly_their_code(code: str, entry: Entry) -> None:
-    assert set(_check(entry.failing, entry.form)) == {code}
-    assert code not in _check(entry.working, entry.form)

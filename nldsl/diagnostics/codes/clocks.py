@@ -26,8 +26,11 @@ CODES = {
     "NL0502": Entry(
         "memory without a level",
         "A memory that learns is on a clock; only the softmax memory stands outside of levels.",
-        _model("memory S = matrix()\n  S[x] <- x by gd(lr = 0.1)\n  return S[x]"),
-        _model("level a every 1 token { memory S = matrix() }\n  S[x] <- x by gd(lr = 0.1)\n  return S[x]"),
+        _model("memory S = matrix()\n  S[l2norm(x)] <- x by gd(lr = 0.1)\n  return S[x]"),
+        _model(
+            "level a every 1 token { memory S = matrix() }\n"
+            "  S[l2norm(x)] <- x by gd(lr = 0.1)\n  return S[x]"
+        ),
     ),
     "NL0503": Entry(
         "task clocks do not divide",
@@ -50,7 +53,7 @@ CODES = {
     "NL0506": Entry(
         "write on the clock `never`",
         "A level that never ticks cannot change a memory.",
-        _model(_ONE.format("never", "F[x] <- x by gd(lr = 0.1)")),
-        _model(_ONE.format("every 1 token", "F[x] <- x by gd(lr = 0.1)")),
+        _model(_ONE.format("never", "F[x] <- x by proximal(lr = 0.1)")),
+        _model(_ONE.format("every 1 token", "F[x] <- x by proximal(lr = 0.1)")),
     ),
 }

@@ -11,7 +11,7 @@ def _body(*lines: str) -> str:
 
 
 def _write(clauses: str) -> str:
-    return _body(_MEMORY, f"S[x] <- x {clauses}", "return S[x]")
+    return _body(_MEMORY, "k = l2norm(x)", f"S[k] <- x {clauses}", "return S[k]")
 
 
 _MODEL = "model m(tokens) { return head(embed(tokens, 16, 8), 16) }\n"
@@ -20,8 +20,8 @@ CODES = {
     "NL0301": Entry(
         "unknown name",
         "The name is no parameter, variable, memory or definition that can be seen here.",
-        _body("return 2 * y"),
-        _body("return 2 * x"),
+        _body("y = 2 * x", "return x + w * y"),
+        _body("y = 2 * x", "return x + x * y"),
     ),
     "NL0302": Entry(
         "unknown function",
@@ -32,8 +32,8 @@ CODES = {
     "NL0303": Entry(
         "unknown map",
         "A memory is `matrix()`, `softmax()`, or a `map` that is defined here or in the library.",
-        _body("level m every 1 token { memory S = mpl() }", "S[x] <- x by gd(lr = 0.1)", "return S[x]"),
-        _body("level m every 1 token { memory S = mlp() }", "S[x] <- x by gd(lr = 0.1)", "return S[x]"),
+        _body("level m every 1 token { memory S = mpl() }", "S[x] <- x by proximal(lr = 0.1)", "return S[x]"),
+        _body("level m every 1 token { memory S = mlp() }", "S[x] <- x by proximal(lr = 0.1)", "return S[x]"),
     ),
     "NL0304": Entry(
         "unknown objective",
@@ -95,9 +95,9 @@ CODES = {
         "Maps, objectives and rules are plain functions of one token: hidden state, memories and "
         "optimiser words have their own places.",
         "map f(z) { return conv(z, 4) }\n"
-        + _body("level m every 1 token { memory S = f() }", "S[x] <- x by gd(lr = 0.1)", "return S[x]"),
+        + _body("level m every 1 token { memory S = f() }", "S[x] <- x by proximal(lr = 0.1)", "return S[x]"),
         "map f(z) { return weight(dim(z), dim(z)) @ z }\n"
-        + _body("level m every 1 token { memory S = f() }", "S[x] <- x by gd(lr = 0.1)", "return S[x]"),
+        + _body("level m every 1 token { memory S = f() }", "S[x] <- x by proximal(lr = 0.1)", "return S[x]"),
     ),
     "NL0314": Entry(
         "of another kind",
@@ -150,24 +150,28 @@ CODES = {
     "NL0323": Entry(
         "variable is never read",
         "A warning: the statement has no effect, most likely a name is misspelt somewhere.",
+        _body("y = 2 * x", "z = 3 * y", "return y"),
+        _body("y = 2 * x", "z = 3 * y", "return z"),
     ),
     "NL0324": Entry(
         "nothing is returned",
         "Blocks, models, maps and objectives end with `return`; a rule gives `W` a new value.",
-        "block f(x) { y = 2 * x; z = y }\n",
-        "block f(x) { y = 2 * x; return y }\n",
+        "block f(x) { if 1 > 2 { return x } }\n",
+        "block f(x) { if 1 > 2 { return x } else { return 2 * x } }\n",
     ),
     "NL0325": Entry(
         "statements behind `return`",
         "`return` ends a body; what stands behind it would never run.",
-        _body("return x", "y = 2 * x"),
-        _body("y = 2 * x", "return y"),
+        _body("return x", "x = 2 * x"),
+        _body("x = 2 * x", "return x"),
     ),
     "NL0326": Entry(
         "`self` outside of `write each`",
         "`self` is the memory that a `write each` writes at the moment.",
-        _body(_MEMORY, "S[x] <- self[x] by gd(lr = 0.1)", "return S[x]"),
-        _body(_MEMORY, "write each of S { [x] <- self[x] by gd(lr = 0.1) }", "return S[x]"),
+        _body(_MEMORY, "k = l2norm(x)", "S[k] <- self[2 * k] by gd(lr = 0.1)", "return S[k]"),
+        _body(
+            _MEMORY, "k = l2norm(x)", "write each of S { [k] <- self[2 * k] by gd(lr = 0.1) }", "return S[k]"
+        ),
     ),
     "NL0328": Entry(
         "option without effect",

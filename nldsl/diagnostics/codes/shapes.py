@@ -12,7 +12,8 @@ def _memory(memory: str, *lines: str, head: str = "block f(x)") -> str:
     return _body(f"level m every 1 token {{ memory S = {memory} }}", *lines, head=head)
 
 
-_STEP = "S[x] <- x by gd(lr = 0.1)"
+_STEP = "S[l2norm(x)] <- x by gd(lr = 0.1)"
+_SAFE = "S[l2norm(x)] <- x by proximal(lr = 0.1)"
 
 CODES = {
     "NL0401": Entry(
@@ -91,8 +92,8 @@ CODES = {
     "NL0415": Entry(
         "memory would never leave zero",
         "Where two weights that are both zero multiply, neither has a gradient: the memory stays as it is.",
-        _memory("mlp() init zero", _STEP, "return S[x]"),
-        _memory("mlp() init learned", _STEP, "return S[x]"),
+        _memory("mlp() init zero", _SAFE, "return S[x]"),
+        _memory("mlp() init learned", _SAFE, "return S[x]"),
     ),
     "NL0416": Entry(
         "`per head` without heads",
@@ -110,12 +111,12 @@ CODES = {
     "NL0419": Entry(
         "`init` from something else",
         "A memory starts from zero, from what is learned, or from another memory of the same map and block.",
-        _memory("mlp() init T", _STEP, "return S[x]"),
+        _memory("mlp() init T", _SAFE, "return S[x]"),
         _body(
             "level m every 1 token { memory S = mlp() init T }",
-            "level n every 4 tokens { memory T = mlp() }",
-            _STEP,
-            "T[x] <- x by gd(lr = 0.1)",
+            "level n every 1 token { memory T = mlp() }",
+            _SAFE,
+            "T[l2norm(x)] <- x by proximal(lr = 0.1)",
             "return S[x] + T[x]",
         ),
     ),
@@ -123,8 +124,8 @@ CODES = {
         "the weight has no such view",
         "`x` and `dy` are the input and the output gradient of a weight used as `W @ x`; an objective "
         "that takes the memory takes a memory of one matrix.",
-        _memory("linear()", "S[x] <- x by dgd(lr = 0.1)", "return S[x]"),
-        _memory("matrix()", "S[x] <- x by dgd(lr = 0.1)", "return S[x]"),
+        _memory("linear()", "S[l2norm(x)] <- x by dgd(lr = 0.1)", "return S[x]"),
+        _memory("matrix()", "S[l2norm(x)] <- x by dgd(lr = 0.1)", "return S[x]"),
     ),
     "NL0421": Entry(
         "clause without meaning here",

@@ -4,7 +4,7 @@ from nldsl.diagnostics.entry import Entry
 
 
 def _body(line: str) -> str:
-    return f"block f(x) {{\n  {line}\n  return x\n}}\n"
+    return f"block f(x) {{\n  {line}\n  return x + y\n}}\n"
 
 
 CODES = {
@@ -23,14 +23,14 @@ CODES = {
     "NL0103": Entry(
         "string never closed",
         "A string begins and ends with a double quote on one line.",
-        'use "layers.nl\n',
-        'use "layers.nl"\n',
+        'use "blocks/cms.nl\n',
+        'use "blocks/cms.nl"\n',
     ),
     "NL0104": Entry(
         "round or square bracket never closed, closed twice, or closed by the other kind",
         "Inside `()` and `[]` a line end means nothing: a forgotten bracket would swallow the lines below.",
-        _body("y = linear(x, 4"),
-        _body("y = linear(x, 4)"),
+        _body("y = linear(x, dim(x)"),
+        _body("y = linear(x, dim(x))"),
     ),
     "NL0105": Entry(
         "a `}` too few or too many",
@@ -48,17 +48,17 @@ CODES = {
         "two clauses of one kind",
         "Clauses come in any order, one of each kind; two would leave open which one holds.",
         "block f(x) {\n  level c every 1 token { memory M = matrix() init zero }\n"
-        "  M[x] <- x  by gd(lr = 1)  by gd(lr = 2)\n  return M[x]\n}\n",
+        "  M[l2norm(x)] <- x  by gd(lr = 1)  by gd(lr = 2)\n  return M[x]\n}\n",
         "block f(x) {\n  level c every 1 token { memory M = matrix() init zero }\n"
-        "  M[x] <- x  by gd(lr = 1)\n  return M[x]\n}\n",
+        "  M[l2norm(x)] <- x  by gd(lr = 1)\n  return M[x]\n}\n",
     ),
     "NL0108": Entry(
         "`=` and `<-` mixed up",
         "`M[k] <- v` writes to a memory by a step of learning; `a = b` names a value or sets a whole memory.",
         "block f(x) {\n  level c every 1 token { memory M = matrix() init zero }\n"
-        "  M[x] = x  by gd(lr = 1)\n  return M[x]\n}\n",
+        "  M[l2norm(x)] = x  by gd(lr = 1)\n  return M[x]\n}\n",
         "block f(x) {\n  level c every 1 token { memory M = matrix() init zero }\n"
-        "  M[x] <- x  by gd(lr = 1)\n  return M[x]\n}\n",
+        "  M[l2norm(x)] <- x  by gd(lr = 1)\n  return M[x]\n}\n",
     ),
     "NL0109": Entry(
         "colon",
@@ -82,7 +82,7 @@ CODES = {
         "statement in the wrong place",
         "The statement is well formed but cannot stand in this body.",
         "y = 2\n",
-        "block two() { return 2 }\n",
+        "block two(x) { return 2 * x }\n",
     ),
     "NL0113": Entry(
         "number out of range",
@@ -99,8 +99,8 @@ CODES = {
     "NL0115": Entry(
         "`else` without `if`",
         "`else` stands behind the closing brace of an `if`.",
-        _body("else { x = 2 * x }"),
-        _body("if 1 > 2 { x = 2 * x } else { x = 3 * x }"),
+        "block f(x) {\n  else { x = 2 * x }\n  return x\n}\n",
+        "block f(x) {\n  if 1 > 2 { x = 2 * x } else { x = 3 * x }\n  return x\n}\n",
     ),
     "NL0116": Entry(
         "statement ends too early",
@@ -111,7 +111,7 @@ CODES = {
     "NL0117": Entry(
         "unknown escape in a string",
         'Strings know `\\"`, `\\\\`, `\\n` and `\\t`.',
-        'use "a\\qb.nl"\n',
-        'use "aqb.nl"\n',
+        'use "blocks\\qcms.nl"\n',
+        'use "blocks/cms.nl"\n',
     ),
 }
