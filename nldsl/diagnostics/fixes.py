@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from nldsl.diagnostics.diagnostic import Diagnostic, Edit
 from nldsl.source import Span
@@ -28,7 +29,7 @@ def fix_of(finding: Diagnostic) -> Edit | None:
     if suggested is None or finding.span is None:
         return None
     text, right = finding.span.text, suggested.group(1)
-    for wrong in _NAMED.findall(finding.message):
+    for wrong in get_close_matches(right, _NAMED.findall(finding.message), cutoff=0.5):
         places = [m.start() for m in re.finditer(rf"(?<!\w){re.escape(wrong)}(?!\w)", text)]
         if len(places) == 1 and wrong != right:
             at = finding.span.start + places[0]

@@ -16,6 +16,7 @@ from nldsl.diagnostics import Diagnostic, Label
 from nldsl.review.steps import steps_of
 from nldsl.source import Span
 from nldsl.spec.program import Apply, Block, Memory, Read, Term, Update, Value, Write
+from nldsl.spec.repairs import drop_clause
 
 _HOMOGENEOUS = frozenset(
     {
@@ -203,7 +204,10 @@ def _whole(write: Write, term: Term) -> Span | None:
 
 
 def _idle(write: Write, word: str, message: str, advice: str) -> Diagnostic:
-    return Diagnostic("NL0434", message, clause_span(write, word), "no effect", "warning", help=advice)
+    edit = drop_clause(write.span, word)
+    return Diagnostic(
+        "NL0434", message, clause_span(write, word), "no effect", "warning", help=advice, edit=edit
+    )
 
 
 def clause_span(write: Write, word: str) -> Span | None:

@@ -11,6 +11,7 @@ from nldsl.server.facts import At, Facts, facts_of
 from nldsl.server.lines import Lines
 from nldsl.server.occurrences import Names, names_of
 from nldsl.server.sections import Sections
+from nldsl.spec.consequences import without_consequences
 from nldsl.spec.loader import Unit
 from nldsl.spec.streams import walk
 from nldsl.syntax import is_yaml, tree
@@ -84,6 +85,7 @@ class Document:
         if self._remarks is None:
             self._check()
             found = [f for s in self.sections.list for f in s.findings] + self.checker.findings
+            found = without_consequences(found, self.sections.text_of)
             remarks = dict.fromkeys(self._remark(finding) for finding in found)
             self._remarks = sorted(remarks, key=lambda r: (r.start, r.finding.code))
         return self._remarks

@@ -125,6 +125,10 @@ class Sections:
             return None
         return section.start + span.start, section.start + span.end
 
+    def text_of(self, file: SourceFile) -> object:
+        """What files that are parts of the document have in common; of another file itself."""
+        return id(self) if id(file) in self._by_file else id(file)
+
     def called(self, text: str) -> tuple[int, int] | None:
         """The place in the document that a note such as `elaborated for <section 3>:1:5` names."""
         for number, line, column in _MARK.findall(text):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from nldsl.diagnostics import Diagnostic
-from nldsl.source import SourceFile
+from nldsl.source import SourceFile, Span
 
 _FOLLOWS = frozenset(
     {
@@ -35,11 +35,13 @@ _WORD = re.compile(r"\w+")
 _DEFINITION = re.compile(r"^(block|model|map|objective|rule|train|variant)\b", re.MULTILINE)
 
 
-def without_consequences(findings: Iterable[Diagnostic]) -> list[Diagnostic]:
+def without_consequences(
+    findings: Iterable[Diagnostic], text_of: Callable[[SourceFile], object] = id
+) -> list[Diagnostic]:
     """Findings without those that a faulty statement of the same file accounts for.
 
     A name is accounted for if it stands on a line that could not be read, a missing `return` if its
-    definition holds such a line.
+    definition holds such a line.  `text_of` tells which files are parts of one text.
 
     Example:
         >>> from nldsl.source import Span
@@ -50,30 +52,35 @@ def without_consequences(findings: Iterable[Diagnostic]) -> list[Diagnostic]:
         ['NL0101']
     """
     found = list(findings)
-    lines: dict[int, list[tuple[int, int]]] = {}
+    lines: dict[object, list[Lines]] = {}
     for finding in found:
         if finding.code.startswith(_UNREADABLE) and finding.span is not None and finding.severity == "error":
             file = finding.span.file
             places = [finding.span, *(label.span for label in finding.secondary if label.span.file is file)]
-            lines.setdefault(id(file), []).extend(_whole_lines(file, s.start, s.end) for s in places)
-    return [d for d in found if not _accounted(d, lines)]
+            lines.setdefault(text_of(file), []).extend(_whole_lines(s) for s in places)
+    return [d for d in found if not (d.span and _accounted(d, lines.get(text_of(d.span.file), [])))]
 
 
-def _whole_lines(file: SourceFile, start: int, end: int) -> tuple[int, int]:
-    """The extent of the lines that characters `start` to `end` stand on."""
-    stop = file.text.find("\n", end)
-    return file.text.rfind("\n", 0, start) + 1, len(file.text) if stop < 0 else stop
+Lines = tuple[SourceFile, int, int]
+"""Lines of a file: where the first begins, where the last ends."""
 
 
-def _accounted(finding: Diagnostic, lines: dict[int, list[tuple[int, int]]]) -> bool:
+def _whole_lines(span: Span) -> Lines:
+    """The extent of the lines that a span stands on."""
+    text = span.file.text
+    stop = text.find("\n", span.end)
+    return span.file, text.rfind("\n", 0, span.start) + 1, len(text) if stop < 0 else stop
+
+
+def _accounted(finding: Diagnostic, faulty: list[Lines]) -> bool:
     span = finding.span
-    if finding.code not in _FOLLOWS or span is None or id(span.file) not in lines:
+    if finding.code not in _FOLLOWS or span is None or not faulty:
         return False
-    faulty = lines[id(span.file)]
     text = span.file.text
     if finding.code in ("NL0324", "NL0320"):
         after = _DEFINITION.search(text, span.end)
         end = after.start() if after and finding.code == "NL0324" else len(text)
-        return any(span.start <= stop and start < end for start, stop in faulty)
-    words = {word for start, stop in faulty for word in _WORD.findall(text[start:stop])}
+        here = [(start, stop) for file, start, stop in faulty if file is span.file]
+        return any(span.start <= stop and start < end for start, stop in here)
+    words = {word for file, start, stop in faulty for word in _WORD.findall(file.text[start:stop])}
     return any(name in words for name in _NAMED.findall(finding.message))

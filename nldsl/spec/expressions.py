@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nldsl.diagnostics import Label, did_you_mean
+from nldsl.diagnostics import Edit, Label, did_you_mean
 from nldsl.spec.frame import Frame
 from nldsl.spec.items import POISON, Item, MemoryBox, Poison, Ref, describe, is_number, is_static
 from nldsl.spec.loader import KINDS
@@ -111,11 +111,18 @@ def unknown_name(frame: Frame, node: tree.Name) -> Poison:
             node.span,
             "no memory to stand for",
             help="`self` is the memory being written in `write each of A, B { [k] <- self[v] ... }`",
+            edit=_memory_for_self(frame, node),
         )
     near = did_you_mean(node.id, [*known, "true", "false"])
     return frame.session.report(
         "NL0301", f"unknown name `{node.id}`", node.span, "not defined here", help=near
     )
+
+
+def _memory_for_self(frame: Frame, node: tree.Name) -> Edit | None:
+    """The memory of the block in place of `self`, if there is only one."""
+    names = [name for name in frame.memories if "[" not in name]
+    return Edit(node.span, names[0], f"write `{names[0]}`") if len(names) == 1 else None
 
 
 def _number(frame: Frame, node: tree.Number, target: str | None) -> Item:

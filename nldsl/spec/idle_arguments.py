@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from nldsl.spec.loader import Unit
+from nldsl.spec.repairs import drop_argument
 from nldsl.spec.session import Session
 from nldsl.spec.streams import walk
 from nldsl.syntax import tree
@@ -74,6 +75,7 @@ def _check(session: Session, call: tree.Call, definition: tree.Definition, skip:
                 "nothing reads it",
                 help="remove it, or choose the option that uses it",
                 severity="warning",
+                edit=drop_argument(argument.span),
             )
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cache
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 
 from nldsl.assets import specs_folder
-from nldsl.diagnostics import Diagnostic, DiagnosticBag, Label, did_you_mean
+from nldsl.diagnostics import Diagnostic, DiagnosticBag, Edit, Label, did_you_mean
 from nldsl.source import SourceFile, Span
 from nldsl.syntax import parse, read_source, tree
 from nldsl.syntax.tree import Train, Tree
@@ -243,14 +245,34 @@ class Opened:
         for candidate in allowed:
             if candidate.is_file():
                 return candidate
+        near = get_close_matches(wanted, [name for base in bases for name in _programs(base)], n=1)
         self.report(
-            "NL0316", f'there is no file "{wanted}"', use, "not found beside this file, nor in the library"
+            "NL0316",
+            f'there is no file "{wanted}"',
+            use,
+            "not found beside this file, nor in the library",
+            help=f'did you mean "{near[0]}"?' if near else "",
+            edit=Edit(use.path.span, f'"{near[0]}"', f'use "{near[0]}"') if near else None,
         )
         return None
 
-    def report(self, code: str, message: str, use: tree.Use, label: str, help: str = "") -> None:  # noqa: A002
+    def report(
+        self,
+        code: str,
+        message: str,
+        use: tree.Use,
+        label: str,
+        help: str = "",  # noqa: A002
+        edit: Edit | None = None,
+    ) -> None:
         """A finding at a `use` line."""
-        self.bag.add(Diagnostic(code, message, use.path.span, label, help=help))
+        self.bag.add(Diagnostic(code, message, use.path.span, label, help=help, edit=edit))
+
+
+def _programs(folder: Path) -> list[str]:
+    """Programs in a folder and in the folders below it, by their path from there."""
+    found = (p for pattern in ("*", "*/*") for p in islice(folder.glob(pattern), 1000))
+    return [p.relative_to(folder).as_posix() for p in found if p.suffix in _SUFFIXES]
 
 
 def _label(path: Path, root: Path | None) -> str:

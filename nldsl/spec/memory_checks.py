@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nldsl.diagnostics import Edit
+from nldsl.source import Span
 from nldsl.spec.frame import Frame
 from nldsl.spec.items import MemoryBox
 from nldsl.spec.program import Function
@@ -47,7 +49,17 @@ def check_memories(frame: Frame) -> None:
                 box.span,
                 "both gradients are zero at the start",
                 help="leave out `init zero`, or declare `init learned`",
+                edit=_learned(box),
             )
+
+
+def _learned(box: MemoryBox) -> Edit | None:
+    """`init learned` in place of `init zero`."""
+    init = box.declaration.init
+    if init is None or not init.span.text.endswith("zero"):
+        return None
+    span = Span(init.span.file, init.span.end - len("zero"), init.span.end)
+    return Edit(span, "learned", "declare `init learned`")
 
 
 def _origins(frame: Frame) -> set[str]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from nldsl.diagnostics import Diagnostic, DiagnosticBag, Label
+from nldsl.diagnostics import Diagnostic, DiagnosticBag, Edit, Label
 from nldsl.source import Span
 from nldsl.spec.items import POISON, Poison
 from nldsl.spec.program import Block, Call, Repeat
@@ -56,10 +56,11 @@ class Session:
         secondary: tuple[Label, ...] = (),
         notes: tuple[str, ...] = (),
         help: str = "",  # noqa: A002
+        edit: Edit | None = None,
     ) -> Poison:
         """Add a finding and return the poison that keeps it from being reported again downstream."""
         notes = (*notes, *self.called_from(span))
-        self.bag.add(Diagnostic(code, message, span, label, severity, secondary, notes, help))
+        self.bag.add(Diagnostic(code, message, span, label, severity, secondary, notes, help, edit))
         if len(self.bag.items) > MAX_FINDINGS:
             raise StopElaborationError
         return POISON

@@ -9,6 +9,7 @@ from nldsl.spec.gates import gate
 from nldsl.spec.items import POISON, MemoryBox, describe
 from nldsl.spec.program import TaskWrite, Update, Value
 from nldsl.spec.reads import ensure_function
+from nldsl.spec.repairs import drop_clause
 from nldsl.spec.statements import assign
 from nldsl.spec.writes import target_box
 from nldsl.syntax import tree
@@ -30,9 +31,10 @@ def task_write(frame: Frame, node: tree.TaskWrite) -> None:
     for name in ("minimize", "over", "weighted", "gradient_every", "project"):
         clause = getattr(node.clauses, name)
         if clause is not None:
-            frame.session.report(
-                "NL0421", f"`{name.split('_')[0]}` has no meaning for a task write", clause.span, "remove it"
-            )
+            word = name.split("_")[0]
+            message = f"`{word}` has no meaning for a task write"
+            edit = drop_clause(node.span, word)
+            frame.session.report("NL0421", message, clause.span, "remove it", edit=edit)
     if node.clauses.by is None:
         frame.session.report(
             "NL0308", "a task write needs a rule", node.span, "no `by`", help="`by gd(lr = 1e-3)`"

@@ -15,6 +15,7 @@ from nldsl.spec.items import POISON, MemoryBox, Poison, describe
 from nldsl.spec.primitives import apply, merged
 from nldsl.spec.program import Function, Rule, Term, Value, Write
 from nldsl.spec.reads import ensure_function, prepare_key
+from nldsl.spec.repairs import drop_clause
 from nldsl.spec.static import whole_number
 from nldsl.syntax import tree
 
@@ -221,6 +222,7 @@ def _append(
                 clause.span,
                 "it keeps every pair",
                 help="remove the clause",
+                edit=drop_clause(span, name.split("_")[0]),
             )
             return None
     if key is POISON or target is POISON or not ensure_function(frame, box, span):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nldsl.diagnostics import Diagnostic, DiagnosticBag
+from nldsl.diagnostics import Diagnostic, DiagnosticBag, Edit
 from nldsl.source import SourceFile, Span
 from nldsl.syntax import tree as t
 from nldsl.syntax.limits import MAX_BYTES
@@ -62,6 +62,7 @@ def _within_limits(file: SourceFile, bag: DiagnosticBag) -> bool:
                 "the file contains a zero byte",
                 Span(file, nul, nul + 1),
                 help="save it as plain UTF-8 text",
+                edit=Edit(Span(file, nul, nul + 1), "", "remove the zero byte"),
             )
         )
     return nul < 0

@@ -8,7 +8,9 @@ so that one wrong brace is one finding.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import TypedDict
 
 from nldsl.syntax.pieces import HEADER, Piece
 from nldsl.syntax.scan import Scanned
@@ -25,6 +27,13 @@ class Repair:
     span: tuple[int, int]
     help: str
     label: str = ""
+
+    def edit(self, text: str) -> tuple[str, tuple[int, int]]:
+        """The text to put where, so that the file is what it is read as."""
+        if not self.close:
+            return "", (self.offset, self.offset + 1)
+        line = text.rfind("\n", 0, self.offset) + 1
+        return f"{_margin(text, self.span[0])}}}\n", (line, line)
 
     def apply(self, tokens: list[Scanned]) -> list[Scanned]:
         """The words of the text as if it had been written right."""
@@ -117,3 +126,30 @@ class Evidence:
 def header_text(text: str, owner: Piece) -> str:
     """The first line of the header of a body."""
     return text[owner.start : owner.end].split("\n")[0].strip()[:80]
+
+
+class _Closing(TypedDict):
+    """What a report takes to carry an edit."""
+
+    edit: str
+    edit_at: tuple[int, int]
+
+
+def closing(text: str, tokens: list[Scanned], owner: Piece, found: tuple[int, int] | None) -> _Closing:
+    """The `}` that was forgotten, behind the last statement above `found` (or of the text)."""
+    limit = found[0] if found else len(text)
+    last = max(
+        (t.end for t in tokens if t.kind not in ("newline", "comment") and t.end <= limit), default=limit
+    )
+    if "\n" not in text[owner.start : last]:
+        return {"edit": " }", "edit_at": (last, last)}
+    stop = text.find("\n", last)
+    end = len(text) if stop < 0 else stop
+    return {"edit": f"\n{_margin(text, owner.start)}}}", "edit_at": (end, end)}
+
+
+def _margin(text: str, offset: int) -> str:
+    """The white space that the line of `offset` begins with."""
+    start = text.rfind("\n", 0, offset) + 1
+    match = re.match(r"[ \t]*", text[start:])
+    return match.group() if match else ""

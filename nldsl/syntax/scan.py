@@ -81,9 +81,10 @@ class Place:
         label: str = "",
         help: str = "",
         edit: str | None = None,
+        edit_at: tuple[int, int] | None = None,
         secondary: tuple[tuple[int, int, str], ...] = (),
     ) -> None:
-        """Add a finding at characters `span`; `edit` is the text to put there instead."""
+        """Add a finding at characters `span`; `edit` is the text to put there, or at `edit_at`, instead."""
         if self.full:
             return
         where = self.locate(*span)
@@ -94,7 +95,7 @@ class Place:
                 where,
                 label=label,
                 help=help,
-                edit=None if edit is None else Edit(where, edit, help or message),
+                edit=None if edit is None else Edit(self.locate(*(edit_at or span)), edit, help or message),
                 secondary=tuple(Label(self.locate(a, b), text) for a, b, text in secondary),
             )
         )

@@ -25,7 +25,16 @@ def split(place: Place) -> list[Piece]:
         repairs.append(attempt.repair)
         tokens = attempt.repair.apply(tokens)
     for repair in repairs:
-        place.report(repair.code, repair.message, repair.span, label=repair.label, help=repair.help)
+        edit, where = repair.edit(place.text)
+        place.report(
+            repair.code,
+            repair.message,
+            repair.span,
+            label=repair.label,
+            help=repair.help,
+            edit=edit,
+            edit_at=where,
+        )
     for diagnostic in found.items:
         if not place.full:
             place.bag.add(diagnostic)

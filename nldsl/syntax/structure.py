@@ -20,7 +20,7 @@ from nldsl.syntax.pieces import (
     WANTS_BRACE,
     Piece,
 )
-from nldsl.syntax.repair import Evidence, Repair, header_text
+from nldsl.syntax.repair import Evidence, Repair, closing, header_text
 from nldsl.syntax.scan import Place, Scanned
 
 
@@ -114,6 +114,8 @@ class Splitter:
             (token.start, token.end),
             label='no `"` before the end of the line',
             help='close the string with `"` on the same line',
+            edit='"',
+            edit_at=(end := token.start + len(self.text[token.start : token.end].rstrip()), end),
         )
         piece = self._extend(token)
         piece.broken = True
@@ -143,6 +145,7 @@ class Splitter:
                     (token.start, token.end),
                     label=f"no open `{'(' if sign == ')' else '['}` in this statement",
                     help=f"remove `{sign}`, or open the bracket before it",
+                    edit="",
                 )
             piece.broken = True
             return
@@ -155,6 +158,7 @@ class Splitter:
                 (token.start, token.end),
                 secondary=((opened.start, opened.end, "opened here"),),
                 help=f"close `{self.text[opened.start]}` with `{wanted}`",
+                edit=wanted,
             )
             piece.broken = True
 
@@ -222,6 +226,8 @@ class Splitter:
                 "`{` stands on the line of its header",
                 where,
                 help="move `{` to the end of the line above",
+                edit=" {",
+                edit_at=(above[-1].end, token.end),
             )
             return above.pop()
         self.place.report(
@@ -299,6 +305,7 @@ class Splitter:
             label=f"opened by `{header_text(self.text, owners[-1])}`",
             secondary=((*found, "the next definition begins here"),) if found else (),
             help="add `}` behind its last statement",
+            **closing(self.text, self.tokens, owners[-1], found),
         )
 
     # --- ends ----------------------------------------------------------------------------------
@@ -337,6 +344,8 @@ class Splitter:
                 f"this `{sign}` is never closed",
                 (opened.start, opened.end),
                 help=f"add `{PAIRS[sign]}` where the {'list' if sign == '[' else 'arguments'} should end",
+                edit=PAIRS[sign],
+                edit_at=(self.current.end, self.current.end),
             )
             self.current.broken = True
         self.brackets.clear()

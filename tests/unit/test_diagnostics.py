@@ -134,6 +134,8 @@ def test_json() -> None:
 # --- the catalogue ---------------------------------------------------------------------------------
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
 def test_every_code_in_the_source_is_in_the_catalogue() -> None:
     used: dict[str, str] = {}
     for path in sorted((ROOT / "nldsl").rglob("*.py")):

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from nldsl.runtime.grid import ChunkGrid, choose
-from nldsl.runtime.memory import delta_write, retention_kernel
+from nldsl.runtime.memory import delta_write
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, embed, head, l2norm, linear, merge, norm, readout, silu_pullback, split
 from nldsl.runtime.task import TaskMemory, adapted
-from nldsl.runtime.token import spread_heads
 from torch import Tensor
 from torch.nn import functional
 
@@ -133,28 +132,13 @@ class SelfModifyingTitansWithoutDecay(Module):
         x_W2, dy_W2, x_W1, dy_W1 = residual_mlp_dot_gradient(
             k.unsqueeze(-3), Mk_write_l2norm_stack, memories_W2_seen, memories_W1_seen
         )
-        gate = retention_kernel(retain=spread_heads(1, k).unsqueeze(-2), valid=valid)
         erase_W2 = (eta[..., None].unsqueeze(-3) / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True))).squeeze(-1)
         memories_W2_next = delta_write(
-            memories_W2,
-            x_W2,
-            dy_W2,
-            erase=erase_W2,
-            rate=erase_W2,
-            gate=gate,
-            toward=memories_W2_init,
-            valid=valid,
+            memories_W2, x_W2, dy_W2, erase=erase_W2, rate=erase_W2, toward=memories_W2_init, valid=valid
         )
         erase_W1 = (eta[..., None].unsqueeze(-3) / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True))).squeeze(-1)
         memories_W1_next = delta_write(
-            memories_W1,
-            x_W1,
-            dy_W1,
-            erase=erase_W1,
-            rate=erase_W1,
-            gate=gate,
-            toward=memories_W1_init,
-            valid=valid,
+            memories_W1, x_W1, dy_W1, erase=erase_W1, rate=erase_W1, toward=memories_W1_init, valid=valid
         )
         return k, v, eta, memories_W2_next, memories_W1_next
 
@@ -177,14 +161,13 @@ class SelfModifyingTitansWithoutDecay(Module):
         M_write_M = residual_mlp(v, M_W2_seen, M_W1_seen)
         M_write_l2norm = l2norm(M_write_M, eps=1e-06)
         x_W2, dy_W2, x_W1, dy_W1 = residual_mlp_dot_gradient(k, M_write_l2norm, M_W2_seen, M_W1_seen)
-        gate = retention_kernel(retain=spread_heads(1, k), valid=valid)
         erase_W2 = (eta[..., None] / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True))).squeeze(-1)
         M_W2_next = delta_write(
-            M_W2, x_W2, dy_W2, erase=erase_W2, rate=erase_W2, gate=gate, toward=M_W2_init, valid=valid
+            M_W2, x_W2, dy_W2, erase=erase_W2, rate=erase_W2, toward=M_W2_init, valid=valid
         )
         erase_W1 = (eta[..., None] / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True))).squeeze(-1)
         M_W1_next = delta_write(
-            M_W1, x_W1, dy_W1, erase=erase_W1, rate=erase_W1, gate=gate, toward=M_W1_init, valid=valid
+            M_W1, x_W1, dy_W1, erase=erase_W1, rate=erase_W1, toward=M_W1_init, valid=valid
         )
         return y, M_W2_next, M_W1_next
 
