@@ -21,6 +21,7 @@ from nldsl.diagnostics import Diagnostic, Edit, apply_edits, catalogue, fix_of
 from nldsl.diagnostics.forms import concise, github, to_sarif
 from nldsl.review import check
 from nldsl.source import SourceFile, Span
+from tests.unit.sarif_schema import SARIF
 
 TWO = "block f(x) {\n  y = sigmod(x)  # keep me\n  return y ^ 2\n}\n"
 SLOW = """block f(x) {
@@ -80,134 +81,6 @@ def test_json_is_the_same_by_both_names(two: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == first
     edit = json.loads(first)["specs"][0]["findings"][0]["edit"]
     assert (edit["line"], edit["column"], edit["text"]) == (2, 7, "sigmoid")
-
-
-_POSITIVE = {"type": "integer", "minimum": 1}
-_TEXT = {
-    "type": "object",
-    "required": ["text"],
-    "properties": {"text": {"type": "string"}},
-    "additionalProperties": False,
-}
-_ARTIFACT = {
-    "type": "object",
-    "properties": {"uri": {"type": "string", "pattern": r"^(\./|file:///)?[^:\\ ]+$"}},
-    "required": ["uri"],
-    "additionalProperties": False,
-}
-_REGION = {
-    "type": "object",
-    "properties": {n: _POSITIVE for n in ("startLine", "startColumn", "endLine", "endColumn")},
-    "required": ["startLine"],
-    "additionalProperties": False,
-}
-_LOCATION = {
-    "type": "object",
-    "properties": {
-        "id": {"type": "integer", "minimum": 0},
-        "message": _TEXT,
-        "physicalLocation": {
-            "type": "object",
-            "properties": {"artifactLocation": _ARTIFACT, "region": _REGION},
-            "required": ["artifactLocation"],
-            "additionalProperties": False,
-        },
-    },
-    "additionalProperties": False,
-}
-_FIX = {
-    "type": "object",
-    "required": ["artifactChanges"],
-    "properties": {
-        "description": _TEXT,
-        "artifactChanges": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "required": ["artifactLocation", "replacements"],
-                "properties": {
-                    "artifactLocation": _ARTIFACT,
-                    "replacements": {
-                        "type": "array",
-                        "minItems": 1,
-                        "items": {
-                            "type": "object",
-                            "required": ["deletedRegion"],
-                            "properties": {"deletedRegion": _REGION, "insertedContent": _TEXT},
-                            "additionalProperties": False,
-                        },
-                    },
-                },
-                "additionalProperties": False,
-            },
-        },
-    },
-    "additionalProperties": False,
-}
-_RESULT = {
-    "type": "object",
-    "required": ["message"],
-    "properties": {
-        "ruleId": {"type": "string"},
-        "ruleIndex": {"type": "integer", "minimum": 0},
-        "level": {"enum": ["none", "note", "warning", "error"]},
-        "message": _TEXT,
-        "locations": {"type": "array", "items": _LOCATION},
-        "relatedLocations": {"type": "array", "items": _LOCATION},
-        "fixes": {"type": "array", "items": _FIX},
-    },
-    "additionalProperties": False,
-}
-_RULE = {
-    "type": "object",
-    "required": ["id"],
-    "properties": {
-        "id": {"type": "string"},
-        **dict.fromkeys(("shortDescription", "fullDescription", "help"), _TEXT),
-    },
-    "additionalProperties": False,
-}
-SARIF = {
-    "type": "object",
-    "required": ["version", "runs"],
-    "properties": {
-        "$schema": {"type": "string"},
-        "version": {"const": "2.1.0"},
-        "runs": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["tool"],
-                "properties": {
-                    "tool": {
-                        "type": "object",
-                        "required": ["driver"],
-                        "properties": {
-                            "driver": {
-                                "type": "object",
-                                "required": ["name"],
-                                "properties": {
-                                    "name": {"type": "string"},
-                                    "semanticVersion": {"type": "string"},
-                                    "rules": {"type": "array", "uniqueItems": True, "items": _RULE},
-                                },
-                                "additionalProperties": False,
-                            }
-                        },
-                        "additionalProperties": False,
-                    },
-                    "columnKind": {"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
-                    "results": {"type": "array", "items": _RESULT},
-                },
-                "additionalProperties": False,
-            },
-        },
-    },
-    "additionalProperties": False,
-}
-"""The part of the schema of SARIF 2.1.0 (OASIS, sections 3.13 to 3.57) that a log of ours uses; closed, so a
-property that the standard does not have at that place is a failure."""
 
 
 def sarif(text: str) -> dict[str, Any]:
