@@ -9,6 +9,7 @@ from nldsl.calculus.affine import affine_in, scalar_value
 from nldsl.calculus.differentiate import MapGradient, NotDifferentiableError, WeightGradient, gradient
 from nldsl.calculus.expression import Expr, depends, number
 from nldsl.calculus.lift import block_expression
+from nldsl.calculus.memo import by_identity
 from nldsl.calculus.normal import canonical
 from nldsl.calculus.polynomial import TooLargeError
 from nldsl.calculus.positive import positive
@@ -206,6 +207,7 @@ def _coefficients(form: RuleForm) -> tuple[Expr, ...]:
     return (form.keep, form.erase, form.rate, *extra)
 
 
+@by_identity(32)
 def update_class(memory: Memory, write: Write) -> UpdateClass:
     """The class of a write to `memory`, with one line of reason for each decision."""
     if write.append:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from nldsl.calculus.expression import Expr, symbol
+from nldsl.calculus.memo import by_identity
 from nldsl.calculus.simplify import apply
 from nldsl.catalog.values import Kind, Shape
 from nldsl.library import PRIMITIVES
@@ -65,15 +66,25 @@ def block_expression(block: Block, name: str, stop: Iterable[str] = ()) -> Expr:
 
     Errors: `KeyError` if the block computes no such value.
     """
-    made: dict[str, Expr] = {v.name: value_symbol(v, "value") for v in block.inputs}
     ends = frozenset(stop)
+    return (_all_expressions(block) if not ends else _expressions(block, ends))[name]
+
+
+@by_identity(4)
+def _all_expressions(block: Block) -> dict[str, Expr]:
+    return _expressions(block, frozenset())
+
+
+def _expressions(block: Block, ends: frozenset[str]) -> dict[str, Expr]:
+    """Every value of a block by name."""
+    made: dict[str, Expr] = {v.name: value_symbol(v, "value") for v in block.inputs}
     for statement in block.body:
         outs = getattr(statement, "outs", None) or tuple(filter(None, [getattr(statement, "out", None)]))
         for out in outs:
             made[out.name] = value_symbol(out, "value")
         if isinstance(statement, Apply) and statement.out.name not in ends and _transparent(statement):
             made[statement.out.name] = _apply(statement, made)
-    return made[name]
+    return made
 
 
 def _transparent(statement: Apply) -> bool:

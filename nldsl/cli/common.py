@@ -8,10 +8,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TextIO
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any, TextIO
 
 from nldsl.cli.guard import CommandError
 from nldsl.cli.settings import SetOption, parse_settings
@@ -19,6 +18,9 @@ from nldsl.diagnostics import DiagnosticBag, SpecError
 from nldsl.source import SourceFile
 from nldsl.syntax import decode, read_source
 from nldsl.syntax.limits import MAX_BYTES
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = [
     "SetOption",
@@ -51,7 +53,9 @@ def err() -> Console:
 
 
 def _console(stream: TextIO) -> Console:
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else _FILE_WIDTH)
+    # Most commands print plain lines; loading `rich` takes as long as checking a small program.
+    make: type[Console] = import_module("rich.console").Console
+    return make(file=stream, highlight=False, width=None if stream.isatty() else _FILE_WIDTH)
 
 
 def json_text(data: Any) -> str:

@@ -250,7 +250,7 @@ def _nothing_between(block: Block, read: Read, write: Write) -> bool:
 
 def _ignores_start(block: Block, memory: Memory, write: Write) -> bool:
     """Without decay, and with a rule that only adds, what decays toward the start is nothing."""
-    steps = list(steps_of(block, memory, write))
+    steps = steps_of(block, memory, write)
     weights = len(memory.function.weights) if memory.function is not None else 0
     return (
         write.retain is None

@@ -10,6 +10,7 @@ from typing import TypeGuard
 from nldsl.calculus import Expr, TermClass, build, gate_expression, substitute, symbol, update_class
 from nldsl.calculus.affine import scalar_value
 from nldsl.calculus.differentiate import WeightGradient
+from nldsl.calculus.memo import by_identity
 from nldsl.calculus.ranges import Interval, range_of
 from nldsl.calculus.rules import RuleForm
 from nldsl.review.lengths import square_bound
@@ -72,8 +73,13 @@ class Step:
         return substitute(expr, self.gates)
 
 
-def steps_of(block: Block, memory: Memory, write: Write) -> Iterator[Step]:
+@by_identity(32)
+def steps_of(block: Block, memory: Memory, write: Write) -> tuple[Step, ...]:
     """The step of every weight whose rule has a closed form; nothing for writes no form covers."""
+    return tuple(_steps(block, memory, write))
+
+
+def _steps(block: Block, memory: Memory, write: Write) -> Iterator[Step]:
     if write.append or write.project or write.at_commit or len(write.terms) != 1 or memory.function is None:
         return
     term = write.terms[0]

@@ -8,6 +8,7 @@ from lark import Lark, TextSlice, Token, Tree
 from lark.exceptions import UnexpectedInput
 
 from nldsl.assets import grammar_text
+from nldsl.syntax.tables import kept
 
 STARTS = (
     "item_line",
@@ -33,9 +34,15 @@ STARTS = (
 
 @cache
 def parser() -> Lark:
-    """The parser; building it takes some 70 ms, so it is kept in memory."""
+    """The parser; building it takes some 70 ms, so it is kept in memory and its tables on disk."""
+    text = grammar_text()
+    return kept(text, STARTS, lambda: build_parser(text))
+
+
+def build_parser(text: str) -> Lark:
+    """The parser of a grammar, built now."""
     return Lark(
-        grammar_text(),
+        text,
         parser="lalr",
         lexer="contextual",
         propagate_positions=True,
