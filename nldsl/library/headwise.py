@@ -16,17 +16,17 @@ from nldsl.library._shapes import expect
 def _shape(operands: tuple[Operand, ...], options: Mapping[str, Static]) -> Outcome:
     matrix, z = operands
     expect(matrix, ("matrix",), "headwise", "its first argument is `weight(out, in)`")
-    expect(z, ("headed",), "headwise", "for a vector write `W @ z`")
-    if matrix.shape[1] != z.shape[1]:
+    expect(z, ("headed", "vector"), "headwise", "it acts on the channels of every head")
+    if matrix.shape[1] != z.shape[-1]:
         raise ContractError(
             f"`headwise` expected {matrix.shape[1]} channels per head, as {describe(matrix)} has columns, "
             f"found {describe(z)}"
         )
-    return Outcome((z.shape[0], matrix.shape[0]), "headed")
+    return Outcome((*z.shape[:-1], matrix.shape[0]), z.kind)
 
 
 def _reference(matrix: Any, z: Any) -> Any:
-    """One token; the heads are rows."""
+    """One token; the heads, if any, are rows."""
     return np.asarray(z) @ np.transpose(matrix)
 
 

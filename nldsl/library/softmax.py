@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from nldsl.catalog.primitive import Builder, Operand, Outcome, Primitive
-from nldsl.catalog.values import Static
+from nldsl.catalog.values import Kind, Static
 from nldsl.library._shapes import expect, last_axis
 
 
 def _shape(operands: tuple[Operand, ...], options: Mapping[str, Static]) -> Outcome:
-    expect(operands[0], ("vector", "heads", "headed"), "softmax", "it acts on the last axis of one token")
+    kinds: tuple[Kind, ...] = ("vector", "heads", "headed", "matrix")
+    expect(operands[0], kinds, "softmax", "it acts on the last axis of one token")
     last_axis(operands[0], "softmax")
     return Outcome(operands[0].shape, operands[0].kind)
 
@@ -24,7 +25,10 @@ def _shape(operands: tuple[Operand, ...], options: Mapping[str, Static]) -> Outc
 def _vjp(
     b: Builder, args: tuple[Any, ...], out: Any, grad: Any, options: Mapping[str, Static]
 ) -> tuple[Any | None, ...]:
-    return (b("mul", out, b("sub", grad, b("sum", b("mul", grad, out)))),)
+    shared = b("sum", b("mul", grad, out))
+    if b.operand(out).kind == "matrix":
+        shared = b("expand_last", shared, out)
+    return (b("mul", out, b("sub", grad, shared)),)
 
 
 def _reference(x: Any) -> Any:

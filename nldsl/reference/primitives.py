@@ -208,7 +208,7 @@ _VALUES: dict[str, Callable[..., Tensor]] = {
     "split": lambda x, n: x.reshape(n, -1),  # a value already in n heads stays as it is
     "merge": lambda x: x.reshape(-1),
     "share": lambda x, n: torch.stack([x] * n),
-    "headwise": lambda a, z: torch.stack([a @ one for one in z]),
+    "headwise": lambda a, z: torch.stack([a @ one for one in torch.atleast_2d(z)]).reshape(*z.shape[:-1], -1),
     "kron": lambda a, b: torch.stack(
         [torch.outer(x, y).reshape(-1) for x, y in zip(torch.atleast_2d(a), torch.atleast_2d(b), strict=True)]
     ).reshape(*a.shape[:-1], -1),
