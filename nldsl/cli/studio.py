@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import webbrowser
 from typing import Annotated
@@ -30,7 +31,15 @@ def command(
     """
     if spec == "-":
         raise CommandError("NL1016", "the studio edits files, not stdin", "give a file or a library name")
-    studio = open_studio(spec, starter("my_model", Kind.model), port)
+    try:
+        studio = open_studio(spec, starter("my_model", Kind.model), port)
+    except OSError as wrong:
+        if wrong.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise
+        reason = "is in use" if wrong.errno == errno.EADDRINUSE else "may not be used"
+        raise CommandError(
+            "NL1024", f"port {port} {reason}", "leave out `--port`, and a free one is taken"
+        ) from None
     print(f"nldsl studio: {studio.address}", flush=True)
     if sys.stdout.isatty() if open_browser is None else open_browser:
         webbrowser.open(studio.address)

@@ -6,6 +6,7 @@ from importlib.resources import files
 
 from nldsl.lexer import CLAUSES, CONSTANTS, DEFINITIONS, MODIFIERS, STATEMENTS, WORDS
 from nldsl.library import PRIMITIVES
+from nldsl.studio.file import EditedFile
 from nldsl.view.page import embedded, paint, style_variables
 from nldsl.view.svg import element, joined, text
 
@@ -13,11 +14,13 @@ _SCRIPTS = ("base", "editor", "findings", "complete", "views", "start")
 _TABS = (("graph", "Graph"), ("explain", "Explain"), ("timeline", "Timeline"), ("source", "PyTorch"))
 
 
-def studio_page(name: str, content: str, token: str, nonce: str, can_save: bool) -> str:
-    """The whole page for the file `name` with `content`."""
+def studio_page(name: str, file: EditedFile, token: str, nonce: str) -> str:
+    """The whole page for what `file` holds, under a name."""
+    can_save = file.path is not None
     data = {
         "name": name,
-        "text": content,
+        "text": file.text,
+        "seen": file.mark,
         "token": token,
         "save": can_save,
         "words": {

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from nldsl.diagnostics import DiagnosticBag, SpecError
 from nldsl.spec import load
+from nldsl.studio.file import EditedFile
 from nldsl.studio.page import studio_page
 from nldsl.studio.worker import Worker
 from nldsl.syntax import read_source
@@ -38,15 +38,15 @@ class Studio(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, name: str, text: str, path: Path | None = None, port: int = 0) -> None:
-        super().__init__((HOST, port), _Handler)
         self.token = secrets.token_urlsafe(24)
-        self.name, self.text, self.path = name, text, path
-        self.known = _digest(path)
-        """What the file held when it was last read or written here."""
+        self.name = name
+        self.file = EditedFile(path, text)
         self.nonce = secrets.token_urlsafe(16)
         self.editor = Worker(name, path, _QUICK)
         self.drawer = Worker(name, path, _PATIENT)
         self.pages: dict[str, str] = {}
+        # Last: a port that is taken closes what is above.
+        super().__init__((HOST, port), _Handler)
 
     @property
     def address(self) -> str:
@@ -55,15 +55,17 @@ class Studio(ThreadingHTTPServer):
 
     def answer(self, ask: dict[str, Any]) -> dict[str, Any]:
         """What the page asked for."""
-        what = ask.get("what")
-        if not isinstance(ask.get("text", ""), str):
+        what, text = ask.get("what"), ask.get("text", "")
+        if not isinstance(text, str):
             return {"failed": "the text is not a text"}
+        # Half of a pair of surrogates is no character: nothing could be written with it.
+        ask["text"] = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         if what == "save":
-            return self.save(ask.get("text", ""), bool(ask.get("anyway")))
+            return self.file.save(ask["text"], str(ask.get("seen", "")), ask.get("anyway") is True)
         if what in _EDITING:
-            return self.editor.do(what, {"text": "", "at": 0, **ask})
+            return self.editor.do(what, {"at": 0, **ask})
         if what in _DRAWING:
-            found = self.drawer.do(what, {"text": "", **ask})
+            found = self.drawer.do(what, ask)
             if "page" in found:
                 found = {**found, "page": self.keep(found["page"])}
             return found
@@ -76,27 +78,6 @@ class Studio(ThreadingHTTPServer):
         for old in list(self.pages)[:-4]:
             self.pages.pop(old, None)
         return number
-
-    def save(self, text: str, anyway: bool) -> dict[str, Any]:
-        """Write the file the studio was started with, unless it changed behind our back."""
-        if self.path is None:
-            return {"failed": "there is no file: start with `nldsl studio FILE`, or download the text"}
-        if not anyway and _digest(self.path) != self.known:
-            return {"conflict": f"{self.path.name} has changed on the disk"}
-        # A rename, so that nobody sees half a file; a link is followed to what it means.
-        target = self.path.resolve()
-        fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        try:
-            fresh.write_text(text, encoding="utf-8", newline="\n")
-            if target.exists():
-                fresh.chmod(target.stat().st_mode & 0o777)
-            fresh.replace(target)
-        except OSError as wrong:
-            with contextlib.suppress(OSError):
-                fresh.unlink()
-            return {"failed": f"{self.path.name} could not be written: {wrong.strerror}"}
-        self.known = _digest(self.path)
-        return {"saved": self.path.name}
 
     def server_close(self) -> None:
         """Close the port and end both processes."""
@@ -120,7 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         studio = self.server
         if address.path == "/":
-            page = studio_page(studio.name, studio.text, studio.token, studio.nonce, studio.path is not None)
+            studio.file.look()
+            page = studio_page(studio.name, studio.file, studio.token, studio.nonce)
             self._send(200, page, "text/html", _policy(studio.nonce))
         elif address.path.startswith("/graph/") and address.path[7:] in studio.pages:
             self._send(200, studio.pages[address.path[7:]], "text/html", f"{POLICY}; frame-ancestors 'self'")
@@ -179,13 +161,6 @@ class _Handler(BaseHTTPRequestHandler):
 def _policy(nonce: str) -> str:
     own = f"'nonce-{nonce}'"
     return f"default-src 'none'; script-src {own}; style-src {own}; connect-src 'self'; frame-src 'self'"
-
-
-def _digest(path: Path | None) -> str:
-    """A fingerprint of a file; empty where there is none."""
-    if path is None or not path.is_file():
-        return ""
-    return sha256(path.read_bytes()).hexdigest()
 
 
 def open_studio(spec: str | None, fresh: str, port: int = 0) -> Studio:

@@ -61,6 +61,9 @@ class Chrome:
         self._buffer, self._count = b"", 0
         self.requests: list[str] = []
         self.errors: list[str] = []
+        self.dialogs: list[str] = []
+        """What the page asked in a box of its own; it is told `accept`."""
+        self.accept = True
         self._session = ""
         self._attach(width, height)
 
@@ -91,18 +94,22 @@ class Chrome:
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Send a command and wait for its answer; what happens meanwhile is noted."""
+        number = self._send(method, params)
+        while True:
+            answer = self._receive(30)
+            if answer.get("id") == number:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']['message']}")
+                return dict(answer["result"])
+            self._note(answer)
+
+    def _send(self, method: str, params: Mapping[str, Any]) -> int:
         self._count += 1
         message: dict[str, Any] = {"id": self._count, "method": method, "params": params}
         if self._session and not method.startswith(("Target.", "Browser.")):
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._receive(30)
-            if answer.get("id") == self._count:
-                if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']['message']}")
-                return dict(answer["result"])
-            self._note(answer)
+        return self._count
 
     def _receive(self, seconds: float) -> dict[str, Any]:
         end = time.monotonic() + seconds
@@ -125,6 +132,9 @@ class Chrome:
             details = params["exceptionDetails"]
             said = details.get("exception", {}).get("description") or details["text"]
             self.errors.append(said)
+        elif event.get("method") == "Page.javascriptDialogOpening":
+            self.dialogs.append(params["message"] or params["type"])
+            self._send("Page.handleJavaScriptDialog", {"accept": self.accept})
         elif event.get("method") == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.errors.append(params["entry"]["text"])
 
@@ -132,8 +142,10 @@ class Chrome:
         """Load a page and wait until it stands."""
         theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=theme)
-        self.requests, self.errors = [], []
+        self.requests, self.errors, self.dialogs = [], [], []
         self.call("Page.navigate", url="about:blank")
+        # A page may ask whether it should be left: the next address waits for that.
+        self.wait("location.href === 'about:blank' && document.readyState === 'complete'")
         self.call("Page.navigate", url=address)
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
 

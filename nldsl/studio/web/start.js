@@ -31,13 +31,14 @@ for (const name of ["click", "keyup"]) {
 async function save(anyway = false) {
   if (!data.save) { download(); return; }
   const words = text.value;
-  const answer = await ask("save", { text: words, anyway });
+  const answer = await ask("save", { text: words, seen: data.seen, anyway });
   if (answer.conflict) {
     if (window.confirm(`${answer.conflict}. Overwrite it?`)) save(true);
     return;
   }
-  if (answer.failed) { say(answer.failed, true); return; }
+  if (!answer.saved) { say(answer.failed || "not saved", true); return; }
   saved = words;
+  data.seen = answer.seen;
   byId("dirty").hidden = text.value === saved;
   say("saved");
 }
@@ -92,6 +93,8 @@ divider.addEventListener("keydown", (event) => {
 });
 
 text.value = data.text;
+// As a text area holds it: its line ends are its own.
+saved = text.value;
 lastLength = text.value.length;
 text.setSelectionRange(0, 0);
 repaint();
