@@ -38,8 +38,9 @@ def command(
             raise
         reason = "is in use" if wrong.errno == errno.EADDRINUSE else "may not be used"
         raise CommandError(
-            "NL1024", f"port {port} {reason}", "leave out `--port`, and a free one is taken"
+            "NL1026", f"port {port} {reason}", "leave out `--port`, and a free one is taken"
         ) from None
+    studio.warm()
     print(f"nldsl studio: {studio.address}", flush=True)
     if sys.stdout.isatty() if open_browser is None else open_browser:
         webbrowser.open(studio.address)

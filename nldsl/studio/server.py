@@ -79,6 +79,11 @@ class Studio(ThreadingHTTPServer):
             self.pages.pop(old, None)
         return number
 
+    def warm(self) -> None:
+        """Start both processes; else each starts with the first question to it."""
+        for worker in (self.editor, self.drawer):
+            worker.start()
+
     def server_close(self) -> None:
         """Close the port and end both processes."""
         super().server_close()

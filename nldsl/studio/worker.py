@@ -12,8 +12,6 @@ from typing import Any
 
 from nldsl.studio.jobs import Desk, run
 
-_STARTED = "started"
-
 
 class Worker:
     """One process that does one job after the other."""
@@ -24,6 +22,11 @@ class Worker:
         self._process: Any = None
         self._wire: Connection | None = None
         self._closed = False
+
+    def start(self) -> None:
+        """Begin to load what the jobs need, so that the first answer comes sooner."""
+        with self._lock, contextlib.suppress(OSError):
+            self._open()
 
     def do(self, what: str, ask: dict[str, Any]) -> dict[str, Any]:
         """The answer of a job, or `{"failed": why}`; never raises, never takes much longer than `seconds`."""

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,14 @@ class Chrome:
     def picture(self, path: str | Path) -> None:
         """A screenshot as PNG."""
         Path(path).write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+
+    def colour(self, x: float, y: float) -> tuple[int, ...]:
+        """Red, green and blue of one pixel of the window."""
+        clip = {"x": round(x), "y": round(y), "width": 1, "height": 1, "scale": 1}
+        png = base64.b64decode(self.call("Page.captureScreenshot", format="png", clip=clip)["data"])
+        start = png.index(b"IDAT") + 4
+        size = int.from_bytes(png[start - 8 : start - 4], "big")
+        return tuple(zlib.decompressobj().decompress(png[start : start + size])[1:4])
 
     def downloaded(self, ending: str) -> Path:
         """The newest whole file that was saved, with this ending."""

@@ -37,27 +37,39 @@ def studio(*args: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         assert process.returncode == 0 and "Traceback" not in errors, errors
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    where = tmp_path / "mine.nl"
-    where.write_text(BLOCK)
-    return where
-
-
-@pytest.fixture
-def page(chrome: Chrome, file: Path) -> Iterator[Chrome]:
-    """The studio of `mine.nl`, with its graph drawn; at the end nothing came from elsewhere."""
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """One studio for all tests: its address and its file."""
+    file = tmp_path_factory.mktemp("studio") / "mine.nl"
+    file.write_text(BLOCK)
     with studio(str(file)) as (address, _):
-        chrome.accept = True
-        chrome.open(address)
-        drawn(chrome)
-        yield chrome
-        here = address.split("?")[0]
-        away = [r for r in chrome.requests if not r.startswith((here, "about:", "blob:"))]
-        assert away == []
-        errors, chrome.errors = chrome.errors, []
-        assert errors == []
-        chrome.open("about:blank#end")
+        yield address, file
+
+
+@pytest.fixture
+def file(running: tuple[str, Path]) -> Path:
+    running[1].write_text(BLOCK)
+    return running[1]
+
+
+@pytest.fixture
+def page(chrome: Chrome, running: tuple[str, Path], file: Path) -> Iterator[Chrome]:
+    """The page of `mine.nl`, with its graph drawn; at the end nothing came from elsewhere."""
+    address, _ = running
+    chrome.accept = True
+    chrome.open(address)
+    drawn(chrome)
+    assert text(chrome) == BLOCK
+    yield chrome
+    here = address.split("?")[0]
+    assert [r for r in chrome.requests if not r.startswith((here, "about:", "blob:"))] == []
+
+
+def _children(parent: int) -> list[int]:
+    """The processes a process has started, as Linux tells; elsewhere none."""
+    tasks = Path(f"/proc/{parent}/task")
+    found = [(task / "children").read_text().split() for task in tasks.iterdir()] if tasks.exists() else []
+    return [int(pid) for pids in found for pid in pids]
 
 
 def drawn(chrome: Chrome, after: str = "") -> str:
@@ -211,19 +223,38 @@ def test_tables_timeline_and_source(page: Chrome) -> None:
 
 
 def test_graph_and_text_point_at_each_other(page: Chrome) -> None:
-    box = page.run(
-        "(({x, y, width}) => [x, y, width])(document.querySelector('iframe').getBoundingClientRect())"
-    )
+    before = drawn(page)
     caret(page, "S[k] <- x")
     page.key("ArrowRight")
-    page.until(lambda: "at=" in page.run("document.querySelector('iframe').src + 'at='"), "an answer")
-    assert box[2] > 400
+    page.type(" ")
+    # The next picture comes with the memory chosen whose line the caret is in.
+    assert "at=S" in drawn(page, after=before)
+    x, y, high = page.run(
+        "(({x, y, height}) => [x, y, height])(document.querySelector('iframe').getBoundingClientRect())"
+    )
+    page.click_at(x + 8, y + high - 8)
+    page.key("/")
+    page.type("slow")
+    page.key("Enter")
+    line = "(() => { const t = document.getElementById('text');"
+    line += " return t.value.slice(0, t.selectionStart).split('\\n').length; })()"
+    page.until(lambda: page.run(line) != 5, "the line of what was found", 20)
+
+
+def test_both_themes_reach_the_graph(page: Chrome) -> None:
+    x, y, high = page.run(
+        "(({x, y, height}) => [x, y, height])(document.querySelector('iframe').getBoundingClientRect())"
+    )
+    assert page.colour(x + 4, y + high - 4) == (255, 255, 255)
     page.click("#theme")
-    assert page.run("document.documentElement.dataset.theme") in ("light", "dark")
+    page.until(lambda: page.colour(x + 4, y + high - 4) == (16, 20, 27), "a dark graph")
+    assert page.run("getComputedStyle(document.body).backgroundColor") == "rgb(16, 20, 27)"
 
 
-def test_the_studio_ends_cleanly_and_says_when_a_port_is_taken(chrome: Chrome, file: Path) -> None:
-    with studio(str(file)) as (address, _):
+def test_the_studio_ends_cleanly_and_says_when_a_port_is_taken(chrome: Chrome, tmp_path: Path) -> None:
+    file = tmp_path / "mine.nl"
+    file.write_text(BLOCK)
+    with studio(str(file)) as (address, process):
         port = address.split(":")[2].split("/")[0]
         second = subprocess.run(
             [sys.executable, "-m", "nldsl", "studio", str(file), "--no-open", "--port", port],
@@ -233,6 +264,11 @@ def test_the_studio_ends_cleanly_and_says_when_a_port_is_taken(chrome: Chrome, f
         assert "error[NL" in second.stderr and port in second.stderr and "Traceback" not in second.stderr
         chrome.open(address)
         drawn(chrome)
+        children = _children(process.pid)
+        assert len(children) >= 2
+    chrome.until(
+        lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), "the end of all processes"
+    )
     # The page outlives its server: what was typed stays, and the page says what has happened.
     chrome.click("#text")
     chrome.type("# still here\n")

@@ -114,4 +114,7 @@ CODES = {
         "nldsl explain NL0499",
         "nldsl explain NL0411",
     ),
+    "NL1026": Entry(
+        "port not free", "Another program listens on the port, or the system keeps it for itself."
+    ),
 }
