@@ -16,7 +16,7 @@ from nldsl.diagnostics import Diagnostic, DiagnosticBag
 from nldsl.server.sections import Section, Sections
 from nldsl.source import SourceFile, Span
 from nldsl.spec.definition_checks import check_definitions
-from nldsl.spec.elaborate import check_item, is_model
+from nldsl.spec.elaborate import callers_first, check_item, is_model
 from nldsl.spec.loader import Named, Opened, Unit, duplicate_definitions, standard_library
 from nldsl.spec.program import Block, Call, Program, Repeat
 from nldsl.spec.session import Session
@@ -111,9 +111,10 @@ class Checker:
         for model in filter(is_model, sections.items):
             fresh[id(model)] = self._item(model, version)
         reached = frozenset[int]().union(*(c.reached for c in fresh.values()))
-        for item in sections.items:
-            if isinstance(item, tree.Definition) and item.kind != "model" and id(item) not in reached:
+        for item in callers_first(sections.items):
+            if id(item) not in reached:
                 fresh[id(item)] = self._item(item, version)
+                reached |= fresh[id(item)].reached
         for checked in fresh.values():
             self.findings += checked.findings
         self.checked = fresh

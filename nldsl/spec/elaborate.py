@@ -20,7 +20,7 @@ from nldsl.spec.program import Program, TrainPlan, Value
 from nldsl.spec.program_checks import check_program
 from nldsl.spec.rule_writes import write as _write  # noqa: F401  registers what rules may hold
 from nldsl.spec.session import MAX_SIZE, Session
-from nldsl.spec.streams import stream_names
+from nldsl.spec.streams import stream_names, walk
 from nldsl.spec.train import elaborate_train, set_options
 from nldsl.spec.variants import Chosen, apply_edits, choose
 from nldsl.syntax import tree
@@ -118,11 +118,23 @@ def _check_unit(unit: Unit, bag: DiagnosticBag) -> list[Program]:
         for item in unit.tree.items:
             if is_model(item):
                 programs.append(check_item(session, item, unit))
-        reached = {k[1] for k in session.memo if k[0] in ("block", "map")}
-        for item in unit.tree.items:
-            if isinstance(item, tree.Definition) and not is_model(item) and id(item) not in reached:
+        for item in callers_first(unit.tree.items):
+            reached = {k[1] for k in session.memo if k[0] in ("block", "map")}
+            if id(item) not in reached:
                 programs.append(check_item(session, item, unit))
     return [p for p in programs if p is not None]
+
+
+def callers_first(items: Iterable[tree.Item]) -> list[tree.Definition]:
+    """Definitions but models; those that others name come last: what calls them knows their arguments."""
+    found = [i for i in items if isinstance(i, tree.Definition) and not is_model(i)]
+    named = {
+        node.id
+        for item in found
+        for node in walk((item.body, tuple(p.default for p in item.params if p.default is not None)))
+        if isinstance(node, tree.Name) and node.id != item.name.id
+    }
+    return sorted(found, key=lambda item: item.name.id in named)
 
 
 def is_model(item: tree.Item) -> TypeGuard[Named]:

@@ -2,11 +2,11 @@
 
 from nldsl.diagnostics.entry import Entry
 
-_TASK = (
+_READS = (
     "block f(x) {{\n"
-    "  level slow every 4 tokens {{ memory F = mlp() }}\n"
-    "  F minimizes task  by gd(lr = 0.1){0}\n"
-    "  return F[x]\n"
+    "  memory A = softmax({0})\n"
+    "  A[linear(x)] <- linear(x)\n"
+    "  return A[linear(x)]\n"
     "}}\n"
 )
 
@@ -15,7 +15,7 @@ CODES = {
         "not compiled yet",
         "The construct has a meaning, and the interpreter runs it, but no lowering of this version takes it. "
         "It is named instead of being run by something slower in silence.",
-        _TASK.format("  retain 0.9"),
-        _TASK.format(""),
+        _READS.format("causal = false"),
+        _READS.format("window = 16"),
     ),
 }
