@@ -2,13 +2,7 @@
 
 from nldsl.diagnostics.entry import Entry
 
-_READS = (
-    "block f(x) {{\n"
-    "  memory A = softmax({0})\n"
-    "  A[linear(x)] <- linear(x)\n"
-    "  return A[linear(x)]\n"
-    "}}\n"
-)
+_READS = "block f(x) {{\n  memory A = softmax({0})\n  A[linear(x)] <- linear(x)\n  return A[linear(x)]\n}}\n"
 
 CODES = {
     "NL0701": Entry(
