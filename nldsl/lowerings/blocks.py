@@ -23,6 +23,7 @@ from nldsl.lowerings.functions import Functions, slow_parameters
 from nldsl.lowerings.gradients import Gradient, gradient
 from nldsl.lowerings.layout import to_chunk, to_sequence
 from nldsl.lowerings.scope import Layout, Names, Scope
+from nldsl.lowerings.slots import origin_of
 from nldsl.plan.plan import BlockPlan, Plan
 from nldsl.plan.units import written_in_forward
 from nldsl.spec.program import Apply, Block, Call, Function, Memory, Repeat, TaskWrite, Value
@@ -65,7 +66,7 @@ class BlockCode:
     def initial(self, memory: Memory, index: int) -> Expression:
         """The learned initial state of one weight, or 0.0; a bias is one row."""
         assert memory.function is not None
-        owner = memory.initial[index]
+        owner = origin_of(memory, self.block.memories).initial[index]
         if owner is None:
             return to_expression(0.0)
         return as_row(memory.function.weights[index].shape, parameter(owner.path))
@@ -83,6 +84,11 @@ class BlockCode:
         """The emitted gradient of `objective` at the memory's map."""
         assert memory.function is not None
         return gradient(self.functions, memory.function, objective)
+
+    def pairs(self, memory: Memory, objective: Function) -> Gradient:
+        """The same, row by row: the factors of every weight's gradient."""
+        assert memory.function is not None
+        return gradient(self.functions, memory.function, objective, rows=True)
 
     # --- state -------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
-"""Memories that commit in chunks: one loop over chunks, everything inside a chunk in parallel.
+"""Memories whose gradients are held at a base: one loop over chunks, everything inside a chunk in parallel.
 
-The loop keeps, for every family of memories side by side, the committed weights that reads and
-gradients see (`W_seen`) and the running weights that the writes move (`W`).
+The loop keeps, for every family of memories side by side, the running weights that the writes move
+(`W`), what reads see (`W_seen`) and where gradients are taken (`W_base`, if that is not the same).
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from nldsl.emit.nodes import (
     returns,
 )
 from nldsl.lowerings.blocks import BlockCode
-from nldsl.lowerings.chunk_step import ChunkStep, Family
+from nldsl.lowerings.chunk_commit import ChunkCommit
+from nldsl.lowerings.chunk_family import Family
+from nldsl.lowerings.chunk_step import ChunkStep
 from nldsl.lowerings.functions import tensors
 from nldsl.plan.details import ChunkDetail
 from nldsl.plan.plan import Unit
@@ -44,7 +46,8 @@ class ChunkLoop:
         self.code, self.unit, self.detail = code, unit, detail
         self.scope = code.scope
         fresh = self.scope.names.fresh
-        self.families = [Family.of(detail, names, fresh) for names in detail.families]
+        self.families = [Family(code, detail, names) for names in detail.families]
+        self.commits = {f.label: ChunkCommit(code, f) for f in self.families if f.write.at_commit}
         self.method = fresh(f"_step_{'_'.join(f.label for f in self.families)}")
         self.grid = fresh("grid")
         self.number = fresh("n")
@@ -78,7 +81,7 @@ class ChunkLoop:
             joined = call(f"{self.grid}.join", name(pieces), value.kind)
             self.scope.add(assign(self.scope.names.of(value), joined))
         for family in self.families:
-            self.scope.add(*family.store(self.code, name(self.grid).attr("count")))
+            self.scope.add(*family.store(name(self.grid).attr("count")))
         self.code.methods.append(self._method(step, cut, collected))
 
     def _plain(self, value: Value) -> bool:
@@ -99,7 +102,7 @@ class ChunkLoop:
         arguments += [e for f in self.families for e in f.arguments()]
         arguments.append(name(self.grid).attr("valid")[n])
         outs = [self.scope.names.fresh(f"{v.name}_n") for v, _ in collected]
-        news = [new for f in self.families for new in f.new_names()]
+        news = [new for f in self.families for new in self._moved(f)]
         target = name("self").attr(self.method)
         if self.code.plan.target.checkpoint:
             result = call(
@@ -117,8 +120,18 @@ class ChunkLoop:
             Evaluate(name(c).method("append", name(o))) for (_, c), o in zip(collected, outs, strict=True)
         ]
         for family in self.families:
-            body += family.commit(self.code, call(f"{self.grid}.ends", family.every)[n])
+            body += family.advance()
+            if family.label in self.commits:
+                behind = call(f"{self.grid}.behind", n)
+                ends = call(f"{self.grid}.ends", family.memory.clock.every)[n]
+                body.append(self.commits[family.label].emit(ends, behind))
+            body += family.settle(self.code, lambda clock: call(f"{self.grid}.ends", clock)[n])
         return body
+
+    def _moved(self, family: Family) -> list[str]:
+        """Names of what the step returns for a family."""
+        commit = self.commits.get(family.label)
+        return [*(p.new for p in family.moved()), *(commit.given if commit else ())]
 
     def _shared(self, step: ChunkStep) -> list[Value]:
         """Slow parameters that come in as values: the same for every chunk."""

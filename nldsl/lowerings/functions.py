@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from nldsl.catalog import Operand
-from nldsl.emit.nodes import Expression, FunctionDef, Parameter, Statement, assign, name, returns
+from nldsl.emit.nodes import Expression, FunctionDef, Parameter, Statement, assign, call, name, returns
 from nldsl.lowerings.apply import parameter
 from nldsl.lowerings.columns import column
 from nldsl.lowerings.layout import operand
@@ -43,6 +43,19 @@ class Functions:
         doc = f"The map `{function.name}`, row by row: `[..., C, {function.inputs[0].name}] -> [..., C, y]`."
         return self.emit(function.name, ("map", function), lambda: self._define(function, inputs, doc))
 
+    def live_map(self, memory: Memory) -> Expression:
+        """The same map where every weight is a function `z -> W_t z` of the token t; biases are rows."""
+        function = memory.function
+        assert function is not None
+        inputs = (*function.inputs, *function.weights)
+        doc = f"The map `{function.name}`, row by row, at the weights of every token: `W(z)` for `W @ z`."
+        live = frozenset(w.name for w in function.weights if w.kind == "matrix")
+        return self.emit(
+            f"{function.name}_live",
+            ("live map", function),
+            lambda: self._define(function, inputs, doc, live),
+        )
+
     def rule(self, rule: Rule) -> Expression:
         """`rule(W, g, x, dy, gates..., slots...) -> W` (and the new slots, if it has any)."""
         doc = f"One step of the rule `{rule.name}` for one token; gates are `[..., 1, 1]`."
@@ -63,10 +76,12 @@ class Functions:
             self.known[asked] = self.known[(wanted, made)]
         return name(self.known[asked])
 
-    def _define(self, function: Function, inputs: Sequence[Value], doc: str) -> FunctionDef:
+    def _define(
+        self, function: Function, inputs: Sequence[Value], doc: str, live: frozenset[str] = frozenset()
+    ) -> FunctionDef:
         names = Names(self.locals)
         parameters = [names.of(v) for v in inputs]
-        rows = Rows(self.imports, names, name(parameters[0]))
+        rows = Rows(self.imports, names, name(parameters[0]), live=live)
         slow = [rows.names.fresh(p) for p in slow_parameter_names(function)]
         rows.slow = dict(zip((p.path for a in function.body for p in a.parameters), slow, strict=True))
         steps = rows.statements(function.body)
@@ -74,7 +89,10 @@ class Functions:
         body = prune((*steps, returns(*results)))
         return FunctionDef(
             PLACEHOLDER,
-            tuple(Parameter(p, name("Tensor")) for p in (*parameters, *slow)),
+            tuple(
+                Parameter(p, name("Any" if v is not None and v.name in live else "Tensor"))
+                for p, v in zip((*parameters, *slow), (*inputs, *(None for _ in slow)), strict=True)
+            ),
             body,
             doc,
             tensors(len(results)),
@@ -107,6 +125,8 @@ class Rows:
 
     slow: dict[str, str] = field(default_factory=dict)
     inline: dict[str, Expression] = field(default_factory=dict)
+    live: frozenset[str] = frozenset()
+    """Weights that are functions: `W(z)` stands for `W @ z`."""
 
     def ref(self, value: Value) -> Expression:
         """A value computed before, or a literal."""
@@ -130,6 +150,8 @@ class Rows:
             assert isinstance(size, int)
             return self.imports.use("nldsl.runtime.ops:identity")(size=size, like=self.like)
         args = [self.ref(a) for a in apply.args]
+        if apply.op == "matmul" and apply.args[0].name in self.live:
+            return call(*args)
         args += [name(self.slow[p.path]) for p in apply.parameters]
         operands: list[Operand] = [operand(a) for a in apply.args]
         return column(self.imports, apply.op, apply.options, args, operands)

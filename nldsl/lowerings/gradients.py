@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nldsl.calculus.differentiate import MapGradient, WeightGradient
+from nldsl.calculus.differentiate import WeightGradient
 from nldsl.calculus.differentiate import gradient as differentiate
 from nldsl.calculus.expression import Expr, symbols
 from nldsl.emit.nodes import Expression, FunctionDef, Parameter, Starred, Statement, call, name, returns
@@ -26,15 +26,22 @@ class Gradient:
     results: tuple[str, ...]
 
 
-def gradient(functions: Functions, map_function: Function, objective: Function) -> Gradient:
-    """The function for this map and objective; emitted when first asked for."""
+def gradient(
+    functions: Functions, map_function: Function, objective: Function, rows: bool = False
+) -> Gradient:
+    """The function for this map and objective; emitted when first asked for.
+
+    `rows`: every gradient as factors row by row, also where it is a sum of several outer products
+    (`x_W`, `dy_W`, `x_W_2`, ...) or belongs to a bias (`g_W` of every row).
+    """
     found = differentiate(map_function, objective)
+    results = tuple(r for w in found.gradients for r in (_factors(w) if rows else _results(w)))
     chosen = functions.emit(
         f"{map_function.name}_{objective.name}_gradient",
-        ("gradient", map_function, objective),
-        lambda: _define(functions, found, map_function, objective),
+        ("gradient", map_function, objective, tuple(r.name for r in results)),
+        lambda: _define(functions, results, map_function, objective),
     )
-    return Gradient(chosen, tuple(r.name for w in found.gradients for r in _results(w)))
+    return Gradient(chosen, tuple(r.name for r in results))
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,20 @@ def _results(weight: WeightGradient) -> list[_Result]:
     return [_Result(f"g_{weight.name}", weight.expression, weight.name, 0)]
 
 
+def _factors(weight: WeightGradient) -> list[_Result]:
+    """The same as rows: a bias has one row per token, a matrix one pair of rows per outer product."""
+    if len(weight.weight.shape) == 1:
+        return [_Result(f"g_{weight.name}", weight.expression, weight.name, -1)]
+    out = []
+    for i, term in enumerate(weight.outer_terms):
+        mark = f"_{i + 1}" if i else ""
+        out.append(_Result(f"x_{weight.name}{mark}", term.x, weight.name, -1))
+        out.append(_Result(f"dy_{weight.name}{mark}", term.dy, weight.name, -2))
+    return out
+
+
 def _define(
-    functions: Functions, found: MapGradient, map_function: Function, objective: Function
+    functions: Functions, wanted: tuple[_Result, ...], map_function: Function, objective: Function
 ) -> FunctionDef:
     names = Names(functions.locals)
     body: list[Statement] = []
@@ -66,7 +85,6 @@ def _define(
     paths = [p.path for a in map_function.body for p in a.parameters]
     for symbol, argument in zip((*inputs, *paths), (*arguments, *slow), strict=True):
         rows.bind(symbol, name(argument))
-    wanted = [r for w in found.gradients for r in _results(w)]
     rows.count(r.expr for r in wanted)
     results = [_full_size(rows, r) for r in wanted]
     doc = "\n\n".join(

@@ -10,13 +10,14 @@ from nldsl.emit.nodes import Expression, For, Statement, assign, call, name
 from nldsl.emit.statements import Evaluate
 from nldsl.lowerings.apply import lower_apply
 from nldsl.lowerings.blocks import BlockCode, fork
+from nldsl.lowerings.gates import heads_of
 from nldsl.lowerings.layout import to_chunk
 from nldsl.lowerings.static import answer, static_weights
 from nldsl.lowerings.token_memory import TokenMemory
 from nldsl.plan.details import SequentialDetail
 from nldsl.plan.plan import Unit
 from nldsl.plan.units import memories_of
-from nldsl.spec.program import Apply, Call, Read, Repeat, Update, Value, Write
+from nldsl.spec.program import Apply, Call, Memory, Read, Repeat, Update, Value, Write
 from nldsl.spec.program import Statement as Step
 
 COLON = slice(None)
@@ -54,6 +55,8 @@ class TokenLoop:
             self._step(step)
         for memory in self.memories.values():
             memory.end_of_token()
+        for memory in self._sources_first():
+            memory.reset(self._shown)
         collected = [(v, self.outer.names.fresh(f"{v.name}_all")) for v in self.detail.outgoing]
         self.inner.add(*(Evaluate(name(c).method("append", self.inner.ref(v))) for v, c in collected))
         live = assign("live", call(self.code.runtime("token", "live_at"), self.outer.mask, name("t")))
@@ -63,6 +66,22 @@ class TokenLoop:
         for value, pieces in collected:
             self._join(value, pieces)
         self._store_states(states)
+
+    def _sources_first(self) -> list[TokenMemory]:
+        """A memory that starts from another one resets behind it."""
+        order: list[TokenMemory] = []
+        waiting = list(self.memories.values())
+        while waiting:
+            ready = [m for m in waiting if m.memory.init_from not in {w.memory.name for w in waiting}]
+            order += ready
+            waiting = [m for m in waiting if m not in ready]
+        return order
+
+    def _shown(self, memory: str) -> list[Expression]:
+        """What reads of a memory see behind this token."""
+        if memory in self.memories:
+            return self.memories[memory].shown()
+        return self._plain_weights(self.code.memory(memory))
 
     def _tokens(self) -> Expression:
         return self.outer.source.attr("shape")[1]
@@ -99,18 +118,40 @@ class TokenLoop:
             self.code.lower_call(self.inner, step)
 
     def _read(self, read: Read) -> None:
+        key = self.inner.ref(read.key)
+        if read.solve is not None:
+            key = self._solve(read, key, read.solve)
         if read.memory in self.memories:
-            self.memories[read.memory].read(read)
+            self.memories[read.memory].read(read, key)
             return
-        # Never written: its weights are made before the loop.
         memory = self.code.memory(read.memory)
-        if read.memory not in self.plain:
-            weights = static_weights(self.code, memory)
-            names = [self.outer.names.fresh(f"{memory.name}_{w.name}") for w in memory.function.weights]  # type: ignore[union-attr]
-            self.outer.add(*(assign(n, w) for n, w in zip(names, weights, strict=True)))
-            self.plain[read.memory] = [name(n) for n in names]
-        value = answer(self.code, memory, read, self.inner.ref(read.key), self.plain[read.memory])
+        value = answer(self.code, memory, read, key, self._plain_weights(memory))
         self.inner.add(assign(self.inner.names.of(read.out), value))
+
+    def _solve(self, read: Read, key: Expression, solve: tuple[str, float, int]) -> Expression:
+        """`(H + ridge I)^-1 q` with what reads of `H` see."""
+        system, ridge, iterations = solve
+        memory = self.code.memory(system)
+        (matrix,) = (
+            self.memories[system].visible() if system in self.memories else self._plain_weights(memory)
+        )
+        groups = heads_of(read.key) // memory.heads if memory.per_head else 1
+        function = self.code.runtime("solve", "ridge_solve")
+        if groups == 1:
+            return call(function, matrix, key, ridge=ridge, iterations=iterations)
+        key = key.method("unflatten", 1, (memory.heads, groups))
+        solved = call(function, matrix[..., None, COLON, COLON], key, ridge=ridge, iterations=iterations)
+        return solved.method("flatten", 1, 2)
+
+    def _plain_weights(self, memory: Memory) -> list[Expression]:
+        """The weights of a memory that is never written: made before the loop."""
+        if memory.name not in self.plain:
+            assert memory.function is not None
+            weights = static_weights(self.code, memory)
+            names = [self.outer.names.fresh(f"{memory.name}_{w.name}") for w in memory.function.weights]
+            self.outer.add(*(assign(n, w) for n, w in zip(names, weights, strict=True)))
+            self.plain[memory.name] = [name(n) for n in names]
+        return self.plain[memory.name]
 
     def _load_states(self) -> list[tuple[str, str]]:
         """Hidden states of convolutions and inner blocks get a local name for the loop."""
@@ -123,7 +164,7 @@ class TokenLoop:
             self.outer.add(assign(chosen, name("state")[path]))
             self.inner.local_state[path] = chosen
         for memory in self.memories.values():
-            self.outer.add(*memory.load())
+            self.outer.add(*memory.load(), *memory.prepare_reset())
         return local
 
     def _store_states(self, local: list[tuple[str, str]]) -> None:

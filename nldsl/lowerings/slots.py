@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nldsl.catalog.values import Shape
-from nldsl.spec.program import Memory, Parameter, Slot, Write
+from nldsl.spec.program import Memory, Parameter, Slot, Term, Write
 
 
 @dataclass(frozen=True)
@@ -46,3 +46,31 @@ def _places(memory: Memory, term: int, slot: Slot) -> Iterator[SlotPlace]:
         if slot.visible and slot.clock is not None:
             twin = f"{slot.visible}{suffix}.{weight.name}"
             yield SlotPlace(term, slot.visible, i, twin, shape, slot.initial, key, slot.clock.every)
+
+
+def numbered_terms(writes: Sequence[Write]) -> Iterator[tuple[int, Write, Term]]:
+    """Every term that writes a memory, numbered in program order."""
+    number = 0
+    for write in writes:
+        for term in write.terms:
+            yield number, write, term
+            number += 1
+
+
+def bases_of(memory: Memory, writes: Sequence[Write]) -> dict[str, int]:
+    """The bases a memory keeps beside its running and committed weights: name in the state, and clock."""
+    clocks = sorted({w.base_every for w in writes} - {1, memory.clock.every})
+    return {("base" if len(clocks) == 1 else f"base_{b}"): b for b in clocks}
+
+
+def origin_of(memory: Memory, memories: Sequence[Memory]) -> Memory:
+    """The memory whose parameters a memory starts from (`init M2`): the end of that chain."""
+    named = {m.name: m for m in memories}
+    while memory.init_from is not None:
+        memory = named[memory.init_from]
+    return memory
+
+
+def restarts_from(memory: Memory) -> str | None:
+    """The memory whose visible state every reset of this one starts from, if it resets by its own clock."""
+    return memory.init_from if memory.reset == "tokens" else None

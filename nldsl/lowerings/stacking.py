@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from nldsl.emit.nodes import Expression, assign, call, name
 from nldsl.library import PRIMITIVES
 from nldsl.lowerings.apply import LAST_AXIS, lower_apply
+from nldsl.lowerings.gates import heads_of
+from nldsl.lowerings.static import answer
 from nldsl.spec.program import Apply, Read, Value
 
 if TYPE_CHECKING:
-    from nldsl.lowerings.chunk_step import ChunkStep, Family
+    from nldsl.lowerings.chunk_family import Family
+    from nldsl.lowerings.chunk_step import ChunkStep
 
 COLON = slice(None)
 
@@ -45,7 +48,7 @@ class Stacker:
         ]
         for j, tier in enumerate(zip(*reads, strict=False)):
             outs = {r.out.name for r in tier}
-            if any(outs & self._ancestors(r.key) for r in tier):
+            if any(outs & self._ancestors(r.key) or _grouped(r, family) for r in tier):
                 continue
             out = replace(tier[0].out, name=f"{family.label}_read_{j}" if j else f"{family.label}_read")
             group = Group(family.label, tuple(tier), out)
@@ -85,23 +88,27 @@ class Stacker:
     def _single(self, read: Read) -> None:
         """A read of its own: of the only member, or of one slice of the stack."""
         family = next(f for f in self.families.values() if read.memory in {m.memory.name for m in f.members})
+        if family.live:
+            self.step.read_live(read, family)
+            return
         position = [m.memory.name for m in family.members].index(read.memory)
-        weights = [name(family.inner[f"{w}_seen"]) for w in family.weights]
+        weights: list[Expression] = [name(p.inner) for p in family.seen.values()]
         if family.size > 1:
             weights = [w.method("select", -3, position) for w in weights]
         memory = family.members[position].memory
         key = self.step.value(read.key)
         scope = self.step.scope
-        scope.add(assign(scope.names.of(read.out), self.step.code.map_call(memory, key, weights)))
+        value = answer(self.step.code, memory, read, key, weights)
+        scope.add(assign(scope.names.of(read.out), value))
 
     def _stacked_read(self, group: Group) -> Expression:
         scope = self.step.scope
         if group.out.name not in scope.stacked:
             family = self.families[group.family]
             keys = self.stacked(tuple(r.key for r in group.reads))
-            weights = [name(family.inner[f"{w}_seen"]) for w in family.weights]
-            answer = self.step.code.map_call(family.members[0].memory, keys, weights)
-            scope.add(assign(scope.names.of(group.out), answer))
+            weights: list[Expression] = [name(p.inner) for p in family.seen.values()]
+            answers = self.step.code.map_call(family.memory, keys, weights)
+            scope.add(assign(scope.names.of(group.out), answers))
             scope.stacked[group.out.name] = family.size
         return name(scope.names.of(group.out))
 
@@ -152,6 +159,11 @@ class Stacker:
         scope.add(assign(scope.names.of(out), call("torch.stack", parts, dim=memory_axis(out))))
         scope.stacked[out.name] = len(values)
         return out
+
+
+def _grouped(read: Read, family: Family) -> bool:
+    """Whether several queries share one copy of the memory."""
+    return heads_of(read.key) != family.memory.heads
 
 
 def memory_axis(value: Value) -> int:

@@ -20,10 +20,18 @@ from nldsl.emit.nodes import (
 from nldsl.library import PRIMITIVES
 from nldsl.lowerings.apply import parameter
 from nldsl.lowerings.blocks import BlockCode, has_state
-from nldsl.lowerings.slots import SlotPlace, slot_places
+from nldsl.lowerings.gates import heads_of
+from nldsl.lowerings.slots import (
+    SlotPlace,
+    bases_of,
+    numbered_terms,
+    origin_of,
+    restarts_from,
+    slot_places,
+)
 from nldsl.lowerings.static import source
 from nldsl.plan.units import written_in_forward
-from nldsl.spec.program import Apply, Call, Memory, Repeat, TaskWrite, Value, Write, option
+from nldsl.spec.program import Apply, Call, Memory, Repeat, TaskWrite, Term, Value, Write, option
 
 GATE = "retain"
 """Under which key a task write notes its gate; no argument of a rule can bear this word of the language."""
@@ -101,23 +109,41 @@ def _weights(code: BlockCode, memory: Memory) -> Like:
     """Running weights, committed and base ones where the clock asks for them, rule memories, count."""
     assert memory.function is not None
     writes = [s for s in code.block.body if isinstance(s, Write) and s.memory == memory.name]
-    every = memory.clock.every
-    base = writes[0].base_every if writes else every
-    start = {w.name: _start(memory, i) for i, w in enumerate(memory.function.weights)}
+    start = {w.name: _start(code, memory, i) for i, w in enumerate(memory.function.weights)}
     entries: dict[str, Like] = {"running": start}
-    if every > 1:
+    if memory.clock.every > 1:
         entries["committed"] = start
-    if base not in (1, every):
-        entries["base"] = start
+    entries |= dict.fromkeys(bases_of(memory, writes), start)
+    if restarts_from(memory) is not None:
+        entries["origin"] = start
     slots = {p.key: _slot(memory, p) for p in slot_places(memory, writes)}
-    if slots:
-        entries["slots"] = slots
+    windows = {str(n): _window(memory, t) for n, _, t in numbered_terms(writes) if t.window > 1}
+    gathered = {str(n): _gathered(memory) for n, w, _ in numbered_terms(writes) if w.at_commit}
+    for key, group in (("slots", slots), ("windows", windows), ("gathered", gathered)):
+        if group:
+            entries[key] = group
     entries["count"] = call("self.counter", name("batch"))
     return entries
 
 
-def _start(memory: Memory, index: int) -> Expression:
-    owner = memory.initial[index]
+def _window(memory: Memory, term: Term) -> Like:
+    """The lessons of earlier tokens: none yet, so their weights are zero."""
+    kept = (term.window - 1) * (heads_of(term.key) // memory.heads if memory.per_head else 1)
+    return {
+        "key": _zeros(memory, (kept, memory.key_size)) + 1.0,
+        "target": _zeros(memory, (kept, memory.value_size)) + 1.0,
+        "weight": _zeros(memory, (kept,)),
+    }
+
+
+def _gathered(memory: Memory) -> Like:
+    """Nothing is waiting for the rule."""
+    assert memory.function is not None
+    return {w.name: _zeros(memory, w.shape) for w in memory.function.weights}
+
+
+def _start(code: BlockCode, memory: Memory, index: int) -> Expression:
+    owner = origin_of(memory, code.block.memories).initial[index]
     if owner is None:
         return _empty(memory, index)
     return call("self.start", parameter(owner.path), name("batch"))

@@ -1,21 +1,23 @@
-"""One memory inside the loop over tokens: its state names, reads, writes and commits."""
+"""One memory inside the loop over tokens: its state names, reads, writes, commits and resets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from nldsl.catalog.values import Shape
-from nldsl.emit.nodes import Expression, Statement, assign, call, name
+from nldsl.emit.nodes import Expression, Like, Statement, assign, call, name
 from nldsl.lowerings.blocks import BlockCode, as_row
-from nldsl.lowerings.functions import slow_parameters
-from nldsl.lowerings.gates import gate, target_rows
+from nldsl.lowerings.chunk_commit import argument_axes
+from nldsl.lowerings.gates import gate
 from nldsl.lowerings.scope import Scope
-from nldsl.lowerings.slots import SlotPlace, slot_places
+from nldsl.lowerings.slots import bases_of, numbered_terms, restarts_from, slot_places
 from nldsl.lowerings.static import answer
-from nldsl.spec.program import Function, Memory, Read, Term, Update, Write
+from nldsl.lowerings.stepping import apply_rule, combine, projected
+from nldsl.lowerings.token_lessons import TokenLessons
+from nldsl.spec.program import Memory, Read, Term, Update, Write
 from nldsl.spec.program import Statement as Step
 
-COLON = slice(None)
+Names = dict[str, str]
 
 
 class TokenMemory:
@@ -28,67 +30,94 @@ class TokenMemory:
     def __init__(self, code: BlockCode, scope: Scope, memory: Memory, steps: Sequence[Step]) -> None:
         self.code, self.scope, self.memory = code, scope, memory
         assert memory.function is not None
+        self.function = memory.function
         self.weights = [w.name for w in memory.function.weights]
         self.shapes = {w.name: w.shape for w in memory.function.weights}
         self.writes = [s for s in steps if isinstance(s, Write) and s.memory == memory.name]
-        base = self.writes[0].base_every if self.writes else memory.clock.every
-        self.committed = memory.clock.every > 1
-        self.own_base = base not in (1, memory.clock.every)
-        self.base_every = base
-        self.groups = ["running"] + ["committed"] * self.committed + ["base"] * self.own_base
-        suffix = {"running": "", "committed": "_seen", "base": "_base"}
+        self.terms = list(numbered_terms(self.writes))
+        self.bases = bases_of(memory, self.writes)
+        restarts = ["origin"] * (restarts_from(memory) is not None)
+        self.groups = ["running", *["committed"] * (memory.clock.every > 1), *self.bases, *restarts]
         fresh = code.scope.names.fresh
-        self.carried = {
-            g: {w: fresh(f"{memory.name}_{w}{suffix[g]}") for w in self.weights} for g in self.groups
+        suffix = {"running": "", "committed": "_seen"}
+        self.carried: dict[str, Names] = {
+            g: {w: fresh(f"{memory.name}_{w}{suffix.get(g, '_' + g)}") for w in self.weights}
+            for g in self.groups
         }
         self.count = fresh(f"{memory.name}_count")
         self.places = slot_places(memory, self.writes)
         self.slots = {p.key: fresh(f"{memory.name}_{p.key.replace('.', '_')}") for p in self.places}
+        self.gathered = {
+            n: {w: fresh(f"{memory.name}_{w}_gathered_{n + 1}") for w in self.weights}
+            for n, write, _ in self.terms
+            if write.at_commit
+        }
+        self.lessons = TokenLessons(self)
+        self.fresh: Names = {}
         self.current: dict[str, Expression] = {w: name(n) for w, n in self.carried["running"].items()}
         self.current_slots: dict[str, Expression] = {s: name(n) for s, n in self.slots.items()}
+        self.current_gathered: dict[int, dict[str, Expression]] = {
+            n: {w: name(m) for w, m in names.items()} for n, names in self.gathered.items()
+        }
 
-    @property
-    def state(self) -> Expression:
-        """`state["S"]`."""
-        return name("state")[self.memory.path]
+    def entries(self) -> Iterator[tuple[tuple[str, ...], Shape | None, str]]:
+        """(path in the state, shape of a weight, local name) of everything carried."""
+        for group, names in self.carried.items():
+            yield from (((group, w), self.shapes[w], n) for w, n in names.items())
+        yield from ((("slots", p.key), p.shape, self.slots[p.key]) for p in self.places)
+        for number, names in self.gathered.items():
+            yield from ((("gathered", str(number), w), self.shapes[w], n) for w, n in names.items())
+        for (number, part), n in self.lessons.kept.items():
+            yield ("windows", str(number), part), None, n
 
     def load(self) -> list[Statement]:
         """Local names for everything carried, before the loop."""
+        return [*self._taken(name("state")[self.memory.path]), assign(self.count, self._state("count"))]
+
+    def _state(self, key: str) -> Expression:
+        return name("state")[self.memory.path][key]
+
+    def _taken(self, tree: Expression, names: dict[str, str] | None = None) -> list[Statement]:
         out: list[Statement] = []
-        for group, names in self.carried.items():
-            out += [assign(n, as_row(self.shapes[w], self.state[group][w])) for w, n in names.items()]
-        out += [assign(self.slots[p.key], as_row(p.shape, self.state["slots"][p.key])) for p in self.places]
-        return [*out, assign(self.count, self.state["count"])]
+        for path, shape, local in self.entries():
+            value = tree
+            for key in path:
+                value = value[key]
+            value = value if shape is None else as_row(shape, value)
+            out.append(assign(local if names is None else names[local], value))
+        return out
 
     def store(self) -> list[Statement]:
         """`new["S"] = {...}`, after the loop."""
-        entries: dict[str, object] = {
-            g: {w: _kept(self.shapes[w], n) for w, n in ns.items()} for g, ns in self.carried.items()
-        }
-        if self.slots:
-            entries["slots"] = {p.key: _kept(p.shape, self.slots[p.key]) for p in self.places}
+        entries: dict[str, Like] = {}
+        for path, shape, local in self.entries():
+            tree = entries
+            for key in path[:-1]:
+                tree = tree.setdefault(key, {})  # type: ignore[assignment]
+            bias = shape is not None and len(shape) == 1
+            tree[path[-1]] = name(local).method("squeeze", -2) if bias else name(local)
         entries["count"] = name(self.count)
-        return [assign(name("new")[self.memory.path], entries)]  # type: ignore[arg-type]
+        return [assign(name("new")[self.memory.path], entries)]
 
     # --- inside the loop ---------------------------------------------------------------------
 
     def visible(self) -> list[Expression]:
         """The weights a read sees."""
-        if self.committed:
+        if "committed" in self.carried:
             return [name(n) for n in self.carried["committed"].values()]
         return [self.current[w] for w in self.weights]
 
-    def base(self) -> list[Expression]:
+    def base(self, write: Write) -> list[Expression]:
         """The weights inner gradients are taken at."""
-        if self.own_base:
-            return [name(n) for n in self.carried["base"].values()]
-        if self.base_every == 1:
+        every = write.base_every
+        if every == 1:
             return [self.current[w] for w in self.weights]
-        return [name(n) for n in self.carried["committed"].values()]
+        group = next((g for g, b in self.bases.items() if b == every), "committed")
+        return [name(n) for n in self.carried[group].values()]
 
-    def read(self, read: Read) -> None:
+    def read(self, read: Read, key: Expression) -> None:
         """`y = map(key, weights)`; m query heads on one copy read it together."""
-        value = answer(self.code, self.memory, read, self.scope.ref(read.key), self.visible())
+        value = answer(self.code, self.memory, read, key, self.visible())
         self.scope.add(assign(self.scope.names.of(read.out), value))
 
     def update(self, update: Update) -> None:
@@ -106,46 +135,64 @@ class TokenMemory:
             self._assign(weight, new)
 
     def write(self, write: Write) -> None:
-        """All terms first, then one step of every weight."""
-        first = sum(len(w.terms) for w in self.writes[: self.writes.index(write)])
-        numbers = range(first, first + len(write.terms))
-        terms = [self._term(term) for term in write.terms]
+        """All terms first, then one step of every weight, or what the commit will step on."""
+        own = [(n, term) for n, w, term in self.terms if w is write]
+        found = {n: self.lessons.evidence(n, write, term) for n, term in own}
+        if not write.at_commit:
+            self._step(write, own, found, name(self.count))
+            return
+        for n, _ in own:
+            for w in self.weights:
+                fresh = self.scope.names.fresh(f"{self.gathered[n][w]}_next")
+                self.scope.add(assign(fresh, self.current_gathered[n][w] + found[n][f"g_{w}"]))
+                self.current_gathered[n][w] = name(fresh)
+
+    def _step(
+        self,
+        write: Write,
+        terms: list[tuple[int, Term]],
+        found: dict[int, dict[str, Expression]],
+        steps: Expression,
+    ) -> None:
+        """`W' = r + a (W - r) + sum of deltas`; `steps` counts how often the rules had run."""
         toward = self._toward(write)
         stepped: dict[str, Expression] = {}
+        kept = None
+        if write.retain is not None:
+            kept = gate(self.scope, write.retain, self.memory, write.retain_axis)
         for i, weight in enumerate(self.weights):
             given = self.current[weight] if toward is None else self.current[weight] - toward[i]
             if toward is not None:
                 offset = self.scope.names.fresh(f"{self.memory.name}_{weight}_offset")
                 self.scope.add(assign(offset, given))
                 given = name(offset)
-            steps = [
-                self._rule(t, g, (n, i), given) for n, t, g in zip(numbers, write.terms, terms, strict=True)
-            ]
-            stepped[weight] = self._combine(write, steps, given, None if toward is None else toward[i])
+            made = [self._rule(term, found[n], (n, i), given, steps) for n, term in terms]
+            total = combine(write, kept, made, given, None if toward is None else toward[i])
+            stepped[weight] = projected(self.scope, write, total)
         for weight, expression in stepped.items():
             self._assign(weight, expression)
 
-    def end_of_token(self) -> None:
-        """Masked samples keep what they had; count; commit what is due."""
-        live = self.scope.mask
-        hold, runtime = self.code.runtime("token", "hold"), self.code.runtime
-        for weight, carried in self.carried["running"].items():
-            self.scope.add(assign(carried, call(hold, live, self.current[weight], name(carried))))
-        for slot, carried in self.slots.items():
-            self.scope.add(assign(carried, call(hold, live, self.current_slots[slot], name(carried))))
-        self.scope.add(assign(self.count, call(runtime("token", "tick"), name(self.count), live)))
-        for group, every in (("committed", self.memory.clock.every), ("base", self.base_every)):
-            if group in self.carried:
-                self._commit(group, every)
-
-    def _commit(self, group: str, every: int) -> None:
-        commit = self.code.runtime("token", "commit")
-        for weight, carried in self.carried[group].items():
-            running = name(self.carried["running"][weight])
-            value = call(commit, name(self.count), every, self.scope.mask, running, name(carried))
-            self.scope.add(assign(carried, value))
-
-    # --- one write ---------------------------------------------------------------------------
+    def _rule(
+        self,
+        term: Term,
+        found: dict[str, Expression],
+        place: tuple[int, int],
+        given: Expression,
+        steps: Expression,
+    ) -> Expression:
+        """The rule's new weight; its slots step on the way.  `place`: number of the term, of the weight."""
+        rule, weight = term.rule, self.weights[place[1]]
+        axes = argument_axes(rule)
+        own = [p for p in self.places if (p.term, p.weight) == place]
+        known: dict[str, Expression] = {
+            "W": given,
+            "g": found[f"g_{weight}"],
+            "step": call(self.code.runtime("token", "next_step"), steps, given),
+            **{n: gate(self.scope, v, self.memory, axes.get(n, "scalar")) for n, v in rule.arguments},
+        }
+        known |= {part: found[f"{part}_{weight}"] for part in ("x", "dy") if f"{part}_{weight}" in found}
+        label = (self.memory.name, weight)
+        return apply_rule(self.code, self.scope, rule, known, own, self.current_slots, steps, label)
 
     def _assign(self, weight: str, expression: Expression) -> None:
         fresh = self.scope.names.fresh(f"{self.memory.name}_{weight}_next")
@@ -155,81 +202,93 @@ class TokenMemory:
     def _toward(self, write: Write) -> list[Expression] | None:
         if write.toward == "zero":
             return None
+        if "origin" in self.carried:
+            return [name(n) for n in self.carried["origin"].values()]
         return [self.code.initial(self.memory, i) for i in range(len(self.weights))]
 
-    def _term(self, term: Term) -> dict[str, Expression]:
-        """Names of what the gradient function returns: per weight `x`, `dy`, or the gradient `g`."""
-        key = self.scope.ref(term.key)
-        target = target_rows(self.scope, term.target, key, self.memory)
-        gradient = self.code.gradient(self.memory, term.objective)
-        arguments = (key, target, *self.base(), *slow_parameters(self._map, ""))
-        results = {r: self.scope.names.fresh(f"{self.memory.name}_{r}") for r in gradient.results}
-        names = list(results.values())
-        self.scope.add(assign(names if len(names) > 1 else names[0], call(gradient.function, *arguments)))
-        found: dict[str, Expression] = {r: name(n) for r, n in results.items()}
-        for weight in self.weights:
-            if f"g_{weight}" not in found:
-                found[f"g_{weight}"] = found[f"dy_{weight}"].attr("mT") @ found[f"x_{weight}"]
-        return found
+    # --- behind the statements of a token ----------------------------------------------------
 
-    @property
-    def _map(self) -> Function:
-        assert self.memory.function is not None
-        return self.memory.function
+    def end_of_token(self) -> None:
+        """Masked samples keep what they had; count; rules at the commit; commit what is due."""
+        hold, tick = self.code.runtime("token", "hold"), self.code.runtime("token", "tick")
+        for carried, new in self._moved():
+            self.scope.add(assign(carried, call(hold, self.scope.mask, new, name(carried))))
+        self.scope.add(assign(self.count, call(tick, name(self.count), self.scope.mask)))
+        for write in self.writes:
+            if write.at_commit:
+                self._step_gathered(write)
+        for group, every in (("committed", self.memory.clock.every), *self.bases.items()):
+            for weight, carried in self.carried.get(group, {}).items():
+                running = name(self.carried["running"][weight])
+                self.scope.add(assign(carried, self._due(every, running, carried)))
 
-    def _rule(
-        self, term: Term, found: dict[str, Expression], place: tuple[int, int], given: Expression
-    ) -> Expression:
-        """The rule's new weight; its slots step on the way.  `place`: number of the term, of the weight."""
-        rule, weight = term.rule, self.weights[place[1]]
-        axes = {v.name: "key" if v.kind == "vector" else "scalar" for v in rule.function.inputs}
-        own = [p for p in self.places if (p.term, p.weight) == place]
-        known: dict[str, Expression] = {
-            "W": given,
-            "g": found[f"g_{weight}"],
-            "step": call(self.code.runtime("token", "next_step"), name(self.count), given),
-            **{p.name: self.current_slots[p.key] for p in own},
-            **{n: gate(self.scope, v, self.memory, axes.get(n, "scalar")) for n, v in rule.arguments},
-        }
-        for part in ("x", "dy"):
-            if f"{part}_{weight}" in found:
-                known[part] = found[f"{part}_{weight}"]
-        result = call(self.code.functions.rule(rule), *(known[v.name] for v in rule.function.inputs))
-        if not own:
-            return result
-        stepped = self.scope.names.fresh(f"{self.memory.name}_{weight}_step")
-        returned = [p for p in own if not p.twin_of]
-        fresh = [self.scope.names.fresh(f"{self.slots[p.key]}_next") for p in returned]
-        self.scope.add(assign([stepped, *fresh], result))
-        self.current_slots |= {p.key: name(n) for p, n in zip(returned, fresh, strict=True)}
-        for twin in (p for p in own if p.twin_of):
-            self._show(twin)
-        return name(stepped)
+    def _moved(self) -> Iterator[tuple[str, Expression]]:
+        """What the statements of the token have moved: local name and new value."""
+        yield from ((n, self.current[w]) for w, n in self.carried["running"].items())
+        yield from ((n, self.current_slots[s]) for s, n in self.slots.items())
+        for number, names in self.gathered.items():
+            yield from ((n, self.current_gathered[number][w]) for w, n in names.items())
+        yield from ((n, self.lessons.current[place]) for place, n in self.lessons.kept.items())
 
-    def _show(self, twin: SlotPlace) -> None:
-        """What others see of a slot on a slow clock moves behind every N-th step."""
-        old, new = self.current_slots[twin.key], self.current_slots[twin.twin_of]
-        chosen = self.scope.names.fresh(f"{self.slots[twin.key]}_next")
+    def _due(self, every: int, new: Expression, carried: str) -> Expression:
+        """`new` where this token completes a multiple of `every`."""
         commit = self.code.runtime("token", "commit")
-        self.scope.add(assign(chosen, call(commit, name(self.count) + 1, twin.every, None, new, old)))
-        self.current_slots[twin.key] = name(chosen)
+        return call(commit, name(self.count), every, self.scope.mask, new, name(carried))
 
-    def _combine(
-        self, write: Write, steps: list[Expression], given: Expression, toward: Expression | None
-    ) -> Expression:
-        """`r + a D + sum of (step - D)` for `D = W - r`."""
-        total = steps[0]
-        for step in steps[1:]:
-            total = total + step
-        repeats = len(steps) - 1
-        if write.retain is not None:
-            kept = gate(self.scope, write.retain, self.memory, write.retain_axis)
-            total = total + (kept - float(repeats + 1)) * given
-        elif repeats:
-            total = total - float(repeats) * given
-        return total if toward is None else total + toward
+    def _step_gathered(self, write: Write) -> None:
+        """The rule runs once, on the sum of the chunk's gradients, for the samples whose chunk ends."""
+        every, reset = self.memory.clock.every, self.memory.reset_every
+        before = self.scope.names.fresh(f"{self.memory.name}_commits")
+        counted = call(
+            self.code.runtime("token", "commits_before"),
+            name(self.count),
+            every,
+            reset if self.memory.reset == "tokens" else 0,
+        )
+        self.scope.add(assign(before, counted))
+        own = [(n, term) for n, w, term in self.terms if w is write]
+        self.current = {w: name(n) for w, n in self.carried["running"].items()}
+        self.current_slots = {s: name(n) for s, n in self.slots.items()}
+        found = {n: {f"g_{w}": name(self.gathered[n][w]) for w in self.weights} for n, _ in own}
+        self._step(write, own, found, name(before))
+        for weight, carried in self.carried["running"].items():
+            self.scope.add(assign(carried, self._due(every, self.current[weight], carried)))
+        for slot, carried in self.slots.items():
+            if self.current_slots[slot] != name(carried):
+                self.scope.add(assign(carried, self._due(every, self.current_slots[slot], carried)))
+        for n, _ in own:
+            for carried in self.gathered[n].values():
+                empty = call("torch.zeros_like", name(carried))
+                self.scope.add(assign(carried, self._due(every, empty, carried)))
 
+    def prepare_reset(self) -> list[Statement]:
+        """Before the loop: where a reset begins anew."""
+        if self.memory.reset != "tokens":
+            return []
+        fresh = self.code.scope.names.fresh
+        tree = fresh(f"{self.memory.name}_start")
+        for _, _, local in self.entries():
+            self.fresh[local] = fresh(f"{local}_start")
+        batch = self.code.scope.source.attr("shape")[0]
+        made = name("self").method("initial_state", batch)[self.memory.path]
+        return [assign(tree, made), *self._taken(name(tree), self.fresh)]
 
-def _kept(shape: Shape, chosen: str) -> Expression:
-    """A weight as the state holds it: a bias has no axis of rows there."""
-    return name(chosen).method("squeeze", -2) if len(shape) == 1 else name(chosen)
+    def reset(self, source: Callable[[str], list[Expression]]) -> None:
+        """Behind all commits: the samples whose period is over begin anew; `source(name)` is visible."""
+        if self.memory.reset != "tokens":
+            return
+        starts: dict[str, Expression] = {local: name(n) for local, n in self.fresh.items()}
+        origin = restarts_from(self.memory)
+        if origin is not None:
+            for weight, value in zip(self.weights, source(origin), strict=True):
+                starts |= {names[weight]: value for names in self.carried.values()}
+        every = self.memory.reset_every
+        for _, _, local in self.entries():
+            self.scope.add(assign(local, self._due(every, starts[local], local)))
+        zero = call("torch.zeros_like", name(self.count))
+        self.scope.add(assign(self.count, self._due(every, zero, self.count)))
+
+    def shown(self) -> list[Expression]:
+        """What reads see behind the token."""
+        group = "committed" if "committed" in self.carried else "running"
+        return [name(n) for n in self.carried[group].values()]

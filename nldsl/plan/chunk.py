@@ -1,19 +1,21 @@
-"""Memories written in chunks: reads and gradients see the last commit, so a chunk is parallel (class N)."""
+"""Memories whose gradients are held at a base: what happens between two bases is parallel (class N)."""
 
 from __future__ import annotations
 
 from math import gcd
 
+import networkx as nx
+
 from nldsl.library import PRIMITIVES
-from nldsl.plan.closed import plain_write, weight_steps
 from nldsl.plan.details import ChunkDetail, ChunkMemory
-from nldsl.plan.units import boundary, memories_of
+from nldsl.plan.steps import write_steps
+from nldsl.plan.units import boundary, defined, memories_of, used
 from nldsl.plan.verdict import Refusal
-from nldsl.spec.program import Apply, Block, Memory, Read, Statement, Write
+from nldsl.spec.program import Apply, Block, Memory, Read, Statement, Value, Write
 
 
 def recognise(block: Block, statements: tuple[int, ...]) -> tuple[ChunkDetail, str] | Refusal:
-    """Every memory commits in chunks, steps by rank-one terms, and what lies between is stateless."""
+    """Every gradient is held over several tokens, steps are linear, and what lies between is stateless."""
     memories = memories_of(block, statements)
     body = [block.body[i] for i in statements]
     for statement in body:
@@ -30,13 +32,33 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[ChunkDetail, s
         return Refusal("no memory is written")
     if any(isinstance(s, Read) and s.memory not in {m.name for m in memories} for s in body):
         return Refusal("a memory that is never written is read on the way back")
-    grid = gcd(*(m.memory.clock.every for m in members))
-    if grid == 1:
-        clocks = ", ".join(str(m.memory.clock.every) for m in members)
-        return Refusal(f"clocks {clocks} have no common chunk")
+    refusal = _feeds_its_write(body, members) or _clocks(members)
+    if refusal is not None:
+        return refusal
+    grid = grid_of(members)
     incoming, outgoing = boundary(block, statements)
     detail = ChunkDetail(grid, tuple(members), _families(members), incoming, outgoing)
-    return detail, f"reads and gradients see the last commit: chunks of {grid} tokens are parallel"
+    return detail, _reason(members, grid)
+
+
+def clocks_of(member: ChunkMemory) -> tuple[int, ...]:
+    """What has to fall on chunk ends: commits, bases, resets."""
+    memory = member.memory
+    every = () if member.live else (memory.clock.every,)
+    return (*every, member.write.base_every, *((memory.reset_every,) if memory.reset == "tokens" else ()))
+
+
+def grid_of(members: list[ChunkMemory]) -> int:
+    """The longest chunk at whose ends all of them fall."""
+    return gcd(*(c for m in members for c in clocks_of(m)))
+
+
+def _reason(members: list[ChunkMemory], grid: int) -> str:
+    live = [m.memory.name for m in members if m.live]
+    if not live:
+        return f"reads and gradients see the last commit: chunks of {grid} tokens are parallel"
+    shown = ", ".join(f"`{n}`" for n in live)
+    return f"gradients are held at a base, reads of {shown} follow: chunks of {grid} tokens are parallel"
 
 
 def _between(statement: Statement) -> Refusal | None:
@@ -50,6 +72,16 @@ def _between(statement: Statement) -> Refusal | None:
     return Refusal(f"a {type(statement).__name__.lower()} lies on the way back to a memory")
 
 
+def _clocks(members: list[ChunkMemory]) -> Refusal | None:
+    """One loop needs one count and a chunk of more than one token."""
+    if grid_of(members) == 1:
+        clocks = ", ".join(str(c) for m in members for c in clocks_of(m))
+        return Refusal(f"clocks {clocks} have no common chunk")
+    if len({(m.memory.reset, m.memory.reset_every) for m in members}) > 1:
+        return Refusal("its memories reset at different times")
+    return None
+
+
 def _member(memory: Memory, body: list[Statement]) -> ChunkMemory | Refusal:
     writes = [s for s in body if isinstance(s, Write) and s.memory == memory.name]
     if memory.function is None or memory.clock.unit != "tokens":
@@ -57,19 +89,76 @@ def _member(memory: Memory, body: list[Statement]) -> ChunkMemory | Refusal:
     if len(writes) != 1:
         return Refusal(f"{len(writes)} writes per token")
     write = writes[0]
-    if memory.clock.every == 1:
-        return Refusal("it is committed every token")
-    if write.base_every != memory.clock.every:
-        return Refusal(f"gradients every {write.base_every} tokens, commits every {memory.clock.every}")
-    refusal = plain_write(memory, write)
+    live = memory.clock.every == 1
+    refusal = _form(memory, write) or _sizes(memory, write, body)
     if refusal is not None:
         return refusal
-    term = write.terms[0]
-    used = [term.key, *(s.key for s in body if isinstance(s, Read) and s.memory == memory.name)]
-    if any((v.shape[0] if v.kind == "headed" else 1) != memory.heads for v in used):
-        return Refusal("several queries or keys per copy")
-    steps = weight_steps(memory, term)
-    return steps if isinstance(steps, Refusal) else ChunkMemory(memory, write, term, steps)
+    steps = write_steps(memory, write)
+    if isinstance(steps, Refusal):
+        return steps
+    refusal = _live(memory, write) if live else None
+    return refusal or ChunkMemory(memory, write, steps, live)
+
+
+def _form(memory: Memory, write: Write) -> Refusal | None:
+    """Clauses that leave nothing to do in parallel."""
+    again = memory.reset == "tokens" and memory.init == "from"
+    ends = memory.reset == "tokens" and memory.reset_every % max(memory.clock.every, write.base_every)
+    problems = (
+        (write.base_every == 1, "reads or gradients see the state of every token"),
+        (write.project is not None and not write.at_commit, "the write projects its weights at every token"),
+        (write.at_commit and memory.clock.every == 1, "the rule runs at every token"),
+        (write.retain is not None and write.retain_axis == "element", "retention per element"),
+        (again, f"every reset starts it from `{memory.init_from}`"),
+        (bool(ends), "a reset falls into a chunk"),
+    )
+    return next((Refusal(reason) for found, reason in problems if found), None)
+
+
+def _sizes(memory: Memory, write: Write, body: list[Statement]) -> Refusal | None:
+    def shared(value: Value) -> bool:
+        return (value.shape[0] if value.kind == "headed" else 1) != memory.heads
+
+    if any(shared(t.key) for t in write.terms):
+        return Refusal("several keys per copy")
+    queries = [s.key for s in body if isinstance(s, Read) and s.memory == memory.name]
+    if memory.clock.every == 1 and any(shared(q) for q in queries):
+        return Refusal("several queries per copy of a running state")
+    if write.at_commit and any(v.kind == "matrix" for t in write.terms for _, v in t.rule.arguments):
+        return Refusal("a rate per element")
+    return None
+
+
+def _live(memory: Memory, write: Write) -> Refusal | None:
+    """Reads of the running state need the gates as kernels, and every weight as `W @ z`."""
+    if write.retain is not None and write.retain_axis != "scalar":
+        return Refusal(f"reads follow a retention per {write.retain_axis} channel")
+    function = memory.function
+    assert function is not None
+    weights = {w.name for w in function.weights if w.kind == "matrix"}
+    for apply in function.body:
+        plain = apply.op == "matmul" and apply.args[0].name in weights and apply.args[1].kind == "vector"
+        if any(a.name in weights for a in (apply.args[1:] if plain else apply.args)):
+            return Refusal(f"map `{function.name}` uses a weight otherwise than as `W @ z`")
+    return None
+
+
+def _feeds_its_write(body: list[Statement], members: list[ChunkMemory]) -> Refusal | None:
+    """A read of a running state needs the write of that memory first, which must not need the read."""
+    live = {m.memory.name for m in members if m.live}
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    for statement in body:
+        for value in used(statement):
+            ends = [v.name for v in defined(statement)]
+            if isinstance(statement, Write) and statement.memory in live:
+                ends = [f"write {statement.memory}"]
+            graph.add_edges_from((value.name, end) for end in ends)
+        if isinstance(statement, Read) and statement.memory in live:
+            graph.add_edge(f"write {statement.memory}", statement.out.name)
+    if nx.is_directed_acyclic_graph(graph):
+        return None
+    shown = ", ".join(f"`{n}`" for n in sorted(live))
+    return Refusal(f"what is read of the running state of {shown} feeds its own writes")
 
 
 def _families(members: list[ChunkMemory]) -> tuple[tuple[str, ...], ...]:
@@ -81,20 +170,27 @@ def _families(members: list[ChunkMemory]) -> tuple[tuple[str, ...], ...]:
 
 
 def _alike(member: ChunkMemory) -> object:
-    memory, write, term = member.memory, member.write, member.term
+    memory, write = member.memory, member.write
     assert memory.function is not None
-    owned = any(a.parameters for a in memory.function.body)
+    owned = any(a.parameters for a in memory.function.body) or not member.plain or member.live
+    alone = owned or write.at_commit or memory.reset != "sequence"
     return (
-        memory.name if owned else "",
+        memory.name if alone else "",
         memory.function,
         memory.heads,
         memory.per_head,
         memory.clock,
+        memory.init,
         tuple(p is None for p in memory.initial),
-        term.key,
-        term.target.kind if term.target.kind in ("headed", "vector") else term.target,
-        term.objective,
-        term.rule.function,
-        term.rule.arguments,
-        (write.retain, write.retain_log, write.toward),
+        tuple(
+            (
+                term.key,
+                term.target.kind if term.target.kind in ("headed", "vector") else term.target,
+                term.objective,
+                term.rule.function,
+                term.rule.arguments,
+            )
+            for term in write.terms
+        ),
+        (write.retain, write.retain_log, write.toward, write.base_every),
     )

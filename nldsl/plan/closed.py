@@ -7,7 +7,6 @@ from nldsl.calculus.differentiate import MapGradient, NotDifferentiableError, gr
 from nldsl.calculus.expression import Expr, walk
 from nldsl.calculus.rules import RuleForm, rule_form
 from nldsl.calculus.simplify import build, substitute
-from nldsl.plan.details import WeightStep
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Memory, Term, Write
 
@@ -63,27 +62,6 @@ def rank_one_rule(term: Term, shape: tuple[int, ...]) -> RuleForm | Refusal:
     if analysis.form.keep.value != 1.0:
         return Refusal(f"rule `{term.rule.name}` scales the weight")
     return analysis.form
-
-
-def weight_steps(memory: Memory, term: Term) -> tuple[WeightStep, ...] | Refusal:
-    """The step of every weight, if each gradient is an outer product and the rule has rank one."""
-    found = closed_gradient(memory, term)
-    if isinstance(found, Refusal):
-        return found
-    refusal = makes_matrices(memory)
-    if refusal is not None:
-        return refusal
-    steps = []
-    for weight in found.gradients:
-        if weight.x is None or weight.dy is None:
-            return Refusal(f"weight `{weight.name}` is not used exactly once as `{weight.name} @ z`")
-        if any(e.op == "outer" for e in walk([weight.x, weight.dy])):
-            return Refusal(f"the gradient at `{weight.name}` makes a matrix of every token")
-        form = rank_one_rule(term, weight.weight.shape)
-        if isinstance(form, Refusal):
-            return form
-        steps.append(WeightStep(weight.name, None if form.erase.value == 0.0 else form.erase, form.rate))
-    return tuple(steps)
 
 
 def _unspread(expr: Expr, prediction: Expr) -> Expr:

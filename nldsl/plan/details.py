@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nldsl.calculus.expression import Expr
-from nldsl.spec.program import Memory, Read, Term, Value, Write
+from nldsl.spec.program import Memory, Read, Value, Write
 
 ReadState = Literal["before", "decayed", "after"]
 
@@ -50,30 +50,61 @@ class RecurrenceDetail:
 
 
 @dataclass(frozen=True)
-class WeightStep:
-    """How one weight of a chunked memory steps: `D_t = a_t D_{t-1} - erase (D_{t-1} x) x^T - rate dy x^T`.
+class MomentumStep:
+    """A filter of gradients: `m = beta m - rate g`, and the weight adds `read m`."""
 
-    `erase` (`None`: no such term) and `rate` are expressions over `x` and the rule's arguments.
+    slot: str
+    beta: Expr
+    rate: Expr
+    read: Expr
+
+
+@dataclass(frozen=True)
+class WeightStep:
+    """How one term moves one weight of a chunked memory, its gradient `g = dy x^T` held at a base.
+
+    `D_t = (a_t + keep - 1) D_{t-1} - erase (D_{t-1} x) x^T - rate g + read m`; absent parts are `None`.
+    Coefficients are expressions over `x` and the rule's arguments.  `products`: how many outer
+    products the gradient is a sum of; 0 for a bias, whose gradient is `dy`.
     """
 
     weight: str
     erase: Expr | None
-    rate: Expr
+    rate: Expr | None
+    keep: Expr | None = None
+    momentum: MomentumStep | None = None
+    products: int = 1
+
+    @property
+    def plain(self) -> bool:
+        """One outer product, and nothing between the gradient and the weight but a rate."""
+        return self.products == 1 and self.momentum is None and self.keep is None and self.rate is not None
 
 
 @dataclass(frozen=True)
 class ChunkMemory:
-    """One memory of a chunked unit: its write, and the step of each of its weights."""
+    """One memory of a chunked unit: its write, and per term the step of each of its weights.
+
+    `live`: reads see the running state inside the chunk.  A write `at commit` has no steps: its rule
+    runs on what a chunk gathers.
+    """
 
     memory: Memory
     write: Write
-    term: Term
-    steps: tuple[WeightStep, ...]
+    steps: tuple[tuple[WeightStep, ...], ...]
+    live: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """One term, one gradient per token, a number for a gate: the forms with a kernel of their own."""
+        write = self.write
+        one = len(write.terms) == 1 and write.terms[0].window == 1 and write.terms[0].weight is None
+        return one and write.retain_axis == "scalar" and all(s.plain for t in self.steps for s in t)
 
 
 @dataclass(frozen=True)
 class ChunkDetail:
-    """Memories whose reads and gradients all see the state at the last commit.
+    """Memories whose gradients are held at a base, in chunks that end where a base or a commit moves.
 
     `grid` is the chunk of the loop: the greatest common divisor of the clocks.  `families` are the
     memories that run side by side as one batched memory.

@@ -19,8 +19,6 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[SequentialDeta
             return refusal
     changing = {m.name for m in memories}
     for read in (s for s in body if isinstance(s, Read)):
-        if read.solve:
-            return Refusal("reads through `solve`")
         if read.memory not in changing and _without_weights(block, read.memory):
             return Refusal(f"softmax memory `{read.memory}`, read but never written,")
     incoming, outgoing = boundary(block, statements)
@@ -34,16 +32,9 @@ def _without_weights(block: Block, memory: str) -> bool:
 def _memory(memory: Memory, body: list[Statement]) -> Refusal | None:
     if memory.function is None:
         return Refusal(f"softmax memory `{memory.name}` on a cycle")
-    if memory.init in ("from", "first"):
-        kind = f"from `{memory.init_from}`" if memory.init == "from" else "cut at first order"
-        return Refusal(f"the initial state of `{memory.name}` {kind}")
     if memory.clock.unit != "tokens":
         return Refusal(f"a write of `{memory.name}` on a clock of {memory.clock.unit}")
-    if memory.reset != "sequence":
-        return Refusal(f"`reset` of `{memory.name}` by its own clock")
     writes = [s for s in body if isinstance(s, Write) and s.memory == memory.name]
-    if len({w.base_every for w in writes}) > 1:
-        return Refusal(f"writes of `{memory.name}` with different `gradient every`")
     for write in writes:
         refusal = _write(memory, write)
         if refusal is not None:
@@ -52,28 +43,25 @@ def _memory(memory: Memory, body: list[Statement]) -> Refusal | None:
 
 
 def _write(memory: Memory, write: Write) -> Refusal | None:
-    if write.at_commit:
-        return Refusal("`at commit`")
-    if write.project is not None:
-        return Refusal("`project`")
     for term in write.terms:
-        refusal = _term(memory, term)
+        refusal = _term(memory, write, term)
         if refusal is not None:
             return refusal
     return None
 
 
-def _term(memory: Memory, term: Term) -> Refusal | None:
-    if term.window != 1:
-        return Refusal("`over` several tokens")
-    if term.weight is not None:
-        return Refusal("`weighted` terms")
-    if (term.key.shape[0] if term.key.kind == "headed" else 1) != memory.heads:
-        return Refusal("several keys per copy of a memory in one write")
+def _term(memory: Memory, write: Write, term: Term) -> Refusal | None:
     found = closed_gradient(memory, term)
     if isinstance(found, Refusal) and "looks at the memory" not in found.reason:
         return found
-    asked = {v.name for v in term.rule.function.inputs}
-    if not isinstance(found, Refusal) and asked & {"x", "dy"} and any(g.x is None for g in found.gradients):
-        return Refusal(f"rule `{term.rule.name}` on a weight that is not used as `W @ z`")
+    asked = {v.name for v in term.rule.function.inputs} & {"x", "dy"}
+    if not asked:
+        return None
+    rule = term.rule.name
+    if write.at_commit:
+        return Refusal(f"rule `{rule}`, which asks for `{min(asked)}` of one token, at the commit")
+    if (term.key.shape[0] if term.key.kind == "headed" else 1) > memory.heads:
+        return Refusal(f"rule `{rule}`, which asks for `{min(asked)}`, with several keys per copy")
+    if not isinstance(found, Refusal) and any(g.x is None for g in found.gradients):
+        return Refusal(f"rule `{rule}` on a weight that is not used as `W @ z`")
     return None

@@ -102,31 +102,26 @@ class _LogKernel(torch.autograd.Function):
 
 
 class _PlainKernel(torch.autograd.Function):
-    """Row by row, `after[i] = a_i after[i-1]` plus a one on the diagonal: no division, no logarithm."""
+    """`after[i] = a_i after[i-1]` plus a one on the diagonal, multiplied up: no division, no logarithm."""
 
     @staticmethod
     def forward(ctx: Any, decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         size = decay.shape[-1]
-        after = torch.zeros(*decay.shape, size, dtype=decay.dtype, device=decay.device)
-        after.diagonal(dim1=-2, dim2=-1).fill_(1.0)
-        for i in range(1, size):
-            torch.mul(after[..., i - 1, :i], decay[..., i : i + 1], out=after[..., i, :i])
+        lower = torch.ones(size, size, dtype=torch.bool, device=decay.device).tril_(-1)
+        after = torch.where(lower, decay.unsqueeze(-1), 1.0).cumprod(-2).tril_()
         carried = after[..., :, 0] * decay[..., :1]
-        ctx.save_for_backward(after, decay)
+        ctx.save_for_backward(after, carried)
         return after, carried, after[..., -1, :].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> Tensor:
         d_after, d_carried, d_to_end = grads
-        after, decay = ctx.saved_tensors
-        size = decay.shape[-1]
-        d_decay = torch.zeros_like(decay)
-        d_decay[..., 0] = (d_carried * after[..., :, 0]).sum(-1)
+        after, carried = ctx.saved_tensors
         flow = d_after.clone()
         flow[..., -1, :] += d_to_end
-        flow[..., :, 0] += d_carried * decay[..., :1]
-        for i in range(size - 1, 0, -1):
-            d_decay[..., i] = (flow[..., i, :i] * after[..., i - 1, :i]).sum(-1)
-            flow[..., i - 1, :i] += flow[..., i, :i] * decay[..., i : i + 1]
+        # `a_i` stands in every `after[r, j]` with j < i <= r, between `after[r, i]` and `after[i-1, j]`.
+        behind = after.mT @ torch.cat([d_carried.unsqueeze(-1), flow], -1)
+        ahead, start = before(DecayKernel(after, carried, carried, carried))
+        d_decay: Tensor = torch.linalg.vecdot(behind[..., 1:], ahead) + behind[..., 0] * start
         return d_decay

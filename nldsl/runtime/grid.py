@@ -100,6 +100,10 @@ class ChunkGrid:
         """How many tokens piece `n` holds: a number, or `[B]`."""
         return self._held[n]
 
+    def behind(self, n: int) -> Tensor:
+        """The count of every sample behind piece `n`, `[B]`."""
+        return self._before + sum(self._held[: n + 1])
+
     def ends(self, clock: int) -> list[bool | Tensor]:
         """For every piece: whose count is a multiple of `clock` (a multiple of the chunk) behind it."""
         if clock in self._ends:
@@ -159,3 +163,8 @@ def choose(which: bool | Tensor, new: Tensor, old: Tensor) -> Tensor:
     if isinstance(which, bool):
         return new if which else old
     return torch.where(_like(which, new), new, old)
+
+
+def fires(which: bool | Tensor) -> bool:
+    """Whether `which` names any sample at all."""
+    return which if isinstance(which, bool) else bool(which.any())

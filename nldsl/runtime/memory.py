@@ -5,7 +5,6 @@ and only its end is needed.  `D = W - r`, `r` what retention decays toward:
 
 * `decay_write`     `D_t = a_t D_{t-1} - rate_t dy_t x_t^T`                                     (gd)
 * `delta_write`     `D_t = a_t D_{t-1} - erase_t (D_{t-1} x_t) x_t^T - rate_t dy_t x_t^T`       (dgd)
-* `momentum_write`  `m_t = b_t m_{t-1} - rate_t dy_t x_t^T`,  `D_t = a_t D_{t-1} + m_t`   (momentum)
 
 Shapes.  Weight `[*lead, o, i]`, its inputs `x [*lead, C, i]`, gradients at its outputs
 `dy [*lead, C, o]`, rates and gates `[*lead, C]`; `lead` is `B`, `B, H` or, for memories side by side,
@@ -27,8 +26,8 @@ from nldsl.runtime.triangular import unit_lower_inverse
 
 
 class Retention(NamedTuple):
-    """What retention does over a chunk: `to_end [*lead, C]`, `total [*lead]`; for `delta_write` and as
-    momentum also `scores [*lead, C, C]`, `carried [*lead, C]`, as seen before a token's own step.
+    """What retention does over a chunk: `to_end [*lead, C]`, `total [*lead]`; for `delta_write` also
+    `scores [*lead, C, C]`, `carried [*lead, C]`, as seen before a token's own step.
     """
 
     to_end: Tensor
@@ -45,14 +44,14 @@ def retention(
     >>> retention(retain=torch.tensor([[0.5, 0.5]])).total.item()
     0.25
     """
-    return Retention(*decay_to_end(*_valid_gates(retain, log_retain, valid)))
+    return Retention(*decay_to_end(*valid_gates(retain, log_retain, valid)))
 
 
 def retention_kernel(
     *, retain: Tensor | None = None, log_retain: Tensor | None = None, valid: Tensor | None = None
 ) -> Retention:
     """The gates of a chunk prepared for `delta_write`; prepare them once for all weights they act on."""
-    kernel = decay_kernel(*_valid_gates(retain, log_retain, valid))
+    kernel = decay_kernel(*valid_gates(retain, log_retain, valid))
     return Retention(kernel.to_end, kernel.total, *before(kernel))
 
 
@@ -72,7 +71,7 @@ def decay_write(
     >>> decay_write(w, x, dy, rate=torch.tensor([[0.1, 0.2]])).item()
     0.699...
     """
-    rate = _alive(rate, valid)
+    rate = alive(rate, valid)
     start = weight if toward is None else weight - toward
     if gate is not None:
         rate = rate * gate.to_end
@@ -103,7 +102,7 @@ def delta_write(
     >>> delta_write(w, x, dy, erase=half, rate=half).item()
     0.25
     """
-    erase, rate = _alive(erase, valid), _alive(rate, valid)
+    erase, rate = alive(erase, valid), alive(rate, valid)
     start = weight if toward is None else weight - toward
     folded = _fold(start, x, dy, erase, rate, gate)
     if folded is None:
@@ -111,42 +110,6 @@ def delta_write(
     else:
         new = _delta(*folded).view(start.shape)
     return new if toward is None else new + toward
-
-
-def momentum_write(
-    weight: Tensor,
-    slot: Tensor,
-    x: Tensor,
-    dy: Tensor,
-    *,
-    rate: Tensor,
-    momentum: Tensor,
-    gate: Retention | None = None,
-    toward: Tensor | None = None,
-    valid: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Weight and momentum behind a chunk: the filter of a gradient is momentum, then retention.
-
-    `momentum` are the factors `b`, `[*lead, C]`, of any sign.
-
-    >>> w, x, dy = torch.zeros(1, 1, 1), torch.ones(1, 2, 1), -torch.ones(1, 2, 1)
-    >>> one = torch.ones(1, 2)
-    >>> [t.item() for t in momentum_write(w, torch.zeros(1, 1, 1), x, dy, rate=one, momentum=0.5 * one)]
-    [2.5, 1.5]
-    """
-    rate = _alive(rate, valid)
-    inner = decay_kernel(*_valid_gates(momentum, None, valid))
-    ticks = torch.ones_like(inner.carried) if valid is None else _lift(valid, inner.carried).to(rate.dtype)
-    outer = ticks if gate is None else ticks * gate.to_end
-    # Row vectors times the momentum kernel: what is left of each gradient in the weight, in the slot.
-    reach = (outer.unsqueeze(-2) @ inner.after).squeeze(-2)
-    from_slot = torch.linalg.vecdot(outer, inner.carried)
-    start = weight if toward is None else weight - toward
-    decayed = start if gate is None else start * gate.total[..., None, None]
-    step = dy * rate.unsqueeze(-1)
-    new = decayed + from_slot[..., None, None] * slot - (step * reach.unsqueeze(-1)).mT @ x
-    kept = inner.total[..., None, None] * slot - (step * inner.to_end.unsqueeze(-1)).mT @ x
-    return (new if toward is None else new + toward), kept
 
 
 def apply_weight(x: Tensor, weight: Tensor) -> Tensor:
@@ -165,25 +128,25 @@ def apply_weight(x: Tensor, weight: Tensor) -> Tensor:
     return y.transpose(-3, -2)
 
 
-def _lift(flags: Tensor, like: Tensor) -> Tensor:
+def lift(flags: Tensor, like: Tensor) -> Tensor:
     """`[B, C]` to `[B, 1, .., 1, C]`, as many axes as `like`."""
     return flags.view(flags.shape[0], *(1,) * (like.dim() - 2), flags.shape[1])
 
 
-def _alive(rate: Tensor, valid: Tensor | None) -> Tensor:
-    return rate if valid is None else rate.masked_fill(~_lift(valid, rate), 0.0)
+def alive(rate: Tensor, valid: Tensor | None) -> Tensor:
+    return rate if valid is None else rate.masked_fill(~lift(valid, rate), 0.0)
 
 
-def _valid_gates(
+def valid_gates(
     retain: Tensor | None, log_retain: Tensor | None, valid: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """Log gates and plain gates, the identity where no token is."""
     if valid is None:
         return log_retain, retain
     if log_retain is not None:
-        return log_retain.masked_fill(~_lift(valid, log_retain), 0.0), None
+        return log_retain.masked_fill(~lift(valid, log_retain), 0.0), None
     assert retain is not None
-    return None, retain.masked_fill(~_lift(valid, retain), 1.0)
+    return None, retain.masked_fill(~lift(valid, retain), 1.0)
 
 
 def _fold(

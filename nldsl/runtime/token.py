@@ -41,6 +41,16 @@ def next_step(count: Tensor, like: Tensor) -> Tensor:
     return (count + 1).to(like.dtype).view(-1, *(1,) * (like.dim() - 1))
 
 
+def commits_before(count: Tensor, every: int, reset: int = 0) -> Tensor:
+    """How often a memory had committed since its reset before the commit at `count [B]`.
+
+    >>> commits_before(torch.tensor([4, 12]), 4, 8).tolist()
+    [0, 0]
+    """
+    since = count if not reset else (count - 1) % reset + 1
+    return torch.div(since, every, rounding_mode="floor") - 1
+
+
 def commit(count: Tensor, every: int, live: Tensor | None, running: Tensor, seen: Tensor) -> Tensor:
     """`running` where this token completes a multiple of `every`, else what was seen so far.
 

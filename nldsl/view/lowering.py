@@ -83,7 +83,10 @@ def _recurrence(detail: RecurrenceDetail) -> str:
 def _held(detail: ChunkDetail) -> str:
     """Weight by weight, gradients at the last commit."""
     erases = any(
-        step.erase is not None and scalar_value(step.erase) != 0.0 for m in detail.members for step in m.steps
+        step.erase is not None and scalar_value(step.erase) != 0.0
+        for m in detail.members
+        for term in m.steps
+        for step in term
     )
     gated = any(m.write.retain is not None for m in detail.members)
     decay, start = ("A_tj ", "A_t ") if gated else ("", "")

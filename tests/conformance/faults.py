@@ -16,7 +16,7 @@ from nldsl.driver.compile import emit
 from nldsl.emit.loader import load_module
 from nldsl.emit.nodes import name
 from nldsl.graph import open_program
-from nldsl.lowerings import attention, chunk_step, recurrence, states, token_memory
+from nldsl.lowerings import attention, chunk_family, recurrence, states, token_memory
 from nldsl.plan.plan import Plan
 from nldsl.runtime import learning
 from nldsl.runtime.model import Layer
@@ -123,12 +123,12 @@ def running_of(original: Any) -> Any:
 
 def committed_of(original: Any) -> Any:
     """A base that is what reads see."""
-    return lambda self: self.visible()
+    return lambda self, write: self.visible()
 
 
 def always_committed(original: Any) -> Any:
     """A family that commits behind every piece."""
-    return lambda self, code, ends: original(self, code, name("True"))
+    return lambda self, code, ends: original(self, code, lambda clock: name("True"))
 
 
 def last_pending(original: Any) -> Any:
@@ -153,8 +153,8 @@ EDITS = (
     Edit(
         "reads see the running state",
         "hope",
-        "M_W2_seen = choose(grid_2.ends(4)[n_2], M_W2_new, M_W2_seen)",
-        "M_W2_seen = M_W2_new",
+        "M_W2_seen = choose(grid_2.ends(4)[n_2], M_W2, M_W2_seen)",
+        "M_W2_seen = M_W2",
     ),
     Edit(
         "gradient at the running state",
@@ -296,7 +296,7 @@ PATCHES = (
         "_toward",
         lambda _: lambda self, write: None,
     ),
-    Patch("chunks commit behind every piece", "hope", chunk_step.Family, "commit", always_committed),
+    Patch("chunks commit behind every piece", "hope", chunk_family.Family, "settle", always_committed),
     Patch(
         "recurrence without its gate",
         "gated_deltanet",
@@ -316,7 +316,7 @@ PATCHES = (
         "steps",
         states,
         "_start",
-        lambda _: lambda memory, index: states._empty(memory, index),
+        lambda _: lambda code, memory, index: states._empty(memory, index),
     ),
 )
 PENDING = Patch("pending gradient not cleared", "hope", learning, "step", last_pending)

@@ -175,7 +175,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert leaves(["verify", "swiglu", "--block", "swiglu", "--json", "--seed", "2"]) == 0
     assert json.loads(capsys.readouterr().out)["seed"] == 2
     spec = tmp_path / "own.nl"
-    spec.write_text(STEPS.replace("gradient every 2 tokens", "project rownorm"))
+    spec.write_text(STEPS.replace("gradient every 2 tokens", "").replace("every 3 tokens", "every 3 steps"))
     assert leaves(["verify", str(spec), "--set", "dim=8"]) == 1
     assert "NL0701" in capsys.readouterr().err
 

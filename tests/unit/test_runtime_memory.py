@@ -9,7 +9,6 @@ from nldsl.runtime.memory import (
     apply_weight,
     decay_write,
     delta_write,
-    momentum_write,
     retention,
     retention_kernel,
 )
@@ -27,18 +26,6 @@ def token_delta(weight, x, dy, erase, rate, retain, toward, valid):
         new = a * D - e * (D @ x_t) * x_t.mT - r * dy_t * x_t.mT
         D = torch.where(valid[:, t].view(-1, *(1,) * (D.dim() - 1)), new, D)
     return D + toward
-
-
-def token_momentum(weight, slot, x, dy, rate, momentum, retain, toward, valid):
-    """`m = b m - rate dy x^T`, `D = a D + m`, one token after the other."""
-    D = weight - toward
-    for t in range(x.shape[-2]):
-        x_t, dy_t = x[..., t, :].unsqueeze(-1), dy[..., t, :].unsqueeze(-1)
-        a, b, r = (g[..., t, None, None] for g in (retain, momentum, rate))
-        m = b * slot - r * dy_t * x_t.mT
-        on = valid[:, t].view(-1, *(1,) * (D.dim() - 1))
-        D, slot = torch.where(on, a * D + m, D), torch.where(on, m, slot)
-    return D + toward, slot
 
 
 def case(lead, shared_x, dtype=torch.float64, size=C):
@@ -109,7 +96,7 @@ def test_delta_write(lead, shared, masked, gate, toward):
 
 @pytest.mark.parametrize(("lead", "shared"), LEADS)
 @pytest.mark.parametrize(("masked", "gated"), list(itertools.product((0, 1), (0, 1))))
-def test_decay_and_momentum_write(lead, shared, masked, gated):
+def test_decay_write(lead, shared, masked, gated):
     c = case(lead, shared)
     valid = torch.rand(B, C, generator=torch.Generator().manual_seed(2)) > 0.3 if masked else None
     on = torch.ones(B, C, dtype=torch.bool) if valid is None else valid
@@ -121,21 +108,6 @@ def test_decay_and_momentum_write(lead, shared, masked, gated):
     nothing = torch.zeros_like(c["erase"])
     want = token_delta(c["weight"], c["x"], c["dy"], nothing, c["rate"], retain, c["toward"], on)
     compare([got], [want], [v for k, v in c.items() if k != "erase"])
-
-    slot, beta = c["weight"].detach().flip(-1).requires_grad_(), c["erase"] - 0.3
-    got = momentum_write(
-        c["weight"],
-        slot,
-        c["x"],
-        c["dy"],
-        rate=c["rate"],
-        momentum=beta,
-        gate=gate,
-        toward=c["toward"],
-        valid=valid,
-    )
-    want = token_momentum(c["weight"], slot, c["x"], c["dy"], c["rate"], beta, retain, c["toward"], on)
-    compare(got, want, [*c.values(), slot])
 
 
 def test_log_gates_that_underflow_keep_finite_gradients():

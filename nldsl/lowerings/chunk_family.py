@@ -1,0 +1,195 @@
+"""What the loop over chunks carries for memories that run side by side.
+
+Memories of one family differ in their targets only, so their weights are stacked on an axis behind
+the heads, `[B, H, m, out, in]`, and one product serves all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from nldsl.catalog.values import Shape
+from nldsl.emit.nodes import Expression, If, Like, Statement, assign, call, name
+from nldsl.lowerings.blocks import BlockCode, as_row
+from nldsl.lowerings.scope import Scope
+from nldsl.lowerings.slots import origin_of, slot_places
+from nldsl.plan.details import ChunkDetail, ChunkMemory
+
+
+@dataclass
+class Part:
+    """One tensor of the state: where it is kept, and what it is called in `forward` and in the step.
+
+    `new`: its name behind a step, if a step moves it.  `shape` of a weight (a bias is a row while
+    the loop runs); `None` for what is no weight.
+    """
+
+    path: tuple[str, ...]
+    shape: Shape | None
+    outer: str
+    new: str = ""
+    inner: str = ""
+
+
+class Family:
+    """Memories side by side, and the names of everything they carry."""
+
+    def __init__(self, code: BlockCode, detail: ChunkDetail, names: tuple[str, ...]) -> None:
+        fresh = code.scope.names.fresh
+        self.members: tuple[ChunkMemory, ...] = tuple(
+            m for n in names for m in detail.members if m.memory.name == n
+        )
+        first = self.members[0]
+        assert first.memory.function is not None
+        self.memory, self.write, self.live = first.memory, first.write, first.live
+        self.label = names[0] if len(names) == 1 else fresh("memories")
+        self.function = first.memory.function
+        self.weights = tuple(w.name for w in self.function.weights)
+        self.shapes = {w.name: w.shape for w in self.function.weights}
+        self.fresh = fresh
+        moves = not self.write.at_commit
+        self.running = self._weights("running", "", moves)
+        self.seen = {} if self.live else self._weights("committed", "_seen")
+        own = self.write.base_every != self.memory.clock.every
+        self.base = self._weights("base", "_base") if own else {}
+        self.places = slot_places(self.memory, [self.write])
+        self.slots = {p.key: self._part(("slots", p.key), p.shape, p.key, moves) for p in self.places}
+        self.windows = {
+            (n, part): self._part(("windows", str(n), part), None, f"{part}_{n + 1}", True)
+            for n, term in enumerate(self.write.terms)
+            if term.window > 1
+            for part in ("key", "target", "weight")
+        }
+        self.gathered = {
+            (n, w): self._part(("gathered", str(n), w), self.shapes[w], f"{w}_gathered_{n + 1}", True)
+            for n in range(len(self.write.terms) if self.write.at_commit else 0)
+            for w in self.weights
+        }
+        # What retention and the rules act around; it never changes, so the state does not hold it.
+        origin = origin_of(self.memory, code.block.memories)
+        self.toward = {
+            w: self._part((), self.shapes[w], f"{w}_init", False)
+            for i, w in enumerate(self.weights)
+            if self.write.toward == "init" and origin.initial[i] is not None
+        }
+
+    def _weights(self, group: str, suffix: str, moves: bool = False) -> dict[str, Part]:
+        return {w: self._part((group, w), self.shapes[w], f"{w}{suffix}", moves) for w in self.weights}
+
+    def _part(self, path: tuple[str, ...], shape: Shape | None, wanted: str, moves: bool) -> Part:
+        outer = self.fresh(f"{self.label}_{wanted}")
+        return Part(path, shape, outer, self.fresh(f"{self.label}_{wanted}_new") if moves else "")
+
+    @property
+    def size(self) -> int:
+        """How many memories run side by side."""
+        return len(self.members)
+
+    @property
+    def _stack_axis(self) -> int:
+        """Where the memory axis goes in a weight of the state `[B, H, out, in]` or `[B, out, in]`."""
+        return 2 if self.memory.per_head else 1
+
+    def parts(self) -> Iterator[Part]:
+        """Everything the state holds."""
+        for group in (self.running, self.seen, self.base, self.slots, self.windows, self.gathered):
+            yield from group.values()
+
+    def _given(self) -> list[Part]:
+        """What the step needs: where gradients and reads look, and what the write moves."""
+        look = [*(() if self.live else self.seen.values()), *self.base.values()]
+        moved = () if self.write.at_commit else (*self.running.values(), *self.toward.values())
+        slots = () if self.write.at_commit else self.slots.values()
+        return [*look, *moved, *slots, *self.windows.values(), *self.gathered.values()]
+
+    def moved(self) -> list[Part]:
+        """What the step returns, in order."""
+        return [p for p in self.parts() if p.new]
+
+    # --- in `forward` ------------------------------------------------------------------------
+
+    def load(self, code: BlockCode) -> list[Statement]:
+        """Local names for all of it, before the loop; stacked."""
+        out: list[Statement] = []
+        for part in self.parts():
+            held = [_at(name("state")[m.memory.path], part.path) for m in self.members]
+            rows = [as_row(part.shape, h) if part.shape is not None else h for h in held]
+            out.append(assign(part.outer, self._stack(rows, self._stack_axis)))
+        for w, part in self.toward.items():
+            index = self.weights.index(w)
+            initials = [code.initial(m.memory, index) for m in self.members]
+            out.append(assign(part.outer, self._stack(initials, self._stack_axis - 1)))
+        return out
+
+    def _stack(self, rows: Sequence[Expression], axis: int) -> Expression:
+        return rows[0] if self.size == 1 else call("torch.stack", tuple(rows), dim=axis)
+
+    def arguments(self) -> list[Expression]:
+        """What the step is given."""
+        return [name(p.outer) for p in self._given()]
+
+    def parameter_names(self, scope: Scope) -> list[str]:
+        """The same inside the step."""
+        for part in self._given():
+            part.inner = scope.names.fresh(part.outer)
+        return [p.inner for p in self._given()]
+
+    def advance(self) -> list[Statement]:
+        """What a step has moved, behind it."""
+        return [assign(p.outer, name(p.new)) for p in self.moved()]
+
+    def settle(self, code: BlockCode, ends: Callable[[int], Expression]) -> list[Statement]:
+        """Commits, bases and resets that fall on the end of a chunk; `ends(clock)` names whose."""
+        choose = code.runtime("grid", "choose")
+        out: list[Statement] = []
+        for clock, shown in ((self.memory.clock.every, self.seen), (self.write.base_every, self.base)):
+            for w, part in shown.items():
+                moved = call(choose, ends(clock), name(self.running[w].outer), name(part.outer))
+                out.append(assign(part.outer, moved))
+        if self.memory.reset == "tokens":
+            out.append(self._reset(code, ends(self.memory.reset_every)))
+        return out
+
+    def _reset(self, code: BlockCode, ends: Expression) -> Statement:
+        """The samples whose period is over begin anew."""
+        start = self.fresh("start")
+        batch = code.scope.source.attr("shape")[0]
+        made = name("self").method("initial_state", batch)[self.memory.path]
+        body: list[Statement] = [assign(start, made)]
+        for part in self.parts():
+            fresh = _at(name(start), part.path)
+            fresh = as_row(part.shape, fresh) if part.shape is not None else fresh
+            chosen = call(code.runtime("grid", "choose"), ends, fresh, name(part.outer))
+            body.append(assign(part.outer, chosen))
+        return If(call(code.runtime("grid", "fires"), ends), tuple(body))
+
+    def store(self, count: Expression) -> list[Statement]:
+        """The new state of every member."""
+        out: list[Statement] = []
+        if self.memory.reset == "tokens":
+            count = count % self.memory.reset_every
+        for i, member in enumerate(self.members):
+            entries: dict[str, Like] = {}
+            for part in self.parts():
+                kept = name(part.outer)
+                kept = kept if self.size == 1 else kept.method("select", self._stack_axis, i)
+                if part.shape is not None and len(part.shape) == 1:
+                    kept = kept.method("squeeze", -2)
+                _put(entries, part.path, kept)
+            entries["count"] = count
+            out.append(assign(name("new")[member.memory.path], entries))
+        return out
+
+
+def _at(tree: Expression, path: tuple[str, ...]) -> Expression:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def _put(tree: dict[str, Like], path: tuple[str, ...], value: Expression) -> None:
+    *above, last = path
+    for key in above:
+        tree = tree.setdefault(key, {})  # type: ignore[assignment]
+    tree[last] = value

@@ -1,0 +1,121 @@
+"""What a term tells a memory at one token: the gradients of the lessons in its window, summed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nldsl.emit.nodes import Expression, Like, assign, call, name
+from nldsl.lowerings.functions import slow_parameters
+from nldsl.lowerings.gates import head_gate, heads_of, target_rows
+from nldsl.spec.program import Term, Write
+
+if TYPE_CHECKING:
+    from nldsl.lowerings.token_memory import TokenMemory
+
+COLON = slice(None)
+
+
+class TokenLessons:
+    """The windows of one memory's terms (`kept`: names carried from token to token) and their evidence."""
+
+    def __init__(self, memory: TokenMemory) -> None:
+        self.owner = memory
+        self.kept = {
+            (n, part): memory.code.scope.names.fresh(f"{memory.memory.name}_{part}_{n + 1}")
+            for n, _, term in memory.terms
+            if term.window > 1
+            for part in ("key", "target", "weight")
+        }
+        self.current: dict[tuple[int, str], Expression] = {p: name(n) for p, n in self.kept.items()}
+
+    def evidence(self, n: int, write: Write, term: Term) -> dict[str, Expression]:
+        """Per weight the gradient `g_W`, and `x_W`, `dy_W` of the present token where it has them."""
+        scope, memory = self.owner.scope, self.owner.memory
+        key = scope.ref(term.key)
+        target = target_rows(scope, term.target, key, memory)
+        group = heads_of(term.key) // memory.heads if memory.per_head else 1
+        if term.window == 1 and term.weight is None and group == 1:
+            return self._gradients(write, term, key, target)
+        if group > 1:
+            key, target = self._shared(term, key, target, group)
+        weight = self._weight(term, key)
+        if term.window > 1:
+            key, target, weight = self._window(n, (term.window - 1) * group, key, target, weight)
+        one_by_one = self.owner.code.runtime("lessons", "one_by_one")
+        found = self._gradients(write, term, call(one_by_one, key), call(one_by_one, target))
+        return self._summed(found, weight, group)
+
+    def _gradients(
+        self, write: Write, term: Term, key: Expression, target: Expression
+    ) -> dict[str, Expression]:
+        scope, owner = self.owner.scope, self.owner
+        gradient = owner.code.gradient(owner.memory, term.objective)
+        at = owner.base(write)
+        if owner.memory.init == "first":
+            at = [w.method("detach") for w in at]
+        arguments = (key, target, *at, *slow_parameters(owner.function, ""))
+        results = {r: scope.names.fresh(f"{owner.memory.name}_{r}") for r in gradient.results}
+        names = list(results.values())
+        scope.add(assign(names if len(names) > 1 else names[0], call(gradient.function, *arguments)))
+        found: dict[str, Expression] = {r: name(m) for r, m in results.items()}
+        for weight in owner.weights:
+            if f"g_{weight}" not in found:
+                found[f"g_{weight}"] = found[f"dy_{weight}"].attr("mT") @ found[f"x_{weight}"]
+        return found
+
+    def _shared(
+        self, term: Term, key: Expression, target: Expression, group: int
+    ) -> tuple[Expression, Expression]:
+        """Several keys per copy: as many lessons, `[B, H, group, d]`."""
+        memory = self.owner.memory
+        split = (memory.heads, group)
+        key = key.method("unflatten", 1, split).method("squeeze", -2)
+        if term.target.kind == "headed" and heads_of(term.target) != memory.heads:
+            return key, target.method("unflatten", 1, split).method("squeeze", -2)
+        return key, target.method("expand", -1, memory.heads, group, -1)
+
+    def _weight(self, term: Term, key: Expression) -> Expression:
+        """The weight of the present token's lessons, `[B, H, lessons]`."""
+        scope = self.owner.scope
+        spread = self.owner.code.runtime("token", "spread_heads")
+        if term.weight is None:
+            return call(spread, 1.0, key)
+        weight = head_gate(scope, term.weight, self.owner.memory)
+        if term.weight.name in scope.constants:
+            return call(spread, weight, key)
+        return weight.method("expand", key.attr("shape")[slice(None, -1)])
+
+    def _window(
+        self, n: int, keep: int, key: Expression, target: Expression, weight: Expression
+    ) -> tuple[Expression, Expression, Expression]:
+        """The lessons of the window; all but the oldest token's stay for the next token."""
+        scope, code = self.owner.scope, self.owner.code
+        found = []
+        for part, now in (("key", key), ("target", target), ("weight", weight)):
+            place = (n, part)
+            function = "with_earlier" if part != "weight" else "with_earlier_weights"
+            extra = (key,) if part == "weight" else ()
+            lessons = scope.names.fresh(f"{part}_lessons")
+            joined = call(code.runtime("lessons", function), name(self.kept[place]), now, *extra)
+            scope.add(assign(lessons, joined))
+            axis: dict[str, Like] = {"axis": -1} if part == "weight" else {}
+            last = call(code.runtime("lessons", "last_lessons"), name(lessons), keep, None, **axis)
+            after = scope.names.fresh(f"{self.kept[place]}_next")
+            scope.add(assign(after, last))
+            self.current[place] = name(after)
+            found.append(name(lessons))
+        return found[0], found[1], found[2]
+
+    def _summed(self, found: dict[str, Expression], weight: Expression, group: int) -> dict[str, Expression]:
+        """Over the lessons; what a rule sees beside `g` is the present token's, if it has one key."""
+        code, out = self.owner.code, dict[str, Expression]()
+        for w in self.owner.weights:
+            total = self.owner.scope.names.fresh(f"{self.owner.memory.name}_g_{w}")
+            summed = call(code.runtime("lessons", "weighted_sum"), found[f"g_{w}"], weight)
+            self.owner.scope.add(assign(total, summed))
+            out[f"g_{w}"] = name(total)
+            if group == 1 and f"x_{w}" in found:
+                now = weight[..., slice(-1, None), None]
+                out[f"x_{w}"] = found[f"x_{w}"][-1]
+                out[f"dy_{w}"] = found[f"dy_{w}"][-1] * now
+        return out

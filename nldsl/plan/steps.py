@@ -1,0 +1,96 @@
+"""How every weight of a chunked memory steps, term by term, with its gradient held at a base."""
+
+from __future__ import annotations
+
+from nldsl.calculus.differentiate import NotDifferentiableError, WeightGradient, gradient
+from nldsl.calculus.expression import Expr, depends, walk
+from nldsl.calculus.rules import RuleForm, rule_form
+from nldsl.plan.closed import makes_matrices
+from nldsl.plan.details import MomentumStep, WeightStep
+from nldsl.plan.verdict import Refusal
+from nldsl.spec.program import Memory, Term, Write
+
+
+def write_steps(memory: Memory, write: Write) -> tuple[tuple[WeightStep, ...], ...] | Refusal:
+    """The steps of every term; none for a write `at commit`, whose gradients are only gathered."""
+    found = []
+    for term in write.terms:
+        steps = _term_steps(memory, term, write)
+        if isinstance(steps, Refusal):
+            return steps
+        found.append(steps)
+    erases = any(s.erase is not None for term in found for s in term)
+    if erases and write.retain is not None and write.retain_axis != "scalar":
+        return Refusal(f"retention per {write.retain_axis} channel meets a rule that erases")
+    return tuple(found)
+
+
+def _term_steps(memory: Memory, term: Term, write: Write) -> tuple[WeightStep, ...] | Refusal:
+    assert memory.function is not None
+    try:
+        found = gradient(memory.function, term.objective)
+    except NotDifferentiableError as error:
+        return Refusal(str(error))
+    refusal = makes_matrices(memory)
+    if refusal is not None:
+        return refusal
+    steps = []
+    for weight in found.gradients:
+        products = _products(weight)
+        if isinstance(products, Refusal):
+            return products
+        if write.at_commit:
+            steps.append(WeightStep(weight.name, None, None, products=products))
+            continue
+        form = _rule(term, weight)
+        if isinstance(form, Refusal):
+            return form
+        steps.append(_step(weight.name, form, products))
+    return tuple(steps)
+
+
+def _products(weight: WeightGradient) -> int | Refusal:
+    """How many outer products make the gradient of every token; 0 for a bias."""
+    if len(weight.weight.shape) == 1:
+        return 0
+    parts = [e for t in weight.outer_terms for e in (t.x, t.dy)]
+    if weight.general is not None or not parts:
+        return Refusal(f"the gradient of weight `{weight.name}` is no sum of outer products")
+    if any(e.op == "outer" for e in walk(parts)):
+        return Refusal(f"the gradient at `{weight.name}` makes a matrix of every token")
+    return len(weight.outer_terms)
+
+
+def _rule(term: Term, weight: WeightGradient) -> RuleForm | Refusal:
+    """The rule as a linear step of this weight."""
+    analysis = rule_form(term.rule, weight.weight.shape)
+    form = analysis.form
+    if form is None:
+        return Refusal(analysis.reason)
+    if weight.x is None and any(depends(e, [form.x]) for e in _coefficients(form)):
+        return Refusal(f"rule `{term.rule.name}` asks for the input of `{weight.name}`, which has not one")
+    if weight.x is None and form.erase.value != 0.0:
+        return Refusal(
+            f"rule `{term.rule.name}` erases along the input of `{weight.name}`, which has not one"
+        )
+    return form
+
+
+def _coefficients(form: RuleForm) -> list[Expr]:
+    extra = [form.momentum.beta, form.momentum.rate, form.momentum.read] if form.momentum else []
+    return [form.keep, form.erase, form.rate, *extra]
+
+
+def _step(weight: str, form: RuleForm, products: int) -> WeightStep:
+    momentum = None
+    if form.momentum is not None:
+        m = form.momentum
+        momentum = MomentumStep(m.slot, m.beta, m.rate, m.read)
+    return WeightStep(
+        weight,
+        None if form.erase.value == 0.0 else form.erase,
+        None if form.rate.value == 0.0 and momentum is not None else form.rate,
+        None if form.keep.value == 1.0 else form.keep,
+        momentum,
+        products,
+    )

@@ -1,0 +1,311 @@
+"""The course of one weight over a chunk, when its gradients are held at the chunk's base.
+
+Every term of a write moves the weight; with the gradients constant, all of it is a causal filter.
+`D = W - r`, `r` what retention decays toward:
+
+    g_t = sum over the window of t of  w_j dy_j x_j^T
+    m_t = beta_t m_{t-1} - slot_rate_t g_t
+    D_t = a_t D_{t-1} + sum over terms of ( read_t m_t - rate_t g_t - erase_t (D_{t-1} x_t) x_t^T )
+
+Shapes.  Weight `[*lead, o, i]`; inputs `x [*lead, J, i]` and gradients at the outputs `dy [*lead, J, o]`
+of the J = C + c - 1 lessons in the windows of C tokens (J = C without a window); rates and gates
+`[*lead, C]`; `lead` broadcasts.  `valid [B, C]`: tokens stand in front, empty slots behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
+from nldsl.runtime.memory import alive, lift, valid_gates
+
+
+class Momentum(NamedTuple):
+    """A filter of gradients on the way to the weight: its state, decay, rate, and how the weight reads it."""
+
+    slot: Tensor
+    beta: Tensor
+    rate: Tensor
+    read: Tensor
+
+
+class Impulse(NamedTuple):
+    """One term of a write, seen from one weight: a rate or a momentum at least; `weight [*lead, J]`.
+
+    A gradient that is a sum of several outer products has the rows of each below one another.
+    """
+
+    x: Tensor
+    dy: Tensor
+    rate: Tensor | None = None
+    erase: Tensor | None = None
+    momentum: Momentum | None = None
+    weight: Tensor | None = None
+    window: int = 1
+    products: int = 1
+
+
+class Channels(NamedTuple):
+    """Retention per channel: `to_end [*lead, C, n]`, `total [*lead, n]` along the keys or the values."""
+
+    to_end: Tensor
+    total: Tensor
+    axis: Literal["key", "value"]
+
+
+def gate_kernel(
+    *, retain: Tensor | None = None, log_retain: Tensor | None = None, valid: Tensor | None = None
+) -> DecayKernel:
+    """The gates of a chunk `[*lead, C]`, prepared once for all weights they act on.
+
+    >>> gate_kernel(retain=torch.tensor([[0.5, 0.5]])).total.item()
+    0.25
+    """
+    return decay_kernel(*valid_gates(retain, log_retain, valid))
+
+
+def channel_gates(retain: Tensor, axis: Literal["key", "value"], valid: Tensor | None = None) -> Channels:
+    """Gates per channel `[*lead, C, n]`, prepared for a weight.
+
+    >>> channel_gates(torch.tensor([[[0.5, 1.0], [0.5, 0.0]]]), "key").total.tolist()
+    [[0.25, 0.0]]
+    """
+    if valid is not None:
+        retain = retain.masked_fill(~lift(valid, retain[..., 0]).unsqueeze(-1), 1.0)
+    from_end = retain.flip(-2).cumprod(-2).flip(-2)
+    behind = torch.cat([from_end[..., 1:, :], torch.ones_like(from_end[..., :1, :])], -2)
+    return Channels(behind, from_end[..., 0, :], axis)
+
+
+@dataclass
+class Course:
+    """One weight over one chunk: where it ends (`end`, `close`), and what it answers on the way.
+
+    >>> w, x = torch.ones(1, 1, 1), torch.ones(1, 2, 1)
+    >>> course = Course(w, (Impulse(x, x, rate=torch.tensor([[0.1, 0.2]])),))
+    >>> course.end().item(), course.after(x).flatten().tolist(), course.before(x).flatten().tolist()
+    (0.699..., [0.899..., 0.699...], [1.0, 0.899...])
+    """
+
+    weight: Tensor
+    impulses: Sequence[Impulse]
+    gate: DecayKernel | Channels | None = None
+    toward: Tensor | None = None
+    valid: Tensor | None = None
+
+    def end(self) -> Tensor:
+        """The weight behind the chunk."""
+        return self.close()[0]
+
+    def close(self) -> tuple[Tensor, ...]:
+        """The weight behind the chunk, and the momentum of every term that has one."""
+        new, slots = self._decayed(self._start), []
+        for one, inner in zip(self.impulses, self._inner, strict=True):
+            reach = self._reach(one, inner)
+            if inner is None or one.momentum is None:
+                new = new - self._gathered(one, reach)
+                continue
+            kept = _lessons(one, inner.to_end * alive(one.momentum.rate, self.valid), False)
+            new = new + self._from_slot(one.momentum, inner) - self._gathered(one, reach)
+            left = _scaled(one.dy, kept).mT @ one.x
+            slots.append(inner.total[..., None, None] * one.momentum.slot - left)
+        if self._erased is not None:
+            values, inputs = self._erased
+            new = new - (values * self._repeated(self._to_end).unsqueeze(-1)).mT @ inputs
+        return (new if self.toward is None else new + self.toward), *slots
+
+    def after(self, z: Tensor) -> Tensor:
+        """`z_t W_t^T`: what the weight makes of every token behind the token's own write."""
+        return self._answer(z, strict=False)
+
+    def before(self, z: Tensor) -> Tensor:
+        """`z_t W_{t-1}^T`: the same in front of the token's own write."""
+        return self._answer(z, strict=True)
+
+    # --- parts -------------------------------------------------------------------------------
+
+    @property
+    def _tokens(self) -> int:
+        first = self.impulses[0]
+        return first.x.shape[-2] // first.products - first.window + 1
+
+    @property
+    def _start(self) -> Tensor:
+        return self.weight if self.toward is None else self.weight - self.toward
+
+    @cached_property
+    def _inner(self) -> list[DecayKernel | None]:
+        """The kernel of every momentum."""
+        return [
+            None if i.momentum is None else decay_kernel(*valid_gates(i.momentum.beta, None, self.valid))
+            for i in self.impulses
+        ]
+
+    @property
+    def _to_end(self) -> Tensor:
+        """What is left at the end of what a token adds, `[*lead, C]`, or `[*lead, C, n]` per channel."""
+        return self.weight.new_ones(self._tokens) if self.gate is None else self.gate.to_end
+
+    def _decayed(self, start: Tensor) -> Tensor:
+        if self.gate is None:
+            return start
+        total = self.gate.total
+        if isinstance(self.gate, Channels):
+            return start * (total.unsqueeze(-2) if self.gate.axis == "key" else total.unsqueeze(-1))
+        return start * total[..., None, None]
+
+    def _read(self, momentum: Momentum) -> Tensor:
+        """What a token's step adds of the momentum, at the end of the chunk."""
+        read = alive(momentum.read, self.valid)
+        return self._to_end * (read.unsqueeze(-1) if isinstance(self.gate, Channels) else read)
+
+    def _reach(self, one: Impulse, inner: DecayKernel | None) -> Tensor:
+        """What is left of every lesson's gradient at the end: `[*lead, J]`, or `[*lead, J, n]`."""
+        wide = isinstance(self.gate, Channels)
+        parts = []
+        if one.rate is not None:
+            rate = alive(one.rate, self.valid)
+            parts.append(self._to_end * (rate.unsqueeze(-1) if wide else rate))
+        if one.momentum is not None and inner is not None:
+            read, rate = self._read(one.momentum), alive(one.momentum.rate, self.valid)
+            if wide:
+                parts.append((inner.after.mT @ read) * rate.unsqueeze(-1))
+            else:
+                parts.append((read.unsqueeze(-2) @ inner.after).squeeze(-2) * rate)
+        return _lessons(one, sum(parts[1:], parts[0]), wide)
+
+    def _gathered(self, one: Impulse, reach: Tensor) -> Tensor:
+        if isinstance(self.gate, Channels):
+            if self.gate.axis == "key":
+                return one.dy.mT @ (one.x * reach)
+            return (one.dy * reach).mT @ one.x
+        return _scaled(one.dy, reach).mT @ one.x
+
+    def _from_slot(self, momentum: Momentum, inner: DecayKernel) -> Tensor:
+        read = self._read(momentum)
+        if not isinstance(self.gate, Channels):
+            kept: Tensor = torch.linalg.vecdot(read, inner.carried)[..., None, None] * momentum.slot
+            return kept
+        left = (read * inner.carried.unsqueeze(-1)).sum(-2)
+        return momentum.slot * (left.unsqueeze(-2) if self.gate.axis == "key" else left.unsqueeze(-1))
+
+    # --- on the way --------------------------------------------------------------------------
+
+    def _decay(self, strict: bool) -> tuple[Tensor, Tensor]:
+        """What is left at every token of earlier steps `[*lead, C, C]`, and of the start `[*lead, C]`."""
+        assert not isinstance(self.gate, Channels), "gates per channel have no kernel here"
+        if self.gate is None:
+            size = self._tokens
+            return causal_mask(size, self.weight, strict=strict), self.weight.new_ones(size)
+        return before(self.gate) if strict else (self.gate.after, self.gate.carried)
+
+    def _forced(self, z: Tensor, strict: bool, repeat: int = 1) -> Tensor:
+        """What the weight answers without the erase terms; `repeat` rows of `z` stand for one token."""
+        decay, carried = self._decay(strict)
+        y = (z @ self._start.mT) * _rows(carried, repeat, -1).unsqueeze(-1)
+        for one, inner in zip(self.impulses, self._inner, strict=True):
+            kernel = 0.0 if one.rate is None else decay * alive(one.rate, self.valid).unsqueeze(-2)
+            if one.momentum is not None and inner is not None:
+                read, rate = (alive(r, self.valid) for r in (one.momentum.read, one.momentum.rate))
+                filtered = inner.after * read.unsqueeze(-1) * rate.unsqueeze(-2)
+                kernel = kernel + decay @ filtered
+                from_slot = (decay @ (read * inner.carried).unsqueeze(-1)).squeeze(-1)
+                y = y + (z @ one.momentum.slot.mT) * _rows(from_slot, repeat, -1).unsqueeze(-1)
+            assert isinstance(kernel, Tensor)
+            if one.window > 1:
+                kernel = kernel @ _band(self._tokens, one.window, kernel)
+            if one.weight is not None:
+                kernel = kernel * one.weight.unsqueeze(-2)
+            if one.products > 1:
+                kernel = torch.cat([kernel] * one.products, -1)
+            y = y - ((z @ one.x.mT) * _rows(kernel, repeat, -2)) @ one.dy
+        return y
+
+    @cached_property
+    def _erased(self) -> tuple[Tensor, Tensor] | None:
+        """What every erase term really takes away, and its inputs; terms of one token side by side.
+
+        `(I + N) e = erase (D_{t-1} x without erase)`, `N` strictly lower over the tokens.
+        """
+        erasing = [i for i in self.impulses if i.erase is not None]
+        if not erasing:
+            return None
+        inputs = torch.broadcast_tensors(*(i.x[..., -self._tokens :, :] for i in erasing))
+        x = torch.stack(inputs, -2).flatten(-3, -2)
+        rates = torch.broadcast_tensors(*(alive(i.erase, self.valid) for i in erasing if i.erase is not None))
+        erase = torch.stack(rates, -1).flatten(-2).unsqueeze(-1)
+        seen = self._forced(x, True, len(erasing)) * erase
+        system = (x @ x.mT) * self._repeated(self._repeated(self._decay(True)[0], -2), -1) * erase
+        values = torch.linalg.solve_triangular(system, seen, upper=False, unitriangular=True)
+        return values, x.expand(*values.shape[:-2], *x.shape[-2:])
+
+    def _repeated(self, rows: Tensor, axis: int = -1) -> Tensor:
+        return _rows(rows, sum(i.erase is not None for i in self.impulses), axis)
+
+    def _answer(self, z: Tensor, strict: bool) -> Tensor:
+        y = self._forced(z, strict)
+        if self._erased is not None:
+            values, inputs = self._erased
+            scores = (z @ inputs.mT) * self._repeated(self._decay(strict)[0])
+            y = y - scores @ values
+        return y if self.toward is None else y + z @ self.toward.mT
+
+
+def gather(
+    total: Tensor,
+    x: Tensor,
+    dy: Tensor,
+    *,
+    weight: Tensor | None = None,
+    window: int = 1,
+    products: int = 1,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """`total` and the gradients of a chunk, for a rule that runs at the commit.
+
+    >>> x = torch.ones(1, 2, 1)
+    >>> gather(torch.ones(1, 1, 1), x, x, weight=torch.tensor([[0.5, 2.0]])).item()
+    3.5
+    """
+    one = Impulse(x, dy, weight=weight, window=window, products=products)
+    tokens = x.shape[-2] // products - window + 1
+    ticks = x.new_ones(tokens) if valid is None else lift(valid, x[..., 0]).to(x.dtype)
+    return total + _scaled(dy, _lessons(one, ticks, False)).mT @ x
+
+
+def together(*rows: Tensor) -> Tensor:
+    """The rows of several outer products below one another."""
+    return torch.cat(torch.broadcast_tensors(*rows), -2)
+
+
+def _lessons(one: Impulse, per_token: Tensor, wide: bool) -> Tensor:
+    """From tokens to the lessons in their windows, times the lessons' weights; `wide`: per channel."""
+    if one.window > 1:
+        band = _band(per_token.shape[-2 if wide else -1], one.window, per_token)
+        per_token = band.mT @ per_token if wide else per_token @ band
+    if one.weight is not None:
+        per_token = per_token * (one.weight.unsqueeze(-1) if wide else one.weight)
+    return per_token if one.products == 1 else torch.cat([per_token] * one.products, -2 if wide else -1)
+
+
+def _scaled(rows: Tensor, by: Tensor) -> Tensor:
+    return rows * by.unsqueeze(-1)
+
+
+def _rows(x: Tensor, repeat: int, axis: int) -> Tensor:
+    return x if repeat == 1 else x.repeat_interleave(repeat, axis)
+
+
+def _band(tokens: int, window: int, like: Tensor) -> Tensor:
+    """`[C, J]`: lesson j stands in the windows of the tokens j - c + 1 .. j."""
+    return (
+        torch.ones(tokens, tokens + window - 1, dtype=like.dtype, device=like.device)
+        .triu_()
+        .tril_(window - 1)
+    )

@@ -1,0 +1,40 @@
+"""Memories with gradients held at a base: the chunk form is taken, and equals the interpreter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nldsl.driver import plan_of
+from nldsl.plan.details import ChunkDetail
+from nldsl.runtime.model import Layer
+from tests.conformance.agreement import compiled, disagreements
+from tests.conformance.test_lowerings import PROGRAMS, SPECS
+
+HELD = [n for n in PROGRAMS if f"### {n} " in (SPECS / "held_gradients.txt").read_text()]
+
+
+def chunked(name: str) -> tuple[Layer, int]:
+    """The layer, and the chunk of its memories, all of which take the chunk form."""
+    text, arguments = PROGRAMS[name]
+    layer = compiled(text, **arguments)
+    units = [u for u in plan_of(layer.program).blocks[-1].units if u.memories]
+    assert {u.lowering for u in units} == {"chunk"}
+    return layer, max(u.detail.grid for u in units if isinstance(u.detail, ChunkDetail))
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_split_and_masked(name: str) -> None:
+    """In pieces, with masked tokens, where samples stand at different counts."""
+    layer, chunk = chunked(name)
+    mask = torch.rand(2, 2 * chunk + 2, generator=torch.Generator().manual_seed(1)) > 0.3
+    assert disagreements(layer, tokens=2 * chunk + 2, mask=mask, pieces=(2, chunk + 1, 0, chunk - 1)) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", HELD)
+def test_lengths(name: str) -> None:
+    """Around the ends of chunks."""
+    layer, chunk = chunked(name)
+    for tokens in (0, 1, chunk - 1, chunk, chunk + 1, 3 * chunk + 2):
+        assert disagreements(layer, tokens=tokens, gradients=tokens > 0) == [], tokens
