@@ -10,9 +10,8 @@ from nldsl.emit.nodes import Expression, For, Statement, assign, call, name
 from nldsl.emit.statements import Evaluate
 from nldsl.lowerings.apply import lower_apply
 from nldsl.lowerings.blocks import BlockCode, fork
-from nldsl.lowerings.gates import heads_of
 from nldsl.lowerings.layout import to_chunk
-from nldsl.lowerings.static import answer, static_weights
+from nldsl.lowerings.static import answer, solved, static_weights
 from nldsl.lowerings.token_memory import TokenMemory
 from nldsl.plan.details import SequentialDetail
 from nldsl.plan.plan import Unit
@@ -120,7 +119,7 @@ class TokenLoop:
     def _read(self, read: Read) -> None:
         key = self.inner.ref(read.key)
         if read.solve is not None:
-            key = self._solve(read, key, read.solve)
+            key = self._solve(read, key, read.solve[0])
         if read.memory in self.memories:
             self.memories[read.memory].read(read, key)
             return
@@ -128,20 +127,11 @@ class TokenLoop:
         value = answer(self.code, memory, read, key, self._plain_weights(memory))
         self.inner.add(assign(self.inner.names.of(read.out), value))
 
-    def _solve(self, read: Read, key: Expression, solve: tuple[str, float, int]) -> Expression:
+    def _solve(self, read: Read, key: Expression, system: str) -> Expression:
         """`(H + ridge I)^-1 q` with what reads of `H` see."""
-        system, ridge, iterations = solve
-        memory = self.code.memory(system)
-        (matrix,) = (
-            self.memories[system].visible() if system in self.memories else self._plain_weights(memory)
-        )
-        groups = heads_of(read.key) // memory.heads if memory.per_head else 1
-        function = self.code.runtime("solve", "ridge_solve")
-        if groups == 1:
-            return call(function, matrix, key, ridge=ridge, iterations=iterations)
-        key = key.method("unflatten", 1, (memory.heads, groups))
-        solved = call(function, matrix[..., None, COLON, COLON], key, ridge=ridge, iterations=iterations)
-        return solved.method("flatten", 1, 2)
+        memory, known = self.code.memory(system), self.memories
+        (matrix,) = known[system].visible() if system in known else self._plain_weights(memory)
+        return solved(self.code, memory, read, key, matrix)
 
     def _plain_weights(self, memory: Memory) -> list[Expression]:
         """The weights of a memory that is never written: made before the loop."""

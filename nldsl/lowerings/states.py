@@ -20,7 +20,6 @@ from nldsl.emit.nodes import (
 from nldsl.library import PRIMITIVES
 from nldsl.lowerings.apply import parameter
 from nldsl.lowerings.blocks import BlockCode, has_state
-from nldsl.lowerings.gates import heads_of
 from nldsl.lowerings.slots import (
     SlotPlace,
     bases_of,
@@ -128,7 +127,7 @@ def _weights(code: BlockCode, memory: Memory) -> Like:
 
 def _window(memory: Memory, term: Term) -> Like:
     """The lessons of earlier tokens: none yet, so their weights are zero."""
-    kept = (term.window - 1) * (heads_of(term.key) // memory.heads if memory.per_head else 1)
+    kept = term.window - 1
     return {
         "key": _zeros(memory, (kept, memory.key_size)) + 1.0,
         "target": _zeros(memory, (kept, memory.value_size)) + 1.0,

@@ -47,6 +47,19 @@ def answer(
     return code.map_call(memory, key, weights).method("flatten", 1, 2)
 
 
+def solved(code: BlockCode, system: Memory, read: Read, key: Expression, matrix: Expression) -> Expression:
+    """`(H + ridge I)^-1 q` in chunk layout, every copy for its own queries."""
+    assert read.solve is not None
+    _, ridge, iterations = read.solve
+    function = code.runtime("solve", "ridge_solve")
+    groups = heads_of(read.key) // system.heads if system.per_head else 1
+    if groups == 1:
+        return call(function, matrix, key, ridge=ridge, iterations=iterations)
+    key = key.method("unflatten", 1, (system.heads, groups))
+    found = call(function, matrix[..., None, COLON, COLON], key, ridge=ridge, iterations=iterations)
+    return found.method("flatten", 1, 2)
+
+
 def static_weights(code: BlockCode, memory: Memory) -> list[Expression]:
     """`W` itself, or `adapted(W, state["F"]["delta"], "W")` for a memory that learns from the task."""
     assert memory.function is not None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nldsl.emit.nodes import Expression, Like, assign, call, name
 from nldsl.lowerings.functions import slow_parameters
-from nldsl.lowerings.gates import head_gate, heads_of, target_rows
+from nldsl.lowerings.gates import head_gate, target_rows
 from nldsl.spec.program import Term, Write
 
 if TYPE_CHECKING:
@@ -33,17 +33,14 @@ class TokenLessons:
         scope, memory = self.owner.scope, self.owner.memory
         key = scope.ref(term.key)
         target = target_rows(scope, term.target, key, memory)
-        group = heads_of(term.key) // memory.heads if memory.per_head else 1
-        if term.window == 1 and term.weight is None and group == 1:
+        if term.window == 1 and term.weight is None:
             return self._gradients(write, term, key, target)
-        if group > 1:
-            key, target = self._shared(term, key, target, group)
         weight = self._weight(term, key)
         if term.window > 1:
-            key, target, weight = self._window(n, (term.window - 1) * group, key, target, weight)
+            key, target, weight = self._window(n, term, key, target, weight)
         one_by_one = self.owner.code.runtime("lessons", "one_by_one")
         found = self._gradients(write, term, call(one_by_one, key), call(one_by_one, target))
-        return self._summed(found, weight, group)
+        return self._summed(found, weight)
 
     def _gradients(
         self, write: Write, term: Term, key: Expression, target: Expression
@@ -63,17 +60,6 @@ class TokenLessons:
                 found[f"g_{weight}"] = found[f"dy_{weight}"].attr("mT") @ found[f"x_{weight}"]
         return found
 
-    def _shared(
-        self, term: Term, key: Expression, target: Expression, group: int
-    ) -> tuple[Expression, Expression]:
-        """Several keys per copy: as many lessons, `[B, H, group, d]`."""
-        memory = self.owner.memory
-        split = (memory.heads, group)
-        key = key.method("unflatten", 1, split).method("squeeze", -2)
-        if term.target.kind == "headed" and heads_of(term.target) != memory.heads:
-            return key, target.method("unflatten", 1, split).method("squeeze", -2)
-        return key, target.method("expand", -1, memory.heads, group, -1)
-
     def _weight(self, term: Term, key: Expression) -> Expression:
         """The weight of the present token's lessons, `[B, H, lessons]`."""
         scope = self.owner.scope
@@ -86,7 +72,7 @@ class TokenLessons:
         return weight.method("expand", key.attr("shape")[slice(None, -1)])
 
     def _window(
-        self, n: int, keep: int, key: Expression, target: Expression, weight: Expression
+        self, n: int, term: Term, key: Expression, target: Expression, weight: Expression
     ) -> tuple[Expression, Expression, Expression]:
         """The lessons of the window; all but the oldest token's stay for the next token."""
         scope, code = self.owner.scope, self.owner.code
@@ -99,14 +85,14 @@ class TokenLessons:
             joined = call(code.runtime("lessons", function), name(self.kept[place]), now, *extra)
             scope.add(assign(lessons, joined))
             axis: dict[str, Like] = {"axis": -1} if part == "weight" else {}
-            last = call(code.runtime("lessons", "last_lessons"), name(lessons), keep, None, **axis)
+            last = call(code.runtime("lessons", "last_lessons"), name(lessons), term.window - 1, None, **axis)
             after = scope.names.fresh(f"{self.kept[place]}_next")
             scope.add(assign(after, last))
             self.current[place] = name(after)
             found.append(name(lessons))
         return found[0], found[1], found[2]
 
-    def _summed(self, found: dict[str, Expression], weight: Expression, group: int) -> dict[str, Expression]:
+    def _summed(self, found: dict[str, Expression], weight: Expression) -> dict[str, Expression]:
         """Over the lessons; what a rule sees beside `g` is the present token's, if it has one key."""
         code, out = self.owner.code, dict[str, Expression]()
         for w in self.owner.weights:
@@ -114,7 +100,7 @@ class TokenLessons:
             summed = call(code.runtime("lessons", "weighted_sum"), found[f"g_{w}"], weight)
             self.owner.scope.add(assign(total, summed))
             out[f"g_{w}"] = name(total)
-            if group == 1 and f"x_{w}" in found:
+            if f"x_{w}" in found:
                 now = weight[..., slice(-1, None), None]
                 out[f"x_{w}"] = found[f"x_{w}"][-1]
                 out[f"dy_{w}"] = found[f"dy_{w}"][-1] * now

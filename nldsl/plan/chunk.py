@@ -11,7 +11,7 @@ from nldsl.plan.details import ChunkDetail, ChunkMemory
 from nldsl.plan.steps import write_steps
 from nldsl.plan.units import boundary, defined, memories_of, used
 from nldsl.plan.verdict import Refusal
-from nldsl.spec.program import Apply, Block, Memory, Read, Statement, Value, Write
+from nldsl.spec.program import Apply, Block, Memory, Read, Statement, Write
 
 
 def recognise(block: Block, statements: tuple[int, ...]) -> tuple[ChunkDetail, str] | Refusal:
@@ -116,13 +116,9 @@ def _form(memory: Memory, write: Write) -> Refusal | None:
 
 
 def _sizes(memory: Memory, write: Write, body: list[Statement]) -> Refusal | None:
-    def shared(value: Value) -> bool:
-        return (value.shape[0] if value.kind == "headed" else 1) != memory.heads
-
-    if any(shared(t.key) for t in write.terms):
-        return Refusal("several keys per copy")
     queries = [s.key for s in body if isinstance(s, Read) and s.memory == memory.name]
-    if memory.clock.every == 1 and any(shared(q) for q in queries):
+    many = any((q.shape[0] if q.kind == "headed" else 1) != memory.heads for q in queries)
+    if memory.clock.every == 1 and many:
         return Refusal("several queries per copy of a running state")
     if write.at_commit and any(v.kind == "matrix" for t in write.terms for _, v in t.rule.arguments):
         return Refusal("a rate per element")

@@ -128,7 +128,7 @@ def _static(block: Block, statements: tuple[int, ...]) -> Unit | Diagnostic:
     step = block.body[statements[0]]
     if isinstance(step, Read):
         if step.solve is not None:
-            return _unsupported(block, statements, "reads through `solve`")
+            return _unsupported(block, statements, "a solve with a memory that is never written")
         memory = next(m for m in block.memories if m.name == step.memory)
         if memory.function is None:
             return _unsupported(block, statements, "a softmax memory that is read but never written")

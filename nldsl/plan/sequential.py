@@ -60,8 +60,6 @@ def _term(memory: Memory, write: Write, term: Term) -> Refusal | None:
     rule = term.rule.name
     if write.at_commit:
         return Refusal(f"rule `{rule}`, which asks for `{min(asked)}` of one token, at the commit")
-    if (term.key.shape[0] if term.key.kind == "headed" else 1) > memory.heads:
-        return Refusal(f"rule `{rule}`, which asks for `{min(asked)}`, with several keys per copy")
     if not isinstance(found, Refusal) and any(g.x is None for g in found.gradients):
         return Refusal(f"rule `{rule}` on a weight that is not used as `W @ z`")
     return None

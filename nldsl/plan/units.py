@@ -78,8 +78,10 @@ def dependency_graph(block: Block) -> nx.DiGraph[int]:
     for i, statement in enumerate(block.body):
         graph.add_edges_from((maker[v.name], i) for v in used(statement) if v.name in maker)
     changing = written_in_forward(block)
-    for memory in sorted(changing):
-        members = [i for i, s in enumerate(block.body) if memory in touched(s)]
+    # A memory whose resets start from another one's present state runs beside it.
+    coupled = [{m.name, m.init_from} for m in block.memories if m.reset == "tokens" and m.init_from]
+    for names in [*({m} for m in sorted(changing)), *(c & changing for c in coupled)]:
+        members = [i for i, s in enumerate(block.body) if names & set(touched(s))]
         graph.add_edges_from(zip(members, [*members[1:], members[0]], strict=True))
     return graph
 

@@ -60,7 +60,7 @@ def commit(count: Tensor, every: int, live: Tensor | None, running: Tensor, seen
     due = count % every == 0
     if live is not None:
         due = due & live.squeeze(1)
-    return torch.where(due.view(-1, *(1,) * (running.dim() - 1)), running, seen)
+    return torch.where(due.view(-1, *(1,) * (seen.dim() - 1)), running, seen)
 
 
 def join_tokens(pieces: Sequence[Tensor], axis: int, empty: Tensor) -> Tensor:
