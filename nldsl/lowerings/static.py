@@ -7,6 +7,7 @@ from nldsl.lowerings.apply import lower_apply, parameter
 from nldsl.lowerings.blocks import BlockCode, as_row
 from nldsl.lowerings.gates import heads_of
 from nldsl.lowerings.layout import to_chunk, to_sequence
+from nldsl.lowerings.slots import origin_of
 from nldsl.plan.plan import Unit
 from nldsl.spec.program import Apply, Call, Memory, Read, Repeat, TaskWrite
 
@@ -79,9 +80,7 @@ def static_weights(code: BlockCode, memory: Memory) -> list[Expression]:
 
 def source(code: BlockCode, memory: Memory) -> Memory:
     """The memory whose parameters it starts from: its own, or those at the end of `init M2` (Eq. 72)."""
-    while memory.init_from is not None and learns_from_task(code, memory):
-        memory = code.memory(memory.init_from)
-    return memory
+    return origin_of(memory, code.block.memories)
 
 
 def learns_from_task(code: BlockCode, memory: Memory) -> bool:
