@@ -2,6 +2,7 @@
 #   make demo      check, verify, draw and train Hope beside a transformer (minutes)
 #   make test      the fast suite          make check   style, types, layers, sizes
 #   make test-all  everything, also long   make bench   the benchmarks
+#   make docs      the documentation, into build/site, warnings are errors
 # PYTHON=... chooses the interpreter (3.11 or newer), JOBS=... the test processes.
 
 SHELL := /bin/bash
@@ -18,10 +19,10 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 # One thread per test process: two processes with two threads each would fight over two cores.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONHASHSEED=0
 
-.PHONY: help setup demo test check test-all bench clean
+.PHONY: help setup demo test check docs test-all bench clean
 
 help:
-	@sed -n '2,6p' Makefile | sed 's/^# \{0,3\}//'
+	@sed -n '2,7p' Makefile | sed 's/^# \{0,3\}//'
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found; set PYTHON=..." >&2; exit 2; }
@@ -50,6 +51,10 @@ check: $(VENV)/.full
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
 	$(TEST_ENV) $(BIN)/python -m pytest -q tests/meta
+
+# The theme prints an advertisement of its successor unless it is told not to.
+docs: $(VENV)/.full
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 test-all: $(VENV)/.full
 	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m 'long or not long' $(TESTS)

@@ -1,0 +1,124 @@
+"""From the paper's equations to the files that cite them, and from there to the tests that name "
+"those files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from docs.generate.library import Spec, comments, equations, readings, sections, specs
+from docs.generate.markdown import code, count, page, table
+from docs.generate.readings import READINGS
+from docs.generate.tests_of import Test, tests_of
+
+SHOWN = 4
+"""Tests that a row of the map shows; their number is always given."""
+
+
+def cited_by(spec: Spec) -> list[str]:
+    """What of the paper a file cites: `Eq. 70-71`, `Table 6`."""
+    text = comments(spec.text)
+    runs = _runs(sorted(set(equations(text))))
+    found = [f"Eq. {a}" if a == b else f"Eq. {a}-{b}" for a, b in runs]
+    return found + sorted(set(sections(text)) - {"Sec. "})
+
+
+def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Neighbours together.
+
+    Example:
+        >>> _runs([70, 71, 93])
+        [(70, 71), (93, 93)]
+    """
+    found: list[tuple[int, int]] = []
+    for n in numbers:
+        if found and found[-1][1] == n - 1:
+            found[-1] = found[-1][0], n
+        else:
+            found.append((n, n))
+    return found
+
+
+def equation_map() -> dict[int, list[Spec]]:
+    """The paper's equations, each with the files that cite it."""
+    found: dict[int, list[Spec]] = {}
+    for spec in specs():
+        for number in sorted(set(equations(comments(spec.text)))):
+            found.setdefault(number, []).append(spec)
+    return dict(sorted(found.items()))
+
+
+def reading_map() -> dict[int, list[Spec]]:
+    """The readings, each with the files that name it."""
+    found: dict[int, list[Spec]] = {number: [] for number in READINGS}
+    for spec in specs():
+        for number in sorted(set(readings(comments(spec.text)))):
+            found.setdefault(number, []).append(spec)
+    return dict(sorted(found.items()))
+
+
+def citation_rows(spec: Spec) -> str:
+    """What one file cites, which readings it follows, and the tests that name it."""
+    cites = ", ".join(cited_by(spec)) or "no equation of the paper"
+    numbers = sorted(set(readings(comments(spec.text))))
+    follows = ", ".join(f"[P{n}](../../paper/readings.md#p{n})" for n in numbers if n in READINGS)
+    head = f"Cites {cites}." + (f" Readings: {follows}." if follows else "")
+    tests = "\n".join(f"    - {code(test.id)}" for test in tests_of(spec))
+    if not tests:
+        return head
+    return f'{head}\n\n??? note "{count(len(tests_of(spec)), "test")} that name it"\n\n{tests}'
+
+
+def map_page() -> str:
+    """Equation, specification, test."""
+    rows = [
+        (f"Eq. {number}", code(spec.place), _link(spec), _tests(tests_of(spec)))
+        for number, cited in equation_map().items()
+        for spec in cited
+    ]
+    shown = [(number, link, tests) for number, _, link, tests in rows]
+    return page(
+        "Equation, specification, test",
+        "Every equation of the paper that a file of the library cites in its comments, the file, and "
+        "the tests that "
+        "name it. The table is made from the files and the tests; a test of its own fails if a row "
+        "has no test. "
+        "Beside these, `nldsl verify` compares the compiled form of every model with the "
+        "interpreter, and its "
+        "certificate stands on the page of the model.",
+        table(("equation", "specification", "tests"), shown),
+        wide=True,
+    )
+
+
+def _link(spec: Spec) -> str:
+    return f"[{code(spec.place)}](../{spec.page})"
+
+
+def _tests(found: tuple[Test, ...]) -> str:
+    """The first few by name, conformance before the rest."""
+    order = ("conformance", "golden", "unit")
+    kin = {test: test.place.split("/")[1] for test in found}
+    first = sorted(found, key=lambda t: order.index(kin[t]) if kin[t] in order else len(order))
+    words = "<br>".join(code(test.id.removeprefix("tests/")) for test in first[:SHOWN])
+    return words + (f"<br>and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+
+
+def readings_page() -> str:
+    """Where the paper is ambiguous, and what is done here."""
+    parts = [
+        "The paper is ambiguous or misprinted in places. Every such place has a reading with a number; the "
+        "specification that depends on it names the number in its comment, and the other readings "
+        "are there by name."
+    ]
+    for number, specs_of in reading_map().items():
+        if number not in READINGS:
+            continue
+        reading = READINGS[number]
+        files = ", ".join(_link(spec) for spec in specs_of)
+        parts += [
+            f"## P{number}: {reading.place} {{#p{number}}}",
+            f"*{reading.found}*",
+            reading.here + (f" Otherwise: {reading.otherwise}." if reading.otherwise else ""),
+            f"Named by {files}." if files else "",
+        ]
+    return page("Readings of the paper", *parts)

@@ -1,0 +1,29 @@
+"""What one types: examples of every command.  The tests run all of them, in this order, in one folder."""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "new": ("new mine.nl", "new deltas.nl --like gated_deltanet"),
+    "check": ("check mine.nl", "check hope", "check hope --set depth=2 --json"),
+    "fmt": ("fmt mine.nl", "fmt --check mine.nl"),
+    "migrate": ("migrate --check mine.nl",),
+    "convert": ("convert mine.nl -o mine.yaml", "convert mine.yaml"),
+    "explain": ("explain gated_deltanet", "explain hope --params", "explain hope --latex"),
+    "diff": ("diff hope hope",),
+    "ablate": ("ablate hope",),
+    "graph": ("graph hope_tiny -o hope_tiny.svg", "graph hope -o hope.html", "graph hope --format mmd"),
+    "timeline": ("timeline hope_tiny", "timeline hope -o hope_timeline.svg"),
+    "compile": ("compile gated_deltanet -o layers.py", "compile gated_deltanet --standalone -o alone.py"),
+    "verify": ("verify linear_attention --block linear_attention --set dim=8",),
+    "train": (
+        "train gated_deltanet --steps 2 --batch 2 --length 32 --set dim=32 --set depth=1 --set "
+        "heads=2 --out run",
+        "train gated_deltanet --resume --steps 3 --batch 2 --length 32 --set dim=32 --set depth=1 "
+        "--set heads=2 "
+        "--out run",
+    ),
+    "generate": ('generate run --prompt "def " --bytes 8',),
+    "list": ("list", "list rules"),
+    "doctor": ("doctor",),
+    "version": ("version",),
+}
