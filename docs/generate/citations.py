@@ -1,5 +1,4 @@
-"""From the paper's equations to the files that cite them, and from there to the tests that name "
-"those files."""
+"""From the paper's equations to the files that cite them, and on to the tests that name them."""
 
 from __future__ import annotations
 

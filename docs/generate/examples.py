@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
-    "new": ("new mine.nl", "new deltas.nl --like gated_deltanet"),
+    "new": ("new mine", "new small --kind model"),
     "check": ("check mine.nl", "check hope", "check hope --set depth=2 --json"),
     "fmt": ("fmt mine.nl", "fmt --check mine.nl"),
     "migrate": ("migrate --check mine.nl",),

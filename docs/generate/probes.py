@@ -1,5 +1,4 @@
-"""Programs that show a file of the library: models as they stand, blocks on a width, the rest in a "
-"small block."""
+"""Programs that show a file: models as they stand, blocks on a width, the rest in a small block."""
 
 from __future__ import annotations
 

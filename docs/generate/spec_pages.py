@@ -1,5 +1,4 @@
-"""One page per file of the library: text, equations, graph, cost, lowerings, certificate, citations "
-"and tests."""
+"""One page per file of the library: text, equations, graph, cost, lowerings, certificate, paper, tests."""
 
 from __future__ import annotations
 

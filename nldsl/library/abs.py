@@ -24,6 +24,6 @@ PRIMITIVE = elementwise(
     torch="torch:abs",
     vjp=_vjp,
     reference=np.abs,
-    example="block example(x, z) { return abs(x) }",
+    example="block example(x) { return abs(x) }",
     equation="y = |x|",
 )

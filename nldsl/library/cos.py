@@ -24,6 +24,6 @@ PRIMITIVE = elementwise(
     torch="torch:cos",
     vjp=_vjp,
     reference=np.cos,
-    example="block example(x, z) { return cos(x) }",
+    example="block example(x) { return cos(x) }",
     equation="y = cos x",
 )

@@ -29,6 +29,6 @@ PRIMITIVE = elementwise(
     torch="torch:erf",
     vjp=_vjp,
     reference=_reference,
-    example="block example(x, z) { return erf(x) }",
+    example="block example(x) { return erf(x) }",
     equation="y = 2 / sqrt(pi) * integral of e^(-t^2) from 0 to x",
 )

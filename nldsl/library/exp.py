@@ -24,6 +24,6 @@ PRIMITIVE = elementwise(
     torch="torch:exp",
     vjp=_vjp,
     reference=np.exp,
-    example="block example(x, z) { return exp(-x ** 2) }",
+    example="block example(x) { return exp(-x ** 2) }",
     equation="y = e^x",
 )

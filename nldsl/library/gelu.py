@@ -36,6 +36,6 @@ PRIMITIVE = elementwise(
     torch="torch.nn.functional:gelu",
     vjp=_vjp,
     reference=_reference,
-    example="block example(x, z) { return gelu(x) }",
+    example="block example(x) { return gelu(x) }",
     equation="y = x * (1 + erf(x / sqrt(2))) / 2",
 )

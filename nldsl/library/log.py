@@ -24,6 +24,6 @@ PRIMITIVE = elementwise(
     torch="torch:log",
     vjp=_vjp,
     reference=np.log,
-    example="block example(x, z) { return log(1 + x ** 2) }",
+    example="block example(x) { return log(1 + x ** 2) }",
     equation="y = ln x",
 )

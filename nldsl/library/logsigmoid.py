@@ -29,6 +29,6 @@ PRIMITIVE = elementwise(
     torch="torch.nn.functional:logsigmoid",
     vjp=_vjp,
     reference=_reference,
-    example="block example(x, z) { return logsigmoid(x) }",
+    example="block example(x) { return logsigmoid(x) }",
     equation="y = -ln(1 + e^-x)",
 )

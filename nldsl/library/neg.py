@@ -24,6 +24,6 @@ PRIMITIVE = elementwise(
     torch="operator:neg",
     vjp=_vjp,
     reference=np.negative,
-    example="block example(x, z) { return -x }",
+    example="block example(x) { return -x }",
     equation="y = -x",
 )

@@ -28,7 +28,7 @@ PRIMITIVE = elementwise(
     torch="operator:pow",
     vjp=_vjp,
     reference=np.power,
-    example="block example(x, z) { return x ** 2 }",
+    example="block example(x) { return x ** 2 }",
     values=("a", "b"),
     equation="y = a ** b",
 )

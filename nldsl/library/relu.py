@@ -29,6 +29,6 @@ PRIMITIVE = elementwise(
     torch="torch:relu",
     vjp=_vjp,
     reference=_reference,
-    example="block example(x, z) { return relu(x) }",
+    example="block example(x) { return relu(x) }",
     equation="y = max(x, 0)",
 )

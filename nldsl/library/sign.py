@@ -24,6 +24,6 @@ PRIMITIVE = elementwise(
     torch="torch:sign",
     vjp=_vjp,
     reference=np.sign,
-    example="block example(x, z) { return sign(x) }",
+    example="block example(x) { return sign(x) }",
     equation="y = x / |x|, 0 at 0",
 )

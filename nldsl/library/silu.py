@@ -29,6 +29,6 @@ PRIMITIVE = elementwise(
     torch="torch.nn.functional:silu",
     vjp=_vjp,
     reference=_reference,
-    example="block example(x, z) { return silu(x) }",
+    example="block example(x) { return silu(x) }",
     equation="y = x / (1 + e^-x)",
 )

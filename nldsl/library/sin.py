@@ -24,6 +24,6 @@ PRIMITIVE = elementwise(
     torch="torch:sin",
     vjp=_vjp,
     reference=np.sin,
-    example="block example(x, z) { return sin(x) }",
+    example="block example(x) { return sin(x) }",
     equation="y = sin x",
 )

@@ -29,6 +29,6 @@ PRIMITIVE = elementwise(
     torch="nldsl.runtime.ops:softplus",
     vjp=_vjp,
     reference=_reference,
-    example="block example(x, z) { return softplus(x) }",
+    example="block example(x) { return softplus(x) }",
     equation="y = ln(1 + e^x)",
 )

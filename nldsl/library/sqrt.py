@@ -24,6 +24,6 @@ PRIMITIVE = elementwise(
     torch="torch:sqrt",
     vjp=_vjp,
     reference=np.sqrt,
-    example="block example(x, z) { return sqrt(1 + x ** 2) }",
+    example="block example(x) { return sqrt(1 + x ** 2) }",
     equation="y = x^(1/2)",
 )

@@ -24,6 +24,6 @@ PRIMITIVE = elementwise(
     torch="torch:tanh",
     vjp=_vjp,
     reference=np.tanh,
-    example="block example(x, z) { return tanh(x) }",
+    example="block example(x) { return tanh(x) }",
     equation="y = tanh x",
 )

@@ -30,7 +30,7 @@ PRIMITIVE = elementwise(
     torch="nldsl.runtime.ops:where",
     vjp=_vjp,
     reference=_reference,
-    example="block example(x, z) { return where(x > 0, x, 0.1 * x) }",
+    example="block example(x) { return where(x > 0, x, 0.1 * x) }",
     values=("condition", "a", "b"),
     equation="y = a if c != 0 else b",
 )

@@ -1,7 +1,7 @@
 """Blocks of code in Markdown, and how each is run.
 
 `nl` and `yaml` are checked (and written to a file if they have a title), `python` is executed, the lines of
-`sh` are run, and `text` is what the block above it prints.  All blocks of a page share a folder and a namespace.
+`sh` are run, and `text` is what the block above it prints.  Blocks of a page share a folder and a namespace.
 Targets of make and scripts that take minutes have to be there, with their options; they are not run.
 A comment in front of a block says what is special about it:
 
