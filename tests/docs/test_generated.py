@@ -113,7 +113,7 @@ def settings() -> dict[str, list[object]]:
 def test_stored_certificates_passed_and_are_of_files_that_are_there() -> None:
     known = {path_of(spec): spec for spec in specs()}
     files = sorted((ROOT / "docs" / "certificates").rglob("*.json"))
-    assert len(files) >= 40
+    assert len(files) >= 8
     current = 0
     for path in files:
         assert path in known, f"{path}: its specification is gone: python -m docs.generate.certificates"
