@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from docs.generate.library import Spec, comments, equations, readings, sections, specs
 from docs.generate.markdown import code, count, page, table
 from docs.generate.readings import READINGS
-from docs.generate.tests_of import Test, tests_of
+from docs.generate.tests_of import Test, tests_of, through
 
 SHOWN = 4
 """Tests that a row of the map shows; their number is always given."""
@@ -63,18 +63,18 @@ def citation_rows(spec: Spec) -> str:
     head = f"Cites {cites}." + (f" Readings: {follows}." if follows else "")
     tests = "\n".join(f"    - {code(test.id)}" for test in tests_of(spec))
     if not tests:
-        return head
+        users = ", ".join(f"[{code(user.stem)}](../../{user.page})" for user in through(spec))
+        return f"{head} Tested with {users}." if users else head
     return f'{head}\n\n??? note "{count(len(tests_of(spec)), "test")} that name it"\n\n{tests}'
 
 
 def map_page() -> str:
     """Equation, specification, test."""
     rows = [
-        (f"Eq. {number}", code(spec.place), _link(spec), _tests(tests_of(spec)))
+        (f"Eq. {number}", _link(spec), _tests(tests_of(spec)) or _through(spec))
         for number, cited in equation_map().items()
         for spec in cited
     ]
-    shown = [(number, link, tests) for number, _, link, tests in rows]
     return page(
         "Equation, specification, test",
         "Every equation of the paper that a file of the library cites in its comments, the file, and "
@@ -84,13 +84,21 @@ def map_page() -> str:
         "Beside these, `nldsl verify` compares the compiled form of every model with the "
         "interpreter, and its "
         "certificate stands on the page of the model.",
-        table(("equation", "specification", "tests"), shown),
+        table(("equation", "specification", "tests"), rows),
         wide=True,
     )
 
 
 def _link(spec: Spec) -> str:
     return f"[{code(spec.place)}](../{spec.page})"
+
+
+def _through(spec: Spec) -> str:
+    """The files whose tests include this one, with a test of the first."""
+    users = through(spec)
+    if not users:
+        return ""
+    return f"with {', '.join(_link(user) for user in users)}: {_tests(tests_of(users[0]))}"
 
 
 def _tests(found: tuple[Test, ...]) -> str:

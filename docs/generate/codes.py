@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from docs.generate.markdown import code, count, fence, page, table
-from nldsl.diagnostics import Diagnostic, Entry, SpecError, catalogue, render_all
+from nldsl.diagnostics import Entry, catalogue, render_all
 from nldsl.diagnostics.catalogue import STAGES
-from nldsl.plan.make import make_plan
-from nldsl.review import check
-from nldsl.spec.elaborate import examine
+from nldsl.view.codes import findings_of
 
 _WIDEST = 120
 
@@ -31,19 +29,6 @@ def stage_title(stage: str) -> str:
     """What a stage is called: `Clocks and levels`."""
     title = STAGES[stage]
     return f"{title[0].upper()}{title[1:]}"
-
-
-def findings_of(number: str, text: str) -> list[Diagnostic]:
-    """What a program of the catalogue has to say; of its plan too if the code is one of planning."""
-    found = check(text)
-    if found or not number.startswith("NL07"):
-        return found
-    try:
-        for program in examine(text)[1]:
-            make_plan(program)
-    except SpecError as wrong:
-        return list(wrong.diagnostics)
-    return []
 
 
 def codes_index() -> str:
@@ -77,6 +62,9 @@ def _snippets(number: str, entry: Entry) -> Iterator[str]:
         yield fence(_short(entry.failing), language, "has it")
         yield fence(_short(render_all(findings_of(number, entry.failing))), "text", "says")
         yield fence(_short(entry.working), language, "has it not")
+    elif entry.failing_command:
+        yield fence(entry.failing_command, "sh", "has it")
+        yield fence(entry.working_command, "sh", "has it not")
 
 
 def _short(text: str) -> str:

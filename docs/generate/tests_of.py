@@ -112,6 +112,12 @@ def tests_of(spec: Spec) -> tuple[Test, ...]:
     return tuple(test for test in tests() if any(names(spec, text) for text in test.strings))
 
 
+@cache
+def through(spec: Spec) -> tuple[Spec, ...]:
+    """The tested files that use what a file defines: a layer is tested together with its rule."""
+    return tuple(user for user in specs() if user != spec and names(spec, user.text) and tests_of(user))
+
+
 def untested() -> list[str]:
-    """Files of the library that no test names."""
-    return [spec.place for spec in specs() if not tests_of(spec)]
+    """Files of the library that no test names, nor any file that uses them."""
+    return [spec.place for spec in specs() if not tests_of(spec) and not through(spec)]

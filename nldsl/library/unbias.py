@@ -35,7 +35,7 @@ def _reference(m: Any, beta: Any, step: Any) -> Any:
 PRIMITIVE = Primitive(
     name="unbias",
     doc="Correct a running mean for its start at zero: `unbias(m, beta)`; the elaborator adds `step`.",
-    example="rule example(lr, beta = 0.9) { memory m = like(W); m += (1 - beta) * g; W -= unbias(m, beta) }",
+    example="rule example(lr, b = 0.9) { memory m = like(W); m += (1 - b) * g; W -= lr * unbias(m, b) }",
     values=("m", "beta", "step"),
     shape=_shape,
     torch="nldsl.runtime.ops:unbias",

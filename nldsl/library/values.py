@@ -32,7 +32,7 @@ PRIMITIVE = Primitive(
     name="values",
     doc="Mark a gate as one number per value channel.",
     example="block example(x, heads = 2) { level m every 1 token { memory S = matrix() per head }; "
-    "S *= values(split(sigmoid(linear(x)), heads)); S[x] <- x by gd(lr = 0.1); return S[x] }",
+    "S *= values(split(sigmoid(linear(x)), heads)); S[x] <- x minimize dot by gd(lr = 0.1); return S[x] }",
     values=("x",),
     shape=_shape,
     torch="nldsl.runtime.ops:values",
