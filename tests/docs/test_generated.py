@@ -50,7 +50,8 @@ def test_no_row_of_the_map_is_empty_or_dangling() -> None:
     assert all(1 <= number <= LAST_EQUATION for number, _ in rows)
     shown_there = map_page()
     for number, spec in rows:
-        line = rf"^\| Eq\. {number} \| \[`{re.escape(spec.place)}`\]\(\.\./{re.escape(spec.page)}\) \| (`|with \[)"
+        link = re.escape(f"[`{spec.place}`](../{spec.page})")
+        line = rf"^\| Eq\. {number} \| {link} \| (`|with \[)"
         assert re.search(line, shown_there, re.MULTILINE), (number, spec.place)
     for test in {test for _, spec in rows for test in named.tests_of(spec)}:
         name = test.name.rpartition("::")[2]
