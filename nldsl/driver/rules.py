@@ -82,6 +82,8 @@ def shapes(params: Iterable[Any]) -> list[Shape]:
 def optimizer_class(outer: OuterRule, wanted: Iterable[Shape]) -> type[RuleOptimizer]:
     """The emitted class with kernels for these shapes."""
     plans = {shape: plan for shape in wanted if (plan := plan_for(outer, shape)) is not None}
+    names = [a.name for a in outer.open]
+    assert all([n for n, _ in p.arguments] == names for p in plans.values()), "arguments out of order"
     text = print_module(lower_optimizer(_text(outer), plans, _doc(outer)))
     made: type[RuleOptimizer] = getattr(load_module(text, f"rule_{outer.name}"), class_name(outer.name))
     made.source = text

@@ -46,3 +46,10 @@ def real(value: Static, name: str, option: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ContractError(f"`{option}` of `{name}` must be a number, found `{value}`")
     return float(value)
+
+
+def square(operand: Operand, name: str) -> None:
+    """Refuse anything but a square matrix."""
+    expect(operand, ("matrix",), name, "it is a function of symmetric matrices")
+    if operand.shape[0] != operand.shape[1]:
+        raise ContractError(f"`{name}` expected a square matrix, found {describe(operand)}")

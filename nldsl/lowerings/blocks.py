@@ -157,8 +157,17 @@ def _append(target: str, value: Expression) -> Statement:
 
 
 def as_row(shape: Shape, weight: Expression) -> Expression:
-    """A weight as functions of a memory take it: a bias `[..., n]` is a row `[..., 1, n]`."""
+    """A weight as functions of a memory take it: a bias `[..., n]` is a row, a number `[..., 1, 1]`."""
+    if not shape:
+        return weight[..., None, None]
     return weight.method("unsqueeze", -2) if len(shape) == 1 else weight
+
+
+def as_state(shape: Shape, weight: Expression) -> Expression:
+    """The reverse of `as_row`: a bias has no axis of rows in the state, a number none at all."""
+    if not shape:
+        return weight[..., 0, 0]
+    return weight.method("squeeze", -2) if len(shape) == 1 else weight
 
 
 def has_state(block: Block) -> bool:

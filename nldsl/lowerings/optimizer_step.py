@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nldsl.emit.nodes import (
     Assign,
@@ -46,7 +46,8 @@ class Tensors:
     names: Names
     literals: Mapping[str, float]
     like: Expression
-    temporaries: set[str] = field(default_factory=set)
+    kept: frozenset[str] = frozenset()
+    """Values that something behind the statements needs under their own name."""
 
     def ref(self, value: Value) -> Expression:
         """A value computed before, or a literal."""
@@ -57,15 +58,16 @@ class Tensors:
     def steps(self, body: Iterable[Step]) -> list[Statement]:
         """One assignment per statement; a guard is an `if`."""
         out: list[Statement] = []
+        temporaries: set[str] = set()
         for step in body:
             if isinstance(step, Guard):
                 out.append(self._guard(step))
                 continue
             target = self.names.of(step.out)
-            if re.search(rf"_{step.op}(_\d+)?$", step.out.name):
-                self.temporaries.add(target)
+            if re.search(rf"_{step.op}(_\d+)?$", step.out.name) and step.out.name not in self.kept:
+                temporaries.add(target)
             out.append(assign(target, self.expression(step)))
-        return gathered(out, self.temporaries)
+        return gathered(out, temporaries)
 
     def _guard(self, guard: Guard) -> Statement:
         target = self.names.of(guard.out)
@@ -116,7 +118,8 @@ def gathered(body: list[Statement], temporaries: Collection[str], width: int = 4
 
 def numbers_function(plan: RulePlan, imports: Imports, taken: frozenset[str]) -> FunctionDef:
     """`numbers(step, *arguments)`: what depends on the step and the arguments alone, in double precision."""
-    writer = Tensors(imports, Names(taken), dict(plan.literals), name("step"))
+    passed = frozenset(v.name for v in plan.passed)
+    writer = Tensors(imports, Names(taken), dict(plan.literals), name("step"), passed)
     parameters = [writer.names.of("step"), *(writer.names.of(v) for _, v in plan.arguments)]
     body = writer.steps(plan.scalars)
     results = tuple(writer.ref(v) for v in plan.passed)
@@ -131,13 +134,24 @@ def update_function(plan: RulePlan, imports: Imports, taken: frozenset[str]) -> 
     names = Names(taken)
     first = [names.of("W"), names.of("g"), *(names.of(m.before) for m in plan.memories)]
     numbers = [names.of(v) for v in plan.passed]
-    writer = Tensors(imports, names, dict(plan.literals), name(first[0]))
+    writer = Tensors(imports, names, dict(plan.literals), name(first[0]), _kept(plan))
     body = writer.steps(plan.body)
     written = [("W", plan.weight), *((m.before.name, m.after) for m in plan.memories)]
     body += _written(writer, plan.body, written)
     doc = f"One step of `{plan.rule.name}` for one weight, in place; {plan.reason}."
     annotated = tuple(Parameter(p, name("Tensor")) for p in (*first, *numbers))
     return FunctionDef("update", annotated, tuple(body), doc, to_expression(None))
+
+
+def _kept(plan: RulePlan) -> frozenset[str]:
+    """The results of the rule and of both sides of its guards."""
+    names = {plan.weight.name, *(m.after.name for m in plan.memories)}
+    guards = [s for s in plan.body if isinstance(s, Guard)]
+    while guards:
+        guard = guards.pop()
+        names |= {guard.yes.name, guard.no.name, guard.condition.name}
+        guards += [s for s in (*guard.then, *guard.otherwise) if isinstance(s, Guard)]
+    return frozenset(names)
 
 
 def _written(writer: Tensors, body: Sequence[Step], written: Sequence[tuple[str, Value]]) -> list[Statement]:

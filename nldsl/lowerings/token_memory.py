@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from nldsl.catalog.values import Shape
 from nldsl.emit.nodes import Expression, Like, Statement, assign, call, name
-from nldsl.lowerings.blocks import BlockCode, as_row
+from nldsl.lowerings.blocks import BlockCode, as_row, as_state
 from nldsl.lowerings.chunk_commit import argument_axes
 from nldsl.lowerings.gates import gate
 from nldsl.lowerings.scope import Scope
@@ -94,8 +94,7 @@ class TokenMemory:
             tree = entries
             for key in path[:-1]:
                 tree = tree.setdefault(key, {})  # type: ignore[assignment]
-            bias = shape is not None and len(shape) == 1
-            tree[path[-1]] = name(local).method("squeeze", -2) if bias else name(local)
+            tree[path[-1]] = name(local) if shape is None else as_state(shape, name(local))
         entries["count"] = name(self.count)
         return [assign(name("new")[self.memory.path], entries)]
 

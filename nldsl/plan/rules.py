@@ -35,8 +35,9 @@ class RuleMemory:
 class RulePlan:
     """How one application of a rule to one weight is computed.
 
-    `scalars` are the numbers, in order, `passed` those the tensors need; `body` are the tensors; constants
-    stand in `literals` by the name of their value.
+    `arguments` are the open numbers: what people call them and the values they are.  `scalars` are the
+    numbers, in order, `passed` those the tensors need; `body` are the tensors; constants stand in `literals`
+    by the name of their value.
     """
 
     rule: Rule
@@ -69,9 +70,8 @@ def plan_rule(rule: Rule, shape: Shape) -> RulePlan:
     literals = plain.literals
     outputs = [plain.same.get(v.name, v) for v in function.outputs]
     code = _with_clocks(rule, _Code(plain.body, _memories(rule, outputs[1:])))
-    inputs = {v.name: v for v in function.inputs}
-    arguments = tuple((name, inputs[name]) for name, _ in rule.arguments if name in inputs)
-    known = {"step", *(name for name, _ in arguments), *literals}
+    arguments = tuple((spoken.name, Value(name, (), "scalar")) for name, spoken in rule.arguments)
+    known = {"step", *(name for name, _ in rule.arguments), *literals}
     weight = outputs[0]
     outputs = [weight, *(m.after for m in code.memories)]
     live = _live(code.body, outputs)

@@ -87,7 +87,7 @@ class ParametricMemory:
             return self.scope.parameters[join(self.scope.prefix, slot.initial.path)]
         if slot.shape is None:
             return torch.zeros_like(weight)
-        return weight.new_zeros(*((self.memory.heads,) if self.memory.per_head else ()), *slot.shape)
+        return weight.new_zeros((*((self.memory.heads,) if self.memory.per_head else ()), *slot.shape))
 
     def learned(self) -> Weights:
         """The declared initial state: zero, or the learned parameter."""

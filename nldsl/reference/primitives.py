@@ -187,6 +187,25 @@ def orthogonalize(a: Tensor, iterations: int = 5) -> Tensor:
     return x.T if tall else x
 
 
+def inverse_root(a: Tensor, root: int, eps: float = 1e-12) -> Tensor:
+    """`(A + eps I)^(-1/p)` of a symmetric matrix; negative eigenvalues count as zero."""
+    values, vectors = torch.linalg.eigh((a + a.T) / 2)
+    return vectors @ torch.diag((torch.clamp(values, min=0.0) + eps) ** (-1.0 / root)) @ vectors.T
+
+
+def eigenbasis(a: Tensor) -> Tensor:
+    """Eigenvectors of a symmetric matrix, largest eigenvalue first; the largest entry of each is positive."""
+    columns = torch.linalg.eigh((a + a.T) / 2).eigenvectors.flip(1).unbind(1)
+    signed = [c * (-1 if c[c.abs().argmax()] < 0 else 1) for c in columns]
+    return torch.stack(signed, 1)
+
+
+def orthonormal(a: Tensor) -> Tensor:
+    """Gram and Schmidt, as QR with a positive diagonal of R."""
+    q, r = torch.linalg.qr(a)
+    return q @ torch.diag(torch.where(torch.diagonal(r) < 0, -1.0, 1.0).to(a.dtype))
+
+
 def rownorm(a: Tensor, eps: float = 1e-6) -> Tensor:
     """Every row scaled to length one."""
     return a / torch.sqrt((a * a).sum(-1, keepdim=True) + eps)
@@ -222,6 +241,9 @@ _VALUES: dict[str, Callable[..., Tensor]] = {
     "like": torch.zeros_like,
     "orthogonalize": orthogonalize,
     "rownorm": rownorm,
+    "inverse_root": inverse_root,
+    "eigenbasis": eigenbasis,
+    "orthonormal": orthonormal,
     "unbias": unbias,
     "expand_last": lambda x, like: x[..., None].expand(like.shape),
     "multiple_of": lambda x, of: torch.where(x % of == 0, torch.ones_like(x), torch.zeros_like(x)),

@@ -88,3 +88,39 @@ def unbias(m: Tensor, beta: Tensor | float, step: Tensor | float) -> Tensor:
     """
     corrected: Tensor = m / (1 - beta**step)
     return corrected
+
+
+def inverse_root(x: Tensor, *, root: int, eps: float) -> Tensor:
+    """`(x + eps I)^(-1/root)` of a symmetric `x`, by its eigenvalues; those below zero count as zero.
+
+    >>> inverse_root(4.0 * torch.eye(2), root=2, eps=0.0)
+    tensor([[0.5000, 0.0000],
+            [0.0000, 0.5000]])
+    """
+    values, vectors = torch.linalg.eigh((x + x.mT) / 2)
+    powers = (values.clamp_min(0.0) + eps) ** (-1.0 / root)
+    return (vectors * powers.unsqueeze(-2)) @ vectors.mT
+
+
+def eigenbasis(x: Tensor) -> Tensor:
+    """Eigenvectors of a symmetric `x` as columns, largest eigenvalue first, largest entry positive.
+
+    >>> eigenbasis(torch.diag(torch.tensor([1.0, 3.0])))
+    tensor([[0., 1.],
+            [1., 0.]])
+    """
+    vectors = torch.linalg.eigh((x + x.mT) / 2).eigenvectors.flip(-1)
+    largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))
+    return vectors * torch.where(largest < 0, -1.0, 1.0).to(x.dtype)
+
+
+def orthonormal(x: Tensor) -> Tensor:
+    """The Q of `x = Q R` with a positive diagonal of R.
+
+    >>> orthonormal(torch.tensor([[-2.0, 1.0], [0.0, 3.0]]))
+    tensor([[-1.,  0.],
+            [ 0.,  1.]])
+    """
+    q, r = torch.linalg.qr(x)
+    signs = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(x.dtype)
+    return q * signs.unsqueeze(-2)

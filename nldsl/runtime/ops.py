@@ -2,11 +2,14 @@
 
 from nldsl.runtime.activations import silu_pullback
 from nldsl.runtime.matrices import (
+    eigenbasis,
     headwise,
     identity,
+    inverse_root,
     matmul,
     matvec,
     orthogonalize,
+    orthonormal,
     outer,
     rownorm,
     transpose,
@@ -56,6 +59,7 @@ __all__ = [
     "conv",
     "dot",
     "embed",
+    "eigenbasis",
     "eq",
     "expand_last",
     "ge",
@@ -65,6 +69,7 @@ __all__ = [
     "identity",
     "index",
     "kron",
+    "inverse_root",
     "l2norm",
     "layernorm",
     "le",
@@ -81,6 +86,7 @@ __all__ = [
     "ne",
     "norm",
     "orthogonalize",
+    "orthonormal",
     "outer",
     "parts",
     "position",

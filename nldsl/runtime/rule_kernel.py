@@ -28,7 +28,7 @@ class Memory:
             return torch.zeros_like(like, memory_format=torch.preserve_format)
         front = (copies,) if copies else ()
         if self.init is None:
-            return like.new_zeros(*front, *self.shape)
+            return like.new_zeros((*front, *self.shape))
         digest = hashlib.sha256(f"{seed}:{path}.{self.name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         return self.init((*front, *self.shape), generator).to(like.dtype).to(like.device)

@@ -272,6 +272,14 @@ def _width(frame: Frame, node: tree.Call, targets: tuple[str | None, ...]) -> Re
     return (frame.session.report("NL0410", message, node.span, "has none"),)
 
 
+def _rank(frame: Frame, node: tree.Call, targets: tuple[str | None, ...]) -> Results:
+    """Number of axes."""
+    value = _one_value(frame, node)
+    if value is POISON or not allowed(frame, PRIMITIVES["rank"], node.span):
+        return (POISON,)
+    return (len(value.shape),)
+
+
 def _parts(frame: Frame, node: tree.Call, targets: tuple[str | None, ...]) -> Results:
     """One application per piece, told apart by `index`."""
     values, positional, named = _sort_arguments(frame, node, PRIMITIVES["parts"])
@@ -344,6 +352,7 @@ def _solve(frame: Frame, node: tree.Call, targets: tuple[str | None, ...]) -> Re
 _SPECIAL: dict[str, Callable[[Frame, tree.Call, tuple[str | None, ...]], Results]] = {
     "dim": _dim,
     "width": _width,
+    "rank": _rank,
     "parts": _parts,
     "unbias": _unbias,
     "values": _values,

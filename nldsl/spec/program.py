@@ -92,7 +92,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Slot:
-    """A memory of a rule: `memory m = like(W)` starts at zero, `matrix(like = W)` too."""
+    """A memory of a rule: `memory m = like(W)` starts at zero, `like(sum(W))` and `matrix(like = W)` too."""
 
     name: str
     like: Literal["W"] = "W"
@@ -103,7 +103,7 @@ class Slot:
     The input called `name` is the running state, and the output is its successor.
     """
     shape: Shape | None = None
-    """Its own shape, for a weight of a memory with a map of its own (Eq. 50); `None`: that of `W`."""
+    """Its own shape: of `like(sum(W))`, or of a weight of a map of its own (Eq. 50); `None`: that of `W`."""
     initial: Parameter | None = None
     """Where such a weight starts: a learned parameter, copies per head in front.  `None`: zero."""
 

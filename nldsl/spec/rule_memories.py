@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nldsl.catalog.values import Role
+from nldsl.catalog.values import Kind, Role
 from nldsl.library import PRIMITIVES
 from nldsl.source import Span
 from nldsl.spec.expressions import HANDLERS as EXPRESSIONS
@@ -48,7 +48,7 @@ class Prediction:
 
 
 def declare(frame: Frame, node: tree.MemoryDecl) -> None:
-    """`memory m, s = like(W)` starts at zero; `memory m = residual_mlp()` at a learned state."""
+    """`memory m, s = like(W)` starts at zero, any value in place of `W`; a map at a learned state."""
     state, good = state_of(frame), _plain(frame, node)
     shared = _like(node.map)
     found: object = None
@@ -59,7 +59,9 @@ def declare(frame: Frame, node: tree.MemoryDecl) -> None:
         if not good or found is POISON:
             continue
         if shared:
-            slot(frame, name.id, state.weight.shape, None)
+            like = _pattern(frame, node.map)
+            if like is not POISON:
+                slot(frame, name.id, like.shape, None, like.kind)
         elif isinstance(found, tuple):
             definition, unit, bound = found
             state.deep[name.id] = Deep(
@@ -91,18 +93,30 @@ def _plain(frame: Frame, node: tree.MemoryDecl) -> bool:
 
 
 def _like(node: tree.Expr) -> bool:
-    """`like(W)` or `matrix(like = W)`."""
+    """`like(W)`, of any value; or `matrix(like = W)`."""
     if not isinstance(node, tree.Call) or len(node.args) != 1:
         return False
     argument = node.args[0]
-    named = (node.function.id, argument.name) in (("like", None), ("matrix", "like"))
+    if (node.function.id, argument.name) == ("like", None):
+        return True
+    named = (node.function.id, argument.name) == ("matrix", "like")
     return named and isinstance(argument.value, tree.Name) and argument.value.id == "W"
 
 
-def slot(frame: Frame, name: str, shape: tuple[int, ...], initial: Parameter | None) -> Value:
+def _pattern(frame: Frame, node: tree.Expr) -> Value | Poison:
+    """The value whose shape a memory takes; `like(sum(W))` has one number per row of a matrix."""
+    assert isinstance(node, tree.Call)
+    if node.function.id == "matrix":
+        return state_of(frame).weight
+    return value_of(frame, node.args[0].value)
+
+
+def slot(
+    frame: Frame, name: str, shape: tuple[int, ...], initial: Parameter | None, like: Kind | None = None
+) -> Value:
     """A new slot called `name`; on a clock of several steps others see what it held at the last tick."""
     state = state_of(frame)
-    kind = state.weight.kind if initial is None else ("matrix" if len(shape) == 2 else "vector")
+    kind: Kind = like or ("matrix" if len(shape) == 2 else "vector")
     running = Value(frame.namer.variable(name), shape, kind)
     visible = ""
     frame.names[name] = running

@@ -195,12 +195,13 @@ def _assign(frame: Frame, node: tree.Assign) -> None:
     frame.names[name] = state.running[name]
     assign(frame, node)
     result = frame.names[name]
-    if isinstance(result, Value) and result.shape == state.weight.shape:
+    wanted = state.running[name].shape
+    if isinstance(result, Value) and result.shape == wanted:
         state.running[name] = result
     elif result is not POISON:
         frame.session.report(
             "NL0401",
-            f"`{name}` has the shape {list(state.weight.shape)} of `W`, found {describe(result)}",
+            f"`{name}` has the shape {list(wanted)}, found {describe(result)}",
             node.value.span,
             describe(result),
         )

@@ -22,6 +22,7 @@ V: Operand = Operand((6,), "vector")
 H: Operand = Operand((2, 3), "headed")
 G: Operand = Operand((2,), "heads")
 M: Operand = Operand((6, 4), "matrix")
+Q: Operand = Operand((4, 4), "matrix")
 S: Operand = Operand((), "scalar")
 TOKEN: Operand = Operand((), "token")
 
@@ -61,6 +62,10 @@ CASES: dict[str, list[tuple[list[Operand], dict[str, Static]]]] = {
     "identity": [([], {"size": 3})],
     "orthogonalize": [([M], {}), ([Operand((3, 5), "matrix")], {"iterations": 2})],
     "rownorm": [([M], {})],
+    "inverse_root": [([Q], {"root": 4}), ([Q], {"root": 2, "eps": 1e-3})],
+    "eigenbasis": [([Q], {})],
+    "orthonormal": [([Q], {})],
+    "rank": [([M], {}), ([V], {})],
     "unbias": [([M, S, S], {}), ([V, S, S], {})],
 }
 PAIRS = [[V, V], [H, H], [S, V], [V, S], [S, S], [G, H], [H, S], [M, M], [S, M]]
@@ -215,6 +220,8 @@ def test_stateful_references() -> None:
         ("concat", [V, H], {}, "alike but for the last axis"),
         ("rope", [Operand((5,), "vector")], {}, "even last axis"),
         ("dot", [V, S], {}, "two vectors of one size"),
+        ("inverse_root", [M], {"root": 2}, "square matrix"),
+        ("eigenbasis", [V], {}, "symmetric matrices"),
         ("share", [H], {"n": 2}, "expected a vector"),
         ("headwise", [M, H], {}, "expected 4 channels per head"),
         ("headwise", [M, S], {}, "expected a headed or vector"),
