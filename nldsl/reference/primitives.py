@@ -190,7 +190,8 @@ def orthogonalize(a: Tensor, iterations: int = 5) -> Tensor:
 def inverse_root(a: Tensor, root: int, eps: float = 1e-12) -> Tensor:
     """`(A + eps I)^(-1/p)` of a symmetric matrix; negative eigenvalues count as zero."""
     values, vectors = torch.linalg.eigh((a + a.T) / 2)
-    return vectors @ torch.diag((torch.clamp(values, min=0.0) + eps) ** (-1.0 / root)) @ vectors.T
+    result: Tensor = vectors @ torch.diag((torch.clamp(values, min=0.0) + eps) ** (-1.0 / root)) @ vectors.T
+    return result
 
 
 def eigenbasis(a: Tensor) -> Tensor:
@@ -203,7 +204,8 @@ def eigenbasis(a: Tensor) -> Tensor:
 def orthonormal(a: Tensor) -> Tensor:
     """Gram and Schmidt, as QR with a positive diagonal of R."""
     q, r = torch.linalg.qr(a)
-    return q @ torch.diag(torch.where(torch.diagonal(r) < 0, -1.0, 1.0).to(a.dtype))
+    result: Tensor = q @ torch.diag(torch.where(torch.diagonal(r) < 0, -1.0, 1.0).to(a.dtype))
+    return result
 
 
 def rownorm(a: Tensor, eps: float = 1e-6) -> Tensor:

@@ -99,7 +99,8 @@ def inverse_root(x: Tensor, *, root: int, eps: float) -> Tensor:
     """
     values, vectors = torch.linalg.eigh((x + x.mT) / 2)
     powers = (values.clamp_min(0.0) + eps) ** (-1.0 / root)
-    return (vectors * powers.unsqueeze(-2)) @ vectors.mT
+    result: Tensor = (vectors * powers.unsqueeze(-2)) @ vectors.mT
+    return result
 
 
 def eigenbasis(x: Tensor) -> Tensor:
@@ -111,7 +112,8 @@ def eigenbasis(x: Tensor) -> Tensor:
     """
     vectors = torch.linalg.eigh((x + x.mT) / 2).eigenvectors.flip(-1)
     largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))
-    return vectors * torch.where(largest < 0, -1.0, 1.0).to(x.dtype)
+    result: Tensor = vectors * torch.where(largest < 0, -1.0, 1.0).to(x.dtype)
+    return result
 
 
 def orthonormal(x: Tensor) -> Tensor:
@@ -123,4 +125,5 @@ def orthonormal(x: Tensor) -> Tensor:
     """
     q, r = torch.linalg.qr(x)
     signs = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(x.dtype)
-    return q * signs.unsqueeze(-2)
+    result: Tensor = q * signs.unsqueeze(-2)
+    return result
