@@ -85,7 +85,7 @@ def rule_form(rule: Rule, shape: Shape) -> RuleAnalysis:
         return RuleAnalysis(None, f"a memory of rule `{rule.name}` has a clock of its own")
     s = RuleSymbols.of(shape)
     try:
-        outputs, slots = _lifted(rule, s, shape)
+        outputs, slots = lifted(rule, s, shape)
     except KeyError as missing:
         return RuleAnalysis(
             None, f"rule `{rule.name}` asks for {missing.args[0]}, which this weight does not have"
@@ -104,7 +104,7 @@ def leaves_weight(rule: Rule, shape: Shape) -> bool:
     """
     s = RuleSymbols.of(shape)
     try:
-        outputs, _ = _lifted(rule, s, shape)
+        outputs, _ = lifted(rule, s, shape)
     except (KeyError, ContractError):
         return False
     if outputs[0] is s.weight:
@@ -115,7 +115,7 @@ def leaves_weight(rule: Rule, shape: Shape) -> bool:
     return form.momentum is None or form.momentum.rate.value == 0.0
 
 
-def _lifted(rule: Rule, s: RuleSymbols, shape: Shape) -> tuple[tuple[Expr, ...], list[tuple[Expr, Expr]]]:
+def lifted(rule: Rule, s: RuleSymbols, shape: Shape) -> tuple[tuple[Expr, ...], list[tuple[Expr, Expr]]]:
     """New weight and slots; each slot as (old, new) symbols, where the weight uses the new one."""
     known = {"W": s.weight, "g": s.gradient, "step": s.step}
     if len(shape) == 2:

@@ -10,13 +10,13 @@ Shape suffixes: `B` batch, `T` tokens, `H` heads, `N` chunks, `C` tokens of a ch
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nldsl.runtime.attend import chunk_read, chunk_write, delta_transform
+from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, tokens
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
 from nldsl.runtime.scan import decay_scan, delta_scan
 
@@ -48,7 +48,7 @@ def linear_recurrence(
     """
     if q_BTHK.shape[1] <= 1:
         return _one_token(q_BTHK, k_BTHK, u_BTHV, None, state_BHVK, decay, log_decay, "raw", read, mask)
-    layout = _layout(q_BTHK, chunk)
+    layout = layout_of(q_BTHK, chunk)
     q, k, u, kernel = _chunks(layout, q_BTHK, k_BTHK, u_BTHV, decay, log_decay, mask)
     update = chunk_write(k, u, None if kernel is None else kernel.to_end)
     total = _total(kernel, layout, state_BHVK)
@@ -56,7 +56,7 @@ def linear_recurrence(
     states, last = decay_scan(total.view(lead), update.unflatten(0, lead), state_BHVK.flatten(0, 1))
     scores, carried = _read_kernel(kernel, read, layout.width, q)
     y = chunk_read(q, k, u, scores, carried, states.flatten(0, 1))
-    return _tokens(y, layout, mask), last.view(state_BHVK.shape)
+    return tokens(y, layout, mask), last.view(state_BHVK.shape)
 
 
 def delta_recurrence(
@@ -89,9 +89,9 @@ def delta_recurrence(
         return _one_token(
             q_BTHK, k_BTHK, w_BTHV, erase_BTH, state_BHVK, decay, log_decay, feedback, read, mask
         )
-    layout = _layout(q_BTHK, chunk)
+    layout = layout_of(q_BTHK, chunk)
     q, k, w, kernel = _chunks(layout, q_BTHK, k_BTHK, w_BTHV, decay, log_decay, mask)
-    erase = _cut(_mask_out(erase_BTH, mask), layout)
+    erase = cut(mask_out(erase_BTH, mask), layout)
     scores, carried = _read_kernel(kernel, "before" if feedback == "raw" else "decayed", layout.width, q)
     target, erased = delta_transform(k, w, erase, scores, carried)
     key_end = k if kernel is None else k * kernel.to_end.unsqueeze(-1)
@@ -106,48 +106,11 @@ def delta_recurrence(
     if not _same_kernel(feedback, read):
         scores, carried = _read_kernel(kernel, read, layout.width, q)
     y = chunk_read(q, k, d.flatten(0, 1), scores, carried, states.flatten(0, 1))
-    return _tokens(y, layout, mask), last.view(state_BHVK.shape)
-
-
-class _Layout(NamedTuple):
-    batch: int
-    tokens: int
-    heads: int
-    chunks: int
-    width: int
-
-
-def _layout(q_BTHK: Tensor, chunk: int) -> _Layout:
-    batch, tokens, heads, _ = q_BTHK.shape
-    chunks = max(1, -(-tokens // chunk))
-    # Chunks of equal width: 65 tokens are two chunks of 33, not one of 64 and one of padding.
-    return _Layout(batch, tokens, heads, chunks, -(-tokens // chunks))
-
-
-def _cut(x: Tensor, layout: _Layout) -> Tensor:
-    """`[B, T, H, ...]` to `[N * X, C, ...]`, zeros behind the end."""
-    missing = layout.chunks * layout.width - layout.tokens
-    if missing:
-        x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing))
-    x = x.unflatten(1, (layout.chunks, layout.width)).transpose(2, 3).transpose(0, 1)
-    return x.flatten(0, 2) if x.is_contiguous() else x.contiguous().flatten(0, 2)
-
-
-def _tokens(y: Tensor, layout: _Layout, mask: Tensor | None) -> Tensor:
-    """`[N * X, C, V]` to `[B, T, H, V]`, zeros at masked tokens."""
-    y = y.view(layout.chunks, layout.batch, layout.heads, layout.width, -1)
-    y = y.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, : layout.tokens]
-    return _mask_out(y, mask)
-
-
-def _mask_out(x: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is None:
-        return x
-    return x.masked_fill(~mask.view(*mask.shape, *(1,) * (x.dim() - 2)), 0.0)
+    return tokens(y, layout, mask), last.view(state_BHVK.shape)
 
 
 def _chunks(
-    layout: _Layout,
+    layout: Layout,
     q: Tensor,
     k: Tensor,
     u: Tensor,
@@ -156,12 +119,12 @@ def _chunks(
     mask: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, DecayKernel | None]:
     """Everything in chunks; masked tokens and the padding write nothing and do not decay."""
-    q, k, u = (_cut(_mask_out(x, mask), layout) for x in (q, k, u))
+    q, k, u = (cut(mask_out(x, mask), layout) for x in (q, k, u))
     if log_decay is not None:
-        return q, k, u, decay_kernel(_cut(_mask_out(log_decay, mask), layout))
+        return q, k, u, decay_kernel(cut(mask_out(log_decay, mask), layout))
     if decay is not None:
         # Cut the distance from one: zeros behind the end then mean "no decay".
-        return q, k, u, decay_kernel(None, 1.0 - _cut(_mask_out(1.0 - decay, mask), layout))
+        return q, k, u, decay_kernel(None, 1.0 - cut(mask_out(1.0 - decay, mask), layout))
     return q, k, u, None
 
 
@@ -179,7 +142,7 @@ def _same_kernel(feedback: str, read: Read) -> bool:
     return (feedback, read) in {("raw", "before"), ("decayed", "decayed")}
 
 
-def _total(kernel: DecayKernel | None, layout: _Layout, state: Tensor) -> Tensor:
+def _total(kernel: DecayKernel | None, layout: Layout, state: Tensor) -> Tensor:
     count = layout.chunks * layout.batch * layout.heads
     return kernel.total if kernel is not None else state.new_ones(count)
 
@@ -211,4 +174,4 @@ def _one_token(
     y = (source @ q).squeeze(-1).unsqueeze(1)
     if mask is not None:
         new = torch.where(mask[:, 0, None, None, None], new, state)
-    return _mask_out(y, mask), new
+    return mask_out(y, mask), new

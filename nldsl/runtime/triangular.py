@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 BASE = 32
 """Diagonal blocks up to this size are inverted by substitution.
@@ -46,3 +49,24 @@ def _substitute(strict: Tensor) -> Tensor:
     # From the right and transposed: the layout LAPACK works in, so nothing is copied.
     solved: Tensor = torch.linalg.solve_triangular(strict.mT, eye, upper=True, left=False, unitriangular=True)
     return solved.mT
+
+
+def inverse_of_unit_lower(strict: Tensor) -> Tensor:
+    """`(I + N)^-1` as `unit_lower_inverse`, with its gradient `dN = -tril(Y^T dY Y^T, -1)`."""
+    made: Tensor = _Inverse.apply(strict)  # type: ignore[no-untyped-call]
+    return made
+
+
+class _Inverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, strict: Tensor) -> Tensor:
+        inverse = unit_lower_inverse(strict)
+        ctx.save_for_backward(inverse)
+        return inverse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Tensor:
+        (inverse,) = ctx.saved_tensors
+        flow = torch.bmm(torch.bmm(inverse.mT, grads[0]), inverse.mT)
+        return flow.tril_(-1).neg_()

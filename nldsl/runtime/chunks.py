@@ -1,0 +1,48 @@
+"""Sequences cut into chunks of equal width, and back.
+
+Shape suffixes as in `recurrence`: `[B, T, H, ...]` becomes `[N * X, C, ...]` with `X = B * H`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Layout(NamedTuple):
+    batch: int
+    tokens: int
+    heads: int
+    chunks: int
+    width: int
+
+
+def layout_of(q_BTHK: Tensor, chunk: int) -> Layout:
+    batch, tokens, heads = q_BTHK.shape[:3]
+    chunks = max(1, -(-tokens // chunk))
+    # Chunks of equal width: 65 tokens are two chunks of 33, not one of 64 and one of padding.
+    return Layout(batch, tokens, heads, chunks, -(-tokens // chunks))
+
+
+def cut(x: Tensor, layout: Layout) -> Tensor:
+    """`[B, T, H, ...]` to `[N * X, C, ...]`, zeros behind the end."""
+    missing = layout.chunks * layout.width - layout.tokens
+    if missing:
+        x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing))
+    x = x.unflatten(1, (layout.chunks, layout.width)).transpose(2, 3).transpose(0, 1)
+    return x.flatten(0, 2) if x.is_contiguous() else x.contiguous().flatten(0, 2)
+
+
+def tokens(y: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
+    """`[N * X, C, V]` to `[B, T, H, V]`, zeros at masked tokens."""
+    y = y.view(layout.chunks, layout.batch, layout.heads, layout.width, -1)
+    y = y.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, : layout.tokens]
+    return mask_out(y, mask)
+
+
+def mask_out(x: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return x
+    return x.masked_fill(~mask.view(*mask.shape, *(1,) * (x.dim() - 2)), 0.0)

@@ -1,0 +1,259 @@
+"""What is left of a write some steps later: the causal filters of a matrix memory inside a chunk.
+
+A token is a list of steps: gates, which scale the memory, and writes.  A `Place` says how many gates stand
+above a point of the token, and how many steps: a row there sees everything of earlier tokens, and of its own
+token the writes of steps above it.  Shapes: `X` chunks x batch x heads, `C` tokens, `n`, `m` rows and columns
+per token (flattened token by token), `K` channels of the side along which the memory is written.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from nldsl.runtime.decay import decay_kernel
+from nldsl.runtime.gram import Exponents, channel_apply, channel_gram, pick_base
+
+
+class Place(NamedTuple):
+    """Gates above a point of the token, and the number of the step it belongs to."""
+
+    gates: int
+    step: int
+
+
+Places = tuple[Place, ...]
+
+
+def seen_mask(width: int, rows: Places, columns: Places, like: Tensor) -> Tensor:
+    """One where a row sees a column, `[C * n, C * m]`.
+
+    >>> seen_mask(2, (Place(0, 0),), (Place(0, 0),), torch.zeros(1)).tolist()
+    [[0.0, 0.0], [1.0, 0.0]]
+    """
+    earlier = torch.ones(width, width, dtype=like.dtype, device=like.device).tril_(-1)
+    own = torch.tensor([[float(c.step < r.step) for c in columns] for r in rows], device=like.device)
+    same = torch.eye(width, dtype=like.dtype, device=like.device)
+    seen = earlier[:, None, :, None] + same[:, None, :, None] * own.to(like.dtype)[:, None, :]
+    return seen.reshape(width * len(rows), width * len(columns))
+
+
+class Filter(Protocol):
+    """How writes and the state in front of the chunk fade."""
+
+    total: Tensor
+    """What is left of the state behind the chunk, `[X, 1, 1]` or `[X, 1, K]`."""
+    mix: Tensor | None
+    """What the second half of the state's columns adds to the first, `[X, 1, 1]`."""
+
+    def gram(self, rows: Tensor, at: Places, columns: Tensor, of: Places) -> Tensor:
+        """`[X, C * n, C * m]`: products of rows and columns, faded, zero where not seen."""
+        ...
+
+    def spread(self, scores: Tensor, at: Places, columns: Tensor, of: Places) -> Tensor:
+        """`[X, C * n, K]`: faded columns summed with `scores [X, C * n, C * m]`."""
+        ...
+
+    def carried(self, rows: Tensor, at: Places) -> Tensor:
+        """Rows as they meet the state in front of the chunk."""
+        ...
+
+    def ended(self, columns: Tensor, of: Places) -> Tensor:
+        """Columns as they are left behind the chunk."""
+        ...
+
+
+def _index(width: int, stages: int, places: Places, device: torch.device) -> Tensor:
+    """Places as numbers of events: one leading event, then the gates of each token in order."""
+    tokens = torch.arange(width, device=device).unsqueeze(1) * stages
+    return (tokens + torch.tensor([p.gates for p in places], device=device)).flatten()
+
+
+class ScalarFilter:
+    """One number per gate: `gates [X, C, S]`, as logarithms or (any sign, zero too) as they are."""
+
+    mix = None
+
+    def __init__(self, gates: Tensor, is_log: bool) -> None:
+        self.width, self.stages = gates.shape[1], gates.shape[2]
+        events = gates.flatten(1)
+        first = events.new_full((events.shape[0], 1), 0.0 if is_log else 1.0)
+        events = torch.cat([first, events], 1)
+        self.kernel = decay_kernel(events) if is_log else decay_kernel(None, events)
+        self.total = self.kernel.total[:, None, None]
+
+    def weights(self, at: Places, of: Places) -> Tensor:
+        """`[X, C * n, C * m]`: what is left of each write, zero where it is not seen."""
+        after = self.kernel.after
+        seen = seen_mask(self.width, at, of, after)
+        rows, columns = (_index(self.width, self.stages, p, after.device) for p in (at, of))
+        return after[:, rows[:, None], columns] * seen
+
+    def gram(self, rows: Tensor, at: Places, columns: Tensor, of: Places) -> Tensor:
+        """See `Filter`."""
+        return (rows @ columns.mT) * self.weights(at, of)
+
+    def spread(self, scores: Tensor, at: Places, columns: Tensor, of: Places) -> Tensor:
+        """See `Filter`."""
+        return (scores * self.weights(at, of)) @ columns
+
+    def fading(self, at: Places) -> Tensor:
+        """What is left of the state in front of the chunk, `[X, C * n]`."""
+        return self.kernel.carried[:, _index(self.width, self.stages, at, self.kernel.carried.device)]
+
+    def carried(self, rows: Tensor, at: Places) -> Tensor:
+        """See `Filter`."""
+        return rows * self.fading(at).unsqueeze(-1)
+
+    def ended(self, columns: Tensor, of: Places) -> Tensor:
+        """See `Filter`."""
+        left = self.kernel.to_end[:, _index(self.width, self.stages, of, columns.device)]
+        return columns * left.unsqueeze(-1)
+
+
+class PlainFilter:
+    """No gate: nothing fades."""
+
+    mix = None
+
+    def __init__(self, width: int, like: Tensor) -> None:
+        self.width, self.total = width, like.new_ones(1, 1, 1)
+
+    def gram(self, rows: Tensor, at: Places, columns: Tensor, of: Places) -> Tensor:
+        """See `Filter`."""
+        return (rows @ columns.mT) * seen_mask(self.width, at, of, rows)
+
+    def spread(self, scores: Tensor, at: Places, columns: Tensor, of: Places) -> Tensor:
+        """See `Filter`."""
+        return (scores * seen_mask(self.width, at, of, scores)) @ columns
+
+    def carried(self, rows: Tensor, at: Places) -> Tensor:
+        """See `Filter`."""
+        return rows
+
+    def ended(self, columns: Tensor, of: Places) -> Tensor:
+        """See `Filter`."""
+        return columns
+
+
+class ChannelFilter:
+    """One number per channel and gate: log decays `[X, C, S, K]`; `base` as in `gram.pick_base`."""
+
+    mix = None
+
+    def __init__(self, logs: Tensor) -> None:
+        self.width, self.dtype = logs.shape[1], logs.dtype
+        token = logs.sum(2)
+        lower = torch.ones(self.width, self.width, dtype=logs.dtype, device=logs.device).tril_()
+        sums = lower @ token
+        self.base = pick_base(sums - token, token, logs.dtype)
+        if self.base < self.width and logs.dtype != torch.float64:
+            # Large sums: their small differences count.
+            logs, token = logs.double(), token.double()
+            sums = token.cumsum(1)
+        self.end, self.front = sums[:, -1:], (sums - token)
+        inside = logs.cumsum(2)
+        self.stages = [self.front, *((self.front + x) for x in inside.unbind(2))]
+        self.total = self.end.exp().to(self.dtype)
+
+    def sums(self, places: Places) -> Tensor:
+        """Running sums at some places, `[X, C, n, K]`."""
+        return torch.stack([self.stages[p.gates] for p in places], 2)
+
+    def _at(self, at: Places, of: Places) -> Exponents:
+        return Exponents(self.sums(at), self.sums(of), self.front.detach())
+
+    def gram(self, rows: Tensor, at: Places, columns: Tensor, of: Places) -> Tensor:
+        """See `Filter`."""
+        seen = seen_mask(self.width, at, of, rows)
+        n, m = ((self.width, len(p)) for p in (at, of))
+        return channel_gram(rows.unflatten(1, n), columns.unflatten(1, m), self._at(at, of), seen, self.base)
+
+    def spread(self, scores: Tensor, at: Places, columns: Tensor, of: Places) -> Tensor:
+        """See `Filter`."""
+        seen = seen_mask(self.width, at, of, scores)
+        columns = columns.unflatten(1, (self.width, len(of)))
+        return channel_apply(scores, columns, self._at(at, of), seen, self.base).flatten(1, 2)
+
+    def carried(self, rows: Tensor, at: Places) -> Tensor:
+        """See `Filter`."""
+        return rows * self.sums(at).flatten(1, 2).exp().to(self.dtype)
+
+    def ended(self, columns: Tensor, of: Places) -> Tensor:
+        """See `Filter`."""
+        return columns * (self.end - self.sums(of).flatten(1, 2)).exp().to(self.dtype)
+
+
+class MomentumFilter:
+    """`P_t = beta P_{t-1} + U_t`, `M_t = M_{t-1} + read P_t` between the gates (Titans, Eq. 33).
+
+    Both filters are scalar, so their product is one kernel `G = L_gates diag(read) L_beta`: the exact
+    recurrence of one token after the other, whatever the write looks at.  The state is `[M | P]`.
+    `gates [X, C, S]`, `momentum [X, C]` as logarithms or as they are, `read [X, C]`, `write` the place where
+    the memory takes up `P_t`.
+    """
+
+    def __init__(
+        self, gates: Tensor, gates_log: bool, momentum: Tensor, momentum_log: bool, read: Tensor, write: Place
+    ) -> None:
+        self.width, self.write = gates.shape[1], write
+        plain = gates.exp() if gates_log else gates
+        token = gates.sum(2) if gates_log else gates.prod(2)
+        kept = decay_kernel(token) if gates_log else decay_kernel(None, token)
+        slow = decay_kernel(momentum) if momentum_log else decay_kernel(None, momentum)
+        self.above = [torch.ones_like(read), *plain.cumprod(2).unbind(2)]
+        later = plain[:, :, write.gates :]
+        self.since = [torch.ones_like(read), *later.cumprod(2).unbind(2)]
+        self.read, self.slow = read, slow
+        taken = (read * self.since[-1]).unsqueeze(-1)
+        both = torch.cat([slow.after, slow.carried.unsqueeze(-1)], -1) * taken
+        filtered = kept.after @ both
+        # Columns: writes of the chunk, then P and M in front of it.
+        self.end = torch.cat([filtered, kept.carried.unsqueeze(-1)], -1)
+        self.mix = filtered[:, -1:, -1:]
+        self.totals = kept.total, slow.total
+        self.total = kept.total[:, None, None]
+
+    def state_total(self, size: int) -> Tensor:
+        """What is left of `M` and of `P`, `[X, 1, 2 * size]`."""
+        return torch.stack(self.totals, -1)[:, None, :, None].expand(-1, 1, 2, size).flatten(2)
+
+    def _rows(self, at: Places) -> Tensor:
+        """Kernels at some places of each token: `[X, C * n, C + 2]`."""
+        first = torch.zeros_like(self.end[:, :1])
+        first[..., -1] = 1.0
+        before = torch.cat([first, self.end[:, :-1]], 1)
+        rows = []
+        for place in at:
+            row = before * self.above[place.gates].unsqueeze(-1)
+            if place.step > self.write.step:
+                taken = self.read * self.since[place.gates - self.write.gates]
+                own = torch.cat([self.slow.after, self.slow.carried.unsqueeze(-1)], -1)
+                row = row + torch.nn.functional.pad(own * taken.unsqueeze(-1), (0, 1))
+            rows.append(row)
+        return torch.stack(rows, 2).flatten(1, 2)
+
+    def weights(self, at: Places, of: Places) -> Tensor:
+        """`[X, C * n, C * m]`; all columns stand at the one write."""
+        return self._rows(at)[..., : self.width].repeat_interleave(len(of), -1)
+
+    def gram(self, rows: Tensor, at: Places, columns: Tensor, of: Places) -> Tensor:
+        """See `Filter`."""
+        return (rows @ columns.mT) * self.weights(at, of)
+
+    def spread(self, scores: Tensor, at: Places, columns: Tensor, of: Places) -> Tensor:
+        """See `Filter`."""
+        return (scores * self.weights(at, of)) @ columns
+
+    def carried(self, rows: Tensor, at: Places) -> Tensor:
+        """See `Filter`; meets `[M | P]`."""
+        fading = self._rows(at)[..., self.width :]
+        return torch.cat([rows * fading[..., 1:], rows * fading[..., :1]], -1)
+
+    def ended(self, columns: Tensor, of: Places) -> Tensor:
+        """See `Filter`; adds to `[M | P]`."""
+        left = torch.stack([self.end[:, -1, : self.width], self.slow.to_end], -1)
+        left = left.repeat_interleave(len(of), 1)
+        return torch.cat([columns * left[..., :1], columns * left[..., 1:]], -1)
