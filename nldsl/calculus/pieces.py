@@ -129,7 +129,9 @@ def _gradient(memory: Memory, term: Term) -> MapGradient:
         raise NotRankOneError(str(reason)) from None
 
 
-def _rule(term: Term, shape: tuple[int, ...]) -> tuple[tuple[Expr, ...], list[tuple[Expr, Expr]], RuleSymbols]:
+def _rule(
+    term: Term, shape: tuple[int, ...]
+) -> tuple[tuple[Expr, ...], list[tuple[Expr, Expr]], RuleSymbols]:
     name = term.rule.name
     if any(slot.clock is not None or slot.shape is not None for slot in term.rule.slots):
         raise NotRankOneError(f"a memory of rule `{name}` has a clock or a map of its own")
@@ -149,20 +151,24 @@ def _check_linear(term: Term, outputs: tuple[Expr, ...], s: RuleSymbols) -> None
     """A sum of gradients may be taken apart only if the rule is linear in it."""
     for output in outputs:
         for (atoms, left, right), c in normal(output).terms.items():
-            powers = [(a, e) for p in (atoms, left, right, *c) for a, e in p if depends(a, [s.gradient, s.dy])]
+            powers = [
+                (a, e) for p in (atoms, left, right, *c) for a, e in p if depends(a, [s.gradient, s.dy])
+            ]
             if powers and not (powers == [(s.gradient, Fraction(1))] and powers[0] in atoms):
-                raise NotRankOneError(f"rule `{term.rule.name}` is not linear in a gradient of several lessons")
+                raise NotRankOneError(
+                    f"rule `{term.rule.name}` is not linear in a gradient of several lessons"
+                )
 
 
-def _lesson(
-    found: MapGradient, term: Term, s: RuleSymbols, offset: Expr, several: bool
-) -> dict[Expr, Expr]:
+def _lesson(found: MapGradient, term: Term, s: RuleSymbols, offset: Expr, several: bool) -> dict[Expr, Expr]:
     """What the symbols of the rule stand for."""
     g, known = found.gradients[0].expression, {s.weight: offset}
     dy = found.gradients[0].dy
     if term.window > 1:
-        g = substitute(g, {e: symbol(e.name, e.shape, e.kind, e.axes, PAST) for e in (found.key, found.target)})
-    if term.weight is not None:
+        g = substitute(
+            g, {e: symbol(e.name, e.shape, e.kind, e.axes, PAST) for e in (found.key, found.target)}
+        )
+    if term.weight is not None or term.window > 1:
         weighting = symbol(WEIGHTING, role=PAST)
         g = build("mul", weighting, g)
         dy = None if dy is None else build("mul", weighting, dy)
@@ -257,7 +263,9 @@ def _sort_outer(out: _Sorted, basis: Basis, c: Poly, moving: _Moving) -> None:
         raise NotRankOneError("the gradient is not affine in the memory's answer")
     if len(row) > 1:
         which = "value" if above else "key"
-        raise NotRankOneError(f"it erases at a rate per {which} channel, so the channels share no triangular solve")
+        raise NotRankOneError(
+            f"it erases at a rate per {which} channel, so the channels share no triangular solve"
+        )
     place = (atom.args[order[1]], column)
     table = (out.key_side if above else out.value_side).setdefault(place, {})
     table[atom.args[order[0]]] = poly.plus(table.get(atom.args[order[0]], {}), c)

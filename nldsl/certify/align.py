@@ -16,6 +16,7 @@ from torch import Tensor
 from nldsl.certify.clocks import task_names
 from nldsl.certify.compare import Pair
 from nldsl.reference.hidden import tail_length
+from nldsl.reference.inner import Lesson
 from nldsl.reference.states import CacheState, ParametricState, Sample, State, TaskState
 from nldsl.runtime.state import State as CompiledState
 from nldsl.spec.program import Apply, Block, Call, Memory, Program, Read, Repeat, TaskWrite, Update, Write
@@ -141,7 +142,7 @@ def _memory(place: Place, entry: Any, samples: list[Sample]) -> list[Pair]:
     want: dict[str, list[dict[str, Tensor]]] = {"running": [s.running for s in states]}  # type: ignore[union-attr]
     if states and states[0].committed is not None:  # type: ignore[union-attr]
         want["committed"] = [s.committed for s in states]  # type: ignore[union-attr, misc]
-    _named(place, entry, ("running", "committed", "base", "slots", "count"))
+    _named(place, entry, ("running", "committed", "base", "slots", "windows", "count"))
     if "base" in entry and states:
         (every,) = states[0].bases  # type: ignore[union-attr]
         want["base"] = [s.bases[every] for s in states]  # type: ignore[union-attr]
@@ -150,7 +151,24 @@ def _memory(place: Place, entry: Any, samples: list[Sample]) -> list[Pair]:
     pairs = [
         pair for part, weights in want.items() for pair in _weights(place, part, entry.get(part), weights)
     ]
+    for term, got in entry.get("windows", {}).items():
+        want_lessons = _lessons([s.windows[int(term)] for s in states], got)  # type: ignore[union-attr]
+        pairs += [Pair(place.path, f"lessons {n}", place.level, got[n], w) for n, w in want_lessons.items()]
     return [*pairs, _count(place, entry["count"], [s.count for s in states])]
+
+
+def _lessons(windows: list[list[list[Lesson]]], like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The lessons the next token still looks back upon, oldest first, zeros where there are none yet."""
+    want = {name: torch.zeros_like(tensor) for name, tensor in like.items()}
+    size = like["weight"].shape[1]
+    for b, copies in enumerate(windows):
+        for h, kept in enumerate(copies):
+            recent = kept[-size:] if size else []
+            for place, lesson in enumerate(recent, size - len(recent)):
+                want["key"][b, place, h] = lesson.keys[0]
+                want["target"][b, place, h] = lesson.targets[0]
+                want["weight"][b, place, h] = 1.0 if lesson.weight is None else lesson.weight
+    return want
 
 
 def _flat(slots: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:

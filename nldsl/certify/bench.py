@@ -18,6 +18,8 @@ from nldsl.certify.draws import draw_inputs, generator
 from nldsl.certify.oracle import Forward
 from nldsl.driver.compile import emit, plan_of
 from nldsl.emit.loader import load_module
+from nldsl.plan.details import RecurrenceDetail
+from nldsl.plan.matrix_form import MatrixDetail
 from nldsl.plan.plan import Plan
 from nldsl.reference import State
 from nldsl.runtime.model import Layer
@@ -56,7 +58,8 @@ def forward_lengths(program: Program, plan: Plan) -> tuple[int, ...]:
     windows = [option(m.options, "window") for m in memories_below(program.root) if m.function is None]
     clocks = {1, *token_clocks(program).forward, *(w for w in windows if isinstance(w, int) and w > 0)}
     found = listed_lengths(sorted(clocks)) | {SHORTEST}
-    if any(unit.lowering in ("linear", "delta") for block in plan.blocks for unit in block.units):
+    kernels = (RecurrenceDetail, MatrixDetail)
+    if any(isinstance(unit.detail, kernels) for block in plan.blocks for unit in block.units):
         chunk = int(inspect.signature(linear_recurrence).parameters["chunk"].default)
         found |= {chunk - 1, chunk, chunk + 1, 2 * chunk + 2}
     return tuple(sorted(found))

@@ -23,7 +23,7 @@ from nldsl.emit.nodes import (
     returns,
     to_expression,
 )
-from nldsl.lowerings import attention, chunk, recurrence, sequential, static
+from nldsl.lowerings import attention, chunk, matrix, sequential, static
 from nldsl.lowerings.blocks import BlockCode
 from nldsl.lowerings.everywhere import spread, spread_for
 from nldsl.lowerings.functions import Functions
@@ -35,11 +35,12 @@ from nldsl.spec.program import Apply, Block, Call, Repeat, TaskWrite, Write
 from nldsl.spec.program import Parameter as SlowParameter
 
 LOWERINGS: dict[str, Callable[[BlockCode, Unit], None]] = {
+    **dict.fromkeys(matrix.FORMS, matrix.lower),
     "static": static.lower,
     "task": static.lower,
     "attention": attention.lower,
-    "linear": recurrence.lower,
-    "delta": recurrence.lower,
+    "linear": matrix.plain_or_general,
+    "delta": matrix.plain_or_general,
     "chunk": chunk.lower,
     "sequential": sequential.lower,
 }

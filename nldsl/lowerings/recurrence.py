@@ -76,13 +76,14 @@ def _rows(code: BlockCode, detail: RecurrenceDetail) -> ExprRows:
     rows = ExprRows.inside(code.scope)
     rows.bind("key", by_head(code, term.key, detail.memory))
     rows.bind("x", by_head(code, term.key, detail.memory))
-    rows.bind("target", _target(code, term.target, detail.memory))
+    rows.bind("target", target_rows(code, term.target, detail.memory))
     for argument, value in term.rule.arguments:
         rows.bind(argument, gate_rows(code, value, detail.memory), "argument")
     return rows
 
 
-def _target(code: BlockCode, value: Value, memory: Memory) -> Expression:
+def target_rows(code: BlockCode, value: Value, memory: Memory) -> Expression:
+    """A target in sequence layout as `[B, T, H, V]`; a literal stays one."""
     if value.kind in ("headed", "vector") and value.shape[-1] == memory.value_size:
         return by_head(code, value, memory)
     if value.name in code.scope.constants:
@@ -106,11 +107,12 @@ def _gates(code: BlockCode, detail: RecurrenceDetail) -> dict[str, Expression]:
     if detail.decay is None:
         return {}
     key = by_head(code, detail.write.terms[0].key, detail.memory)
-    gate = _gate(code, detail.decay, key, detail.memory)
-    return {"log_decay" if detail.decay_is_log else "decay": gate}
+    decay = gate(code, detail.decay, key, detail.memory)
+    return {"log_decay" if detail.decay_is_log else "decay": decay}
 
 
-def _gate(code: BlockCode, value: Value, key: Expression, memory: Memory) -> Expression:
+def gate(code: BlockCode, value: Value, key: Expression, memory: Memory) -> Expression:
+    """A gate in sequence layout as `[B, T, H]`."""
     gate = code.scope.ref(value)
     plain = value.name in code.scope.constants
     if value.shape and not plain and memory.per_head:

@@ -1,13 +1,17 @@
 """Give gates their logarithm, where the block has it at hand.
 
 A product of many gates is best kept as a sum of logarithms.  `exp(a)` has `a`, `sigmoid(a)` has
-`logsigmoid(a)`, exactly; any other gate is carried as it is.
+`logsigmoid(a)`, and products and powers of such have sums and multiples of these, exactly; any other
+gate is carried as it is.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from nldsl.calculus.classify import gate_logarithm
+from nldsl.calculus.expression import SYMBOL, Expr, walk
+from nldsl.plan.units import defined
 from nldsl.spec.program import Apply, Block, Statement, Update, Value, Write
 
 SUFFIX = "__log"
@@ -23,20 +27,52 @@ def with_log_gates(block: Block) -> Block:
         if isinstance(statement, Apply) and statement.out.name in gates:
             if statement.op == "exp":
                 logs[statement.out.name] = statement.args[0]
-            elif statement.op == "sigmoid":
-                out = replace(statement.out, name=statement.out.name + SUFFIX)
-                body.append(Apply(out, "logsigmoid", statement.args, span=statement.span))
-                logs[statement.out.name] = out
+            else:
+                made = _steps(block, statement)
+                if made:
+                    logs[statement.out.name] = made[-1].out
+                body.extend(made)
     return replace(block, body=tuple(_with_log(s, logs) for s in body)) if logs else block
 
 
+def _steps(block: Block, gate: Apply) -> list[Apply]:
+    """The statements that compute the logarithm of a gate; none if it has none without a `log`."""
+    out = replace(gate.out, name=gate.out.name + SUFFIX)
+    if gate.op == "sigmoid":
+        return [Apply(out, "logsigmoid", gate.args, span=gate.span)]
+    found = gate_logarithm(block, gate.out)
+    if found is None or found.shape != gate.out.shape or any(e.op == "log" or e.owned for e in walk([found])):
+        return []
+    values = {v.name: v for v in (*block.inputs, *(v for s in block.body for v in defined(s)))}
+    known: dict[Expr, Value] = {}
+    steps: list[Apply] = []
+    for node in walk([found]):
+        if node.op == SYMBOL:
+            known[node] = values[node.name]
+            continue
+        name = out.name if node is found else f"{out.name}_{len(steps)}"
+        known[node] = Value(name, node.shape, node.kind)
+        args = tuple(known[a] for a in node.args)
+        steps.append(Apply(known[node], node.op, args, node.options, span=gate.span))
+    return steps
+
+
+def logarithm_of(block: Block, value: Value) -> Value | Apply | None:
+    """The logarithm of a value that is `exp` of another, or one statement for it if it is `sigmoid`."""
+    maker = next((s for s in block.body if isinstance(s, Apply) and s.out == value), None)
+    if maker is not None and maker.op == "exp":
+        return maker.args[0]
+    if maker is None or maker.op != "sigmoid":
+        return None
+    out = replace(value, name=value.name + SUFFIX + "_beta")
+    return Apply(out, "logsigmoid", maker.args, span=maker.span)
+
+
 def gate_of(statement: Statement) -> Value | None:
-    """The scalar gate of a write or of `M *= a`."""
+    """The gate of a write or of `M *= a`."""
     if isinstance(statement, Write):
-        return statement.retain if statement.retain_axis == "scalar" else None
-    if isinstance(statement, Update) and statement.op == "scale" and statement.axis == "scalar":
-        return statement.value
-    return None
+        return statement.retain
+    return statement.value if isinstance(statement, Update) and statement.op == "scale" else None
 
 
 def _with_log(statement: Statement, logs: dict[str, Value]) -> Statement:

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from nldsl.diagnostics import Diagnostic, SpecError
-from nldsl.plan import attention, chunk, recurrence, sequential
+from nldsl.plan import attention, chunk, matrix, recurrence, sequential
 from nldsl.plan.closed import makes_matrices
 from nldsl.plan.details import AttentionDetail, ChunkDetail, RecurrenceDetail, SequentialDetail
 from nldsl.plan.fold import fold_literals
 from nldsl.plan.fuse import fuse
 from nldsl.plan.gates import with_log_gates
+from nldsl.plan.matrix_form import MatrixDetail
 from nldsl.plan.plan import BlockPlan, LoweringName, Plan, Target, Unit, Verdict
 from nldsl.plan.units import memories_of, partition
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Call, Memory, Program, Read, Repeat, TaskWrite
 
-Detail = AttentionDetail | RecurrenceDetail | ChunkDetail | SequentialDetail
+Detail = AttentionDetail | RecurrenceDetail | MatrixDetail | ChunkDetail | SequentialDetail
 Recogniser = Callable[[Block, tuple[int, ...]], "tuple[Detail, str] | Refusal"]
 
 RECOGNISERS: tuple[tuple[LoweringName, Recogniser], ...] = (
     ("attention", attention.recognise),
     ("linear", recurrence.recognise),
+    ("recurrence", matrix.recognise),
     ("chunk", chunk.recognise),
     ("sequential", sequential.recognise),
 )
@@ -113,6 +115,8 @@ def _unit(block: Block, statements: tuple[int, ...], target: Target) -> Unit | D
         detail, reason = answer
         if isinstance(detail, RecurrenceDetail) and detail.erase is not None:
             lowering = "delta"
+        if isinstance(detail, MatrixDetail):
+            lowering = detail.lowering
         skipped = target.lowering == "sequential" and lowering not in ("sequential", "attention")
         verdicts.append(Verdict(lowering, True, reason))
         if chosen is None and not skipped:

@@ -6,9 +6,27 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nldsl.plan.details import AttentionDetail, ChunkDetail, RecurrenceDetail, SequentialDetail
+from nldsl.plan.matrix_form import MatrixDetail
 from nldsl.spec.program import Block, Program
 
-LoweringName = Literal["static", "attention", "linear", "delta", "chunk", "task", "sequential"]
+LoweringName = Literal[
+    "static",
+    "attention",
+    "linear",
+    "linear_channel",
+    "delta",
+    "delta_channel",
+    "delta_block",
+    "delta_value",
+    "filtered",
+    "scan",
+    "mesa",
+    "recurrence",
+    "chunk",
+    "task",
+    "sequential",
+]
+"""`recurrence` only names the family in a verdict that refuses: any other of its forms is more exact."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +51,7 @@ class Unit:
     lowering: LoweringName
     reason: str
     verdicts: tuple[Verdict, ...] = ()
-    detail: AttentionDetail | RecurrenceDetail | ChunkDetail | SequentialDetail | None = field(
+    detail: AttentionDetail | RecurrenceDetail | MatrixDetail | ChunkDetail | SequentialDetail | None = field(
         default=None, compare=False, repr=False
     )
 

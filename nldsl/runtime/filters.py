@@ -43,10 +43,15 @@ def seen_mask(width: int, rows: Places, columns: Places, like: Tensor) -> Tensor
 class Filter(Protocol):
     """How writes and the state in front of the chunk fade."""
 
-    total: Tensor
-    """What is left of the state behind the chunk, `[X, 1, 1]` or `[X, 1, K]`."""
-    mix: Tensor | None
-    """What the second half of the state's columns adds to the first, `[X, 1, 1]`."""
+    @property
+    def total(self) -> Tensor:
+        """What is left of the state behind the chunk, `[X, 1, 1]` or `[X, 1, K]`."""
+        ...
+
+    @property
+    def mix(self) -> Tensor | None:
+        """What the second half of the state's columns adds to the first, `[X, 1, 1]`."""
+        ...
 
     def gram(self, rows: Tensor, at: Places, columns: Tensor, of: Places) -> Tensor:
         """`[X, C * n, C * m]`: products of rows and columns, faded, zero where not seen."""

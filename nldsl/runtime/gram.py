@@ -1,8 +1,8 @@
 """Causal products of keys under a decay per channel: `A_ij = sum_d r_id c_jd exp(g_id - h_jd)`.
 
-`g` and `h` are running sums of log decays, so every pair that counts (`j` not after `i`) has an exponent that is
-a true sum of log decays.  Taken apart as `exp(g_i - m) exp(m - h_j)` with an anchor `m` one matrix product
-does it, but one of the two factors grows with the distance from the anchor.  So:
+`g` and `h` are running sums of log decays, so every pair that counts (`j` not after `i`) has an exponent
+that is a true sum of log decays.  Taken apart as `exp(g_i - m) exp(m - h_j)` with an anchor `m` one matrix
+product does it, but one of the two factors grows with the distance from the anchor.  So:
 
 * anchor in the middle of the chunk, one product, if no exponent of the call leaves `[-LIMIT, LIMIT]`
   (`LIMIT` is 0.7 of the largest exponent of the type: 62 in float32, 496 in float64);
@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 
 
 class Exponents(NamedTuple):
-    """Running sums of log decays: of rows `[X, C, n, K]`, of columns `[X, C, m, K]`, in front of each token."""
+    """Running sums of log decays: of rows `[X, C, n, K]`, columns `[X, C, m, K]`, in front of each token."""
 
     rows: Tensor
     columns: Tensor
@@ -118,7 +118,8 @@ def _blocks(scores: Tensor, size: int, last: bool, n: int, m: int) -> Tensor:
     whole = scores.view(-1, count, step * n, count, step * m)
     if not last:
         whole = whole[:, :, size * n :, :, : size * m]
-    return whole.diagonal(dim1=1, dim2=3).movedim(-1, 1)
+    blocks: Tensor = whole.diagonal(dim1=1, dim2=3).movedim(-1, 1)
+    return blocks
 
 
 def _inside(at: Exponents, seen: Tensor, dtype: torch.dtype) -> Tensor:
@@ -126,7 +127,8 @@ def _inside(at: Exponents, seen: Tensor, dtype: torch.dtype) -> Tensor:
     width, n, m = at.rows.shape[1], at.rows.shape[2], at.columns.shape[2]
     own = seen.view(width, n, width, m).diagonal(dim1=0, dim2=2).movedim(-1, 0) == 0
     gap = at.rows.unsqueeze(3) - at.columns.unsqueeze(2)
-    return gap.masked_fill_(own.unsqueeze(-1), -torch.inf).to(dtype).exp_()
+    inside: Tensor = gap.masked_fill_(own.unsqueeze(-1), -torch.inf).to(dtype).exp_()
+    return inside
 
 
 class _Gram(torch.autograd.Function):
@@ -168,7 +170,9 @@ def _gram_flow(
         first = (_halves(columns, size, last, False) * column_factor).flatten(2, 3)
         part = _blocks(flow, size, last, n, m)
         _halves(d_rows, size, last, True).add_((part @ first).view(row_factor.shape) * row_factor)
-        _halves(d_columns, size, last, False).add_((part.mT @ second).view(column_factor.shape) * column_factor)
+        _halves(d_columns, size, last, False).add_(
+            (part.mT @ second).view(column_factor.shape) * column_factor
+        )
     if base == 1:
         pairs = _blocks(flow, 1, True, n, m).unsqueeze(-1) * _inside(at, seen, rows.dtype)
         d_rows += (pairs * columns.unsqueeze(2)).sum(3)
@@ -179,7 +183,14 @@ def _gram_flow(
 class _Apply(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, scores: Tensor, columns: Tensor, g: Tensor, h: Tensor, front: Tensor, seen: Tensor, base: int
+        ctx: Any,
+        scores: Tensor,
+        columns: Tensor,
+        g: Tensor,
+        h: Tensor,
+        front: Tensor,
+        seen: Tensor,
+        base: int,
     ) -> Tensor:
         scores = scores.masked_fill(seen == 0, 0.0)
         at, n, m = Exponents(g, h, front), g.shape[2], columns.shape[2]

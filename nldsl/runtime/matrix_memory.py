@@ -2,19 +2,19 @@
 
 A token is a list of steps.  A gate scales the memory, `M <- M diag(a)`; a write adds pieces,
 `M <- a M + sum_p (w_p - e_p (M s_p)) c_p^T`, all of which see the memory above the write.  Inside a chunk
-the values really added, `u = w - e (M s)`, solve one unit lower triangular system, whatever the causal filter
-between the tokens is: gates per head or per channel of the key, several writes per token, momentum.  With
-`side = "value"` the memory is written along its values, `M <- M + c (w - e (M^T s))^T` (Oja), with gates
-per channel of the value.
+the values really added, `u = w - e (M s)`, solve one unit lower triangular system, whatever the causal
+filter between the tokens is: gates per head or per channel of the key, several writes per token, momentum.
+With `side = "value"` the memory is written along its values, `M <- M + c (w - e (M^T s))^T` (Oja), with
+gates per channel of the value.
 
-Shapes: `B` batch, `T` tokens, `H` heads, `p` pieces alike, `A` size of the side along which is written, `D` of
-the other one; `X` = chunks x batch x heads, `C` tokens of a chunk.
+Shapes: `B` batch, `T` tokens, `H` heads, `p` pieces alike, `A` size of the side along which is written, `D`
+of the other one; `X` = chunks x batch x heads, `C` tokens of a chunk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,52 +22,9 @@ from torch import Tensor
 from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, tokens
 from nldsl.runtime.filters import Filter, MomentumFilter, Place, Places
 from nldsl.runtime.make_filter import make_filter
+from nldsl.runtime.matrix_tokens import Gate, Momentum, Side, Step, Tokens, Write, with_axis
 from nldsl.runtime.memory_scan import memory_scan
 from nldsl.runtime.triangular import inverse_of_unit_lower
-
-Side = Literal["key", "value"]
-
-
-class Gate(NamedTuple):
-    """`M <- a M`: `[B, T, H]`, or `[B, T, H, A]` per channel of the side along which is written.
-
-    `log` where the logarithm is at hand, else `value`, which may have any sign.
-    """
-
-    value: Tensor | None = None
-    log: Tensor | None = None
-
-
-class Piece(NamedTuple):
-    """`(add - erase * (M seen)) along^T`; `along`, `seen` `[B, T, H, A]`, `add [B, T, H, D]`, `erase [B, T, H]`.
-
-    With an axis of pieces alike behind the heads, all four have it: `[B, T, H, p, A]`.  `from_state` is the
-    part of `erase` that looks at the memory itself where the rest looks at its distance from `start`.
-    """
-
-    along: Tensor
-    add: Tensor
-    seen: Tensor | None = None
-    erase: Tensor | None = None
-    from_state: Tensor | None = None
-
-
-class Write(NamedTuple):
-    """All pieces see the memory above the write; `gate` decays it in the same step."""
-
-    pieces: tuple[Piece, ...]
-    gate: Gate | None = None
-
-
-class Momentum(NamedTuple):
-    """`P <- beta P + pieces`, `M <- M + read P`: gates `[B, T, H]`, the state `[B, H, V, K]` of `P`."""
-
-    beta: Gate
-    read: Tensor
-    state: Tensor
-
-
-Step = Gate | Write
 
 
 class MatrixMemory:
@@ -98,7 +55,7 @@ class MatrixMemory:
         if side == "value":
             self.before = self.before.mT
             start = None if start is None else start.mT
-        steps = [_measured(s, start) for s in steps]
+        steps = [with_axis(s, start) for s in steps]
         count = next(s for s in steps if isinstance(s, Write)).pieces[0].along.shape[1]
         made = Tokens if count <= 1 else Chunks
         self.form: Tokens | Chunks = made(self.before, steps, momentum, mask, side, chunk)
@@ -137,78 +94,6 @@ class MatrixMemory:
             p = r + left / size.masked_fill(done, 1.0) * p
             size = left
         return x
-
-
-def _measured(step: Step, start: Tensor | None) -> Step:
-    """Pieces with an axis `p`, and what looks at the memory itself put in terms of the distance."""
-    if isinstance(step, Gate):
-        return step
-    return step._replace(pieces=tuple(_with_axis(p, start) for p in step.pieces))
-
-
-def _with_axis(piece: Piece, start: Tensor | None) -> Piece:
-    along, add, seen, erase, from_state = piece
-    if along.dim() == 4:
-        along, add = along.unsqueeze(3), add.unsqueeze(3)
-        seen, erase, from_state = (x if x is None else x.unsqueeze(3) for x in (seen, erase, from_state))
-    if start is not None and seen is not None and from_state is not None:
-        add = add - from_state.unsqueeze(-1) * (seen @ start.mT)
-    return Piece(along, add, seen, erase)
-
-
-class Tokens:
-    """The recurrence as written, for decoding (`T` = 1) and for `T` = 0."""
-
-    def __init__(
-        self,
-        state: Tensor,
-        steps: Sequence[Step],
-        momentum: Momentum | None,
-        mask: Tensor | None,
-        side: Side,
-        chunk: int,
-    ) -> None:
-        self.side, self.states = side, [state]
-        self.last = state
-        self.last_momentum = state if momentum is None else momentum.state
-        if next(s for s in steps if isinstance(s, Write)).pieces[0].along.shape[1] == 0:
-            self.states *= len(steps) + 1
-            return
-        for step in steps:
-            if isinstance(step, Gate):
-                state = _gated(state, step)
-            else:
-                state = self._write(state, step, momentum)
-            self.states.append(state)
-        live = None if mask is None else mask[:, 0, None, None, None]
-        self.last = state if live is None else torch.where(live, state, self.last)
-        if momentum is not None and live is not None:
-            self.last_momentum = torch.where(live, self.last_momentum, momentum.state)
-
-    def _write(self, state: Tensor, write: Write, momentum: Momentum | None) -> Tensor:
-        added = torch.zeros_like(state)
-        for along, add, seen, erase, _ in write.pieces:
-            value = add[:, 0]
-            if seen is not None and erase is not None:
-                value = value - erase[:, 0].unsqueeze(-1) * (seen[:, 0] @ state.mT)
-            added = added + value.mT @ along[:, 0]
-        kept = state if write.gate is None else _gated(state, write.gate)
-        if momentum is None:
-            return kept + added
-        self.last_momentum = _gated(momentum.state, momentum.beta) + added
-        return kept + momentum.read[:, 0, :, None, None] * self.last_momentum
-
-    def read(self, q: Tensor, at: int) -> Tensor:
-        """`[B, T, H, m, K]` to `[B, T, H, m, V]`."""
-        state = self.states[at]
-        return q @ (state if self.side == "value" else state.mT).unsqueeze(1)
-
-
-def _gated(state: Tensor, gate: Gate) -> Tensor:
-    value = gate.log.exp() if gate.log is not None else gate.value
-    assert value is not None
-    value = value[:, 0]
-    return state * (value[..., None, None] if value.dim() == 2 else value.unsqueeze(-2))
 
 
 class _Columns(NamedTuple):
@@ -327,7 +212,8 @@ class Chunks:
         rows = self._cut(q).flatten(1, 2)
         y = self._read_key(rows, places) if self.side == "key" else self._read_value(rows, places)
         y = y.unflatten(1, (self.layout.width, group)).flatten(2)
-        return tokens(y, self.layout, None).unflatten(-1, (group, -1))
+        answers: Tensor = tokens(y, self.layout, None).unflatten(-1, (group, -1))
+        return answers
 
     def _at(self, at: int) -> Place:
         gates = self.places[at - 1][1].gates if at else 0

@@ -58,7 +58,8 @@ class ProductFilter:
             for column in of:
                 part = self.gates[:, :, column.gates : row.gates].prod(2)
                 table.append(part if column.step < row.step else torch.zeros_like(part))
-        return torch.stack(table, 2).unflatten(2, (len(at), len(of)))
+        between: Tensor = torch.stack(table, 2).unflatten(2, (len(at), len(of)))
+        return between
 
 
 def _pick(stages: Tensor, places: Places) -> Tensor:
@@ -94,7 +95,7 @@ def _gram(rows: Tensor, columns: Tensor, token: Tensor) -> Tensor:
 
 
 def _spread(scores: Tensor, columns: Tensor, token: Tensor, n: int) -> Tensor:
-    """Sums over earlier tokens: `scores [..., C * n, C * m]`, `columns [..., C, m, K]` -> `[..., C, n, K]`."""
+    """Sums over earlier tokens, `[..., C, n, K]`: `scores [..., C * n, C * m]`, `columns [..., C, m, K]`."""
     width, m = columns.shape[-3], columns.shape[-2]
     if width == 1:
         return columns.new_zeros(*columns.shape[:-2], n, columns.shape[-1])

@@ -28,7 +28,7 @@ def conv(
     >>> y.flatten().tolist(), state["tail"].flatten().tolist()
     ([10.0, 21.0], [2.0])
     """
-    seen, order, tail = _with_past(x, state["tail"], mask)
+    seen, order, tail = with_past(x, state["tail"], mask)
     y: Tensor = _Taps.apply(seen, weight)  # type: ignore[no-untyped-call]
     if bias is not None:
         y = y + bias
@@ -68,7 +68,7 @@ def shift(x: Tensor, *, by: int, state: Cache, mask: Tensor | None) -> tuple[Ten
     >>> y.tolist(), state["tail"].tolist()
     ([[0.0, 1.0, 2.0]], [[3.0]])
     """
-    seen, order, tail = _with_past(x, state["tail"], mask)
+    seen, order, tail = with_past(x, state["tail"], mask)
     return _back(seen[:, : x.shape[1]], order, mask), {"tail": tail}
 
 
@@ -117,24 +117,25 @@ def _places(like: Tensor, count: Tensor, mask: Tensor | None) -> tuple[Tensor, T
     return count.unsqueeze(1) + ticks.cumsum(1) - ticks, count + ticks.sum(1)
 
 
-def _with_past(x: Tensor, tail: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+def with_past(x: Tensor, tail: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
     """The tail and the real tokens behind it (real ones first), their order, and the new tail."""
     window, tokens = tail.shape[1], x.shape[1]
     if mask is None:
         seen = torch.cat([tail, x], 1)
         return seen, None, seen[:, tokens:]
     order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    seen = torch.cat([tail, _take(x, order)], 1)
+    seen = torch.cat([tail, taken(x, order)], 1)
     last = mask.sum(1, keepdim=True) + torch.arange(window, device=x.device)
-    return seen, order, _take(seen, last)
+    return seen, order, taken(seen, last)
 
 
 def _back(y: Tensor, order: Tensor | None, mask: Tensor | None) -> Tensor:
     """Tokens back in their places, zeros where masked."""
     if order is None or mask is None:
         return y
-    return _take(y, order.argsort(1)).masked_fill(~mask.view(*mask.shape, *(1,) * (y.dim() - 2)), 0.0)
+    return taken(y, order.argsort(1)).masked_fill(~mask.view(*mask.shape, *(1,) * (y.dim() - 2)), 0.0)
 
 
-def _take(x: Tensor, index: Tensor) -> Tensor:
+def taken(x: Tensor, index: Tensor) -> Tensor:
+    """Tokens of `x [B, T, ...]` by their numbers `[B, S]`."""
     return x[torch.arange(x.shape[0], device=x.device).unsqueeze(1), index]

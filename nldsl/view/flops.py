@@ -7,6 +7,7 @@ chunk, keys of size `k` and values of size `v`, one head:
   `d z^T`, `2 m n` more where the rule erases along `z`;
 * linear recurrence in chunks: `4 v k + 2 C (k + v)`;
 * delta recurrence in chunks: `6 v k + 2 C (3 k + 2 v) + C^2 / 3`, the last for a triangular inverse;
+* rank-one pieces in chunks, r that erase and p that do not: as in `matrix_form.member_flops`;
 * a memory with held gradients: the write's products, and per weight that erases `2 m n + 2 C (m + n) +
   C^2 / 3` instead of `2 m n`.
 """
@@ -21,8 +22,10 @@ from nldsl.calculus import Expr, NotDifferentiableError, gradient, rule_form, wa
 from nldsl.calculus.affine import scalar_value
 from nldsl.calculus.differentiate import MapGradient
 from nldsl.plan.details import ChunkDetail, RecurrenceDetail
+from nldsl.plan.matrix_form import MatrixDetail
 from nldsl.plan.plan import Plan, Unit
 from nldsl.spec.program import Apply, Block, Memory, Read, TaskWrite, Term, Value, Write, option
+from nldsl.view.matrix_form import member_flops, member_of
 
 CHUNK = 64
 """The chunk of recurrences that are written every token."""
@@ -194,6 +197,9 @@ def _chunked(
         return None
     if isinstance(unit.detail, RecurrenceDetail):
         return _recurrence(memory, unit.detail, reads, min(CHUNK, cut or CHUNK))
+    if isinstance(unit.detail, MatrixDetail):
+        member = member_of(unit.detail, memory.name)
+        return member_flops(member, sum(_query_heads(memory, s.key) for s in reads), min(CHUNK, cut or CHUNK))
     if isinstance(unit.detail, ChunkDetail):
         chunk = min(unit.detail.grid, cut or unit.detail.grid)
         steps = (_held(memory, term, chunk) for w in writes for term in w.terms)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from nldsl.calculus.affine import scalar_value
 from nldsl.plan.details import ChunkDetail, RecurrenceDetail
+from nldsl.plan.matrix_form import MatrixDetail
 from nldsl.plan.plan import BlockPlan, Plan, Unit
 from nldsl.view.flops import CHUNK
+from nldsl.view.matrix_form import MATRIX_FORMS, matrix_form
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ def _row(block: BlockPlan, unit: Unit) -> LoweringRow:
     # The delta form is a linear recurrence that erases: the two are asked as one.
     if unit.lowering == "delta":
         others = tuple(o for o in others if o.lowering != "linear")
+    if isinstance(unit.detail, RecurrenceDetail):
+        others = tuple(o for o in others if o.lowering not in MATRIX_FORMS)
     return LoweringRow(
         block.class_name, block.block.name, unit.memories, unit.lowering, unit.reason, chunk, form, others
     )
@@ -57,6 +61,9 @@ def _row(block: BlockPlan, unit: Unit) -> LoweringRow:
 def _form(unit: Unit) -> tuple[int, str]:
     if isinstance(unit.detail, RecurrenceDetail):
         return CHUNK, _recurrence(unit.detail)
+    if isinstance(unit.detail, MatrixDetail):
+        scan = unit.lowering == "scan"
+        return (0 if scan else CHUNK), matrix_form(unit.detail)
     if isinstance(unit.detail, ChunkDetail):
         return unit.detail.grid, _held(unit.detail)
     said = {

@@ -1,0 +1,193 @@
+"""Matrix memories on clock 1, recognised by what their writes compute: classes D, R and filtered R."""
+
+from __future__ import annotations
+
+from nldsl.calculus.expression import SYMBOL
+from nldsl.calculus.pieces import NotRankOneError, Side, TermForm, map_read, term_form
+from nldsl.plan.gates import logarithm_of
+from nldsl.plan.matrix_form import Filtered, MatrixDetail, MatrixMember, WriteStep, has_channels, writes_of
+from nldsl.plan.units import feeds_itself, memories_of
+from nldsl.plan.verdict import Refusal
+from nldsl.spec.program import Block, Memory, Read, Statement, Update, Write
+
+
+def recognise(block: Block, statements: tuple[int, ...]) -> tuple[MatrixDetail, str] | Refusal:
+    """Memories of one matrix, written every token by rank-one pieces; reads anywhere, through `solve` too."""
+    memories = memories_of(block, statements)
+    body = [block.body[i] for i in statements]
+    if any(m.function is None for m in memories):
+        return Refusal("not one memory with weights")
+    if feeds_itself(block, statements):
+        return Refusal("what it reads feeds its own keys, values or gates")
+    if any(not isinstance(s, Read | Write | Update) for s in body):
+        return Refusal("it is changed by more than writes")
+    members = []
+    for memory in memories:
+        try:
+            members.append(_member(block, memory, body))
+        except NotRankOneError as reason:
+            return Refusal(str(reason) if len(memories) == 1 else f"`{memory.name}`: {reason}")
+    refusal = _solves(members, body)
+    if refusal is not None:
+        return refusal
+    reads = tuple((s, *_above(s, body)) for s in body if isinstance(s, Read))
+    detail = MatrixDetail(tuple(members), reads)
+    return detail, reason_of(detail)
+
+
+def _above(read: Read, body: list[Statement]) -> tuple[int, int]:
+    """Steps of its memory, and of the one it solves with, that stand above a read."""
+    before = body[: next(i for i, s in enumerate(body) if s is read)]
+    changes = [s.memory for s in before if isinstance(s, Write | Update)]
+    return changes.count(read.memory), changes.count(read.solve[0]) if read.solve else 0
+
+
+def _solves(members: list[MatrixMember], body: list[Statement]) -> Refusal | None:
+    by_name = {m.memory.name: m for m in members}
+    solved = [s.solve[0] for s in body if isinstance(s, Read) and s.solve]
+    if any(name not in by_name for s in body if isinstance(s, Read) for name in (s.memory, *_solver(s))):
+        return Refusal("a read through `solve` with a memory that is never written")
+    if len(members) > 1 and any(m.elementwise for m in members):
+        return Refusal("a read through `solve` with a gate per element")
+    for name in solved:
+        member = by_name[name]
+        if member.elementwise or member.memory.key_size != member.memory.value_size:
+            return Refusal(f"`solve` needs a square matrix with gates per head or channel, `{name}` is none")
+        if member.read.result is not member.read.answer or member.read.asked.op != SYMBOL:
+            return Refusal(f"`solve` needs the matrix itself, `{name}` has a map around it")
+    return None
+
+
+def _solver(read: Read) -> tuple[str, ...]:
+    return (read.solve[0],) if read.solve else ()
+
+
+def _member(block: Block, memory: Memory, body: list[Statement]) -> MatrixMember:
+    """Errors: `NotRankOneError`."""
+    changes = [s for s in body if isinstance(s, Write | Update) and s.memory == memory.name]
+    assert memory.function is not None
+    _check(memory, changes)
+    read = map_read(memory.function)
+    start = memory.initial[0] is not None and any(
+        isinstance(s, Write) and s.toward == "init" for s in changes
+    )
+    if start and any(isinstance(s, Update) or s.toward != "init" for s in changes):
+        raise NotRankOneError("some steps pull toward zero and some toward the initial state")
+    forms = {
+        id(s): tuple(term_form(memory, t, start, False) for t in s.terms)
+        for s in changes
+        if isinstance(s, Write)
+    }
+    every = [f for group in forms.values() for f in group]
+    axes = {a for s in changes if (a := _axis(s)) is not None}
+    side, elementwise = _side(every, axes)
+    steps = tuple(s if isinstance(s, Update) else _write_step(s, forms[id(s)], side) for s in changes)
+    momentum = _momentum(block, steps, axes, side)
+    window = max(t.window for s in changes if isinstance(s, Write) for t in s.terms)
+    return MatrixMember(memory, steps, side, read, momentum, start, window, elementwise)
+
+
+def _check(memory: Memory, changes: list[Write | Update]) -> None:
+    """Clauses that no rank-one form has."""
+    writes = [s for s in changes if isinstance(s, Write)]
+    kinds = {s.op for s in changes if isinstance(s, Update)} - {"scale"}
+    problems = (
+        (memory.init in ("from", "first"), "its initial state is not a plain parameter"),
+        (memory.reset != "sequence", "it resets by its own clock"),
+        (memory.clock.unit != "tokens", f"it counts {memory.clock.unit}"),
+        (memory.clock.every != 1, f"it is committed every {memory.clock.every} tokens"),
+        (not writes, "nothing is written to it"),
+        (bool(kinds), f"its state is changed by `{'`, `'.join(sorted(kinds))}`"),
+        (any(w.base_every != 1 for w in writes), "gradients see an older state"),
+        (any(w.at_commit for w in writes), "the rule runs at the commit"),
+        (any(w.project is not None for w in writes), "the write projects its weights"),
+    )
+    for found, reason in problems:
+        if found:
+            raise NotRankOneError(reason)
+
+
+def _axis(step: Write | Update) -> str | None:
+    if isinstance(step, Update):
+        return step.axis
+    return step.retain_axis if step.retain is not None else None
+
+
+def _side(forms: list[TermForm], axes: set[str]) -> tuple[Side, bool]:
+    """Along which side everything is written, and whether the gates leave a scan only."""
+    sides = {f.side for f in forms if f.side is not None}
+    if len(sides) > 1:
+        raise NotRankOneError("some terms erase along the key and some along the value")
+    if "element" in axes or {"key", "value"} <= axes:
+        return (next(iter(sides)) if sides else "key"), True
+    channel = next(iter(axes & {"key", "value"}), None)
+    if not sides:
+        return ("value" if channel == "value" else "key"), False
+    side: Side = "key" if "key" in sides else "value"
+    if channel not in (None, side):
+        other = "row" if side == "key" else "column"
+        raise NotRankOneError(
+            f"gates per {channel} channel give every {other} of the memory a triangular system of its own, "
+            f"and it erases along the {side}"
+        )
+    return side, False
+
+
+def _write_step(write: Write, forms: tuple[TermForm, ...], side: Side) -> WriteStep:
+    turned = [_turned(f) if f.side is None and side == "value" else f for f in forms]
+    return WriteStep(write, tuple(zip(write.terms, turned, strict=True)))
+
+
+def _turned(form: TermForm) -> TermForm:
+    return TermForm(None, form.keep, form.turned, form.momentum, form.pieces)
+
+
+def _momentum(
+    block: Block, steps: tuple[Update | WriteStep, ...], axes: set[str], side: Side
+) -> Filtered | None:
+    writes = [s for s in steps if isinstance(s, WriteStep)]
+    found = [(t, f.momentum) for s in writes for t, f in s.terms if f.momentum is not None]
+    if not found:
+        return None
+    if len(writes) > 1 or len(writes[0].terms) > 1:
+        raise NotRankOneError("momentum with several terms")
+    if axes - {"scalar"}:
+        raise NotRankOneError("momentum with gates per channel is no scalar filter")
+    if side == "value":
+        raise NotRankOneError("momentum with an erase along the value")
+    (term, (beta, read)), *_ = found
+    argument = dict(term.rule.arguments).get(beta.name) if beta.op == SYMBOL else None
+    log = None if argument is None else logarithm_of(block, argument)
+    return Filtered(term.rule.slots[0].name, beta, read, log)
+
+
+def reason_of(detail: MatrixDetail) -> str:
+    """Why the unit takes this form, in one line."""
+    if len(detail.members) > 1:
+        names = " and ".join(f"`{m.memory.name}`" for m in detail.members)
+        return f"{names} are linear recurrences, and each token solves with its own state"
+    member = detail.members[0]
+    terms = [(t, f) for w in writes_of(member) for t, f in w.terms]
+    what = " and ".join(dict.fromkeys(f"`{t.objective.name}` with `{t.rule.name}`" for t, _ in terms))
+    erases = any(p.seen is not None for _, f in terms for p in f.pieces)
+    if not erases:
+        said = f"the gradient of {what} does not depend on the memory"
+    else:
+        along = "one key" if member.side == "key" else "one value"
+        count = sum(p.seen is not None for _, f in terms for p in f.pieces)
+        rank = f"of rank one along {along}" if count == 1 else f"of rank {count} along the {member.side}s"
+        said = f"{what} is affine in the memory, {rank}"
+    return said + _gates(member)
+
+
+def _gates(member: MatrixMember) -> str:
+    if member.elementwise:
+        return "; gates per element leave a scan over the tokens"
+    parts = []
+    if member.momentum is not None:
+        parts.append("momentum and decay are one scalar filter")
+    if member.window > 1:
+        parts.append(f"{member.window} lessons step together")
+    if has_channels(member):
+        parts.append(f"gates per {member.side} channel")
+    return "".join(f"; {p}" for p in parts)

@@ -1,0 +1,112 @@
+"""What the lowering of a matrix memory on clock 1 needs to know, whatever its form is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nldsl.calculus.expression import Expr
+from nldsl.calculus.pieces import MapRead, Side, TermForm
+from nldsl.spec.program import Apply, Memory, Read, Term, Update, Value, Write
+
+
+@dataclass(frozen=True)
+class WriteStep:
+    """One write: the rank-one pieces of every term, as the chosen side has them."""
+
+    write: Write
+    terms: tuple[tuple[Term, TermForm], ...]
+
+    @property
+    def gated(self) -> bool:
+        """Whether the memory decays in the same step."""
+        return self.write.retain is not None or any(f.keep.value != 1.0 for _, f in self.terms)
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """The momentum of the one write: `P' = beta P + pieces`, `M' = M + read P'`.
+
+    `log` is the logarithm of `beta`, or computes it, where there is one.
+    """
+
+    slot: str
+    beta: Expr
+    read: Expr
+    log: Value | Apply | None
+
+
+@dataclass(frozen=True)
+class MatrixMember:
+    """One memory of the unit: gates and writes in program order.
+
+    `start`: its learned initial state is what gates pull toward.  `window` tokens are looked back upon.
+    `elementwise`: no chunk form, but a scan over the tokens.
+    """
+
+    memory: Memory
+    steps: tuple[Update | WriteStep, ...]
+    side: Side
+    read: MapRead
+    momentum: Filtered | None
+    start: bool
+    window: int
+    elementwise: bool
+
+
+@dataclass(frozen=True)
+class MatrixDetail:
+    """Memories that are read and written every token; `reads` with the number of steps above each.
+
+    A read through `solve` also has the number of steps above it of the memory it solves with.
+    """
+
+    members: tuple[MatrixMember, ...]
+    reads: tuple[tuple[Read, int, int], ...]
+
+    @property
+    def lowering(self) -> MatrixLowering:
+        """Which form this is."""
+        if len(self.members) > 1:
+            return "mesa"
+        return _name(self.members[0])
+
+
+MatrixLowering = Literal[
+    "linear",
+    "linear_channel",
+    "delta",
+    "delta_channel",
+    "delta_block",
+    "delta_value",
+    "filtered",
+    "scan",
+    "mesa",
+]
+
+
+def _name(member: MatrixMember) -> MatrixLowering:
+    if member.elementwise:
+        return "scan"
+    if member.momentum is not None or member.window > 1:
+        return "filtered"
+    pieces = [p for w in writes_of(member) for _, f in w.terms for p in f.pieces]
+    channels = has_channels(member)
+    if all(p.seen is None for p in pieces):
+        return "linear_channel" if channels else "linear"
+    if member.side == "value":
+        return "delta_value"
+    if len(pieces) > 1 or pieces[0].seen is not pieces[0].along:
+        return "delta_block"
+    return "delta_channel" if channels else "delta"
+
+
+def writes_of(member: MatrixMember) -> list[WriteStep]:
+    """The writes of a member, in program order."""
+    return [s for s in member.steps if isinstance(s, WriteStep)]
+
+
+def has_channels(member: MatrixMember) -> bool:
+    """Whether a gate has one number per channel."""
+    axes = {s.axis if isinstance(s, Update) else s.write.retain_axis for s in member.steps}
+    return bool(axes & {"key", "value"})

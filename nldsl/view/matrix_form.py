@@ -1,0 +1,93 @@
+"""Matrix memories written every token by rank-one pieces: the chunk form in words, and what it costs."""
+
+from __future__ import annotations
+
+from nldsl.calculus.pieces import Piece
+from nldsl.plan.matrix_form import MatrixDetail, MatrixMember, has_channels, writes_of
+from nldsl.spec.program import Update
+
+MATRIX_FORMS = (
+    "linear",
+    "linear_channel",
+    "delta",
+    "delta_channel",
+    "delta_block",
+    "delta_value",
+    "filtered",
+    "scan",
+    "mesa",
+    "recurrence",
+)
+"""Names of the forms of `MatrixDetail`, and of the family in a verdict that refuses."""
+
+
+def matrix_form(detail: MatrixDetail) -> str:
+    """The chunk form; `A_tj` is the product of the gates from j to t, `G_tj` a filter of several."""
+    if len(detail.members) == 1:
+        return _member(detail.members[0])
+    solved = {r.solve[0]: r.solve[2] for r, _, _ in detail.reads if r.solve}
+    steps = ", ".join(f"{n} steps of conjugate gradients with {name}_t" for name, n in solved.items())
+    parts = [f"{m.memory.name}: {_member(m)}" for m in detail.members]
+    return f"{'; '.join(parts)}; {steps} at every token, each one read for all tokens at once"
+
+
+def _member(member: MatrixMember) -> str:
+    if member.elementwise:
+        return "none: a scan over the tokens, its states computed again in the backward pass"
+    fading = _fading(member)
+    key, answer = ("k", "q") if member.side == "key" else ("v", "q")
+    start = f"{fading[1]}M_0 {answer}_t"
+    pieces = _pieces(member)
+    counted = sum(n for p, n in pieces if p.seen is not None)
+    if not counted:
+        return f"y_t = {start} + sum_j {fading[0]}(k_j^T q_t) u_j, two products per chunk{_anchors(member)}"
+    rank = "one" if counted == 1 else str(counted)
+    system = f"(I + N) u = w - e {fading[1]}M_0 s with N_tj = e_t {fading[0]}(s_t^T {key}_j)"
+    return (
+        f"{system}, one triangular inverse per chunk, {rank} row{'' if counted == 1 else 's'} per token; "
+        f"y_t = {start} + sum_j {fading[0]}(k_j^T q_t) u_j{_anchors(member)}"
+    )
+
+
+def _fading(member: MatrixMember) -> tuple[str, str]:
+    if member.momentum is not None:
+        return "G_tj ", "(A_t, B_t) (M_0, P_0), here "
+    gated = any(isinstance(s, Update) or s.gated for s in member.steps)
+    return ("A_tj ", "A_t ") if gated else ("", "")
+
+
+def _anchors(member: MatrixMember) -> str:
+    if not has_channels(member):
+        return "; G = L_gates L_momentum, one product per chunk" if member.momentum is not None else ""
+    return (
+        "; A per channel as two factors around an anchor: the middle of the chunk while no factor leaves "
+        "the range of the numbers, else borders of halves down to single tokens, exact at every decay"
+    )
+
+
+def _pieces(member: MatrixMember) -> list[tuple[Piece, int]]:
+    """Every piece, and how many of its kind a token has."""
+    return [(p, t.window if p.lagged else 1) for w in writes_of(member) for t, f in w.terms for p in f.pieces]
+
+
+def member_flops(member: MatrixMember, queries: int, chunk: int) -> int | None:
+    """Products of one token in the chunk form, all copies together; `None` for a scan."""
+    if member.elementwise:
+        return None
+    memory = member.memory
+    k, v = memory.key_size, memory.value_size
+    erasing = sum(n for p, n in _pieces(member) if p.seen is not None)
+    plain = sum(n for p, n in _pieces(member) if p.seen is None)
+    c = max(1, chunk // max(1, erasing))
+    columns = (erasing + plain) * c
+    states = 2 if member.momentum is not None else 1
+    solve = erasing * (2 * k * columns + 2 * (k + v) * erasing * c + 2 * v * plain * c)
+    solve += erasing**3 * c * c // 3
+    scan = 2 * k * v * states * (2 * erasing + plain)
+    read = queries * (2 * k * v * states + 2 * columns * (k + v))
+    return memory.heads * (solve + scan) + read
+
+
+def member_of(detail: MatrixDetail, memory: str) -> MatrixMember:
+    """The part of a unit that is one memory."""
+    return next(m for m in detail.members if m.memory.name == memory)
