@@ -157,17 +157,21 @@ def _memory(place: Place, entry: Any, samples: list[Sample]) -> list[Pair]:
     return [*pairs, _count(place, entry["count"], [s.count for s in states])]
 
 
-def _lessons(windows: list[list[list[Lesson]]], like: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The lessons the next token still looks back upon, oldest first, zeros where there are none yet."""
-    want = {name: torch.zeros_like(tensor) for name, tensor in like.items()}
-    size = like["weight"].shape[1]
+def _lessons(windows: list[list[list[Lesson]]], got: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The lessons the next token still looks back upon, oldest first; of those that have not been, weights zero."""
+    want = {
+        "key": got["key"].clone(),
+        "target": got["target"].clone(),
+        "weight": torch.zeros_like(got["weight"]),
+    }
+    size, headed = got["weight"].shape[-1], got["key"].dim() == 4
     for b, copies in enumerate(windows):
         for h, kept in enumerate(copies):
             recent = kept[-size:] if size else []
             for place, lesson in enumerate(recent, size - len(recent)):
-                want["key"][b, place, h] = lesson.keys[0]
-                want["target"][b, place, h] = lesson.targets[0]
-                want["weight"][b, place, h] = 1.0 if lesson.weight is None else lesson.weight
+                where = (b, h, place) if headed else (b, place)
+                want["key"][where], want["target"][where] = lesson.keys[0], lesson.targets[0]
+                want["weight"][where] = 1.0 if lesson.weight is None else lesson.weight
     return want
 
 

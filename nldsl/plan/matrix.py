@@ -82,6 +82,8 @@ def _member(block: Block, memory: Memory, body: list[Statement]) -> MatrixMember
     axes = {a for s in changes if (a := _axis(s)) is not None}
     side, elementwise = _side(every, axes)
     steps = tuple(s if isinstance(s, Update) else _write_step(s, forms[id(s)], side) for s in changes)
+    if not any(f.pieces for f in every):
+        raise NotRankOneError("the objective does not depend on the memory: nothing is written")
     momentum = _momentum(block, steps, axes, side)
     window = max(t.window for s in changes if isinstance(s, Write) for t in s.terms)
     return MatrixMember(memory, steps, side, read, momentum, start, window, elementwise)

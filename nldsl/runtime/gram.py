@@ -108,7 +108,10 @@ def _factors(at: Exponents, base: int, dtype: torch.dtype) -> list[tuple[int, bo
 
 def _halves(x: Tensor, size: int, last: bool, second: bool) -> Tensor:
     """The tokens of `x [X, C, n, K]` a level works on: blocks `[X, blocks, size, n, K]`."""
-    return x.unflatten(1, (-1, size)) if last else x.unflatten(1, (-1, 2, size))[:, :, int(second)]
+    if last:
+        return x.unflatten(1, (-1, size))
+    half: Tensor = x.unflatten(1, (-1, 2, size))[:, :, int(second)]
+    return half
 
 
 def _blocks(scores: Tensor, size: int, last: bool, n: int, m: int) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, tokens
 from nldsl.runtime.filters import Filter, MomentumFilter, Place, Places
 from nldsl.runtime.make_filter import make_filter
-from nldsl.runtime.matrix_tokens import Gate, Momentum, Side, Step, Tokens, Write, with_axis
+from nldsl.runtime.matrix_tokens import Gate, Momentum, Side, Step, Tokens, Write, tokens_of, with_axis
 from nldsl.runtime.memory_scan import memory_scan
 from nldsl.runtime.triangular import inverse_of_unit_lower
 
@@ -56,8 +56,7 @@ class MatrixMemory:
             self.before = self.before.mT
             start = None if start is None else start.mT
         steps = [with_axis(s, start) for s in steps]
-        count = next(s for s in steps if isinstance(s, Write)).pieces[0].along.shape[1]
-        made = Tokens if count <= 1 else Chunks
+        made = Tokens if tokens_of(steps) <= 1 else Chunks
         self.form: Tokens | Chunks = made(self.before, steps, momentum, mask, side, chunk)
 
     @property
@@ -121,7 +120,8 @@ class Chunks:
         self.side, self.mask, self.size = side, mask, state.shape[-1]
         writes = [s for s in steps if isinstance(s, Write)]
         erasing = sum(p.along.shape[3] for w in writes for p in w.pieces if p.seen is not None)
-        self.layout = _layout(writes[0].pieces[0].along, steps, chunk // max(1, erasing) or 1)
+        like = next(p.along for w in writes for p in w.pieces)
+        self.layout = _layout(like, steps, chunk // max(1, erasing) or 1)
         self.places = _places(steps)
         self.filter = self._filter(steps, momentum, state)
         self.erased, self.plain = self._columns(steps, True), self._columns(steps, False)

@@ -77,7 +77,7 @@ def _with_axis(piece: Piece, start: Tensor | None) -> Piece:
 
 def tokens_of(steps: Sequence[Step]) -> int:
     """How many tokens the steps are given for."""
-    return next(s for s in steps if isinstance(s, Write)).pieces[0].along.shape[1]
+    return next(p for s in steps if isinstance(s, Write) for p in s.pieces).along.shape[1]
 
 
 def one_token(

@@ -8,10 +8,10 @@ from torch import Tensor
 from nldsl.runtime.sequence import taken, with_past
 
 Lessons = dict[str, Tensor]
-"""`key [B, c - 1, H, K]`, `target [B, c - 1, H, V]`, `weight [B, c - 1, H, 1]`, oldest first."""
+"""`key [B, H, c - 1, K]`, `target [B, H, c - 1, V]`, `weight [B, H, c - 1]`, oldest first; `H` only per head."""
 
 
-def lessons(
+def past_lessons(
     key: Tensor, target: Tensor, weight: Tensor, *, state: Lessons, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Lessons]:
     """The lessons of the last c tokens of every token, oldest first, and those to remember.
@@ -21,21 +21,32 @@ def lessons(
     one, so that whatever is computed of its key is finite.
 
     >>> x = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
-    >>> empty = {n: torch.zeros(1, 1, 1, 1) for n in ("key", "target", "weight")}
-    >>> keys, _, weights, after = lessons(x, x, torch.ones_like(x), state=empty, mask=None)
+    >>> empty = {"key": torch.zeros(1, 1, 1, 1), "target": torch.zeros(1, 1, 1, 1), "weight": torch.zeros(1, 1, 1)}
+    >>> keys, _, weights, after = past_lessons(x, x, torch.ones_like(x), state=empty, mask=None)
     >>> keys.flatten().tolist(), weights.flatten().tolist(), after["key"].item()
     ([1.0, 1.0, 1.0, 2.0], [0.0, 1.0, 1.0, 1.0], 2.0)
     """
+    per_head = state["key"].dim() == 4
     kept: Lessons = {}
     found = {}
     for name, present in (("key", key), ("target", target), ("weight", weight)):
-        seen, order, kept[name] = with_past(present, state[name], mask)
-        if not present.shape[1]:
-            found[name] = present.unsqueeze(3).expand(*present.shape[:3], state[name].shape[1] + 1, -1)
-            continue
-        windows = seen.unfold(1, state[name].shape[1] + 1, 1).movedim(-1, 3)
-        found[name] = windows if order is None else taken(windows, order.argsort(1))
+        tail = state[name].unsqueeze(-1) if name == "weight" else state[name]
+        tail = tail.transpose(1, 2) if per_head else tail.unsqueeze(2)
+        windows, last = _windows(present, tail, mask)
+        last = last.transpose(1, 2) if per_head else last.squeeze(2)
+        kept[name] = last.squeeze(-1) if name == "weight" else last
+        found[name] = windows
     absent = found["weight"] == 0
     keys = torch.where(absent, key.unsqueeze(3), found["key"])
     targets = torch.where(absent, target.unsqueeze(3), found["target"])
     return keys, targets, found["weight"], kept
+
+
+def _windows(present: Tensor, tail: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The last c rows of every token of `[B, T, H, n]`, `[B, T, H, c, n]`, and the new tail `[B, c - 1, H, n]`."""
+    seen, order, last = with_past(present, tail, mask)
+    size = tail.shape[1] + 1
+    if not present.shape[1]:
+        return present.unsqueeze(3).expand(*present.shape[:3], size, -1), last
+    windows = seen.unfold(1, size, 1).movedim(-1, 3)
+    return windows if order is None else taken(windows, order.argsort(1)), last

@@ -141,6 +141,8 @@ def _distance(a: Tensor, b: Tensor) -> float:
     a, b = a.detach().to(torch.float64), b.detach().to(torch.float64)
     if not bool(torch.isfinite(b).all()):
         return 0.0 if torch.equal(torch.isnan(a), torch.isnan(b)) else float("inf")
+    if not bool(torch.isfinite(a).all()):
+        return float("inf")
     return float((a - b).abs().max() / b.abs().max().clamp_min(1.0))
 
 

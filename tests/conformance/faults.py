@@ -33,11 +33,11 @@ block steps(x, heads = 2) {
   a     = sigmoid(split(linear(x), heads))
   S[k] <- v  minimize l2  by momentum(lr = eta, beta = theta)  retain eta toward init  gradient every 2 tokens
   F *= a
-  F[k] <- v  minimize l2  by gd(lr = eta)
+  F[k] <- v  minimize huber  by gd(lr = eta)
   return linear(merge(S[q] + F[q]))
 }
 """
-"""Takes the sequential form: momentum, a base of its own, gates per key channel."""
+"""Takes the sequential form: momentum on a base of its own, an objective that is not affine."""
 
 SMALL = {"dim": 8, "depth": 1, "heads": 2, "vocab": 16}
 PROGRAMS: dict[str, tuple[str, dict[str, Any], ClockSet]] = {
