@@ -91,6 +91,8 @@ def _member(block: Block, memory: Memory, body: list[Statement]) -> MatrixMember
 
 def _check(memory: Memory, changes: list[Write | Update]) -> None:
     """Clauses that no rank-one form has."""
+    keys = [t.key for s in changes if isinstance(s, Write) for t in s.terms]
+    several = any(k.kind == "headed" and k.shape[0] != memory.heads for k in keys)
     writes = [s for s in changes if isinstance(s, Write)]
     kinds = {s.op for s in changes if isinstance(s, Update)} - {"scale"}
     problems = (
@@ -101,6 +103,7 @@ def _check(memory: Memory, changes: list[Write | Update]) -> None:
         (not writes, "nothing is written to it"),
         (bool(kinds), f"its state is changed by `{'`, `'.join(sorted(kinds))}`"),
         (any(w.base_every != 1 for w in writes), "gradients see an older state"),
+        (several, "several keys per copy"),
         (any(w.at_commit for w in writes), "the rule runs at the commit"),
         (any(w.project is not None for w in writes), "the write projects its weights"),
     )

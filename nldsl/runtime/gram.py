@@ -108,10 +108,8 @@ def _factors(at: Exponents, base: int, dtype: torch.dtype) -> list[tuple[int, bo
 
 def _halves(x: Tensor, size: int, last: bool, second: bool) -> Tensor:
     """The tokens of `x [X, C, n, K]` a level works on: blocks `[X, blocks, size, n, K]`."""
-    if last:
-        return x.unflatten(1, (-1, size))
-    half: Tensor = x.unflatten(1, (-1, 2, size))[:, :, int(second)]
-    return half
+    blocks: Tensor = x.unflatten(1, (-1, size) if last else (-1, 2, size))
+    return blocks if last else blocks[:, :, int(second)]
 
 
 def _blocks(scores: Tensor, size: int, last: bool, n: int, m: int) -> Tensor:

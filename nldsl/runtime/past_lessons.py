@@ -8,7 +8,7 @@ from torch import Tensor
 from nldsl.runtime.sequence import taken, with_past
 
 Lessons = dict[str, Tensor]
-"""`key [B, H, c - 1, K]`, `target [B, H, c - 1, V]`, `weight [B, H, c - 1]`, oldest first; `H` only per head."""
+"""`key [B, H, c - 1, K]`, `target`, `weight [B, H, c - 1]`, oldest first; `H` only per head."""
 
 
 def past_lessons(
@@ -21,7 +21,8 @@ def past_lessons(
     one, so that whatever is computed of its key is finite.
 
     >>> x = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
-    >>> empty = {"key": torch.zeros(1, 1, 1, 1), "target": torch.zeros(1, 1, 1, 1), "weight": torch.zeros(1, 1, 1)}
+    >>> none = torch.zeros(1, 1, 1, 1)
+    >>> empty = {"key": none, "target": none, "weight": none[0]}
     >>> keys, _, weights, after = past_lessons(x, x, torch.ones_like(x), state=empty, mask=None)
     >>> keys.flatten().tolist(), weights.flatten().tolist(), after["key"].item()
     ([1.0, 1.0, 1.0, 2.0], [0.0, 1.0, 1.0, 1.0], 2.0)
@@ -43,7 +44,7 @@ def past_lessons(
 
 
 def _windows(present: Tensor, tail: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The last c rows of every token of `[B, T, H, n]`, `[B, T, H, c, n]`, and the new tail `[B, c - 1, H, n]`."""
+    """The last c rows of every token of `[B, T, H, n]`, `[B, T, H, c, n]`, and the new `[B, c - 1, H, n]`."""
     seen, order, last = with_past(present, tail, mask)
     size = tail.shape[1] + 1
     if not present.shape[1]:
