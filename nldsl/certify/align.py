@@ -158,7 +158,7 @@ def _memory(place: Place, entry: Any, samples: list[Sample]) -> list[Pair]:
 
 
 def _lessons(windows: list[list[list[Lesson]]], got: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The lessons the next token still looks back upon, oldest first; zero weights where there are none yet."""
+    """The lessons the next token looks back upon, oldest first; zero weights where there are none yet."""
     want = {
         "key": got["key"].clone(),
         "target": got["target"].clone(),
