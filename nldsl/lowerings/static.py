@@ -62,7 +62,7 @@ def solved(code: BlockCode, system: Memory, read: Read, key: Expression, matrix:
 
 
 def static_weights(code: BlockCode, memory: Memory) -> list[Expression]:
-    """`W` itself, or `adapted(W, state["F"]["delta"], "W")` for a memory that learns from the task."""
+    """`W` itself, or `adapted(W, state["F"], "W")` for a memory that learns from the task."""
     assert memory.function is not None
     weights = []
     for weight, owner in zip(memory.function.weights, source(code, memory).initial, strict=True):
@@ -72,8 +72,7 @@ def static_weights(code: BlockCode, memory: Memory) -> list[Expression]:
         else:
             plain = parameter(owner.path)
         if learns_from_task(code, memory):
-            delta = name("state")[memory.path]["delta"]
-            plain = call(code.runtime("task", "adapted"), plain, delta, weight.name)
+            plain = call(code.runtime("task", "adapted"), plain, name("state")[memory.path], weight.name)
         weights.append(as_row(weight.shape, plain))
     return weights
 

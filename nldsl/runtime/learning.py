@@ -1,4 +1,4 @@
-"""How `learn` walks a sequence: segments, the token held back, gradients for the task memories."""
+"""How `learn` walks a sequence: pieces that end where segments end, and the token held back."""
 
 from __future__ import annotations
 
@@ -8,20 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nldsl.runtime.grid import ChunkGrid, choose
+from nldsl.runtime.grid import ChunkGrid
 from nldsl.runtime.module import Module
-from nldsl.runtime.state import map_tree
-from nldsl.runtime.task import (
-    PlacedTask,
-    find_tasks,
-    gather,
-    get_at,
-    prepare,
-    put_at,
-    reopen,
-    variables,
-)
-from nldsl.runtime.task_step import Due, reset, step
+from nldsl.runtime.periods import Periods
+from nldsl.runtime.segments import Segments
+from nldsl.runtime.task import PlacedTask, find_tasks, get_at
 
 Held = dict[str, Tensor]
 """The last token of each sequence, whose target has not come: `{"token": [B], "valid": [B]}`."""
@@ -65,22 +56,23 @@ class Learning:
         grid = self._grid(tasks, state, inputs, scored)
         total = like.new_zeros(())
         parts = zip(grid.cut(inputs, "token"), grid.cut(targets, "token"), strict=True)
-        moving = [task for task in tasks if not task.memory.idle]
+        segments = self._segments(tasks, state, grid, like)
         for n, (piece, target) in enumerate(parts):
-            for task in moving:
-                state = put_at(state, task.keys, prepare(task, get_at(state, task.keys), like))
-            loss, state = self._piece(piece, target, state, grid.valid[n])
-            state = self._close(tasks, state, loss, grid.held(n), grid.full[n])
-            total = total + (loss.detach() if self._at_once else loss)
-        if self.backward and not self._at_once and total.requires_grad:
+            loss, state = self._piece(piece, target, segments.open(state), grid.valid[n])
+            state = segments.close(state, loss, grid.held(n), grid.full[n])
+            total = total + (loss.detach() if segments.at_once else loss)
+        if self.backward and not segments.at_once and total.requires_grad:
             (total * self.backward).backward()
+        state = segments.finish(state)
         count = inputs.numel() if scored is None else int(scored.sum())
         return total, {"root": state, **({} if held is None else {"held": held})}, count
 
-    @property
-    def _at_once(self) -> bool:
-        """Whether each segment is back-propagated as soon as it is done."""
-        return bool(self.backward) and self.carry == "trunc"
+    def _segments(self, tasks: list[PlacedTask], state: Any, grid: ChunkGrid, like: Tensor) -> Segments:
+        """The fast way for training passes over samples in step, else the general one."""
+        together = all(isinstance(full, bool) for full in grid.full)
+        closed = all("open" not in get_at(state, task.keys) for task in tasks)
+        kind = Periods if self.backward and together and closed else Segments
+        return kind(tasks, self.carry, self.backward, like)
 
     def _grid(self, tasks: list[PlacedTask], state: Any, inputs: Tensor, scored: Tensor | None) -> ChunkGrid:
         """Pieces that end where segments end; without task memories one piece."""
@@ -103,61 +95,6 @@ class Learning:
         if valid is not None:
             losses = losses.masked_fill(~valid.flatten(), 0.0)
         return losses.sum(), state
-
-    def _close(
-        self,
-        tasks: list[PlacedTask],
-        state: Any,
-        loss: Tensor,
-        felt: int | Tensor,
-        full: bool | Tensor,
-    ) -> Any:
-        """Gradients to what is pending; at the segment's edge the rules that are due, resets, constants."""
-        ended, due = bool(tasks) and full is not False, Due()
-        for task in tasks:
-            entry = get_at(state, task.keys)
-            state = put_at(state, task.keys, {**entry, "count": entry["count"] + felt})
-        moving = [task for task in tasks if not task.memory.idle]
-        found = [get_at(state, task.keys) for task in moving]
-        gradients = iter(self._gradients(loss, [leaf for entry in found for leaf in variables(entry)]))
-        if ended and self.carry == "trunc":
-            state = map_tree(lambda x: choose(full, x.detach(), x) if x.requires_grad else x, state)
-        for task, old in zip(moving, found, strict=True):
-            entry = gather(old, gradients)
-            if ended:
-                entry = step(task, entry, due(entry, felt, task.memory.every, task.memory.reset))
-            state = put_at(state, task.keys, entry)
-        if ended:
-            state = _reset(tasks, state, felt, due)
-            for task, old in zip(moving, found, strict=True):
-                state = put_at(state, task.keys, reopen(get_at(state, task.keys), old["delta"], full))
-        return map_tree(lambda x: x.detach(), state) if self._at_once else state
-
-    def _gradients(self, loss: Tensor, leaves: list[Tensor]) -> list[Tensor | None]:
-        if not loss.requires_grad:
-            return [None] * len(leaves)
-        if not self._at_once:
-            if not leaves:
-                return []
-            return list(torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True))
-        for leaf in leaves:
-            leaf.grad = None
-        (loss * self.backward).backward()
-        return [None if leaf.grad is None else leaf.grad / self.backward for leaf in leaves]
-
-
-def _reset(tasks: list[PlacedTask], state: Any, felt: int | Tensor, due: Due) -> Any:
-    """Task memories whose `reset every N tokens` is over start anew, those that others start from first."""
-    waiting = [t for t in tasks if t.memory.reset]
-    while waiting:
-        after = {t.keys for t in waiting}
-        task = next(t for t in waiting if t.source not in after)
-        waiting.remove(task)
-        entry = get_at(state, task.keys)
-        source: Any = None if task.source is None else get_at(state, task.source)
-        over = due(entry, felt, task.memory.reset, task.memory.reset)
-        state = put_at(state, task.keys, reset(task, entry, source, over))
-    return state
 
 
 def _pairs(

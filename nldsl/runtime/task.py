@@ -73,12 +73,20 @@ class PlacedTask:
         return None if self.memory.source is None else (*self.keys[:-1], self.memory.source)
 
 
-def adapted(parameter: Tensor, delta: Weights | None, weight: str) -> Tensor:
+def adapted(parameter: Tensor, state: dict[str, Any], weight: str) -> Tensor:
     """The weight a read sees: the parameter, plus the sequence's own delta `[B, ...]` if it has one.
 
-    >>> adapted(torch.ones(2), None, "W"), adapted(torch.ones(2), {"W": torch.ones(3, 2)}, "W").shape
-    (tensor([1., 1.]), torch.Size([3, 2]))
+    `"whole"` in the state is that sum, made by a training pass.
+
+    >>> adapted(torch.ones(2), {"delta": None}, "W")
+    tensor([1., 1.])
+    >>> adapted(torch.ones(2), {"delta": {"W": torch.ones(3, 2)}}, "W").shape
+    torch.Size([3, 2])
     """
+    whole: Weights | None = state.get("whole")
+    if whole is not None:
+        return whole[weight]
+    delta: Weights | None = state["delta"]
     return parameter if delta is None else parameter + delta[weight]
 
 
@@ -172,16 +180,16 @@ def prepare(task: PlacedTask, state: dict[str, Any], like: Tensor) -> dict[str, 
     if not all(leaf.requires_grad and leaf.is_leaf for leaf in variables(prepared)):
         prepared = {**without_parts(prepared), "delta": {w: variable(d) for w, d in delta.items()}}
     for weight, old in delta.items():
-        zero = torch.zeros_like(old, requires_grad=False)
-        pending.setdefault(weight, zero)
-        for slot in task.memory.remembered:
-            slots.setdefault(f"{slot}.{weight}", zero)
+        if weight not in pending:
+            pending[weight] = torch.zeros_like(old, requires_grad=False)
+            for slot in task.memory.remembered:
+                slots.setdefault(f"{slot}.{weight}", pending[weight])
     return {**prepared, "pending": pending, "slots": slots}
 
 
 def variable(delta: Tensor) -> Tensor:
     """A fresh variable with the value of `delta`."""
-    return delta.detach().clone().requires_grad_()
+    return delta.detach().requires_grad_()
 
 
 def parts(state: dict[str, Any]) -> list[dict[str, Any]]:
@@ -210,8 +218,11 @@ def gather(state: dict[str, Any], gradients: Iterator[Tensor | None]) -> dict[st
     for part in parts(state):
         for weight in part["delta"]:
             g = next(gradients)
-            if g is not None:
-                pending[weight] = pending[weight] + choose(part["mine"], g.detach(), torch.zeros_like(g))
+            if g is None:
+                continue
+            mine = part["mine"]
+            own = g.detach() if mine is True else choose(mine, g.detach(), torch.zeros_like(g))
+            pending[weight] = pending[weight] + own
     return {**state, "pending": pending}
 
 

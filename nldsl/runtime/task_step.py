@@ -24,60 +24,46 @@ def step(task: PlacedTask, state: dict[str, Any], due: bool | Tensor) -> dict[st
     if due is False:
         return state
     delta, pending, slots = dict(state["delta"]), dict(state["pending"]), dict(state["slots"])
-    count = state["count"] // task.memory.every
     for weight, old in state["delta"].items():
-        origin = _origin(task, state, weight)
-        kept = _total(task, weight, old) if origin is None else old - _anchor(state, weight)
-        known = {
-            "W": kept,
-            "g": pending[weight],
-            "step": _spread(count.to(kept.dtype), kept),
-            **{key: _spread(value, kept) for key, value in state.get("seen", {}).items()},
-            **{slot: slots[f"{slot}.{weight}"] for slot in task.memory.remembered},
-        }
-        result = task.memory.rule(*(known[name] for name in task.memory.inputs))
-        new, *after = result if isinstance(result, tuple) else (result,)
-        if GATE in known:
-            new = new + (known[GATE] - 1.0) * kept
-        delta[weight] = choose(due, _moved(task, weight, new, origin, state), old)
+        parameter = task.parameters[weight]
+        if task.memory.toward == "init":
+            anchor = state["anchor"][weight] if "anchor" in state else 0.0
+            new, kept = apply_rule(task, state, weight, old - anchor)
+            new = new + anchor
+        else:
+            new, kept = apply_rule(task, state, weight, old if parameter is None else parameter + old)
+            new = new if parameter is None else new - parameter
+        delta[weight] = choose(due, new, old)
         pending[weight] = choose(due, torch.zeros_like(pending[weight]), pending[weight])
-        for slot, value in zip(task.memory.slots, after, strict=True):
-            slots[f"{slot}.{weight}"] = choose(due, value, slots[f"{slot}.{weight}"])
-        for twin, slot, every in task.memory.twins:
-            shown, now = f"{twin}.{weight}", slots[f"{slot}.{weight}"]
-            slots[shown] = choose(due & (count % every == 0), now, slots[shown])
+        for slot, value in kept.items():
+            slots[slot] = choose(due, value, slots[slot])
     return {**state, "delta": delta, "pending": pending, "slots": slots}
+
+
+def apply_rule(task: PlacedTask, state: dict[str, Any], weight: str, W: Tensor) -> tuple[Tensor, Weights]:
+    """What the rule and the gate make of `W`, and everything the rule remembers of this weight."""
+    count, slots = state["count"] // task.memory.every, state["slots"]
+    known = {
+        "W": W,
+        "g": state["pending"][weight],
+        "step": _spread(count.to(W.dtype), W),
+        **{key: _spread(value, W) for key, value in state.get("seen", {}).items()},
+        **{slot: slots[f"{slot}.{weight}"] for slot in task.memory.remembered},
+    }
+    result = task.memory.rule(*(known[name] for name in task.memory.inputs))
+    new, *after = result if isinstance(result, tuple) else (result,)
+    if GATE in known:
+        new = new + (known[GATE] - 1.0) * W
+    kept = {f"{slot}.{weight}": value for slot, value in zip(task.memory.slots, after, strict=True)}
+    for twin, slot, every in task.memory.twins:
+        shown = f"{twin}.{weight}"
+        kept[shown] = choose(count % every == 0, kept[f"{slot}.{weight}"], slots[shown])
+    return new, kept
 
 
 def _spread(value: Tensor, like: Tensor) -> Tensor:
     """A value per sample or per head, with axes of length one for those of the weight."""
     return value.view(*value.shape, *(1,) * (like.dim() - value.dim()))
-
-
-def _total(task: PlacedTask, weight: str, delta: Tensor) -> Tensor:
-    parameter = task.parameters[weight]
-    return delta if parameter is None else parameter + delta
-
-
-def _anchor(state: dict[str, Any], weight: str) -> Tensor | float:
-    """The delta it started with: zero, unless another memory gave the start."""
-    anchor: Weights | None = state.get("anchor")
-    return 0.0 if anchor is None else anchor[weight]
-
-
-def _origin(task: PlacedTask, state: dict[str, Any], weight: str) -> Tensor | float | None:
-    """The delta of what the rule and the gate measure from; `None` if they measure from zero."""
-    return None if task.memory.toward == "zero" else _anchor(state, weight)
-
-
-def _moved(
-    task: PlacedTask, weight: str, new: Tensor, origin: Tensor | float | None, state: dict[str, Any]
-) -> Tensor:
-    """The new delta, from what the rule made of the distance."""
-    parameter = task.parameters[weight]
-    if origin is not None:
-        return new + origin
-    return new if parameter is None else new - parameter
 
 
 @torch.no_grad()

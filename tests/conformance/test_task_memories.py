@@ -142,6 +142,41 @@ def test_learn_equals_the_interpreter(name: str, carry: str) -> None:
     assert moved and all(x.abs().max() > 1e-4 for x in moved), "every memory has learnt"
 
 
+@pytest.mark.parametrize("carry", ["trunc", "exact"])
+@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+def test_training_passes_equal_the_interpreter(name: str, carry: str, scale: float) -> None:
+    """`learn(backward = s)` in one call: gradients of the parameters, loss and state; with masks too."""
+    model = compiled(source(name, carry))
+    tokens, mask = stream(), mask_of(2, TOKENS)
+    parameters = model.parameter_paths()
+    meaning = Interpreter(model.program, dict(parameters), dtype=torch.float64)
+    for live in (None, mask):
+        want, state = meaning.learn(tokens, mask=live)
+        wanted = gradients(want, parameters)
+        model.zero_grad(set_to_none=True)
+        loss, held = model.learn(tokens, None, live, backward=scale)
+        torch.testing.assert_close(loss, want.detach(), rtol=1e-10, atol=1e-10)
+        expected = {n.replace("[", ".").replace("]", ""): x for n, x in flatten_state(state).items()}
+        close(learnt(held), expected)
+        found = {n: torch.zeros_like(p) if p.grad is None else p.grad / scale for n, p in parameters.items()}
+        close(found, wanted)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_training_passes_in_many_calls(name: str) -> None:
+    """Calls that end within segments and periods: the same states as in one call of the interpreter."""
+    model, tokens, held = compiled(source(name, "trunc")), stream(), None
+    meaning = Interpreter(model.program, dict(model.parameter_paths()), dtype=torch.float64)
+    _, state = meaning.learn(tokens)
+    cuts = (1, 3, 4, 5, 9, 12, TOKENS)
+    for start, end in zip((0, *cuts), cuts, strict=False):
+        _, held = model.learn(tokens[:, start:end], held, backward=0.5)
+    expected = {n.replace("[", ".").replace("]", ""): x for n, x in flatten_state(state).items()}
+    close(learnt(held), expected)
+    assert not any("whole" in n for n in held.tensors()) and len(learnt(held)) > 2
+
+
 @pytest.mark.parametrize("name", ["chain", "nested", "independent"])
 def test_rate_zero_is_the_plain_chain_to_the_last_bit(name: str) -> None:
     text, tokens = source(name, "trunc"), stream()
