@@ -124,7 +124,7 @@ class Periods(Segments):
             if g is None:
                 continue
             if parameter is not None and parameter.requires_grad:
-                total = g.sum(0)
+                total = _over_samples(g)
                 parameter.grad = total.contiguous() if parameter.grad is None else parameter.grad.add_(total)
             if self.backward != 1.0:
                 g.div_(self.backward)
@@ -166,6 +166,15 @@ def _flipped(parameter: Tensor | None) -> Tensor | None:
     if parameter is None or parameter.dim() < 2:
         return parameter
     return parameter.mT.contiguous().mT
+
+
+def _over_samples(g: Tensor) -> Tensor:
+    """The sum over the batch, as one product with ones: at these sizes much faster than `sum(0)`."""
+    flat = g.mT if g.dim() > 2 else g
+    if not flat.is_contiguous():
+        return g.sum(0)
+    total = torch.mv(flat.view(g.shape[0], -1).T, g.new_ones(g.shape[0])).view(flat.shape[1:])
+    return total.mT if g.dim() > 2 else total
 
 
 def _or_zero(parameter: Tensor | None) -> Tensor | float:
