@@ -198,15 +198,6 @@ class SelfModifyingTitansL2(Module):
         q = l2norm(split(linear(u, self.q.linear.weight), n=2), eps=1e-06)
         grid = ChunkGrid(state["Mk"]["count"], mask, x.shape[1], 16)
         z_cut = grid.cut(z, "headed")
-        memories_W2_seen = torch.stack(
-            (
-                state["Mk"]["committed"]["W2"],
-                state["Mv"]["committed"]["W2"],
-                state["Me"]["committed"]["W2"],
-                state["Ma"]["committed"]["W2"],
-            ),
-            dim=2,
-        )
         memories_W2 = torch.stack(
             (
                 state["Mk"]["running"]["W2"],
@@ -216,21 +207,30 @@ class SelfModifyingTitansL2(Module):
             ),
             dim=2,
         )
-        memories_W1_seen = torch.stack(
-            (
-                state["Mk"]["committed"]["W1"],
-                state["Mv"]["committed"]["W1"],
-                state["Me"]["committed"]["W1"],
-                state["Ma"]["committed"]["W1"],
-            ),
-            dim=2,
-        )
         memories_W1 = torch.stack(
             (
                 state["Mk"]["running"]["W1"],
                 state["Mv"]["running"]["W1"],
                 state["Me"]["running"]["W1"],
                 state["Ma"]["running"]["W1"],
+            ),
+            dim=2,
+        )
+        memories_W2_seen = torch.stack(
+            (
+                state["Mk"]["committed"]["W2"],
+                state["Mv"]["committed"]["W2"],
+                state["Me"]["committed"]["W2"],
+                state["Ma"]["committed"]["W2"],
+            ),
+            dim=2,
+        )
+        memories_W1_seen = torch.stack(
+            (
+                state["Mk"]["committed"]["W1"],
+                state["Mv"]["committed"]["W1"],
+                state["Me"]["committed"]["W1"],
+                state["Ma"]["committed"]["W1"],
             ),
             dim=2,
         )
@@ -258,9 +258,9 @@ class SelfModifyingTitansL2(Module):
             alpha_all.append(alpha_n)
             alpha__log_all.append(alpha__log_n)
             memories_W2 = memories_W2_new
-            memories_W2_seen = choose(grid.ends(16)[n], memories_W2_new, memories_W2_seen)
             memories_W1 = memories_W1_new
-            memories_W1_seen = choose(grid.ends(16)[n], memories_W1_new, memories_W1_seen)
+            memories_W2_seen = choose(grid.ends(16)[n], memories_W2, memories_W2_seen)
+            memories_W1_seen = choose(grid.ends(16)[n], memories_W1, memories_W1_seen)
         k = grid.join(k_all, "headed")
         v = grid.join(v_all, "headed")
         eta = grid.join(eta_all, "heads")
@@ -293,10 +293,10 @@ class SelfModifyingTitansL2(Module):
         eta_cut = grid_2.cut(eta, "heads")
         alpha_cut = grid_2.cut(alpha, "heads")
         alpha__log_cut = grid_2.cut(alpha__log, "heads")
-        M_W2_seen = state["M"]["committed"]["W2"]
         M_W2 = state["M"]["running"]["W2"]
-        M_W1_seen = state["M"]["committed"]["W1"]
         M_W1 = state["M"]["running"]["W1"]
+        M_W2_seen = state["M"]["committed"]["W2"]
+        M_W1_seen = state["M"]["committed"]["W1"]
         M_W2_init = self.M.W2
         M_W1_init = self.M.W1
         y_all = []
@@ -318,9 +318,9 @@ class SelfModifyingTitansL2(Module):
             )
             y_all.append(y_n)
             M_W2 = M_W2_new
-            M_W2_seen = choose(grid_2.ends(64)[n_2], M_W2_new, M_W2_seen)
             M_W1 = M_W1_new
-            M_W1_seen = choose(grid_2.ends(64)[n_2], M_W1_new, M_W1_seen)
+            M_W2_seen = choose(grid_2.ends(64)[n_2], M_W2, M_W2_seen)
+            M_W1_seen = choose(grid_2.ends(64)[n_2], M_W1, M_W1_seen)
         y = grid_2.join(y_all, "headed")
         new["M"] = {
             "running": {"W2": M_W2, "W1": M_W1},

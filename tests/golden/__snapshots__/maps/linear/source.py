@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from nldsl.runtime.course import Course, Impulse
+from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, normal
-from nldsl.runtime.token import commit, hold, join_tokens, live_at, tick
 from torch import Tensor
 
 
@@ -27,17 +28,10 @@ def linear_l2_gradient(key: Tensor, target: Tensor, W: Tensor, b: Tensor) -> tup
     return key, sub, sub
 
 
-def gd(W: Tensor, g: Tensor) -> Tensor:
-    """One step of the rule `gd` for one token; gates are `[..., 1, 1]`."""
-    W_mul = 0.1 * g
-    W_1 = W - W_mul
-    return W_1
-
-
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
     """
 
     def __init__(self) -> None:
@@ -55,35 +49,48 @@ class Probe(Module):
             },
         }
 
+    def _step_M(
+        self, x: Tensor, M_W_seen: Tensor, M_b_seen: Tensor, M_W: Tensor, M_b: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """At most 16 tokens: what they read, and the running weights after their writes."""
+        y = linear(x, M_W_seen, M_b_seen)
+        x_W, dy_W, g_b = linear_l2_gradient(x, x, M_W_seen, M_b_seen)
+        rate_W = x_W.new_full(x_W.shape[:-1], 0.1)
+        M_W_course = Course(M_W, (Impulse(x_W, dy_W, rate=rate_W),), valid=valid)
+        rate_b = g_b.new_ones((*g_b.shape[:-1], 1)).new_full(
+            g_b.new_ones((*g_b.shape[:-1], 1)).shape[:-1], 0.1
+        )
+        M_b_course = Course(
+            M_b.mT, (Impulse(g_b.new_ones((*g_b.shape[:-1], 1)), g_b, rate=rate_b),), valid=valid
+        )
+        M_W_next = M_W_course.end()
+        M_b_next = M_b_course.end()
+        return y, M_W_next, M_b_next.mT
+
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
+        grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
+        x_cut = grid.cut(x, "vector")
         M_W = state["M"]["running"]["W"]
         M_b = state["M"]["running"]["b"].unsqueeze(-2)
         M_W_seen = state["M"]["committed"]["W"]
         M_b_seen = state["M"]["committed"]["b"].unsqueeze(-2)
-        M_count = state["M"]["count"]
         y_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            x_t = x[:, t : t + 1]
-            y = linear(x_t, M_W_seen, M_b_seen)
-            M_x_W, M_dy_W, M_g_b = linear_l2_gradient(x_t, x_t, M_W_seen, M_b_seen)
-            M_W_next = gd(M_W, M_dy_W.mT @ M_x_W)
-            M_b_next = gd(M_b, M_g_b)
-            M_W = hold(live, M_W_next, M_W)
-            M_b = hold(live, M_b_next, M_b)
-            M_count = tick(M_count, live)
-            M_W_seen = commit(M_count, 16, live, M_W, M_W_seen)
-            M_b_seen = commit(M_count, 16, live, M_b, M_b_seen)
-            y_all.append(y)
-        y_2 = join_tokens(y_all, 1, self.zeros(x.shape[0], 0, 8))
+        for n in range(len(grid)):
+            y_n, M_W_new, M_b_new = self._step_M(x_cut[n], M_W_seen, M_b_seen, M_W, M_b, grid.valid[n])
+            y_all.append(y_n)
+            M_W = M_W_new
+            M_b = M_b_new
+            M_W_seen = choose(grid.ends(16)[n], M_W, M_W_seen)
+            M_b_seen = choose(grid.ends(16)[n], M_b, M_b_seen)
+        y = grid.join(y_all, "vector")
         new["M"] = {
             "running": {"W": M_W, "b": M_b.squeeze(-2)},
             "committed": {"W": M_W_seen, "b": M_b_seen.squeeze(-2)},
-            "count": M_count,
+            "count": grid.count,
         }
-        return y_2, new
+        return y, new
 
 
 def build(seed: int = 0) -> Layer:

@@ -80,18 +80,18 @@ class Probe(Module):
         new: dict[str, Any] = {}
         grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
         x_cut = grid.cut(x, "vector")
-        M_W2_seen = state["M"]["committed"]["W2"]
         M_W2 = state["M"]["running"]["W2"]
-        M_W1_seen = state["M"]["committed"]["W1"]
         M_W1 = state["M"]["running"]["W1"]
+        M_W2_seen = state["M"]["committed"]["W2"]
+        M_W1_seen = state["M"]["committed"]["W1"]
         y_all = []
         for n in range(len(grid)):
             y_n, M_W2_new, M_W1_new = self._step_M(x_cut[n], M_W2_seen, M_W1_seen, M_W2, M_W1, grid.valid[n])
             y_all.append(y_n)
             M_W2 = M_W2_new
-            M_W2_seen = choose(grid.ends(16)[n], M_W2_new, M_W2_seen)
             M_W1 = M_W1_new
-            M_W1_seen = choose(grid.ends(16)[n], M_W1_new, M_W1_seen)
+            M_W2_seen = choose(grid.ends(16)[n], M_W2, M_W2_seen)
+            M_W1_seen = choose(grid.ends(16)[n], M_W1, M_W1_seen)
         y = grid.join(y_all, "vector")
         new["M"] = {
             "running": {"W2": M_W2, "W1": M_W1},

@@ -212,15 +212,6 @@ class SelfModifyingTitans(Module):
         q = l2norm(split(linear(u, self.q.linear.weight), n=4), eps=1e-06)
         grid = ChunkGrid(state["Mk"]["count"], mask, x.shape[1], 16)
         z_cut = grid.cut(z, "headed")
-        memories_W2_seen = torch.stack(
-            (
-                state["Mk"]["committed"]["W2"],
-                state["Mv"]["committed"]["W2"],
-                state["Me"]["committed"]["W2"],
-                state["Ma"]["committed"]["W2"],
-            ),
-            dim=2,
-        )
         memories_W2 = torch.stack(
             (
                 state["Mk"]["running"]["W2"],
@@ -230,21 +221,30 @@ class SelfModifyingTitans(Module):
             ),
             dim=2,
         )
-        memories_W1_seen = torch.stack(
-            (
-                state["Mk"]["committed"]["W1"],
-                state["Mv"]["committed"]["W1"],
-                state["Me"]["committed"]["W1"],
-                state["Ma"]["committed"]["W1"],
-            ),
-            dim=2,
-        )
         memories_W1 = torch.stack(
             (
                 state["Mk"]["running"]["W1"],
                 state["Mv"]["running"]["W1"],
                 state["Me"]["running"]["W1"],
                 state["Ma"]["running"]["W1"],
+            ),
+            dim=2,
+        )
+        memories_W2_seen = torch.stack(
+            (
+                state["Mk"]["committed"]["W2"],
+                state["Mv"]["committed"]["W2"],
+                state["Me"]["committed"]["W2"],
+                state["Ma"]["committed"]["W2"],
+            ),
+            dim=2,
+        )
+        memories_W1_seen = torch.stack(
+            (
+                state["Mk"]["committed"]["W1"],
+                state["Mv"]["committed"]["W1"],
+                state["Me"]["committed"]["W1"],
+                state["Ma"]["committed"]["W1"],
             ),
             dim=2,
         )
@@ -272,9 +272,9 @@ class SelfModifyingTitans(Module):
             alpha__log_all.append(alpha__log_n)
             eta_all.append(eta_n)
             memories_W2 = memories_W2_new
-            memories_W2_seen = choose(grid.ends(16)[n], memories_W2_new, memories_W2_seen)
             memories_W1 = memories_W1_new
-            memories_W1_seen = choose(grid.ends(16)[n], memories_W1_new, memories_W1_seen)
+            memories_W2_seen = choose(grid.ends(16)[n], memories_W2, memories_W2_seen)
+            memories_W1_seen = choose(grid.ends(16)[n], memories_W1, memories_W1_seen)
         k = grid.join(k_all, "headed")
         v = grid.join(v_all, "headed")
         alpha = grid.join(alpha_all, "heads")
@@ -307,10 +307,10 @@ class SelfModifyingTitans(Module):
         eta_cut = grid_2.cut(eta, "heads")
         alpha_cut = grid_2.cut(alpha, "heads")
         alpha__log_cut = grid_2.cut(alpha__log, "heads")
-        M_W2_seen = state["M"]["committed"]["W2"]
         M_W2 = state["M"]["running"]["W2"]
-        M_W1_seen = state["M"]["committed"]["W1"]
         M_W1 = state["M"]["running"]["W1"]
+        M_W2_seen = state["M"]["committed"]["W2"]
+        M_W1_seen = state["M"]["committed"]["W1"]
         M_W2_init = self.M.W2
         M_W1_init = self.M.W1
         y_all = []
@@ -332,9 +332,9 @@ class SelfModifyingTitans(Module):
             )
             y_all.append(y_n)
             M_W2 = M_W2_new
-            M_W2_seen = choose(grid_2.ends(64)[n_2], M_W2_new, M_W2_seen)
             M_W1 = M_W1_new
-            M_W1_seen = choose(grid_2.ends(64)[n_2], M_W1_new, M_W1_seen)
+            M_W2_seen = choose(grid_2.ends(64)[n_2], M_W2, M_W2_seen)
+            M_W1_seen = choose(grid_2.ends(64)[n_2], M_W1, M_W1_seen)
         y = grid_2.join(y_all, "headed")
         new["M"] = {
             "running": {"W2": M_W2, "W1": M_W1},
@@ -386,20 +386,20 @@ class Cms(Module):
         new: dict[str, Any] = {}
         x_F = mlp(
             norm(x, self.x[0].norm.weight, eps=1e-06),
-            adapted(self.F[0].W2, state["F[0]"]["delta"], "W2"),
-            adapted(self.F[0].W1, state["F[0]"]["delta"], "W1"),
+            adapted(self.F[0].W2, state["F[0]"], "W2"),
+            adapted(self.F[0].W1, state["F[0]"], "W1"),
         )
         x_1 = x + x_F
         x_F_1 = mlp(
             norm(x_1, self.x[1].norm.weight, eps=1e-06),
-            adapted(self.F[1].W2, state["F[1]"]["delta"], "W2"),
-            adapted(self.F[1].W1, state["F[1]"]["delta"], "W1"),
+            adapted(self.F[1].W2, state["F[1]"], "W2"),
+            adapted(self.F[1].W1, state["F[1]"], "W1"),
         )
         x_2 = x_1 + x_F_1
         x_F_2 = mlp(
             norm(x_2, self.x[2].norm.weight, eps=1e-06),
-            adapted(self.F[2].W2, state["F[2]"]["delta"], "W2"),
-            adapted(self.F[2].W1, state["F[2]"]["delta"], "W1"),
+            adapted(self.F[2].W2, state["F[2]"], "W2"),
+            adapted(self.F[2].W1, state["F[2]"], "W1"),
         )
         x_3 = x_2 + x_F_2
         new["F[0]"] = state["F[0]"]

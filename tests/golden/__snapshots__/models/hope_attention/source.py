@@ -107,20 +107,20 @@ class Cms(Module):
         new: dict[str, Any] = {}
         x_F = mlp(
             norm(x, self.x[0].norm.weight, eps=1e-06),
-            adapted(self.F[0].W2, state["F[0]"]["delta"], "W2"),
-            adapted(self.F[0].W1, state["F[0]"]["delta"], "W1"),
+            adapted(self.F[0].W2, state["F[0]"], "W2"),
+            adapted(self.F[0].W1, state["F[0]"], "W1"),
         )
         x_1 = x + x_F
         x_F_1 = mlp(
             norm(x_1, self.x[1].norm.weight, eps=1e-06),
-            adapted(self.F[1].W2, state["F[1]"]["delta"], "W2"),
-            adapted(self.F[1].W1, state["F[1]"]["delta"], "W1"),
+            adapted(self.F[1].W2, state["F[1]"], "W2"),
+            adapted(self.F[1].W1, state["F[1]"], "W1"),
         )
         x_2 = x_1 + x_F_1
         x_F_2 = mlp(
             norm(x_2, self.x[2].norm.weight, eps=1e-06),
-            adapted(self.F[2].W2, state["F[2]"]["delta"], "W2"),
-            adapted(self.F[2].W1, state["F[2]"]["delta"], "W1"),
+            adapted(self.F[2].W2, state["F[2]"], "W2"),
+            adapted(self.F[2].W1, state["F[2]"], "W1"),
         )
         x_3 = x_2 + x_F_2
         new["F[0]"] = state["F[0]"]

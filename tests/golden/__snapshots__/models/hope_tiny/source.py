@@ -182,16 +182,6 @@ class SelfModifyingTitans(Module):
         grid = ChunkGrid(state["Mk"]["count"], mask, x.shape[1], 16)
         z_cut = grid.cut(z, "headed")
         q_cut = grid.cut(q, "headed")
-        memories_W2_seen = torch.stack(
-            (
-                state["Mk"]["committed"]["W2"],
-                state["Mv"]["committed"]["W2"],
-                state["Me"]["committed"]["W2"],
-                state["Ma"]["committed"]["W2"],
-                state["M"]["committed"]["W2"],
-            ),
-            dim=2,
-        )
         memories_W2 = torch.stack(
             (
                 state["Mk"]["running"]["W2"],
@@ -202,16 +192,6 @@ class SelfModifyingTitans(Module):
             ),
             dim=2,
         )
-        memories_W1_seen = torch.stack(
-            (
-                state["Mk"]["committed"]["W1"],
-                state["Mv"]["committed"]["W1"],
-                state["Me"]["committed"]["W1"],
-                state["Ma"]["committed"]["W1"],
-                state["M"]["committed"]["W1"],
-            ),
-            dim=2,
-        )
         memories_W1 = torch.stack(
             (
                 state["Mk"]["running"]["W1"],
@@ -219,6 +199,26 @@ class SelfModifyingTitans(Module):
                 state["Me"]["running"]["W1"],
                 state["Ma"]["running"]["W1"],
                 state["M"]["running"]["W1"],
+            ),
+            dim=2,
+        )
+        memories_W2_seen = torch.stack(
+            (
+                state["Mk"]["committed"]["W2"],
+                state["Mv"]["committed"]["W2"],
+                state["Me"]["committed"]["W2"],
+                state["Ma"]["committed"]["W2"],
+                state["M"]["committed"]["W2"],
+            ),
+            dim=2,
+        )
+        memories_W1_seen = torch.stack(
+            (
+                state["Mk"]["committed"]["W1"],
+                state["Mv"]["committed"]["W1"],
+                state["Me"]["committed"]["W1"],
+                state["Ma"]["committed"]["W1"],
+                state["M"]["committed"]["W1"],
             ),
             dim=2,
         )
@@ -239,9 +239,9 @@ class SelfModifyingTitans(Module):
             )
             y_all.append(y_n)
             memories_W2 = memories_W2_new
-            memories_W2_seen = choose(grid.ends(16)[n], memories_W2_new, memories_W2_seen)
             memories_W1 = memories_W1_new
-            memories_W1_seen = choose(grid.ends(16)[n], memories_W1_new, memories_W1_seen)
+            memories_W2_seen = choose(grid.ends(16)[n], memories_W2, memories_W2_seen)
+            memories_W1_seen = choose(grid.ends(16)[n], memories_W1, memories_W1_seen)
         y = grid.join(y_all, "headed")
         new["Mk"] = {
             "running": {"W2": memories_W2.select(2, 0), "W1": memories_W1.select(2, 0)},
@@ -306,14 +306,14 @@ class Cms(Module):
         new: dict[str, Any] = {}
         x_F = mlp(
             norm(x, self.x[0].norm.weight, eps=1e-06),
-            adapted(self.F[0].W2, state["F[0]"]["delta"], "W2"),
-            adapted(self.F[0].W1, state["F[0]"]["delta"], "W1"),
+            adapted(self.F[0].W2, state["F[0]"], "W2"),
+            adapted(self.F[0].W1, state["F[0]"], "W1"),
         )
         x_1 = x + x_F
         x_F_1 = mlp(
             norm(x_1, self.x[1].norm.weight, eps=1e-06),
-            adapted(self.F[1].W2, state["F[1]"]["delta"], "W2"),
-            adapted(self.F[1].W1, state["F[1]"]["delta"], "W1"),
+            adapted(self.F[1].W2, state["F[1]"], "W2"),
+            adapted(self.F[1].W1, state["F[1]"], "W1"),
         )
         x_2 = x_1 + x_F_1
         new["F[0]"] = state["F[0]"]

@@ -60,14 +60,14 @@ class Probe(Module):
         new: dict[str, Any] = {}
         grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
         x_cut = grid.cut(x, "vector")
-        M_weight_seen = state["M"]["committed"]["weight"]
         M_weight = state["M"]["running"]["weight"]
+        M_weight_seen = state["M"]["committed"]["weight"]
         y_all = []
         for n in range(len(grid)):
             y_n, M_weight_new = self._step_M(x_cut[n], M_weight_seen, M_weight, grid.valid[n])
             y_all.append(y_n)
             M_weight = M_weight_new
-            M_weight_seen = choose(grid.ends(16)[n], M_weight_new, M_weight_seen)
+            M_weight_seen = choose(grid.ends(16)[n], M_weight, M_weight_seen)
         y = grid.join(y_all, "vector")
         new["M"] = {
             "running": {"weight": M_weight},

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from nldsl.runtime.course import Course, Impulse, together
+from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module
-from nldsl.runtime.token import commit, hold, join_tokens, live_at, tick
 from torch import Tensor
 
 
@@ -16,26 +17,19 @@ def matrix(z: Tensor, weight: Tensor) -> Tensor:
     return y
 
 
-def matrix_oja_gradient(key: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def matrix_oja_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradient of `oja` at the map `matrix`, row by row.
 
-    Returns g_weight: `x_W` is the input of the weight `W`, `dy_W` the gradient at its output, and the
-    gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
+    Returns x_weight, dy_weight, x_weight_2, dy_weight_2: `x_W` is the input of the weight `W`, `dy_W`
+    the gradient at its output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
     """
-    return (-target).mT @ key + target.mT @ (target @ weight)
-
-
-def gd(W: Tensor, g: Tensor) -> Tensor:
-    """One step of the rule `gd` for one token; gates are `[..., 1, 1]`."""
-    W_mul = 0.1 * g
-    W_1 = W - W_mul
-    return W_1
+    return key, -target, target @ weight, target
 
 
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
     """
 
     def __init__(self) -> None:
@@ -51,26 +45,48 @@ class Probe(Module):
             },
         }
 
+    def _step_M(
+        self, x: Tensor, M_weight_seen: Tensor, M_weight: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """At most 16 tokens: what they read, and the running weights after their writes."""
+        y = matrix(x, M_weight_seen)
+        x_weight, dy_weight, x_weight_2, dy_weight_2 = matrix_oja_gradient(x, x, M_weight_seen)
+        rate_weight = x_weight.new_full(x_weight.shape[:-1], 0.1)
+        M_weight_course = Course(
+            M_weight,
+            (
+                Impulse(
+                    together(x_weight, x_weight_2),
+                    together(dy_weight, dy_weight_2),
+                    rate=rate_weight,
+                    products=2,
+                ),
+            ),
+            valid=valid,
+        )
+        M_weight_next = M_weight_course.end()
+        return y, M_weight_next
+
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
+        grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
+        x_cut = grid.cut(x, "vector")
         M_weight = state["M"]["running"]["weight"]
         M_weight_seen = state["M"]["committed"]["weight"]
-        M_count = state["M"]["count"]
         y_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            x_t = x[:, t : t + 1]
-            y = matrix(x_t, M_weight_seen)
-            M_g_weight = matrix_oja_gradient(x_t, x_t, M_weight_seen)
-            M_weight_next = gd(M_weight, M_g_weight)
-            M_weight = hold(live, M_weight_next, M_weight)
-            M_count = tick(M_count, live)
-            M_weight_seen = commit(M_count, 16, live, M_weight, M_weight_seen)
-            y_all.append(y)
-        y_2 = join_tokens(y_all, 1, self.zeros(x.shape[0], 0, 8))
-        new["M"] = {"running": {"weight": M_weight}, "committed": {"weight": M_weight_seen}, "count": M_count}
-        return y_2, new
+        for n in range(len(grid)):
+            y_n, M_weight_new = self._step_M(x_cut[n], M_weight_seen, M_weight, grid.valid[n])
+            y_all.append(y_n)
+            M_weight = M_weight_new
+            M_weight_seen = choose(grid.ends(16)[n], M_weight, M_weight_seen)
+        y = grid.join(y_all, "vector")
+        new["M"] = {
+            "running": {"weight": M_weight},
+            "committed": {"weight": M_weight_seen},
+            "count": grid.count,
+        }
+        return y, new
 
 
 def build(seed: int = 0) -> Layer:

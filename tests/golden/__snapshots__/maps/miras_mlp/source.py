@@ -1,0 +1,135 @@
+"""`probe`, compiled by nldsl from <text>.  Edit the specification, not this file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from nldsl.runtime.grid import ChunkGrid, choose
+from nldsl.runtime.memory import decay_write
+from nldsl.runtime.model import Layer
+from nldsl.runtime.module import Module, constant, normal
+from nldsl.runtime.ops import layernorm
+from torch import Tensor
+from torch.nn import functional
+
+
+def miras_mlp(
+    z: Tensor, W2: Tensor, W1: Tensor, M_out_layernorm_weight: Tensor, M_out_layernorm_bias: Tensor
+) -> Tensor:
+    """The map `miras_mlp`, row by row: `[..., C, z] -> [..., C, y]`."""
+    out_matmul = z @ W2.mT
+    out_gelu = functional.gelu(out_matmul)
+    out_matmul_1 = out_gelu @ W1.mT
+    out_layernorm = layernorm(out_matmul_1, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
+    out = z + out_layernorm
+    return out
+
+
+def miras_mlp_l2_gradient(
+    key: Tensor,
+    target: Tensor,
+    W2: Tensor,
+    W1: Tensor,
+    M_out_layernorm_weight: Tensor,
+    M_out_layernorm_bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradient of `l2` at the map `miras_mlp`, row by row.
+
+    Returns x_W2, dy_W2, x_W1, dy_W1: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
+    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
+    """
+    matmul = key @ W2.mT
+    gelu = functional.gelu(matmul)
+    matmul_2 = gelu @ W1.mT
+    sub = matmul_2 - matmul_2.mean(-1, keepdim=True)
+    pow = (1e-05 + (sub**2.0).mean(-1, keepdim=True)) ** -0.5
+    mul = M_out_layernorm_weight * (
+        key + layernorm(matmul_2, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05) - target
+    )
+    mul_2 = sub * pow
+    mul_3 = pow * (mul - mul.mean(-1, keepdim=True) - mul_2 * (mul * mul_2).mean(-1, keepdim=True))
+    return (
+        key,
+        (
+            0.5 * (1.0 + torch.erf(0.7071067811865476 * matmul))
+            + 0.3989422804014327 * (matmul * torch.exp(-0.5 * matmul**2.0))
+        )
+        * (mul_3 @ W1),
+        gelu,
+        mul_3,
+    )
+
+
+class Probe(Module):
+    """`probe(x)`.
+
+    M: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.declare("M.W2", (32, 8), "matrix", normal(0.3535533905932738))
+        self.declare("M.W1", (8, 32), "matrix", normal(0.1767766952966369))
+        self.declare("M.out.layernorm.weight", (8,), "norm", constant(1.0))
+        self.declare("M.out.layernorm.bias", (8,), "norm", constant(0.0))
+
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state before the first token of `batch` sequences."""
+        return {
+            "M": {
+                "running": {"W2": self.start(self.M.W2, batch), "W1": self.start(self.M.W1, batch)},
+                "committed": {"W2": self.start(self.M.W2, batch), "W1": self.start(self.M.W1, batch)},
+                "count": self.counter(batch),
+            },
+        }
+
+    def _step_M(
+        self,
+        x: Tensor,
+        M_W2_seen: Tensor,
+        M_W1_seen: Tensor,
+        M_W2: Tensor,
+        M_W1: Tensor,
+        valid: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """At most 16 tokens: what they read, and the running weights after their writes."""
+        y = miras_mlp(x, M_W2_seen, M_W1_seen, self.M.out.layernorm.weight, self.M.out.layernorm.bias)
+        x_W2, dy_W2, x_W1, dy_W1 = miras_mlp_l2_gradient(
+            x, x, M_W2_seen, M_W1_seen, self.M.out.layernorm.weight, self.M.out.layernorm.bias
+        )
+        rate_W2 = x_W2.new_full(x_W2.shape[:-1], 0.1)
+        M_W2_next = decay_write(M_W2, x_W2, dy_W2, rate=rate_W2, valid=valid)
+        rate_W1 = x_W1.new_full(x_W1.shape[:-1], 0.1)
+        M_W1_next = decay_write(M_W1, x_W1, dy_W1, rate=rate_W1, valid=valid)
+        return y, M_W2_next, M_W1_next
+
+    def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
+        """All tokens of a call: outputs and the state after them."""
+        new: dict[str, Any] = {}
+        grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
+        x_cut = grid.cut(x, "vector")
+        M_W2 = state["M"]["running"]["W2"]
+        M_W1 = state["M"]["running"]["W1"]
+        M_W2_seen = state["M"]["committed"]["W2"]
+        M_W1_seen = state["M"]["committed"]["W1"]
+        y_all = []
+        for n in range(len(grid)):
+            y_n, M_W2_new, M_W1_new = self._step_M(x_cut[n], M_W2_seen, M_W1_seen, M_W2, M_W1, grid.valid[n])
+            y_all.append(y_n)
+            M_W2 = M_W2_new
+            M_W1 = M_W1_new
+            M_W2_seen = choose(grid.ends(16)[n], M_W2, M_W2_seen)
+            M_W1_seen = choose(grid.ends(16)[n], M_W1, M_W1_seen)
+        y = grid.join(y_all, "vector")
+        new["M"] = {
+            "running": {"W2": M_W2, "W1": M_W1},
+            "committed": {"W2": M_W2_seen, "W1": M_W1_seen},
+            "count": grid.count,
+        }
+        return y, new
+
+
+def build(seed: int = 0) -> Layer:
+    """The compiled `probe`, its parameters drawn from `seed`."""
+    return Layer(Probe().initialise(seed), "probe")
