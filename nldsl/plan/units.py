@@ -80,7 +80,7 @@ def dependency_graph(block: Block) -> nx.DiGraph[int]:
     changing = written_in_forward(block)
     # A memory whose resets start from another one's present state runs beside it.
     coupled = [{m.name, m.init_from} for m in block.memories if m.reset == "tokens" and m.init_from]
-    for names in [*({m} for m in sorted(changing)), *(c & changing for c in coupled)]:
+    for names in [*({m} for m in sorted(changing)), *(c & changing for c in coupled if c & changing)]:
         members = [i for i, s in enumerate(block.body) if names & set(touched(s))]
         graph.add_edges_from(zip(members, [*members[1:], members[0]], strict=True))
     return graph
