@@ -11,6 +11,7 @@ from typing import Any
 import nldsl
 from docs.generate.markdown import code, fence, page
 
+_WIDEST = 88
 _SECTION = re.compile(r"^(Example|Examples|Raises|Errors|Returns|Shapes|Attributes|Equation)s?:\s*$")
 
 
@@ -79,15 +80,37 @@ def _signature(name: str, called: Any, bound: bool = False) -> str:
     """The call as one writes it, a line per parameter where it is long."""
     signature = inspect.signature(called)
     parameters = list(signature.parameters.values())[1 if bound else 0 :]
-    signature = signature.replace(parameters=parameters)
-    text = f"{name}{signature}".replace("'", "")
-    if len(text) <= 96 or not parameters:
-        return text
-    shown = str(signature.replace(return_annotation=inspect.Signature.empty))[1:-1]
+    shown: list[str] = []
+    for before, parameter in zip([None, *parameters], parameters, strict=False):
+        keyword = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        if keyword and (before is None or before.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD):
+            shown.append("*")
+        shown.append(_parameter(parameter))
     back = signature.return_annotation
-    tail = "" if back is inspect.Signature.empty else f" -> {back}".replace("'", "")
-    lines = re.split(r", (?=[a-z_*]+(?::| ?=|$|,))", shown.replace("'", ""))
-    return f"{name}(\n" + "".join(f"    {line},\n" for line in lines) + f"){tail}"
+    tail = "" if back is inspect.Signature.empty else f" -> {_annotation(back)}"
+    line = f"{name}({', '.join(shown)}){tail}"
+    if len(line) <= _WIDEST:
+        return line
+    return f"{name}(\n" + "".join(f"    {part},\n" for part in shown) + f"){tail}"
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    kind = parameter.kind
+    stars = "*" * (kind is inspect.Parameter.VAR_POSITIONAL) + "**" * (kind is inspect.Parameter.VAR_KEYWORD)
+    name = stars + parameter.name
+    annotated = parameter.annotation is not inspect.Parameter.empty
+    name += f": {_annotation(parameter.annotation)}" if annotated else ""
+    if parameter.default is inspect.Parameter.empty:
+        return name
+    return f"{name} = {_default(parameter.default)}" if annotated else f"{name}={_default(parameter.default)}"
+
+
+def _default(value: Any) -> str:
+    return str(value.__name__) if callable(value) else repr(value)
+
+
+def _annotation(found: Any) -> str:
+    return found if isinstance(found, str) else str(getattr(found, "__name__", found))
 
 
 def docstring(text: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from docs.generate.library import ROOT, Spec, specs
-from docs.generate.markdown import code, count, table
+from docs.generate.markdown import count, table
 from docs.generate.probes import opens, shown
 from nldsl.diagnostics import SpecError
 from nldsl.plan.make import make_plan
@@ -107,7 +107,7 @@ def _section(section: dict[str, Any]) -> str:
             str(check["cases"]) if check["cases"] else "",
             "" if check["error"] is None else f"{check['error']:.1e}",
             f"{check['bound']:.0e}",
-            check["note"] or code(check["where"]),
+            check["note"] or check["where"],
         )
         for check in section["checks"]
     ]

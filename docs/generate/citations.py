@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from docs.generate.library import Spec, comments, equations, readings, sections, specs
+from docs.generate.library import Spec, citations, comments, readings, specs
 from docs.generate.markdown import code, count, page, table
 from docs.generate.readings import READINGS
 from docs.generate.tests_of import Test, tests_of, through
@@ -15,10 +15,12 @@ SHOWN = 4
 
 def cited_by(spec: Spec) -> list[str]:
     """What of the paper a file cites: `Eq. 70-71`, `Table 6`."""
-    text = comments(spec.text)
-    runs = _runs(sorted(set(equations(text))))
-    found = [f"Eq. {a}" if a == b else f"Eq. {a}-{b}" for a, b in runs]
-    return found + sorted(set(sections(text)) - {"Sec. "})
+    own = [c for c in citations(comments(spec.text)) if not c.source]
+    return _spoken({n for c in own for n in c.equations}) + sorted({o for c in own for o in c.others})
+
+
+def _spoken(numbers: Iterable[int]) -> list[str]:
+    return [f"Eq. {a}" if a == b else f"Eq. {a}-{b}" for a, b in _runs(sorted(numbers))]
 
 
 def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
@@ -41,9 +43,21 @@ def equation_map() -> dict[int, list[Spec]]:
     """The paper's equations, each with the files that cite it."""
     found: dict[int, list[Spec]] = {}
     for spec in specs():
-        for number in sorted(set(equations(comments(spec.text)))):
+        own = {n for c in citations(comments(spec.text)) if not c.source for n in c.equations}
+        for number in sorted(own):
             found.setdefault(number, []).append(spec)
     return dict(sorted(found.items()))
+
+
+def other_papers() -> list[tuple[str, list[str], Spec]]:
+    """Papers by others: name, what is cited of it, and the file that does."""
+    found: dict[tuple[str, Spec], list[str]] = {}
+    for spec in specs():
+        for cited in citations(comments(spec.text)):
+            if cited.source:
+                found.setdefault((cited.source, spec), []).extend([*_spoken(cited.equations), *cited.others])
+    rows = [(source, list(dict.fromkeys(parts)), spec) for (source, spec), parts in found.items()]
+    return sorted(rows, key=lambda row: (row[0], row[2].place))
 
 
 def reading_map() -> dict[int, list[Spec]]:
@@ -75,16 +89,20 @@ def map_page() -> str:
         for number, cited in equation_map().items()
         for spec in cited
     ]
+    others = [
+        (source, ", ".join(parts), _link(spec), _tests(tests_of(spec)) or _through(spec))
+        for source, parts, spec in other_papers()
+    ]
     return page(
         "Equation, specification, test",
-        "Every equation of the paper that a file of the library cites in its comments, the file, and "
-        "the tests that "
-        "name it. The table is made from the files and the tests; a test of its own fails if a row "
-        "has no test. "
-        "Beside these, `nldsl verify` compares the compiled form of every model with the "
-        "interpreter, and its "
-        "certificate stands on the page of the model.",
+        "Every equation of the paper that a file of the library cites in its comments, the file, and the "
+        "tests that name it. The table is made from the files and the tests; a test of its own fails if a row "
+        "has no test. Beside these, `nldsl verify` compares the compiled form of every model with the "
+        "interpreter, and its certificate stands on the page of the model.",
         table(("equation", "specification", "tests"), rows),
+        "## Other papers",
+        "Layers and rules that others have published, with the places that their files cite.",
+        table(("paper", "there", "specification", "tests"), others),
         wide=True,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ import typer
 from docs.generate.examples import EXAMPLES
 from docs.generate.markdown import code, fence, page, table
 from nldsl.cli.app import COMMANDS, build_app
+
+_WIDEST = 84
 
 
 def commands_index() -> str:
@@ -42,7 +45,7 @@ def command_page(name: str) -> str:
     examples = EXAMPLES.get(name, ())
     parts = [
         " ".join((command.help or COMMANDS[name]).split()),
-        fence("\n".join(f"nldsl {line}" for line in examples), "sh") if examples else "",
+        fence("\n".join(map(_folded, examples)), "sh") if examples else "",
         "## Usage",
         fence(usage(name, command), "text"),
     ]
@@ -55,6 +58,12 @@ def command_page(name: str) -> str:
         lines = [(_spelt(p), _said(p), _takes(p), _default(p)) for p in options]
         parts += ["## Options", table(("option", "what it does", "takes", "default"), lines)]
     return page(f"nldsl {name}", *parts)
+
+
+def _folded(line: str) -> str:
+    """A command as one types it, long ones over several lines."""
+    words = textwrap.wrap(f"nldsl {line}", _WIDEST, break_long_words=False, break_on_hyphens=False)
+    return " \\\n    ".join(words)
 
 
 def _command(name: str) -> Any:

@@ -88,17 +88,41 @@ def homes() -> dict[tuple[str, str], Spec]:
 _EQUATIONS = re.compile(r"\bEqs?\. ?(\d+(?:\s*(?:-|,|and|to)\s*\d+)*)")
 _OTHERS = re.compile(r"\b(Table|Algorithm|Alg\.|Sec\.) ?(\d+(?:\.\d+)*)")
 _READINGS = re.compile(r"\bP(\d{1,2})(?:-P?(\d{1,2}))?\b")
+_PARTS = re.compile(r";|\.\s+(?=[A-Z])|, and (?=Eq\.)")
+_AUTHORS = (
+    re.compile(r"((?:von )?[A-Z][\w'-]+ et al\.) \((\d{4})"),
+    re.compile(r"((?:[A-Z][\w'-]+(?:, | and | ))*[A-Z][\w'-]+) \((\d{4})"),
+)
 
 
-def equations(text: str) -> Iterator[int]:
-    """The numbers of the paper's equations that a comment cites.
+@dataclass(frozen=True)
+class Citation:
+    """What a comment cites of one source: the paper itself (no name), or one of another author."""
+
+    source: str
+    equations: tuple[int, ...]
+    others: tuple[str, ...]
+
+
+def citations(text: str) -> Iterator[Citation]:
+    """What a comment cites, source by source: a name with a year holds up to the next `;` or full stop.
 
     Example:
-        >>> list(equations("Paper: Eq. 65, 70-72 and 93.")), list(equations("Eq. 5"))
-        ([65, 70, 71, 72, 93], [5])
+        >>> for found in citations("Paper: Eq. 65, 70-71 and Table 6; Hu et al. (2025), Eq. 8-9: S' = S."):
+        ...     print(found)
+        Citation(source='', equations=(65, 70, 71), others=('Table 6',))
+        Citation(source='Hu et al. (2025)', equations=(8, 9), others=())
     """
-    for cited in _EQUATIONS.findall(text):
-        yield from _numbers(cited)
+    for part in _PARTS.split(" ".join(text.split())):
+        cited = tuple(n for run in _EQUATIONS.findall(part) for n in _numbers(run))
+        others = tuple(f"{'Algorithm' if w == 'Alg.' else w} {n}" for w, n in _OTHERS.findall(part))
+        if cited or others:
+            yield Citation(_source(part), cited, others)
+
+
+def _source(part: str) -> str:
+    named = next((m for m in (p.search(part) for p in _AUTHORS) if m), None)
+    return f"{named[1]} ({named[2]})" if named else ""
 
 
 def _numbers(cited: str) -> Iterator[int]:
@@ -117,12 +141,6 @@ def readings(text: str) -> Iterator[int]:
     """
     for first, last in _READINGS.findall(text):
         yield from range(int(first), int(last or first) + 1)
-
-
-def sections(text: str) -> Iterator[str]:
-    """Tables, algorithms and sections of the paper that a comment cites."""
-    for what, number in _OTHERS.findall(text):
-        yield f"{'Algorithm' if what == 'Alg.' else what} {number}".rstrip(".")
 
 
 def comments(text: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -11,15 +14,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+import docs.generate
 import nldsl
 from docs.generate import tests_of as named
 from docs.generate.certificates import fingerprint, path_of, stored
-from docs.generate.citations import equation_map, map_page, reading_map, readings_page
+from docs.generate.citations import equation_map, map_page, other_papers, reading_map, readings_page
 from docs.generate.codes import codes_index, stage_page, stages
 from docs.generate.commands import _command, command_page, example_lines
 from docs.generate.examples import EXAMPLES
 from docs.generate.inspect import external
-from docs.generate.library import Spec, equations, specs
+from docs.generate.library import Spec, citations, specs
 from docs.generate.primitives import primitives_page, written
 from docs.generate.probes import opens, shown
 from docs.generate.readings import READINGS
@@ -53,14 +57,21 @@ def test_no_row_of_the_map_is_empty_or_dangling() -> None:
         link = re.escape(f"[`{spec.place}`](../{spec.page})")
         line = rf"^\| Eq\. {number} \| {link} \| (`|with \[)"
         assert re.search(line, shown_there, re.MULTILINE), (number, spec.place)
+    assert len(other_papers()) > 20
+    assert all(re.search(r"\(\d{4}\)$", source) for source, _, _ in other_papers())
     for test in {test for _, spec in rows for test in named.tests_of(spec)}:
         name = test.name.rpartition("::")[2]
         assert f"def {name}(" in (ROOT / test.place).read_text(encoding="utf-8")
 
 
 def test_a_citation_of_a_file_is_read_as_it_is_written() -> None:
-    assert list(equations("Paper: Eq. 9 and 31; the rate is the solution of Eq. 56 (P13)")) == [9, 31, 56]
-    assert list(equations("Sec. 8, Eq. 92, 94-97.  No equation: 12, Eqs")) == [92, 94, 95, 96, 97]
+    def own(text: str) -> list[int]:
+        return [n for cited in citations(text) if not cited.source for n in cited.equations]
+
+    assert own("Paper: Eq. 9 and 31; the rate is the solution of Eq. 56 (P13)") == [9, 31, 56]
+    assert own("Sec. 8, Eq. 92, 94-97.  No equation: 12, Eqs") == [92, 94, 95, 96, 97]
+    assert own("Eq. 64; Sun et al. (2023), arXiv 2307.08621, Eq. 6-8: S.  Eq. 65") == [64, 65]
+    assert own("Gupta, Koren and Singer (2018), Algorithm 1, and Eq. 106-107") == [106, 107]
 
 
 def test_naming_a_specification_is_more_than_a_word() -> None:
@@ -194,6 +205,11 @@ def test_every_public_name_is_on_the_page_of_python() -> None:
     text = pages()["reference/python.md"]()
     for name in nldsl.__all__:
         assert name.startswith("__") or f"### nldsl.{name} " in text
+
+
+@pytest.mark.parametrize("name", sorted(m.name for m in pkgutil.iter_modules(docs.generate.__path__)))
+def test_examples_in_the_docstrings_of_the_generator(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(f"docs.generate.{name}")).failed == 0
 
 
 # --- the site --------------------------------------------------------------------------------
