@@ -19,8 +19,7 @@ def api_page() -> str:
     """Every public name of the package."""
     parts = [
         "`import nldsl` costs nothing: a name is loaded when it is first used, and checking a "
-        "specification never "
-        "imports torch. Every example here is run by the tests."
+        "specification never imports torch. Every example here is run by the tests."
     ]
     public = [name for name in nldsl.__all__ if not name.startswith("__")]
     functions = [n for n in public if not inspect.isclass(getattr(nldsl, n))]

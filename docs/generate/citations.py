@@ -96,8 +96,8 @@ def map_page() -> str:
     return page(
         "Equation, specification, test",
         "Every equation of the paper that a file of the library cites in its comments, the file, and the "
-        "tests that name it. The table is made from the files and the tests; a test of its own fails if a row "
-        "has no test. Beside these, `nldsl verify` compares the compiled form of every model with the "
+        "tests that name it. The table is made from the files and the tests; a test of its own fails if a "
+        "row has no test. Beside these, `nldsl verify` compares the compiled form of every model with the "
         "interpreter, and its certificate stands on the page of the model.",
         table(("equation", "specification", "tests"), rows),
         "## Other papers",
@@ -132,8 +132,8 @@ def readings_page() -> str:
     """Where the paper is ambiguous, and what is done here."""
     parts = [
         "The paper is ambiguous or misprinted in places. Every such place has a reading with a number; the "
-        "specification that depends on it names the number in its comment, and the other readings "
-        "are there by name."
+        "specification that depends on it names the number in its comment, and the other readings are "
+        "there by name."
     ]
     for number, specs_of in reading_map().items():
         if number not in READINGS:

@@ -34,9 +34,9 @@ def stage_title(stage: str) -> str:
 def codes_index() -> str:
     """Every code with its title."""
     parts = [
-        "Every finding has a code that does not change. `nldsl explain NL0412` prints its page; "
-        "these pages say the same. "
-        "A finding names the place, what was found and what was expected, and what to do."
+        "Every finding has a code that does not change. `nldsl explain NL0412` prints its page; these "
+        "pages say the same. A finding names the place, what was found and what was expected, and what to "
+        "do."
     ]
     for stage, entries in stages().items():
         link = page_of(stage).removeprefix("diagnostics/")

@@ -21,11 +21,9 @@ def commands_index() -> str:
     rows = [(f"[`nldsl {name}`]({name}.md)", line) for name, line in COMMANDS.items()]
     return page(
         "Command line",
-        "A specification (SPEC) is a file, a name of the library, or `-` for standard input. Results "
-        "go to standard "
-        "output, findings and progress to standard error; `--json` prints data. Nothing a user "
-        "writes ends in a "
-        "traceback.",
+        "A specification (SPEC) is a file, a name of the library, or `-` for standard input. Results go to "
+        "standard output, findings and progress to standard error; `--json` prints data. Nothing a user "
+        "writes ends in a traceback.",
         table(("command", "what it does"), rows),
         table(
             ("exit code", "meaning"),

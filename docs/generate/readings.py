@@ -19,29 +19,26 @@ READINGS = {
     1: Reading(
         "Eq. 90 and 93",
         "The index `C * ceil(t / C)`, taken literally, is the end of the current chunk: the future leaks.",
-        "The last state of the *previous* chunk, for the gradient and for every read of key, value, "
-        "rate and gate. "
-        "In the language this is what a clock of C tokens means.",
+        "The last state of the *previous* chunk, for the gradient and for every read of key, value, rate "
+        "and gate. In the language this is what a clock of C tokens means.",
     ),
     2: Reading(
         "Eq. 78 and 82 against 83 and 94",
         "The output is read from `M_t` in some places and from `M_{t-1}` in others.",
-        "Program order decides: a read above the write sees the state before it, a read below it the "
-        "state after it. "
-        "Titans and linear attention read below, Hope reads above.",
+        "Program order decides: a read above the write sees the state before it, a read below it the state "
+        "after it. Titans and linear attention read below, Hope reads above.",
     ),
     3: Reading(
         "Eq. 92",
         "The gradient of `-<M k, v>` is printed as `-eta v k^T`.",
-        "The step adds: `+ eta v k^T`. With the erase of delta gradient descent that is the gated "
-        "delta rule.",
+        "The step adds: `+ eta v k^T`. With the erase of delta gradient descent that is the gated delta "
+        "rule.",
     ),
     4: Reading(
         "Eq. 93 and the text before 86",
         "The loss `||M k - v||^2` has a gradient with a factor of 2, printed without it.",
-        "`l2` is one half of the square. With `dgd` it erases twice: along a unit key the state is "
-        "kept times "
-        "`alpha - 2 eta`.",
+        "`l2` is one half of the square. With `dgd` it erases twice: along a unit key the state is kept "
+        "times `alpha - 2 eta`.",
         "`l2(scale = 1)`",
     ),
     5: Reading(
@@ -68,15 +65,15 @@ READINGS = {
     ),
     9: Reading(
         "Eq. 71",
-        "The sum has C + 1 terms, and it is open whether it is a sum or a mean and which parameters "
-        "stand inside.",
+        "The sum has C + 1 terms, and it is open whether it is a sum or a mean and which parameters stand "
+        "inside.",
         "Exactly C tokens, the gradient at the parameters that this chunk was computed with, a sum.",
     ),
     10: Reading(
         "Eq. 70 and 71",
         "No residual is printed, and it is open whose error the memory system learns from.",
-        "The residual is written out; the error is the task's own, by the chain rule through the "
-        "later blocks.",
+        "The residual is written out; the error is the task's own, by the chain rule through the later "
+        "blocks.",
         "an objective of the memory's own",
     ),
     11: Reading(
@@ -104,8 +101,8 @@ READINGS = {
     15: Reading(
         "Eq. 50 to 52",
         "The target is `1` or `I`, and `u` is not defined for matrices.",
-        "`u` is the gradient, its rows the samples; the network is trained on its own objective, and "
-        "`W' = W + m(u)`.",
+        "`u` is the gradient, its rows the samples; the network is trained on its own objective, and `W' = "
+        "W + m(u)`.",
     ),
     16: Reading(
         "Eq. 65",
@@ -139,12 +136,10 @@ READINGS = {
     ),
     22: Reading(
         "Eq. 88 to 90, stability",
-        "With queries and keys of unit length, as the text says, the recurrence of Eq. 93 diverges; "
-        "with unit values "
-        "and a rate of at most 1 / C it is bounded and nearly does nothing.",
-        "`hope`: the inner product (Eq. 92), a target of unit length, the rate divided by `||z||^2`, "
-        "and retention "
-        "toward the learned start, so that decay and erase act on `M - M_0`.",
+        "With queries and keys of unit length, as the text says, the recurrence of Eq. 93 diverges; with "
+        "unit values and a rate of at most 1 / C it is bounded and nearly does nothing.",
+        "`hope`: the inner product (Eq. 92), a target of unit length, the rate divided by `||z||^2`, and "
+        "retention toward the learned start, so that decay and erase act on `M - M_0`.",
         "`hope_l2` (Eq. 93 behind the same guards), `hope_literal` (nothing added; it diverges, and says so)",
     ),
 }
