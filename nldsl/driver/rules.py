@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -13,12 +13,14 @@ from nldsl.diagnostics import SpecError
 from nldsl.emit.loader import load_module
 from nldsl.emit.printer import print_module
 from nldsl.lowerings.optimizer import OptimizerText, class_name, lower_optimizer
+from nldsl.plan.rule_rows import RowsPlan, gradient_rule, looks_at_rows, plan_rows
 from nldsl.plan.rules import RulePlan, plan_rule
-from nldsl.runtime.rule_kernel import Kernel
+from nldsl.runtime.rule_kernel import Kernel, refusal
 from nldsl.runtime.rule_optimizer import RuleOptimizer
 from nldsl.spec.open_rule import open_rule
-from nldsl.spec.outer_rules import OuterRule
+from nldsl.spec.outer_rules import PROBES, OuterRule
 from nldsl.spec.program import GroupRule
+from nldsl.spec.walk import linear_paths
 
 SETTINGS = ("every", "nonfinite", "form", "seed")
 """Keywords of `optimizer` that are no arguments of the rule."""
@@ -29,7 +31,8 @@ def optimizer(rule: str | Path | GroupRule, params: Any, **keywords: Any) -> Rul
 
     rule: a name of the library, a call such as `"lookahead(adamw(lr = 1e-3))"`, the text of a rule, or a
     file.  params: a module, parameters, named parameters, or groups of either.  keywords: the arguments of
-    the rule, and `every`, `nonfinite`, `form` and `seed` of `RuleOptimizer`.  The emitted text is `.source`.
+    the rule; `every`, `nonfinite`, `form` and `seed` of `RuleOptimizer`; `module`, if `params` is none, for
+    rules that look at the inputs of linear layers.  The emitted text is `.source`.
 
     Errors: `SpecError` with every diagnostic.
 
@@ -41,6 +44,7 @@ def optimizer(rule: str | Path | GroupRule, params: Any, **keywords: Any) -> Rul
         >>> adamw.source.splitlines()[0]
         '\"\"\"The rule `adamw`, compiled by nldsl.  Edit the rule, not this file.'
     """
+    module = keywords.pop("module", params if isinstance(params, nn.Module) else None)
     settings = {n: keywords.pop(n) for n in SETTINGS if n in keywords}
     group = rule if isinstance(rule, GroupRule) else open_rule(rule, **keywords)
     if group.outer is None:
@@ -49,7 +53,10 @@ def optimizer(rule: str | Path | GroupRule, params: Any, **keywords: Any) -> Rul
     assert group.outer is not None
     listed = given(params)
     made = optimizer_class(group.outer, shapes(listed))
-    return made(listed, more=More(group.outer), **settings)
+    ready = made(listed, more=More(group.outer), **settings)
+    if any(kernel.rows is not None for kernel in ready.kernels.values()):
+        attach_rows(ready, module)
+    return ready
 
 
 def given(params: Any) -> list[Any]:
@@ -84,14 +91,54 @@ def optimizer_class(outer: OuterRule, wanted: Iterable[Shape]) -> type[RuleOptim
     plans = {shape: plan for shape in wanted if (plan := plan_for(outer, shape)) is not None}
     names = [a.name for a in outer.open]
     assert all([n for n, _ in p.arguments] == names for p in plans.values()), "arguments out of order"
-    text = print_module(lower_optimizer(_text(outer), plans, _doc(outer)))
+    rows: dict[Shape, RowsPlan] = {
+        s: plan_rows(outer.at(s, True), s) for s in plans if len(s) == 2 and has_rows(outer)
+    }
+    text = print_module(lower_optimizer(_text(outer), plans, _doc(outer), rows))
     made: type[RuleOptimizer] = getattr(load_module(text, f"rule_{outer.name}"), class_name(outer.name))
     made.source = text
     return made
 
 
+def has_rows(outer: OuterRule) -> bool:
+    """Whether the rule looks at the inputs of linear layers."""
+    return looks_at_rows(outer.at(*PROBES[0]))
+
+
+def attach_rows(ready: RuleOptimizer, module: nn.Module | None) -> None:
+    """Let the linear layers of `module` pull the rows of the rule; raises NL0972 if there is none."""
+    wanted = {p for group in ready.param_groups for p in group["params"]}
+    found = [(layer, weight) for layer, weight in linear_weights(module) if weight in wanted]
+    if not found:
+        raise refusal(
+            "NL0972",
+            f"`{ready.rule}` looks at the inputs of linear layers, and none of these weights has any",
+            "give the module that holds them: `nldsl.optimizer(rule, model)`, or `module = model`",
+        )
+    for layer, weight in found:
+        ready.attach_rows(layer, weight)
+
+
+def linear_weights(module: nn.Module | None) -> Iterator[tuple[nn.Module | None, Tensor]]:
+    """Weights that are used as `W @ x`, of emitted models and of `nn.Linear` layers."""
+    program = vars(module).get("program") if module is not None else None
+    if module is not None and program is not None:
+        paths: Any = cast(Any, module).parameter_paths()
+        yield from ((None, paths[path]) for path in linear_paths(program.root))
+        return
+    for layer in module.modules() if module is not None else ():
+        if isinstance(layer, nn.Linear):
+            yield layer, layer.weight
+
+
 def plan_for(outer: OuterRule, shape: Shape) -> RulePlan | None:
-    """The plan for one shape; `None` for a vector if the rule works on matrices only."""
+    """The plan for one shape; `None` for a vector if the rule works on matrices only.
+
+    Of a rule that looks at inputs, what is left to do once the rows have done their part; for weights
+    without inputs (embeddings, norms, biases) this is plain gradient descent.
+    """
+    if has_rows(outer):
+        return plan_rule(gradient_rule(outer.at(*PROBES[0]), shape), shape)
     try:
         return plan_rule(outer.at(shape, linear=False), shape)
     except SpecError:

@@ -21,8 +21,10 @@ from nldsl.emit.nodes import (
     name,
     to_expression,
 )
+from nldsl.lowerings.optimizer_rows import rows_function
 from nldsl.lowerings.optimizer_step import numbers_function, update_function
 from nldsl.lowerings.scope import RESERVED, Imports, Names
+from nldsl.plan.rule_rows import RowsPlan
 from nldsl.plan.rules import RuleMemory, RulePlan
 
 OWN = frozenset({"Kernel", "Memory", "RuleOptimizer", "step"})
@@ -56,13 +58,16 @@ class Kernels:
             self.body.append(replace(made, name=chosen))
         return name(self.known[made])
 
-    def kernel(self, plan: RulePlan) -> Expression:
+    def kernel(self, plan: RulePlan, rows: RowsPlan | None) -> Expression:
         """The name of the kernel of one plan."""
         rule = plan.rule.name
         update = self.function(rule, update_function(plan, self.imports, self.taken))
         numbers = self.function(f"{rule}_numbers", numbers_function(plan, self.imports, self.taken))
         memories = to_expression(tuple(self._memory(m) for m in plan.memories))
         made = call("Kernel", update, numbers, memories=memories, form=plan.form, reason=plan.reason)
+        if rows is not None:
+            function = self.function(f"{rule}_rows", rows_function(rows, self.imports, self.taken))
+            made = replace(made, kwargs=(*made.kwargs, ("rows", function)))
         if made not in self.known:
             chosen = self.names.fresh(f"{rule.upper()}_KERNEL")
             self.known[made] = chosen
@@ -80,7 +85,12 @@ class Kernels:
         return call("Memory", memory.name, shape, fill(init.scale))
 
 
-def lower_optimizer(text: OptimizerText, plans: Mapping[Shape, RulePlan], doc: str) -> Module:
+def lower_optimizer(
+    text: OptimizerText,
+    plans: Mapping[Shape, RulePlan],
+    doc: str,
+    rows: Mapping[Shape, RowsPlan],
+) -> Module:
     """The module of an optimizer: functions, kernels, and one subclass of `RuleOptimizer`."""
     imports = Imports()
     imports.use("nldsl.runtime.rule_kernel:Kernel")
@@ -89,7 +99,9 @@ def lower_optimizer(text: OptimizerText, plans: Mapping[Shape, RulePlan], doc: s
     while True:
         # Names of functions must not be taken by locals; the second turn knows all of them.
         kernels = Kernels(imports, taken, Names(RESERVED | OWN | imports.functions))
-        table = tuple((to_expression(shape), kernels.kernel(plan)) for shape, plan in plans.items())
+        table = tuple(
+            (to_expression(shape), kernels.kernel(plan, rows.get(shape))) for shape, plan in plans.items()
+        )
         found = RESERVED | OWN | imports.functions | frozenset(kernels.names.taken)
         if found == taken:
             break

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nldsl.diagnostics import did_you_mean
 from nldsl.runtime.rule_bundle import Bundle, bundled
 from nldsl.runtime.rule_gradients import Policy, checked
 from nldsl.runtime.rule_kernel import Kernel, refusal
+from nldsl.runtime.rule_rows import Rows, attach
 
 Shape = tuple[int, ...]
 Form = Literal["auto", "eager", "compiled"]
@@ -59,6 +60,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.seed = seed
         self.more = more
         self.bundles: dict[int, list[Bundle]] = {}
+        self.rows: dict[Tensor, Rows] = {}
         unknown = [name for name in arguments if name not in self.arguments]
         if unknown:
             raise self._bad_argument(unknown[0])
@@ -93,6 +95,19 @@ class RuleOptimizer(torch.optim.Optimizer):
             f"`{self.rule}` works on matrices, and {name} has shape {list(p.shape)}",
             "give it to another rule, such as `adamw(lr = 3e-4)`",
         )
+
+    def attach_rows(self, layer: nn.Module | None, weight: Tensor) -> None:
+        """Let a linear layer put the rows of the rule in place of its output gradient."""
+        kernel = self.kernel_of(weight)
+        assert kernel.rows is not None
+        self.rows[weight] = Rows(
+            kernel.rows, lambda: self._arguments_of(weight), list(self.arguments).index("lr")
+        )
+        attach(layer, weight, self.rows[weight])
+
+    def _arguments_of(self, weight: Tensor) -> list[float]:
+        group = next(g for g in self.param_groups if any(p is weight for p in g["params"]))
+        return [float(group[name]) for name in self.arguments]
 
     @staticmethod
     def _shapes(p: Tensor) -> list[Shape]:
@@ -151,6 +166,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         due = [(i, list(self._arrived(group))) for i, group in enumerate(self.param_groups)]
         if not checked(self, [x for _, found in due for x in found]):
             return loss
+        if not self.rows and any(kernel.rows is not None for kernel in self.kernels.values()):
+            raise refusal("NL0972", f"`{self.rule}` has lost its layers: a copy has to be made anew")
+        for rows in self.rows.values():
+            rows.forget()
         for index, found in due:
             group = self.param_groups[index]
             ready = list(self._gathered(group, found)) if group["every"] > 1 else found
@@ -220,4 +239,4 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         own = {n: getattr(self, n) for n in ("nonfinite", "form", "seed", "more")}
-        return {**super().__getstate__(), **own, "bundles": {}}
+        return {**super().__getstate__(), **own, "bundles": {}, "rows": {}}

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nldsl.runtime.rule_rows import rows_linear
+
 Number = Tensor | float
 
 
@@ -195,7 +197,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> linear(torch.ones(2), torch.tensor([[1.0, 2.0]]))
     tensor([3.])
     """
-    return F.linear(x, weight, bias)
+    return rows_linear(x, weight, bias)
 
 
 def embed(tokens: Tensor, weight: Tensor) -> Tensor:
@@ -210,7 +212,7 @@ def lookup(tokens: Tensor, table: Tensor) -> Tensor:
 
 def head(x: Tensor, weight: Tensor) -> Tensor:
     """Logits: `weight @ x`, weight `[vocab, d]`."""
-    return F.linear(x, weight)
+    return rows_linear(x, weight)
 
 
 def weight(weight: Tensor) -> Tensor:

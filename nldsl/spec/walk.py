@@ -17,6 +17,22 @@ def own_parameters(block: Block) -> Iterator[Parameter]:
         yield from (p for p in memory.initial if p is not None)
 
 
+LINEAR = ("linear", "head")
+"""Primitives that use their first parameter as `W @ x`."""
+
+
+def linear_paths(block: Block, prefix: str = "") -> Iterator[str]:
+    """Paths of the slow parameters that are used as `W @ x`: they have an input and an output gradient."""
+    for statement in block.body:
+        if isinstance(statement, Apply) and statement.op in LINEAR:
+            yield f"{prefix}{statement.parameters[0].path}"
+        elif isinstance(statement, Call):
+            yield from linear_paths(statement.block, f"{prefix}{statement.path}.")
+        elif isinstance(statement, Repeat):
+            for copy in range(statement.count):
+                yield from linear_paths(statement.block, f"{prefix}{statement.path}[{copy}].")
+
+
 def parameters_of(block: Block, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
     """Every slow parameter below `block` with its absolute path; copies of a `repeat` one after the other.
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +74,7 @@ class Trainer:
             )
         self.parameters = model.parameter_paths()
         claims = claim(self.plan, self.parameters, model.parameter_roles())
-        self.groups: list[OptimiserGroup] = make_groups(claims)
+        self.groups: list[OptimiserGroup] = make_groups(claims, cast(nn.Module, model))
         self.step = 0
         self.seconds = 0.0
         self.loss = math.nan

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nldsl.catalog.schedules import SCHEDULES
 from nldsl.driver.rules import optimizer
@@ -37,12 +37,16 @@ class RuleGroup:
     Raises `SpecError`: NL0965 for a schedule of something that is no open number of the rule.
     """
 
-    def __init__(self, claimed: Claimed) -> None:
+    def __init__(self, claimed: Claimed, module: nn.Module | None = None) -> None:
         self.name = claimed.name
         self.rule = claimed.rule
         self.parameters = claimed.parameters
         self.optimizer = optimizer(
-            claimed.rule, list(claimed.parameters.items()), every=claimed.rule.every, nonfinite="ignore"
+            claimed.rule,
+            list(claimed.parameters.items()),
+            module=module,
+            every=claimed.rule.every,
+            nonfinite="ignore",
         )
         for argument, schedule, _ in claimed.rule.schedules:
             if argument not in self.optimizer.arguments or schedule not in SCHEDULES:
@@ -77,6 +81,6 @@ class RuleGroup:
                 value.copy_(state[name])
 
 
-def make_groups(claims: list[Claimed]) -> list[OptimiserGroup]:
-    """One optimiser per group of the plan."""
-    return [RuleGroup(claimed) for claimed in claims]
+def make_groups(claims: list[Claimed], module: nn.Module | None = None) -> list[OptimiserGroup]:
+    """One optimiser per group of the plan; `module` is what their parameters belong to."""
+    return [RuleGroup(claimed, module) for claimed in claims]

@@ -65,6 +65,11 @@ CODES = {
         "a saved state of another rule",
         "The memories in a state dictionary are not those of the optimizer that loads it.",
     ),
+    "NL0972": Entry(
+        "a rule without its inputs",
+        "A rule such as `dgd` looks at the inputs of linear layers, so the optimizer must know the layers: "
+        "give it the module instead of its parameters.",
+    ),
     "NL0970": Entry(
         "no checkpoint",
         "The run has not been saved yet: there is nothing to resume or to generate from.",

@@ -1,0 +1,87 @@
+"""Linear layers whose weight is trained by a rule that looks at inputs: one fused product in the backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+SMALLEST = 1e-12
+"""The least rate a step is divided by."""
+ATTRIBUTE = "rule_rows"
+
+
+class Rows:
+    """What one weight does at its layer: counts rows on the way forward, pulls them on the way back.
+
+    `arguments` gives the open numbers of the rule as they are now; `rate` is the place of `lr` among them.
+    """
+
+    def __init__(
+        self, function: Callable[..., Tensor], arguments: Callable[[], Sequence[float]], rate: int
+    ) -> None:
+        self.function, self.arguments, self.rate = function, arguments, rate
+        self.count = 0
+        self.pulled = False
+
+    def forget(self) -> None:
+        """After a step: the next rows are counted afresh."""
+        self.count, self.pulled = 0, False
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`weight @ x (+ bias)` whose gradient at `weight` is that of the rule."""
+        if not torch.is_grad_enabled() or not weight.requires_grad:
+            return F.linear(x, weight, bias)
+        if self.pulled and weight.grad is None:
+            self.forget()
+        self.count += x.numel() // x.shape[-1]
+        y: Tensor = _RowProduct.apply(x, weight, self)  # type: ignore[no-untyped-call]
+        return y if bias is None else y + bias
+
+    def gradient(self, x: Tensor, y: Tensor, dy: Tensor) -> Tensor:
+        """The effective gradient of the weight; rows `[N, in]`, `[N, out]`, `[N, out]`."""
+        self.pulled = True
+        given = [torch.tensor(float(v), dtype=x.dtype, device=x.device) for v in self.arguments()]
+        given[self.rate] = given[self.rate].clamp_min(SMALLEST)
+        share = torch.tensor(1.0 / self.count, dtype=x.dtype, device=x.device)
+        return self.function(x, y, dy, share, *given).mT @ x
+
+
+class _RowProduct(torch.autograd.Function):
+    """`y = x W^T`; backward: `dx = dy W`, and the rows of the rule in place of `dy` in `dy^T x`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, rows: Rows) -> Tensor:
+        y = F.linear(x, weight)
+        ctx.save_for_backward(x, weight, y)
+        ctx.rows = rows
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        x, weight, y = ctx.saved_tensors
+        dy = grads[0]
+        dx = dy @ weight if ctx.needs_input_grad[0] else None
+        dw = ctx.rows.gradient(x.flatten(0, -2), y.flatten(0, -2), dy.flatten(0, -2))
+        return dx, dw, None
+
+
+def attach(module: nn.Module | None, weight: Tensor, rows: Rows) -> None:
+    """Let `weight` be used through `rows`: by emitted models as they are, by `nn.Linear` from now on."""
+    setattr(weight, ATTRIBUTE, rows)
+    if isinstance(module, nn.Linear):
+        layer = module
+        object.__setattr__(module, "forward", lambda x: rows_linear(x, layer.weight, layer.bias))
+
+
+def rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear`, or what the rule of the weight makes of it."""
+    rows: Rows | None = getattr(weight, ATTRIBUTE, None)
+    if rows is None or x.ndim < 2:
+        return F.linear(x, weight, bias)
+    return rows.linear(x, weight, bias)

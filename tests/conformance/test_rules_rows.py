@@ -1,0 +1,114 @@
+"""Rules that look at the inputs of linear layers: one product, equal to the mean over rows of the rule."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import nldsl
+from nldsl.diagnostics import SpecError
+
+LR = 0.3
+
+
+def rate(kind: str, x: Tensor, eps: float = 1e-2) -> Tensor:
+    size = (x * x).sum(-1)
+    return {"raw": LR + 0 * size, "proximal": LR / (1 + LR * size), "normalised": LR / (eps + size)}[kind]
+
+
+def layers() -> nn.Sequential:
+    generator = torch.Generator().manual_seed(1)
+    made = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 3, bias=False)).double()
+    for p in made.parameters():
+        p.data = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+    return made
+
+
+@pytest.mark.parametrize("kind", ["raw", "proximal", "normalised"])
+@pytest.mark.parametrize("erases", [True, False], ids=["dgd", "proximal"])
+def test_the_fused_product_is_the_mean_of_the_rule_over_rows(kind: str, erases: bool) -> None:
+    """Eq. 56-57 for every row, with `N dy` the gradient of its own loss, and then the mean."""
+    model, twin = layers(), layers()
+    x = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rule = f'{"dgd" if erases else "proximal"}(lr = {LR}, rate = "{kind}")'
+    optimizer = nldsl.optimizer(rule, model)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (model(x) ** 2).mean().backward()
+        optimizer.step()
+        literal_step(twin, x, kind, erases)
+        for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=1e-10, atol=1e-10)
+
+
+def literal_step(twin: nn.Sequential, x: Tensor, kind: str, erases: bool) -> None:
+    """Row by row for linear weights, plain descent for everything else."""
+    first, act, norm, last = twin
+    inner = x.reshape(-1, 4)
+    hidden = first(inner)
+    normed = norm(act(hidden))
+    out = last(normed)
+    loss = (out**2).mean()
+    grads = torch.autograd.grad(loss, [hidden, out, first.bias, norm.weight, norm.bias])
+    count = len(inner)
+    new = {}
+    for layer, rows, dy in ((first, inner, grads[0]), (last, normed, grads[1])):
+        W, change = layer.weight.detach(), torch.zeros_like(layer.weight)
+        for z, d in zip(rows.detach(), dy, strict=True):
+            r = rate(kind, z)
+            after = W - r * (torch.outer(W @ z, z) * erases + torch.outer(count * d, z))
+            change += (after - W) / count
+        new[layer.weight] = W + change
+    with torch.no_grad():
+        for weight, value in new.items():
+            weight.copy_(value)
+        for p, g in zip((first.bias, norm.weight, norm.bias), grads[2:], strict=True):
+            p.sub_(LR * g)
+
+
+def test_accumulated_batches_count_all_their_rows() -> None:
+    whole, halves = layers(), layers()
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for model, pieces in ((whole, [x]), (halves, [x[:3], x[3:]])):
+        optimizer = nldsl.optimizer("dgd", model, lr=LR)
+        losses = [(model(piece) ** 2).sum() / 18 for piece in pieces]
+        for loss in losses:
+            loss.backward()
+        optimizer.step()
+    for a, b in zip(whole.parameters(), halves.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_clipping_and_schedules_see_an_ordinary_gradient() -> None:
+    model = layers()
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    optimizer = nldsl.optimizer("dgd", model, lr=LR)
+    before = model[0].weight.detach().clone()
+    optimizer.param_groups[0]["lr"] = 0.0
+    (model(x) ** 2).mean().backward()
+    assert torch.isfinite(model[0].weight.grad).all() and model[0].weight.grad.norm() > 1e-3
+    optimizer.step()
+    assert torch.equal(model[0].weight, before)
+
+
+def test_parameters_without_their_layers_are_refused() -> None:
+    with pytest.raises(SpecError) as caught:
+        nldsl.optimizer("dgd", layers().parameters(), lr=LR)
+    assert caught.value.diagnostics[0].code == "NL0972"
+
+
+def test_emitted_models_pull_their_rows_too() -> None:
+    model = nldsl.compile("transformer", vocab=16, dim=8, depth=1, heads=2)
+    tokens = torch.randint(16, (2, 9), generator=torch.Generator().manual_seed(0))
+    optimizer = nldsl.optimizer("dgd", model, lr=0.5)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        logits, _ = model(tokens[:, :-1])
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        loss.backward()
+        losses.append(loss.item())
+        assert all(rows.count == 16 for rows in optimizer.rows.values()) and len(optimizer.rows) >= 4
+        optimizer.step()
+    assert losses[-1] < losses[0]
