@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
-from nldsl.certify import verify
+from nldsl.certify import Certificate, RuleCertificate, rules_in, rules_of, verify, verify_rules
 from nldsl.cli.common import (
     SetOption,
     err,
@@ -18,6 +19,8 @@ from nldsl.cli.common import (
     write_atomic,
     wrote,
 )
+from nldsl.graph import open_program
+from nldsl.spec.program import GroupRule
 
 
 def command(
@@ -28,6 +31,9 @@ def command(
     block: Annotated[str | None, typer.Option(help="Verify this block instead of the model.")] = None,
     settings: SetOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of parameters and inputs.")] = 0,
+    rules: Annotated[
+        bool, typer.Option("--rules", help="Verify the rules of the `train` section as optimizers.")
+    ] = False,
     full: Annotated[
         bool, typer.Option("--full", help="The original clocks, `forward` alone; sizes stay small.")
     ] = False,
@@ -35,11 +41,17 @@ def command(
 ) -> None:
     """Compare the compiled form with the interpreter.  Leaves with 1 if they differ.
 
+    A rule (`nldsl verify adamw`) is compared as an optimizer, on weights of many shapes.
+
     On a small twin of the specification, by a rule that is printed: outputs, states, gradients at many
     lengths, splits and masks, in float64.
     """
     arguments = cast("dict[str, Any]", parse_settings(settings))
     source = spec_source(spec)
+    found = _rules(source, block, rules, arguments)
+    if found:
+        _finish(verify_rules(found, spec if spec != "-" else "the text", seed), output, spec, as_json)
+        return
     console = err()
     if sys.stderr.isatty():
         with console.status(f"verify {spec}") as status:
@@ -47,6 +59,21 @@ def command(
             certificate = verify(source, block=block, seed=seed, full=full, progress=told, **arguments)
     else:
         certificate = verify(source, block=block, seed=seed, full=full, **arguments)
+    _finish(certificate, output, spec, as_json)
+
+
+def _rules(source: str | Path, block: str | None, rules: bool, arguments: dict[str, Any]) -> list[GroupRule]:
+    """The rules to verify: those of the `train` section, or what the source is made of."""
+    if rules:
+        found = rules_of(open_program(source, block=block, **arguments))
+        if not found:
+            raise typer.BadParameter("the model has no `train` section", param_hint="--rules")
+        return found
+    return [] if block is not None else rules_in(source, arguments)
+
+
+def _finish(certificate: Certificate | RuleCertificate, output: str | None, spec: str, as_json: bool) -> None:
+    """Write and print a certificate; leave with 1 if it failed."""
     if output is not None:
         write_atomic(output, json_text(certificate.to_json()), inputs=[spec])
         wrote(output)

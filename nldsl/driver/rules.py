@@ -49,7 +49,8 @@ def optimizer(rule: str | Path | GroupRule, params: Any, **keywords: Any) -> Rul
     group = rule if isinstance(rule, GroupRule) else open_rule(rule, **keywords)
     if group.outer is None:
         peaks = {name: dict(options).get("value", 1.0) for name, _, options in group.schedules}
-        group = open_rule(group.rule, **dict(group.arguments), **peaks)
+        arguments: dict[str, Any] = {**dict(group.arguments), **peaks}
+        group = open_rule(group.rule, **arguments)
     assert group.outer is not None
     listed = given(params)
     made = optimizer_class(group.outer, shapes(listed))

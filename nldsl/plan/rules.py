@@ -90,9 +90,8 @@ def plan_rule(rule: Rule, shape: Shape) -> RulePlan:
 
 
 def _memories(rule: Rule, outs: Sequence[Value]) -> tuple[RuleMemory, ...]:
-    inputs = {v.name: v for v in rule.function.inputs}
     return tuple(
-        RuleMemory(s.name, s.shape, s.initial, inputs.get(s.name, out), out)
+        RuleMemory(s.name, s.shape, s.initial, Value(s.name, out.shape, out.kind), out)
         for s, out in zip(rule.slots, outs, strict=True)
     )
 

@@ -17,11 +17,12 @@ from nldsl.syntax import parse, tree
 TEXTS = (".nl", ".yaml", ".yml")
 
 
-def open_rule(rule: str | Path, **arguments: Static) -> GroupRule:
+def open_rule(rule: str | Path, *, home: Unit | None = None, **arguments: Static) -> GroupRule:
     """The group `rest by RULE(ARGUMENTS)`, with the rule bound and checked.
 
     rule: a name (`adamw`), a call (`lookahead(adamw(lr = 1e-3))`), a text that defines rules, or a file of
-    them; of a text or a file the last rule is meant, or the one called like the file.
+    them; of a text or a file the last rule is meant, or the one called like the file.  home: a parsed text
+    in which `rule`, a name or a call, is looked up first.
 
     Errors: `SpecError` with everything that was found.
 
@@ -30,7 +31,9 @@ def open_rule(rule: str | Path, **arguments: Static) -> GroupRule:
         OpenArgument(name='lr', path='lr', value=0.001)
     """
     bag = DiagnosticBag()
-    home, call = _home(rule, bag)
+    call = str(rule)
+    if home is None:
+        home, call = _home(rule, bag)
     bag.raise_if_errors()
     text = f"train optimizer {{\n  rest by {_call(call, arguments)}\n}}\n"
     unit = Unit(SourceFile("<rule>", text), parse(SourceFile("<rule>", text), bag), standard_library())
@@ -65,7 +68,7 @@ def _home(rule: str | Path, bag: DiagnosticBag) -> tuple[Unit | None, str]:
 
 def _call(rule: str, arguments: dict[str, Static]) -> str:
     """The rule with its arguments in the words of the language."""
-    given = ", ".join(f"{name} = {_literal(value)}" for name, value in arguments.items())
+    given = ", ".join(f"{name} = {literal(value)}" for name, value in arguments.items())
     if not given:
         return rule
     if not rule.rstrip().endswith(")"):
@@ -74,7 +77,13 @@ def _call(rule: str, arguments: dict[str, Static]) -> str:
     return f"{inside}{'' if inside.endswith('(') else ', '}{given})"
 
 
-def _literal(value: Static) -> str:
+def literal(value: Static) -> str:
+    """A static value in the words of the language.
+
+    Example:
+        >>> literal(True), literal("raw"), literal(1e-3)
+        ('true', '"raw"', '0.001')
+    """
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else repr(value)
