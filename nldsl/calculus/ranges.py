@@ -95,7 +95,7 @@ class Unknowns:
 
     def bare(self, expr: Expr) -> Expr:
         """`expr` without what only changes shapes; registers its unknowns."""
-        while expr.op in _THROUGH and expr not in self.known:
+        while (expr.op in _THROUGH or _of_one(expr)) and expr not in self.known:
             expr = expr.args[0]
         if expr.value is not None:
             return expr
@@ -142,6 +142,11 @@ class Unknowns:
         if expr.op == "dot" and expr.args[0] is expr.args[1]:
             return SQUARE
         return _FIXED.get(expr.op, Interval())
+
+
+def _of_one(expr: Expr) -> bool:
+    """Whether an expression is the mean or the sum of a single number."""
+    return expr.op in ("mean", "sum") and math.prod(expr.args[0].shape) == 1
 
 
 def range_of(expr: Expr, known: Mapping[Expr, Interval] | None = None) -> Interval:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nldsl.diagnostics import Diagnostic, DiagnosticBag
+from nldsl.review.allow import without_allowed
 from nldsl.review.findings import write_findings
 from nldsl.review.future import future_findings
 from nldsl.review.schedule import clock_findings
@@ -32,13 +33,14 @@ def check(
         >>> check("block twice(x) { return 2 * x + y }")[0].code
         'NL0301'
     """
-    findings, programs = examine(source, block=block, arguments=arguments)
+    findings, programs, file = examine(source, block=block, arguments=arguments)
     bag = DiagnosticBag(findings)
     if not bag.errors:
         for program in programs:
             for finding in review(program, run_length=run_length):
                 bag.add(finding)
-    return in_order(bag.items)
+    whole = block is None and not arguments
+    return in_order(without_allowed(bag.items, [file] if whole else []))
 
 
 def review(program: Program, *, run_length: int | None = None) -> list[Diagnostic]:

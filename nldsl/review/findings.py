@@ -139,8 +139,8 @@ def _advice(found: Blowup, key: str) -> str:
                 '`dgd(..., rate = "normalised")` or `proximal(...)`'
             )
         return (
-            f"the key `{key}` is not normalised, so nothing bounds `||{key}||^2`: write `{key} = "
-            "l2norm(...)`, or use a rule that divides by it, such as `proximal(...)`"
+            f"the key `{key}` is not normalised, so nothing bounds `||{key}||^2`: use `l2norm({key})` "
+            "as the key, or a rule that divides by it, such as `proximal(...)`"
         )
     if not found.limit:
         return "make the rate smaller, or let it depend on the gate"

@@ -12,7 +12,18 @@ from nldsl.library import PRIMITIVES
 from nldsl.source import Span
 from nldsl.spec.expressions import HANDLERS, as_value, evaluate, lookup
 from nldsl.spec.frame import Frame
-from nldsl.spec.items import POISON, Item, Poison, Ref, RuleItem, describe, freeze, is_number, is_static
+from nldsl.spec.items import (
+    POISON,
+    Item,
+    MemoryBox,
+    Poison,
+    Ref,
+    RuleItem,
+    describe,
+    freeze,
+    is_number,
+    is_static,
+)
 from nldsl.spec.loader import KINDS, Unit
 from nldsl.spec.primitives import allowed, apply, merged
 from nldsl.spec.program import Value
@@ -108,11 +119,15 @@ def evaluate_many(frame: Frame, node: tree.Expr, targets: tuple[str, ...]) -> Re
 
 
 def _not_callable(frame: Frame, node: tree.Call, item: Item) -> Poison:
+    name = node.function.id
+    memory = isinstance(item, MemoryBox)
+    called = describe(item) if memory else f"`{name}` is {describe(item)}"
     return frame.session.report(
         "NL0314",
-        f"`{node.function.id}` is {describe(item)}, it cannot be called",
+        f"{called} cannot be called" if memory else f"{called}, it cannot be called",
         node.function.span,
         "not a function",
+        help=f"read it: `{name}[q]`" if memory else "",
     )
 
 

@@ -10,7 +10,7 @@ from nldsl.source import Span
 from nldsl.spec.expressions import evaluate
 from nldsl.spec.frame import Frame
 from nldsl.spec.functions import bind_definition, elaborate_objective
-from nldsl.spec.gates import Axis, gate, per_weight
+from nldsl.spec.gates import Axis, gate, lone, per_weight
 from nldsl.spec.items import POISON, Item, MemoryBox, PerValue, RuleItem, describe, is_static
 from nldsl.spec.linear import linear_weights
 from nldsl.spec.program import Function, Rule, Value
@@ -108,7 +108,9 @@ def _views(
             item = replace(item, arguments=tuple(inside.items()))
         if isinstance(item, Value | PerValue):
             axis: Literal["key", "value"] = "value" if isinstance(item, PerValue) else "key"
-            item = item.value if isinstance(item, PerValue) else item
+            item = lone(frame, box, item.value if isinstance(item, PerValue) else item, span)
+            if item is POISON:
+                return None
             view = per_weight(frame, box, item, f"`{name}` of {what}", span, axis)
             if view is None:
                 return None

@@ -32,6 +32,7 @@ _FOLLOWS = frozenset(
 _UNREADABLE = ("NL01", "NL02", "NL0805", "NL0806", "NL0807", "NL0808")
 _NAMED = re.compile(r"`(\w+)")
 _WORD = re.compile(r"\w+")
+_YAML_ITEM = re.compile(r"^( *)- ", re.MULTILINE)
 _DEFINITION = re.compile(r"^(block|model|map|objective|rule|train|variant)\b", re.MULTILINE)
 
 
@@ -69,7 +70,19 @@ def _whole_lines(span: Span) -> Lines:
     """The extent of the lines that a span stands on."""
     text = span.file.text
     stop = text.find("\n", span.end)
-    return span.file, text.rfind("\n", 0, span.start) + 1, len(text) if stop < 0 else stop
+    start, end = text.rfind("\n", 0, span.start) + 1, len(text) if stop < 0 else stop
+    if span.file.name.lower().endswith((".yaml", ".yml")):
+        start, end = _whole_item(text, start, end)
+    return span.file, start, end
+
+
+def _whole_item(text: str, start: int, end: int) -> tuple[int, int]:
+    """The item of a YAML list that lines belong to, the lines themselves if they belong to none."""
+    first = max((m for m in _YAML_ITEM.finditer(text, 0, end)), key=lambda m: m.start(), default=None)
+    if first is None:
+        return start, end
+    after = re.compile(rf"^ {{0,{len(first[1])}}}\S", re.MULTILINE).search(text, max(end, first.end()))
+    return first.start(), after.start() if after else len(text)
 
 
 def _accounted(finding: Diagnostic, faulty: list[Lines]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from nldsl.diagnostics import Diagnostic, DiagnosticBag, did_you_mean
 from nldsl.source import SourceFile, Span
@@ -77,17 +77,25 @@ def check(
         >>> check("block twice(x) { return 2 * x + y }")[0].code
         'NL0301'
     """
-    return in_order(examine(source, block=block, arguments=arguments)[0])
+    return in_order(examine(source, block=block, arguments=arguments).findings)
+
+
+class Examined(NamedTuple):
+    """What `examine` finds."""
+
+    findings: list[Diagnostic]
+    programs: list[Program]
+    file: SourceFile
 
 
 def examine(
     source: str | Path | SourceFile, *, block: str | None = None, arguments: Mapping[str, Any] | None = None
-) -> tuple[list[Diagnostic], list[Program]]:
-    """The findings of `check`, and every program that was elaborated on the way.
+) -> Examined:
+    """The findings of `check`, every program that was elaborated on the way, and the text itself.
 
     Example:
-        >>> findings, programs = examine("block twice(x) { return 2 * x }")
-        >>> findings, programs[0].name
+        >>> found = examine("block twice(x) { return 2 * x }")
+        >>> found.findings, found.programs[0].name
         ([], 'twice')
     """
     bag = DiagnosticBag()
@@ -97,7 +105,7 @@ def examine(
         programs = [one] if one is not None else []
     else:
         programs = _check_unit(bundle.main, bag)
-    return without_consequences(bag.items), programs
+    return Examined(without_consequences(bag.items), programs, bundle.main.file)
 
 
 def in_order(findings: Iterable[Diagnostic]) -> list[Diagnostic]:

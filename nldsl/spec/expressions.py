@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nldsl.diagnostics import Edit, Label, did_you_mean
+from nldsl.library import PRIMITIVES
 from nldsl.spec.frame import Frame
 from nldsl.spec.items import POISON, Item, MemoryBox, Poison, Ref, describe, is_number, is_static
 from nldsl.spec.loader import KINDS
@@ -57,7 +58,7 @@ def as_value(frame: Frame, item: Item, node: tree.Expr) -> Value | Poison:
     )
 
 
-def static_of(frame: Frame, node: tree.Expr, what: str) -> Any:
+def static_of(frame: Frame, node: tree.Expr, what: str, advice: str = "") -> Any:
     """`node` as a static item, or `POISON` after a report."""
     item = evaluate(frame, node)
     if item is POISON or is_static(item):
@@ -67,6 +68,7 @@ def static_of(frame: Frame, node: tree.Expr, what: str) -> Any:
         f"{what} must be known when the program is compiled, found {describe(item)}",
         node.span,
         "computed at every token",
+        help=advice,
     )
 
 
@@ -113,10 +115,19 @@ def unknown_name(frame: Frame, node: tree.Name) -> Poison:
             help="`self` is the memory being written in `write each of A, B { [k] <- self[v] ... }`",
             edit=_memory_for_self(frame, node),
         )
-    near = did_you_mean(node.id, [*known, "true", "false"])
+    near = did_you_mean(node.id, [*known, "true", "false"]) or _hint(frame, node.id)
     return frame.session.report(
         "NL0301", f"unknown name `{node.id}`", node.span, "not defined here", help=near
     )
+
+
+def _hint(frame: Frame, name: str) -> str:
+    """What to do about a name that nothing here resembles."""
+    if name in PRIMITIVES:
+        return f"`{name}` is a function: `{name}(x)`"
+    if frame.place == "rule":
+        return "a rule knows `W`, its gradient `g` and `step`; of linear layers also the input `x` and `dy`"
+    return f"assign it above, or make it a parameter: `{name} = 4` in the header"
 
 
 def _memory_for_self(frame: Frame, node: tree.Name) -> Edit | None:

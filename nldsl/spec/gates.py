@@ -8,7 +8,7 @@ from typing import Literal
 from nldsl.source import Span
 from nldsl.spec.expressions import value_of
 from nldsl.spec.frame import Frame
-from nldsl.spec.items import POISON, MemoryBox, describe
+from nldsl.spec.items import POISON, MemoryBox, Poison, describe
 from nldsl.spec.primitives import apply
 from nldsl.spec.program import Value
 from nldsl.spec.rules import View
@@ -33,9 +33,11 @@ def gate(frame: Frame, box: MemoryBox, node: tree.Expr) -> Gate | None:
     marked = isinstance(node, tree.Call) and node.function.id == "values" and len(node.args) == 1
     inner = node.args[0].value if marked and isinstance(node, tree.Call) else node
     value = value_of(frame, inner)
+    if value is not POISON:
+        value = lone(frame, box, value, node.span)
     if value is POISON:
         return None
-    if box.heads and value.kind == "vector" and value.shape[0] not in (box.heads,):
+    if box.heads and value.kind == "vector" and value.shape[0] % box.heads == 0 != value.shape[0] - box.heads:
         split = apply(frame, "split", (value,), {"n": box.heads}, node.span)
         if split is POISON:
             return None
@@ -53,17 +55,28 @@ def gate(frame: Frame, box: MemoryBox, node: tree.Expr) -> Gate | None:
             f"a gate of `{box.name}` must be a scalar, {heads}, found {describe(value)}",
             node.span,
             describe(value),
+            help=f"such as `sigmoid(linear(x, {box.heads or 1}))`",
         )
         return None
     if axis != "scalar" and box.function is not None and len(box.function.weights) > 1:
-        frame.session.report(
-            "NL0418",
-            f"memory `{box.name}` has several weights and takes one number per head as a gate",
-            node.span,
-            describe(value),
-        )
+        several_weights(frame, box, node.span, describe(value))
         return None
     return Gate(value, axis)
+
+
+def several_weights(frame: Frame, box: MemoryBox, span: Span, found: str) -> None:
+    """NL0418: the channels of which weight would be meant?"""
+    one = "one number per head" if box.heads else "one number"
+    count = f"linear(x, {box.heads or 1})"
+    message = f"memory `{box.name}` has several weights and takes {one} as a gate"
+    frame.session.report("NL0418", message, span, found, help=f"such as `sigmoid({count})`")
+
+
+def lone(frame: Frame, box: MemoryBox, value: Value, span: Span) -> Value | Poison:
+    """The number in a vector of one, where there are no heads that it could be the numbers of."""
+    if box.heads or value.kind != "vector" or value.shape != (1,):
+        return value
+    return apply(frame, "mean", (value,), {}, span, value.name)
 
 
 def _axis(frame: Frame, box: MemoryBox, value: Value, marked: bool) -> Axis | None:
@@ -92,8 +105,12 @@ def per_weight(
         return View(Value(value.name, (), "scalar"), "scalar")
     if value.kind in ("vector", "headed") and value.shape[:-1] == ((box.heads,) if box.heads else ()):
         return View(Value(value.name, value.shape[-1:], "vector"), axis)
-    expected = f"a scalar or one number for each of the {box.heads} heads" if box.heads else "a scalar"
+    expected = f"a scalar or one number for each of the {box.heads} heads" if box.heads else "one number"
     frame.session.report(
-        "NL0418", f"{what} must be {expected} of `{box.name}`, found {describe(value)}", span, describe(value)
+        "NL0418",
+        f"{what} must be {expected} of `{box.name}`, found {describe(value)}",
+        span,
+        describe(value),
+        help=f"such as `sigmoid(linear(x, {box.heads or 1}))`",
     )
     return None

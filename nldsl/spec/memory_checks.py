@@ -5,8 +5,9 @@ from __future__ import annotations
 from nldsl.diagnostics import Edit
 from nldsl.source import Span
 from nldsl.spec.frame import Frame
+from nldsl.spec.gates import several_weights
 from nldsl.spec.items import MemoryBox
-from nldsl.spec.program import Function
+from nldsl.spec.program import Function, Update, Write
 from nldsl.syntax import tree
 
 
@@ -27,6 +28,7 @@ def check_memories(frame: Frame) -> None:
                 "a write that never happens",
                 help="give the level a clock: `every 1 token`",
             )
+        _gates_fit(frame, box)
         used = bool(box.reads) or box.name in starts
         if not used and not box.writes:
             frame.session.report(
@@ -51,6 +53,17 @@ def check_memories(frame: Frame) -> None:
                 help="leave out `init zero`, or declare `init learned`",
                 edit=_learned(box),
             )
+
+
+def _gates_fit(frame: Frame, box: MemoryBox) -> None:
+    """NL0418: channels of a memory of several weights, whose map was not known where the gate was read."""
+    if box.function is None or len(box.function.weights) < 2:
+        return
+    for statement in frame.body:
+        scaled = isinstance(statement, Update) and statement.op == "scale" and statement.axis != "scalar"
+        retained = isinstance(statement, Write) and statement.retain_axis != "scalar"
+        if (scaled or retained) and isinstance(statement, Update | Write) and statement.memory == box.name:
+            several_weights(frame, box, statement.span or box.span, "one number per channel")
 
 
 def _learned(box: MemoryBox) -> Edit | None:

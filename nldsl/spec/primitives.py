@@ -58,6 +58,20 @@ def apply(
     return out
 
 
+_INSTEAD = {
+    "lookup": "look tokens up in a shared table with `embed(tokens, E)`",
+    "expand_last": "values of different shapes combine by themselves: a number per head scales its head",
+    "silu_pullback": "the compiler derives gradients; write `silu(x)`",
+    "conv": "a memory's map sees one token: convolve its key or value, as in `k = conv(linear(x), 4)`",
+    "shift": "a memory's map sees one token: shift its key or value before the write",
+    "identity": "in a block, a key that is written to itself is `M[k] <- k`",
+    "like": "in a block, a memory is declared by its map: `memory S = matrix()`",
+    "orthogonalize": "it acts on weights: `by muon(lr = 0.1)`, or `project orthogonalize` behind a write",
+    "rownorm": "it acts on weights: `project rownorm` behind a write",
+}
+"""What to write instead of a primitive that has no place in a body of some kind."""
+
+
 def allowed(frame: Frame, primitive: Primitive, span: Span) -> bool:
     """Whether a body of this kind may use the primitive."""
     if frame.place in primitive.places and not (frame.place == "rule" and primitive.stateful):
@@ -67,7 +81,8 @@ def allowed(frame: Frame, primitive: Primitive, span: Span) -> bool:
         "NL0313",
         f"`{primitive.name}` cannot be used in {'an' if frame.place == 'objective' else 'a'} {frame.place}",
         span,
-        f"allowed in {places}",
+        f"allowed in {places}" if primitive.places else "written in another way",
+        help=_INSTEAD.get(primitive.name, ""),
     )
     return False
 

@@ -93,6 +93,15 @@ def _paths(session: Session, program: Program, span: Span) -> None:
         )
 
 
+def _faulty(session: Session, plan: TrainPlan) -> bool:
+    """Whether a group of the section could not be read: it may be the one that is missing."""
+    span = plan.span
+    return span is not None and any(
+        d.span is not None and d.span.file is span.file and span.start <= d.span.start < span.end
+        for d in session.bag.errors
+    )
+
+
 def _claims(session: Session, program: Program, plan: TrainPlan) -> None:
     """NL0602 a parameter nobody trains; NL0603 a glob that matches nothing."""
     groups = [g.selectors for g in plan.groups]
@@ -104,7 +113,7 @@ def _claims(session: Session, program: Program, plan: TrainPlan) -> None:
             orphans.append(path)
         else:
             used.add(hit)
-    if orphans and groups:
+    if orphans and groups and not _faulty(session, plan):
         shown = ", ".join(f"`{p}`" for p in orphans[:3]) + (
             f" and {len(orphans) - 3} more" if len(orphans) > 3 else ""
         )

@@ -39,7 +39,17 @@ def read(frame: Frame, node: tree.Index, target: str | None) -> Item:
         f"`{node.target.id}` is {describe(box)}, expected a memory or a list",
         node.target.span,
         "cannot be read with `[...]`",
+        help=_instead(node.target.id, box),
     )
+
+
+def _instead(name: str, item: object) -> str:
+    """What `x[...]` may have been meant to be, for values."""
+    if isinstance(item, Value) and item.kind == "matrix":
+        return f"a table is looked up with `embed(tokens, {name})`, a matrix applied with `{name} @ x`"
+    if isinstance(item, Value):
+        return f"values have no indices: `parts({name}, n, m)` cuts, `shift({name}, 1)` is the token before"
+    return ""
 
 
 def _near(name: str, boxes: list[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from nldsl.diagnostics import Diagnostic, DiagnosticBag, Edit, Label
 from nldsl.source import Span
 from nldsl.spec.items import POISON, Poison
+from nldsl.spec.loader import standard_library
 from nldsl.spec.program import Block, Call, Repeat
 
 MAX_WORK = 20_000
@@ -58,12 +59,27 @@ class Session:
         help: str = "",  # noqa: A002
         edit: Edit | None = None,
     ) -> Poison:
-        """Add a finding and return the poison that keeps it from being reported again downstream."""
+        """Add a finding and return the poison that keeps it from being reported again downstream.
+
+        What a call makes go wrong inside of the library is a finding about the call.
+        """
+        call = self._call_into_library(span)
+        if call is not None and span is not None:
+            secondary = (Label(span, label), *secondary)
+            span, label = call[1], f"in this use of `{call[0]}`"
         notes = (*notes, *self.called_from(span))
         self.bag.add(Diagnostic(code, message, span, label, severity, secondary, notes, help, edit))
         if len(self.bag.items) > MAX_FINDINGS:
             raise StopElaborationError
         return POISON
+
+    def _call_into_library(self, span: Span | None) -> tuple[str, Span] | None:
+        """For a place in the library: what was called, and the innermost call that is not."""
+        files = {id(unit.file) for unit in standard_library().units.values()}
+        if span is None or id(span.file) not in files:
+            return None
+        calls = [(n, at) for _, n, at in self.trail if at.end > at.start and id(at.file) not in files]
+        return calls[-1] if calls else None
 
     def called_from(self, span: Span | None) -> tuple[str, ...]:
         """For a finding in another file: the call that led there, and the outermost one."""

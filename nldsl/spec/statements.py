@@ -76,9 +76,12 @@ def _assign_many(frame: Frame, node: tree.Assign) -> None:
         frame.names[name] = POISON if results is POISON else results[index]
 
 
+_CHOICE = "a choice made at every token is `where(condition, a, b)`"
+
+
 def condition(frame: Frame, node: tree.If) -> None:
     """`if` on a static truth value."""
-    item = static_of(frame, node.condition, "the condition of `if`")
+    item = static_of(frame, node.condition, "the condition of `if`", _CHOICE)
     if item is POISON:
         for name in _assigned_in(node):
             frame.names.setdefault(name, POISON)

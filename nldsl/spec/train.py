@@ -187,7 +187,8 @@ def read_group(frame: Frame, node: tree.Group, every: int = 1) -> GroupRule | No
                 selector.span,
                 "no parameters have this role",
                 help=did_you_mean(selector.id, ROLES)
-                or f'roles are {", ".join(ROLES)}; paths are quoted: `"*.{selector.id}.*"`',
+                or f"roles are {', '.join(ROLES)} (`rest`: what is left over); paths are quoted: "
+                f'`"*.{selector.id}.*"`',
             )
     selectors = tuple(s.id if isinstance(s, tree.Name) else s.value for s in node.selectors)
     every = every if node.clock is None else _steps(frame, node.clock)

@@ -44,6 +44,8 @@ def decode(name: str, data: bytes, bag: DiagnosticBag) -> SourceFile | None:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"`{name}` is not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}"
-        bag.add(Diagnostic("NL0803", message, help="save the file as UTF-8"))
+        wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+        help = "it looks like UTF-16; save the file as UTF-8" if wide else "save the file as UTF-8"
+        bag.add(Diagnostic("NL0803", message, help=help))
         return None
     return SourceFile(name, text.replace("\r\n", "\n").replace("\r", "\n"))

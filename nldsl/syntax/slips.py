@@ -152,12 +152,17 @@ def _unknown_character(slip: _Slip) -> Finding | None:
         return _colon(slip, span)
     if sign in _SIGNS:
         edit, help = _SIGNS[sign]
+        if sign == "." and _METHOD.search(slip.text):
+            help = "a memory is written with `M[key] <- value` and read with `M[query]`"
         return Finding("NL0102", f"unknown character `{sign}`", span, help, edit)
     if sign.isalpha():
         help = "names consist of the letters a to z, digits and `_`; write `eta` for a Greek letter"
         return Finding("NL0102", f"unknown letter `{sign}` in a name", span, help)
     shown = f"`{sign}`" if sign.isprintable() else f"U+{ord(sign):04X}"
     return Finding("NL0102", f"unknown character {shown}", span, "remove it")
+
+
+_METHOD = re.compile(r"\.\s*(write|read|update|store|get|set|add)\s*\(")
 
 
 def _colon(slip: _Slip, span: tuple[int, int]) -> Finding:
@@ -217,6 +222,32 @@ def _arrow_for_equal(slip: _Slip) -> Finding | None:
         span,
         f"write `{name}[key] <- value`, or `{name} = value` to set it",
     )
+
+
+_BARE_CLOCK = re.compile(r"\bevery\s+(tokens?|steps?)\b")
+_BARE_PATH = re.compile(r"use\s+([^\s\"][^\s]*)\s*$")
+_BARE_ARGUMENT = re.compile(r"\bby\s+(\w+)\s+(\w+)\s*=[^=]")
+
+
+def _bare(slip: _Slip) -> Finding | None:
+    """What lacks the signs around it: a clock its number, a path its quotes, arguments their brackets."""
+    if match := _BARE_CLOCK.search(slip.text):
+        unit = match.group(1)
+        span = (slip.start + match.start(1), slip.start + match.end(1))
+        one = unit.removesuffix("s")
+        message, help = f"found `{unit}`, expected a number", f"write `every 1 {one}`"
+        return Finding("NL0101", message, span, help, f"1 {one}")
+    if match := _BARE_PATH.match(slip.text):
+        span = (slip.start + match.start(1), slip.start + match.end(1))
+        path = f'"{match.group(1)}"'
+        return Finding(
+            "NL0101", "the path of `use` stands in double quotes", span, f"write `use {path}`", path
+        )
+    if match := _BARE_ARGUMENT.search(slip.text):
+        span = (slip.start + match.start(2), slip.start + match.end(2))
+        help = f"write `{match.group(1)}({match.group(2)} = ...)`"
+        return Finding("NL0101", "the arguments of a rule stand in brackets", span, help)
+    return None
 
 
 def _missing_brace(slip: _Slip) -> Finding | None:
@@ -301,6 +332,7 @@ def _unexpected(slip: _Slip) -> Finding | None:
 
 
 _CHECKS: tuple[Callable[[_Slip], Finding | None], ...] = (
+    _bare,
     _unknown_character,
     _foreign_word,
     _british,

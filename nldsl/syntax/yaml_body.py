@@ -14,6 +14,9 @@ from nldsl.syntax.split import split
 from nldsl.syntax.yaml_nodes import Mapping, Scalar, Yaml, place_of
 from nldsl.syntax.yaml_scalars import Entries, YamlScalars
 
+_WORDS = ("return", "memory", "else", "use", "minimizes")
+"""Words that begin a statement which has no mapping."""
+
 CLAUSES = ("minimize", "over", "weighted", "by", "retain", "toward", "gradient", "at", "project")
 """Keys of a write that are clauses."""
 
@@ -114,7 +117,8 @@ class YamlBody:
         kind = next((name for name in ("level", *kinds) if name in names), None)
         if kind is None:
             help = (
-                did_you_mean(names[0], kinds)
+                (f"one text: `- {names[0]} ...`" if names[0] in _WORDS else "")
+                or did_you_mean(names[0], kinds)
                 or f"quote a text with `: `, or use one of {', '.join(f'`{kind}`' for kind in kinds)}"
             )
             raise self.read.fault("NL0205", f"unknown statement `{names[0]}`", item.entries[0][0], help)

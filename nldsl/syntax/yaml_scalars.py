@@ -114,6 +114,9 @@ class YamlScalars:
 
     def need(self, parts: Entries, key: str, node: Yaml) -> Yaml:
         if key not in parts:
+            wanted = f"did you mean `{key}`?"
+            if any(d.code == "NL0205" and d.help == wanted for d in self.place.bag.items):
+                raise FaultyStatementError
             raise self.fault("NL0207", f"key `{key}` is missing", node, f"add `{key}:`")
         return parts[key][1]
 

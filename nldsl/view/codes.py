@@ -25,7 +25,7 @@ def findings_of(code: str, text: str) -> list[Diagnostic]:
     if found or not code.startswith("NL07"):
         return found
     try:
-        for program in examine(file)[1]:
+        for program in examine(file).programs:
             make_plan(program)
     except SpecError as wrong:
         return list(wrong.diagnostics)

@@ -89,7 +89,7 @@ def test_the_historic_default_of_hope_is_caught() -> None:
         ("by gd(lr = eta)", {"eta": "softplus(linear(x, 2))"}, "minus infinity", "below `2`"),
         ("by gd(lr = eta)", {"eta": "linear(x, 2)"}, "minus infinity", "below zero"),
         ("by gd(lr = 0.5) retain alpha", {"alpha": f"1 + {GATE}"}, "2", "at most one"),
-        ("by gd(lr = eta)", {"eta": GATE, "key": OPEN}, "minus infinity", "`k = l2norm(...)`"),
+        ("by gd(lr = eta)", {"eta": GATE, "key": OPEN}, "minus infinity", "use `l2norm(k)`"),
         ("by momentum(lr = eta, beta = 0.9)", {"eta": "softplus(linear(x, 2))"}, "momentum", "below `3.8`"),
     ],
 )  # fmt: skip

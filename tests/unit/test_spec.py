@@ -358,3 +358,33 @@ def test_a_detached_weight_stays_as_drawn() -> None:
     assert not [d for d in check(good, arguments={"dim": 4}) if d.severity == "error"]
     bad = "block f(x) { return x * detach(linear(x)) }\n"
     assert [d.code for d in check(bad, arguments={"dim": 4})] == ["NL0601"]
+
+
+@pytest.mark.parametrize(
+    "line", ["S *= a", "S[k] <- x by gd(lr = a) retain a", "S[k] <- x weighted a by gd(lr = 0.5)"]
+)
+def test_a_vector_of_one_is_a_number_where_there_are_no_heads(line: str) -> None:
+    head = "block f(x) {\n  level c every 1 token { memory S = matrix() }\n  k = l2norm(linear(x))\n"
+    write = "" if "<-" in line else "  S[k] <- x by gd(lr = 0.5)\n"
+    text = f"{head}  a = sigmoid(linear(x, 1))\n  {line}\n{write}  return S[k]\n}}\n"
+    assert check(text) == []
+    scalar = text.replace("sigmoid(linear(x, 1))", "sigmoid(mean(linear(x)))")
+    kinds = [[type(s).__name__ for s in block_of(t).body if not isinstance(s, Apply)] for t in (text, scalar)]
+    assert kinds[0] == kinds[1]
+    assert {d.code for d in check(text.replace("linear(x, 1)", "linear(x, 2)"))} == {"NL0418"}
+
+
+@pytest.mark.parametrize("line", ["S *= a", "S[k] <- x by proximal(lr = 0.1) retain a"])
+def test_gates_per_channel_are_refused_for_memories_of_several_weights(line: str) -> None:
+    head = "block f(x) {\n  level c every 1 token { memory S = mlp() }\n  k = l2norm(linear(x))\n"
+    write = "" if "<-" in line else "  S[k] <- x by proximal(lr = 0.1)\n"
+    text = f"{head}  a = sigmoid(linear(x))\n  {line}\n{write}  return S[k]\n}}\n"
+    assert [d.code for d in check(text)] == ["NL0418"]
+    assert check(text.replace("linear(x))\n  S", "linear(x, 1))\n  S")) == []
+
+
+def block_of(text: str) -> Block:
+    bag = DiagnosticBag()
+    program = elaborate(load(text, bag), block="f", arguments={"x": 8}, bag=bag)
+    assert program is not None, bag.items
+    return program.root

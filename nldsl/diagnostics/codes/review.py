@@ -41,6 +41,16 @@ CODES = {
         _memory('S[k] <- x  by dgd(lr = 0.5, rate = "raw", eps = 0.1)'),
         _memory('S[k] <- x  by dgd(lr = 0.5, rate = "normalised", eps = 0.1)'),
     ),
+    "NL0332": Entry(
+        "nothing to allow",
+        "`# allow NL0430: why` on the line of a warning, or above it, says that the author knows.  A comment "
+        "that allows what nobody says would hide the next mistake.",
+        "# allow NL0430: the rate stays small\n" + _memory("S[k] <- x  by gd(lr = 0.5)"),
+        _memory(
+            "S[k] <- x  by gd(lr = 4 * eta)  # allow NL0430: the rate stays small",
+            "eta = sigmoid(mean(linear(x)))",
+        ),
+    ),
     "NL0430": Entry(
         "rate for which a memory can blow up",
         "A write takes what a memory holds along a key times one number: `alpha - eta` for a delta rule "
