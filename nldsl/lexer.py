@@ -60,13 +60,19 @@ class NldslLexer(RegexLexer):
             (r"#[^\n]*", Comment.Single),
             (r'"(\\.|[^"\\\n])*"', String.Double),
             (
+                r"^(\s*)(variant)(\s+)([A-Za-z_]\w*)(\s+)(of)(\s+)([A-Za-z_]\w*)",
+                bygroups(Text, Keyword.Declaration, Text, Name.Class, Text, Keyword, Text, Name.Class),
+            ),
+            (
                 rf"^(\s*)({'|'.join(DEFINITIONS)})(\s+)([A-Za-z_]\w*)",
                 bygroups(Text, Keyword.Declaration, Text, Name.Class),
             ),
             (r'^(\s*)(use)(\s*)(?=")', bygroups(Text, Keyword.Namespace, Text)),
             (r"^(\s*)(nldsl)(\s+)(?=\d)", bygroups(Text, Keyword.Namespace, Text)),
             (r"(level)(\s+)([A-Za-z_]\w*)", bygroups(Keyword, Text, Name.Namespace)),
-            (r"[A-Za-z_]\w*(?=\s*\()(?<!\bhead)", Name.Function),
+            # `head` is a function, except where it says of what there is one.
+            (r"(per)(\s+)(head)\b", bygroups(Keyword.Type, Text, Keyword.Type)),
+            (rf"(?!(?:{'|'.join((*STATEMENTS, *CLAUSES, *WORDS))})\b)[A-Za-z_]\w*(?=\s*\()", Name.Function),
             (words((*STATEMENTS, *CLAUSES), prefix=r"\b", suffix=r"\b"), Keyword),
             (words(MODIFIERS, prefix=r"\b", suffix=r"\b"), Keyword.Type),
             (words(CONSTANTS, prefix=r"\b", suffix=r"\b"), Keyword.Constant),

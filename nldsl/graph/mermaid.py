@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 
 from nldsl.graph.model import LevelGraph, Problem, Transfer
 
@@ -26,6 +28,8 @@ _UNSAFE = re.compile(r"[^\w .,:;=()+*/\[\]·×∞-]", re.ASCII)
 def to_mermaid(graph: LevelGraph) -> str:
     """A subgraph per level, the fastest at the top, an edge per transfer.
 
+    Between copies of a block nothing is drawn: that it is repeated stands in its box.
+
     Example:
         >>> from nldsl.graph import graph_of
         >>> to_mermaid(graph_of("transformer")).splitlines()[1].strip()
@@ -40,7 +44,7 @@ def to_mermaid(graph: LevelGraph) -> str:
         lines += [f"    {names[id]}{_node(graph.problem(id))}" for id in level.problems]
         lines.append("  end")
     lines += [f'  {names[port.id]}(["{_text(port.name)}"])' for port in graph.ports]
-    drawn = [t for t in graph.transfers if not t.wraps]
+    drawn = list(_drawn(graph))
     lines += [f"  {_edge(t, names)}" for t in drawn]
     for kind, (_, colour) in _LINES.items():
         numbers = [str(i) for i, t in enumerate(drawn) if t.kind == kind]
@@ -51,6 +55,19 @@ def to_mermaid(graph: LevelGraph) -> str:
         if members:
             lines += [f"  classDef {_class(kind)} {style}", f"  class {','.join(members)} {_class(kind)}"]
     return "\n".join(lines) + "\n"
+
+
+def _drawn(graph: LevelGraph) -> Iterator[Transfer]:
+    """Transfers within a copy; of those from a problem to itself one, since Mermaid draws no more."""
+    loops: dict[str, Transfer] = {}
+    for t in graph.transfers:
+        if t.source == t.target and not t.wraps:
+            before = loops.get(t.source, replace(t, carries=()))
+            told = tuple(f"{word} ({t.kind})" for word in t.carries or ("something",))
+            loops[t.source] = replace(before, carries=(*before.carries, *told))
+        elif not t.wraps:
+            yield t
+    yield from loops.values()
 
 
 def _node(problem: Problem) -> str:

@@ -25,6 +25,7 @@ def studio_page(name: str, file: EditedFile, token: str, nonce: str) -> str:
         "save": can_save,
         "words": {
             "keyword": [*DEFINITIONS, *STATEMENTS, *CLAUSES, *MODIFIERS, *WORDS, "use", "nldsl"],
+            "reserved": [*STATEMENTS, *CLAUSES, *WORDS],
             "constant": list(CONSTANTS),
             "function": [name for name in PRIMITIVES if name.isidentifier()],
         },

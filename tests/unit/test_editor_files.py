@@ -20,6 +20,7 @@ from nldsl import lexer
 from nldsl.diagnostics import DiagnosticBag, catalogue
 from nldsl.source import SourceFile
 from nldsl.syntax import parse, to_yaml
+from tests.unit.npm import node_modules
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = sorted((ROOT / "specs").rglob("*.nl"))
@@ -230,21 +231,6 @@ def test_the_extension_is_whole() -> None:
 def test_the_extension_has_the_grammar_of_the_package() -> None:
     copy = EXTENSION / "syntaxes" / "nldsl.tmLanguage.json"
     assert json.loads(copy.read_text(encoding="utf-8")) == TEXTMATE
-
-
-def node_modules(folder: Path, *packages: str) -> Path:
-    """A folder with packages of npm; the test is skipped where there is none."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("node and npm are not here")
-    command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *packages]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm takes too long")
-    if done.returncode:
-        pytest.skip(f"npm cannot install: {done.stderr.strip()[-200:]}")
-    return folder / "node_modules"
 
 
 @pytest.mark.long

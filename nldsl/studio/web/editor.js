@@ -21,7 +21,7 @@ function tokens(source) {
     if (match[4]) {
       const calls = source[match.index + word.length] === "(";
       if (DEFINES.has(before)) kind = "defined";
-      else if (calls) kind = "call";
+      else if (calls && !SETS.reserved.has(word)) kind = "call";
       else if (SETS.keyword.has(word)) kind = "keyword";
       else if (SETS.constant.has(word)) kind = "constant";
     }
