@@ -1,0 +1,156 @@
+"""What the memories of a compiled program really do, token by token: to hold beside a predicted timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nldsl.certify.align import Key
+from nldsl.certify.bench import build_module
+from nldsl.certify.clocks import task_names
+from nldsl.certify.draws import draw_inputs, draw_parameters
+from nldsl.certify.learning import learns
+from nldsl.driver.compile import plan_of
+from nldsl.graph.places import Place
+from nldsl.runtime.model import Layer, Model
+from nldsl.runtime.state import flatten
+from nldsl.spec.program import Block, Call, Memory, Program, Repeat, TaskWrite, Update, Write
+
+LANES = ("writes", "commits", "bases", "resets")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The tokens at which one copy of a memory was seen to change; `path` is its absolute path."""
+
+    problem: str
+    path: str
+    writes: tuple[int, ...]
+    commits: tuple[int, ...]
+    bases: tuple[int, ...]
+    resets: tuple[int, ...]
+
+
+def observe(program: Program, tokens: int, seed: int = 0) -> tuple[Seen, ...]:
+    """Run the compiled program on random input, one token a call, and note every change of its state.
+
+    Memories that learn from the task are watched in `learn`, the others in `forward`.  Parameters are drawn
+    so that no gate stands at an end.  A read leaves no trace in a state.
+
+    Example:
+        >>> from nldsl.graph import open_program
+        >>> seen = observe(open_program("deltanet", dim=8, depth=1, heads=2, vocab=11), 3)
+        >>> seen[0].problem, seen[0].commits
+        ('blocks[*].deltanet.S', (0, 1, 2))
+    """
+    module = build_module(plan_of(program)).to(torch.float64)
+    drawn = draw_parameters(program, seed)
+    with torch.no_grad():
+        for path, parameter in module.parameter_paths().items():
+            parameter.copy_(drawn[path])
+    inputs = draw_inputs(program, 1, tokens, seed, "observe")
+    spots = list(_spots(program.root, Place.root(program), ("root",), ""))
+    found: list[Seen] = []
+    for kind, states in _runs(module, program, inputs, {s.kind for s in spots}):
+        found += [_seen(spot, states) for spot in spots if spot.kind == kind]
+    order = {spot.path: i for i, spot in enumerate(spots)}
+    return tuple(sorted(found, key=lambda s: order[s.path]))
+
+
+@dataclass(frozen=True)
+class _Spot:
+    problem: str
+    path: str
+    keys: tuple[Key, ...]
+    memory: Memory
+    kind: str
+    gathers: bool
+
+
+def _spots(block: Block, place: Place, keys: tuple[Key, ...], prefix: str) -> Iterator[_Spot]:
+    """Every memory that something changes, each copy of a repeat by itself."""
+    changed = {s.memory for s in block.body if isinstance(s, Write | Update | TaskWrite)}
+    tasks = task_names(block)
+    join = f"{prefix}." if prefix else ""
+    for memory in block.memories:
+        if memory.name in changed:
+            writes = [s for s in block.body if isinstance(s, Write) and s.memory == memory.name]
+            gathers = bool(writes) and all(s.at_commit for s in writes)
+            kind = "task" if memory.name in tasks else "memory"
+            own = (*keys, memory.path)
+            yield _Spot(place.memory_id(memory), f"{join}{memory.path}", own, memory, kind, gathers)
+    for step in block.body:
+        if isinstance(step, Call):
+            yield from _spots(step.block, place.call(step), (*keys, step.path), f"{join}{step.path}")
+        elif isinstance(step, Repeat):
+            for i in range(step.count):
+                under = f"{join}{step.path}[{i}]"
+                yield from _spots(step.block, place.repeat(step), (*keys, step.path, i), under)
+
+
+def _runs(
+    module: Layer, program: Program, inputs: tuple[Tensor, ...], kinds: set[str]
+) -> Iterator[tuple[str, list[Any]]]:
+    """The trees of state before the first token and behind every one."""
+    if "memory" in kinds:
+        state, trees = module.init_state(1), []
+        trees.append(state.tree)
+        with torch.no_grad():
+            for t in range(inputs[0].shape[1]):
+                _, state = module(*(x[:, t : t + 1] for x in inputs), state=state)
+                trees.append(state.tree)
+        yield "memory", trees
+    if "task" in kinds and learns(program):
+        assert isinstance(module, Model)
+        state, trees = module.init_state(1), []
+        trees.append(state.tree)
+        for t in range(inputs[0].shape[1]):
+            _, state = module.learn(inputs[0][:, t : t + 1], state)
+            trees.append(state.tree)
+        yield "task", trees
+
+
+def _seen(spot: _Spot, trees: list[Any]) -> Seen:
+    entries = []
+    for tree in trees:
+        for key in spot.keys:
+            tree = tree[key]
+        entries.append(tree)
+    lanes: dict[str, list[int]] = {lane: [] for lane in LANES}
+    for t, (before, after) in enumerate(zip(entries, entries[1:], strict=False)):
+        for lane in _events(spot, before, after):
+            lanes[lane].append(t)
+    return Seen(spot.problem, spot.path, *(tuple(lanes[lane]) for lane in LANES))
+
+
+def _events(spot: _Spot, before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+    """What happened to one memory between two tokens."""
+    if spot.memory.function is None:
+        yield from ("writes", "commits")
+        return
+    if spot.kind == "task":
+        moved = _moved(before, after, "delta")
+        if moved or _moved(before, after, "pending"):
+            yield "writes"
+    else:
+        shown = "committed" if "committed" in after else "running"
+        moved = _moved(before, after, shown)
+        gathered = any(_moved(before, after, part) for part in after if part not in ("count", "base", shown))
+        if moved or (gathered and not spot.gathers):
+            yield "writes"
+        if "base" in after and _moved(before, after, "base"):
+            yield "bases"
+    over = bool(spot.memory.reset == "tokens" and int(after["count"]) == 0)
+    if moved:
+        yield "commits"
+    if over and int(before["count"]) != 0:
+        yield "resets"
+
+
+def _moved(before: dict[str, Any], after: dict[str, Any], part: str) -> bool:
+    old, new = (flatten(entry.get(part)) for entry in (before, after))
+    return any(not torch.equal(x, old[name]) if name in old else bool(x.any()) for name, x in new.items())

@@ -1,0 +1,53 @@
+"""What a run does is what its timeline predicts: every write, commit, move of a base and reset."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nldsl.certify.observe import observe
+from nldsl.graph import open_program
+from nldsl.view.observed import compare_observed, with_observed
+from nldsl.view.timeline import timeline
+from tests.conformance.test_task_memories import source
+
+torch.set_num_threads(1)
+RESETS = """
+block b(x) {
+  level slow every 6 tokens { memory A = matrix() reset every 9 tokens }
+  level fast every 1 token { memory S = matrix();  memory W = softmax(window = 3) }
+  k = l2norm(linear(x))
+  W[k] <- x
+  S[k] <- x by gd(lr = 0.3) gradient every 4 tokens
+  A[k] <- x by gd(lr = 0.3)
+  return A[k] + S[k] + W[k]
+}
+"""
+
+
+@pytest.mark.parametrize("name", ["chain", "nested", "three_nested", "reset_between_steps"])
+def test_task_memories(name: str) -> None:
+    program = open_program(source(name, "trunc"))
+    seen = observe(program, 19)
+    assert len(seen) >= 3
+    assert compare_observed(timeline(program, 19), seen) == []
+
+
+def test_resets_bases_windows_and_copies() -> None:
+    program = open_program(RESETS, block="b", x=6)
+    line, seen = timeline(program, 21), observe(program, 21)
+    assert compare_observed(line, seen) == []
+    assert {s.path: s.resets for s in seen}["A"] == (8, 17)
+    assert {s.path: s.bases for s in seen}["S"] == (3, 7, 11, 15, 19)
+    copies = observe(open_program("hope", dim=8, heads=2, depth=2, chunks=[16], vocab=11), 17)
+    assert len(copies) == 12 and {s.path.split(".")[0] for s in copies} == {"blocks[0]", "blocks[1]"}
+
+
+def test_a_difference_is_told() -> None:
+    program = open_program(RESETS, block="b", x=6)
+    line, seen = timeline(program, 12), observe(program, 12)
+    late = [replace(s, commits=s.commits[1:]) if s.path == "S" else s for s in seen]
+    assert compare_observed(line, late) == ["S: commits missing at tokens 0 "]
+    assert with_observed(line, seen).name == "b, observed"
