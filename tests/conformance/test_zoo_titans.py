@@ -30,6 +30,7 @@ from tests.conformance.zoo_deep import (
     out,
     product,
     projected,
+    sizes,
     square,
     surprise,
     tensor,
@@ -72,8 +73,9 @@ def titans_linear(p: Weights, x: Array) -> Array:
 
 
 def titans_mlp(p: Weights, x: Array) -> Array:
-    rule = surprise(gate(p, x, "theta") / 4, gate(p, x, "eta"), gate(p, x, "alpha") / 4)
-    return out(p, x, learn(p, "W2 W1", *projected(p, x), mlp, square, rule, hold=4))
+    q, k, v = projected(p, x)
+    rule = surprise(gate(p, x, "theta") / 4, gate(p, x, "eta") / 2, gate(p, x, "alpha") / 4, k)
+    return out(p, x, learn(p, "W2 W1", q, k, v, mlp, square, rule, hold=4))
 
 
 def dla(p: Weights, x: Array) -> Array:
@@ -123,13 +125,14 @@ def titans_mac(p: Weights, x: Array, segment: int = 4) -> Array:
         k, v = unit(cut(p.linear(now, "k.linear")))[0], cut(p.linear(now, "M_write.linear"))[0]
         theta, eta, alpha = (
             gate(p, now, "theta") / segment,
-            gate(p, now, "eta"),
+            gate(p, now, "eta") / 2,
             gate(p, now, "alpha") / segment,
         )
         for h in range(H):
             g = torch.autograd.grad(square(mlp(base[h], tensor(k[h])), tensor(v[h])), list(base[h].values()))
             for n, slope in zip(("W2", "W1"), g, strict=True):
-                slots[h][n] = eta[0, h] * slots[h][n] - theta[0, h] * slope
+                rate = theta[0, h] / (0.01 + sizes(base[h], tensor(k[h]))[n])
+                slots[h][n] = eta[0, h] * slots[h][n] - rate * slope
                 fast[h][n] = (1 - alpha[0, h]) * fast[h][n] + slots[h][n]
         again = unit(cut(p.linear(now, "out.linear")))[0]
         m = np.concatenate([mlp(w, tensor(z)).numpy() for w, z in zip(fast, again, strict=True)])[None]

@@ -44,7 +44,7 @@ def learn(
         slots: dict[str, Any] = {}
         for t in range(len(y)):
             if t % hold == 0:
-                base = {n: z.clone().requires_grad_() for n, z in w.items()}
+                slots["base"] = base = {n: z.clone().requires_grad_() for n, z in w.items()}
             total = sum(
                 gamma[j, h] * loss(model(base, k[j, h]), v[j, h])
                 for j in range(max(0, t - context + 1), t + 1)
@@ -88,15 +88,22 @@ def descent(eta: Array, alpha: Array | None = None) -> Step:
     return step
 
 
-def surprise(theta: Array, eta: Array, alpha: Array) -> Step:
-    """S' = eta S - theta g, W' = (1 - alpha) W + S'."""
+def surprise(theta: Array, eta: Array, alpha: Array, k: Array) -> Step:
+    """S' = eta S - theta / (0.01 + ||z||^2) g, W' = (1 - alpha) W + S'; z is the input of each weight."""
 
     def step(w, g, slots, t, h):
+        size = sizes(slots["base"], tensor(k[t, h]))
         for n in w:
-            slots[n] = eta[t, h] * slots.get(n, 0) - theta[t, h] * g[n]
+            slots[n] = eta[t, h] * slots.get(n, 0) - theta[t, h] / (0.01 + size[n]) * g[n]
         return {n: (1 - alpha[t, h]) * w[n] + slots[n] for n in w}
 
     return step
+
+
+def sizes(w: Fast, k: Tensor) -> dict[str, float]:
+    """||z||^2 of what each weight of a perceptron is multiplied with."""
+    hidden = torch.nn.functional.silu(w["W2"] @ k).detach()
+    return {"W2": float(k @ k), "W1": float(hidden @ hidden)}
 
 
 def projected(
