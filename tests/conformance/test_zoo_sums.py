@@ -81,8 +81,8 @@ def retnet(p: Weights, x: Array) -> Array:
 
 
 def mamba2(p: Weights, x: Array) -> Array:
-    n, z = 4, p.linear(x, "z.linear")
-    u = silu(p.conv(p.linear(x, "u.linear"), "u.conv"))
+    z, u = p.linear(x, "z.linear"), silu(p.conv(p.linear(x, "u.linear"), "u.conv"))
+    n = (u.shape[1] - z.shape[1]) // 2
     v, b, c = u[:, : -2 * n], u[:, -2 * n : -n], u[:, -n:]
     dt = softplus(p.linear(x, "dt.linear"))
     state, y = np.zeros((H, v.shape[1] // H, n)), []
@@ -94,15 +94,15 @@ def mamba2(p: Weights, x: Array) -> Array:
     return p.linear(p.rms(join(np.array(y)) * silu(z), "out.norm"), "out.linear")
 
 
-def selective(p: Weights, x: Array) -> tuple[Array, ...]:
-    """Mamba's inputs: the gate, the convolved input, and what is computed from it (state 5, rank 3)."""
+def selective(p: Weights, x: Array, state: int) -> tuple[Array, ...]:
+    """Mamba's inputs: the gate, the convolved input, and the low-rank, write and read parts made from it."""
     u = silu(p.conv(p.linear(x, "u.linear"), "u.conv"))
-    r = p.linear(u, "r.linear")
-    return p.linear(x, "z.linear"), u, r[:, :3], r[:, 3:8], r[:, 8:]
+    r, n = p.linear(u, "r.linear"), state
+    return p.linear(x, "z.linear"), u, r[:, : -2 * n], r[:, -2 * n : -n], r[:, -n:]
 
 
 def mamba1(p: Weights, x: Array) -> Array:
-    z, u, r, b, c = selective(p, x)
+    z, u, r, b, c = selective(p, x, p("A.weight.weight").shape[1])
     dt, a = softplus(p.linear(r, "dt.linear")), -np.exp(p("A.weight.weight"))
     h, y = np.zeros_like(a), []
     for t in range(len(x)):
@@ -114,7 +114,7 @@ def mamba1(p: Weights, x: Array) -> Array:
 
 
 def longhorn(p: Weights, x: Array) -> Array:
-    z, u, r, k, q = selective(p, x)
+    z, u, r, k, q = selective(p, x, 5)
     beta = sigmoid(p.linear(r, "beta.linear"))
     s, y = np.zeros((u.shape[1], k.shape[1])), []
     for t in range(len(x)):

@@ -128,11 +128,11 @@ def answer(program: Program, weights: dict[str, torch.Tensor], x: torch.Tensor) 
         return layer(x)[0]
 
 
-def agree(name: str, oracle: Oracle, tokens: int = T, scale: float = 1.0, **arguments: Any) -> None:
-    """The block `name` and its oracle give the same for two sequences, to twelve digits."""
-    program = open_program(name, block=name, dim=D, **arguments)
-    weights = {path: scale * w for path, w in draw(program).items()}
-    x = torch.randn(2, tokens, D, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+def agree(name: str, oracle: Oracle, source: str = "", **arguments: Any) -> None:
+    """The block `name`, of the file `source`, and its oracle give the same for two sequences."""
+    program = open_program(source or name, block=name, dim=D, **arguments)
+    weights = draw(program)
+    x = torch.randn(2, T, D, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     found = answer(program, weights, x)
     plain = Weights({path: w.numpy() for path, w in weights.items()})
     expected = torch.stack([torch.from_numpy(oracle(plain, sample)) for sample in x.numpy()])

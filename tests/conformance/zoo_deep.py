@@ -122,7 +122,7 @@ def out(p: Weights, x: Array, y: Array) -> Array:
 
 
 def attend(
-    q: Array, k: Array, v: Array, first: Callable[[int], int], pairs: tuple[Array, Array] | None
+    q: Array, k: Array, v: Array, first: Callable[[int], int], pairs: tuple[Array, Array] | None = None
 ) -> Array:
     """Softmax over the tokens `first(t) .. t` and over the persistent pairs."""
     y = np.zeros((*q.shape[:2], v.shape[-1]))
