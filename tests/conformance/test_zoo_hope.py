@@ -38,7 +38,7 @@ class Memory:
         return residual(self.seen, z)
 
     def write(self, k: Tensor, target: Tensor, eta: float, alpha: float, form: dict[str, Any]) -> None:
-        """Eq. 88 and 92 at the committed weights; the rate over the square of each weight's input (P5, P22)."""
+        """Eq. 88 and 92 at the committed weights, the rate by the square of each own input (P5, P22)."""
         fixed = {n: w.clone().requires_grad_() for n, w in self.seen.items()}
         loss = -(residual(fixed, k) * target).sum()
         slopes = torch.autograd.grad(loss, [fixed["W2"], fixed["W1"]])

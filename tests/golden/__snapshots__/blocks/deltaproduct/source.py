@@ -7,40 +7,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nldsl.runtime.matrix_memory import MatrixMemory
+from nldsl.runtime.matrix_tokens import Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, split
-from nldsl.runtime.token import hold, join_tokens, live_at, tick
+from nldsl.runtime.token import tick_all
 from torch import Tensor
 from torch.nn import functional
-
-
-def matrix_l2_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of `l2` at the map `matrix`, row by row.
-
-    Returns x_weight, dy_weight: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
-    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
-    """
-    return key, key @ weight.mT - target
-
-
-def gd(W: Tensor, g: Tensor, lr: Tensor) -> Tensor:
-    """One step of the rule `gd` for one token; gates are `[..., 1, 1]`."""
-    W_mul = lr * g
-    W_1 = W - W_mul
-    return W_1
-
-
-def matrix(z: Tensor, weight: Tensor) -> Tensor:
-    """The map `matrix`, row by row: `[..., C, z] -> [..., C, y]`."""
-    y = z @ weight.mT
-    return y
 
 
 class Deltaproduct(Module):
     """`deltaproduct(x)` with heads = 2, steps = (1, 2), window = 4.
 
-    S: sequential (one token after the other).
+    S: delta_block (`l2` with `gd` is affine in the memory, of rank 2 along the keys).
     """
 
     def __init__(self) -> None:
@@ -122,35 +102,35 @@ class Deltaproduct(Module):
         )
         v_1 = functional.silu(v_conv_1)
         beta_1 = 2 * torch.sigmoid(linear(x, self.beta[1].linear.weight))
-        S_write_split_1 = split(v_1, n=2)
-        k_first = k.transpose(1, 2)
-        S_write_split_first = S_write_split.transpose(1, 2)
-        k_1_first = k_1.transpose(1, 2)
-        S_write_split_1_first = S_write_split_1.transpose(1, 2)
-        q_first = q.transpose(1, 2)
-        S_weight = state["S"]["running"]["weight"]
-        S_count = state["S"]["count"]
-        out_S_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            k_t = k_first[:, :, t : t + 1]
-            S_write_split_t = S_write_split_first[:, :, t : t + 1]
-            beta_t = beta[:, t : t + 1]
-            k_1_t = k_1_first[:, :, t : t + 1]
-            S_write_split_1_t = S_write_split_1_first[:, :, t : t + 1]
-            beta_1_t = beta_1[:, t : t + 1]
-            q_t = q_first[:, :, t : t + 1]
-            S_x_weight, S_dy_weight = matrix_l2_gradient(k_t, S_write_split_t, S_weight)
-            S_weight_next = gd(S_weight, S_dy_weight.mT @ S_x_weight, beta_t.mT[..., None])
-            S_x_weight_2, S_dy_weight_2 = matrix_l2_gradient(k_1_t, S_write_split_1_t, S_weight_next)
-            S_weight_next_2 = gd(S_weight_next, S_dy_weight_2.mT @ S_x_weight_2, beta_1_t.mT[..., None])
-            out_S = matrix(q_t, S_weight_next_2)
-            S_weight = hold(live, S_weight_next_2, S_weight)
-            S_count = tick(S_count, live)
-            out_S_all.append(out_S)
-        out_S_2 = join_tokens(out_S_all, 2, self.zeros(x.shape[0], 0, 2, 16))
-        new["S"] = {"running": {"weight": S_weight}, "count": S_count}
-        out = linear(merge(norm(out_S_2, self.out.norm.weight, eps=1e-06)), self.out.linear.weight)
+        S_memory = MatrixMemory(
+            state["S"]["running"]["weight"],
+            (
+                Write(
+                    (
+                        Piece(
+                            along=k,
+                            add=beta[..., None] * S_write_split,
+                            seen=k,
+                            erase=beta[..., None].squeeze(-1),
+                        ),
+                    ),
+                ),
+                Write(
+                    (
+                        Piece(
+                            along=k_1,
+                            add=beta_1[..., None] * split(v_1, n=2),
+                            seen=k_1,
+                            erase=beta_1[..., None].squeeze(-1),
+                        ),
+                    ),
+                ),
+            ),
+            mask=mask,
+        )
+        out_S = S_memory.read(q, at=2)
+        new["S"] = {"running": {"weight": S_memory.state}, "count": tick_all(state["S"]["count"], mask, x)}
+        out = linear(merge(norm(out_S, self.out.norm.weight, eps=1e-06)), self.out.linear.weight)
         return out, new
 
 

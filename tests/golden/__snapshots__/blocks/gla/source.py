@@ -5,40 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nldsl.runtime.matrix_memory import MatrixMemory
+from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import linear, merge, norm, split
-from nldsl.runtime.token import hold, join_tokens, live_at, tick
+from nldsl.runtime.token import tick_all
 from torch import Tensor
 from torch.nn import functional
-
-
-def matrix_dot_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of `dot` at the map `matrix`, row by row.
-
-    Returns x_weight, dy_weight: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
-    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
-    """
-    return key, -target
-
-
-def gd(W: Tensor, g: Tensor) -> Tensor:
-    """One step of the rule `gd` for one token; gates are `[..., 1, 1]`."""
-    W_mul = 1 * g
-    W_1 = W - W_mul
-    return W_1
-
-
-def matrix(z: Tensor, weight: Tensor) -> Tensor:
-    """The map `matrix`, row by row: `[..., C, z] -> [..., C, y]`."""
-    y = z @ weight.mT
-    return y
 
 
 class Gla(Module):
     """`gla(x)` with heads = 2, rank = 16, temper = 16.
 
-    S: sequential (one token after the other).
+    S: linear_channel (the gradient of `dot` with `gd` does not depend on the memory; gates per key
+    channel).
     """
 
     def __init__(self) -> None:
@@ -77,30 +58,15 @@ class Gla(Module):
             ),
             n=2,
         )
-        S_write_split = split(v, n=2)
-        k_first = k.transpose(1, 2)
-        S_write_split_first = S_write_split.transpose(1, 2)
-        alpha_first = alpha.transpose(1, 2)
-        q_first = q.transpose(1, 2)
-        S_weight = state["S"]["running"]["weight"]
-        S_count = state["S"]["count"]
-        out_S_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            k_t = k_first[:, :, t : t + 1]
-            S_write_split_t = S_write_split_first[:, :, t : t + 1]
-            alpha_t = alpha_first[:, :, t : t + 1]
-            q_t = q_first[:, :, t : t + 1]
-            S_x_weight, S_dy_weight = matrix_dot_gradient(k_t, S_write_split_t, S_weight)
-            S_weight_next = gd(S_weight, S_dy_weight.mT @ S_x_weight) + (alpha_t - 1.0) * S_weight
-            out_S = matrix(q_t, S_weight_next)
-            S_weight = hold(live, S_weight_next, S_weight)
-            S_count = tick(S_count, live)
-            out_S_all.append(out_S)
-        out_S_2 = join_tokens(out_S_all, 2, self.zeros(x.shape[0], 0, 2, 16))
-        new["S"] = {"running": {"weight": S_weight}, "count": S_count}
+        S_memory = MatrixMemory(
+            state["S"]["running"]["weight"],
+            (Write((Piece(along=k, add=split(v, n=2)),), Gate(alpha)),),
+            mask=mask,
+        )
+        out_S = S_memory.read(q, at=1)
+        new["S"] = {"running": {"weight": S_memory.state}, "count": tick_all(state["S"]["count"], mask, x)}
         out = linear(
-            merge(norm(out_S_2, self.out.norm.weight, eps=1e-06))
+            merge(norm(out_S, self.out.norm.weight, eps=1e-06))
             * functional.silu(linear(x, self.out.linear.weight, self.out.linear.bias)),
             self.out.linear_2.weight,
         )

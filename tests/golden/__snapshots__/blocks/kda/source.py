@@ -5,40 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nldsl.runtime.matrix_memory import MatrixMemory
+from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, softplus, split
-from nldsl.runtime.token import hold, join_tokens, live_at, tick
+from nldsl.runtime.token import tick_all
 from torch import Tensor
 from torch.nn import functional
-
-
-def matrix_l2_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of `l2` at the map `matrix`, row by row.
-
-    Returns x_weight, dy_weight: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
-    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
-    """
-    return key, key @ weight.mT - target
-
-
-def gd(W: Tensor, g: Tensor, lr: Tensor) -> Tensor:
-    """One step of the rule `gd` for one token; gates are `[..., 1, 1]`."""
-    W_mul = lr * g
-    W_1 = W - W_mul
-    return W_1
-
-
-def matrix(z: Tensor, weight: Tensor) -> Tensor:
-    """The map `matrix`, row by row: `[..., C, z] -> [..., C, y]`."""
-    y = z @ weight.mT
-    return y
 
 
 class Kda(Module):
     """`kda(x)` with heads = 2, rank = 16, window = 4.
 
-    S: sequential (one token after the other).
+    S: delta_channel (`l2` with `gd` is affine in the memory, of rank one along one key; gates per key
+    channel).
     """
 
     def __init__(self) -> None:
@@ -100,45 +81,39 @@ class Kda(Module):
         v = functional.silu(v_conv)
         beta = torch.sigmoid(linear(x, self.beta.linear.weight))
         A = self.A.weight.weight
-        alpha = torch.exp(
-            (-torch.exp(A))[:, None]
-            * split(
-                softplus(
-                    linear(
-                        linear(x, self.alpha.linear.weight),
-                        self.alpha.linear_2.weight,
-                        self.alpha.linear_2.bias,
+        S_memory = MatrixMemory(
+            state["S"]["running"]["weight"],
+            (
+                Gate(
+                    log=(-torch.exp(A))[:, None]
+                    * split(
+                        softplus(
+                            linear(
+                                linear(x, self.alpha.linear.weight),
+                                self.alpha.linear_2.weight,
+                                self.alpha.linear_2.bias,
+                            ),
+                        ),
+                        n=2,
                     ),
                 ),
-                n=2,
+                Write(
+                    (
+                        Piece(
+                            along=k,
+                            add=beta[..., None] * split(v, n=2),
+                            seen=k,
+                            erase=beta[..., None].squeeze(-1),
+                        ),
+                    ),
+                ),
             ),
+            mask=mask,
         )
-        S_write_split = split(v, n=2)
-        alpha_first = alpha.transpose(1, 2)
-        k_first = k.transpose(1, 2)
-        S_write_split_first = S_write_split.transpose(1, 2)
-        q_first = q.transpose(1, 2)
-        S_weight = state["S"]["running"]["weight"]
-        S_count = state["S"]["count"]
-        out_S_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            alpha_t = alpha_first[:, :, t : t + 1]
-            k_t = k_first[:, :, t : t + 1]
-            S_write_split_t = S_write_split_first[:, :, t : t + 1]
-            beta_t = beta[:, t : t + 1]
-            q_t = q_first[:, :, t : t + 1]
-            S_weight_next = S_weight * alpha_t
-            S_x_weight, S_dy_weight = matrix_l2_gradient(k_t, S_write_split_t, S_weight_next)
-            S_weight_next_2 = gd(S_weight_next, S_dy_weight.mT @ S_x_weight, beta_t.mT[..., None])
-            out_S = matrix(q_t, S_weight_next_2)
-            S_weight = hold(live, S_weight_next_2, S_weight)
-            S_count = tick(S_count, live)
-            out_S_all.append(out_S)
-        out_S_2 = join_tokens(out_S_all, 2, self.zeros(x.shape[0], 0, 2, 16))
-        new["S"] = {"running": {"weight": S_weight}, "count": S_count}
+        out_S = S_memory.read(q, at=2)
+        new["S"] = {"running": {"weight": S_memory.state}, "count": tick_all(state["S"]["count"], mask, x)}
         out = linear(
-            merge(norm(out_S_2, self.out.norm.weight, eps=1e-06))
+            merge(norm(out_S, self.out.norm.weight, eps=1e-06))
             * torch.sigmoid(linear(linear(x, self.out.linear.weight), self.out.linear_2.weight)),
             self.out.linear_3.weight,
         )

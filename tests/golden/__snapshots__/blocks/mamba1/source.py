@@ -5,40 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nldsl.runtime.matrix_scan import scan_memory
+from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, index, linear, outer, parts, softplus
-from nldsl.runtime.token import hold, join_tokens, live_at, tick
+from nldsl.runtime.token import tick_all
 from torch import Tensor
 from torch.nn import functional
-
-
-def matrix_dot_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of `dot` at the map `matrix`, row by row.
-
-    Returns x_weight, dy_weight: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
-    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
-    """
-    return key, -target
-
-
-def gd(W: Tensor, g: Tensor) -> Tensor:
-    """One step of the rule `gd` for one token; gates are `[..., 1, 1]`."""
-    W_mul = 1 * g
-    W_1 = W - W_mul
-    return W_1
-
-
-def matrix(z: Tensor, weight: Tensor) -> Tensor:
-    """The map `matrix`, row by row: `[..., C, z] -> [..., C, y]`."""
-    y = z @ weight.mT
-    return y
 
 
 class Mamba1(Module):
     """`mamba1(x)` with expand = 2, rank = 4, state = 16, window = 4.
 
-    S: sequential (one token after the other).
+    S: scan (the gradient of `dot` with `gd` does not depend on the memory; gates per element leave a
+    scan over the tokens).
     """
 
     def __init__(self) -> None:
@@ -82,26 +63,23 @@ class Mamba1(Module):
         D = self.D.weight.weight
         decay_add = 0 * index(size=16, like=x) + 1
         decay_add = decay_add.expand(*x.shape[:2], 16)
-        decay = torch.exp(-outer(dt, decay_add) * torch.exp(A))
-        S_write_mul = dt * u
-        S_weight = state["S"]["running"]["weight"]
-        S_count = state["S"]["count"]
-        out_S_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            b_t = b[:, t : t + 1]
-            S_write_mul_t = S_write_mul[:, t : t + 1]
-            decay_t = decay[:, t : t + 1]
-            c_t = c[:, t : t + 1]
-            S_x_weight, S_dy_weight = matrix_dot_gradient(b_t, S_write_mul_t, S_weight)
-            S_weight_next = gd(S_weight, S_dy_weight.mT @ S_x_weight) + (decay_t[:, 0] - 1.0) * S_weight
-            out_S = matrix(c_t, S_weight_next)
-            S_weight = hold(live, S_weight_next, S_weight)
-            S_count = tick(S_count, live)
-            out_S_all.append(out_S)
-        out_S_2 = join_tokens(out_S_all, 1, self.zeros(x.shape[0], 0, 64))
-        new["S"] = {"running": {"weight": S_weight}, "count": S_count}
-        out = linear((out_S_2 + D * u) * functional.silu(z), self.out.linear.weight)
+        S_memory = scan_memory(
+            state["S"]["running"]["weight"].unsqueeze(1),
+            (
+                Write(
+                    (Piece(along=b.unsqueeze(2), add=(dt * u).unsqueeze(2)),),
+                    Gate(log=(-outer(dt, decay_add) * torch.exp(A)).unsqueeze(2)),
+                ),
+            ),
+            ((c.unsqueeze(2), 1),),
+            mask=mask,
+        )
+        out_S = S_memory.reads[0].squeeze(2)
+        new["S"] = {
+            "running": {"weight": S_memory.state.squeeze(1)},
+            "count": tick_all(state["S"]["count"], mask, x),
+        }
+        out = linear((out_S + D * u) * functional.silu(z), self.out.linear.weight)
         return out, new
 
 

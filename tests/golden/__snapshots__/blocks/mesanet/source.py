@@ -5,41 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nldsl.runtime.matrix_memory import MatrixMemory
+from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, softplus, split
-from nldsl.runtime.solve import ridge_solve
-from nldsl.runtime.token import hold, join_tokens, live_at, tick
+from nldsl.runtime.token import tick_all
 from torch import Tensor
 from torch.nn import functional
-
-
-def matrix_dot_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of `dot` at the map `matrix`, row by row.
-
-    Returns x_weight, dy_weight: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
-    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
-    """
-    return key, -target
-
-
-def gd(W: Tensor, g: Tensor, lr: Tensor) -> Tensor:
-    """One step of the rule `gd` for one token; gates are `[..., 1, 1]`."""
-    W_mul = lr * g
-    W_1 = W - W_mul
-    return W_1
-
-
-def matrix(z: Tensor, weight: Tensor) -> Tensor:
-    """The map `matrix`, row by row: `[..., C, z] -> [..., C, y]`."""
-    y = z @ weight.mT
-    return y
 
 
 class Mesanet(Module):
     """`mesanet(x)` with heads = 2, iterations = 0, window = 4.
 
-    H, G: sequential (one token after the other).
+    H, G: mesa (`H` and `G` are linear recurrences, and each token solves with its own state).
     """
 
     def __init__(self) -> None:
@@ -89,46 +68,22 @@ class Mesanet(Module):
         k = l2norm(split(functional.silu(k_conv), n=2), eps=1e-06) / ridge
         v = linear(x, self.v.linear.weight)
         beta = torch.sigmoid(linear(x, self.beta.linear.weight))
-        gamma_linear = linear(x, self.gamma.linear.weight, self.gamma.linear.bias)
-        gamma = torch.sigmoid(gamma_linear)
-        gamma__log = functional.logsigmoid(gamma_linear)
+        gamma__log = functional.logsigmoid(linear(x, self.gamma.linear.weight, self.gamma.linear.bias))
         G_write_split = split(v, n=2)
-        k_first = k.transpose(1, 2)
-        G_write_split_first = G_write_split.transpose(1, 2)
-        q_first = q.transpose(1, 2)
-        H_weight = state["H"]["running"]["weight"]
-        H_count = state["H"]["count"]
-        G_weight = state["G"]["running"]["weight"]
-        G_count = state["G"]["count"]
-        out_G_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            k_t = k_first[:, :, t : t + 1]
-            beta_t = beta[:, t : t + 1]
-            gamma_t = gamma[:, t : t + 1]
-            gamma__log_t = gamma__log[:, t : t + 1]
-            G_write_split_t = G_write_split_first[:, :, t : t + 1]
-            q_t = q_first[:, :, t : t + 1]
-            H_x_weight, H_dy_weight = matrix_dot_gradient(k_t, k_t, H_weight)
-            H_weight_next = (
-                gd(H_weight, H_dy_weight.mT @ H_x_weight, beta_t.mT[..., None])
-                + (gamma_t.mT[..., None] - 1.0) * H_weight
-            )
-            G_x_weight, G_dy_weight = matrix_dot_gradient(k_t, G_write_split_t, G_weight)
-            G_weight_next = (
-                gd(G_weight, G_dy_weight.mT @ G_x_weight, beta_t.mT[..., None])
-                + (gamma_t.mT[..., None] - 1.0) * G_weight
-            )
-            out_G = matrix(ridge_solve(H_weight_next, q_t, ridge=1.0, iterations=0), G_weight_next)
-            H_weight = hold(live, H_weight_next, H_weight)
-            H_count = tick(H_count, live)
-            G_weight = hold(live, G_weight_next, G_weight)
-            G_count = tick(G_count, live)
-            out_G_all.append(out_G)
-        out_G_2 = join_tokens(out_G_all, 2, self.zeros(x.shape[0], 0, 2, 16))
-        new["H"] = {"running": {"weight": H_weight}, "count": H_count}
-        new["G"] = {"running": {"weight": G_weight}, "count": G_count}
-        out = linear(merge(norm(out_G_2, self.out.norm.weight, eps=1e-06)), self.out.linear.weight)
+        H_memory = MatrixMemory(
+            state["H"]["running"]["weight"],
+            (Write((Piece(along=k, add=beta[..., None] * k),), Gate(log=gamma__log)),),
+            mask=mask,
+        )
+        G_memory = MatrixMemory(
+            state["G"]["running"]["weight"],
+            (Write((Piece(along=k, add=beta[..., None] * G_write_split),), Gate(log=gamma__log)),),
+            mask=mask,
+        )
+        out_G = G_memory.read(H_memory.solve(q, at=1, ridge=1.0, iterations=0), at=1)
+        new["H"] = {"running": {"weight": H_memory.state}, "count": tick_all(state["H"]["count"], mask, x)}
+        new["G"] = {"running": {"weight": G_memory.state}, "count": tick_all(state["G"]["count"], mask, x)}
+        out = linear(merge(norm(out_G, self.out.norm.weight, eps=1e-06)), self.out.linear.weight)
         return out, new
 
 

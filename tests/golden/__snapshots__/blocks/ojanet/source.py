@@ -5,40 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nldsl.runtime.matrix_memory import MatrixMemory
+from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, softplus, split
-from nldsl.runtime.token import hold, join_tokens, live_at, tick
+from nldsl.runtime.token import tick_all
 from torch import Tensor
 from torch.nn import functional
-
-
-def matrix_oja_gradient(key: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of `oja` at the map `matrix`, row by row.
-
-    Returns g_weight: `x_W` is the input of the weight `W`, `dy_W` the gradient at its output, and the
-    gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
-    """
-    return target.mT @ (target @ weight) + (-target).mT @ key
-
-
-def gd(W: Tensor, g: Tensor, lr: Tensor) -> Tensor:
-    """One step of the rule `gd` for one token; gates are `[..., 1, 1]`."""
-    W_mul = lr * g
-    W_1 = W - W_mul
-    return W_1
-
-
-def matrix(z: Tensor, weight: Tensor) -> Tensor:
-    """The map `matrix`, row by row: `[..., C, z] -> [..., C, y]`."""
-    y = z @ weight.mT
-    return y
 
 
 class Ojanet(Module):
     """`ojanet(x)` with heads = 2, window = 4.
 
-    S: sequential (one token after the other).
+    S: delta_value (`oja` with `gd` is affine in the memory, of rank one along one value).
     """
 
     def __init__(self) -> None:
@@ -95,34 +75,21 @@ class Ojanet(Module):
         )
         v = l2norm(split(functional.silu(v_conv), n=2), eps=1e-06)
         eta = torch.sigmoid(linear(x, self.eta.linear.weight))
-        alpha_neg = -softplus(linear(x, self.alpha.linear.weight))
-        alpha = torch.exp(alpha_neg)
-        k_first = k.transpose(1, 2)
-        v_first = v.transpose(1, 2)
-        q_first = q.transpose(1, 2)
-        S_weight = state["S"]["running"]["weight"]
-        S_count = state["S"]["count"]
-        out_S_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            k_t = k_first[:, :, t : t + 1]
-            v_t = v_first[:, :, t : t + 1]
-            eta_t = eta[:, t : t + 1]
-            alpha_t = alpha[:, t : t + 1]
-            alpha_neg_t = alpha_neg[:, t : t + 1]
-            q_t = q_first[:, :, t : t + 1]
-            S_g_weight = matrix_oja_gradient(k_t, v_t, S_weight)
-            S_weight_next = (
-                gd(S_weight, S_g_weight, eta_t.mT[..., None]) + (alpha_t.mT[..., None] - 1.0) * S_weight
-            )
-            out_S = matrix(q_t, S_weight_next)
-            S_weight = hold(live, S_weight_next, S_weight)
-            S_count = tick(S_count, live)
-            out_S_all.append(out_S)
-        out_S_2 = join_tokens(out_S_all, 2, self.zeros(x.shape[0], 0, 2, 16))
-        new["S"] = {"running": {"weight": S_weight}, "count": S_count}
+        S_memory = MatrixMemory(
+            state["S"]["running"]["weight"],
+            (
+                Write(
+                    (Piece(along=v, add=k * eta[..., None], seen=v, erase=eta[..., None].squeeze(-1)),),
+                    Gate(log=-softplus(linear(x, self.alpha.linear.weight))),
+                ),
+            ),
+            mask=mask,
+            side="value",
+        )
+        out_S = S_memory.read(q, at=1)
+        new["S"] = {"running": {"weight": S_memory.state}, "count": tick_all(state["S"]["count"], mask, x)}
         out = linear(
-            merge(norm(out_S_2, self.out.norm.weight, eps=1e-06))
+            merge(norm(out_S, self.out.norm.weight, eps=1e-06))
             * functional.silu(linear(x, self.out.linear.weight)),
             self.out.linear_2.weight,
         )

@@ -5,58 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nldsl.runtime.matrix_memory import MatrixMemory
+from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import dot, l2norm, layernorm, linear, merge, shift, split
-from nldsl.runtime.token import hold, join_tokens, live_at, tick
+from nldsl.runtime.token import tick_all
 from torch import Tensor
-
-
-def matrix_l2_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of `l2` at the map `matrix`, row by row.
-
-    Returns x_weight, dy_weight: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
-    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
-    """
-    return key, key @ weight.mT - target
-
-
-def matrix_dot_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of `dot` at the map `matrix`, row by row.
-
-    Returns x_weight, dy_weight: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
-    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
-    """
-    return key, -target
-
-
-def gd(W: Tensor, g: Tensor, lr: Tensor) -> Tensor:
-    """One step of the rule `gd` for one token; gates are `[..., 1, 1]`."""
-    out_transpose = W.mT
-    out_expand_last = lr.mT.expand_as(out_transpose)
-    out_transpose_1 = out_expand_last.mT
-    W_mul = out_transpose_1 * g
-    W_1 = W - W_mul
-    return W_1
-
-
-def gd_2(W: Tensor, g: Tensor) -> Tensor:
-    """One step of the rule `gd` for one token; gates are `[..., 1, 1]`."""
-    W_mul = 1 * g
-    W_1 = W - W_mul
-    return W_1
-
-
-def matrix(z: Tensor, weight: Tensor) -> Tensor:
-    """The map `matrix`, row by row: `[..., C, z] -> [..., C, y]`."""
-    y = z @ weight.mT
-    return y
 
 
 class Rwkv7(Module):
     """`rwkv7(x)` with eps = 0.00064, heads = 2, rank = 8.
 
-    S: sequential (one token after the other).
+    S: delta_block (`l2` with `gd` and `dot` with `gd` is affine in the memory, of rank one along one
+    key; gates per key channel).
     """
 
     def __init__(self) -> None:
@@ -129,43 +91,31 @@ class Rwkv7(Module):
         )
         kappa = l2norm(split(raw * self.kappa.weight.weight, n=2), eps=1e-06)
         k = split(raw * (1 + (merge(a) - 1) * self.k.weight.weight), n=2)
-        kappa_first = kappa.transpose(1, 2)
-        a_first = a.transpose(1, 2)
-        k_first = k.transpose(1, 2)
-        v_first = v.transpose(1, 2)
-        w_first = w.transpose(1, 2)
-        r_first = r.transpose(1, 2)
-        S_weight = state["S"]["running"]["weight"]
-        S_count = state["S"]["count"]
-        out_S_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            kappa_t = kappa_first[:, :, t : t + 1]
-            a_t = a_first[:, :, t : t + 1]
-            k_t = k_first[:, :, t : t + 1]
-            v_t = v_first[:, :, t : t + 1]
-            w_t = w_first[:, :, t : t + 1]
-            r_t = r_first[:, :, t : t + 1]
-            S_x_weight, S_dy_weight = matrix_l2_gradient(
-                kappa_t, kappa_t.new_full((*kappa_t.shape[:-1], 16), 0), S_weight
-            )
-            S_x_weight_2, S_dy_weight_2 = matrix_dot_gradient(k_t, v_t, S_weight)
-            S_weight_next = (
-                gd(S_weight, S_dy_weight.mT @ S_x_weight, a_t)
-                + gd_2(S_weight, S_dy_weight_2.mT @ S_x_weight_2)
-                + (w_t - 2.0) * S_weight
-            )
-            out_S = matrix(r_t, S_weight_next)
-            S_weight = hold(live, S_weight_next, S_weight)
-            S_count = tick(S_count, live)
-            out_S_all.append(out_S)
-        out_S_2 = join_tokens(out_S_all, 2, self.zeros(x.shape[0], 0, 2, 16))
-        new["S"] = {"running": {"weight": S_weight}, "count": S_count}
+        S_memory = MatrixMemory(
+            state["S"]["running"]["weight"],
+            (
+                Write(
+                    (
+                        Piece(
+                            along=kappa * a,
+                            add=kappa.new_full((*kappa.shape[:-1], 16), 0.0),
+                            seen=kappa,
+                            erase=kappa.new_full(kappa.shape[:-1], 1.0),
+                        ),
+                        Piece(along=k, add=v),
+                    ),
+                    Gate(w),
+                ),
+            ),
+            mask=mask,
+        )
+        out_S = S_memory.read(r, at=1)
+        new["S"] = {"running": {"weight": S_memory.state}, "count": tick_all(state["S"]["count"], mask, x)}
         bonus = dot(r, k * split(self.bonus.weight.weight, n=2))[..., None] * v
         out = linear(
             g
             * merge(
-                layernorm(out_S_2, self.out.layernorm.weight, self.out.layernorm.bias, eps=0.00064) + bonus
+                layernorm(out_S, self.out.layernorm.weight, self.out.layernorm.bias, eps=0.00064) + bonus
             ),
             self.out.linear.weight,
         )

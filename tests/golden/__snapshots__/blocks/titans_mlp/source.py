@@ -97,7 +97,7 @@ class TitansMlp(Module):
         x_W2, dy_W2, x_W1, dy_W1 = mlp_l2_gradient(k, M_write_split, M_W2_base, M_W1_base)
         gate = gate_kernel(retain=M_write_sub.mT, valid=valid)
         beta_W2 = eta.mT[..., None].squeeze(-1)
-        slot_rate_W2 = theta.mT[..., None].squeeze(-1)
+        slot_rate_W2 = (theta.mT[..., None] / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True))).squeeze(-1)
         read_W2 = x_W2.new_full(x_W2.shape[:-1], 1.0)
         M_W2_course = Course(
             M_W2,
@@ -106,7 +106,7 @@ class TitansMlp(Module):
             valid=valid,
         )
         beta_W1 = eta.mT[..., None].squeeze(-1)
-        slot_rate_W1 = theta.mT[..., None].squeeze(-1)
+        slot_rate_W1 = (theta.mT[..., None] / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True))).squeeze(-1)
         read_W1 = x_W1.new_full(x_W1.shape[:-1], 1.0)
         M_W1_course = Course(
             M_W1,
@@ -147,7 +147,7 @@ class TitansMlp(Module):
         )
         v = functional.silu(v_conv)
         theta = torch.sigmoid(linear(x, self.theta.linear.weight)) / 16
-        eta = torch.sigmoid(linear(x, self.eta.linear.weight))
+        eta = torch.sigmoid(linear(x, self.eta.linear.weight)) / 2
         alpha = torch.sigmoid(linear(x, self.alpha.linear.weight, self.alpha.linear.bias)) / 16
         M_write_split = split(v, n=2)
         M_write_sub = 1 - alpha

@@ -1,0 +1,90 @@
+"""`cms_nested`, compiled by nldsl from specs/blocks/cms_nested.nl.  Edit the specification, not this file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nldsl.runtime.model import Layer
+from nldsl.runtime.module import Module, constant, normal
+from nldsl.runtime.ops import norm
+from nldsl.runtime.task import TaskMemory, adapted
+from torch import Tensor
+from torch.nn import functional
+
+
+def mlp(z: Tensor, W2: Tensor, W1: Tensor) -> Tensor:
+    """The map `mlp`, row by row: `[..., C, z] -> [..., C, y]`."""
+    out_matmul = z @ W2.mT
+    out_silu = functional.silu(out_matmul)
+    out = out_silu @ W1.mT
+    return out
+
+
+def gd(W: Tensor, g: Tensor) -> Tensor:
+    """One step of the rule `gd` for one token; gates are `[..., 1, 1]`."""
+    W_mul = 0.001 * g
+    W_1 = W - W_mul
+    return W_1
+
+
+class CmsNested(Module):
+    """`cms_nested(x)` with expand = 4, fast = 16, rate = 0.001, slow = 256.
+
+    F1: task (learns from the task between segments; within one it is a plain map).
+
+    F2: task (learns from the task between segments; within one it is a plain map).
+    """
+
+    tasks = (
+        TaskMemory(path="F2", every=256, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=()),
+        TaskMemory(
+            path="F1",
+            every=16,
+            weights=("W2", "W1"),
+            rule=gd,
+            inputs=("W", "g"),
+            slots=(),
+            reset=256,
+            source="F2",
+            parameters=("F2.W2", "F2.W1"),
+            shapes=((128, 32), (32, 128)),
+        ),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.declare("x.norm.weight", (32,), "norm", constant(1.0))
+        self.declare("out.norm.weight", (32,), "norm", constant(1.0))
+        self.declare("F2.W2", (128, 32), "matrix", normal(0.1767766952966369))
+        self.declare("F2.W1", (32, 128), "matrix", normal(0.08838834764831845))
+
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state before the first token of `batch` sequences."""
+        return {
+            "F2": {"delta": None, "count": self.counter(batch)},
+            "F1": {"delta": None, "count": self.counter(batch)},
+        }
+
+    def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
+        """All tokens of a call: outputs and the state after them."""
+        new: dict[str, Any] = {}
+        x_F1 = mlp(
+            norm(x, self.x.norm.weight, eps=1e-06),
+            adapted(self.F2.W2, state["F1"], "W2"),
+            adapted(self.F2.W1, state["F1"], "W1"),
+        )
+        x_1 = x + x_F1
+        out_F2 = mlp(
+            norm(x_1, self.out.norm.weight, eps=1e-06),
+            adapted(self.F2.W2, state["F2"], "W2"),
+            adapted(self.F2.W1, state["F2"], "W1"),
+        )
+        out = x_1 + out_F2
+        new["F2"] = state["F2"]
+        new["F1"] = state["F1"]
+        return out, new
+
+
+def build(seed: int = 0) -> Layer:
+    """The compiled `cms_nested`, its parameters drawn from `seed`."""
+    return Layer(CmsNested().initialise(seed), "cms_nested")

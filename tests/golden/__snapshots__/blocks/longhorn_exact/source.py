@@ -1,0 +1,96 @@
+"""`longhorn_exact`, compiled by nldsl from specs/blocks/longhorn_exact.nl.  Edit the specification, not
+this file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from nldsl.runtime.model import Layer
+from nldsl.runtime.module import Module, constant, normal
+from nldsl.runtime.ops import conv, linear, merge, norm, split
+from nldsl.runtime.recurrence import delta_recurrence
+from nldsl.runtime.token import tick_all
+from torch import Tensor
+from torch.nn import functional
+
+
+class LonghornExact(Module):
+    """`longhorn_exact(x)` with heads = 2, window = 4.
+
+    S: delta (`l2` with `proximal` is affine in the memory, of rank one along the key).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.declare("q.linear.weight", (32, 32), "matrix", normal(0.1767766952966369))
+        self.declare("q.conv.weight", (32, 4), "rest", normal(0.5))
+        self.declare("q.conv.bias", (32,), "rest", constant(0.0))
+        self.declare("k.linear.weight", (32, 32), "matrix", normal(0.1767766952966369))
+        self.declare("k.conv.weight", (32, 4), "rest", normal(0.5))
+        self.declare("k.conv.bias", (32,), "rest", constant(0.0))
+        self.declare("v.linear.weight", (32, 32), "matrix", normal(0.1767766952966369))
+        self.declare("v.conv.weight", (32, 4), "rest", normal(0.5))
+        self.declare("v.conv.bias", (32,), "rest", constant(0.0))
+        self.declare("beta.linear.weight", (2, 32), "matrix", normal(0.1767766952966369))
+        self.declare("out.norm.weight", (16,), "norm", constant(1.0))
+        self.declare("out.linear.weight", (32, 32), "matrix", normal(0.1767766952966369))
+        self.declare("out.linear_2.weight", (32, 32), "matrix", normal(0.1767766952966369))
+
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state before the first token of `batch` sequences."""
+        return {
+            "q.conv": {"tail": self.zeros(batch, 3, 32)},
+            "k.conv": {"tail": self.zeros(batch, 3, 32)},
+            "v.conv": {"tail": self.zeros(batch, 3, 32)},
+            "S": {"running": {"weight": self.zeros(batch, 2, 16, 16)}, "count": self.counter(batch)},
+        }
+
+    def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
+        """All tokens of a call: outputs and the state after them."""
+        new: dict[str, Any] = {}
+        q_conv, new["q.conv"] = conv(
+            linear(x, self.q.linear.weight),
+            self.q.conv.weight,
+            self.q.conv.bias,
+            state=state["q.conv"],
+            mask=mask,
+        )
+        q = split(functional.silu(q_conv), n=2)
+        k_conv, new["k.conv"] = conv(
+            linear(x, self.k.linear.weight),
+            self.k.conv.weight,
+            self.k.conv.bias,
+            state=state["k.conv"],
+            mask=mask,
+        )
+        k = split(functional.silu(k_conv), n=2)
+        v_conv, new["v.conv"] = conv(
+            linear(x, self.v.linear.weight),
+            self.v.conv.weight,
+            self.v.conv.bias,
+            state=state["v.conv"],
+            mask=mask,
+        )
+        v = functional.silu(v_conv)
+        beta = torch.sigmoid(linear(x, self.beta.linear.weight))
+        S_write_split = split(v, n=2)
+        S_state = state["S"]["running"]["weight"]
+        S_add = S_write_split * (beta[..., None] / (1.0 + beta[..., None] * (k * k).sum(-1, keepdim=True)))
+        S_erase = (beta[..., None] / (1.0 + beta[..., None] * (k * k).sum(-1, keepdim=True))).squeeze(-1)
+        out_S, S_next = delta_recurrence(
+            q, k, S_add, S_erase, S_state, feedback="raw", read="after", mask=mask
+        )
+        new["S"] = {"running": {"weight": S_next}, "count": tick_all(state["S"]["count"], mask, x)}
+        out = linear(
+            merge(norm(out_S, self.out.norm.weight, eps=1e-06))
+            * functional.silu(linear(x, self.out.linear.weight)),
+            self.out.linear_2.weight,
+        )
+        return out, new
+
+
+def build(seed: int = 0) -> Layer:
+    """The compiled `longhorn_exact`, its parameters drawn from `seed`."""
+    return Layer(LonghornExact().initialise(seed), "longhorn_exact")

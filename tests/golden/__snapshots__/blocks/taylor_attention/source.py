@@ -1,0 +1,104 @@
+"""`taylor_attention`, compiled by nldsl from specs/blocks/taylor_attention.nl.  Edit the specification,
+not this file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nldsl.runtime.model import Layer
+from nldsl.runtime.module import Module, normal
+from nldsl.runtime.ops import concat, kron, linear, merge, parts, split, sum
+from nldsl.runtime.recurrence import linear_recurrence
+from nldsl.runtime.token import tick_all
+from torch import Tensor
+
+
+class Taylor(Module):
+    """`taylor(z)`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state before the first token of `batch` sequences."""
+        return {}
+
+    def forward(self, z: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
+        """All tokens of a call: outputs and the state after them."""
+        new: dict[str, Any] = {}
+        s = z / 2.0
+        first = parts(s, index=0, sizes=(1, 15))
+        rest = parts(s, index=1, sizes=(1, 15))
+        out = concat(0 * first + 1, first, rest, kron(s, s) / 1.4142135623730951)
+        out_merge = merge(out)
+        return out_merge, new
+
+
+class KernelAttention(Module):
+    """`kernel_attention(x)` with eps = 1e-06, feature = taylor, heads = 2.
+
+    S: linear (the gradient of `dot` does not depend on the memory).
+
+    N: linear (the gradient of `dot` does not depend on the memory).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.declare("both.linear.weight", (64, 32), "matrix", normal(0.1767766952966369))
+        self.declare("v.linear.weight", (32, 32), "matrix", normal(0.1767766952966369))
+        self.declare("out.linear.weight", (32, 32), "matrix", normal(0.1767766952966369))
+        self.attach("taylor", Taylor())
+
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state before the first token of `batch` sequences."""
+        return {
+            "S": {"running": {"weight": self.zeros(batch, 2, 16, 273)}, "count": self.counter(batch)},
+            "N": {"running": {"weight": self.zeros(batch, 2, 1, 273)}, "count": self.counter(batch)},
+        }
+
+    def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
+        """All tokens of a call: outputs and the state after them."""
+        new: dict[str, Any] = {}
+        both, _ = self.taylor(split(linear(x, self.both.linear.weight), n=4), state, mask)
+        q = parts(both, index=0, sizes=(546, 546))
+        k = parts(both, index=1, sizes=(546, 546))
+        v = linear(x, self.v.linear.weight)
+        S_write_split = split(k, n=2)
+        S_write_split_1 = split(v, n=2)
+        N_write_split = split(k, n=2)
+        out_split = split(q, n=2)
+        S_state = state["S"]["running"]["weight"]
+        S_add = S_write_split_1
+        out_S, S_next = linear_recurrence(out_split, S_write_split, S_add, S_state, read="after", mask=mask)
+        new["S"] = {"running": {"weight": S_next}, "count": tick_all(state["S"]["count"], mask, x)}
+        out_split_1 = split(q, n=2)
+        N_state = state["N"]["running"]["weight"]
+        N_add = N_write_split.new_full((*N_write_split.shape[:-1], 1), 1.0)
+        out_N, N_next = linear_recurrence(out_split_1, N_write_split, N_add, N_state, read="after", mask=mask)
+        new["N"] = {"running": {"weight": N_next}, "count": tick_all(state["N"]["count"], mask, x)}
+        out = linear(merge(out_S / (sum(out_N) + 1e-06)[..., None]), self.out.linear.weight)
+        return out, new
+
+
+class TaylorAttention(Module):
+    """`taylor_attention(x)` with heads = 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attach("kernel_attention", KernelAttention())
+
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state before the first token of `batch` sequences."""
+        return {"kernel_attention": self.kernel_attention.initial_state(batch)}
+
+    def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
+        """All tokens of a call: outputs and the state after them."""
+        new: dict[str, Any] = {}
+        out, new["kernel_attention"] = self.kernel_attention(x, state["kernel_attention"], mask)
+        return out, new
+
+
+def build(seed: int = 0) -> Layer:
+    """The compiled `taylor_attention`, its parameters drawn from `seed`."""
+    return Layer(TaylorAttention().initialise(seed), "taylor_attention")

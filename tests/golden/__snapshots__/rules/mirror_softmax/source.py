@@ -1,0 +1,94 @@
+"""`probe`, compiled by nldsl from <text>.  Edit the specification, not this file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nldsl.runtime.model import Layer
+from nldsl.runtime.module import Module
+from nldsl.runtime.ops import eq, softmax, where
+from nldsl.runtime.token import commit, hold, join_tokens, live_at, next_step, tick
+from torch import Tensor
+
+
+def matrix(z: Tensor, weight: Tensor) -> Tensor:
+    """The map `matrix`, row by row: `[..., C, z] -> [..., C, y]`."""
+    y = z @ weight.mT
+    return y
+
+
+def matrix_l2_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient of `l2` at the map `matrix`, row by row.
+
+    Returns x_weight, dy_weight: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
+    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
+    """
+    return key, key @ weight.mT - target
+
+
+def mirror_softmax(W: Tensor, g: Tensor, step: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of the rule `mirror_softmax` for one token; gates are `[..., 1, 1]`."""
+    A_eq = eq(step, 1)
+    A_where = where(A_eq, W, A)
+    A_mul = 1 * A_where
+    A_mul_1 = 0.1 * g
+    A_1 = A_mul - A_mul_1
+    W_1 = softmax(A_1)
+    return W_1, A_1
+
+
+class Probe(Module):
+    """`probe(x)`.
+
+    M: sequential (one token after the other).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state before the first token of `batch` sequences."""
+        return {
+            "M": {
+                "running": {"weight": self.zeros(batch, 8, 8)},
+                "committed": {"weight": self.zeros(batch, 8, 8)},
+                "slots": {"A.weight": self.zeros(batch, 8, 8)},
+                "count": self.counter(batch),
+            },
+        }
+
+    def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
+        """All tokens of a call: outputs and the state after them."""
+        new: dict[str, Any] = {}
+        M_weight = state["M"]["running"]["weight"]
+        M_weight_seen = state["M"]["committed"]["weight"]
+        M_A_weight = state["M"]["slots"]["A.weight"]
+        M_count = state["M"]["count"]
+        y_all = []
+        for t in range(x.shape[1]):
+            live = live_at(mask, t)
+            x_t = x[:, t : t + 1]
+            y = matrix(x_t, M_weight_seen)
+            M_x_weight, M_dy_weight = matrix_l2_gradient(x_t, x_t, M_weight_seen)
+            M_weight_step, M_A_weight_next = mirror_softmax(
+                M_weight, M_dy_weight.mT @ M_x_weight, next_step(M_count, M_weight), M_A_weight
+            )
+            M_weight_next = M_weight_step
+            M_weight = hold(live, M_weight_next, M_weight)
+            M_A_weight = hold(live, M_A_weight_next, M_A_weight)
+            M_count = tick(M_count, live)
+            M_weight_seen = commit(M_count, 16, live, M_weight, M_weight_seen)
+            y_all.append(y)
+        y_2 = join_tokens(y_all, 1, self.zeros(x.shape[0], 0, 8))
+        new["M"] = {
+            "running": {"weight": M_weight},
+            "committed": {"weight": M_weight_seen},
+            "slots": {"A.weight": M_A_weight},
+            "count": M_count,
+        }
+        return y_2, new
+
+
+def build(seed: int = 0) -> Layer:
+    """The compiled `probe`, its parameters drawn from `seed`."""
+    return Layer(Probe().initialise(seed), "probe")
