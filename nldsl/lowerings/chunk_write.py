@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nldsl.calculus.expression import Expr
+from nldsl.calculus.expression import Expr, symbols
 from nldsl.emit.nodes import Expression, Like, Starred, assign, call, name
 from nldsl.lowerings.chunk_commit import commit_values
 from nldsl.lowerings.chunk_family import Family
 from nldsl.lowerings.exprs import ExprRows
 from nldsl.lowerings.functions import slow_parameters
 from nldsl.lowerings.gates import gate, head_gate, target_rows
-from nldsl.plan.details import WeightStep
+from nldsl.plan.details import MomentumStep, WeightStep
 from nldsl.spec.program import Read, Term, Value
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class ChunkWriter:
         self.new: dict[int, Expression] = {}
         """What each moved part became, by the identity of the part."""
         self.courses: dict[str, Expression] = {}
+        self.filters: dict[tuple[int, Expr, Expr, Expr], Expression] = {}
         self.ready = False
 
     def results(self) -> list[Expression]:
@@ -282,9 +284,9 @@ class ChunkWriter:
             m = step.momentum
             i = self.family.weights.index(w)
             place = next(p for p in self.family.places if (p.term, p.weight, p.name) == (n, i, m.slot))
-            made = (rate(e, what) for e, what in ((m.beta, "beta"), (m.rate, "slot_rate"), (m.read, "read")))
             slot = self._as_column(w, name(self.family.slots[place.key].inner))
-            options["momentum"] = call(self.code.runtime("course", "Momentum"), slot, *made)
+            filtered = self._filter(n, m, rate)
+            options["momentum"] = call(self.code.runtime("course", "Momentum"), slot, filtered)
         if self.weights[n] is not None:
             options["weight"] = self.weights[n]
         if term.window > 1:
@@ -292,6 +294,17 @@ class ChunkWriter:
         if step.products > 1:
             options["products"] = step.products
         return call(self.code.runtime("course", "Impulse"), x, dy, **options)
+
+    def _filter(self, n: int, m: MomentumStep, rate: Callable[[Expr, str], Expression]) -> Expression:
+        """The filter of a momentum; one for all weights, unless it asks for their inputs."""
+        key = (n, m.beta, m.rate, m.read)
+        if key not in self.filters:
+            coefficients = (rate(m.beta, "beta"), rate(m.rate, "slot_rate"), rate(m.read, "read"))
+            prepare = self.code.runtime("course", "momentum_filter")
+            self.filters[key] = self._named(call(prepare, *coefficients, valid=self.valid), "momentum_filter")
+        if any(s.role == "rule" for e in key[1:] for s in symbols(e)):
+            return self.filters.pop(key)
+        return self.filters[key]
 
     def _close(self, w: str, course: Expression) -> None:
         """The weight and its momenta behind the chunk."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nldsl.calculus.rules import rule_form
 from nldsl.catalog import Operand
+from nldsl.catalog.values import Shape
 from nldsl.emit.nodes import Expression, Like, Literal, assign, call, name
 from nldsl.library import PRIMITIVES, torch_function
 from nldsl.lowerings.blocks import BlockCode
@@ -45,6 +47,12 @@ def apply_rule(
         scope.add(assign(chosen, moved))
         slots[twin.key] = name(chosen)
     return name(stepped)
+
+
+def adds_only(rule: Rule, shape: Shape) -> bool:
+    """Whether what a rule adds to a weight does not depend on the weight."""
+    form = rule_form(rule, shape).form
+    return form is not None and form.keep.value == 1.0 and form.erase.value == 0.0
 
 
 def combine(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from nldsl.catalog.values import Shape
-from nldsl.emit.nodes import Expression, Like, Statement, assign, call, name
+from nldsl.emit.nodes import Expression, If, Like, Statement, assign, call, name
 from nldsl.lowerings.blocks import BlockCode, as_row, as_state
 from nldsl.lowerings.chunk_commit import argument_axes
 from nldsl.lowerings.gates import gate
 from nldsl.lowerings.scope import Scope
 from nldsl.lowerings.slots import bases_of, numbered_terms, restarts_from, slot_places
 from nldsl.lowerings.static import answer
-from nldsl.lowerings.stepping import apply_rule, combine, projected
+from nldsl.lowerings.stepping import adds_only, apply_rule, combine, projected
 from nldsl.lowerings.token_lessons import TokenLessons
 from nldsl.spec.program import Memory, Read, Term, Update, Write
 from nldsl.spec.program import Statement as Step
@@ -52,6 +52,9 @@ class TokenMemory:
             for n, write, _ in self.terms
             if write.at_commit
         }
+        clocks = [memory.clock.every] if "committed" in self.carried else []
+        clocks += [*self.bases.values(), *([memory.reset_every] if memory.reset == "tokens" else [])]
+        self.ends = {c: fresh(f"{memory.name}_ends_{c}") for c in clocks}
         self.lessons = TokenLessons(self)
         self.fresh: Names = {}
         self.current: dict[str, Expression] = {w: name(n) for w, n in self.carried["running"].items()}
@@ -72,10 +75,21 @@ class TokenMemory:
 
     def load(self) -> list[Statement]:
         """Local names for everything carried, before the loop."""
-        return [*self._taken(name("state")[self.memory.path]), assign(self.count, self._state("count"))]
+        state, source = name("state")[self.memory.path], self.code.scope.source
+        made = [
+            assign(
+                n,
+                self.code.runtime("token", "ends_of")(
+                    name(self.count), name("mask"), source, c, *self._period()
+                ),
+            )
+            for c, n in self.ends.items()
+        ]
+        return [*self._taken(state), assign(self.count, state["count"]), *made]
 
-    def _state(self, key: str) -> Expression:
-        return name("state")[self.memory.path][key]
+    def _period(self) -> tuple[int, ...]:
+        """The clock of its resets, if it has one."""
+        return (self.memory.reset_every,) if self.memory.reset == "tokens" else ()
 
     def _taken(self, tree: Expression, names: dict[str, str] | None = None) -> list[Statement]:
         out: list[Statement] = []
@@ -159,14 +173,22 @@ class TokenMemory:
         kept = None
         if write.retain is not None:
             kept = gate(self.scope, write.retain, self.memory, write.retain_axis)
+        alone = kept is not None and len(terms) == 1
         for i, weight in enumerate(self.weights):
             given = self.current[weight] if toward is None else self.current[weight] - toward[i]
             if toward is not None:
                 offset = self.scope.names.fresh(f"{self.memory.name}_{weight}_offset")
                 self.scope.add(assign(offset, given))
                 given = name(offset)
-            made = [self._rule(term, found[n], (n, i), given, steps) for n, term in terms]
-            total = combine(write, kept, made, given, None if toward is None else toward[i])
+            anchor = None if toward is None else toward[i]
+            if alone and kept is not None and adds_only(terms[0][1].rule, self.shapes[weight]):
+                # The rule leaves what it is given alone, so it may be given what retention has left.
+                n, term = terms[0]
+                stepped_on = self._rule(term, found[n], (n, i), kept * given, steps)
+                total = combine(write, None, [stepped_on], given, anchor)
+            else:
+                made = [self._rule(term, found[n], (n, i), given, steps) for n, term in terms]
+                total = combine(write, kept, made, given, anchor)
             stepped[weight] = projected(self.scope, write, total)
         for weight, expression in stepped.items():
             self._assign(weight, expression)
@@ -231,19 +253,16 @@ class TokenMemory:
 
     def _due(self, every: int, new: Expression, carried: str) -> Expression:
         """`new` where this token completes a multiple of `every`."""
-        commit = self.code.runtime("token", "commit")
-        return call(commit, name(self.count), every, self.scope.mask, new, name(carried))
+        choose = self.code.runtime("grid", "choose")
+        return call(choose, name(self.ends[every])[name("t")], new, name(carried))
 
     def _step_gathered(self, write: Write) -> None:
         """The rule runs once, on the sum of the chunk's gradients, for the samples whose chunk ends."""
-        every, reset = self.memory.clock.every, self.memory.reset_every
+        every, outside = self.memory.clock.every, self.scope.body
+        if every > 1:
+            self.scope.body = []
         before = self.scope.names.fresh(f"{self.memory.name}_commits")
-        counted = call(
-            self.code.runtime("token", "commits_before"),
-            name(self.count),
-            every,
-            reset if self.memory.reset == "tokens" else 0,
-        )
+        counted = call(self.code.runtime("token", "commits_before"), name(self.count), every, *self._period())
         self.scope.add(assign(before, counted))
         own = [(n, term) for n, w, term in self.terms if w is write]
         self.current = {w: name(n) for w, n in self.carried["running"].items()}
@@ -259,6 +278,10 @@ class TokenMemory:
             for carried in self.gathered[n].values():
                 empty = call("torch.zeros_like", name(carried))
                 self.scope.add(assign(carried, self._due(every, empty, carried)))
+        if every > 1:
+            body, self.scope.body = self.scope.body, outside
+            fires = self.code.runtime("grid", "fires")
+            self.scope.add(If(call(fires, name(self.ends[every])[name("t")]), tuple(body)))
 
     def prepare_reset(self) -> list[Statement]:
         """Before the loop: where a reset begins anew."""
@@ -280,7 +303,10 @@ class TokenMemory:
         origin = restarts_from(self.memory)
         if origin is not None:
             for weight, value in zip(self.weights, source(origin), strict=True):
-                starts |= {names[weight]: value for names in self.carried.values()}
+                # A memory that never changes has no axis of samples.
+                starts |= {
+                    ns[weight]: value.method("expand_as", name(ns[weight])) for ns in self.carried.values()
+                }
         every = self.memory.reset_every
         for _, _, local in self.entries():
             self.scope.add(assign(local, self._due(every, starts[local], local)))

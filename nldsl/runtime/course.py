@@ -17,22 +17,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
 from nldsl.runtime.memory import alive, lift, valid_gates
 
 
-class Momentum(NamedTuple):
-    """A filter of gradients on the way to the weight: its state, decay, rate, and how the weight reads it."""
+class Filter(NamedTuple):
+    """A filter of gradients on the way to the weight; prepared once for all weights behind it."""
 
-    slot: Tensor
-    beta: Tensor
+    kernel: DecayKernel
     rate: Tensor
     read: Tensor
+
+
+class Momentum(NamedTuple):
+    """What one weight has of a filter: the state it keeps."""
+
+    slot: Tensor
+    filter: Filter
+
+
+def momentum_filter(beta: Tensor, rate: Tensor, read: Tensor, valid: Tensor | None = None) -> Filter:
+    """Decay, rate and reading of a momentum over a chunk, `[*lead, C]` each.
+
+    >>> half = torch.full((1, 2), 0.5)
+    >>> momentum_filter(half, half, half).kernel.total.item()
+    0.25
+    """
+    kernel = decay_kernel(*valid_gates(beta, None, valid))
+    return Filter(kernel, alive(rate, valid), alive(read, valid))
 
 
 class Impulse(NamedTuple):
@@ -106,13 +124,19 @@ class Course:
     def close(self) -> tuple[Tensor, ...]:
         """The weight behind the chunk, and the momentum of every term that has one."""
         new, slots = self._decayed(self._start), []
-        for one, inner in zip(self.impulses, self._inner, strict=True):
-            reach = self._reach(one, inner)
-            if inner is None or one.momentum is None:
+        for one in self.impulses:
+            reach = self._reach(one)
+            if one.momentum is None:
                 new = new - self._gathered(one, reach)
                 continue
-            kept = _lessons(one, inner.to_end * alive(one.momentum.rate, self.valid), False)
-            new = new + self._from_slot(one.momentum, inner) - self._gathered(one, reach)
+            inner, rate, _ = one.momentum.filter
+            kept = _lessons(one, inner.to_end * rate, False)
+            if not isinstance(self.gate, Channels):
+                read = torch.linalg.vecdot(self._read(one.momentum), inner.carried)
+                new, slot = _filtered(new, one.momentum.slot, one, (read, inner.total, reach, kept))
+                slots.append(slot)
+                continue
+            new = new + self._from_slot(self.gate, one.momentum) - self._gathered(one, reach)
             left = _scaled(one.dy, kept).mT @ one.x
             slots.append(inner.total[..., None, None] * one.momentum.slot - left)
         if self._erased is not None:
@@ -139,14 +163,6 @@ class Course:
     def _start(self) -> Tensor:
         return self.weight if self.toward is None else self.weight - self.toward
 
-    @cached_property
-    def _inner(self) -> list[DecayKernel | None]:
-        """The kernel of every momentum."""
-        return [
-            None if i.momentum is None else decay_kernel(*valid_gates(i.momentum.beta, None, self.valid))
-            for i in self.impulses
-        ]
-
     @property
     def _to_end(self) -> Tensor:
         """What is left at the end of what a token adds, `[*lead, C]`, or `[*lead, C, n]` per channel."""
@@ -162,18 +178,18 @@ class Course:
 
     def _read(self, momentum: Momentum) -> Tensor:
         """What a token's step adds of the momentum, at the end of the chunk."""
-        read = alive(momentum.read, self.valid)
+        read = momentum.filter.read
         return self._to_end * (read.unsqueeze(-1) if isinstance(self.gate, Channels) else read)
 
-    def _reach(self, one: Impulse, inner: DecayKernel | None) -> Tensor:
+    def _reach(self, one: Impulse) -> Tensor:
         """What is left of every lesson's gradient at the end: `[*lead, J]`, or `[*lead, J, n]`."""
         wide = isinstance(self.gate, Channels)
         parts = []
         if one.rate is not None:
             rate = alive(one.rate, self.valid)
             parts.append(self._to_end * (rate.unsqueeze(-1) if wide else rate))
-        if one.momentum is not None and inner is not None:
-            read, rate = self._read(one.momentum), alive(one.momentum.rate, self.valid)
+        if one.momentum is not None:
+            (inner, rate, _), read = one.momentum.filter, self._read(one.momentum)
             if wide:
                 parts.append((inner.after.mT @ read) * rate.unsqueeze(-1))
             else:
@@ -187,13 +203,9 @@ class Course:
             return (one.dy * reach).mT @ one.x
         return _scaled(one.dy, reach).mT @ one.x
 
-    def _from_slot(self, momentum: Momentum, inner: DecayKernel) -> Tensor:
-        read = self._read(momentum)
-        if not isinstance(self.gate, Channels):
-            kept: Tensor = torch.linalg.vecdot(read, inner.carried)[..., None, None] * momentum.slot
-            return kept
-        left = (read * inner.carried.unsqueeze(-1)).sum(-2)
-        return momentum.slot * (left.unsqueeze(-2) if self.gate.axis == "key" else left.unsqueeze(-1))
+    def _from_slot(self, gate: Channels, momentum: Momentum) -> Tensor:
+        left = (self._read(momentum) * momentum.filter.kernel.carried.unsqueeze(-1)).sum(-2)
+        return momentum.slot * (left.unsqueeze(-2) if gate.axis == "key" else left.unsqueeze(-1))
 
     # --- on the way --------------------------------------------------------------------------
 
@@ -209,10 +221,10 @@ class Course:
         """What the weight answers without the erase terms; `repeat` rows of `z` stand for one token."""
         decay, carried = self._decay(strict)
         y = (z @ self._start.mT) * _rows(carried, repeat, -1).unsqueeze(-1)
-        for one, inner in zip(self.impulses, self._inner, strict=True):
+        for one in self.impulses:
             kernel = 0.0 if one.rate is None else decay * alive(one.rate, self.valid).unsqueeze(-2)
-            if one.momentum is not None and inner is not None:
-                read, rate = (alive(r, self.valid) for r in (one.momentum.read, one.momentum.rate))
+            if one.momentum is not None:
+                inner, rate, read = one.momentum.filter
                 filtered = inner.after * read.unsqueeze(-1) * rate.unsqueeze(-2)
                 kernel = kernel + decay @ filtered
                 from_slot = (decay @ (read * inner.carried).unsqueeze(-1)).squeeze(-1)
@@ -255,6 +267,53 @@ class Course:
             scores = (z @ inputs.mT) * self._repeated(self._decay(strict)[0])
             y = y - scores @ values
         return y if self.toward is None else y + z @ self.toward.mT
+
+
+def _filtered(
+    start: Tensor, slot: Tensor, one: Impulse, factors: tuple[Tensor, Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Weight and momentum behind the chunk; `factors`: (slot to weight, slot to slot, reach, kept)."""
+    lead = start.shape[:-2]
+    x, dy = (r.expand(*lead, *r.shape[-2:]) for r in (one.x, one.dy))
+    numbers = [
+        f.expand(*lead, *f.shape[len(lead) :]) if f.dim() >= len(lead) else f.expand(lead) for f in factors
+    ]
+    new, kept = _Filtered.apply(start, slot.expand_as(start), x, dy, *numbers)  # type: ignore[no-untyped-call]
+    return new, kept
+
+
+class _Filtered(torch.autograd.Function):
+    """`W' = W + read m - (dy reach)^T x` and `m' = left m - (dy kept)^T x` in one product."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        start, slot, x, dy, read, left, reach, kept = inputs
+        size = dy.shape[-1]
+        both = start.new_empty(*start.shape[:-2], 2 * size, start.shape[-1])
+        torch.mul(slot, read[..., None, None], out=both[..., :size, :])
+        both[..., :size, :].add_(start)
+        torch.mul(slot, left[..., None, None], out=both[..., size:, :])
+        steps = torch.cat([dy * reach.unsqueeze(-1), dy * kept.unsqueeze(-1)], -1)
+        both.flatten(0, -3).baddbmm_(steps.mT.flatten(0, -3), x.flatten(0, -3), alpha=-1)
+        ctx.save_for_backward(slot, x, dy, read, left, reach, kept)
+        return both[..., :size, :], both[..., size:, :]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        slot, x, dy, read, left, reach, kept = ctx.saved_tensors
+        d_new, d_kept = grads
+        size = dy.shape[-1]
+        d_slot = (d_new * read[..., None, None]).addcmul_(d_kept, left[..., None, None])
+        d_read, d_left = ((d * slot).sum((-1, -2)) for d in grads)
+        both = torch.cat([d_new, d_kept], -2)
+        flow = torch.matmul(x, both.mT).neg_()
+        to_weight, to_slot = flow[..., :size], flow[..., size:]
+        d_reach, d_keeping = torch.linalg.vecdot(to_weight, dy), torch.linalg.vecdot(to_slot, dy)
+        d_dy = (to_weight * reach.unsqueeze(-1)).addcmul_(to_slot, kept.unsqueeze(-1))
+        steps = torch.cat([dy * reach.unsqueeze(-1), dy * kept.unsqueeze(-1)], -1)
+        dx = torch.matmul(steps, both).neg_()
+        return d_new, d_slot, dx, d_dy, d_read, d_left, d_reach, d_keeping
 
 
 def gather(

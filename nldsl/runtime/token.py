@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,8 +48,33 @@ def commits_before(count: Tensor, every: int, reset: int = 0) -> Tensor:
     >>> commits_before(torch.tensor([4, 12]), 4, 8).tolist()
     [0, 0]
     """
-    since = count if not reset else (count - 1) % reset + 1
-    return torch.div(since, every, rounding_mode="floor") - 1
+    found: Tensor = torch.div(_since(count, reset), every, rounding_mode="floor") - 1
+    return found
+
+
+def ends_of(
+    count: Tensor, mask: Tensor | None, tokens: Tensor, every: int, reset: int = 0
+) -> list[bool | Tensor]:
+    """For every token of a call: whose count, since its reset, it makes a multiple of `every`.
+
+    `True`, `False` or `[B]`, as `nldsl.runtime.grid.choose` takes it; `tokens [B, T, ...]` gives T.
+
+    >>> ends_of(torch.tensor([1]), None, torch.zeros(1, 4), 2)
+    [True, False, True, False]
+    """
+    length, batch = tokens.shape[1], count.shape[0]
+    if mask is None and batch and bool((count == count[0]).all()):
+        reached = range(int(count[0]) + 1, int(count[0]) + length + 1)
+        return [(_since(n, reset) % every) == 0 for n in reached]
+    steps = torch.ones(batch, length, dtype=torch.bool, device=count.device) if mask is None else mask
+    places = count[:, None] + steps.cumsum(1)
+    due = steps & (_since(places, reset) % every == 0)
+    return list(due.unbind(1))
+
+
+def _since(count: Any, reset: int) -> Any:
+    """The count since the last reset; a token that completes a period still belongs to it."""
+    return (count - 1) % reset + 1 if reset else count
 
 
 def commit(count: Tensor, every: int, live: Tensor | None, running: Tensor, seen: Tensor) -> Tensor:

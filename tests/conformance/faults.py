@@ -268,8 +268,12 @@ EDITS = (
     Edit("mask ignored by attention", "transformer", "mask=mask, scale", "mask=None, scale"),
     # token by token
     Edit("base is what reads see", "steps", "(k_t, v_t, S_weight_base)", "(k_t, v_t, S_weight_seen)"),
-    Edit("clock of a base off by one", "steps", "commit(S_count, 2,", "commit(S_count, 3,"),
-    Edit("commit one token early", "steps", "commit(S_count, 3,", "commit(S_count + 1, 3,"),
+    Edit(
+        "clock of a base off by one", "steps", "ends_of(S_count, mask, x, 2)", "ends_of(S_count, mask, x, 3)"
+    ),
+    Edit(
+        "commit one token early", "steps", "ends_of(S_count, mask, x, 3)", "ends_of(S_count + 1, mask, x, 3)"
+    ),
     Edit("transposed gate", "steps", "F_weight * a_t", "F_weight * a_t.mT"),
     Edit(
         "momentum of masked tokens",

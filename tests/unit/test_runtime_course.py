@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from nldsl.runtime.course import Channels, Course, Impulse, Momentum, channel_gates, gate_kernel
+from nldsl.runtime.course import (
+    Channels,
+    Course,
+    Impulse,
+    Momentum,
+    channel_gates,
+    gate_kernel,
+    momentum_filter,
+)
 
 torch.set_num_threads(1)
 B, H, C, IN, OUT = 2, 3, 7, 4, 5
@@ -19,14 +27,25 @@ def rates(*shape):
     return draw(*shape).sigmoid()
 
 
-def impulse(plain, erase, momentum, window, weighted):
+def momentum_of(valid):
+    beta, rate, read = draw(B, H, C), rates(B, H, C), rates(B, H, C)
+    made = Momentum(draw(B, H, OUT, IN), momentum_filter(beta, rate, read, valid))
+    COEFFICIENTS[id(made.slot)] = beta, rate, read
+    return made
+
+
+COEFFICIENTS = {}
+"""Of every momentum, by its slot."""
+
+
+def impulse(plain, erase, momentum, window, weighted, valid):
     lessons = C + window - 1
     return Impulse(
         draw(B, H, lessons, IN) / 2,
         draw(B, H, lessons, OUT),
         rates(B, H, C) if plain else None,
         rates(B, H, C) if erase else None,
-        Momentum(draw(B, H, OUT, IN), draw(B, H, C), rates(B, H, C), rates(B, H, C)) if momentum else None,
+        momentum_of(valid) if momentum else None,
         rates(B, H, lessons) if weighted else None,
         window,
     )
@@ -57,7 +76,7 @@ def recurrence(weight, impulses, retain, axis, toward, valid, z):
             if i.erase is not None:
                 new = new - i.erase[..., t, None, None] * (D @ x[..., None]) * x[..., None, :]
             if i.momentum is not None:
-                beta, rate, read = (r[..., t, None, None] for r in i.momentum[1:])
+                beta, rate, read = (r[..., t, None, None] for r in COEFFICIENTS[id(i.momentum.slot)])
                 m = beta * slots[n] - rate * g
                 slots[n] = torch.where(on, m, slots[n])
                 new = new + read * m
@@ -93,15 +112,15 @@ TERMS = {
 @pytest.mark.parametrize("gate", ["none", "scalar", "key", "value"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_course(terms, gate, masked):
-    impulses = [impulse(*t) for t in TERMS[terms]]
+    valid = torch.arange(C) < torch.tensor([[4], [0]]) if masked else torch.ones(B, C, dtype=torch.bool)
+    given = valid if masked else None
+    impulses = [impulse(*t, given) for t in TERMS[terms]]
     if gate in ("key", "value") and any(i.erase is not None for i in impulses):
         pytest.skip("gates per channel do not meet an erase term")
     weight, toward, z = draw(B, H, OUT, IN), draw(H, OUT, IN), draw(B, H, C, IN)
-    valid = torch.arange(C) < torch.tensor([[4], [0]]) if masked else torch.ones(B, C, dtype=torch.bool)
     axis = "scalar" if gate == "none" else gate
     shape = {"scalar": (), "key": (IN,), "value": (OUT,)}[axis]
     retain = torch.ones(B, H, C, *shape, dtype=torch.float64) if gate == "none" else draw(B, H, C, *shape)
-    given = valid if masked else None
     made = {
         "none": lambda: None,
         "scalar": lambda: gate_kernel(retain=retain, valid=given),
@@ -117,7 +136,9 @@ def test_course(terms, gate, masked):
         want += [after * shown, before * shown]
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-    inputs = leaves(weight, toward, z, retain, [tuple(i) for i in impulses])
+    coefficients = [COEFFICIENTS[id(i.momentum.slot)] for i in impulses if i.momentum]
+    parts = [(i.x, i.dy, i.rate, i.erase, i.weight, i.momentum and i.momentum.slot) for i in impulses]
+    inputs = leaves(weight, toward, z, retain, parts, coefficients)
     grads = []
     for outs in (got, want):
         seeds = [
