@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from nldsl.catalog.values import Shape
 from nldsl.emit.nodes import Expression, If, Like, Statement, assign, call, name
-from nldsl.lowerings.blocks import BlockCode, as_row
+from nldsl.lowerings.blocks import BlockCode, as_row, as_state
 from nldsl.lowerings.scope import Scope
 from nldsl.lowerings.slots import origin_of, slot_places
 from nldsl.plan.details import ChunkDetail, ChunkMemory
@@ -174,9 +174,7 @@ class Family:
             for part in self.parts():
                 kept = name(part.outer)
                 kept = kept if self.size == 1 else kept.method("select", self._stack_axis, i)
-                if part.shape is not None and len(part.shape) == 1:
-                    kept = kept.method("squeeze", -2)
-                _put(entries, part.path, kept)
+                _put(entries, part.path, kept if part.shape is None else as_state(part.shape, kept))
             entries["count"] = count
             out.append(assign(name("new")[member.memory.path], entries))
         return out
