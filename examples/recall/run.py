@@ -40,7 +40,7 @@ def batch(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def writes_off(model: nldsl.Model) -> None:
-    """Hold every write rate at zero: eta = 2 sigmoid(-inf)."""
+    """Hold every write rate at zero: eta = (1 + alpha) sigmoid(-inf)."""
     for path, parameter in model.parameter_paths().items():
         if ".eta.readout." in path:
             parameter.requires_grad_(False).fill_(-1e9 if path.endswith("bias") else 0.0)

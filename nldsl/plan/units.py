@@ -82,7 +82,7 @@ def dependency_graph(block: Block) -> nx.DiGraph[int]:
     coupled = [{m.name, m.init_from} for m in block.memories if m.reset == "tokens" and m.init_from]
     for names in [*({m} for m in sorted(changing)), *(c & changing for c in coupled if c & changing)]:
         members = [i for i, s in enumerate(block.body) if names & set(touched(s))]
-        graph.add_edges_from(zip(members, [*members[1:], members[0]], strict=True))
+        graph.add_edges_from(zip(members, [*members[1:], *members[:1]], strict=True))
     return graph
 
 

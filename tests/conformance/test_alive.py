@@ -24,7 +24,7 @@ TOKENS = 16_384
 
 
 def without_writes(model: nldsl.Model) -> nldsl.Model:
-    """The same weights with every write rate at zero: eta = 2 sigmoid(-inf)."""
+    """The same weights with every write rate at zero: eta = (1 + alpha) sigmoid(-inf)."""
     off = nldsl.compile(model.program)
     off.load_state_dict(model.state_dict())
     with torch.no_grad():

@@ -125,8 +125,9 @@ def self_modifying_titans(p: Tensors, x: torch.Tensor, clocks: tuple[int, int] =
             z = z_all[t, h]
             k, v = l2norm(residual(seen["Mk"], z)), l2norm(residual(seen["Mv"], z))
             e, a = residual(seen["Me"], z), residual(seen["Ma"], z)
-            eta = 2 * torch.sigmoid(e @ p["eta.readout.weight"][h] + p["eta.readout.bias"][h])
             alpha = torch.sigmoid(a @ p["alpha.readout.weight"][h] + p["alpha.readout.bias"][h])
+            # Below 1 + alpha, so that what is stored along a key is multiplied by less than one.
+            eta = (1 + alpha) * torch.sigmoid(e @ p["eta.readout.weight"][h] + p["eta.readout.bias"][h])
             y[t, h] = residual(seen["M"], q_all[t, h])
             for n in names:
                 target = l2norm(residual(seen[n], v))

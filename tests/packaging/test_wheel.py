@@ -13,6 +13,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+ALONE = "import sys; sys.modules['nldsl'] = None\nimport alone; model = alone.build(seed=3)\n"
+INSTALLED = "import nldsl; model = nldsl.compile('hope_tiny', seed=3)\n"
+SAMPLE = """
+import torch
+torch.set_num_threads(1)
+tokens = torch.randint(0, 256, (2, 80), generator=torch.Generator().manual_seed(0))
+loss, state = model.learn(tokens, model.init_state(2))
+logits, state = model(tokens[:, :7], state)
+print(loss.item(), logits.double().sum((0, 1)).tolist(), sorted(state.tensors()))
+"""
+"""A standalone file where the package cannot be imported, and the package: one model of one seed."""
+
 
 def run(command: list[str], folder: Path, **environment: str) -> str:
     """Run a command; its output, or a failure that shows it."""
@@ -75,4 +87,5 @@ def test_the_wheel_works_elsewhere(wheel: Path, tmp_path: Path) -> None:
     assert "<script>" in (tmp_path / "hope.html").read_text()
     run([nldsl, "compile", "hope_tiny", "--standalone", "-o", "alone.py"], tmp_path)
     assert "import nldsl" not in (tmp_path / "alone.py").read_text()
-    run([python, "-c", "import alone, sys; assert 'nldsl' not in sys.modules"], tmp_path)
+    answers = [run([python, "-c", code + SAMPLE], tmp_path) for code in (ALONE, INSTALLED)]
+    assert answers[0] == answers[1] and len(answers[0]) > 100
