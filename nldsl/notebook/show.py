@@ -24,8 +24,8 @@ def findings_html(findings: Iterable[Diagnostic]) -> str:
 
 
 def graph_svg(graph: LevelGraph) -> str:
-    """The level graph as a picture."""
-    return draw_svg(lay_out(graph))
+    """The level graph as a picture that is never wider than the cell."""
+    return draw_svg(lay_out(graph)).replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
 
 
 def model_html(model: Any) -> str:
