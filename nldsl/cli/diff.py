@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from nldsl.cli.common import SetOption, out, parse_settings, print_json, spec_source
+from nldsl.cli.report import print_findings
+from nldsl.diagnostics import SpecError
 from nldsl.graph import open_program
 from nldsl.spec.program import Program
 from nldsl.view.diff import diff_programs
@@ -26,7 +28,11 @@ def command(
     Leaves with 0 if they mean the same, 1 if not, 2 if one of them cannot be read.
     """
     shared = parse_settings(settings)
-    first, second = (open_with_settings(name, block, shared) for name in (before, after))
+    try:
+        first, second = (open_with_settings(name, block, shared) for name in (before, after))
+    except SpecError as wrong:
+        print_findings(wrong.diagnostics)
+        raise typer.Exit(2) from wrong
     found = diff_programs(first, second, (before, after))
     if as_json:
         print_json(found.to_json())

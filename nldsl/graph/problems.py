@@ -202,7 +202,8 @@ def _with_writes(problem: Problem, writes: list[Write], clock: Clock, size: int)
     terms = [term for write in writes for term in write.terms]
     slots = sum(len(term.rule.slots) for term in terms)
     based = any(write.base_every not in (1, clock.every) for write in writes)
-    parts = 1 + (clock.unit == "tokens" and clock.every > 1) + based + slots
+    gathered = sum(len(write.terms) for write in writes if write.at_commit)
+    parts = 1 + (clock.unit == "tokens" and clock.every > 1) + based + slots + gathered
     return replace(
         problem,
         objective=_each(term.objective.name for term in terms),
@@ -211,9 +212,15 @@ def _with_writes(problem: Problem, writes: list[Write], clock: Clock, size: int)
         rule=_each(rule_label(term.rule) for term in terms),
         rule_equation=_each((rule_formula(term.rule) for term in terms), "; "),
         retention=_each(_retention(write) for write in writes),
-        state_bytes=parts * size,
+        state_bytes=parts * size + sum(map(_window_bytes, terms)),
         text=_each((_written(write.span) for write in writes), "\n"),
     )
+
+
+def _window_bytes(term: Term) -> int:
+    """What `over n tokens` keeps of the tokens before: keys, targets and weights."""
+    kept = (term.key, term.target, *([term.weight] if term.weight is not None else []))
+    return (term.window - 1) * sum(prod(value.shape) for value in kept) * BYTES
 
 
 def _attention(memory: Memory, block: Block, place: Place) -> Problem:
