@@ -15,6 +15,8 @@ import nldsl.library
 from nldsl.assets import specs_folder
 from nldsl.catalog.registry import scan
 from nldsl.cli.common import out, print_json
+from nldsl.cli.guard import CommandError
+from nldsl.view.library_table import library_table, markdown
 
 
 class Kind(StrEnum):
@@ -43,8 +45,18 @@ _DEFINITION = re.compile(r"^(model|block|map|objective|rule|variant)\s+(\w+)([^{
 def command(
     kind: Annotated[Kind | None, typer.Argument(help="Show these only.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_table: Annotated[
+        bool, typer.Option("--table", help="The memories of the blocks side by side, as Markdown.")
+    ] = False,
 ) -> None:
-    """List the specifications of the library and the primitives, with one line each."""
+    """List the specifications of the library and the primitives, with one line each.
+
+    With `--table` what every memory of a block minimises, by which rule, retention and clock, its class, its
+    compiled form and its equation, all derived.
+    """
+    if as_table:
+        _table(kind, as_json)
+        return
     lines = [line for line in _everything() if kind is None or line.kind == kind.value]
     if as_json:
         print_json({"entries": [asdict(line) for line in lines]})
@@ -57,6 +69,16 @@ def command(
             previous = line.kind
         table.add_row(f"  {escape(line.name)}", escape(line.doc))
     out().print(table)
+
+
+def _table(kind: Kind | None, as_json: bool) -> None:
+    if kind is not None and kind is not Kind.blocks:
+        raise CommandError("NL1024", f"`--table` shows blocks, not {kind.value}", "`nldsl list --table`")
+    rows = library_table()
+    if as_json:
+        print_json({"memories": [asdict(row) for row in rows]})
+    else:
+        print(markdown(rows), end="")
 
 
 def _everything() -> list[Line]:

@@ -20,6 +20,7 @@ from nldsl.calculus.ranges import range_of
 from nldsl.graph.places import Place, places
 from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Apply, Block, Memory, Program, TaskWrite, Update, Value, Write
+from nldsl.view.family import in_its_block
 from nldsl.view.formulas import Formula, attention_formulas, own_name, task_formulas, write_formulas
 from nldsl.view.known import Gating, Known, known_as
 from nldsl.view.transition import Step, Transition, key_is_unit, transition
@@ -108,7 +109,8 @@ def _written(
         classes = update_class(memory, write)
         letter = _letter(memory, write, classes)
         target = written_pair(write.terms[0])[1] if write.terms else ""
-        known = known_as(memory, write, classes, (_gating(block, write, scale), scale is not None), target)
+        step = known_as(memory, write, classes, (_gating(block, write, scale), scale is not None), target)
+        known = in_its_block(block, memory, write, step)
         made = (
             attention_formulas(memory)
             if write.append

@@ -65,7 +65,7 @@ def known_as(
     if any(t.gradient is not None and t.gradient.sees_memory for t in update.terms):
         return Known("Oja's rule (OjaNet)", "Eq. 66-67") if _is_oja(write) else None
     if any(t.window > 1 for t in write.terms):
-        return Known("the Omega rule (Atlas)", "Eq. 68")
+        return Known("OmegaNet, the Omega rule (Behrouz et al. 2025)", "Eq. 68")
     if _is_rwkv(update):
         return Known("RWKV-7, two terms in one step (Peng et al. 2025)", "Eq. 65")
     if len(update.terms) != 1:

@@ -61,7 +61,7 @@ def ttt_mlp(p: Weights, x: Array) -> Array:
 
 def titans_linear(p: Weights, x: Array) -> Array:
     q, k, v = projected(p, x)
-    theta, eta, alpha = (gate(p, x, n) for n in ("theta", "eta", "alpha"))
+    theta, eta, alpha = (gate(p, x, n) for n in ("theta", "eta", "keep"))
     y = np.zeros_like(v)
     for h in range(H):
         m = s = np.zeros((v.shape[-1], k.shape[-1]))
@@ -74,12 +74,12 @@ def titans_linear(p: Weights, x: Array) -> Array:
 
 def titans_mlp(p: Weights, x: Array) -> Array:
     q, k, v = projected(p, x)
-    rule = surprise(gate(p, x, "theta") / 4, gate(p, x, "eta") / 2, gate(p, x, "alpha") / 4, k)
+    rule = surprise(gate(p, x, "theta") / 4, gate(p, x, "eta") / 2, gate(p, x, "keep") / 4, k)
     return out(p, x, learn(p, "W2 W1", q, k, v, mlp, square, rule, hold=4))
 
 
 def dla(p: Weights, x: Array) -> Array:
-    rule = descent(gate(p, x, "eta") / 4, 1 - gate(p, x, "alpha") / 4)
+    rule = descent(gate(p, x, "eta") / 4, 1 - gate(p, x, "keep") / 4)
     return out(p, x, learn(p, "W2 W1", *projected(p, x), mlp, product, rule, hold=4))
 
 
@@ -126,7 +126,7 @@ def titans_mac(p: Weights, x: Array, segment: int = 4) -> Array:
         theta, eta, alpha = (
             gate(p, now, "theta") / segment,
             gate(p, now, "eta") / 2,
-            gate(p, now, "alpha") / segment,
+            gate(p, now, "keep") / segment,
         )
         for h in range(H):
             g = torch.autograd.grad(square(mlp(base[h], tensor(k[h])), tensor(v[h])), list(base[h].values()))

@@ -1,0 +1,151 @@
+"""Names that need more than one write: what else a block does with a memory tells layers apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nldsl.calculus import Expr, gate_expression
+from nldsl.calculus.affine import scalar_value
+from nldsl.spec.program import Apply, Block, Memory, Read, Term, Value, Write, option
+from nldsl.view.known import Known
+
+_DELTA = ("DeltaNet (", "Gated DeltaNet (", "Kimi Delta")
+_MIRAS = "(Behrouz et al. 2025)"
+
+
+def in_its_block(block: Block, memory: Memory, write: Write, known: Known | None) -> Known | None:
+    """The name of what `write` does in its block; `known` is the name of the step alone."""
+    if write.append:
+        return _attention(memory, known)
+    own = _makers(block)
+    if any(r.solve and memory.name in (r.memory, r.solve[0]) for r in own.values() if isinstance(r, Read)):
+        return Known("MesaNet, reads that solve a regression (von Oswald et al. 2025)", "Sec. 5")
+    special = _by_rule(write) or _two_terms(write, own)
+    if special is not None:
+        return special
+    if known is None:
+        return _self_made(memory, write, own)
+    if known.name.startswith(_DELTA):
+        return _delta(block, memory, write, known, own)
+    if known.name == "gradient descent on the inner product":
+        return Known(f"deep linear attention, DLA {_MIRAS}", "Eq. 8, 15")
+    if known.name.startswith("Mamba-2") and _fixed(write.retain, own):
+        return Known("RetNet (Sun et al. 2023)", "Eq. 64")
+    if known.name.startswith("gated linear attention") and _forgets_its_key(write, own):
+        return Known("HGRN-2 (Qin et al. 2024)", "Eq. 64")
+    if known.name.startswith("the element-wise gate") and _diagonal_erase(write, own):
+        return Known("Longhorn, the diagonal of the exact step (Liu et al. 2024)", "Eq. 31, 65")
+    return known
+
+
+def _makers(block: Block) -> dict[str, Apply | Read]:
+    return {s.out.name: s for s in block.body if isinstance(s, Apply | Read)}
+
+
+def _attention(memory: Memory, known: Known | None) -> Known | None:
+    pairs = option(memory.options, "start", 0)
+    return Known(f"{known.name} with persistent pairs", known.paper) if known and pairs else known
+
+
+def _by_rule(write: Write) -> Known | None:
+    """Layers whose rule is not linear in the gradient, or whose objective is robust."""
+    term = write.terms[0]
+    rule = {a.op for a in term.rule.function.body}
+    if "orthogonalize" in rule:
+        if term.window > 1:
+            return Known(f"Atlas {_MIRAS}", "Eq. 42, 68")
+        return (
+            Known("LaCT, one orthogonalised step per chunk (Zhang et al. 2025)", "Eq. 42")
+            if write.at_commit
+            else None
+        )
+    if "softmax" in rule:
+        return Known(f"Memora, a step in the dual of the entropy {_MIRAS}", "Sec. 5")
+    if {"abs", "pow", "div"} <= rule:
+        return Known(f"Moneta, a step in the dual of an L_q norm {_MIRAS}", "Sec. 5")
+    if "where" in {a.op for a in term.objective.body}:
+        return Known(f"Yaad, the Huber loss {_MIRAS}", "Sec. 5")
+    return None
+
+
+def _two_terms(write: Write, own: dict[str, Apply | Read]) -> Known | None:
+    """One term that erases and one that writes: along one key (Comba), or along two (RWKV-7)."""
+    if len(write.terms) != 2 or any(t.window > 1 for t in write.terms):
+        return None
+    erase = [t for t in write.terms if _is_zero(t.target, own)]
+    if len(erase) != 1:
+        return None
+    if write.terms[0].key.name == write.terms[1].key.name:
+        return Known("Comba, an erase weaker than the write (Hu et al. 2025)", "Eq. 65")
+    return Known("RWKV-7, two terms in one step (Peng et al. 2025)", "Eq. 65")
+
+
+def _is_zero(target: Value, own: dict[str, Apply | Read]) -> bool:
+    made = own.get(target.name)
+    return isinstance(made, Apply) and made.op == "constant" and option(made.options, "value") == 0
+
+
+def _delta(block: Block, memory: Memory, write: Write, known: Known, own: dict[str, Apply | Read]) -> Known:
+    """The delta rule: by itself, several times per token, on what it reads itself, with a rate above one."""
+    target = own.get(write.terms[0].target.name)
+    if isinstance(target, Read) and target.memory == memory.name:
+        return Known("a self-referential weight matrix, SRWM (Irie et al. 2022)", "Eq. 58, 65")
+    steps = sum(isinstance(s, Write) and s.memory == memory.name for s in block.body)
+    if steps > 1:
+        return Known(f"DeltaProduct, {steps} steps per token (Siems et al. 2025)", "Eq. 65")
+    strength = _strength(block, write.terms[0])
+    return Known(f"{known.name} with write strength {strength}", known.paper) if strength else known
+
+
+def _strength(block: Block, term: Term) -> str:
+    """`2 sigma` for a rate of two times a sigmoid; empty for one of a sigmoid alone, or another."""
+    for _, value in term.rule.arguments:
+        found = gate_expression(block, value)
+        factors = list(_factors(found))
+        numbers = [v for f in factors if (v := scalar_value(f)) is not None]
+        if len(factors) == 2 and len(numbers) == 1 and any(f.op == "sigmoid" for f in factors):
+            return f"{numbers[0]:g} sigma" if numbers[0] != 1.0 else ""
+    return ""
+
+
+def _factors(expr: Expr) -> Iterator[Expr]:
+    if expr.op != "mul":
+        yield expr
+        return
+    for argument in expr.args:
+        yield from _factors(argument)
+
+
+def _fixed(gate: Value | None, own: dict[str, Apply | Read]) -> bool:
+    """Whether a gate is made of numbers alone, another one for every head."""
+    if gate is None:
+        return False
+    made = own.get(gate.name)
+    return isinstance(made, Apply) and not made.parameters and all(_fixed(a, own) for a in made.args)
+
+
+def _self_made(memory: Memory, write: Write, own: dict[str, Apply | Read]) -> Known | None:
+    """A memory that makes its own target, under a rule with memories that no closed form takes."""
+    made = own.get(write.terms[0].target.name)
+    while isinstance(made, Apply) and made.args:
+        made = own.get(made.args[0].name)
+    if isinstance(made, Read) and made.memory == memory.name and write.terms[0].rule.slots:
+        return Known("self-modifying Titans with momentum", "Eq. 33, 83-92")
+    return None
+
+
+def _forgets_its_key(write: Write, own: dict[str, Apply | Read]) -> bool:
+    """Keys that are one minus the gate."""
+    made = own.get(write.terms[0].key.name)
+    gate = write.retain.name if write.retain else ""
+    return isinstance(made, Apply) and made.op == "sub" and made.args[1].name == gate
+
+
+def _diagonal_erase(write: Write, own: dict[str, Apply | Read]) -> bool:
+    """A gate of one minus the outer product of rates and squared keys."""
+    made = own.get(write.retain.name) if write.retain else None
+    inner = own.get(made.args[1].name) if isinstance(made, Apply) and made.op == "sub" else None
+    if not isinstance(inner, Apply) or inner.op != "outer":
+        return False
+    square = own.get(inner.args[1].name)
+    return isinstance(square, Apply) and square.op == "pow" and square.args[0].name == write.terms[0].key.name
