@@ -17,6 +17,7 @@ def pages() -> dict[str, Page]:
     """Where each generated file stands, and what makes it."""
     found: dict[str, Page] = {
         "library/index.md": spec_pages.library_index,
+        "library/memories.md": spec_pages.memories_page,
         "reference/primitives.md": primitives.primitives_page,
         "reference/python.md": api.api_page,
         "diagnostics/index.md": codes.codes_index,

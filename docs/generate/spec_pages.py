@@ -18,6 +18,7 @@ from nldsl.view import Explanation, explain_program
 from nldsl.view.equations import Dynamics
 from nldsl.view.explain import MemoryRow
 from nldsl.view.explain_text import CLASSES
+from nldsl.view.library_table import library_table, markdown
 from nldsl.view.transition import Transition
 from nldsl.view.words import spoken_bytes, spoken_count, spoken_flops, spoken_state
 
@@ -245,6 +246,16 @@ def library_index() -> str:
         rows = [_line(spec) for spec in inside]
         parts.append(table(("name", "what it is", "paper", "parameters", "state", "decode"), rows))
     return page("The library", *parts, wide=True)
+
+
+def memories_page() -> str:
+    """The memories of every block side by side, from `nldsl list --table`."""
+    intro = (
+        "What every memory of a block minimises, by which rule, what it forgets, on which clock, the class of "
+        "its update, the form it is compiled to, and its equation. Everything but the source is derived; "
+        "`nldsl list --table` prints the same."
+    )
+    return page("Memories side by side", intro, markdown(library_table()), wide=True)
 
 
 def folder_title(folder: str) -> str:
