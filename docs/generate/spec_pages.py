@@ -251,8 +251,8 @@ def library_index() -> str:
 def memories_page() -> str:
     """The memories of every block side by side, from `nldsl list --table`."""
     intro = (
-        "What every memory of a block minimises, by which rule, what it forgets, on which clock, the class of "
-        "its update, the form it is compiled to, and its equation. Everything but the source is derived; "
+        "What every memory of a block minimises, by which rule, what it forgets, on which clock, the class of"
+        " its update, the form it is compiled to, and its equation. Everything but the source is derived; "
         "`nldsl list --table` prints the same."
     )
     return page("Memories side by side", intro, markdown(library_table()), wide=True)
