@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from nldsl.diagnostics import SpecError
 from nldsl.emit.loader import load_module
 from nldsl.emit.printer import print_module
 from nldsl.lowerings.optimizer import OptimizerText, class_name, lower_optimizer
+from nldsl.lowerings.optimizer_c import native
 from nldsl.plan.rule_rows import RowsPlan, gradient_rule, looks_at_rows, plan_rows
 from nldsl.plan.rules import RulePlan, plan_rule
 from nldsl.runtime.rule_kernel import Kernel, refusal
@@ -98,6 +100,12 @@ def optimizer_class(outer: OuterRule, wanted: Iterable[Shape]) -> type[RuleOptim
     text = print_module(lower_optimizer(_text(outer), plans, _doc(outer), rows))
     made: type[RuleOptimizer] = getattr(load_module(text, f"rule_{outer.name}"), class_name(outer.name))
     made.source = text
+    loops = {shape: native(plan) for shape, plan in plans.items()}
+    told = {
+        id(k): replace(k, native=loops[s].text, native_reason=loops[s].reason)
+        for s, k in made.kernels.items()
+    }
+    made.kernels = {shape: told[id(kernel)] for shape, kernel in made.kernels.items()}
     return made
 
 

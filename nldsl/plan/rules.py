@@ -12,6 +12,7 @@ from typing import Literal
 
 from nldsl.catalog.values import Shape
 from nldsl.library import PRIMITIVES
+from nldsl.plan.rule_factors import ONE, factored
 from nldsl.plan.rule_fold import folded
 from nldsl.plan.rule_guards import Step, arranged
 from nldsl.spec.program import Apply, Parameter, Rule, Slot, Value
@@ -67,7 +68,7 @@ def plan_rule(rule: Rule, shape: Shape) -> RulePlan:
     """The plan of `rule` for a weight of `shape`; the rule asks for neither `x` nor `dy`."""
     function = rule.function
     plain = folded(function.body)
-    literals = plain.literals
+    literals = {**plain.literals, ONE: 1}
     outputs = [plain.same.get(v.name, v) for v in function.outputs]
     code = _with_clocks(rule, _Code(plain.body, _memories(rule, outputs[1:])))
     arguments = tuple((spoken.name, Value(name, (), "scalar")) for name, spoken in rule.arguments)
@@ -77,7 +78,9 @@ def plan_rule(rule: Rule, shape: Shape) -> RulePlan:
     live = _live(code.body, outputs)
     scalars = tuple(_numbers(live, known))
     numbers = known | {a.out.name for a in scalars}
-    tensors = tuple(a for a in live if a.out.name not in numbers)
+    tensors, more = factored([a for a in live if a.out.name not in numbers], numbers, outputs)
+    scalars, numbers = (*scalars, *more), numbers | {a.out.name for a in more}
+    tensors = _live(tensors, outputs)
     used = {v.name: v for a in tensors for v in a.args} | {v.name: v for v in outputs}
     passed = tuple(v for n, v in used.items() if n in numbers and n not in literals)
     needed = _live(scalars, passed)

@@ -1,7 +1,8 @@
-"""How the weights of one kernel are updated: one by one, matrix by matrix, or many as one vector."""
+"""How the weights of one kernel are updated: by torch, matrix by matrix, or in one loop in C."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,42 +10,113 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nldsl.runtime.rule_kernel import Kernel
+from nldsl.runtime.native import REAL, Step, compiled, compiler
+from nldsl.runtime.rule_kernel import Kernel, refusal
 
 if TYPE_CHECKING:
     from nldsl.runtime.rule_optimizer import RuleOptimizer
 
-Numbers = Sequence[Tensor]
+LEAST = 1 << 16
+"""Elements from which on compiling a loop (a third of a second) is worth it by itself."""
+FORMS = ("auto", "eager", "compiled")
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """Weights that are updated in one call of a kernel, with their gradients and memories."""
+class Choice:
+    """The loop of a kernel for one type of numbers, if it is used, and why."""
 
-    kernel: Kernel
-    weight: Tensor
-    gradient: Tensor
-    memories: tuple[Tensor, ...]
+    step: Step | None
+    reason: str
 
-    def apply(self, numbers: Numbers) -> None:
+
+def choose(optimizer: RuleOptimizer, kernel: Kernel, like: Tensor) -> Choice:
+    """Compiled or eager; raises NL0968 where `form = "compiled"` cannot be had."""
+    wanted = optimizer.form
+    if wanted not in FORMS:
+        raise refusal("NL0968", f"`form` is one of {', '.join(FORMS)}; found `{wanted}`")
+    against = _against(optimizer, kernel, like)
+    if wanted == "compiled" and against and kernel.form == "elementwise":
+        raise refusal("NL0968", f"`{optimizer.rule}` cannot be compiled: {against}")
+    if wanted == "eager" or against:
+        return Choice(None, against or "asked for")
+    count = sum(p.numel() for g in optimizer.param_groups for p in g["params"])
+    if wanted == "auto" and count < LEAST:
+        return Choice(None, f"{count} elements are too few to compile a loop for (fewer than {LEAST})")
+    step = compiled(kernel.native, REAL[like.dtype])
+    if step is None:
+        return Choice(None, f"`{compiler()}` refuses the loop")
+    return Choice(step, "one pass over weight, gradient and memories")
+
+
+def _against(optimizer: RuleOptimizer, kernel: Kernel, like: Tensor) -> str:
+    """Why a loop in C is impossible; empty if it is possible."""
+    if not kernel.native:
+        return kernel.native_reason or kernel.reason
+    if like.device.type != "cpu":
+        return f"weights are on {like.device.type}"
+    if like.dtype not in REAL:
+        return f"no loop for {like.dtype}"
+    return "" if compiler() else "there is no C compiler (`CC` names one)"
+
+
+class Place:
+    """Where one weight, its memories and its count are, found once and used at every step."""
+
+    def __init__(self, kernel: Kernel, state: dict[str, Tensor], p: Tensor, choice: Choice) -> None:
+        self.kernel, self.state, self.weight = kernel, state, p.detach()
+        self.count = state["step"]
+        self.memories = [state[m.name] for m in kernel.memories]
+        self.pointer = p.data_ptr()
+        arrays = (self.weight, self.weight, *self.memories)
+        dense = all(t.is_contiguous() and t.dtype == p.dtype for t in arrays)
+        self.loop = choice.step if dense else None
+        self.size = p.numel()
+        self.arrays = (ctypes.c_void_p * len(arrays))(*(t.data_ptr() for t in arrays))
+
+    def fits(self, state: dict[str, Tensor], p: Tensor) -> bool:
+        """Whether nobody has moved the weight or replaced a memory since."""
+        same = all(state[m.name] is t for m, t in zip(self.kernel.memories, self.memories, strict=True))
+        return same and state["step"] is self.count and p.data_ptr() == self.pointer
+
+    def apply(self, g: Tensor, numbers: Numbers) -> None:
         """One application of the rule, in place."""
-        kind = self.weight.dtype if self.weight.dtype == torch.float64 else torch.float32
-        cast = [n.to(self.weight.device, kind) for n in numbers]
-        self.kernel.update(self.weight, self.gradient, *self.memories, *cast)
+        if self.loop is not None and g.dtype == self.weight.dtype and g.is_contiguous():
+            self.arrays[1] = g.data_ptr()
+            self.loop(self.size, self.arrays, numbers.plain(), torch.get_num_threads())
+            return
+        cast = numbers.cast(self.weight)
+        for weight, gradient, kept in _pieces(self.kernel, self.weight, g, self.memories):
+            self.kernel.update(weight, gradient, *kept, *cast)
 
 
-def bundled(
-    optimizer: RuleOptimizer, group: int, kernel: Kernel, pairs: Sequence[tuple[Tensor, Tensor]]
-) -> Iterator[Bundle]:
-    """The calls that update these weights."""
-    for p, g in pairs:
-        state = optimizer.state[p]
-        memories = tuple(state[m.name] for m in kernel.memories)
-        weight = p.detach()
-        if kernel.form == "matrix" and weight.ndim == 3:
-            for h in range(len(weight)):
-                yield Bundle(kernel, weight[h], g[h], tuple(m[h] for m in memories))
-        elif weight.ndim == 0:
-            yield Bundle(kernel, weight.view(1), g.view(1), tuple(m.view(1) for m in memories))
-        else:
-            yield Bundle(kernel, weight, g, memories)
+class Numbers:
+    """The numbers of one kernel at one step, in the forms they are asked for."""
+
+    def __init__(self, values: Sequence[Tensor]) -> None:
+        self.values = values
+        self.array: ctypes.Array[ctypes.c_double] | None = None
+
+    def plain(self) -> ctypes.Array[ctypes.c_double]:
+        """As an array of doubles."""
+        if self.array is None:
+            found = torch.stack(list(self.values)).tolist() if self.values else [0.0]
+            self.array = (ctypes.c_double * len(found))(*found)
+        return self.array
+
+    def cast(self, like: Tensor) -> list[Tensor]:
+        """As tensors on the device of a weight, at least in single precision."""
+        kind = like.dtype if like.dtype == torch.float64 else torch.float32
+        return [n.to(like.device, kind) for n in self.values]
+
+
+def _pieces(
+    kernel: Kernel, weight: Tensor, g: Tensor, memories: Sequence[Tensor]
+) -> Iterator[tuple[Tensor, Tensor, Sequence[Tensor]]]:
+    """What one call of a kernel takes: a weight, the matrices of a stack, a number as a vector."""
+    if kernel.form == "matrix" and weight.ndim == 3:
+        for h in range(len(weight)):
+            yield weight[h], g[h], [m[h] for m in memories]
+    elif weight.ndim == 0:
+        yield weight.view(1), g.view(1), [m.view(1) for m in memories]
+    else:
+        yield weight, g, memories

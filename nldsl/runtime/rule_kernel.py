@@ -49,6 +49,10 @@ class Kernel:
     form: Literal["elementwise", "matrix"] = "elementwise"
     reason: str = ""
     rows: Callable[..., Tensor] | None = None
+    native: str = ""
+    """The same as one loop in C (see `native`), for an element-wise rule."""
+    native_reason: str = ""
+    """Why there is none."""
 
 
 def refusal(code: str, message: str, help: str = "") -> SpecError:  # noqa: A002

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nldsl.diagnostics import did_you_mean
-from nldsl.runtime.rule_bundle import Bundle, bundled
+from nldsl.runtime.rule_bundle import Choice, Numbers, Place, choose
 from nldsl.runtime.rule_gradients import Policy, checked
 from nldsl.runtime.rule_kernel import Kernel, refusal
 from nldsl.runtime.rule_rows import Rows, attach
@@ -59,7 +59,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.form: Form = form
         self.seed = seed
         self.more = more
-        self.bundles: dict[int, list[Bundle]] = {}
+        self.choices: dict[tuple[int, torch.dtype, str], Choice] = {}
+        self.places: dict[Tensor, Place] = {}
         self.rows: dict[Tensor, Rows] = {}
         unknown = [name for name in arguments if name not in self.arguments]
         if unknown:
@@ -80,7 +81,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             raise refusal("NL0968", f"`every` counts steps, a whole number from 1; found `{every}`")
         for index, p in enumerate(group["params"]):
             self._allocate(p, self._name(group, index), every)
-        self.bundles.clear()
+        self.choices.clear()
+        self.places.clear()
 
     def kernel_of(self, p: Tensor, name: str = "a parameter") -> Kernel:
         """The kernel that trains `p`; raises NL0963 if there is none."""
@@ -163,17 +165,16 @@ class RuleOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        due = [(i, list(self._arrived(group))) for i, group in enumerate(self.param_groups)]
+        due = [(group, list(self._arrived(group))) for group in self.param_groups]
         if not checked(self, [x for _, found in due for x in found]):
             return loss
         if not self.rows and any(kernel.rows is not None for kernel in self.kernels.values()):
             raise refusal("NL0972", f"`{self.rule}` has lost its layers: a copy has to be made anew")
         for rows in self.rows.values():
             rows.forget()
-        for index, found in due:
-            group = self.param_groups[index]
+        for group, found in due:
             ready = list(self._gathered(group, found)) if group["every"] > 1 else found
-            self._update(index, group, ready)
+            self._update(group, ready)
         return loss
 
     def _arrived(self, group: Mapping[str, Any]) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -204,22 +205,32 @@ class RuleOptimizer(torch.optim.Optimizer):
                 state["gathered"].zero_()
                 state["arrived"].zero_()
 
-    def _update(self, index: int, group: dict[str, Any], ready: list[tuple[str, Tensor, Tensor]]) -> None:
+    def _update(self, group: dict[str, Any], ready: list[tuple[str, Tensor, Tensor]]) -> None:
         """Apply the rule; parameters that share a kernel and a step share its numbers."""
-        alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
-        kernels: dict[int, Kernel] = {}
-        for _, p, g in ready:
-            state = self.state[p]
-            state["step"].add_(1)
+        if not ready:
+            return
+        places = [self._place(p) for _, p, _ in ready]
+        counts = [place.count for place in places]
+        torch._foreach_add_(counts, 1.0)
+        numbers: dict[tuple[int, float], Numbers] = {}
+        for place, step, (_, _, g) in zip(places, torch.stack(counts).tolist(), ready, strict=True):
+            key = (id(place.kernel), step)
+            if key not in numbers:
+                given = [step, *(float(group[name]) for name in self.arguments)]
+                tensors = torch.tensor(given, dtype=torch.float64).unbind()
+                numbers[key] = Numbers(place.kernel.numbers(*tensors))
+            place.apply(g, numbers[key])
+
+    def _place(self, p: Tensor) -> Place:
+        """Where `p` and its memories are, looked up again if somebody has moved them."""
+        state, place = self.state[p], self.places.get(p)
+        if place is None or not place.fits(state, p):
             kernel = self.kernel_of(p)
-            kernels[id(kernel)] = kernel
-            alike.setdefault((id(kernel), int(state["step"])), []).append((p, g))
-        for (key, step), pairs in alike.items():
-            kernel = kernels[key]
-            given = [float(step), *(float(group[name]) for name in self.arguments)]
-            numbers = kernel.numbers(*torch.tensor(given, dtype=torch.float64).unbind())
-            for bundle in bundled(self, index, kernel, pairs):
-                bundle.apply(numbers)
+            key = (id(kernel), p.dtype, p.device.type)
+            if key not in self.choices:
+                self.choices[key] = choose(self, kernel, p)
+            place = self.places[p] = Place(kernel, state, p, self.choices[key])
+        return place
 
     # --- state --------------------------------------------------------------------------------
 
@@ -227,11 +238,24 @@ class RuleOptimizer(torch.optim.Optimizer):
         """A memory of the rule for every parameter that has it, such as the average of `schedule_free`."""
         return {p: s[name] for p, s in self.state.items() if name in s}
 
+    def forms(self) -> dict[str, tuple[str, str]]:
+        """For every parameter how it is updated, `compiled`, `eager` or `matrix`, and why."""
+        found: dict[str, tuple[str, str]] = {}
+        for group in self.param_groups:
+            for index, p in enumerate(group["params"]):
+                kernel = self.kernel_of(p)
+                choice = choose(self, kernel, p)
+                form = "matrix" if kernel.form == "matrix" else "eager" if choice.step is None else "compiled"
+                reason = kernel.reason if form == "matrix" else choice.reason
+                found[self._name(group, index).strip("`")] = form, reason
+        return found
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put a saved state back; raises NL0969 if it is of another rule."""
         wanted = {p: set(s) for p, s in self.state.items()}
         super().load_state_dict(state_dict)
-        self.bundles.clear()
+        self.choices.clear()
+        self.places.clear()
         for p, names in wanted.items():
             if set(self.state[p]) != names:
                 missing = ", ".join(f"`{n}`" for n in sorted(names ^ set(self.state[p])))
@@ -239,4 +263,4 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         own = {n: getattr(self, n) for n in ("nonfinite", "form", "seed", "more")}
-        return {**super().__getstate__(), **own, "bundles": {}, "rows": {}}
+        return {**super().__getstate__(), **own, "choices": {}, "places": {}, "rows": {}}

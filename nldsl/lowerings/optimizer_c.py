@@ -1,0 +1,130 @@
+"""An element-wise rule as one loop in C: every weight, gradient and memory is read once and written once.
+
+The text is made of our own names and of numbers; nothing a specification says stands in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from nldsl.plan.rule_guards import Guard
+from nldsl.plan.rules import RulePlan
+from nldsl.spec.program import Apply, Value
+
+BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+COMPARED = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+ONE_ARGUMENT: dict[str, str] = {
+    "neg": "-{0}",
+    "abs": "fabs({0})",
+    "sqrt": "sqrt({0})",
+    "exp": "exp({0})",
+    "log": "log({0})",
+    "tanh": "tanh({0})",
+    "sin": "sin({0})",
+    "cos": "cos({0})",
+    "erf": "erf({0})",
+    "sign": "(real)(({0} > 0) - ({0} < 0))",
+    "relu": "({0} > 0 ? {0} : (real)0)",
+    "sigmoid": "(real)1 / ((real)1 + exp(-{0}))",
+    "silu": "{0} / ((real)1 + exp(-{0}))",
+}
+"""Functions of one number; `{0}` is a name."""
+
+
+@dataclass(frozen=True)
+class Native:
+    """The C text of a rule, or why there is none.
+
+    `step(n, arrays, numbers, threads)`: arrays are the weight, the gradient and the memories in order.
+    """
+
+    text: str = ""
+    reason: str = ""
+
+
+@dataclass
+class _Writer:
+    literals: dict[str, float]
+    known: dict[str, str] = field(default_factory=dict)
+
+    def name(self, value: Value) -> str:
+        if value.name in self.literals:
+            return f"((real){float(self.literals[value.name])!r})"
+        return self.known.setdefault(value.name, f"v{len(self.known)}")
+
+    def line(self, step: Apply) -> str | None:
+        args = [self.name(a) for a in step.args]
+        found = _expression(step, args, self.literals)
+        return None if found is None else f"const real {self.name(step.out)} = {found};"
+
+
+def _expression(step: Apply, args: list[str], literals: dict[str, float]) -> str | None:
+    if step.op in BINARY:
+        return f"{args[0]} {BINARY[step.op]} {args[1]}"
+    if step.op in COMPARED:
+        return f"(real)({args[0]} {COMPARED[step.op]} {args[1]})"
+    if step.op in ("maximum", "minimum"):
+        sign = ">" if step.op == "maximum" else "<"
+        return f"({args[0]} {sign} {args[1]} || {args[0]} != {args[0]}) ? {args[0]} : {args[1]}"
+    if step.op == "where":
+        return f"{args[0]} != 0 ? {args[1]} : {args[2]}"
+    if step.op == "pow":
+        return _power(args, literals.get(step.args[1].name))
+    pattern = ONE_ARGUMENT.get(step.op)
+    return None if pattern is None else pattern.format(args[0])
+
+
+def _power(args: list[str], exponent: float | None) -> str:
+    if exponent in (2, 3, 4):
+        return " * ".join([args[0]] * int(exponent))
+    return f"sqrt({args[0]})" if exponent == 0.5 else f"pow({args[0]}, {args[1]})"
+
+
+def native(plan: RulePlan) -> Native:
+    """The loop of an element-wise rule."""
+    if plan.form != "elementwise":
+        return Native(reason=plan.reason)
+    writer = _Writer(dict(plan.literals))
+    arrays = ["W", "g", *(m.before.name for m in plan.memories)]
+    scalar = [False, False, *(m.shape == () for m in plan.memories)]
+    numbers = [f"const real {writer.name(v)} = (real)numbers[{i}];" for i, v in enumerate(plan.passed)]
+    steps = [s for s in plan.body if not isinstance(s, Guard)]
+    lines = {s.out.name: writer.line(s) for s in steps}
+    missing = next((s.op for s in steps if lines[s.out.name] is None), None)
+    if missing is not None:
+        return Native(reason=f"`{missing}` has no form in C")
+    reads = [
+        f"const real {writer.name(Value(name, (), 'scalar'))} = a{i}[{0 if one else 'i'}];"
+        for i, (name, one) in enumerate(zip(arrays, scalar, strict=True))
+    ]
+    results = [("a0", plan.weight, False)]
+    results += [(f"a{i + 2}", m.after, scalar[i + 2]) for i, m in enumerate(plan.memories)]
+    pick: Callable[[bool], list[str]] = lambda one: [  # noqa: E731
+        f"{array}[{0 if one else 'i'}] = {writer.name(value)};"
+        for array, value, single in results
+        if single is one
+    ]
+    outside = [r for r, one in zip(reads, scalar, strict=True) if one]
+    outside += [str(lines[s.out.name]) for s in steps if not s.out.shape]
+    inside = [r for r, one in zip(reads, scalar, strict=True) if not one]
+    inside += [str(lines[s.out.name]) for s in steps if s.out.shape]
+    return Native(_text(len(arrays), numbers + outside, inside + pick(False), pick(True)))
+
+
+def _text(arrays: int, before: Iterable[str], inside: Iterable[str], after: Iterable[str]) -> str:
+    declared = [f"real *restrict a{i} = (real *)arrays[{i}];" for i in range(arrays)]
+    return "\n".join(
+        [
+            "#include <tgmath.h>",
+            "void step(long n, void **arrays, const double *numbers, int threads) {",
+            *(f"  {line}" for line in (*declared, *before)),
+            "#pragma omp parallel for simd num_threads(threads) schedule(static) if (n > 16384)",
+            "  for (long i = 0; i < n; i++) {",
+            *(f"    {line}" for line in inside),
+            "  }",
+            *(f"  {line}" for line in after),
+            "}",
+            "",
+        ]
+    )

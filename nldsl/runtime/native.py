@@ -1,0 +1,61 @@
+"""Loops in C, compiled when they are first needed and called on the memory of tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PLAIN = "-O3 -shared -fPIC -lm".split()
+FLAGS = [
+    [*PLAIN, *"-march=native -fno-math-errno -fno-trapping-math -funroll-loops -fopenmp".split(), *wide]
+    for wide in (["-mprefer-vector-width=512"], [])
+] + [PLAIN]
+"""Options of the compiler, the best first; the first it takes is used."""
+REAL = {torch.float32: "float", torch.float64: "double"}
+Step = Callable[[int, Any, Any, int], None]
+"""`step(n, arrays, numbers, threads)`: arrays of pointers and of doubles as `ctypes` has them."""
+
+
+@cache
+def compiler() -> str:
+    """The C compiler of this machine, `CC` first; empty if there is none."""
+    wanted = (os.environ.get("CC", ""), "cc", "gcc", "clang")
+    return next((found for name in wanted if name and (found := shutil.which(name))), "")
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Lives as long as the process: nothing is loaded that it did not write itself."""
+    return tempfile.TemporaryDirectory(prefix="nldsl-")
+
+
+@cache
+def compiled(text: str, real: str) -> Step | None:
+    """`step(n, arrays, numbers, threads)` of a C text, or `None` if the compiler refuses it.
+
+    The arrays are contiguous and of the type `real`.
+    """
+    folder = Path(_folder().name)
+    stem = f"kernel{len(list(folder.iterdir()))}"
+    source, library = folder / f"{stem}.c", folder / f"{stem}.so"
+    source.write_text(f"typedef {real} real;\n{text}", encoding="utf-8")
+    for flags in FLAGS:
+        command = [compiler(), str(source), "-o", str(library), *flags]
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            break
+    else:
+        return None
+    function = ctypes.CDLL(str(library)).step
+    function.restype = None
+    function.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    step: Step = function
+    return step

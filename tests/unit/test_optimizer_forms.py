@@ -1,0 +1,129 @@
+"""Element-wise rules as one loop in C: the same numbers as torch, on any shape, or a reason why not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import nldsl
+from nldsl.assets import specs_folder
+from nldsl.certify import rules_in
+from nldsl.diagnostics import SpecError
+from nldsl.runtime import native, rule_bundle
+from nldsl.spec.open_rule import open_rule
+from nldsl.spec.program import GroupRule
+
+needs_compiler = pytest.mark.skipif(not native.compiler(), reason="no C compiler")
+SHAPES = [(5, 3), (33,), (), (2, 3, 4)]
+OPTIONS = [
+    "sgd(lr = 0.02, momentum = 0.9, decay = 0.1, dampening = 0.2)",
+    "rmsprop(lr = 0.02, momentum = 0.5, centered = true)",
+    "ademamix(lr = 0.02, warmup = 9)",
+    "lookahead(radam(lr = 0.02), slow = 4)",
+    'nonlinear_momentum(lr = 0.02, sigma = "sign")',
+    "rule every_function(lr) { W -= lr * (sigmoid(g) + silu(g) + relu(g) + sin(g) * cos(g) + erf(g)"
+    " + minimum(g, 1) + where(g > 0, abs(g), exp(g)) + log(1 + g ** 4)) }",
+]
+
+
+def elementwise() -> list[str | GroupRule]:
+    """The rules of the library with a loop, and some with other options."""
+    names = sorted(p.stem for p in (specs_folder() / "rules").glob("*.nl"))
+    found: list[str | GroupRule] = list(OPTIONS)
+    for group in (g for name in names for g in rules_in(name, {})):
+        try:
+            made = nldsl.optimizer(group, [nn.Parameter(torch.zeros(3, 2))])
+        except SpecError:
+            continue  # a rule that wants layers
+        if next(iter(made.kernels.values())).native:
+            found.append(group)
+    return found
+
+
+RULES = elementwise()
+
+
+def run(rule: str | GroupRule, form: str, dtype: torch.dtype, steps: int = 12) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda shape: torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)  # noqa: E731
+    weights = [nn.Parameter(draw(shape)) for shape in SHAPES]
+    given = {"lr": 0.02} if isinstance(rule, str) and rule.startswith("rule ") else {}
+    optimizer = nldsl.optimizer(rule, weights, form=form, **given)
+    assert {f for f, _ in optimizer.forms().values()} == {form}
+    for _ in range(steps):
+        for w in weights:
+            w.grad = draw(w.shape)
+        optimizer.step()
+    kept = [v for s in optimizer.state.values() for v in s.values()]
+    return [*(w.detach() for w in weights), *kept]
+
+
+def name_of(rule: str | GroupRule) -> str:
+    return rule.partition("(")[0] if isinstance(rule, str) else rule.rule
+
+
+def test_most_rules_have_a_loop() -> None:
+    assert {"adamw", "lion", "nadam", "radam", "schedule_free", "lookahead"} <= {name_of(r) for r in RULES}
+
+
+@needs_compiler
+@pytest.mark.parametrize("rule", RULES, ids=[f"{name_of(r)}-{i}" for i, r in enumerate(RULES)])
+def test_the_loop_computes_what_torch_does(rule: str | GroupRule) -> None:
+    for ours, theirs in zip(
+        run(rule, "compiled", torch.float64), run(rule, "eager", torch.float64), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@needs_compiler
+def test_the_loop_in_single_precision() -> None:
+    for ours, theirs in zip(
+        run("adamw(lr = 0.01)", "compiled", torch.float32),
+        run("adamw(lr = 0.01)", "eager", torch.float32),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@needs_compiler
+def test_weights_that_cannot_be_looped_over_take_the_other_way() -> None:
+    """A transposed weight is not contiguous; a moved one has another address; both are trained right."""
+    generator = torch.Generator().manual_seed(0)
+    start, g = (torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    plain, turned, moved = (nn.Parameter(start.clone()) for _ in range(3))
+    turned.data = start.T.contiguous().T
+    optimizers = [nldsl.optimizer("adam", [w], lr=0.1, form="compiled") for w in (plain, turned, moved)]
+    for step in range(3):
+        if step == 1:
+            moved.data = moved.data.clone()
+            state = optimizers[2].state[moved]
+            state["m"] = state["m"].clone()
+        for w, optimizer in zip((plain, turned, moved), optimizers, strict=True):
+            w.grad = g.clone()
+            optimizer.step()
+    torch.testing.assert_close(plain, turned, rtol=1e-12, atol=1e-12)
+    assert torch.equal(plain, moved)
+
+
+def test_the_choice_and_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = nldsl.optimizer("adamw", [("w", nn.Parameter(torch.zeros(9)))], lr=0.1)
+    assert small.forms()["w"][0] == "eager" and "too few" in small.forms()["w"][1]
+    large = nldsl.optimizer("adamw", [("w", nn.Parameter(torch.zeros(300, 300)))], lr=0.1)
+    if native.compiler():
+        assert large.forms()["w"] == ("compiled", "one pass over weight, gradient and memories")
+    muon = nldsl.optimizer("muon", [("w", nn.Parameter(torch.zeros(300, 300)))], lr=0.1)
+    assert muon.forms()["w"][0] == "matrix" and "orthogonalize" in muon.forms()["w"][1]
+    monkeypatch.setattr(rule_bundle, "compiler", lambda: "")
+    assert "no C compiler" in large.forms()["w"][1]
+    forced = nldsl.optimizer("adamw", [nn.Parameter(torch.zeros(9))], lr=0.1, form="compiled")
+    forced.param_groups[0]["params"][0].grad = torch.zeros(9)
+    with pytest.raises(SpecError, match="NL0968"):
+        forced.step()
+
+
+def test_nothing_a_text_says_gets_into_the_loop() -> None:
+    rule = open_rule("rule mine(lr, odd_name_xyz = 2) { W -= lr * odd_name_xyz * g }", lr=0.1)
+    made = nldsl.optimizer(rule, [nn.Parameter(torch.zeros(3))])
+    text = next(iter(made.kernels.values())).native
+    assert text and "odd_name_xyz" not in text and "lr" not in text
