@@ -15,6 +15,9 @@ PAD, LINE, FINE = 12.0, 15.0, 10.5
 LEAST, MOST = 136.0, 188.0
 """How narrow and how wide a box may be."""
 
+LEAST_SLOW = 160.0
+"""The same for slow parameters: from afar their number stands in the box, as large as other names."""
+
 _NAME, _LONG_NAME = 13.5, 12.0
 
 
@@ -66,7 +69,8 @@ def box_width(problem: Problem) -> float:
     name = max(width(line, text.size) for line in text.name)
     badge = width(text.badge, FINE) + 8 if text.badge else 0.0
     lines = max(width(line, FINE, mono=True) for line in text.lines)
-    return min(MOST, max(LEAST, 2 * PAD + max(name + badge, lines)))
+    least = LEAST_SLOW if problem.kind == "slow parameters" else LEAST
+    return min(MOST, max(least, 2 * PAD + max(name + badge, lines)))
 
 
 def box_height(problems: Iterable[Problem], widths: dict[str, float]) -> float:

@@ -97,7 +97,7 @@ class Chrome:
         """Send a command and wait for its answer; what happens meanwhile is noted."""
         number = self._send(method, params)
         while True:
-            answer = self._receive(30)
+            answer = self._receive(60)
             if answer.get("id") == number:
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']['message']}")
@@ -157,11 +157,11 @@ class Chrome:
             raise RuntimeError(answer["exceptionDetails"].get("exception", {}).get("description", script))
         return answer["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 15) -> None:
+    def wait(self, condition: str, seconds: float = 30) -> None:
         """Until an expression is true."""
         self.until(lambda: bool(self.run(condition)), condition, seconds)
 
-    def until(self, true: Callable[[], bool], what: str, seconds: float = 15) -> None:
+    def until(self, true: Callable[[], bool], what: str, seconds: float = 30) -> None:
         """Until a function says so."""
         end = time.monotonic() + seconds
         while not true():
