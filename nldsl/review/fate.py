@@ -101,7 +101,11 @@ def _empty(block: Block, memory: Memory, write: Write, term: Term) -> str:
     fixed = gate_expression(block, term.target) if term.target.kind == "scalar" else None
     if fixed is not None and scalar_value(fixed) == 0.0 and (pulls or decays):
         return "the only thing it is told to hold is zero"
-    if decays and _own_answer(block, memory, term.target) and _vanishes(memory):
+    # A step toward the memory's own answer, above or below a scaling, never makes up for the scaling.
+    scaled = pulls and any(
+        isinstance(s, Update) and s.memory == memory.name and _shrinks(block, s.value) for s in block.body
+    )
+    if (decays or scaled) and _own_answer(block, memory, term.target) and _vanishes(memory):
         return "its target is its own answer, which vanishes with it"
     return ""
 

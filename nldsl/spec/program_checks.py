@@ -8,7 +8,7 @@ from nldsl.catalog.selectors import ROLES, first_match
 from nldsl.diagnostics import Label
 from nldsl.source import Span
 from nldsl.spec.program import Block, Call, Memory, Parameter, Program, Repeat, TaskWrite, TrainPlan
-from nldsl.spec.reach import unreached
+from nldsl.spec.reach import idle_memories, unreached
 from nldsl.spec.session import Session
 from nldsl.spec.walk import parameters_of
 
@@ -17,16 +17,44 @@ def check_program(session: Session, program: Program, span: Span) -> None:
     """Every check of this module."""
     _task_clocks(session, program.root, span)
     _paths(session, program, span)
-    for path, parameter in unreached(program):
-        session.report(
-            "NL0601",
-            f"parameter `{path}` reaches no loss",
-            parameter.span or span,
-            "never learns",
-            help="let the output depend on it, or remove what owns it",
-        )
+    _losses(session, program, span)
     if program.train is not None:
         _claims(session, program, program.train)
+
+
+def _losses(session: Session, program: Program, span: Span) -> None:
+    """NL0601: parameters without a gradient, by place, or together where they feed a memory in vain."""
+    places: dict[Span, list[str]] = {}
+    for path, parameter in unreached(program):
+        places.setdefault(parameter.span or span, []).append(path)
+    idle = [m for _, memories in idle_memories(program) for m in memories]
+    if len(places) > 1 and idle and idle[0].span is not None:
+        paths = [path for found in places.values() for path in found]
+        session.report(
+            "NL0601",
+            f"nothing that is returned depends on what {_listed([m.name for m in idle])} "
+            f"{'answers' if len(idle) == 1 else 'answer'}, so {len(paths)} parameters reach no loss",
+            idle[0].span,
+            "feeds nothing",
+            notes=(f"they are {_listed(paths)}",),
+            help="let what is returned depend on the answer, or remove the memory and what feeds it",
+        )
+        return
+    for place, paths in places.items():
+        many = len(paths) > 1
+        session.report(
+            "NL0601",
+            f"parameter{'s' * many} {_listed(paths)} reach{'es' * (not many)} no loss",
+            place,
+            "never learns",
+            help=f"let the output depend on {'them' if many else 'it'}, or remove what owns "
+            f"{'them' if many else 'it'}",
+        )
+
+
+def _listed(names: list[str], most: int = 4) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def _task_memories(block: Block) -> Iterator[Memory]:
