@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from nldsl.driver import compile
 from nldsl.graph import open_program
+from nldsl.train.config import RunConfig
+from nldsl.train.data import prepare
+from nldsl.train.loop import Trainer
 from tests.conformance.builders import draw
 from tests.conformance.test_zoo_erase import delta, gated, kda, projected
 from tests.conformance.test_zoo_sums import mamba1, mamba2
@@ -115,3 +121,15 @@ def test_grouped_query_attention() -> None:
     agree(
         "grouped_query_attention", lambda p, x: attention(p.below("attention"), x, heads=4, groups=2), heads=4
     )
+
+
+def test_drawn_features_stay_as_drawn(tmp_path: Path) -> None:
+    """Performer learns, its random features do not: no gradient, and no decay either."""
+    (tmp_path / "text").write_bytes(b"a line of text that comes again\n" * 400)
+    corpus = prepare(str(tmp_path / "text"), tmp_path / "shards", length=12)
+    model = compile("performer", dim=D, depth=1, heads=H)
+    before = {path: w.detach().clone() for path, w in model.parameter_paths().items()}
+    config = RunConfig(source="performer", data="text", batch=2, length=12, seed=1, steps=4)
+    Trainer(model, corpus, config, tmp_path).run(keep=1, show=False)
+    still = {path for path, w in model.parameter_paths().items() if torch.equal(w, before[path])}
+    assert still == {p for p in before if "random_features" in p} != set()
