@@ -82,6 +82,7 @@ class Comba(Module):
         )
         q = l2norm(split(functional.silu(q_conv), n=2), eps=1e-06) - D[:, None] * k
         beta = torch.sigmoid(linear(x, self.beta.linear.weight))
+        erase = torch.sigmoid(B) * beta
         A = self.A.weight.weight
         S_memory = MatrixMemory(
             state["S"]["running"]["weight"],
@@ -95,7 +96,7 @@ class Comba(Module):
                             along=k,
                             add=k.new_full((*k.shape[:-1], 16), 0.0),
                             seen=k,
-                            erase=(torch.sigmoid(B) * beta)[..., None].squeeze(-1),
+                            erase=erase[..., None].squeeze(-1),
                         ),
                         Piece(along=k, add=beta[..., None] * split(v, n=2)),
                     ),

@@ -53,8 +53,8 @@ class Dla(Module):
         self.declare("v.conv.weight", (32, 4), "rest", normal(0.5))
         self.declare("v.conv.bias", (32,), "rest", constant(0.0))
         self.declare("eta.linear.weight", (2, 32), "matrix", normal(0.1767766952966369))
-        self.declare("alpha.linear.weight", (2, 32), "matrix", normal(0.1767766952966369))
-        self.declare("alpha.linear.bias", (2,), "rest", constant(0.0))
+        self.declare("keep.linear.weight", (2, 32), "matrix", normal(0.1767766952966369))
+        self.declare("keep.linear.bias", (2,), "rest", constant(0.0))
         self.declare("out.norm.weight", (16,), "norm", constant(1.0))
         self.declare("out.linear.weight", (32, 32), "matrix", normal(0.1767766952966369))
         self.declare("out.linear_2.weight", (32, 32), "matrix", normal(0.1767766952966369))
@@ -79,7 +79,7 @@ class Dla(Module):
         k: Tensor,
         M_write_split: Tensor,
         eta: Tensor,
-        M_write_sub: Tensor,
+        keep: Tensor,
         q: Tensor,
         M_W2_base: Tensor,
         M_W1_base: Tensor,
@@ -89,7 +89,7 @@ class Dla(Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """At most 16 tokens: what they read, and the running weights after their writes."""
         x_W2, dy_W2, x_W1, dy_W1 = mlp_dot_gradient(k, M_write_split, M_W2_base, M_W1_base)
-        gate = gate_kernel(retain=M_write_sub.mT, valid=valid)
+        gate = gate_kernel(retain=keep.mT, valid=valid)
         rate_W2 = eta.mT[..., None].squeeze(-1)
         M_W2_course = Course(M_W2, (Impulse(x_W2, dy_W2, rate=rate_W2),), gate=gate, valid=valid)
         rate_W1 = eta.mT[..., None].squeeze(-1)
@@ -127,14 +127,13 @@ class Dla(Module):
         )
         v = functional.silu(v_conv)
         eta = torch.sigmoid(linear(x, self.eta.linear.weight)) / 16
-        alpha = torch.sigmoid(linear(x, self.alpha.linear.weight, self.alpha.linear.bias)) / 16
+        keep = 1 - torch.sigmoid(linear(x, self.keep.linear.weight, self.keep.linear.bias)) / 16
         M_write_split = split(v, n=2)
-        M_write_sub = 1 - alpha
         grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
         k_cut = grid.cut(k, "headed")
         M_write_split_cut = grid.cut(M_write_split, "headed")
         eta_cut = grid.cut(eta, "vector")
-        M_write_sub_cut = grid.cut(M_write_sub, "vector")
+        keep_cut = grid.cut(keep, "vector")
         q_cut = grid.cut(q, "headed")
         M_W2 = state["M"]["running"]["W2"]
         M_W1 = state["M"]["running"]["W1"]
@@ -146,7 +145,7 @@ class Dla(Module):
                 k_cut[n],
                 M_write_split_cut[n],
                 eta_cut[n],
-                M_write_sub_cut[n],
+                keep_cut[n],
                 q_cut[n],
                 M_W2_base,
                 M_W1_base,

@@ -60,14 +60,10 @@ class Longhorn(Module):
         beta = torch.sigmoid(linear(r, self.beta.linear.weight, self.beta.linear.bias))
         delta = beta / (1 + beta * sum(k**2)[..., None])
         D = self.D.weight.weight
+        keep = 1 - outer(delta, k**2)
         S_memory = scan_memory(
             state["S"]["running"]["weight"].unsqueeze(1),
-            (
-                Write(
-                    (Piece(along=k.unsqueeze(2), add=(delta * u).unsqueeze(2)),),
-                    Gate((1 - outer(delta, k**2)).unsqueeze(2)),
-                ),
-            ),
+            (Write((Piece(along=k.unsqueeze(2), add=(delta * u).unsqueeze(2)),), Gate(keep.unsqueeze(2))),),
             ((q.unsqueeze(2), 1),),
             mask=mask,
         )

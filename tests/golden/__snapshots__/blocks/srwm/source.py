@@ -86,18 +86,18 @@ class Srwm(Module):
             b2 = parts(b1_sigmoid, index=1, sizes=(1, 1, 1, 1))
             b3 = parts(b1_sigmoid, index=2, sizes=(1, 1, 1, 1))
             b4 = parts(b1_sigmoid, index=3, sizes=(1, 1, 1, 1))
+            r2 = sum(b2)
+            r3 = sum(b3)
+            r4 = sum(b4)
             vk = matrix(q_2, Wk_weight)
             vq = matrix(q_2, Wq_weight)
             vb = matrix(q_2, Wb_weight)
-            Wk_write_sum = sum(b2)
             Wk_x_weight, Wk_dy_weight = matrix_l2_gradient(k_2, vk, Wk_weight)
-            Wk_weight_next = gd(Wk_weight, Wk_dy_weight.mT @ Wk_x_weight, Wk_write_sum[..., None])
-            Wq_write_sum = sum(b3)
+            Wk_weight_next = gd(Wk_weight, Wk_dy_weight.mT @ Wk_x_weight, r2[..., None])
             Wq_x_weight, Wq_dy_weight = matrix_l2_gradient(k_2, vq, Wq_weight)
-            Wq_weight_next = gd(Wq_weight, Wq_dy_weight.mT @ Wq_x_weight, Wq_write_sum[..., None])
-            Wb_write_sum = sum(b4)
+            Wq_weight_next = gd(Wq_weight, Wq_dy_weight.mT @ Wq_x_weight, r3[..., None])
             Wb_x_weight, Wb_dy_weight = matrix_l2_gradient(k_2, vb, Wb_weight)
-            Wb_weight_next = gd(Wb_weight, Wb_dy_weight.mT @ Wb_x_weight, Wb_write_sum[..., None])
+            Wb_weight_next = gd(Wb_weight, Wb_dy_weight.mT @ Wb_x_weight, r4[..., None])
             Wk_weight = hold(live, Wk_weight_next, Wk_weight)
             Wk_count = tick(Wk_count, live)
             Wq_weight = hold(live, Wq_weight_next, Wq_weight)
@@ -114,11 +114,11 @@ class Srwm(Module):
         new["Wq"] = {"running": {"weight": Wq_weight}, "count": Wq_count}
         new["Wb"] = {"running": {"weight": Wb_weight}, "count": Wb_count}
         b1 = parts(b1_sigmoid_2, index=0, sizes=(1, 1, 1, 1))
-        Wy_write_sum = sum(b1)
+        r1 = sum(b1)
         z_first_2 = z.transpose(1, 2)
         q_first = q.transpose(1, 2)
         k_first = k.transpose(1, 2)
-        Wy_write_sum_first = Wy_write_sum.mT
+        r1_first = r1.mT
         Wy_weight = state["Wy"]["running"]["weight"]
         Wy_count = state["Wy"]["count"]
         y_all = []
@@ -127,11 +127,11 @@ class Srwm(Module):
             z_t_2 = z_first_2[:, :, t : t + 1]
             q_t = q_first[:, :, t : t + 1]
             k_t = k_first[:, :, t : t + 1]
-            Wy_write_sum_t = Wy_write_sum_first[:, :, t : t + 1]
+            r1_t = r1_first[:, :, t : t + 1]
             y = matrix(z_t_2, Wy_weight)
             vy = matrix(q_t, Wy_weight)
             Wy_x_weight, Wy_dy_weight = matrix_l2_gradient(k_t, vy, Wy_weight)
-            Wy_weight_next = gd(Wy_weight, Wy_dy_weight.mT @ Wy_x_weight, Wy_write_sum_t[..., None])
+            Wy_weight_next = gd(Wy_weight, Wy_dy_weight.mT @ Wy_x_weight, r1_t[..., None])
             Wy_weight = hold(live, Wy_weight_next, Wy_weight)
             Wy_count = tick(Wy_count, live)
             y_all.append(y)

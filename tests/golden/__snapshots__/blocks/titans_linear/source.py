@@ -37,8 +37,8 @@ class TitansLinear(Module):
         self.declare("v.conv.bias", (32,), "rest", constant(0.0))
         self.declare("theta.linear.weight", (2, 32), "matrix", normal(0.1767766952966369))
         self.declare("eta.linear.weight", (2, 32), "matrix", normal(0.1767766952966369))
-        self.declare("alpha.linear.weight", (2, 32), "matrix", normal(0.1767766952966369))
-        self.declare("alpha.linear.bias", (2,), "rest", constant(0.0))
+        self.declare("keep.linear.weight", (2, 32), "matrix", normal(0.1767766952966369))
+        self.declare("keep.linear.bias", (2,), "rest", constant(0.0))
         self.declare("out.norm.weight", (16,), "norm", constant(1.0))
         self.declare("out.linear.weight", (32, 32), "matrix", normal(0.1767766952966369))
         self.declare("out.linear_2.weight", (32, 32), "matrix", normal(0.1767766952966369))
@@ -85,9 +85,8 @@ class TitansLinear(Module):
         v = functional.silu(v_conv)
         theta = torch.sigmoid(linear(x, self.theta.linear.weight))
         eta_linear = linear(x, self.eta.linear.weight)
-        alpha = torch.sigmoid(linear(x, self.alpha.linear.weight, self.alpha.linear.bias))
+        keep = 1 - torch.sigmoid(linear(x, self.keep.linear.weight, self.keep.linear.bias))
         M_write_split = split(v, n=2)
-        M_write_sub = 1 - alpha
         eta__log_beta = functional.logsigmoid(eta_linear)
         M_memory = MatrixMemory(
             state["M"]["running"]["weight"],
@@ -101,7 +100,7 @@ class TitansLinear(Module):
                             erase=theta[..., None].squeeze(-1),
                         ),
                     ),
-                    Gate(M_write_sub),
+                    Gate(keep),
                 ),
             ),
             mask=mask,

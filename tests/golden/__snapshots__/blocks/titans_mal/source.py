@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from nldsl.runtime.attention import attention
-from nldsl.runtime.course import Course, Impulse, Momentum, gate_kernel
+from nldsl.runtime.course import Course, Impulse, Momentum, gate_kernel, momentum_filter
 from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
@@ -56,8 +56,8 @@ class TitansMlp(Module):
         self.declare("v.conv.bias", (32,), "rest", constant(0.0))
         self.declare("theta.linear.weight", (2, 32), "matrix", normal(0.1767766952966369))
         self.declare("eta.linear.weight", (2, 32), "matrix", normal(0.1767766952966369))
-        self.declare("alpha.linear.weight", (2, 32), "matrix", normal(0.1767766952966369))
-        self.declare("alpha.linear.bias", (2,), "rest", constant(0.0))
+        self.declare("keep.linear.weight", (2, 32), "matrix", normal(0.1767766952966369))
+        self.declare("keep.linear.bias", (2,), "rest", constant(0.0))
         self.declare("out.norm.weight", (16,), "norm", constant(1.0))
         self.declare("out.linear.weight", (32, 32), "matrix", normal(0.1767766952966369))
         self.declare("out.linear_2.weight", (32, 32), "matrix", normal(0.1767766952966369))
@@ -84,7 +84,7 @@ class TitansMlp(Module):
         M_write_split: Tensor,
         theta: Tensor,
         eta: Tensor,
-        M_write_sub: Tensor,
+        keep: Tensor,
         q: Tensor,
         M_W2_base: Tensor,
         M_W1_base: Tensor,
@@ -96,22 +96,21 @@ class TitansMlp(Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """At most 16 tokens: what they read, and the running weights after their writes."""
         x_W2, dy_W2, x_W1, dy_W1 = mlp_l2_gradient(k, M_write_split, M_W2_base, M_W1_base)
-        gate = gate_kernel(retain=M_write_sub.mT, valid=valid)
+        gate = gate_kernel(retain=keep.mT, valid=valid)
         beta_W2 = eta.mT[..., None].squeeze(-1)
         slot_rate_W2 = (theta.mT[..., None] / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True))).squeeze(-1)
         read_W2 = x_W2.new_full(x_W2.shape[:-1], 1.0)
+        momentum_filter_ = momentum_filter(beta_W2, slot_rate_W2, read_W2, valid=valid)
         M_W2_course = Course(
-            M_W2,
-            (Impulse(x_W2, dy_W2, momentum=Momentum(M_m_W2, beta_W2, slot_rate_W2, read_W2)),),
-            gate=gate,
-            valid=valid,
+            M_W2, (Impulse(x_W2, dy_W2, momentum=Momentum(M_m_W2, momentum_filter_)),), gate=gate, valid=valid
         )
         beta_W1 = eta.mT[..., None].squeeze(-1)
         slot_rate_W1 = (theta.mT[..., None] / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True))).squeeze(-1)
         read_W1 = x_W1.new_full(x_W1.shape[:-1], 1.0)
+        momentum_filter_2 = momentum_filter(beta_W1, slot_rate_W1, read_W1, valid=valid)
         M_W1_course = Course(
             M_W1,
-            (Impulse(x_W1, dy_W1, momentum=Momentum(M_m_W1, beta_W1, slot_rate_W1, read_W1)),),
+            (Impulse(x_W1, dy_W1, momentum=Momentum(M_m_W1, momentum_filter_2)),),
             gate=gate,
             valid=valid,
         )
@@ -149,15 +148,14 @@ class TitansMlp(Module):
         v = functional.silu(v_conv)
         theta = torch.sigmoid(linear(x, self.theta.linear.weight)) / 16
         eta = torch.sigmoid(linear(x, self.eta.linear.weight)) / 2
-        alpha = torch.sigmoid(linear(x, self.alpha.linear.weight, self.alpha.linear.bias)) / 16
+        keep = 1 - torch.sigmoid(linear(x, self.keep.linear.weight, self.keep.linear.bias)) / 16
         M_write_split = split(v, n=2)
-        M_write_sub = 1 - alpha
         grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
         k_cut = grid.cut(k, "headed")
         M_write_split_cut = grid.cut(M_write_split, "headed")
         theta_cut = grid.cut(theta, "vector")
         eta_cut = grid.cut(eta, "vector")
-        M_write_sub_cut = grid.cut(M_write_sub, "vector")
+        keep_cut = grid.cut(keep, "vector")
         q_cut = grid.cut(q, "headed")
         M_W2 = state["M"]["running"]["W2"]
         M_W1 = state["M"]["running"]["W1"]
@@ -172,7 +170,7 @@ class TitansMlp(Module):
                 M_write_split_cut[n],
                 theta_cut[n],
                 eta_cut[n],
-                M_write_sub_cut[n],
+                keep_cut[n],
                 q_cut[n],
                 M_W2_base,
                 M_W1_base,
