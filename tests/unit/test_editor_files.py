@@ -215,6 +215,7 @@ def test_the_extension_is_whole() -> None:
         package["main"],
         contributed["languages"][0]["configuration"],
         contributed["grammars"][0]["path"],
+        *(each["url"] for each in contributed["yamlValidation"]),
     ]
     assert all((EXTENSION / name).is_file() for name in [*files, "README.md", "LICENSE"])
     assert contributed["grammars"][0]["scopeName"] == TEXTMATE["scopeName"]
@@ -228,9 +229,58 @@ def test_the_extension_is_whole() -> None:
         assert name == "vscode" or name.split("/")[0] in package["dependencies"]
 
 
-def test_the_extension_has_the_grammar_of_the_package() -> None:
-    copy = EXTENSION / "syntaxes" / "nldsl.tmLanguage.json"
-    assert json.loads(copy.read_text(encoding="utf-8")) == TEXTMATE
+def test_the_extension_has_grammar_and_schema_of_the_package() -> None:
+    for copy, kept in (("syntaxes/nldsl.tmLanguage.json", TEXTMATE), ("nldsl.schema.json", SCHEMA)):
+        assert json.loads((EXTENSION / copy).read_text(encoding="utf-8")) == kept
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not here")
+def test_the_script_of_the_extension_starts_and_stops_the_server(tmp_path: Path) -> None:
+    """With stand-ins for the editor and the client library: what is started, and that it ends."""
+    script = tmp_path / "run.js"
+    script.write_text(_EDITOR.replace("EXTENSION", (EXTENSION / "extension.js").as_posix()), encoding="utf-8")
+    done = subprocess.run(["node", str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [
+        ["command", "nldsl.restart"],
+        ["start", "nldsl", ["server"], ["nldsl", "yaml"]],
+        ["stop"],
+        ["start", "nldsl", ["server"], ["nldsl", "yaml"]],
+        ["stop"],
+    ]
+
+
+_EDITOR = """
+const Module = require("module");
+const said = [];
+const commands = {};
+class LanguageClient {
+  constructor(id, name, server, options) { this.server = server; this.options = options; }
+  async start() {
+    const { command, args } = this.server;
+    said.push(["start", command, args, this.options.documentSelector.map((d) => d.language)]);
+  }
+  needsStop() { return true; }
+  async stop() { said.push(["stop"]); }
+}
+const vscode = {
+  workspace: { getConfiguration: () => ({ get: () => undefined }) },
+  window: { showErrorMessage: (words) => { throw new Error(words); } },
+  commands: {
+    registerCommand: (name, run) => { said.push(["command", name]); commands[name] = run; return {}; },
+  },
+};
+const load = Module._load;
+const instead = { vscode, "vscode-languageclient/node": { LanguageClient } };
+Module._load = (name, ...rest) => instead[name] ?? load(name, ...rest);
+(async () => {
+  const extension = require("EXTENSION");
+  await extension.activate({ subscriptions: [] });
+  await commands["nldsl.restart"]();
+  await extension.deactivate();
+  console.log(JSON.stringify(said));
+})();
+"""
 
 
 @pytest.mark.long
