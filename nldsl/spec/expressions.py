@@ -52,7 +52,10 @@ def as_value(frame: Frame, item: Item, node: tree.Expr) -> Value | Poison:
         return item
     if is_number(item):
         return frame.constant(item, node.span)
-    help_ = f"read it: `{item.name}[...]`" if isinstance(item, MemoryBox) else ""
+    help_ = ""
+    if isinstance(item, MemoryBox):
+        name = item.name
+        help_ = f"read it: `{name}[q]`; `{name} *= a` scales what it holds, `{name} += e` adds to it"
     return frame.session.report(
         "NL0404", f"expected a value, found {describe(item)}", node.span, "not a value", help=help_
     )
