@@ -65,12 +65,15 @@ def compiles(program: Program) -> bool:
 
 
 def certify(spec: Spec) -> bool:
-    """Verify a file and store its certificate; whether it passed."""
+    """Verify a file and store its certificate if it passed; whether it did."""
     from nldsl.certify import verify
 
     what, program = shown(spec), opens(spec)
     assert isinstance(program, Program)
     certificate = verify(what.source, block=what.block, **dict(what.arguments))
+    if not certificate.passed:
+        print(certificate.text())
+        return False
     data = certificate.to_json() | {"seconds": None}
     path = path_of(spec)
     path.parent.mkdir(parents=True, exist_ok=True)
