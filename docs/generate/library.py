@@ -44,7 +44,7 @@ class Spec:
 
     @property
     def main(self) -> tuple[str, str]:
-        """(kind, name) of what a file is about: what it is named after, else the last of its models or blocks."""
+        """(kind, name) of what a file is about: its namesake, else the last of its models or blocks."""
         named = [n for n in self.names if n[1] == self.stem]
         order = ("model", "block", "rule", "map", "objective")
         return min(named or reversed(self.names), key=lambda n: order.index(n[0]))
