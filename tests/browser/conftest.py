@@ -13,7 +13,10 @@ from tests.browser.chrome import Chrome, executable
 def browser() -> Iterator[Chrome]:
     if executable() is None:
         pytest.skip("no Chromium is installed (or named by NLDSL_CHROMIUM)")
-    chrome = Chrome()
+    try:
+        chrome = Chrome()
+    except (OSError, RuntimeError, TimeoutError) as wrong:
+        pytest.skip(f"{executable()} does not start: {wrong}")
     yield chrome
     chrome.close()
 
