@@ -308,7 +308,8 @@ def _pair(term: Term) -> str:
 
 def _retention(write: Write | TaskWrite) -> str:
     if write.retain is None:
-        return ""
+        # What the rule erases is still the distance from the start.
+        return "all, toward init" if write.toward == "init" else ""
     # A number is a constant with a name of its own; the text says which.
     literal = _RETAINED.search(_written(write.span))
     gate = literal[1] if literal else write.retain.name
