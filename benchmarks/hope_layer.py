@@ -47,10 +47,17 @@ def flops() -> float:
 
 
 def both(module: nldsl.Layer, x: Tensor) -> Callable[[], object]:
-    """Forward and backward once."""
+    """Forward and backward once, also through the weights behind the call."""
     inputs = [x, *module.parameters()]
     seed = torch.randn(*x.shape)
-    return lambda: torch.autograd.grad(module(x)[0], inputs, seed)
+
+    def once() -> object:
+        y, state = module(x)
+        memories = state.tree["root"].values()
+        ends = [w for m in memories if "running" in m for w in m["running"].values()]
+        return torch.autograd.grad((y, *ends), inputs, (seed, *map(torch.ones_like, ends)))
+
+    return once
 
 
 def compile_steps(module: nldsl.Layer) -> None:

@@ -105,12 +105,7 @@ class ChunkLoop:
         news = [new for f in self.families for new in self._moved(f)]
         target = name("self").attr(self.method)
         if self.code.plan.target.checkpoint:
-            result = call(
-                self.code.scope.imports.use("torch.utils.checkpoint:checkpoint"),
-                target,
-                *arguments,
-                use_reentrant=False,
-            )
+            result = call(self.code.runtime("recompute", "recomputed"), target, *arguments)
         else:
             result = call(target, *arguments)
         body: list[Statement] = [

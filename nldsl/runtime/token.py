@@ -48,8 +48,9 @@ def commits_before(count: Tensor, every: int, reset: int = 0) -> Tensor:
     >>> commits_before(torch.tensor([4, 12]), 4, 8).tolist()
     [0, 0]
     """
-    found: Tensor = torch.div(_since(count, reset), every, rounding_mode="floor") - 1
-    return found
+    commits = torch.div(_since(count, reset), every, rounding_mode="floor")
+    # Never negative: what a sample that does not commit would get has to be finite too.
+    return (commits - 1).clamp_min(0)
 
 
 def ends_of(

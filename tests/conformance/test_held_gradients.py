@@ -38,3 +38,12 @@ def test_lengths(name: str) -> None:
     layer, chunk = chunked(name)
     for tokens in (0, 1, chunk - 1, chunk, chunk + 1, 3 * chunk + 2):
         assert disagreements(layer, tokens=tokens, gradients=tokens > 0) == [], tokens
+
+
+@pytest.mark.parametrize("name", ["write_each_self", "titans_mlp", "two_terms_erase", "live_beside_held", "lact"])
+def test_recomputed_steps(name: str) -> None:
+    """`checkpoint`: every chunk is computed again in the backward pass, with the same gradients."""
+    text, arguments = PROGRAMS[name]
+    layer = compiled(text, checkpoint=True, **arguments)
+    mask = torch.rand(2, 10, generator=torch.Generator().manual_seed(1)) > 0.3
+    assert disagreements(layer, tokens=10, mask=mask, pieces=(2, 5, 0, 3)) == []
