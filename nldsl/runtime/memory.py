@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nldsl.runtime.decay import before, causal_mask, decay_kernel, decay_to_end
-from nldsl.runtime.recompute import kept, results_wanted
+from nldsl.runtime.recompute import results_wanted
 from nldsl.runtime.triangular import unit_lower_inverse
 
 
@@ -200,12 +200,8 @@ class _DeltaWrite(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
         start, x, dy, erase, rate, scores, carried, to_end, total = inputs
         x_, start_ = _flat(x), _flat(start)
-
-        def inverted() -> Tensor:
-            gram = torch.bmm(x_, x_.mT).view(*x.shape[:-1], x.shape[-2])
-            return unit_lower_inverse(_flat((gram * scores).mul_(erase.unsqueeze(-1))))
-
-        inverse = kept(inverted)
+        gram = torch.bmm(x_, x_.mT).view(*x.shape[:-1], x.shape[-2])
+        inverse = unit_lower_inverse(_flat((gram * scores).mul_(erase.unsqueeze(-1))))
         wanted = torch.bmm(x_, start_.mT).view(dy.shape).mul_((erase * carried).unsqueeze(-1))
         wanted.addcmul_(dy, rate.unsqueeze(-1))
         added = torch.bmm(inverse, _flat(wanted)).neg_()

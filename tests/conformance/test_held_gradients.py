@@ -40,7 +40,9 @@ def test_lengths(name: str) -> None:
         assert disagreements(layer, tokens=tokens, gradients=tokens > 0) == [], tokens
 
 
-@pytest.mark.parametrize("name", ["write_each_self", "titans_mlp", "two_terms_erase", "live_beside_held", "lact"])
+@pytest.mark.parametrize(
+    "name", ["write_each_self", "titans_mlp", "two_terms_erase", "live_beside_held", "lact"]
+)
 def test_recomputed_steps(name: str) -> None:
     """`checkpoint`: every chunk is computed again in the backward pass, with the same gradients."""
     text, arguments = PROGRAMS[name]
