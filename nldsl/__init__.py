@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from nldsl.driver import compile, optimizer
     from nldsl.graph import LevelGraph
     from nldsl.graph import graph_of as graph
-    from nldsl.graph import open_program as load
+    from nldsl.graph import open_program as program
     from nldsl.review import check
     from nldsl.runtime.model import Layer, Model
     from nldsl.runtime.state import State
+    from nldsl.train import Run
+    from nldsl.train import load_run as load
     from nldsl.view import Explanation, explain
 
 __version__ = "0.1.0"
@@ -34,18 +36,20 @@ _HOMES = {
     "Layer": "nldsl.runtime.model",
     "LevelGraph": "nldsl.graph",
     "Model": "nldsl.runtime.model",
+    "Run": "nldsl.train",
     "SpecError": "nldsl.diagnostics",
     "State": "nldsl.runtime.state",
     "check": "nldsl.review",
     "compile": "nldsl.driver",
     "explain": "nldsl.view",
-    "load": "nldsl.graph",
+    "load": "nldsl.train",
     "optimizer": "nldsl.driver",
+    "program": "nldsl.graph",
     "verify": "nldsl.certify",
 }
 """Where a public name lives.  `graph` is the package of that name, which is callable."""
 
-_RENAMED = {"load": "open_program"}
+_RENAMED = {"load": "load_run", "program": "open_program"}
 
 __all__ = [
     "Diagnostic",
@@ -53,6 +57,7 @@ __all__ = [
     "Layer",
     "LevelGraph",
     "Model",
+    "Run",
     "SpecError",
     "State",
     "__version__",
@@ -62,6 +67,7 @@ __all__ = [
     "graph",
     "load",
     "optimizer",
+    "program",
     "verify",
 ]
 

@@ -78,7 +78,7 @@ def command(arguments: list[str]) -> None:
 
 def size_of(spec: Path, **arguments: int) -> int:
     """The number of slow parameters of a model, counted in its program."""
-    program = nldsl.load(str(spec), **arguments)
+    program = nldsl.program(str(spec), **arguments)
     return sum(math.prod(p.shape) for _, p in parameters_of(program.root))
 
 
@@ -172,7 +172,7 @@ def report(out: Path, results: dict[str, TrainResult]) -> bool:
 def sample(run: Path) -> None:
     """Let the trained Hope write."""
     CONSOLE.rule("hope_tiny goes on from `def `")
-    model, _ = load_run(run)
+    model = load_run(run).model
     text = PROMPT + bytes(generate(model, PROMPT, 240, Sampling(temperature=0.7, seed=SEED)))
     CONSOLE.print(text.decode("utf-8", "replace"), markup=False)
 

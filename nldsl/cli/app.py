@@ -31,6 +31,8 @@ COMMANDS: dict[str, str] = {
     "verify": "Compare the compiled form with the interpreter.",
     "train": "Train a specification on bytes.",
     "generate": "Generate from a trained run.",
+    "chat": "Talk with a trained run; it may learn from what is said.",
+    "run": "Read a stream with a trained run that learns from it as it comes.",
     "list": "List what the library holds.",
     "server": "Run the language server for editors.",
     "doctor": "Show what this installation has and what it lacks.",

@@ -90,6 +90,11 @@ def read_text(name: str) -> str:
     return open_source(name).text
 
 
+def read_bytes(name: str) -> bytes:
+    """The bytes of file `name`, or of stdin for `-`.  Raises `OSError`."""
+    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+
+
 def spec_source(name: str) -> str:
     """What the loader takes: a name or path as it is, for `-` the text of stdin."""
     # The loader tells a text from a name by its line ends.

@@ -29,7 +29,7 @@ def command(
     Memory does not grow with the number of bytes, unless the model has attention without a window.
     """
     text = read_text("-") if prompt == "-" else prompt
-    model, _ = load_run(run)
+    model = load_run(run).model
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     sys.stdout.flush()
     stream = sys.stdout.buffer

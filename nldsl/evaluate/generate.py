@@ -71,14 +71,14 @@ def _learns(model: LanguageModel) -> bool:
 def _generate_learning(
     model: LanguageModel, prompt: bytes, count: int, sampling: Sampling, generator: torch.Generator
 ) -> Iterator[int]:
-    """As `generate`, with every byte as a target; `learn` holds the last byte back, `_peek` reads on."""
+    """As `generate`, with every byte as a target; `learn` holds the last byte back, `peek` reads on."""
     state = None
     for piece in torch.split(torch.tensor([list(prompt)], dtype=torch.int64), PREFILL, dim=1):
         _, state = model.learn(piece, state)
     last = prompt[-1]
     for index in range(count):
         assert state is not None
-        last = draw(_peek(model, last, state)[:256], sampling, generator)
+        last = draw(peek(model, last, state)[:256], sampling, generator)
         yield last
         if index + 1 < count:
             with torch.no_grad():
@@ -86,7 +86,7 @@ def _generate_learning(
             state = state.detach()
 
 
-def _peek(model: LanguageModel, last: int, state: State) -> Tensor:
+def peek(model: LanguageModel, last: int, state: State) -> Tensor:
     """The logits behind the byte that `state` holds back; the state stays as it is."""
     before = State({name: part for name, part in state.tree.items() if name != "held"}, program=state.program)
     with torch.no_grad():

@@ -178,6 +178,7 @@ def task_table(code: BlockCode) -> list[Statement]:
                 "rule": code.functions.rule(step.rule),
                 "inputs": tuple(v.name for v in step.rule.function.inputs),
                 "slots": tuple(s.name for s in step.rule.slots),
+                "level": memory.level,
                 **_unusual(code, memory, step),
             }
             rows.append(call(code.runtime("task", "TaskMemory"), **row))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,10 +35,13 @@ def release(held: Held, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Te
 class Learning:
     """One call of `learn`."""
 
-    def __init__(self, root: Module, carry: str, backward: float) -> None:
+    def __init__(
+        self, root: Module, carry: str, backward: float, levels: Collection[str] | None = None
+    ) -> None:
         self.root = root
         self.carry = carry
         self.backward = backward
+        self.levels = levels
 
     def writes(self, tree: Any) -> bool:
         """Whether the model has task memories at all."""
@@ -51,7 +56,7 @@ class Learning:
             stream, live, kept = release(tree["held"], tokens, mask)
         inputs, targets, scored, held = _pairs(stream, live, kept)
         state = tree["root"]
-        tasks = find_tasks(self.root, state)
+        tasks = [self._allowed(task) for task in find_tasks(self.root, state)]
         like = next(self.root.parameters())
         grid = self._grid(tasks, state, inputs, scored)
         total = like.new_zeros(())
@@ -73,6 +78,11 @@ class Learning:
         closed = all("open" not in get_at(state, task.keys) for task in tasks)
         kind = Periods if self.backward and together and closed else Segments
         return kind(tasks, self.carry, self.backward, like)
+
+    def _allowed(self, task: PlacedTask) -> PlacedTask:
+        if self.levels is None or task.memory.level in self.levels:
+            return task
+        return replace(task, memory=replace(task.memory, idle=True))
 
     def _grid(self, tasks: list[PlacedTask], state: Any, inputs: Tensor, scored: Tensor | None) -> ChunkGrid:
         """Pieces that end where segments end; without task memories one piece."""

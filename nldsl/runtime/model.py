@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from nldsl.runtime.learning import Held, Learning, release
 from nldsl.runtime.module import Module
 from nldsl.runtime.state import State, StateMismatchError
+from nldsl.runtime.task import PlacedTask, find_tasks
 
 
 class Layer(nn.Module):
@@ -104,6 +106,10 @@ class Model(Layer):
         kept = {} if rest is None else {"held": rest}
         return logits[:, 1:], State({"root": new, **kept}, program=self.name)
 
+    def task_memories(self) -> list[PlacedTask]:
+        """The memories that minimise the task."""
+        return find_tasks(self.root, self.root.initial_state(1))
+
     def learn(
         self,
         tokens: Tensor,
@@ -111,6 +117,7 @@ class Model(Layer):
         mask: Tensor | None = None,
         *,
         backward: float = 0.0,
+        levels: Collection[str] | None = None,
     ) -> tuple[Tensor, State]:
         """The summed next-token loss (nats) under the task writes it performs, and the state.
 
@@ -122,10 +129,11 @@ class Model(Layer):
 
         The loss is differentiable.  `backward = s` instead adds the gradient of `s * loss` to the
         parameters segment by segment: under `trunc` one pass serves writes and training, and the
-        graph of one segment is all that is kept; the loss and the state come back detached.
+        graph of one segment is all that is kept; the loss and the state come back detached.  `levels`: only
+        task memories of these levels move, the others stay what they are.
         """
         tree = self._tree(state, tokens.shape[0])
-        learning = Learning(self.root, self.carry, backward)
+        learning = Learning(self.root, self.carry, backward, levels)
         outside = torch.is_grad_enabled()
         with torch.set_grad_enabled(outside or learning.writes(tree["root"])):
             loss, new, scored = learning.run(tokens, tree, mask)

@@ -52,6 +52,8 @@ class TaskMemory:
     reset: int = 0
     source: str | None = None
     idle: bool = False
+    level: str = ""
+    """The level it is declared in."""
 
     @property
     def remembered(self) -> tuple[str, ...]:

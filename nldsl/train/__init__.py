@@ -2,6 +2,6 @@
 
 from nldsl.train.config import RunConfig
 from nldsl.train.loop import Trainer, TrainResult
-from nldsl.train.run import load_run, train
+from nldsl.train.run import Run, load_run, train
 
-__all__ = ["RunConfig", "TrainResult", "Trainer", "load_run", "train"]
+__all__ = ["Run", "RunConfig", "TrainResult", "Trainer", "load_run", "train"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +13,8 @@ from nldsl.assets import specs_folder
 from nldsl.catalog.values import Static
 from nldsl.diagnostics import DiagnosticBag
 from nldsl.driver import compile as compile_model
+from nldsl.evaluate.session import Session
+from nldsl.runtime.model import Model
 from nldsl.spec import load
 from nldsl.train import checkpoint as saved
 from nldsl.train.config import RUN, RunConfig, read_config, require_same
@@ -82,7 +84,22 @@ def _seed(threads: int, seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def load_run(out: str | Path) -> tuple[TrainableModel, RunConfig]:
+@dataclass(frozen=True)
+class Run:
+    """A trained run: its model with the newest weights, and what it was asked."""
+
+    model: TrainableModel
+    config: RunConfig
+
+    def session(self, *, learn: bool | Sequence[str] = False, batch: int = 1) -> Session:
+        """A session on the model: `feed`, `generate`, `save`, `load`, `fork`, `merge`.
+
+        learn: whether memories that minimise the task may change, or the names of the levels that may.
+        """
+        return Session(cast(Model, self.model), learn=learn, batch=batch)
+
+
+def load_run(out: str | Path) -> Run:
     """The model of a run with the weights of its newest checkpoint, and what the run was asked.
 
     Raises `SpecError`: NL0982 if `out` is no run, NL097x if it has no whole checkpoint, NL0986 if its
@@ -93,7 +110,7 @@ def load_run(out: str | Path) -> tuple[TrainableModel, RunConfig]:
     source = str(folder / config.specification) if config.specification else config.source
     model = build(source, config)
     load_weights(model, saved.load_newest(folder / CHECKPOINTS))
-    return model, config
+    return Run(model, config)
 
 
 def build(source: str, config: RunConfig) -> TrainableModel:

@@ -50,7 +50,8 @@ def test_training_learns_and_generation_is_the_full_forward(name: str, data: str
         name, out=tmp_path / "run", data=data, steps=30, batch=4, length=48, arguments=SMALL[name], show=False
     )
     assert result.heldout_bits_per_byte < 6.0
-    model, config = load_run(tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    model, config = run.model, run.config
     assert config.arguments == SMALL[name]
     prompt = b"12 green "
     out = bytes(generate(model, prompt, 60, Sampling(temperature=0)))
@@ -78,7 +79,7 @@ def test_a_run_keeps_its_spec(data: str, tmp_path: Path) -> None:
     (tmp_path / "parts" / "mix.nl").unlink()
     (tmp_path / "mine.nl").unlink()
     (tmp_path / "run").rename(tmp_path / "moved")
-    model, _ = load_run(tmp_path / "moved")
+    model = load_run(tmp_path / "moved").model
     assert len(list(generate(model, b"", 5, Sampling()))) == 5
     log = [json.loads(line) for line in (tmp_path / "moved" / "log.jsonl").read_text().splitlines()]
     assert [r["rest.lr"] for r in log if "rest.lr" in r][:2] == [0.005, 0.01]

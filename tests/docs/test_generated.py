@@ -140,7 +140,7 @@ def test_stored_certificates_passed_and_are_of_files_that_are_there() -> None:
 def test_a_certificate_of_another_text_is_not_shown() -> None:
     spec = next(s for s in specs() if s.place == "blocks/swiglu.nl")
     program = shown(spec).open()
-    other = nldsl.load("swiglu", block="swiglu", dim=32)
+    other = nldsl.program("swiglu", block="swiglu", dim=32)
     assert stored(spec, program) is not None and stored(spec, other) is None
     assert fingerprint(program) != fingerprint(other)
 

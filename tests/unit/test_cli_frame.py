@@ -190,7 +190,7 @@ def test_every_code_of_the_command_line_is_in_the_catalogue() -> None:
 
 def test_the_public_api_is_lazy_and_complete() -> None:
     script = "import sys, nldsl; assert 'torch' not in sys.modules; nldsl.check('hope'); nldsl.graph('hope');"
-    script += "nldsl.explain('hope'); nldsl.load('hope'); assert 'torch' not in sys.modules"
+    script += "nldsl.explain('hope'); nldsl.program('hope'); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
     assert set(nldsl.__all__) <= set(dir(nldsl))
     with pytest.raises(AttributeError, match="nothing_like_this"):

@@ -318,9 +318,9 @@ def test_use_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_sources_are_what_takes_part_whatever_was_loaded_before() -> None:
-    before = nldsl.load("hope_tiny").sources
-    nldsl.load("transformer")
-    assert nldsl.load("hope_tiny").sources == before
+    before = nldsl.program("hope_tiny").sources
+    nldsl.program("transformer")
+    assert nldsl.program("hope_tiny").sources == before
     names = [name for name, _ in before]
     assert names[0] == "specs/models/hope_tiny.nl"
     assert {"specs/models/hope.nl", "specs/blocks/cms.nl", "specs/rules/muon.nl"} <= set(names)
