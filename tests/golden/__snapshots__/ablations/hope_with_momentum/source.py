@@ -7,11 +7,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nldsl.runtime.grid import choose
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, embed, head, l2norm, linear, merge, norm, readout, silu_pullback, split
 from nldsl.runtime.task import TaskMemory, adapted
-from nldsl.runtime.token import commit, hold, join_tokens, live_at, tick
+from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, tick
 from torch import Tensor
 from torch.nn import functional
 
@@ -155,6 +156,7 @@ class SelfModifyingTitansWithMomentum(Module):
         Mk_m_W2 = state["Mk"]["slots"]["m.W2"]
         Mk_m_W1 = state["Mk"]["slots"]["m.W1"]
         Mk_count = state["Mk"]["count"]
+        Mk_ends_16 = ends_of(Mk_count, mask, x, 16)
         Mv_W2 = state["Mv"]["running"]["W2"]
         Mv_W1 = state["Mv"]["running"]["W1"]
         Mv_W2_seen = state["Mv"]["committed"]["W2"]
@@ -162,6 +164,7 @@ class SelfModifyingTitansWithMomentum(Module):
         Mv_m_W2 = state["Mv"]["slots"]["m.W2"]
         Mv_m_W1 = state["Mv"]["slots"]["m.W1"]
         Mv_count = state["Mv"]["count"]
+        Mv_ends_16 = ends_of(Mv_count, mask, x, 16)
         Me_W2 = state["Me"]["running"]["W2"]
         Me_W1 = state["Me"]["running"]["W1"]
         Me_W2_seen = state["Me"]["committed"]["W2"]
@@ -169,6 +172,7 @@ class SelfModifyingTitansWithMomentum(Module):
         Me_m_W2 = state["Me"]["slots"]["m.W2"]
         Me_m_W1 = state["Me"]["slots"]["m.W1"]
         Me_count = state["Me"]["count"]
+        Me_ends_16 = ends_of(Me_count, mask, x, 16)
         Ma_W2 = state["Ma"]["running"]["W2"]
         Ma_W1 = state["Ma"]["running"]["W1"]
         Ma_W2_seen = state["Ma"]["committed"]["W2"]
@@ -176,6 +180,7 @@ class SelfModifyingTitansWithMomentum(Module):
         Ma_m_W2 = state["Ma"]["slots"]["m.W2"]
         Ma_m_W1 = state["Ma"]["slots"]["m.W1"]
         Ma_count = state["Ma"]["count"]
+        Ma_ends_16 = ends_of(Ma_count, mask, x, 16)
         k_all = []
         v_all = []
         alpha_all = []
@@ -264,29 +269,29 @@ class SelfModifyingTitansWithMomentum(Module):
             Mk_m_W2 = hold(live, Mk_m_W2_next, Mk_m_W2)
             Mk_m_W1 = hold(live, Mk_m_W1_next, Mk_m_W1)
             Mk_count = tick(Mk_count, live)
-            Mk_W2_seen = commit(Mk_count, 16, live, Mk_W2, Mk_W2_seen)
-            Mk_W1_seen = commit(Mk_count, 16, live, Mk_W1, Mk_W1_seen)
+            Mk_W2_seen = choose(Mk_ends_16[t], Mk_W2, Mk_W2_seen)
+            Mk_W1_seen = choose(Mk_ends_16[t], Mk_W1, Mk_W1_seen)
             Mv_W2 = hold(live, Mv_W2_next, Mv_W2)
             Mv_W1 = hold(live, Mv_W1_next, Mv_W1)
             Mv_m_W2 = hold(live, Mv_m_W2_next, Mv_m_W2)
             Mv_m_W1 = hold(live, Mv_m_W1_next, Mv_m_W1)
             Mv_count = tick(Mv_count, live)
-            Mv_W2_seen = commit(Mv_count, 16, live, Mv_W2, Mv_W2_seen)
-            Mv_W1_seen = commit(Mv_count, 16, live, Mv_W1, Mv_W1_seen)
+            Mv_W2_seen = choose(Mv_ends_16[t], Mv_W2, Mv_W2_seen)
+            Mv_W1_seen = choose(Mv_ends_16[t], Mv_W1, Mv_W1_seen)
             Me_W2 = hold(live, Me_W2_next, Me_W2)
             Me_W1 = hold(live, Me_W1_next, Me_W1)
             Me_m_W2 = hold(live, Me_m_W2_next, Me_m_W2)
             Me_m_W1 = hold(live, Me_m_W1_next, Me_m_W1)
             Me_count = tick(Me_count, live)
-            Me_W2_seen = commit(Me_count, 16, live, Me_W2, Me_W2_seen)
-            Me_W1_seen = commit(Me_count, 16, live, Me_W1, Me_W1_seen)
+            Me_W2_seen = choose(Me_ends_16[t], Me_W2, Me_W2_seen)
+            Me_W1_seen = choose(Me_ends_16[t], Me_W1, Me_W1_seen)
             Ma_W2 = hold(live, Ma_W2_next, Ma_W2)
             Ma_W1 = hold(live, Ma_W1_next, Ma_W1)
             Ma_m_W2 = hold(live, Ma_m_W2_next, Ma_m_W2)
             Ma_m_W1 = hold(live, Ma_m_W1_next, Ma_m_W1)
             Ma_count = tick(Ma_count, live)
-            Ma_W2_seen = commit(Ma_count, 16, live, Ma_W2, Ma_W2_seen)
-            Ma_W1_seen = commit(Ma_count, 16, live, Ma_W1, Ma_W1_seen)
+            Ma_W2_seen = choose(Ma_ends_16[t], Ma_W2, Ma_W2_seen)
+            Ma_W1_seen = choose(Ma_ends_16[t], Ma_W1, Ma_W1_seen)
             k_all.append(k_2)
             v_all.append(v_2)
             alpha_all.append(alpha)
@@ -334,6 +339,7 @@ class SelfModifyingTitansWithMomentum(Module):
         M_m_W2 = state["M"]["slots"]["m.W2"]
         M_m_W1 = state["M"]["slots"]["m.W1"]
         M_count = state["M"]["count"]
+        M_ends_64 = ends_of(M_count, mask, x, 64)
         y_all = []
         for t in range(x.shape[1]):
             live = live_at(mask, t)
@@ -364,8 +370,8 @@ class SelfModifyingTitansWithMomentum(Module):
             M_m_W2 = hold(live, M_m_W2_next, M_m_W2)
             M_m_W1 = hold(live, M_m_W1_next, M_m_W1)
             M_count = tick(M_count, live)
-            M_W2_seen = commit(M_count, 64, live, M_W2, M_W2_seen)
-            M_W1_seen = commit(M_count, 64, live, M_W1, M_W1_seen)
+            M_W2_seen = choose(M_ends_64[t], M_W2, M_W2_seen)
+            M_W1_seen = choose(M_ends_64[t], M_W1, M_W1_seen)
             y_all.append(y)
         y_2 = join_tokens(y_all, 2, self.zeros(x.shape[0], 0, 4, 64))
         new["M"] = {
@@ -389,9 +395,15 @@ class Cms(Module):
     """
 
     tasks = (
-        TaskMemory(path="F[0]", every=16, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=()),
-        TaskMemory(path="F[1]", every=64, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=()),
-        TaskMemory(path="F[2]", every=256, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=()),
+        TaskMemory(
+            path="F[0]", every=16, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=(), level="f[0]"
+        ),
+        TaskMemory(
+            path="F[1]", every=64, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=(), level="f[1]"
+        ),
+        TaskMemory(
+            path="F[2]", every=256, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=(), level="f[2]"
+        ),
     )
 
     def __init__(self) -> None:

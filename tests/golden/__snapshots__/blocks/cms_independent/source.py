@@ -41,9 +41,15 @@ class CmsIndependent(Module):
     """
 
     tasks = (
-        TaskMemory(path="F[0]", every=16, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=()),
-        TaskMemory(path="F[1]", every=64, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=()),
-        TaskMemory(path="F[2]", every=256, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=()),
+        TaskMemory(
+            path="F[0]", every=16, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=(), level="f[0]"
+        ),
+        TaskMemory(
+            path="F[1]", every=64, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=(), level="f[1]"
+        ),
+        TaskMemory(
+            path="F[2]", every=256, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=(), level="f[2]"
+        ),
     )
 
     def __init__(self) -> None:

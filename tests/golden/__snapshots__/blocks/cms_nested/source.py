@@ -36,7 +36,9 @@ class CmsNested(Module):
     """
 
     tasks = (
-        TaskMemory(path="F2", every=256, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=()),
+        TaskMemory(
+            path="F2", every=256, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=(), level="slow"
+        ),
         TaskMemory(
             path="F1",
             every=16,
@@ -44,6 +46,7 @@ class CmsNested(Module):
             rule=gd,
             inputs=("W", "g"),
             slots=(),
+            level="fast",
             reset=256,
             source="F2",
             parameters=("F2.W2", "F2.W1"),

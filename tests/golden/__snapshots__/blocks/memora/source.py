@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nldsl.runtime.grid import choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, eq, l2norm, layernorm, linear, merge, norm, softmax, split, where
-from nldsl.runtime.token import commit, hold, join_tokens, live_at, next_step, tick
+from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, next_step, tick
 from torch import Tensor
 from torch.nn import functional
 
@@ -155,6 +156,7 @@ class Memora(Module):
         M_A_W2 = state["M"]["slots"]["A.W2"]
         M_A_W1 = state["M"]["slots"]["A.W1"]
         M_count = state["M"]["count"]
+        M_ends_16 = ends_of(M_count, mask, x, 16)
         out_M_all = []
         for t in range(x.shape[1]):
             live = live_at(mask, t)
@@ -197,8 +199,8 @@ class Memora(Module):
             M_A_W2 = hold(live, M_A_W2_next, M_A_W2)
             M_A_W1 = hold(live, M_A_W1_next, M_A_W1)
             M_count = tick(M_count, live)
-            M_W2_base = commit(M_count, 16, live, M_W2, M_W2_base)
-            M_W1_base = commit(M_count, 16, live, M_W1, M_W1_base)
+            M_W2_base = choose(M_ends_16[t], M_W2, M_W2_base)
+            M_W1_base = choose(M_ends_16[t], M_W1, M_W1_base)
             out_M_all.append(out_M)
         out_M_2 = join_tokens(out_M_all, 2, self.zeros(x.shape[0], 0, 2, 16))
         new["M"] = {

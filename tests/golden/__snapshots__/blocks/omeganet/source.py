@@ -178,8 +178,8 @@ class Omeganet(Module):
             )
             M_g_W2 = weighted_sum(M_dy_W2.mT @ M_x_W2, weight_lessons)
             M_g_W1 = weighted_sum(M_dy_W1.mT @ M_x_W1, weight_lessons)
-            M_W2_next = gd(M_W2, M_g_W2, eta_t.mT[..., None]) + (alpha_t.mT[..., None] - 1.0) * M_W2
-            M_W1_next = gd(M_W1, M_g_W1, eta_t.mT[..., None]) + (alpha_t.mT[..., None] - 1.0) * M_W1
+            M_W2_next = gd(alpha_t.mT[..., None] * M_W2, M_g_W2, eta_t.mT[..., None])
+            M_W1_next = gd(alpha_t.mT[..., None] * M_W1, M_g_W1, eta_t.mT[..., None])
             out_M = perceptron(out_split_t, M_W2_next, M_W1_next)
             M_W2 = hold(live, M_W2_next, M_W2)
             M_W1 = hold(live, M_W1_next, M_W1)

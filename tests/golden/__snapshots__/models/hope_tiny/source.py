@@ -281,8 +281,12 @@ class Cms(Module):
     """
 
     tasks = (
-        TaskMemory(path="F[0]", every=64, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=()),
-        TaskMemory(path="F[1]", every=256, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=()),
+        TaskMemory(
+            path="F[0]", every=64, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=(), level="f[0]"
+        ),
+        TaskMemory(
+            path="F[1]", every=256, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=(), level="f[1]"
+        ),
     )
 
     def __init__(self) -> None:

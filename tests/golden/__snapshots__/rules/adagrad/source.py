@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nldsl.runtime.grid import choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module
-from nldsl.runtime.token import commit, hold, join_tokens, live_at, next_step, tick
+from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, next_step, tick
 from torch import Tensor
 
 
@@ -72,6 +73,7 @@ class Probe(Module):
         M_weight_seen = state["M"]["committed"]["weight"]
         M_s_weight = state["M"]["slots"]["s.weight"]
         M_count = state["M"]["count"]
+        M_ends_16 = ends_of(M_count, mask, x, 16)
         y_all = []
         for t in range(x.shape[1]):
             live = live_at(mask, t)
@@ -85,7 +87,7 @@ class Probe(Module):
             M_weight = hold(live, M_weight_next, M_weight)
             M_s_weight = hold(live, M_s_weight_next, M_s_weight)
             M_count = tick(M_count, live)
-            M_weight_seen = commit(M_count, 16, live, M_weight, M_weight_seen)
+            M_weight_seen = choose(M_ends_16[t], M_weight, M_weight_seen)
             y_all.append(y)
         y_2 = join_tokens(y_all, 1, self.zeros(x.shape[0], 0, 8))
         new["M"] = {

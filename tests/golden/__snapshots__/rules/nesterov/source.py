@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nldsl.runtime.course import Course, Impulse, Momentum
+from nldsl.runtime.course import Course, Impulse, Momentum, momentum_filter
 from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module
@@ -56,14 +56,12 @@ class Probe(Module):
         beta_weight = x_weight.new_full(x_weight.shape[:-1], 0.9)
         slot_rate_weight = x_weight.new_full(x_weight.shape[:-1], 0.1)
         read_weight = x_weight.new_full(x_weight.shape[:-1], 0.9)
+        momentum_filter_ = momentum_filter(beta_weight, slot_rate_weight, read_weight, valid=valid)
         M_weight_course = Course(
             M_weight,
             (
                 Impulse(
-                    x_weight,
-                    dy_weight,
-                    rate=rate_weight,
-                    momentum=Momentum(M_m_weight, beta_weight, slot_rate_weight, read_weight),
+                    x_weight, dy_weight, rate=rate_weight, momentum=Momentum(M_m_weight, momentum_filter_)
                 ),
             ),
             valid=valid,
