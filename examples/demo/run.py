@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -20,12 +21,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-import nldsl
-from nldsl.evaluate import Sampling, count_model, generate
-from nldsl.spec.walk import parameters_of
-from nldsl.train import TrainResult, load_run, train
-from nldsl.train.data import prepare
-from nldsl.train.loop import HELDOUT_WINDOWS
+# Threads that wait asleep: spinning ones crawl where others use the machine too.  Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import nldsl  # noqa: E402
+from nldsl.evaluate import Sampling, count_model, generate  # noqa: E402
+from nldsl.spec.walk import parameters_of  # noqa: E402
+from nldsl.train import TrainResult, load_run, train  # noqa: E402
+from nldsl.train.data import prepare  # noqa: E402
+from nldsl.train.loop import HELDOUT_WINDOWS  # noqa: E402
 
 BATCH, LENGTH, SEED = 8, 256, 0
 NEAR = 0.03
