@@ -136,13 +136,13 @@ def _count(place: Place, got: Tensor, want: list[int]) -> Pair:
 
 
 def _memory(place: Place, entry: Any, samples: list[Sample]) -> list[Pair]:
-    """running, committed (visible), base, slots, count."""
+    """running, committed (visible), base, slots, lessons, gathered, count."""
     states = [s.memories[place.path] for s in samples]
     assert all(isinstance(s, ParametricState) for s in states)
     want: dict[str, list[dict[str, Tensor]]] = {"running": [s.running for s in states]}  # type: ignore[union-attr]
     if states and states[0].committed is not None:  # type: ignore[union-attr]
         want["committed"] = [s.committed for s in states]  # type: ignore[union-attr, misc]
-    _named(place, entry, ("running", "committed", "base", "slots", "windows", "count"))
+    _named(place, entry, ("running", "committed", "base", "slots", "windows", "gathered", "count"))
     if "base" in entry and states:
         (every,) = states[0].bases  # type: ignore[union-attr]
         want["base"] = [s.bases[every] for s in states]  # type: ignore[union-attr]
@@ -154,6 +154,9 @@ def _memory(place: Place, entry: Any, samples: list[Sample]) -> list[Pair]:
     for term, got in entry.get("windows", {}).items():
         want_lessons = _lessons([s.windows[int(term)] for s in states], got)  # type: ignore[union-attr]
         pairs += [Pair(place.path, f"lessons {n}", place.level, got[n], w) for n, w in want_lessons.items()]
+    for term, got in entry.get("gathered", {}).items():
+        wanted = [s.gathered[int(term)] for s in states]  # type: ignore[union-attr]
+        pairs += _weights(place, "gathered", got, wanted)
     return [*pairs, _count(place, entry["count"], [s.count for s in states])]
 
 
