@@ -298,7 +298,7 @@ def _solved(system: Tensor, q: Tensor, iterations: int) -> Tensor:
     for _ in range(iterations):
         image = system @ p
         size = (r * r).sum()
-        if float(size) == 0.0:
+        if float(size.detach()) == 0.0:
             break
         rate = size / (p * image).sum()
         x, r = x + rate * p, r - rate * image

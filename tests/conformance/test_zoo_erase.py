@@ -140,8 +140,19 @@ def ojanet(p: Weights, x: Array) -> Array:
     return gated(p, x, scan(step, zeros(v, k), q, k, unit(v), eta, alpha))
 
 
-def mesanet(p: Weights, x: Array) -> Array:
-    """y = G (H + Lambda)^-1 q, the ridge regression itself."""
+def conjugate(a: Array, b: Array, steps: int) -> Array:
+    """Conjugate gradients for `a x = b` from zero."""
+    x, r = np.zeros_like(b), b
+    p = r
+    for _ in range(steps):
+        rate = r @ r / (p @ a @ p)
+        x, left = x + rate * p, r - rate * a @ p
+        p, r = left + (left @ left) / (r @ r) * p, left
+    return x
+
+
+def mesanet(p: Weights, x: Array, steps: int = 0) -> Array:
+    """y = G (H + Lambda)^-1 q, the ridge regression itself, or `steps` of conjugate gradients toward it."""
     q, k, v = unit(cut(p.short(x, "q"))), unit(cut(p.short(x, "k"))), cut(p.linear(x, "v.linear"))
     ridge = cut(0.25 + softplus(p("ridge.weight.weight"))[None])[0]
     beta, gamma = sigmoid(p.linear(x, "beta.linear")), sigmoid(p.linear(x, "gamma.linear"))
@@ -150,9 +161,12 @@ def mesanet(p: Weights, x: Array) -> Array:
         for t in range(len(x)):
             fade = np.array([beta[j, h] * np.prod(gamma[j + 1 : t + 1, h]) for j in range(t + 1)])
             past, seen = k[: t + 1, h], v[: t + 1, h]
-            y[t, h] = (
-                (seen.T * fade) @ past @ np.linalg.solve((past.T * fade) @ past + np.diag(ridge[h]), q[t, h])
-            )
+            h_kk, c = (past.T * fade) @ past, ridge[h] ** 0.5
+            if steps:
+                found = conjugate(h_kk / np.outer(c, c) + np.eye(len(c)), q[t, h] / c, steps) / c
+            else:
+                found = np.linalg.solve(h_kk + np.diag(ridge[h]), q[t, h])
+            y[t, h] = (seen.T * fade) @ past @ found
     return p.linear(join(p.rms(y, "out.norm")), "out.linear")
 
 
@@ -164,7 +178,7 @@ ZOO: dict[str, tuple[Oracle, dict[str, object]]] = {
     "comba": (comba, {}),
     "longhorn_exact": (longhorn_exact, {}),
     "ojanet": (ojanet, {}),
-    "mesanet": (mesanet, {}),
+    "mesanet": (mesanet, {"iterations": 0}),
 }
 
 
@@ -172,3 +186,7 @@ ZOO: dict[str, tuple[Oracle, dict[str, object]]] = {
 def test_equals_its_paper(name: str) -> None:
     oracle, arguments = ZOO[name]
     agree(name, oracle, heads=H, **arguments)
+
+
+def test_conjugate_gradients_of_mesanet() -> None:
+    agree("mesanet", lambda p, x: mesanet(p, x, steps=3), heads=H, iterations=3)
