@@ -16,7 +16,7 @@ from torch.nn import functional
 
 
 class Mesanet(Module):
-    """`mesanet(x)` with heads = 2, iterations = 0, window = 4.
+    """`mesanet(x)` with heads = 2, iterations = 8, window = 4.
 
     H, G: mesa (`H` and `G` are linear recurrences, and each token solves with its own state).
     """
@@ -80,7 +80,7 @@ class Mesanet(Module):
             (Write((Piece(along=k, add=beta[..., None] * G_write_split),), Gate(log=gamma__log)),),
             mask=mask,
         )
-        out_G = G_memory.read(H_memory.solve(q, at=1, ridge=1.0, iterations=0), at=1)
+        out_G = G_memory.read(H_memory.solve(q, at=1, ridge=1.0, iterations=8), at=1)
         new["H"] = {"running": {"weight": H_memory.state}, "count": tick_all(state["H"]["count"], mask, x)}
         new["G"] = {"running": {"weight": G_memory.state}, "count": tick_all(state["G"]["count"], mask, x)}
         out = linear(merge(norm(out_G, self.out.norm.weight, eps=1e-06)), self.out.linear.weight)
