@@ -10,27 +10,44 @@ from typing import Any
 from nldsl.emit.nodes import (
     Assign,
     Expression,
+    For,
     FunctionDef,
+    If,
     Item,
     Starred,
     Statement,
     TupleOf,
     Var,
+    With,
 )
 
 
 def prune(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
-    """`body` without assignments to names that nothing after them reads.
+    """`body` without assignments to names that nothing reads, in loops and branches too.
 
     Only plain `name = expression` goes: emitted expressions have no side effects, but a statement
     that also stores state stays.
     """
     while True:
         read = Counter(v for s in body for v in reads(s))
-        kept = tuple(s for s in body if (chosen := _plain(s)) is None or read[chosen])
-        if len(kept) == len(body):
+        kept = _used(body, read)
+        if size(kept) == size(body):
             return kept
         body = kept
+
+
+def _used(body: tuple[Statement, ...], read: Counter[str]) -> tuple[Statement, ...]:
+    kept = (s for s in body if (chosen := _plain(s)) is None or read[chosen])
+    return tuple(_nested(s, read) for s in kept)
+
+
+def _nested(statement: Statement, read: Counter[str]) -> Statement:
+    # A suite is never empty: one that would be stays as it was.
+    if isinstance(statement, For | If | With):
+        statement = replace(statement, body=_used(statement.body, read) or statement.body)
+    if isinstance(statement, If):
+        statement = replace(statement, orelse=_used(statement.orelse, read) or statement.orelse)
+    return statement
 
 
 def _plain(statement: Statement) -> str | None:

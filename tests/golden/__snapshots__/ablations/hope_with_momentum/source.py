@@ -300,7 +300,6 @@ class SelfModifyingTitansWithMomentum(Module):
         k = join_tokens(k_all, 2, self.zeros(x.shape[0], 0, 4, 64))
         v = join_tokens(v_all, 2, self.zeros(x.shape[0], 0, 4, 64))
         alpha_2 = join_tokens(alpha_all, 2, self.zeros(x.shape[0], 0, 4))
-        alpha__log_2 = join_tokens(alpha__log_all, 2, self.zeros(x.shape[0], 0, 4))
         eta_2 = join_tokens(eta_all, 2, self.zeros(x.shape[0], 0, 4))
         new["Mk"] = {
             "running": {"W2": Mk_W2, "W1": Mk_W1},
@@ -331,7 +330,6 @@ class SelfModifyingTitansWithMomentum(Module):
         k_first = k.transpose(1, 2)
         eta_first = eta_2.mT
         alpha_first = alpha_2.mT
-        alpha__log_first = alpha__log_2.mT
         M_W2 = state["M"]["running"]["W2"]
         M_W1 = state["M"]["running"]["W1"]
         M_W2_seen = state["M"]["committed"]["W2"]
@@ -348,7 +346,6 @@ class SelfModifyingTitansWithMomentum(Module):
             k_t = k_first[:, :, t : t + 1]
             eta_t = eta_first[:, :, t : t + 1]
             alpha_t = alpha_first[:, :, t : t + 1]
-            alpha__log_t = alpha__log_first[:, :, t : t + 1]
             y = residual_mlp(q_t, M_W2_seen, M_W1_seen)
             M_write_M = residual_mlp(v_t, M_W2_seen, M_W1_seen)
             M_write_l2norm = l2norm(M_write_M, eps=1e-06)

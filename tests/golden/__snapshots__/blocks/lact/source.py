@@ -22,7 +22,6 @@ from nldsl.runtime.ops import (
     softplus,
     split,
 )
-from nldsl.runtime.token import commits_before
 from torch import Tensor
 from torch.nn import functional
 
@@ -202,7 +201,6 @@ class Lact(Module):
             M_W2_gathered_1 = M_W2_gathered_1_new
             M_W3_gathered_1 = M_W3_gathered_1_new
             if fires(grid.ends(64)[n]):
-                commits = commits_before(grid.behind(n), 64, 0)
                 M_W1_step, M_m_W1_next = muon(M_W1, M_W1_gathered_1, M_m_W1)
                 M_W1_next = rownorm(M_W1_step, eps=1e-06)
                 M_W2_step, M_m_W2_next = muon(M_W2, M_W2_gathered_1, M_m_W2)
