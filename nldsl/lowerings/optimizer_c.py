@@ -5,7 +5,7 @@ The text is made of our own names and of numbers; nothing a specification says s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nldsl.plan.rule_guards import Guard
@@ -112,19 +112,35 @@ def native(plan: RulePlan) -> Native:
     return Native(_text(len(arrays), numbers + outside, inside + pick(False), pick(True)))
 
 
-def _text(arrays: int, before: Iterable[str], inside: Iterable[str], after: Iterable[str]) -> str:
+def _text(arrays: int, before: Iterable[str], inside: Iterable[str], after: Sequence[str]) -> str:
+    """Two functions: a part of the loop, and all parts, one per thread.
+
+    The loop stands in a function of its own: inside of a parallel region compilers forget what is constant.
+    """
     declared = [f"real *restrict a{i} = (real *)arrays[{i}];" for i in range(arrays)]
+    head = [f"  {line}" for line in (*declared, *before)]
     return "\n".join(
         [
             "#include <tgmath.h>",
-            "void step(long n, void **arrays, const double *numbers, int threads) {",
-            *(f"  {line}" for line in (*declared, *before)),
-            "#pragma omp parallel for simd num_threads(threads) schedule(static) if (n > 16384)",
-            "  for (long i = 0; i < n; i++) {",
+            "static void part(long from, long to, void **arrays, const double *numbers) {",
+            *head,
+            "#pragma omp simd",
+            "  for (long i = from; i < to; i++) {",
             *(f"    {line}" for line in inside),
             "  }",
-            *(f"  {line}" for line in after),
+            "}",
+            "void step(long n, void **arrays, const double *numbers, int threads) {",
+            "  if (n < 16384) threads = 1;",
+            "#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)",
+            "  for (int t = 0; t < threads; t++)",
+            "    part(n / threads * t, t + 1 < threads ? n / threads * (t + 1) : n, arrays, numbers);",
+            *(_behind(head, after) if after else ()),
             "}",
             "",
         ]
     )
+
+
+def _behind(head: Iterable[str], after: Iterable[str]) -> list[str]:
+    """Memories that are one number are written when all parts have read them."""
+    return [*head, *(f"  {line}" for line in after)]

@@ -66,6 +66,9 @@ class Place:
         self.kernel, self.state, self.weight = kernel, state, p.detach()
         self.count = state["step"]
         self.memories = [state[m.name] for m in kernel.memories]
+        self.named = [("step", self.count), *((m.name, state[m.name]) for m in kernel.memories)]
+        # The count is one float on the CPU: written in place, without an operation of torch for each.
+        self.counter = ctypes.c_float.from_address(self.count.data_ptr())
         self.pointer = p.data_ptr()
         arrays = (self.weight, self.weight, *self.memories)
         dense = all(t.is_contiguous() and t.dtype == p.dtype for t in arrays)
@@ -75,8 +78,15 @@ class Place:
 
     def fits(self, state: dict[str, Tensor], p: Tensor) -> bool:
         """Whether nobody has moved the weight or replaced a memory since."""
-        same = all(state[m.name] is t for m, t in zip(self.kernel.memories, self.memories, strict=True))
-        return same and state["step"] is self.count and p.data_ptr() == self.pointer
+        for name, tensor in self.named:
+            if state[name] is not tensor:
+                return False
+        return p.data_ptr() == self.pointer
+
+    def tick(self) -> float:
+        """Count one application."""
+        self.counter.value += 1.0
+        return self.counter.value
 
     def apply(self, g: Tensor, numbers: Numbers) -> None:
         """One application of the rule, in place."""

@@ -207,13 +207,10 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _update(self, group: dict[str, Any], ready: list[tuple[str, Tensor, Tensor]]) -> None:
         """Apply the rule; parameters that share a kernel and a step share its numbers."""
-        if not ready:
-            return
-        places = [self._place(p) for _, p, _ in ready]
-        counts = [place.count for place in places]
-        torch._foreach_add_(counts, 1.0)
         numbers: dict[tuple[int, float], Numbers] = {}
-        for place, step, (_, _, g) in zip(places, torch.stack(counts).tolist(), ready, strict=True):
+        for _, p, g in ready:
+            place = self._place(p)
+            step = place.tick()
             key = (id(place.kernel), step)
             if key not in numbers:
                 given = [step, *(float(group[name]) for name in self.arguments)]

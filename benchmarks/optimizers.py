@@ -1,0 +1,166 @@
+"""Optimizers at 10.5 M parameters on one thread: element-wise rules, Muon and M3, time and memory.
+
+24 matrices of 512 x 512, 4 of 512 x 2048 and 60 vectors of 512.  Times are process CPU time, interleaved.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+import nldsl
+from benchmarks.measure import best_seconds
+from nldsl.runtime import native
+from nldsl.runtime.newton_schulz import orthogonalize
+
+ROUNDS = 12
+MATRICES = 6
+"""How many of the matrices Muon and M3 are timed on; their cost is one product after the other."""
+USER_RULE = """rule mine(lr, beta = 0.9, mix = 0.3) {
+  memory m = like(W)
+  m = beta * m + (1 - beta) * g
+  W = W - lr * (mix * sign(m) + (1 - mix) * m)
+}
+"""
+BY_HAND = """void step(long n, void **arrays, const double *numbers, int threads) {
+  real *restrict W = arrays[0], *restrict g = arrays[1], *restrict m = arrays[2];
+  const real lr = numbers[0], beta = numbers[1], mix = numbers[2];
+#pragma omp simd
+  for (long i = 0; i < n; i++) {
+    m[i] = beta * m[i] + (1 - beta) * g[i];
+    W[i] -= lr * (mix * ((m[i] > 0) - (m[i] < 0)) + (1 - mix) * m[i]);
+  }
+}
+"""
+
+
+def parameters() -> list[nn.Parameter]:
+    """The weights, with gradients."""
+    torch.manual_seed(0)
+    shapes = [(512, 512)] * 24 + [(512, 2048)] * 4 + [(512,)] * 60
+    made = [nn.Parameter(torch.randn(shape) * 0.02) for shape in shapes]
+    for p in made:
+        p.grad = torch.randn_like(p) * 0.01
+    return made
+
+
+def matrices() -> list[nn.Parameter]:
+    return parameters()[:MATRICES]
+
+
+def ours(rule: str, weights: list[nn.Parameter], policy: str = "ignore") -> Callable[[], object]:
+    return nldsl.optimizer(rule, weights, nonfinite=policy).step
+
+
+def by_hand(weights: list[nn.Parameter]) -> Callable[[], object]:
+    """The user's rule as somebody would write it in C for these arrays."""
+    loop = native.compiled(BY_HAND, "float")
+    assert loop is not None, "the benchmark needs a C compiler"
+    numbers = (ctypes.c_double * 3)(1e-3, 0.9, 0.3)
+    kept = [(p, torch.zeros_like(p)) for p in weights]
+
+    def step() -> None:
+        for p, m in kept:
+            assert p.grad is not None
+            arrays = (ctypes.c_void_p * 3)(p.data_ptr(), p.grad.data_ptr(), m.data_ptr())
+            loop(p.numel(), arrays, numbers, torch.get_num_threads())
+
+    return step
+
+
+class LiteralM3:
+    """Algorithm 1 line by line in torch, both orthogonalisations at every step, in float32."""
+
+    def __init__(self, weights: list[nn.Parameter], slow: int = 10) -> None:
+        self.weights, self.slow, self.count = weights, slow, 0
+        self.kept = [[torch.zeros_like(p) for _ in range(4)] for p in weights]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self.count += 1
+        for p, (m1, m2, v, gathered) in zip(self.weights, self.kept, strict=True):
+            assert p.grad is not None
+            m1.add_(0.95 * p.grad)
+            v.add_(0.95 * p.grad**2)
+            direction = newton_schulz(m1) + 0.5 * newton_schulz(m2)
+            p.sub_(1e-3 * direction / (v.sqrt() + 1e-8))
+            gathered.add_(p.grad)
+            if self.count % self.slow == 0:
+                m2.add_(0.95 * gathered)
+                gathered.zero_()
+
+
+def newton_schulz(a: Tensor) -> Tensor:
+    x = a / (a.norm() + 1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+def bare(weights: list[nn.Parameter]) -> Callable[[], object]:
+    """Nothing but the products of Muon."""
+    return lambda: [orthogonalize(p.detach(), iterations=5) for p in weights]
+
+
+def show(title: str, cases: dict[str, Callable[[], object]], base: str) -> None:
+    """A table of one comparison, relative to `base`."""
+    found = best_seconds(cases, ROUNDS)
+    print(f"\n{title}")
+    for name, seconds in found.items():
+        print(f"  {name:<44} {1e3 * seconds:8.2f} ms  {seconds / found[base]:5.2f} x")
+
+
+def memory() -> None:
+    """Bytes of state beside what the rule itself keeps."""
+    print("\nstate, as a share of what the rule keeps")
+    for rule, slots in (("adamw(lr = 1e-3)", 2), ("lion(lr = 1e-3)", 1), ("m3(lr = 1e-3)", 4)):
+        weights = matrices()
+        optimizer = nldsl.optimizer(rule, weights)
+        held = sum(t.numel() * t.element_size() for s in optimizer.state.values() for t in s.values())
+        print(f"  {rule:<44} {held / (4 * slots * sum(p.numel() for p in weights)):.4f}")
+
+
+def main() -> None:
+    """Print every comparison."""
+    torch.set_num_threads(1)
+    weights = parameters()
+    count = sum(p.numel() for p in weights)
+    print(f"{count / 1e6:.1f} M parameters in {len(weights)} tensors, one thread, CPU time")
+    show(
+        "element-wise",
+        {
+            "torch AdamW(fused=True)": torch.optim.AdamW(weights, 1e-3, fused=True).step,
+            "torch AdamW(foreach=True)": torch.optim.AdamW(parameters(), 1e-3, foreach=True).step,
+            "adamw": ours("adamw(lr = 1e-3)", parameters()),
+            "adamw, every gradient checked first": ours("adamw(lr = 1e-3)", parameters(), "raise"),
+            "lion": ours("lion(lr = 1e-3)", parameters()),
+            "schedule_free": ours("schedule_free(lr = 1e-3)", parameters()),
+        },
+        "torch AdamW(fused=True)",
+    )
+    mine = nldsl.optimizer(USER_RULE, parameters(), lr=1e-3, nonfinite="ignore").step
+    show(
+        "a rule of one's own",
+        {"the loop written by hand": by_hand(parameters()), "the rule": mine},
+        "the loop written by hand",
+    )
+    show(
+        f"matrix-wise, {MATRICES} matrices of 512 x 512",
+        {
+            "the products of Muon alone": bare(matrices()),
+            "torch.optim.Muon": torch.optim.Muon(matrices(), 1e-3).step,
+            "muon": ours("muon(lr = 1e-3)", matrices()),
+            "m3": ours("m3(lr = 1e-3)", matrices()),
+            "M3 written literally": LiteralM3(matrices()).step,
+        },
+        "the products of Muon alone",
+    )
+    memory()
+
+
+if __name__ == "__main__":
+    main()
