@@ -224,12 +224,13 @@ def nonlinear_momentum(lr: float, beta: float, answer: Callable[[Tensor], Tensor
     return step
 
 
-def delta_momentum(lr: float, beta: float) -> Recurrence:
-    """Eq. 48-49 with the step size on the erase term (reading P14)."""
+def delta_momentum(lr: float, beta: float, exact: bool = False) -> Recurrence:
+    """Eq. 48-49 with the step size on the erase term (reading P14), or the exact rate of Eq. 57 there."""
 
     def step(W: Tensor, g: Tensor, s: State, t: int) -> Tensor:
         m = s.get("m", torch.zeros_like(W))
-        s["m"] = m @ (beta * torch.eye(W.shape[1], dtype=W.dtype) - lr * g.T @ g) - lr * g
+        e = lr / (1 + lr * float(g.norm()) ** 2) if exact else lr
+        s["m"] = m @ (beta * torch.eye(W.shape[1], dtype=W.dtype) - e * g.T @ g) - lr * g
         return W + s["m"]
 
     return step

@@ -54,6 +54,12 @@ CASES: list[tuple[str, dict[str, Any], R.Recurrence, str]] = [
         "matrix",
     ),
     ("delta_momentum", {"lr": 0.01, "beta": 0.8}, R.delta_momentum(0.01, 0.8), "matrix"),
+    (
+        "delta_momentum",
+        {"lr": 0.05, "rate": "proximal"},
+        R.delta_momentum(0.05, 0.9, True),
+        "matrix",
+    ),
     ("learned_preconditioner", {"lr": 0.02}, R.learned_preconditioner(0.02, 0.5), "any"),
     (
         "lookahead(lion(lr = 0.01), slow = 3, mix = 0.25)",

@@ -40,6 +40,24 @@ def test_the_demonstration_compares_models_of_one_size() -> None:
     assert sum(p.numel() for p in model.parameters()) == target
 
 
+def test_delta_momentum_is_there_first() -> None:
+    """Fig. 4: at the best rate of each rule, and only because it stands a larger one."""
+    example = load("delta_momentum")
+    found = {
+        name: {lr: example.reached(example.descend(rule.format(lr=lr), 400)) for lr in (0.005, 0.01, 0.02)}
+        for name, rule in example.RULES.items()
+    }
+    best = {name: min(n for n in runs.values() if n is not None) for name, runs in found.items()}
+    assert best == {"momentum": 135, "delta momentum": 104}
+    assert found["momentum"][0.02] is None and found["delta momentum"][0.01] == 176
+    kept = (EXAMPLES / "delta_momentum" / "fig4.svg").read_text()
+    curves = {
+        f"{name}, lr = {lr}": example.descend(example.RULES[name].format(lr=lr), 400)
+        for name, lr in (("momentum", 0.01), ("delta momentum", 0.02))
+    }
+    assert example.picture(curves) == kept
+
+
 @pytest.mark.long
 def test_the_demonstration(tmp_path: Path) -> None:
     """Too short to win: the table is there, and the exit code says who won."""
