@@ -1,7 +1,7 @@
-"""Delta momentum against momentum on the toy function of Eq. 53 (Fig. 4): `python examples/delta_momentum/run.py`.
+"""Delta momentum against momentum on the toy function of Eq. 53 (Fig. 4).
 
-psi(r, th) = r^2 + K (r - th + A sin(w r))^2 from (-3.5, 2), with K = 5, A = 1, w = 3.  Both rules get every rate
-of one list; what is compared is the best of each.
+psi(r, th) = r^2 + K (r - th + A sin(w r))^2 from (-3.5, 2), with K = 5, A = 1, w = 3.  Both rules get every
+rate of one list; what is compared is the best of each.
 """
 
 from __future__ import annotations
