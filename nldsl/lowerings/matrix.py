@@ -241,7 +241,9 @@ class MemberCode:
         else:
             beta = call(self.runtime("Gate"), rows.scalar(momentum.beta, key))
         held = self.headed(self.old["slots"][f"{momentum.slot}.{self.weight}"])
-        return call(self.runtime("Momentum"), beta, rows.scalar(momentum.read, key), held)
+        plain = momentum.read.value == 1.0
+        read = to_expression(None) if plain else rows.scalar(momentum.read, key)
+        return call(self.runtime("Momentum"), beta, read, held)
 
     # --- reads and state -----------------------------------------------------------------------
 

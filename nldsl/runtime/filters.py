@@ -196,53 +196,69 @@ class MomentumFilter:
 
     Both filters are scalar, so their product is one kernel `G = L_gates diag(read) L_beta`: the exact
     recurrence of one token after the other, whatever the write looks at.  The state is `[M | P]`.
-    `gates [X, C, S]`, `momentum [X, C]` as logarithms or as they are, `read [X, C]`, `write` the place where
-    the memory takes up `P_t`.
+    `gates [X, C, S]`, `momentum [X, C]` as logarithms or as they are, `read [X, C]` (`None`: one), `write`
+    the place where the memory takes up `P_t`.
     """
 
     def __init__(
-        self, gates: Tensor, gates_log: bool, momentum: Tensor, momentum_log: bool, read: Tensor, write: Place
+        self,
+        gates: Tensor,
+        gates_log: bool,
+        momentum: Tensor,
+        momentum_log: bool,
+        read: Tensor | None,
+        write: Place,
     ) -> None:
-        self.width, self.write = gates.shape[1], write
+        self.width, self.count, self.write = gates.shape[1], gates.shape[2], write
         plain = gates.exp() if gates_log else gates
         token = gates.sum(2) if gates_log else gates.prod(2)
         kept = decay_kernel(token) if gates_log else decay_kernel(None, token)
-        slow = decay_kernel(momentum) if momentum_log else decay_kernel(None, momentum)
-        self.above = [torch.ones_like(read), *plain.cumprod(2).unbind(2)]
+        self.slow = decay_kernel(momentum) if momentum_log else decay_kernel(None, momentum)
+        self.above: list[Tensor | None] = [None, *plain.cumprod(2).unbind(2)]
         later = plain[:, :, write.gates :]
-        self.since = [torch.ones_like(read), *later.cumprod(2).unbind(2)]
-        self.read, self.slow = read, slow
-        taken = (read * self.since[-1]).unsqueeze(-1)
-        both = torch.cat([slow.after, slow.carried.unsqueeze(-1)], -1) * taken
-        filtered = kept.after @ both
-        # Columns: writes of the chunk, then P and M in front of it.
-        self.end = torch.cat([filtered, kept.carried.unsqueeze(-1)], -1)
-        self.mix = filtered[:, -1:, -1:]
-        self.totals = kept.total, slow.total
+        self.taken = [read, *(x if read is None else read * x for x in later.cumprod(2).unbind(2))]
+        taken = self.taken[-1]
+        own = self.slow.after if taken is None else self.slow.after * taken.unsqueeze(-1)
+        held = self.slow.carried if taken is None else self.slow.carried * taken
+        self.end = kept.after @ own
+        self.fading_end = torch.stack([kept.carried, (kept.after @ held.unsqueeze(-1)).squeeze(-1)], -1)
+        self.mix = self.fading_end[:, -1:, 1:]
+        self.totals = kept.total, self.slow.total
         self.total = kept.total[:, None, None]
 
     def state_total(self, size: int) -> Tensor:
         """What is left of `M` and of `P`, `[X, 1, 2 * size]`."""
         return torch.stack(self.totals, -1)[:, None, :, None].expand(-1, 1, 2, size).flatten(2)
 
-    def _rows(self, at: Places) -> Tensor:
-        """Kernels at some places of each token: `[X, C * n, C + 2]`."""
-        first = torch.zeros_like(self.end[:, :1])
-        first[..., -1] = 1.0
-        before = torch.cat([first, self.end[:, :-1]], 1)
-        rows = []
-        for place in at:
-            row = before * self.above[place.gates].unsqueeze(-1)
-            if place.step > self.write.step:
-                taken = self.read * self.since[place.gates - self.write.gates]
-                own = torch.cat([self.slow.after, self.slow.carried.unsqueeze(-1)], -1)
-                row = row + torch.nn.functional.pad(own * taken.unsqueeze(-1), (0, 1))
-            rows.append(row)
-        return torch.stack(rows, 2).flatten(1, 2)
+    def rows(self, place: Place) -> tuple[Tensor, Tensor]:
+        """What a place of each token sees of the tokens `[X, C, C]`, and of `[M | P]`, `[X, C, 2]`."""
+        taken = place.step > self.write.step
+        if taken and place.gates == self.count:
+            return self.end, self.fading_end
+        pad = torch.nn.functional.pad
+        first = torch.zeros_like(self.fading_end[:, :1])
+        first[..., 0] = 1.0
+        seen = pad(self.end, (0, 0, 1, 0))[:, :-1]
+        fading = torch.cat([first, self.fading_end[:, :-1]], 1)
+        above = self.above[place.gates]
+        if above is not None:
+            seen, fading = seen * above.unsqueeze(-1), fading * above.unsqueeze(-1)
+        if not taken:
+            return seen, fading
+        own, held = self.slow.after, pad(self.slow.carried.unsqueeze(-1), (1, 0))
+        part = self.taken[place.gates - self.write.gates]
+        if part is not None:
+            own, held = own * part.unsqueeze(-1), held * part.unsqueeze(-1)
+        return seen + own, fading + held
+
+    def _stacked(self, at: Places) -> tuple[Tensor, Tensor]:
+        rows = {place: self.rows(place) for place in at}
+        seen, fading = (torch.stack([rows[p][i] for p in at], 2).flatten(1, 2) for i in (0, 1))
+        return seen, fading
 
     def weights(self, at: Places, of: Places) -> Tensor:
         """`[X, C * n, C * m]`; all columns stand at the one write."""
-        return self._rows(at)[..., : self.width].repeat_interleave(len(of), -1)
+        return self._stacked(at)[0].repeat_interleave(len(of), -1)
 
     def gram(self, rows: Tensor, at: Places, columns: Tensor, of: Places) -> Tensor:
         """See `Filter`."""
@@ -254,11 +270,11 @@ class MomentumFilter:
 
     def carried(self, rows: Tensor, at: Places) -> Tensor:
         """See `Filter`; meets `[M | P]`."""
-        fading = self._rows(at)[..., self.width :]
-        return torch.cat([rows * fading[..., 1:], rows * fading[..., :1]], -1)
+        return (rows.unsqueeze(-2) * self._stacked(at)[1].unsqueeze(-1)).flatten(-2)
 
     def ended(self, columns: Tensor, of: Places) -> Tensor:
         """See `Filter`; adds to `[M | P]`."""
-        left = torch.stack([self.end[:, -1, : self.width], self.slow.to_end], -1)
-        left = left.repeat_interleave(len(of), 1)
-        return torch.cat([columns * left[..., :1], columns * left[..., 1:]], -1)
+        left = torch.stack([self.end[:, -1], self.slow.to_end], -1)
+        if len(of) > 1:
+            left = left.repeat_interleave(len(of), 1)
+        return (columns.unsqueeze(-2) * left.unsqueeze(-1)).flatten(-2)

@@ -48,10 +48,10 @@ class Write(NamedTuple):
 
 
 class Momentum(NamedTuple):
-    """`P <- beta P + pieces`, `M <- M + read P`: gates `[B, T, H]`, the state `[B, H, V, K]` of `P`."""
+    """`P <- beta P + pieces`, `M <- M + read P`: gates `[B, T, H]` (`read` `None`: one), `P [B, H, V, K]`."""
 
     beta: Gate
-    read: Tensor
+    read: Tensor | None
     state: Tensor
 
 
@@ -68,8 +68,11 @@ def with_axis(step: Step, start: Tensor | None) -> Step:
 def _with_axis(piece: Piece, start: Tensor | None) -> Piece:
     along, add, seen, erase, from_state = piece
     if along.dim() == 4:
+        same = seen is along
         along, add = along.unsqueeze(3), add.unsqueeze(3)
         seen, erase, from_state = (x if x is None else x.unsqueeze(3) for x in (seen, erase, from_state))
+        # What stands at the key itself has kernels of its own.
+        seen = along if same else seen
     if start is not None and seen is not None and from_state is not None:
         add = add - from_state.unsqueeze(-1) * (seen @ start.mT)
     return Piece(along, add, seen, erase)
@@ -98,7 +101,7 @@ def one_token(
             kept = state if step.gate is None else gated(state, step.gate, side)
             if momentum is not None and held is not None:
                 held = gated(held, momentum.beta, side) + added
-                added = momentum.read[..., None, None] * held
+                added = held if momentum.read is None else momentum.read[..., None, None] * held
             state = kept + added
         states.append(state)
     return states, held
@@ -131,7 +134,8 @@ def momentum_at(momentum: Momentum | None, state: Tensor | None, t: int) -> Mome
     """The filter at one token, holding `state`."""
     if momentum is None or state is None:
         return None
-    return Momentum(_gate_at(momentum.beta, t), momentum.read[:, t], state)
+    read = None if momentum.read is None else momentum.read[:, t]
+    return Momentum(_gate_at(momentum.beta, t), read, state)
 
 
 class Tokens:
@@ -144,7 +148,6 @@ class Tokens:
         momentum: Momentum | None,
         mask: Tensor | None,
         side: Side,
-        chunk: int,
     ) -> None:
         self.side, self.states, self.last = side, [state] * (len(steps) + 1), state
         self.last_momentum = state if momentum is None else momentum.state

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.attend import chunk_read, chunk_write, delta_transform
+from nldsl.runtime.chunk_pass import Reading, chunk_pass, fits
 from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, tokens
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
 from nldsl.runtime.scan import decay_scan, delta_scan
@@ -49,6 +50,11 @@ def linear_recurrence(
     if q_BTHK.shape[1] <= 1:
         return _one_token(q_BTHK, k_BTHK, u_BTHV, None, state_BHVK, decay, log_decay, "raw", read, mask)
     layout = layout_of(q_BTHK, chunk)
+    made = _in_one_pass(
+        layout, (q_BTHK, k_BTHK, u_BTHV, None), state_BHVK, decay, log_decay, "raw", read, mask
+    )
+    if made is not None:
+        return made
     q, k, u, kernel = _chunks(layout, q_BTHK, k_BTHK, u_BTHV, decay, log_decay, mask)
     update = chunk_write(k, u, None if kernel is None else kernel.to_end)
     total = _total(kernel, layout, state_BHVK)
@@ -90,6 +96,10 @@ def delta_recurrence(
             q_BTHK, k_BTHK, w_BTHV, erase_BTH, state_BHVK, decay, log_decay, feedback, read, mask
         )
     layout = layout_of(q_BTHK, chunk)
+    given = (q_BTHK, k_BTHK, w_BTHV, erase_BTH)
+    made = _in_one_pass(layout, given, state_BHVK, decay, log_decay, feedback, read, mask)
+    if made is not None:
+        return made
     q, k, w, kernel = _chunks(layout, q_BTHK, k_BTHK, w_BTHV, decay, log_decay, mask)
     erase = cut(mask_out(erase_BTH, mask), layout)
     scores, carried = _read_kernel(kernel, "before" if feedback == "raw" else "decayed", layout.width, q)
@@ -107,6 +117,37 @@ def delta_recurrence(
         scores, carried = _read_kernel(kernel, read, layout.width, q)
     y = chunk_read(q, k, d.flatten(0, 1), scores, carried, states.flatten(0, 1))
     return tokens(y, layout, mask), last.view(state_BHVK.shape)
+
+
+def _in_one_pass(
+    layout: Layout,
+    given: tuple[Tensor, Tensor, Tensor, Tensor | None],
+    state: Tensor,
+    decay: Tensor | None,
+    log_decay: Tensor | None,
+    feedback: str,
+    read: Read,
+    mask: Tensor | None,
+) -> tuple[Tensor, Tensor] | None:
+    """Reads and state by `chunk_pass`; `None` if the gates are not of the kind it takes."""
+    if decay is not None and log_decay is None:
+        return None
+    lead = (layout.chunks, layout.batch * layout.heads)
+    sums = None
+    if log_decay is not None:
+        sums = cut(mask_out(log_decay, mask), layout).double().cumsum(-1).to(log_decay.dtype)
+        if not fits(sums.unsqueeze(-1)):
+            return None
+        sums = sums.unflatten(0, lead).unsqueeze(-1)
+    q, k, w = (cut(mask_out(x, mask), layout).unflatten(0, lead) for x in given[:3])
+    erase = None
+    if given[3] is not None:
+        erase = (k, cut(mask_out(given[3], mask), layout).unflatten(0, lead), k, w)
+    reads = Reading(early=sums is not None and read == "before", strict=read != "after")
+    early = sums is not None and feedback == "raw"
+    plain = (k, w) if erase is None else None
+    made = chunk_pass(q, erase, plain, sums, state.flatten(0, 1), reads=reads, early_erase=early)
+    return tokens(made.y.flatten(0, 1), layout, mask), made.last.view(state.shape)
 
 
 def _chunks(
