@@ -131,13 +131,12 @@ def _scaled(given: _Given, reads: Reading, early_erase: bool) -> _Chunk:
         if early_erase or reads.early:
             early = torch.cat([anchor.reciprocal(), late[:, :-1]], 1)
         row_scale = [early if early_erase else late, early if reads.early else late]
-    rows = (
-        [] if given.f is None or given.e is None else [_times(given.f * given.e.unsqueeze(-1), row_scale[0])]
-    )
+    rows: list[Tensor] = []
+    if given.f is not None and given.e is not None:
+        rows.append(_times(given.f * given.e.unsqueeze(-1), row_scale[0]))
     rows.append(_times(given.q, row_scale[1]))
     columns = [_times(x, column_scale) for x in (given.c, given.k) if x is not None]
-    values = [x for x in (None, given.v) if x is not None]
-    return _Chunk(_joined(rows), _joined(columns), row_scale, column_scale, anchor, end, *(values or [None]))
+    return _Chunk(_joined(rows), _joined(columns), row_scale, column_scale, anchor, end, given.v)
 
 
 def _times(x: Tensor, factor: Tensor | None) -> Tensor:

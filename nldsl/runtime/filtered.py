@@ -1,13 +1,16 @@
-"""What happens inside a chunk of a memory with momentum, with hand-written backward passes.
+"""One pass over the chunks of a memory with momentum, the filter given as kernels (see `filters`).
 
-The state is `[M | P]`: what a row sees of it fades by two numbers, `fading [X, C, 2]`.  As in `attend`, every
-step is one function that saves its inputs and computes scores again.  Shapes: `X` chunks x batch x heads, `C`
-tokens, `K` key size, `V` value size, state `[X, V, 2 K]`.
+    u = w - e ((k k^T * seen) u + f_0 (k M^T) + f_1 (k P^T)),
+    y = (q k^T * read) u + r_0 (q M^T) + r_1 (q P^T),
+    M <- t_0 M + m P + (h_0 u)^T k, P <- t_1 P + (h_1 u)^T k.
+
+The backward pass goes the same way once more.  Shapes: `N` chunks, `X` = batch x heads, `C` tokens, keys
+`K`, values `V`; the state is `[X, 2, V, K]`, `M` and `P`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,111 +20,163 @@ from nldsl.runtime.attend import blocks
 from nldsl.runtime.triangular import unit_lower_inverse
 
 
-def filtered_transform(
-    k: Tensor, w: Tensor, erase: Tensor, scores: Tensor, fading: Tensor
+class Kernels(NamedTuple):
+    """What is left of writes and of the state at the rows of a chunk, and behind it.
+
+    `seen`, `read` `[N, X, C, C]` for the rows that write and that read; `fading`, `carried` `[N, X, C, 2]` of
+    `M` and `P` there; `end [N, X, C, 2]`, `total [N, X, 2]`, `mix [N, X]`.
+    """
+
+    seen: Tensor
+    read: Tensor
+    fading: Tensor
+    carried: Tensor
+    end: Tensor
+    total: Tensor
+    mix: Tensor
+
+
+def filtered_pass(
+    q: Tensor, k: Tensor, w: Tensor, erase: Tensor, kernels: Kernels, state: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`Y w` and `Y e [f_0 k | f_1 k]` with `Y = (I + tril(e (k k^T) * scores, -1))^-1`.
+    """Answers `[N, X, C, V]` to `q [N, X, C, K]`, and the state behind the last chunk; `erase [N, X, C]`.
 
-    `k [X, C, K]`, `w [X, C, V]`, `erase [X, C]`, `scores [X, C, C]`.
-
-    >>> k = torch.ones(1, 2, 1)
-    >>> target, erased = filtered_transform(k, k, k[..., 0], torch.ones(1, 2, 2), torch.ones(1, 2, 2))
-    >>> target.flatten().tolist(), erased.shape
-    ([1.0, 0.0], torch.Size([1, 2, 2]))
+    >>> one, two = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 2)
+    >>> kernels = Kernels(0 * one, one, two, two, two, two[0], one[0, 0])
+    >>> y, last = filtered_pass(one, one, one, one[0], kernels, torch.zeros(1, 2, 1, 1))
+    >>> y.item(), last.flatten().tolist()
+    (1.0, [1.0, 1.0])
     """
-    target, erased = _Transform.apply(k, w, erase, scores, fading)  # type: ignore[no-untyped-call]
-    return target, erased
+    y, last = _FilteredPass.apply(q, k, w, erase, *kernels, state)  # type: ignore[no-untyped-call]
+    return y, last
 
 
-def filtered_read(q: Tensor, k: Tensor, u: Tensor, scores: Tensor, fading: Tensor, state: Tensor) -> Tensor:
-    """`y = ((q k^T) * scores) u + f_0 (q M^T) + f_1 (q P^T)`.
+class _Given(NamedTuple):
+    q: Tensor
+    k: Tensor
+    w: Tensor
+    e: Tensor
+    seen: Tensor
+    read: Tensor
+    fading: Tensor
+    carried: Tensor
+    end: Tensor
+    total: Tensor
+    mix: Tensor
 
-    >>> one = torch.ones(1, 1, 1)
-    >>> filtered_read(one, one, one, one, torch.ones(1, 1, 2), torch.ones(1, 1, 2)).item()
-    3.0
-    """
-    y: Tensor = _Read.apply(q, k, u, scores, fading, state)  # type: ignore[no-untyped-call]
-    return y
+    def at(self, n: int, part: slice) -> _Given:
+        """One chunk of some heads."""
+        return _Given(*(x[n, part] for x in self))
 
 
-def _both(k: Tensor, rates: Tensor) -> Tensor:
-    """`[r_0 k | r_1 k]`."""
-    return (k.unsqueeze(-2) * rates.unsqueeze(-1)).flatten(-2)
-
-
-class _Transform(torch.autograd.Function):
+class _FilteredPass(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, k: Tensor, w: Tensor, erase: Tensor, scores: Tensor, fading: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        inverse = torch.empty_like(scores)
-        target, erased = torch.empty_like(w), k.new_empty(*k.shape[:2], 2 * k.shape[2])
-        for part in blocks(scores, k):
-            strict = torch.bmm(k[part], k[part].mT).mul_(scores[part]).mul_(erase[part].unsqueeze(-1))
-            inverse[part] = unit_lower_inverse(strict)
-            torch.bmm(inverse[part], w[part], out=target[part])
-            rates = fading[part] * erase[part].unsqueeze(-1)
-            torch.bmm(inverse[part], _both(k[part], rates), out=erased[part])
-        ctx.save_for_backward(k, erase, scores, fading, inverse, target, erased)
-        return target, erased
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        given, state = _Given(*arguments[:11]), arguments[11]
+        count, size = given.q.shape[0], given.q.shape[2]
+        states = state.new_empty(count + 1, *state.shape)
+        states[0] = state
+        y, added, inverses = (
+            torch.empty_like(given.w),
+            torch.empty_like(given.w),
+            torch.empty_like(given.seen),
+        )
+        for part in blocks(given.seen[0], given.q[0]):
+            for n in range(count):
+                one, old = given.at(n, part), states[n, part]
+                rows, gram, answers = _products(one, old)
+                strict = (gram[:, :size] * one.seen).mul_(one.e.unsqueeze(-1))
+                inverses[n, part] = unit_lower_inverse(strict)
+                held = _weighed(answers[:, :size], one.fading).mul_(one.e.unsqueeze(-1))
+                u = torch.bmm(inverses[n, part], one.w - held, out=added[n, part])
+                shown = _weighed(answers[:, size:], one.carried)
+                torch.baddbmm(shown, gram[:, size:] * one.read, u, out=y[n, part])
+                _move(one, old, u, states[n + 1, part])
+        ctx.save_for_backward(*given, states, added, inverses)
+        return y, states[-1]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, ...]:
-        d_target, d_erased = (g.contiguous() for g in grads)
-        k, erase, scores, fading, inverse, target, erased = ctx.saved_tensors
-        dk, dw, d_scores = torch.empty_like(k), torch.empty_like(target), torch.empty_like(scores)
-        d_erase, d_fading = torch.empty_like(erase), torch.empty_like(fading)
-        for part in blocks(scores, k):
-            keys, rate = k[part], erase[part].unsqueeze(-1)
-            torch.bmm(inverse[part].mT, d_target[part], out=dw[part])
-            d_both = torch.bmm(inverse[part].mT, d_erased[part])
-            flow = torch.bmm(dw[part], target[part].mT)
-            flow.baddbmm_(d_both, erased[part].mT).tril_(-1).neg_()
-            d_both = d_both.unflatten(-1, (2, -1))
-            d_rates = torch.linalg.vecdot(d_both, keys.unsqueeze(-2))
-            torch.mul(d_rates, rate, out=d_fading[part])
-            gram = torch.bmm(keys, keys.mT).mul_(flow)
-            d_erase[part] = torch.linalg.vecdot(gram, scores[part])
-            d_erase[part] += (d_rates * fading[part]).sum(-1)
-            torch.mul(gram, rate, out=d_scores[part])
-            flow.mul_(scores[part]).mul_(rate)
-            rates = fading[part] * rate
-            torch.mul(d_both[..., 0, :], rates[..., :1], out=dk[part])
-            dk[part].addcmul_(d_both[..., 1, :], rates[..., 1:])
-            dk[part].baddbmm_(flow, keys).baddbmm_(flow.mT, keys)
-        return dk, dw, d_erase, d_scores, d_fading
+        *saved, states, added, inverses = ctx.saved_tensors
+        given = _Given(*saved)
+        made = _Given(*(torch.empty_like(x) for x in given))
+        dy, d_state = grads[0], grads[1].clone()
+        for part in blocks(given.seen[0], given.q[0]):
+            flow = d_state[part]
+            for n in range(given.q.shape[0] - 1, -1, -1):
+                kept = states[n, part], added[n, part], inverses[n, part]
+                flow = _back(given.at(n, part), kept, dy[n, part], flow, made.at(n, part))
+            d_state[part] = flow
+        return (*made, d_state)
 
 
-class _Read(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, u: Tensor, scores: Tensor, fading: Tensor, state: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(q, k, u, scores, fading, state)
-        y = torch.empty_like(u)
-        for part in blocks(scores, q):
-            torch.bmm(_both(q[part], fading[part]), state[part].mT, out=y[part])
-            y[part].baddbmm_(torch.bmm(q[part], k[part].mT).mul_(scores[part]), u[part])
-        return y
+def _products(one: _Given, old: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows `[k; q]`, their products with the keys, and what `M` and `P` answer them, `[X, 2 C, 2, V]`."""
+    rows = torch.cat([one.k, one.q], 1)
+    answers = torch.bmm(rows, old.flatten(1, 2).mT).unflatten(-1, (2, -1))
+    return rows, torch.bmm(rows, one.k.mT), answers
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, ...]:
-        dy = grads[0].contiguous()
-        q, k, u, scores, fading, state = ctx.saved_tensors
-        made = tuple(torch.empty_like(x) for x in (q, k, u, scores, fading, state))
-        dq, dk, du, d_scores, d_fading, d_state = made
-        for part in blocks(scores, q):
-            d_both = torch.bmm(dy[part], state[part]).unflatten(-1, (2, -1))
-            torch.linalg.vecdot(d_both, q[part].unsqueeze(-2), out=d_fading[part])
-            torch.mul(d_both[..., 0, :], fading[part][..., :1], out=dq[part])
-            dq[part].addcmul_(d_both[..., 1, :], fading[part][..., 1:])
-            torch.bmm(dy[part].mT, _both(q[part], fading[part]), out=d_state[part])
-            weights, flow = torch.bmm(q[part], k[part].mT), torch.bmm(dy[part], u[part].mT)
-            torch.mul(flow, weights, out=d_scores[part])
-            torch.bmm(weights.mul_(scores[part]).mT, dy[part], out=du[part])
-            flow.mul_(scores[part])
-            dq[part].baddbmm_(flow, k[part])
-            torch.bmm(flow.mT, q[part], out=dk[part])
-        return made
+
+def _weighed(answers: Tensor, weights: Tensor) -> Tensor:
+    """The answers of `M` and `P` with their weights."""
+    first = answers[:, :, 0] * weights[..., :1]
+    return first.addcmul_(answers[:, :, 1], weights[..., 1:])
+
+
+def _ended(u: Tensor, end: Tensor) -> Tensor:
+    """Values as they are left behind the chunk in `M` and in `P`, `[X, C, 2 V]`."""
+    return (u.unsqueeze(-2) * end.unsqueeze(-1)).flatten(-2)
+
+
+def _move(one: _Given, old: Tensor, u: Tensor, out: Tensor) -> None:
+    torch.mul(old, one.total[..., None, None], out=out)
+    out[:, 0].addcmul_(old[:, 1], one.mix[:, None, None])
+    out += torch.bmm(_ended(u, one.end).mT, one.k).view(out.shape)
+
+
+def _back(
+    one: _Given, kept: tuple[Tensor, Tensor, Tensor], dy: Tensor, d_new: Tensor, made: _Given
+) -> Tensor:
+    """Fill the gradients of one chunk; return that of the state in front of it."""
+    old, u, inverse = kept
+    size = dy.shape[1]
+    rows, gram, answers = _products(one, old)
+    torch.sum(d_new * old, (-1, -2), out=made.total)
+    torch.sum(d_new[:, 0] * old[:, 1], (-1, -2), out=made.mix)
+    flat = d_new.flatten(1, 2)
+    at_end = torch.bmm(one.k, flat.mT).unflatten(-1, (2, -1))
+    torch.linalg.vecdot(at_end, u.unsqueeze(-2), out=made.end)
+    du = _weighed(at_end, one.end).baddbmm_((gram[:, size:] * one.read).mT, dy)
+    torch.bmm(inverse.mT, du, out=made.w)
+    d_seen = torch.cat([made.w.neg(), dy], 1)
+    d_gram = torch.bmm(d_seen, u.mT)
+    _to_kernels(one, gram, answers, d_gram, d_seen, made)
+    d_gram[:, :size].mul_(one.seen).mul_(one.e.unsqueeze(-1)).tril_(-1)
+    d_gram[:, size:].mul_(one.read)
+    weights = torch.cat([one.fading * one.e.unsqueeze(-1), one.carried], 1)
+    d_answers = _ended(d_seen, weights)
+    d_rows = torch.bmm(d_answers, old.flatten(1, 2)).baddbmm_(d_gram, one.k)
+    torch.add(d_rows[:, :size], torch.bmm(_ended(u, one.end), flat), out=made.k)
+    made.k.baddbmm_(d_gram.mT, rows)
+    made.q.copy_(d_rows[:, size:])
+    d_old = torch.bmm(d_answers.mT, rows).view(old.shape)
+    d_old.addcmul_(d_new, one.total[..., None, None])
+    d_old[:, 1].addcmul_(d_new[:, 0], one.mix[:, None, None])
+    return d_old
+
+
+def _to_kernels(
+    one: _Given, gram: Tensor, answers: Tensor, d_gram: Tensor, d_seen: Tensor, made: _Given
+) -> None:
+    """Gradients of the kernels and of the rate; `d_gram` are those of the products with their weights."""
+    size = one.k.shape[1]
+    torch.mul(d_gram, gram, out=gram)
+    of_rate = gram[:, :size].tril_(-1)
+    torch.linalg.vecdot(of_rate, one.seen, out=made.e)
+    torch.mul(of_rate, one.e.unsqueeze(-1), out=made.seen)
+    made.read.copy_(gram[:, size:])
+    at_rows = torch.linalg.vecdot(answers, d_seen.unsqueeze(-2))
+    made.e.add_((at_rows[:, :size] * one.fading).sum(-1))
+    torch.mul(at_rows[:, :size], one.e.unsqueeze(-1), out=made.fading)
+    made.carried.copy_(at_rows[:, size:])

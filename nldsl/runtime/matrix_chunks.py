@@ -6,13 +6,13 @@ Shapes as in `matrix_memory`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, tokens
-from nldsl.runtime.filtered import filtered_read, filtered_transform
 from nldsl.runtime.filters import Filter, MomentumFilter, Place, Places
 from nldsl.runtime.make_filter import make_filter
 from nldsl.runtime.matrix_tokens import Gate, Momentum, Side, Step, Write
@@ -28,6 +28,14 @@ class _Columns(NamedTuple):
     seen: Tensor | None
     seen_at: Places
     at: Places
+
+
+class _Found(NamedTuple):
+    """States in front of every chunk, the values really added, and the state behind the last chunk."""
+
+    states: Tensor
+    added: Tensor | None
+    last: Tensor
 
 
 class Chunks:
@@ -49,9 +57,19 @@ class Chunks:
         self.layout = _layout(like, steps, chunk // max(1, erasing) or 1)
         self.places = places_of(steps)
         self.filter = self._filter(steps, momentum, state)
-        self.erased, self.plain = self._columns(steps, True), self._columns(steps, False)
-        self.single = self._single(steps)
-        self._run(state, momentum)
+        self.steps = steps
+        self.before = state, momentum
+        self.found: _Found | None = None
+
+    @cached_property
+    def erased(self) -> _Columns | None:
+        """The pieces that erase."""
+        return self._columns(True)
+
+    @cached_property
+    def plain(self) -> _Columns | None:
+        """The pieces that do not."""
+        return self._columns(False)
 
     def _cut(self, x: Tensor) -> Tensor:
         return cut(mask_out(x, self.mask), self.layout)
@@ -76,19 +94,12 @@ class Chunks:
         read = None if momentum.read is None else self._cut(momentum.read)
         return MomentumFilter(stacked, is_log, beta, beta_log, read, self.places[write][1])
 
-    def _single(self, steps: Sequence[Step]) -> Tensor | None:
-        """The rate `[X, C]` of the one piece, if there is one and it erases what stands at its own key."""
-        pieces = [p for s in steps if isinstance(s, Write) for p in s.pieces]
-        if len(pieces) != 1 or pieces[0].along.shape[3] != 1 or pieces[0].seen is not pieces[0].along:
-            return None
-        return None if pieces[0].erase is None else self._cut(pieces[0].erase).squeeze(-1)
-
-    def _columns(self, steps: Sequence[Step], erasing: bool) -> _Columns | None:
-        """The pieces that erase, or those that do not, token by token in program order."""
+    def _columns(self, erasing: bool) -> _Columns | None:
+        """Pieces of one kind, token by token in program order."""
         along, add, seen = [], [], []
         seen_at: list[Place] = []
         at: list[Place] = []
-        for step, (above, below) in zip(steps, self.places, strict=True):
+        for step, (above, below) in zip(self.steps, self.places, strict=True):
             for piece in step.pieces if isinstance(step, Write) else ():
                 if (piece.seen is not None) != erasing:
                     continue
@@ -105,8 +116,24 @@ class Chunks:
         asked = torch.cat(seen, 2).flatten(1, 2) if seen else None
         return _Columns(joined[0], joined[1], asked, tuple(seen_at), tuple(at))
 
-    def _run(self, state: Tensor, momentum: Momentum | None) -> None:
-        """Values really added, and the states in front of all chunks."""
+    @property
+    def last(self) -> Tensor:
+        """The state behind the last token."""
+        return self._run().last[..., : self.size]
+
+    @property
+    def last_momentum(self) -> Tensor:
+        """What the filter holds behind the last token."""
+        return self._run().last[..., self.size :]
+
+    def _run(self) -> _Found:
+        """Values really added, and the states in front of all chunks; once."""
+        if self.found is None:
+            self.found = self._made()
+        return self.found
+
+    def _made(self) -> _Found:
+        state, momentum = self.before
         lead = (self.layout.chunks, self.layout.batch * self.layout.heads)
         whole = state if momentum is None else torch.cat([state, momentum.state], -1)
         total, mix = self.filter.total, self.filter.mix
@@ -122,17 +149,12 @@ class Chunks:
             ended = self.filter.ended(self.erased.along, self.erased.at).unflatten(0, lead)
         mix = None if mix is None else mix.unflatten(0, lead)
         added, states, last = memory_scan(target, erased, ended, update, total, mix, whole.flatten(0, 1))
-        self.states = states.flatten(0, 1)
-        self.added = None if added is None else added.flatten(0, 1)
-        final = last.view(whole.shape)
-        self.last, self.last_momentum = final[..., : self.size], final[..., self.size :]
+        added = None if added is None else added.flatten(0, 1)
+        return _Found(states.flatten(0, 1), added, last.view(whole.shape))
 
     def _transform(self, pieces: _Columns) -> tuple[Tensor, Tensor]:
         """`u = first - second M_0^T` solves the triangular system of the chunk."""
         assert pieces.seen is not None
-        if self.single is not None and isinstance(self.filter, MomentumFilter):
-            scores, fading = self.filter.rows(pieces.seen_at[0])
-            return filtered_transform(pieces.along, pieces.add, self.single, scores, fading)
         strict = self.filter.gram(pieces.seen, pieces.seen_at, pieces.along, pieces.at)
         inverse = inverse_of_unit_lower(strict)
         wanted = pieces.add
@@ -158,25 +180,21 @@ class Chunks:
     def _sources(self) -> list[tuple[_Columns, Tensor]]:
         """Pieces with the values they really added."""
         found = []
-        if self.erased is not None and self.added is not None:
-            found.append((self.erased, self.added))
+        added = self._run().added
+        if self.erased is not None and added is not None:
+            found.append((self.erased, added))
         if self.plain is not None:
             found.append((self.plain, self.plain.add))
         return found
 
     def _read_key(self, rows: Tensor, places: Places) -> Tensor:
-        if isinstance(self.filter, MomentumFilter) and len(places) == 1 and len(self._sources()) == 1:
-            ((pieces, added),) = self._sources()
-            if len(pieces.at) == 1:
-                scores, fading = self.filter.rows(places[0])
-                return filtered_read(rows, pieces.along, added, scores, fading, self.states)
-        y = self.filter.carried(rows, places) @ self.states.mT
+        y = self.filter.carried(rows, places) @ self._run().states.mT
         for pieces, added in self._sources():
             y = y + self.filter.gram(rows, places, pieces.along, pieces.at) @ added
         return y
 
     def _read_value(self, rows: Tensor, places: Places) -> Tensor:
-        y = self.filter.carried(rows @ self.states, places)
+        y = self.filter.carried(rows @ self._run().states, places)
         for pieces, added in self._sources():
             y = y + self.filter.spread(rows @ added.mT, places, pieces.along, pieces.at)
         return y

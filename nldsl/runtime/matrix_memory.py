@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.chunks import mask_out
+from nldsl.runtime.filtered_chunks import FilteredChunks, one_key
 from nldsl.runtime.matrix_chunks import Chunks
 from nldsl.runtime.matrix_tokens import Momentum, Side, Step, Tokens, tokens_of, with_axis
 from nldsl.runtime.quick_chunks import QuickChunks, quick
@@ -58,6 +59,8 @@ class MatrixMemory:
             self.form = Tokens(self.before, steps, momentum, mask, side)
         elif momentum is None and quick(steps, side):
             self.form = QuickChunks(self.before, steps, mask, chunk)
+        elif momentum is not None and one_key(steps, side):
+            self.form = FilteredChunks(self.before, steps, momentum, mask, chunk)
         else:
             self.form = Chunks(self.before, steps, momentum, mask, side, chunk)
 

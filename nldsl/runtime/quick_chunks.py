@@ -55,7 +55,8 @@ class QuickChunks:
     def _cut(self, x: Tensor) -> Tensor:
         """`[B, T, H, ...]` as `[N, X, C, ...]`."""
         lead = (self.layout.chunks, self.layout.batch * self.layout.heads)
-        return cut(mask_out(x, self.given[2]), self.layout).unflatten(0, lead)
+        cells: Tensor = cut(mask_out(x, self.given[2]), self.layout).unflatten(0, lead)
+        return cells
 
     def _sums(self, log: Tensor) -> Tensor:
         """Running sums inside each chunk, `[N, X, C, K]` or `[N, X, C, 1]`."""
@@ -70,7 +71,7 @@ class QuickChunks:
         """The state behind the last token."""
         if self.made is None or self.chunks is not None:
             return self.general().last
-        return self.made.last.view(self.given[0].shape)
+        return self.made.last.view_as(self.given[0])
 
     def read(self, q: Tensor, at: int) -> Tensor:
         """`[B, T, H, m, K]` to `[B, T, H, m, V]`."""
