@@ -3,8 +3,9 @@
     python -m benchmarks.kernels [--rounds 5] [--profile delta]
 
 Cases (B 4, H 4, d 64, T 1024, chunk 64, float32, one thread): `linear` (class D: Mamba-2), `delta`
-(class R: Gated DeltaNet), `hope` (class N: five residual-MLP memories side by side, without and with
-checkpoints per chunk).  For each: CPU milliseconds, tokens per second, share of the bound
+(class R: Gated DeltaNet), `linear_channel` (GLA), `delta_channel` (KDA), `delta_block` (RWKV-7, DPLR),
+`filtered` (Titans with a matrix memory, momentum and decay), `hope` (class N: five residual-MLP memories
+side by side, without and with checkpoints per chunk).  For each: CPU milliseconds, tokens per second, share of the bound
 (FLOPs of the algorithm, backward counted twice the forward, at the rate of `benchmarks.peak`), MiB
 saved for backward, and the time of a loop over tokens in units of it.
 """
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.hope_step import step, token_step
+from benchmarks.matrix_kernels import channel_cases
 from benchmarks.measure import best_seconds, saved_megabytes
 from benchmarks.peak import peak_gflops
 from nldsl.runtime.recurrence import delta_recurrence, linear_recurrence
@@ -83,6 +85,11 @@ def matrix_cases() -> dict[str, Case]:
     }
 
 
+def more_matrix_cases() -> dict[str, Case]:
+    """Gates per channel, several pieces, momentum; the loop is that of the form with scalar gates."""
+    return {name: Case(*parts) for name, parts in channel_cases(B, H, D, T, C).items()}
+
+
 def hope_cases() -> dict[str, Case]:
     """Hope's memories without and with checkpoints, and the loop over tokens."""
     h, m = 64, 5
@@ -133,14 +140,16 @@ def hope_cases() -> dict[str, Case]:
 
 def report(rounds: int) -> None:
     bound, _ = peak_gflops()
-    cases = matrix_cases() | hope_cases()
+    cases = matrix_cases() | more_matrix_cases() | hope_cases()
     seconds = best_seconds({name: case.both for name, case in cases.items()}, rounds)
     print(f"bound {bound:.1f} GFLOP/s on one thread")
     for name, case in cases.items():
         if not case.flops:
             continue
-        loop = cases[f"{name.split()[0]} loop"]
-        slower = seconds[f"{name.split()[0]} loop"] / loop.tokens * case.tokens / seconds[name]
+        own = f"{name.split()[0].split('_')[0]} loop"
+        slower = (
+            seconds[own] / cases[own].tokens * case.tokens / seconds[name] if own in cases else float("nan")
+        )
         share = 3 * case.flops / (bound * 1e9) / seconds[name]
         saved = saved_megabytes(lambda case=case: case.run(*case.inputs))
         print(
@@ -158,7 +167,7 @@ def main() -> None:
     torch.manual_seed(0)
     if options.profile is None:
         return report(options.rounds)
-    case = (matrix_cases() | hope_cases())[options.profile]
+    case = (matrix_cases() | more_matrix_cases() | hope_cases())[options.profile]
     case.both()
     with torch.profiler.profile() as profile:
         case.both()

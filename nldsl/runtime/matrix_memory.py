@@ -31,6 +31,7 @@ class MatrixMemory:
     `state [B, H, V, K]`; `start`: the state toward which gates pull and from which erases measure the
     distance; `mask [B, T]`: false tokens leave the state alone and read zero.
 
+    >>> from nldsl.runtime.matrix_tokens import Piece, Write
     >>> k = torch.eye(2).view(1, 2, 1, 2)
     >>> memory = MatrixMemory(torch.zeros(1, 1, 2, 2), (Write((Piece(k, 3.0 * k),)),), mask=None)
     >>> memory.read(k, at=1).flatten().tolist(), memory.read(k, at=0).flatten().tolist()

@@ -73,6 +73,11 @@ class Draw:
         return Momentum(beta, self.normal(*self.rows), self.normal(B, H, V, K))
 
 
+def at_its_key(piece: Piece) -> Piece:
+    """What is erased stands at the direction that is written."""
+    return piece._replace(seen=piece.along)
+
+
 Made = list[Step] | tuple[list[Step], Momentum]
 STEPS: dict[str, Callable[[Draw], Made]] = {
     "only": lambda d: [Write((d.only(),))],
@@ -104,19 +109,24 @@ STEPS: dict[str, Callable[[Draw], Made]] = {
         d.momentum(d.scalar()),
     ),
     "signed momentum": lambda d: ([d.signed(), Write((d.erase(),)), d.scalar()], d.momentum(d.signed())),
+    "momentum, one key": lambda d: (
+        [Write((at_its_key(d.erase()),), d.scalar()), d.scalar()],
+        d.momentum(d.scalar()),
+    ),
     "momentum alone": lambda d: ([Write((d.erase(),))], d.momentum(d.scalar())),
 }
 
 
-def case(kind: str, tokens: int, side: Side = "key", start: bool = False) -> Case:
+def case(kind: str, tokens: int, side: Side = "key", start: bool = False, queries: int = 2) -> Case:
+    """`queries` of each copy."""
     draw = Draw(tokens, side)
     made = STEPS[kind](draw)
     steps, momentum = made if isinstance(made, tuple) else (made, None)
     if start:
         steps = [Write((draw.erase(from_state=draw.uniform(*draw.rows)), draw.only()), draw.channel())]
-    queries = [draw.normal(B, tokens, 2 * H, K) for _ in range(len(steps) + 1)]
+    asked = [draw.normal(B, tokens, queries * H, K) for _ in range(len(steps) + 1)]
     begun = draw.normal(H, V, K) if start else None
-    return Case(draw.normal(B, H, V, K), steps, queries, side, begun, momentum)
+    return Case(draw.normal(B, H, V, K), steps, asked, side, begun, momentum)
 
 
 def faded(M: Tensor, gate: Gate, side: Side, t: int) -> Tensor:
@@ -146,7 +156,7 @@ def added(M: Tensor, distance: Tensor, write: Write, side: Side, t: int) -> Tens
     return total
 
 
-def literally(c: Case, mask: Tensor | None) -> list[Tensor]:
+def literally(c: Case, mask: Tensor | None, places: tuple[int, ...] = ()) -> list[Tensor]:
     """Reads, state and momentum, one token after the other."""
     M, P = c.state, None if c.momentum is None else c.momentum.state
     r = torch.zeros(H, V, K, dtype=torch.float64) if c.start is None else c.start
@@ -165,21 +175,22 @@ def literally(c: Case, mask: Tensor | None) -> list[Tensor]:
                 change = c.momentum.read[:, t, :, None, None] * held
             kept = M - r if step.gate is None else faded(M - r, step.gate, c.side, t)
             states.append(r + kept + change)
-        for rows, state, q in zip(reads, states, c.queries, strict=True):
-            y = torch.einsum("bhvk,bhmk->bhmv", state, q[:, t].unflatten(1, (H, 2))).flatten(1, 2)
+        shown = [states[p] for p in places] if places else states
+        for rows, state, q in zip(reads, shown, c.queries, strict=True):
+            y = torch.einsum("bhvk,bhmk->bhmv", state, q[:, t].unflatten(1, (H, -1))).flatten(1, 2)
             rows.append(y * live[:, None, None])
         chosen = live[:, None, None, None]
         M = torch.where(chosen, states[-1], states[0])
         P = None if held is None or P is None else torch.where(chosen, held, P)
-    joined = [torch.stack(rows, 1) if rows else torch.zeros(B, 0, 2 * H, V) for rows in reads]
+    joined = [torch.stack(rows, 1) for rows in reads]
     return [*joined, M, *([] if P is None else [P])]
 
 
-def by_chunks(c: Case, mask: Tensor | None, chunk: int = CHUNK) -> list[Tensor]:
+def by_chunks(c: Case, mask: Tensor | None, chunk: int = CHUNK, places: tuple[int, ...] = ()) -> list[Tensor]:
     memory = MatrixMemory(
         c.state, c.steps, mask=mask, side=c.side, start=c.start, momentum=c.momentum, chunk=chunk
     )
-    reads = [memory.read(q, at=i) for i, q in enumerate(c.queries)]
+    reads = [memory.read(q, at=i) for i, q in zip(places or range(len(c.queries)), c.queries, strict=True)]
     return [*reads, memory.state, *([] if c.momentum is None else [memory.momentum])]
 
 
@@ -191,9 +202,9 @@ def leaves(x: Any) -> Iterator[Tensor]:
             yield from leaves(part)
 
 
-def distances(c: Case, mask: Tensor | None = None) -> tuple[float, float]:
+def distances(c: Case, mask: Tensor | None = None, places: tuple[int, ...] = ()) -> tuple[float, float]:
     """Largest relative difference of values, and of gradients of a random sum of them."""
-    mine, theirs = by_chunks(c, mask), literally(c, mask)
+    mine, theirs = by_chunks(c, mask, places=places), literally(c, mask, places)
     values = max((relative(a, b) for a, b in zip(mine, theirs, strict=True)), default=0.0)
     wanted = list(leaves([c.state, c.steps, c.queries, c.momentum, c.start]))
     random = torch.Generator().manual_seed(1)
@@ -229,6 +240,34 @@ def test_chunks_equal_the_loop(kind: str, side: Side) -> None:
         for given in (None, mask):
             values, gradients = distances(case(kind, tokens, side), given)
             assert values < 1e-11 and gradients < 1e-10, (tokens, given is not None)
+
+
+PASSES: dict[str, Callable[[Draw], Made]] = {
+    "write": lambda d: [Write((d.only(),))],
+    "scalar": lambda d: [d.scalar(), Write((d.only(),))],
+    "scalar delta": lambda d: [Write((at_its_key(d.erase()),), d.scalar())],
+    "channel delta": lambda d: [d.channel(), Write((at_its_key(d.erase()),))],
+    "two keys": lambda d: [Write((d.erase(), d.only()), d.channel())],
+    "two keys decayed": lambda d: [d.channel(), Write((d.only(), d.erase()))],
+    "too steep": lambda d: [Write((d.erase(), d.only()), d.channel(300.0))],
+    "momentum": STEPS["momentum, one key"],
+    "signed momentum": lambda d: ([d.signed(), Write((at_its_key(d.erase()),))], d.momentum(d.signed())),
+}
+
+
+@pytest.mark.parametrize("kind", PASSES)
+@pytest.mark.parametrize("first", [0, 1, -1])
+def test_one_pass_equals_the_loop(kind: str, first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The read that the pass takes stands above, between and below the steps; all others follow."""
+    monkeypatch.setitem(STEPS, kind, PASSES[kind])
+    for tokens in (CHUNK - 1, 2 * CHUNK + 3):
+        mask = torch.rand(B, tokens, generator=torch.Generator().manual_seed(tokens)) > 0.3
+        c = case(kind, tokens, queries=1)
+        only = replace(c, queries=[c.queries[first]])
+        for some, places in ((only, (first % len(c.queries),)), (c, ())):
+            for given in (None, mask):
+                values, gradients = distances(some, given, places)
+                assert values < 1e-11 and gradients < 1e-10, (tokens, given is not None, places)
 
 
 @pytest.mark.parametrize("side", ["key", "value"])
