@@ -5,7 +5,9 @@
 Cases (B 4, H 4, d 64, T 1024, chunk 64, float32, one thread): `linear` (class D: Mamba-2), `delta`
 (class R: Gated DeltaNet), `linear_channel` (GLA), `delta_channel` (KDA), `delta_block` (RWKV-7, DPLR),
 `filtered` (Titans with a matrix memory, momentum and decay), `hope` (class N: five residual-MLP memories
-side by side, without and with checkpoints per chunk).  For each: CPU milliseconds, tokens per second, share of the bound
+side by side, without and with checkpoints per chunk).
+
+For each: CPU milliseconds, tokens per second, share of the bound
 (FLOPs of the algorithm, backward counted twice the forward, at the rate of `benchmarks.peak`), MiB
 saved for backward, and the time of a loop over tokens in units of it.
 """

@@ -91,7 +91,13 @@ class Chunks:
         shape = (*beta.shape, 0)
         stacked = torch.stack(plain, 2) if plain else beta.new_zeros(shape)
         write = next(i for i, s in enumerate(steps) if isinstance(s, Write))
-        read = None if momentum.read is None else self._cut(momentum.read)
+        read = momentum.read
+        if read is None and (
+            self.mask is not None or self.layout.chunks * self.layout.width > self.layout.tokens
+        ):
+            # A token that does not count takes nothing up.
+            read = like.new_ones(self.layout.batch, self.layout.tokens, self.layout.heads)
+        read = None if read is None else self._cut(read)
         return MomentumFilter(stacked, is_log, beta, beta_log, read, self.places[write][1])
 
     def _columns(self, erasing: bool) -> _Columns | None:

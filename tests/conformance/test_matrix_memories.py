@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nldsl.certify.verify import verify
-from nldsl.runtime import filters, matrix_memory, past_lessons, product_filter
+from nldsl.runtime import filters, matrix_memory, past_lessons, product_filter, quick_chunks
 from tests.conformance.agreement import compiled, disagreements
 
 VALUES = {
@@ -242,6 +242,11 @@ def _later(original: Any) -> Any:
     )
 
 
+def _above(original: Any) -> Any:
+    """A read that does not see the write above it."""
+    return lambda early, strict: original(early=early, strict=True)
+
+
 def _stale(original: Any) -> Any:
     """Gates of the token itself forgotten."""
     return lambda self, places: original(self, tuple(p._replace(gates=0) for p in places))
@@ -274,7 +279,9 @@ def _short(original: Any) -> Any:
 
 FAULTS = {
     "a write seen too late": ("delta_product", filters, "seen_mask", _later),
-    "gates of the token left out": ("kda", filters.ChannelFilter, "sums", _stale),
+    "the pass reads above the write": ("kda", quick_chunks, "Reading", _above),
+    "one anchor whatever the decay": ("kda_steep", quick_chunks, "fits", lambda f: lambda sums: True),
+    "gates of the token left out": ("places", filters.ChannelFilter, "sums", _stale),
     "decay and momentum exchanged": ("titans", filters.MomentumFilter, "ended", _swapped),
     "lessons forgotten between calls": ("omega", past_lessons, "past_lessons", _forgetful),
     "too few steps of the solver": ("mesa", matrix_memory.MatrixMemory, "solve", _short),

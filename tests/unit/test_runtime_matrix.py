@@ -172,7 +172,7 @@ def literally(c: Case, mask: Tensor | None, places: tuple[int, ...] = ()) -> lis
             change = added(M, M - r, step, c.side, t)
             if c.momentum is not None and held is not None:
                 held = change + faded(held, c.momentum.beta, c.side, t)
-                change = c.momentum.read[:, t, :, None, None] * held
+                change = held if c.momentum.read is None else c.momentum.read[:, t, :, None, None] * held
             kept = M - r if step.gate is None else faded(M - r, step.gate, c.side, t)
             states.append(r + kept + change)
         shown = [states[p] for p in places] if places else states
@@ -251,6 +251,10 @@ PASSES: dict[str, Callable[[Draw], Made]] = {
     "two keys decayed": lambda d: [d.channel(), Write((d.only(), d.erase()))],
     "too steep": lambda d: [Write((d.erase(), d.only()), d.channel(300.0))],
     "momentum": STEPS["momentum, one key"],
+    "all of the momentum": lambda d: (
+        [Write((at_its_key(d.erase()),), d.scalar())],
+        d.momentum(d.scalar())._replace(read=None),
+    ),
     "signed momentum": lambda d: ([d.signed(), Write((at_its_key(d.erase()),))], d.momentum(d.signed())),
 }
 
