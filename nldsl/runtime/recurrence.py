@@ -91,12 +91,10 @@ def delta_recurrence(
     >>> y.flatten().tolist()
     [1.0, 1.5, 1.75]
     """
-    if q_BTHK.shape[1] <= 1:
-        return _one_token(
-            q_BTHK, k_BTHK, w_BTHV, erase_BTH, state_BHVK, decay, log_decay, feedback, read, mask
-        )
-    layout = layout_of(q_BTHK, chunk)
     given = (q_BTHK, k_BTHK, w_BTHV, erase_BTH)
+    if q_BTHK.shape[1] <= 1:
+        return _one_token(*given, state_BHVK, decay, log_decay, feedback, read, mask)
+    layout = layout_of(q_BTHK, chunk)
     made = _in_one_pass(layout, given, state_BHVK, decay, log_decay, feedback, read, mask)
     if made is not None:
         return made
