@@ -29,7 +29,7 @@ from nldsl.lowerings.everywhere import spread, spread_for
 from nldsl.lowerings.functions import Functions
 from nldsl.lowerings.prune import inline, prune
 from nldsl.lowerings.scope import RESERVED, Imports, Names, Scope
-from nldsl.lowerings.states import initial_state, noted_values, task_table
+from nldsl.lowerings.states import initial_state, lasting, noted_values, task_table
 from nldsl.plan.plan import BlockPlan, Plan, Unit
 from nldsl.spec.program import Apply, Block, Call, Repeat, TaskWrite, Write
 from nldsl.spec.program import Parameter as SlowParameter
@@ -97,7 +97,7 @@ def _class(plan: Plan, block_plan: BlockPlan, functions: Functions) -> ClassDef:
         "All tokens of a call: outputs and the state after them.",
         name("tuple")[(*[name("Tensor")] * len(outputs), name("dict")[name("str"), name("Any")])],
     )
-    body: list[Statement] = [*task_table(code), _init(plan, block, functions.imports)]
+    body: list[Statement] = [*task_table(code), *lasting(code), _init(plan, block, functions.imports)]
     body += [initial_state(code), *code.methods, forward]
     return ClassDef(block_plan.class_name, (name("Module"),), tuple(body), _doc(block_plan))
 

@@ -164,6 +164,13 @@ def _zeros(memory: Memory, shape: Shape) -> Expression:
     return call("self.zeros", name("batch"), *heads, *shape)
 
 
+def lasting(code: BlockCode) -> list[Statement]:
+    """`lasting = ("M",)`: the memories that outlive a sequence."""
+    changing = written_in_forward(code.block)
+    paths = [m.path for m in code.block.memories if m.reset == "never" and m.name in changing]
+    return [assign("lasting", tuple(paths))] if paths else []
+
+
 def task_table(code: BlockCode) -> list[Statement]:
     """`tasks = (TaskMemory(...), ...)`: what `learn` updates, for memories with a task write."""
     rows: list[Expression] = []

@@ -8,6 +8,7 @@ import networkx as nx
 
 from nldsl.library import PRIMITIVES
 from nldsl.plan.details import ChunkDetail, ChunkMemory
+from nldsl.plan.sequential import outlived
 from nldsl.plan.steps import write_steps
 from nldsl.plan.units import boundary, defined, memories_of, used
 from nldsl.plan.verdict import Refusal
@@ -24,7 +25,7 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[ChunkDetail, s
             return refusal
     members = []
     for memory in memories:
-        member = _member(memory, body)
+        member = outlived(block, memory) or _member(memory, body)
         if isinstance(member, Refusal):
             return Refusal(f"`{memory.name}`: {member.reason}")
         members.append(member)

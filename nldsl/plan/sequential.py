@@ -14,7 +14,7 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[SequentialDeta
     memories = memories_of(block, statements)
     body = [block.body[i] for i in statements]
     for memory in memories:
-        refusal = _memory(memory, body)
+        refusal = outlived(block, memory) or _memory(memory, body)
         if refusal is not None:
             return refusal
     changing = {m.name for m in memories}
@@ -27,6 +27,16 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[SequentialDeta
 
 def _without_weights(block: Block, memory: str) -> bool:
     return any(m.name == memory and m.function is None for m in block.memories)
+
+
+def outlived(block: Block, memory: Memory) -> Refusal | None:
+    """A start that depends on the sequences before: no compiled state holds it yet."""
+    source = memory
+    while source.init_from is not None:
+        source = next(m for m in block.memories if m.name == source.init_from)
+        if source.reset == "never":
+            return Refusal(f"`init {source.name}`, which outlives the sequence, for `{memory.name}`")
+    return None
 
 
 def _memory(memory: Memory, body: list[Statement]) -> Refusal | None:

@@ -38,6 +38,14 @@ class Layer(nn.Module):
         """The state before the first token of `batch` sequences; learned starts stay differentiable."""
         return State({"root": self.root.initial_state(batch)}, program=self.name)
 
+    def new_sequence(self, state: State) -> State:
+        """`state` at the start of the next sequence: all begins anew but memories with `reset never`."""
+        found = next(iter(state.tensors().values()), None)
+        tree = self._tree(state, 0 if found is None else found.shape[0])
+        fresh = self.root.initial_state(0 if found is None else found.shape[0])
+        self.root.keep_lasting(tree["root"], fresh)
+        return State({"root": fresh}, program=self.name)
+
     def load_state(self, path: str | os.PathLike[str]) -> State:
         """A state that `State.save` wrote, if it is one of this program; on the device of the parameters.
 

@@ -63,6 +63,8 @@ class Module(Container):
     """
 
     like: Tensor
+    lasting: tuple[str, ...] = ()
+    """Paths of the memories that outlive a sequence (`reset never`)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,6 +89,17 @@ class Module(Container):
     def initial_state(self, batch: int) -> dict[str, Any]:
         """The state before the first token of `batch` sequences; blocks with state have their own."""
         return {}
+
+    def keep_lasting(self, old: dict[str, Any], fresh: dict[str, Any]) -> None:
+        """Put what outlives a sequence from an old state into a fresh one, here and in every block below."""
+        fresh.update({path: old[path] for path in self.lasting})
+        for path, module in self._attached.items():
+            if path in fresh:
+                module.keep_lasting(old[path], fresh[path])
+            elif path.endswith("]") and path[: path.rindex("[")] in fresh:
+                start = path.rindex("[")
+                index = int(path[start + 1 : -1])
+                module.keep_lasting(old[path[:start]][index], fresh[path[:start]][index])
 
     def declare(self, path: str, shape: tuple[int, ...], role: str, init: Fill) -> nn.Parameter:
         """Register a parameter under its program path; its value is undefined until `initialise`.

@@ -1,0 +1,47 @@
+"""Memories that outlive a sequence: the next one begins as the interpreter says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nldsl.diagnostics import SpecError
+from nldsl.reference import Interpreter, flatten_state
+from tests.conformance.agreement import LOWERINGS, comparable, compare_states, compiled
+
+SPEC = """
+block part(x) {
+  level c every 3 tokens {
+    memory M = mlp(1) reset never
+    memory N = mlp(1)
+  }
+  M[l2norm(linear(x))] <- linear(x) by momentum(lr = 0.1, beta = 0.5)
+  N[l2norm(linear(x))] <- linear(x) by gd(lr = 0.1)
+  return M[conv(x, 2)] + N[x]
+}
+block whole(x) {
+  repeat 2 { x = x + part(x) }
+  y = part(x)
+  return y
+}
+"""
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+def test_new_sequence(lowering: str) -> None:
+    layer = compiled(SPEC, lowering, block="whole", x=4)
+    meaning = Interpreter(layer.program, dict(layer.parameter_paths()), dtype=torch.float64)
+    first, second = (torch.randn(2, n, 4, dtype=torch.float64) for n in (5, 4))
+    _, state = layer(first)
+    y, after = layer(second, state=layer.new_sequence(state))
+    _, told = meaning.run(first)
+    expected, told = meaning.run(second, state=meaning.new_sequence(told))
+    torch.testing.assert_close(y, expected, rtol=1e-9, atol=1e-9)
+    assert compare_states(comparable(after), flatten_state(told), 2) == []
+
+
+def test_start_from_one_that_lasts_is_refused() -> None:
+    text = SPEC.replace("memory N = mlp(1)", "memory N = mlp(1) init M")
+    with pytest.raises(SpecError) as caught:
+        compiled(text, block="part", x=4)
+    assert {d.code for d in caught.value.diagnostics} == {"NL0701"}
