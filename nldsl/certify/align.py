@@ -136,28 +136,38 @@ def _count(place: Place, got: Tensor, want: list[int]) -> Pair:
 
 
 def _memory(place: Place, entry: Any, samples: list[Sample]) -> list[Pair]:
-    """running, committed (visible), base, slots, lessons, gathered, count."""
-    states = [s.memories[place.path] for s in samples]
-    assert all(isinstance(s, ParametricState) for s in states)
-    want: dict[str, list[dict[str, Tensor]]] = {"running": [s.running for s in states]}  # type: ignore[union-attr]
-    if states and states[0].committed is not None:  # type: ignore[union-attr]
-        want["committed"] = [s.committed for s in states]  # type: ignore[union-attr, misc]
-    _named(place, entry, ("running", "committed", "base", "slots", "windows", "gathered", "count"))
-    if "base" in entry and states:
-        (every,) = states[0].bases  # type: ignore[union-attr]
-        want["base"] = [s.bases[every] for s in states]  # type: ignore[union-attr]
-    if states and states[0].slots:  # type: ignore[union-attr]
-        want["slots"] = [_flat(s.slots) for s in states]  # type: ignore[union-attr]
-    pairs = [
-        pair for part, weights in want.items() for pair in _weights(place, part, entry.get(part), weights)
-    ]
-    for term, got in entry.get("windows", {}).items():
-        want_lessons = _lessons([s.windows[int(term)] for s in states], got)  # type: ignore[union-attr]
-        pairs += [Pair(place.path, f"lessons {n}", place.level, got[n], w) for n, w in want_lessons.items()]
-    for term, got in entry.get("gathered", {}).items():
-        wanted = [s.gathered[int(term)] for s in states]  # type: ignore[union-attr]
-        pairs += _weights(place, "gathered", got, wanted)
+    """running, committed (visible), bases, origin, slots, what is gathered, lessons, count."""
+    found = [s.memories[place.path] for s in samples]
+    states = [s for s in found if isinstance(s, ParametricState)]
+    assert len(states) == len(found)
+    want: dict[str, list[dict[str, Tensor]]] = {"running": [s.running for s in states]}
+    if states and states[0].committed is not None:
+        want["committed"] = [s.committed for s in states if s.committed is not None]
+    bases = _bases(place, states)
+    kept = bases if states else [k for k in entry if k.startswith("base")]
+    known = ("running", "committed", *kept, "origin", "slots", "gathered", "windows", "count")
+    _named(place, entry, known)
+    for name, every in bases.items():
+        want[name] = [s.bases[every] for s in states]
+    if "origin" in entry:
+        want["origin"] = [s.origin for s in states]
+    got = {**entry, "gathered": _flat(entry.get("gathered", {}))}
+    if states and states[0].slots:
+        want["slots"] = [_flat(s.slots) for s in states]
+    if states and states[0].gathered:
+        want["gathered"] = [_flat({str(n): w for n, w in s.gathered.items()}) for s in states]
+    pairs = [pair for part, weights in want.items() for pair in _weights(place, part, got.get(part), weights)]
+    for term, held in entry.get("windows", {}).items():
+        want_lessons = _lessons([s.windows[int(term)] for s in states], held)
+        pairs += [Pair(place.path, f"lessons {n}", place.level, held[n], w) for n, w in want_lessons.items()]
     return [*pairs, _count(place, entry["count"], [s.count for s in states])]
+
+
+def _bases(place: Place, states: list[ParametricState]) -> dict[str, int]:
+    """The bases a compiled memory keeps beside its running and committed weights, by name."""
+    assert place.memory is not None
+    clocks = sorted(b for b in (states[0].bases if states else ()) if b != place.memory.clock.every)
+    return {("base" if len(clocks) == 1 else f"base_{b}"): b for b in clocks}
 
 
 def _lessons(windows: list[list[list[Lesson]]], got: dict[str, Tensor]) -> dict[str, Tensor]:

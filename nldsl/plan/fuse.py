@@ -38,7 +38,7 @@ def _candidate(block: Block, units: list[Unit]) -> tuple[Unit, Unit, Unit] | Non
 def _merge(block: Block, first: Unit, second: Unit) -> Unit | None:
     assert isinstance(first.detail, ChunkDetail)
     assert isinstance(second.detail, ChunkDetail)
-    clocks = {m.memory.clock.every for d in (first.detail, second.detail) for m in d.members}
+    clocks = {chunk.clocks_of(m) for d in (first.detail, second.detail) for m in d.members}
     if len(clocks) != 1:
         return None
     graph = dependency_graph(block)

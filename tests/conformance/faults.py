@@ -39,6 +39,25 @@ block steps(x, heads = 2) {
 """
 """Takes the sequential form: momentum on a base of its own, an objective that is not affine."""
 
+HELD = """
+block held(x, heads = 2) {
+  level slow every 3 tokens { memory M, C = mlp(1) per head }
+  level fast every 1 token  { memory F = matrix() per head init learned }
+  k     = l2norm(split(linear(x), heads))
+  q     = l2norm(split(linear(x), heads))
+  v     = split(linear(x), heads)
+  eta   = sigmoid(linear(x, heads))
+  theta = sigmoid(linear(x, heads))
+  M[k] <- v  minimize l2 over 2 tokens weighted theta
+    by momentum(lr = eta, beta = theta)  retain eta toward init
+  F[k] <- v  minimize l2  by gd(lr = eta)  retain theta  gradient every 3 tokens
+  C[k] <- v  minimize dot  by muon(lr = 0.1, beta = 0.5)  weighted eta  at commit
+    retain theta  project rownorm
+  return linear(merge(M[q] + F[q] + C[q]))
+}
+"""
+"""Takes the chunk form: momentum over a window, reads of a running state, a rule at the commit."""
+
 SMALL = {"dim": 8, "depth": 1, "heads": 2, "vocab": 16}
 PROGRAMS: dict[str, tuple[str, dict[str, Any], ClockSet]] = {
     "hope": ("hope", SMALL, ClockSet("test", ((16, 2), (64, 4)), ((16, 2), (64, 4), (256, 8)))),
@@ -46,6 +65,7 @@ PROGRAMS: dict[str, tuple[str, dict[str, Any], ClockSet]] = {
     "linear_attention": ("linear_attention", {**SMALL, "expand": 2}, ClockSet("test")),
     "transformer": ("transformer", {**SMALL, "expand": 2, "window": 8}, ClockSet("test")),
     "steps": (STEPS, {"dim": 8}, ClockSet("test")),
+    "held": (HELD, {"dim": 8}, ClockSet("test")),
 }
 
 
@@ -289,6 +309,26 @@ EDITS = (
     ),
     Edit("transposed gradient", "steps", "S_dy_weight.mT @ S_x_weight", "S_x_weight.mT @ S_dy_weight"),
     Edit("sign of momentum", "steps", "m_mul - m_mul_1", "m_mul + m_mul_1"),
+    # gradients held at a base
+    Edit("lessons lose their weights", "held", "weight=weight_lessons, ", "", True),
+    Edit("lessons of masked tokens stay", "held", "(key_lessons, 1, valid)", "(key_lessons, 1, None)"),
+    Edit("masked tokens have momentum", "held", "read_W2, valid=valid)", "read_W2)"),
+    Edit("momentum is not carried", "held", "M_m_W2 = M_m_W2_new", "M_m_W2 = M_m_W2"),
+    Edit("chunk without its anchor", "held", "            toward=M_W2_init,\n", ""),
+    Edit("live read above the write", "held", "F_weight_course.after", "F_weight_course.before"),
+    Edit("live gradient at the running state", "held", "(k, v, F_weight_base)", "(k, v, F_weight)"),
+    Edit(
+        "base moves behind every piece",
+        "held",
+        "F_weight_base = choose(grid_2.ends(3)[n_2], F_weight, F_weight_base)",
+        "F_weight_base = F_weight",
+    ),
+    Edit("gathered without weights", "held", "weight=eta.mT, ", "", True),
+    Edit("gathered twice", "held", "torch.zeros_like(C_W2_gathered_1), C_W2", "C_W2_gathered_1, C_W2"),
+    Edit("not projected", "held", "1.0) * C_W2, eps=1e-06)", "1.0) * C_W2, eps=1e3)"),
+    Edit(
+        "gate of another token", "held", "last_token(theta.mT[..., None], valid)", "theta.mT[:, :, :1, None]"
+    ),
 )
 PATCHES = (
     Patch("sequential reads see the running state", "steps", token_memory.TokenMemory, "visible", running_of),
