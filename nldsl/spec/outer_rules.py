@@ -23,6 +23,17 @@ from nldsl.syntax import tree
 PROBES: tuple[tuple[Shape, bool], ...] = (((3, 2), True), ((3,), False))
 """Weights on which it is tried whether an argument may stay open: (shape, whether used as `W @ x`)."""
 
+
+def weight_shape(shape: Shape) -> Shape:
+    """The shape of what a rule sees of a parameter: `[heads, out, in]` is a matrix per head.
+
+    Example:
+        >>> weight_shape((4, 8, 8)), weight_shape(())
+        ((8, 8), (1,))
+    """
+    return shape[-2:] if len(shape) == 3 else shape or (1,)
+
+
 Arguments = tuple[tuple[str, Item], ...]
 
 
@@ -85,6 +96,16 @@ class OuterRule:
                 raise SpecError(bag.items)
             self.known[key] = rule
         return self.known[key]
+
+    def refusal(self, shape: Shape) -> str:
+        """Why the rule cannot train a weight of this shape; empty if it can.
+
+        A rule that looks at inputs trains weights without one too, by their gradient alone.
+        """
+        first = self._findings(*PROBES[0], frozenset())
+        found = self._findings(weight_shape(shape), False, frozenset())
+        bad = [f for f in found if not f.startswith("NL0420")]
+        return "" if first or not bad else bad[0].partition(" ")[2]
 
     def _findings(self, shape: Shape, linear: bool, free: frozenset[str]) -> list[str]:
         """What is wrong if the arguments at these paths stay open."""

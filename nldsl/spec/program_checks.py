@@ -130,17 +130,38 @@ def _faulty(session: Session, plan: TrainPlan) -> bool:
     )
 
 
+def _trainable(
+    session: Session, plan: TrainPlan, ranks: dict[tuple[int, int], tuple[str, Parameter]]
+) -> None:
+    """NL0607: a rule that works on matrices is given something else; one parameter per number of axes."""
+    for (index, _), (path, parameter) in ranks.items():
+        outer = plan.groups[index].outer
+        reason = outer.refusal(parameter.shape) if outer is not None else ""
+        if outer is not None and reason:
+            session.report(
+                "NL0607",
+                f"`{outer.name}` cannot train `{path}` {list(parameter.shape)}",
+                outer.span,
+                "needs other weights",
+                notes=(f"for such a weight: {reason}",),
+                help="give it to a group of its own, such as `rest by adamw(lr = 3e-4)`",
+            )
+
+
 def _claims(session: Session, program: Program, plan: TrainPlan) -> None:
     """NL0602 a parameter nobody trains; NL0603 a glob that matches nothing."""
     groups = [g.selectors for g in plan.groups]
     used: set[tuple[int, str]] = set()
     orphans = []
+    ranks: dict[tuple[int, int], tuple[str, Parameter]] = {}
     for path, parameter in parameters_of(program.root):
         hit = first_match(groups, path, parameter.role)
         if hit is None:
             orphans.append(path)
         else:
             used.add(hit)
+            ranks.setdefault((hit[0], len(parameter.shape)), (path, parameter))
+    _trainable(session, plan, ranks)
     if orphans and groups and not _faulty(session, plan):
         shown = ", ".join(f"`{p}`" for p in orphans[:3]) + (
             f" and {len(orphans) - 3} more" if len(orphans) > 3 else ""

@@ -16,9 +16,11 @@ from nldsl.graph.problems import group_label
 from nldsl.plan.make import make_plan
 from nldsl.plan.plan import Plan
 from nldsl.spec.program import Program
+from nldsl.spec.walk import linear_paths
 from nldsl.view.cost import Cost, Costs, Flops, cost_of
 from nldsl.view.equations import Dynamics, dynamics
 from nldsl.view.lowering import LoweringRow, lowering_rows
+from nldsl.view.rule_forms import rule_form
 
 SCHEMA = 2
 """Of `Explanation.to_json`; raised by one whenever a field changes its meaning or goes."""
@@ -89,6 +91,8 @@ class ParameterRow:
     trained_by: str
     every: int
     selector: str
+    form: str = ""
+    """How its rule is computed, and why."""
 
 
 @dataclass(frozen=True)
@@ -238,11 +242,13 @@ def _block_row(path: str, cost: Cost) -> BlockRow:
 
 def _parameters(program: Program) -> Iterator[ParameterRow]:
     """Every slow parameter with the group that claims it and the selector that did."""
+    linear = set(linear_paths(program.root))
     for path, parameter in all_parameters(program):
         index = claiming_group(program.train, path, parameter)
-        rule, every, selector = "", 0, ""
+        rule, every, selector, form = "", 0, "", ""
         if program.train is not None and index is not None:
             group = program.train.groups[index]
             rule, every = group_label(group), group.every
             selector = ", ".join(group.selectors)
-        yield ParameterRow(path, parameter.shape, parameter.role, rule, every, selector)
+            form = rule_form(group, parameter.shape, path in linear)
+        yield ParameterRow(path, parameter.shape, parameter.role, rule, every, selector, form)

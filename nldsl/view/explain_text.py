@@ -163,6 +163,8 @@ def parameters_text(rows: Sequence[ParameterRow]) -> Iterator[RenderableType]:
             head.append(f"  {when}, claims {selector}")
         head.append(f"  {count:,} numbers in {len(mine)} tensors", style="dim")
         yield head
+        for form in dict.fromkeys(row.form for row in mine if row.form):
+            yield Text(f"      {form}", style="dim")
         lines = _repeats(mine)
         width = min(max(len(path) for path, _ in lines), 64)
         shapes = max(len(_shape(row)) for _, row in lines)

@@ -127,3 +127,20 @@ def test_nothing_a_text_says_gets_into_the_loop() -> None:
     made = nldsl.optimizer(rule, [nn.Parameter(torch.zeros(3))])
     text = next(iter(made.kernels.values())).native
     assert text and "odd_name_xyz" not in text and "lr" not in text
+
+
+MODEL = "model m(tokens) { return head(norm(embed(tokens, 16, 8)), 16) }\n"
+
+
+def test_explain_says_how_every_weight_is_trained() -> None:
+    text = MODEL + "train m { head by dgd(lr = 0.1); embeddings by muon(lr = 0.1); norms by adamw(lr = 0.1) }"
+    forms = {row.path: row.form for row in nldsl.explain(text).parameters}
+    assert [forms[p].partition(":")[0] for p in sorted(forms)] == ["matrices", "linear layers", "vectors"]
+    assert "one loop in C" in forms["out.norm.weight"]
+
+
+def test_a_rule_on_weights_it_cannot_train_is_a_finding_of_check() -> None:
+    found = nldsl.check(MODEL + "train m { rest by soap(lr = 0.1) }\n")
+    assert found == []
+    (finding,) = nldsl.check(MODEL + "train m { rest by muon(lr = 0.1) }\n")
+    assert finding.code == "NL0607" and "`out.norm.weight`" in finding.message

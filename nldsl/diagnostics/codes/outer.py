@@ -36,4 +36,13 @@ CODES = {
         _MODEL + "train m { rest by sgd(lr = cosine(0.1, warm = 10)) }\n",
         _MODEL + "train m { rest by sgd(lr = cosine(0.1, warmup = 10)) }\n",
     ),
+    "NL0607": Entry(
+        "a rule on weights it cannot train",
+        "Rules such as `muon` look at a weight as a matrix; biases, norms and other vectors need another. "
+        "`if rank(W) == 2 { ... } else { ... }` lets one rule say what it does with both.",
+        _MODEL.replace("embed(tokens, 16, 8)", "norm(embed(tokens, 16, 8))")
+        + "train m { rest by muon(lr = 0.1) }\n",
+        _MODEL.replace("embed(tokens, 16, 8)", "norm(embed(tokens, 16, 8))")
+        + "train m { norms by adamw(lr = 0.1); rest by muon(lr = 0.1) }\n",
+    ),
 }
