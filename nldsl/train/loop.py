@@ -149,17 +149,26 @@ class Trainer:
 
     def gradient_norm(self) -> float:
         """The norm over all gradients, before they are clipped to `clip` if the plan says so."""
-        gradients = [p for p in self.parameters.values() if p.grad is not None]
-        limit = self.plan.clip if self.plan.clip > 0 else math.inf
-        return float(nn.utils.clip_grad_norm_(gradients, limit))
+        trained = [p for p in self.parameters.values() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        if self.plan.clip > 0 and math.isfinite(float(norm)):
+            nn.utils.clip_grads_with_norm_(trained, self.plan.clip, norm)
+        return float(norm)
 
     def refuse(self, norm: float) -> None:
-        """Raise NL0985, which names the step and what is left."""
+        """Raise NL0985, which names the step, the parameters whose gradients are bad, and what is left."""
         kept = saved.checkpoints(self.folder / CHECKPOINTS)
+        grads = {path: p.grad for path, p in self.parameters.items() if p.grad is not None}
+        bad = [f"`{path}`" for path, g in grads.items() if not bool(torch.isfinite(g).all())]
+        named = f"not finite: the gradients of {', '.join(bad[:3])}" if bad else "all gradients are finite"
+        more = f" and of {len(bad) - 3} more" if len(bad) > 3 else ""
         raise fault(
             "NL0985",
             f"training diverged at step {self.step + 1}: loss {self.loss}, gradient norm {norm}",
-            notes=(f"the last checkpoint is `{kept[-1]}`" if kept else "no checkpoint had been written",),
+            notes=(
+                f"the last checkpoint is `{kept[-1]}`" if kept else "no checkpoint had been written",
+                named + more,
+            ),
             help="lower the learning rates, or add `clip` to `train`",
         )
 

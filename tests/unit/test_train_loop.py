@@ -119,6 +119,7 @@ def test_divergence_names_the_step_and_keeps_the_last_checkpoint(corpus: Corpus,
         trainer.run(keep=3, show=False)
     finding = caught.value.diagnostics[0]
     assert finding.code == "NL0985" and "step 2" in finding.message and "step-00000000" in finding.notes[0]
+    assert "gradients of `" in finding.notes[1]
     assert [p.name for p in saved.checkpoints(tmp_path / "run" / CHECKPOINTS)] == ["step-00000000"]
 
 
