@@ -52,7 +52,8 @@ class TokenMemory:
             for n, write, _ in self.terms
             if write.at_commit
         }
-        clocks = [memory.clock.every] if "committed" in self.carried else []
+        commits = "committed" in self.carried or any(w.at_commit for w in self.writes)
+        clocks = [memory.clock.every] if commits else []
         clocks += [*self.bases.values(), *([memory.reset_every] if memory.reset == "tokens" else [])]
         self.ends = {c: fresh(f"{memory.name}_ends_{c}") for c in clocks}
         self.lessons = TokenLessons(self)
@@ -259,8 +260,7 @@ class TokenMemory:
     def _step_gathered(self, write: Write) -> None:
         """The rule runs once, on the sum of the chunk's gradients, for the samples whose chunk ends."""
         every, outside = self.memory.clock.every, self.scope.body
-        if every > 1:
-            self.scope.body = []
+        self.scope.body = []
         before = self.scope.names.fresh(f"{self.memory.name}_commits")
         counted = call(self.code.runtime("token", "commits_before"), name(self.count), every, *self._period())
         self.scope.add(assign(before, counted))
@@ -278,10 +278,9 @@ class TokenMemory:
             for carried in self.gathered[n].values():
                 empty = call("torch.zeros_like", name(carried))
                 self.scope.add(assign(carried, self._due(every, empty, carried)))
-        if every > 1:
-            body, self.scope.body = self.scope.body, outside
-            fires = self.code.runtime("grid", "fires")
-            self.scope.add(If(call(fires, name(self.ends[every])[name("t")]), tuple(body)))
+        body, self.scope.body = self.scope.body, outside
+        fires = self.code.runtime("grid", "fires")
+        self.scope.add(If(call(fires, name(self.ends[every])[name("t")]), tuple(body)))
 
     def prepare_reset(self) -> list[Statement]:
         """Before the loop: where a reset begins anew."""
