@@ -81,10 +81,15 @@ class _FilteredPass(torch.autograd.Function):
             torch.empty_like(given.w),
             torch.empty_like(given.seen),
         )
+        # What `M` and `P` answer the rows is kept: a fifth of the work of the way back.
+        said = y.new_empty(*y.shape[:2], 2 * size, 2 * y.shape[3])
         for part in blocks(given.seen[0], given.q[0]):
             for n in range(count):
                 one, old = given.at(n, part), states[n, part]
-                rows, gram, answers = _products(one, old)
+                rows = torch.cat([one.k, one.q], 1)
+                gram = torch.bmm(rows, one.k.mT)
+                torch.bmm(rows, old.flatten(1, 2).mT, out=said[n, part])
+                answers = said[n, part].unflatten(-1, (2, -1))
                 strict = (gram[:, :size] * one.seen).mul_(one.e.unsqueeze(-1))
                 inverses[n, part] = unit_lower_inverse(strict)
                 held = _weighed(answers[:, :size], one.fading).mul_(one.e.unsqueeze(-1))
@@ -92,30 +97,23 @@ class _FilteredPass(torch.autograd.Function):
                 shown = _weighed(answers[:, size:], one.carried)
                 torch.baddbmm(shown, gram[:, size:] * one.read, u, out=y[n, part])
                 _move(one, old, u, states[n + 1, part])
-        ctx.save_for_backward(*given, states, added, inverses)
+        ctx.save_for_backward(*given, states, added, inverses, said)
         return y, states[-1]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, ...]:
-        *saved, states, added, inverses = ctx.saved_tensors
+        *saved, states, added, inverses, said = ctx.saved_tensors
         given = _Given(*saved)
         made = _Given(*(torch.empty_like(x) for x in given))
         dy, d_state = grads[0], grads[1].clone()
         for part in blocks(given.seen[0], given.q[0]):
             flow = d_state[part]
             for n in range(given.q.shape[0] - 1, -1, -1):
-                kept = states[n, part], added[n, part], inverses[n, part]
+                kept = states[n, part], added[n, part], inverses[n, part], said[n, part]
                 flow = _back(given.at(n, part), kept, dy[n, part], flow, made.at(n, part))
             d_state[part] = flow
         return (*made, d_state)
-
-
-def _products(one: _Given, old: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows `[k; q]`, their products with the keys, and what `M` and `P` answer them, `[X, 2 C, 2, V]`."""
-    rows = torch.cat([one.k, one.q], 1)
-    answers = torch.bmm(rows, old.flatten(1, 2).mT).unflatten(-1, (2, -1))
-    return rows, torch.bmm(rows, one.k.mT), answers
 
 
 def _weighed(answers: Tensor, weights: Tensor) -> Tensor:
@@ -136,12 +134,13 @@ def _move(one: _Given, old: Tensor, u: Tensor, out: Tensor) -> None:
 
 
 def _back(
-    one: _Given, kept: tuple[Tensor, Tensor, Tensor], dy: Tensor, d_new: Tensor, made: _Given
+    one: _Given, kept: tuple[Tensor, Tensor, Tensor, Tensor], dy: Tensor, d_new: Tensor, made: _Given
 ) -> Tensor:
     """Fill the gradients of one chunk; return that of the state in front of it."""
-    old, u, inverse = kept
-    size = dy.shape[1]
-    rows, gram, answers = _products(one, old)
+    old, u, inverse, said = kept
+    size, answers = dy.shape[1], said.unflatten(-1, (2, -1))
+    rows = torch.cat([one.k, one.q], 1)
+    gram = torch.bmm(rows, one.k.mT)
     torch.sum(d_new * old, (-1, -2), out=made.total)
     torch.sum(d_new[:, 0] * old[:, 1], (-1, -2), out=made.mix)
     flat = d_new.flatten(1, 2)
