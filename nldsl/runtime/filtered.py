@@ -23,11 +23,12 @@ from nldsl.runtime.triangular import unit_lower_inverse
 class Kernels(NamedTuple):
     """What is left of writes and of the state at the rows of a chunk, and behind it.
 
-    `seen`, `read` `[N, X, C, C]` for the rows that write and that read; `fading`, `carried` `[N, X, C, 2]` of
+    `seen`, `read` `[N, X, C, C]` for the rows that write and that read (`seen` `None`: a row that writes sees
+    what the row of the token before reads); `fading`, `carried` `[N, X, C, 2]` of
     `M` and `P` there; `end [N, X, C, 2]`, `total [N, X, 2]`, `mix [N, X]`.
     """
 
-    seen: Tensor
+    seen: Tensor | None
     read: Tensor
     fading: Tensor
     carried: Tensor
@@ -56,7 +57,7 @@ class _Given(NamedTuple):
     k: Tensor
     w: Tensor
     e: Tensor
-    seen: Tensor
+    seen: Tensor | None
     read: Tensor
     fading: Tensor
     carried: Tensor
@@ -66,7 +67,14 @@ class _Given(NamedTuple):
 
     def at(self, n: int, part: slice) -> _Given:
         """One chunk of some heads."""
-        return _Given(*(x[n, part] for x in self))
+        return _Given(*(None if x is None else x[n, part] for x in self))  # type: ignore[arg-type]
+
+    @property
+    def shown(self) -> Tensor:
+        """What the rows that write see."""
+        if self.seen is not None:
+            return self.seen
+        return torch.nn.functional.pad(self.read, (0, 0, 1, 0))[:, :-1]
 
 
 class _FilteredPass(torch.autograd.Function):
@@ -79,18 +87,18 @@ class _FilteredPass(torch.autograd.Function):
         y, added, inverses = (
             torch.empty_like(given.w),
             torch.empty_like(given.w),
-            torch.empty_like(given.seen),
+            torch.empty_like(given.read),
         )
         # What `M` and `P` answer the rows is kept: a fifth of the work of the way back.
         said = y.new_empty(*y.shape[:2], 2 * size, 2 * y.shape[3])
-        for part in blocks(given.seen[0], given.q[0]):
+        for part in blocks(given.read[0], given.q[0]):
             for n in range(count):
                 one, old = given.at(n, part), states[n, part]
                 rows = torch.cat([one.k, one.q], 1)
                 gram = torch.bmm(rows, one.k.mT)
                 torch.bmm(rows, old.flatten(1, 2).mT, out=said[n, part])
                 answers = said[n, part].unflatten(-1, (2, -1))
-                strict = (gram[:, :size] * one.seen).mul_(one.e.unsqueeze(-1))
+                strict = (gram[:, :size] * one.shown).mul_(one.e.unsqueeze(-1))
                 inverses[n, part] = unit_lower_inverse(strict)
                 held = _weighed(answers[:, :size], one.fading).mul_(one.e.unsqueeze(-1))
                 u = torch.bmm(inverses[n, part], one.w - held, out=added[n, part])
@@ -102,12 +110,12 @@ class _FilteredPass(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         *saved, states, added, inverses, said = ctx.saved_tensors
         given = _Given(*saved)
-        made = _Given(*(torch.empty_like(x) for x in given))
+        made = _Given(*(None if x is None else torch.empty_like(x) for x in given))  # type: ignore[arg-type]
         dy, d_state = grads[0], grads[1].clone()
-        for part in blocks(given.seen[0], given.q[0]):
+        for part in blocks(given.read[0], given.q[0]):
             flow = d_state[part]
             for n in range(given.q.shape[0] - 1, -1, -1):
                 kept = states[n, part], added[n, part], inverses[n, part], said[n, part]
@@ -151,7 +159,7 @@ def _back(
     d_seen = torch.cat([made.w.neg(), dy], 1)
     d_gram = torch.bmm(d_seen, u.mT)
     _to_kernels(one, gram, answers, d_gram, d_seen, made)
-    d_gram[:, :size].mul_(one.seen).mul_(one.e.unsqueeze(-1)).tril_(-1)
+    d_gram[:, :size].mul_(one.shown).mul_(one.e.unsqueeze(-1)).tril_(-1)
     d_gram[:, size:].mul_(one.read)
     weights = torch.cat([one.fading * one.e.unsqueeze(-1), one.carried], 1)
     d_answers = _ended(d_seen, weights)
@@ -172,9 +180,13 @@ def _to_kernels(
     size = one.k.shape[1]
     torch.mul(d_gram, gram, out=gram)
     of_rate = gram[:, :size].tril_(-1)
-    torch.linalg.vecdot(of_rate, one.seen, out=made.e)
-    torch.mul(of_rate, one.e.unsqueeze(-1), out=made.seen)
+    torch.linalg.vecdot(of_rate, one.shown, out=made.e)
+    of_rate.mul_(one.e.unsqueeze(-1))
     made.read.copy_(gram[:, size:])
+    if made.seen is None:
+        made.read[:, :-1] += of_rate[:, 1:]
+    else:
+        made.seen.copy_(of_rate)
     at_rows = torch.linalg.vecdot(answers, d_seen.unsqueeze(-2))
     made.e.add_((at_rows[:, :size] * one.fading).sum(-1))
     torch.mul(at_rows[:, :size], one.e.unsqueeze(-1), out=made.fading)

@@ -56,13 +56,17 @@ class FilteredChunks(Chunks):
         assert erase is not None
         cells = (q.squeeze(3), along.squeeze(3), add.squeeze(3), erase.squeeze(3))
         q, k, w, e = (self._cut(x).unflatten(0, lead) for x in cells)
-        kernels = Kernels(*(x.unflatten(0, lead) for x in self._kernels(self.filter, at)))
+        made = self._kernels(self.filter, at)
+        kernels = Kernels(*(None if x is None else x.unflatten(0, lead) for x in made))  # type: ignore[arg-type]
         y, last = filtered_pass(q, k, w, e, kernels, self.start.flatten(0, 1))
         self.passed = last.view(self.start.shape)
         return tokens(y.flatten(0, 1), self.layout, None).unsqueeze(3)
 
     def _kernels(self, found: MomentumFilter, at: int) -> Kernels:
-        seen, fading = found.rows(self.places[self.number][0])
-        read, carried = found.rows(self._at(at))
+        write, place = self.places[self.number][0], self._at(at)
+        read, carried = found.rows(place)
+        # The usual case: writes look at the state behind the token before, reads at that behind their own.
+        usual = not write.gates and place.gates == found.count and place.step > found.write.step
+        seen, fading = (None, found.faded_before()) if usual else found.rows(write)
         end = torch.stack([found.end[:, -1], found.slow.to_end], -1)
         return Kernels(seen, read, fading, carried, end, torch.stack(found.totals, -1), found.mix.flatten())

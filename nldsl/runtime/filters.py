@@ -230,16 +230,19 @@ class MomentumFilter:
         """What is left of `M` and of `P`, `[X, 1, 2 * size]`."""
         return torch.stack(self.totals, -1)[:, None, :, None].expand(-1, 1, 2, size).flatten(2)
 
+    def faded_before(self) -> Tensor:
+        """What is left of `[M | P]` in front of each token, `[X, C, 2]`."""
+        first = torch.zeros_like(self.fading_end[:, :1])
+        first[..., 0] = 1.0
+        return torch.cat([first, self.fading_end[:, :-1]], 1)
+
     def rows(self, place: Place) -> tuple[Tensor, Tensor]:
         """What a place of each token sees of the tokens `[X, C, C]`, and of `[M | P]`, `[X, C, 2]`."""
         taken = place.step > self.write.step
         if taken and place.gates == self.count:
             return self.end, self.fading_end
         pad = torch.nn.functional.pad
-        first = torch.zeros_like(self.fading_end[:, :1])
-        first[..., 0] = 1.0
-        seen = pad(self.end, (0, 0, 1, 0))[:, :-1]
-        fading = torch.cat([first, self.fading_end[:, :-1]], 1)
+        seen, fading = pad(self.end, (0, 0, 1, 0))[:, :-1], self.faded_before()
         above = self.above[place.gates]
         if above is not None:
             seen, fading = seen * above.unsqueeze(-1), fading * above.unsqueeze(-1)
