@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from nldsl.calculus.expression import SYMBOL, Expr, walk
 from nldsl.catalog.broadcast import broadcast
+from nldsl.catalog.numeric import np
 from nldsl.library import PRIMITIVES
 
 

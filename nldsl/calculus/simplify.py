@@ -6,13 +6,13 @@ Every rewrite is an identity of real numbers wherever the left-hand side is fini
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from nldsl.calculus.expression import Expr, node, number, walk
 from nldsl.calculus.positive import positive
+from nldsl.catalog.numeric import np
 from nldsl.catalog.primitive import Operand
 from nldsl.catalog.values import Static
 from nldsl.library import PRIMITIVES
@@ -102,9 +102,21 @@ def _fold(op: str, values: tuple[Expr, ...]) -> Expr | None:
     reference = PRIMITIVES[op].reference
     if reference is None or any(n is None for n in numbers) or op == "detach":
         return None
-    with np.errstate(all="ignore"):
-        result = float(reference(*(np.asarray(n) for n in numbers)))
+    if op in _ARITHMETIC:
+        result = float(_ARITHMETIC[op](*numbers))
+    else:
+        with np.errstate(all="ignore"):
+            result = float(reference(*(np.asarray(n) for n in numbers)))
     return number(result) if math.isfinite(result) else None
+
+
+_ARITHMETIC: dict[str, Callable[..., float]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "neg": operator.neg,
+}
+"""What needs no library: the same numbers as its reference gives."""
 
 
 def _full(expr: Expr, *others: Expr) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from nldsl.catalog.numeric import numpy_function
 from nldsl.catalog.primitive import Builder
 from nldsl.catalog.values import Static
 from nldsl.library._elementwise import elementwise
@@ -23,7 +22,7 @@ PRIMITIVE = elementwise(
     "Cosine.",
     torch="torch:cos",
     vjp=_vjp,
-    reference=np.cos,
+    reference=numpy_function("cos"),
     example="block example(x) { return cos(x) }",
     equation="y = cos x",
 )

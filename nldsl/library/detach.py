@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from nldsl.catalog.numeric import numpy_function
 from nldsl.catalog.primitive import Builder
 from nldsl.catalog.values import Static
 from nldsl.library._elementwise import elementwise
@@ -23,7 +22,7 @@ PRIMITIVE = elementwise(
     "The same value as a constant: no gradient of any level passes.",
     torch="torch:detach",
     vjp=_vjp,
-    reference=np.asarray,
+    reference=numpy_function("asarray"),
     example="block example(x, z) { return x + detach(z) }",
     equation="y = x, dy/dx = 0",
 )

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from nldsl.catalog.numeric import np
 from nldsl.catalog.primitive import Builder
 from nldsl.catalog.values import Static
 from nldsl.library._elementwise import elementwise
@@ -22,12 +21,10 @@ def _vjp(
     return (b("mul", grad, b("add", cumulative, b("mul", x, density))),)
 
 
-_erf = np.vectorize(math.erf, otypes=[float])
-
-
 def _reference(x: Any) -> Any:
     """x times the normal distribution function."""
-    return np.asarray(x) * 0.5 * (1.0 + _erf(np.asarray(x) * math.sqrt(0.5)))
+    erf = np.vectorize(math.erf, otypes=[float])
+    return np.asarray(x) * 0.5 * (1.0 + erf(np.asarray(x) * math.sqrt(0.5)))
 
 
 PRIMITIVE = elementwise(

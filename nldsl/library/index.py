@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from nldsl.catalog.numeric import np
 from nldsl.catalog.primitive import Operand, Option, Outcome, Primitive
 from nldsl.catalog.values import Static
 from nldsl.library._shapes import whole

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from nldsl.catalog.numeric import numpy_function
 from nldsl.catalog.primitive import Builder
 from nldsl.catalog.values import Static
 from nldsl.library._elementwise import elementwise
@@ -26,7 +25,7 @@ PRIMITIVE = elementwise(
     "The larger of two values, element by element.",
     torch="nldsl.runtime.ops:maximum",
     vjp=_vjp,
-    reference=np.maximum,
+    reference=numpy_function("maximum"),
     example="block example(x, z) { return maximum(x, z) }",
     values=("a", "b"),
     equation="y = max(a, b)",

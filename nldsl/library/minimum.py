@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from nldsl.catalog.numeric import numpy_function
 from nldsl.catalog.primitive import Builder
 from nldsl.catalog.values import Static
 from nldsl.library._elementwise import elementwise
@@ -26,7 +25,7 @@ PRIMITIVE = elementwise(
     "The smaller of two values, element by element.",
     torch="nldsl.runtime.ops:minimum",
     vjp=_vjp,
-    reference=np.minimum,
+    reference=numpy_function("minimum"),
     example="block example(x, z) { return minimum(x, z) }",
     values=("a", "b"),
     equation="y = min(a, b)",

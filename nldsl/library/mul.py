@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from nldsl.catalog.numeric import numpy_function
 from nldsl.catalog.primitive import Builder
 from nldsl.catalog.values import Static
 from nldsl.library._elementwise import elementwise
@@ -24,7 +23,7 @@ PRIMITIVE = elementwise(
     "Product of two values, element by element.",
     torch="operator:mul",
     vjp=_vjp,
-    reference=np.multiply,
+    reference=numpy_function("multiply"),
     example="block example(x, z) { return x * z }",
     values=("a", "b"),
     equation="y = a * b",

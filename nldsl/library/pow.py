@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from nldsl.catalog.numeric import numpy_function
 from nldsl.catalog.primitive import Builder
 from nldsl.catalog.values import Static
 from nldsl.library._elementwise import elementwise
@@ -27,7 +26,7 @@ PRIMITIVE = elementwise(
     "First value to the power of the second, element by element.",
     torch="operator:pow",
     vjp=_vjp,
-    reference=np.power,
+    reference=numpy_function("power"),
     example="block example(x) { return x ** 2 }",
     values=("a", "b"),
     equation="y = a ** b",

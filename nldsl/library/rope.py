@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from nldsl.catalog.broadcast import describe
+from nldsl.catalog.numeric import np
 from nldsl.catalog.primitive import ContractError, Operand, Option, Outcome, Primitive
 from nldsl.catalog.values import Static
 from nldsl.library._shapes import expect, real

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from nldsl.catalog.numeric import numpy_function
 from nldsl.catalog.primitive import Builder
 from nldsl.catalog.values import Static
 from nldsl.library._elementwise import elementwise
@@ -23,7 +22,7 @@ PRIMITIVE = elementwise(
     "Sign: -1, 0 or 1; its gradient is zero.",
     torch="torch:sign",
     vjp=_vjp,
-    reference=np.sign,
+    reference=numpy_function("sign"),
     example="block example(x) { return sign(x) }",
     equation="y = x / |x|, 0 at 0",
 )

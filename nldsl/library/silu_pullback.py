@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
+from nldsl.catalog.numeric import np
 from nldsl.catalog.primitive import Builder
 from nldsl.catalog.values import Static
 from nldsl.library._elementwise import elementwise

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from nldsl.catalog.numeric import numpy_function
 from nldsl.catalog.primitive import Builder
 from nldsl.catalog.values import Static
 from nldsl.library._elementwise import elementwise
@@ -23,7 +22,7 @@ PRIMITIVE = elementwise(
     "Square root.",
     torch="torch:sqrt",
     vjp=_vjp,
-    reference=np.sqrt,
+    reference=numpy_function("sqrt"),
     example="block example(x) { return sqrt(1 + x ** 2) }",
     equation="y = x^(1/2)",
 )

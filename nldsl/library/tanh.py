@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from nldsl.catalog.numeric import numpy_function
 from nldsl.catalog.primitive import Builder
 from nldsl.catalog.values import Static
 from nldsl.library._elementwise import elementwise
@@ -23,7 +22,7 @@ PRIMITIVE = elementwise(
     "Hyperbolic tangent.",
     torch="torch:tanh",
     vjp=_vjp,
-    reference=np.tanh,
+    reference=numpy_function("tanh"),
     example="block example(x) { return tanh(x) }",
     equation="y = tanh x",
 )

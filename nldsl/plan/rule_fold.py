@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from nldsl.catalog.numeric import np
 from nldsl.library import PRIMITIVES
 from nldsl.spec.program import Apply, Value, option
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nldsl.diagnostics import Diagnostic, DiagnosticBag
+from nldsl.review.check import review
 from nldsl.server.sections import Section, Sections
 from nldsl.source import SourceFile, Span
 from nldsl.spec.definition_checks import check_definitions
@@ -189,6 +190,8 @@ class Checker:
             program = check_item(session, item, version.unit)
         findings = session.bag.items
         self._keep(memo, findings, version)
+        if program is not None and not session.bag.errors:
+            findings = [*findings, *review(program)]
         return Checked(key, item, findings, program, memo.reached(version.unit.tree.items))
 
     def _keep(self, memo: _Memo, findings: list[Diagnostic], version: _Version) -> None:

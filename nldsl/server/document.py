@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nldsl.diagnostics import Diagnostic
+from nldsl.review.allow import without_allowed
 from nldsl.server.checking import Checker
 from nldsl.server.facts import At, Facts, facts_of
 from nldsl.server.lines import Lines
@@ -86,6 +87,7 @@ class Document:
             self._check()
             found = [f for s in self.sections.list for f in s.findings] + self.checker.findings
             found = without_consequences(found, self.sections.text_of)
+            found = without_allowed(found, [s.file for s in self.sections.list])
             remarks = dict.fromkeys(self._remark(finding) for finding in found)
             self._remarks = sorted(remarks, key=lambda r: (r.start, r.finding.code))
         return self._remarks

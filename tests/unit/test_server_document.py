@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nldsl.diagnostics import catalogue
+from nldsl.review import check
 from nldsl.server import (
     Document,
     RenameError,
@@ -24,7 +25,6 @@ from nldsl.server.hover import hover
 from nldsl.server.lines import Lines
 from nldsl.server.sections import cut
 from nldsl.server.words import WORDS
-from nldsl.spec import check
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = sorted((ROOT / "specs").rglob("*.nl"))
