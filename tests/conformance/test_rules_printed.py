@@ -145,8 +145,10 @@ GENTLE = {
     "signsgd": {"lr": 0.01},
 }
 """Rates for the quadratic, where they differ."""
-ELSEWHERE = {"dgd", "proximal", "deep_momentum"}
+ELSEWHERE = {"dgd", "proximal", "deep_momentum", "dgd_momentum", "normalised_momentum"}
 """Rules that are tested on what they are for: they look at inputs, or answer before they have learned."""
+ELSEWHERE |= {"mirror_norm", "mirror_softmax"}
+"""Rules whose weights stay in a set of their own (a ball, a simplex), where these minima are not."""
 RULES = sorted(p.stem for p in (specs_folder() / "rules").glob("*.nl"))
 
 
