@@ -21,13 +21,14 @@ from torch import Tensor
 from nldsl.runtime.chunks import mask_out
 from nldsl.runtime.filtered_chunks import FilteredChunks, one_key
 from nldsl.runtime.matrix_chunks import Chunks
-from nldsl.runtime.matrix_tokens import Momentum, Side, Step, Tokens, tokens_of, with_axis
+from nldsl.runtime.matrix_tokens import Momentum, Side, Step, Tokens, tokens_of, widened, with_axis
 from nldsl.runtime.quick_chunks import QuickChunks, quick
 
 
 class MatrixMemory:
     """A memory after a sequence of tokens: reads at any place of every token, and the state behind them.
 
+    In bfloat16 or float16 everything is computed in float32, the state stays so, and reads are cast back.
     `state [B, H, V, K]`; `start`: the state toward which gates pull and from which erases measure the
     distance; `mask [B, T]`: false tokens leave the state alone and read zero.
 
@@ -49,6 +50,9 @@ class MatrixMemory:
         momentum: Momentum | None = None,
         chunk: int = 64,
     ) -> None:
+        # State, gates, sums and inverses want more digits than the half-wide types have.
+        state, steps = widened(state), widened(tuple(steps))
+        start, momentum = widened(start), widened(momentum)
         self.mask, self.side, self.start = mask, side, start
         self.before = state if start is None else state - start
         if side == "value":
@@ -80,14 +84,15 @@ class MatrixMemory:
     def read(self, q: Tensor, *, at: int) -> Tensor:
         """`M q` after the first `at` steps of each token; `q [B, T, m * H, K]` with m queries per copy."""
         heads = self.before.shape[1]
-        grouped = q.unflatten(2, (heads, -1))
+        grouped = widened(q).unflatten(2, (heads, -1))
         y = self.form.read(grouped, at)
         if self.start is not None:
             y = y + grouped @ self.start.mT
-        return mask_out(y.flatten(2, 3), self.mask)
+        return mask_out(y.flatten(2, 3), self.mask).to(q.dtype)
 
     def solve(self, q: Tensor, *, at: int, ridge: float, iterations: int) -> Tensor:
         """`iterations` steps of conjugate gradients from zero for `(M + ridge) x = q` (MesaNet)."""
+        kind, q = q.dtype, widened(q)
         x, r, p = torch.zeros_like(q), q, q
         size = (r * r).sum(-1, keepdim=True)
         for _ in range(iterations):
@@ -99,4 +104,4 @@ class MatrixMemory:
             left = (r * r).sum(-1, keepdim=True)
             p = r + left / size.masked_fill(done, 1.0) * p
             size = left
-        return x
+        return x.to(kind)

@@ -6,7 +6,7 @@ Shapes as in `matrix_memory`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -56,6 +56,24 @@ class Momentum(NamedTuple):
 
 
 Step = Gate | Write
+
+
+Given = TypeVar("Given")
+
+
+def widened(given: Given) -> Given:
+    """The same tensors, in tuples or alone, with half-wide ones as float32.
+
+    >>> widened(Gate(log=torch.zeros(1, dtype=torch.bfloat16))).log.dtype
+    torch.float32
+    """
+    if isinstance(given, Tensor):
+        wide = given.float() if given.dtype in (torch.bfloat16, torch.float16) else given
+        return wide  # type: ignore[return-value]
+    if not isinstance(given, tuple):
+        return given
+    parts = [widened(x) for x in given]
+    return type(given)(*parts) if hasattr(given, "_fields") else type(given)(parts)
 
 
 def with_axis(step: Step, start: Tensor | None) -> Step:

@@ -302,3 +302,28 @@ def test_float32_is_close_at_every_decay(steepness: float) -> None:
     )
     for a, b in zip(by_chunks(rough, None, 64), literally(exact, None), strict=True):
         assert relative(a.double(), b) < 2e-5
+
+
+@pytest.mark.parametrize("kind", ["channels", "momentum, one key"])
+def test_half_wide_numbers_are_computed_in_float32(kind: str) -> None:
+    """Nothing is rounded but inputs and answers: the state is that of the rounded inputs in float32."""
+    c = case(kind, 20)
+
+    def rounded(x: Any, dtype: torch.dtype) -> Any:
+        if isinstance(x, Tensor):
+            return x.detach().to(torch.bfloat16).to(dtype)
+        if isinstance(x, tuple):
+            parts = [rounded(p, dtype) for p in x]
+            return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
+        return x
+
+    found = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        state, steps, momentum, q = (
+            rounded(x, dtype) for x in (c.state, tuple(c.steps), c.momentum, c.queries[-1])
+        )
+        memory = MatrixMemory(state, steps, mask=None, momentum=momentum, chunk=CHUNK)
+        found[dtype] = memory.read(q, at=len(steps)), memory.state
+    (narrow, kept), (wide, exact) = found.values()
+    assert narrow.dtype == torch.bfloat16 and kept.dtype == torch.float32
+    assert torch.equal(kept, exact) and torch.equal(narrow, wide.to(torch.bfloat16))
