@@ -173,7 +173,7 @@ def rosenbrock(w: Tensor) -> Tensor:
 def test_every_rule_descends(rule: str, function: Any) -> None:
     weight = nn.Parameter(torch.tensor([[-1.0], [1.5]], dtype=torch.float64))
     optimizer = nldsl.optimizer(call(rule, function is quadratic), [weight])
-    start, values = float(function(weight)), []
+    start, values = function(weight).item(), []
     for _ in range(300):
         optimizer.zero_grad()
         loss = function(weight)
