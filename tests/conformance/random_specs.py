@@ -59,7 +59,9 @@ class Writer:
         unit = "token" if every == 1 else "tokens"
         where = f" per head({self.heads})" if per_head else ""
         kind, _, init = kind.partition(" init ")
+        init = init or self.pick("", "", "", 'learned("first")') if kind != "matrix()" else init
         line = f"memory {name} = {kind}{where}" + (f" init {init}" if init else "")
+        line += self.pick("", "", "", f" reset every {6 * every} tokens")
         self.declared.append(f"level l{name} every {every} {unit} {{ {line} }}")
         self.per_head[name] = per_head
         if kind not in ("twice()", "biased()"):
@@ -139,12 +141,16 @@ class Writer:
                 text += " toward init"
         if self.maybe(5):
             text += f" gradient every {self.pick('1 token', '3 tokens', '6 tokens')}"
+        if self.maybe(6):
+            text += self.pick(" at commit", " at commit project rownorm")
         return text
 
     def term(self, memory: str, target: str, memories: list[str] | None = None) -> str:
         objective = self.pick(*OBJECTIVES, "l2", "dot")
         rule = self.rule(memory, memories or [memory])
-        return f"[{self.key(memory)}] <- {target} minimize {objective} by {rule}"
+        window = f" over {self.pick('2', '4')} tokens" if self.maybe(5) else ""
+        weight = f" weighted {self.number(memory)}" if self.maybe(5) else ""
+        return f"[{self.key(memory)}] <- {target} minimize {objective}{window}{weight} by {rule}"
 
     def target(self) -> str:
         return self.pick(self.vector(), self.vector(), f"tanh({self.vector()})", "0.5", "tanh(mean(x))")
