@@ -149,14 +149,14 @@ def report(rounds: int) -> None:
         if not case.flops:
             continue
         own = f"{name.split()[0].split('_')[0]} loop"
-        slower = (
-            seconds[own] / cases[own].tokens * case.tokens / seconds[name] if own in cases else float("nan")
-        )
+        slower = "-"
+        if own in cases:
+            slower = f"{seconds[own] / cases[own].tokens * case.tokens / seconds[name]:.1f} x"
         share = 3 * case.flops / (bound * 1e9) / seconds[name]
         saved = saved_megabytes(lambda case=case: case.run(*case.inputs))
         print(
             f"{name:18s} {seconds[name] * 1e3:7.1f} ms {B * case.tokens / seconds[name]:8.0f} tokens/s "
-            f"{share:5.0%} of the bound  {saved:6.1f} MiB saved  loop {slower:5.1f} x"
+            f"{share:5.0%} of the bound  {saved:6.1f} MiB saved  loop {slower:>7s}"
         )
 
 
