@@ -30,11 +30,20 @@ def command(
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")
     ] = False,
     threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0 leaves it to torch.")] = 0,
+    accumulate: Annotated[int, typer.Option(min=1, help="Batches whose gradients a step sums.")] = 1,
+    spike: Annotated[
+        float, typer.Option(min=0, help="A gradient norm so many times the usual one is a fault; 0: never.")
+    ] = 0.0,
+    on_fault: Annotated[
+        str,
+        typer.Option(help="At a spike, NaN or infinity: `stop` (saved, and said where) or `skip` the step."),
+    ] = "stop",
+    keep: Annotated[int, typer.Option(min=1, help="Checkpoints that are kept.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model on bytes: either --steps or --minutes.
 
-    Ctrl-C saves a checkpoint; --resume goes on from it, bit for bit on a CPU.
+    Ctrl-C and SIGTERM save a checkpoint; --resume goes on from it, bit for bit on a CPU.
     """
     result = train(
         spec,
@@ -48,6 +57,10 @@ def command(
         arguments=parse_settings(settings),
         resume=resume,
         threads=threads,
+        accumulate=accumulate,
+        spike=spike,
+        on_fault=on_fault,
+        keep=keep,
     )
     if as_json:
         print_json(asdict(result) | {"folder": str(result.folder)})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,10 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nldsl.diagnostics import SpecError
 from nldsl.train.errors import fault
 
 FORMAT = 1
 TENSORS, STATE = "tensors.safetensors", "state.json"
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
+"""What reading a damaged checkpoint raises."""
 
 
 @dataclass(frozen=True)
@@ -51,29 +54,83 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Save below `folder` as `step-<number>`, and delete all but the newest `keep`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Save below `folder` as `step-<number>`, and delete all but the newest `keep`.
+
+    A whole checkpoint of the same step stays as it is.  Raises NL0973 if the system cannot write it
+    (disk full, read-only): those that are there stay whole.
+    """
     final = folder / f"step-{checkpoint.step:08d}"
     temporary = folder / f".partial-{checkpoint.step:08d}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        if not is_whole(final):
+            write_folder(temporary, checkpoint)
+            discard(final)
+            temporary.replace(final)
+            sync_folder(folder)
+        for old in checkpoints(folder)[:-keep]:
+            discard(old)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise unwritten(final, error, newest_whole(checkpoints(folder))) from error
+    return final
+
+
+def write_folder(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint into a new folder and have the disk hold it."""
+    folder.mkdir()
     tensors = {name: t.detach().contiguous().cpu() for name, t in checkpoint.tensors.items()}
-    save_file(tensors, temporary / TENSORS)
+    save_file(tensors, folder / TENSORS)
     body = {
         "format": FORMAT,
         "step": checkpoint.step,
-        "tensors_sha256": digest_of(temporary / TENSORS),
+        "tensors_sha256": digest_of(folder / TENSORS),
         "rest": checkpoint.rest,
     }
-    sync_file(temporary / TENSORS)
-    write_text(temporary / STATE, json.dumps(body | {"sha256": digest_of_json(body)}, indent=1) + "\n")
-    if final.exists():
-        shutil.rmtree(final)
-    temporary.replace(final)
-    sync_folder(folder)
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
-    return final
+    sync_file(folder / TENSORS)
+    write_text(folder / STATE, json.dumps(body | {"sha256": digest_of_json(body)}, indent=1) + "\n")
+
+
+def discard(path: Path) -> None:
+    """Delete a checkpoint; half deleted it bears no checkpoint's name."""
+    if path.exists():
+        doomed = path.with_name(f".deleted-{path.name}")
+        path.replace(doomed)
+        shutil.rmtree(doomed)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a process that was killed has left half written or half deleted."""
+    for pattern in (".partial-*", ".deleted-*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
+
+
+def unwritten(path: Path, error: Exception, before: Path | None) -> SpecError:
+    """NL0973: what could not be written, why, and what is left."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    left = f"the newest whole checkpoint is `{before}`" if before else "there is no whole checkpoint"
+    return fault(
+        "NL0973",
+        f"the checkpoint `{path}` cannot be written: {reason.lower()}",
+        notes=(left,),
+        help="make room or give permission, then go on with `--resume`",
+    )
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint is there and its checksums are right."""
+    try:
+        verified(path)
+    except DAMAGE:
+        return False
+    return True
+
+
+def newest_whole(found: Sequence[Path]) -> Path | None:
+    """The last of these checkpoints that is whole."""
+    return next((path for path in reversed(found) if is_whole(path)), None)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -81,30 +138,39 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*") if p.is_dir())
 
 
+def verified(path: Path) -> dict[str, Any]:
+    """The plain data of a checkpoint whose checksums are right; raises one of `DAMAGE` otherwise."""
+    body: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
+    whole = body.pop("sha256") == digest_of_json(body) and body["format"] == FORMAT
+    if not whole or digest_of(path / TENSORS) != body["tensors_sha256"]:
+        raise ValueError("checksums differ")
+    return body
+
+
 def load(path: Path, instead: str = "") -> Checkpoint:
     """Read one checkpoint.  Raises NL0971 if it is damaged or of another format; `instead` is the help."""
     try:
-        body = json.loads((path / STATE).read_text(encoding="utf-8"))
-        whole = body.pop("sha256") == digest_of_json(body) and body["format"] == FORMAT
-        if not whole or digest_of(path / TENSORS) != body["tensors_sha256"]:
-            raise ValueError("checksums differ")
+        body = verified(path)
         return Checkpoint(int(body["step"]), load_file(path / TENSORS), body["rest"])
-    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+    except DAMAGE as error:
         raise fault("NL0971", f"the checkpoint `{path}` is damaged: {error}", help=instead) from error
 
 
 def load_newest(folder: Path) -> Checkpoint:
     """The newest checkpoint.  Raises NL0970 if there is none, NL0971 if it is damaged.
 
-    A damaged one is not skipped in silence: the finding names the one before it.
+    A damaged one is not skipped in silence: the finding names the newest whole one before it.
     """
     found = checkpoints(folder)
     if not found:
         raise fault(
             "NL0970", f"no checkpoint in `{folder}`", help="train first: `nldsl train SPEC --out RUN`"
         )
-    before = f"delete it to go on from `{found[-2].name}`" if len(found) > 1 else "train again"
-    return load(found[-1], before)
+    if is_whole(found[-1]):
+        return load(found[-1])
+    before = newest_whole(found[:-1])
+    help = f"delete what is newer to go on from `{before.name}`" if before else "train again"
+    return load(found[-1], help)
 
 
 def digest_of(path: Path) -> str:

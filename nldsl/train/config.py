@@ -12,8 +12,10 @@ from nldsl.train.checkpoint import write_text
 from nldsl.train.errors import fault
 
 RUN = "run.json"
-MAY_CHANGE = frozenset({"steps", "minutes", "threads"})
+MAY_CHANGE = frozenset({"steps", "minutes", "threads", "spike", "on_fault"})
 """What a resumed run may ask differently; all else would make it another run."""
+ON_FAULT = ("stop", "skip")
+"""What happens at a step whose gradient is not finite or a spike."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class RunConfig:
     `source` is the spec as it was named, `specification` the file within the run folder that holds
     its text (empty for a spec of the library), `digests` the sha256 of every text that took part.
     Either `steps` or `minutes` (of training, evaluation and saving not counted) ends the run.
+    A step sums the gradients of `accumulate` batches.  A gradient norm above `spike` times the median of
+    the last ones is a fault (0: never); at a fault the run stops or skips the step, as `on_fault` says.
     """
 
     source: str
@@ -36,6 +40,9 @@ class RunConfig:
     steps: int = 0
     minutes: float = 0.0
     threads: int = 0
+    accumulate: int = 1
+    spike: float = 0.0
+    on_fault: str = "stop"
     version: str = ""
 
     def __post_init__(self) -> None:
@@ -51,10 +58,16 @@ class RunConfig:
             ("threads", 0),
             ("steps", 0),
             ("minutes", 0),
+            ("accumulate", 1),
+            ("spike", 0),
         ):
             value = getattr(self, name)
             if not value >= lowest:
                 raise fault("NL0981", f"`{name}` must be at least {lowest}, found {value}")
+        if 0 < self.spike <= 1:
+            raise fault("NL0981", f"`spike` must be above 1, or 0 for none, found {self.spike}")
+        if self.on_fault not in ON_FAULT:
+            raise fault("NL0981", f"`on_fault` is `stop` or `skip`, found `{self.on_fault}`")
 
     def write(self, folder: Path) -> None:
         """Write `run.json`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,9 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nldsl.train.checkpoint import write_text
+from nldsl.train.errors import fault
 
 LOG = "log.jsonl"
 
@@ -35,7 +39,7 @@ class RunLog:
     def __init__(self, folder: Path, *, resumed_at: int, show: bool) -> None:
         kept = [record for record in read_log(folder) if record["step"] <= resumed_at]
         self.path = folder / LOG
-        self.path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         self.file: TextIO = self.path.open("a", encoding="utf-8")
         self.show = show
         console = Console(file=sys.stderr, highlight=False)
@@ -67,7 +71,8 @@ class RunLog:
         self.write(record)
         if self.live:
             said = (
-                f"step {record['step']}  loss {record['loss']:.3f}  {record['bits_per_byte']:.3f} bits/byte  "
+                f"step {record['step']}  loss {record.get('loss', math.nan):.3f}  "
+                f"{record.get('bits_per_byte', math.nan):.3f} bits/byte  "
                 f"{record['tokens_per_second']:,.0f} tokens/s"
             )
             self.progress.update(self.task, completed=progress, said=said)
@@ -83,5 +88,13 @@ class RunLog:
 
     def write(self, record: dict[str, Any]) -> None:
         """Write one record; it is in the file when the call returns."""
-        self.file.write(json.dumps(record) + "\n")
-        self.file.flush()
+        try:
+            self.file.write(json.dumps(record, allow_nan=False) + "\n")
+            self.file.flush()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise fault(
+                "NL0973",
+                f"the log `{self.path}` cannot be written: {reason}",
+                help="make room, then go on from the newest checkpoint with `--resume`",
+            ) from error

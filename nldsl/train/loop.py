@@ -21,6 +21,7 @@ from nldsl.train.config import RunConfig
 from nldsl.train.data import Corpus
 from nldsl.train.errors import fault
 from nldsl.train.groups import DEFAULT_GROUPS, claim
+from nldsl.train.guard import SKIPS_IN_A_ROW, Guard, culprit, listed, not_finite, trained_by, worst_token
 from nldsl.train.interrupt import Interruption
 from nldsl.train.log import RunLog, read_log
 from nldsl.train.optimisers import OptimiserGroup, make_groups
@@ -79,6 +80,7 @@ class Trainer:
         self.seconds = 0.0
         self.loss = math.nan
         self.heldout = math.nan
+        self.guard = Guard(config.spike)
 
     @property
     def progress(self) -> float:
@@ -90,7 +92,12 @@ class Trainer:
     @property
     def tokens(self) -> int:
         """Predictions trained on so far."""
-        return self.step * self.config.batch * self.config.length
+        return self.step * self.tokens_per_step
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Predictions of one step."""
+        return self.config.accumulate * self.config.batch * self.config.length
 
     def run(self, *, keep: int, show: bool, evaluate_at: Collection[int] = ()) -> TrainResult:
         """Train to the end.  Ctrl-C and SIGTERM save and raise `KeyboardInterrupt`.
@@ -117,60 +124,89 @@ class Trainer:
         return TrainResult(self.step, self.seconds, self.tokens, self.loss, self.heldout, count, self.folder)
 
     def train_step(self) -> dict[str, Any]:
-        """One step on the batch of this step; returns its record.  Raises NL0985 if it is not finite."""
+        """One step on the batch of this step; returns its record.  A fault raises or skips."""
         begin = time.perf_counter()
-        config = self.config
-        windows = self.corpus.batch(
-            seed=config.seed, step=self.step, batch=config.batch, length=config.length
-        )
-        for parameter in self.parameters.values():
-            parameter.grad = None
-        self.loss = backward(self.model, as_tokens(windows), self.plan.truncate)
-        norm = self.gradient_norm()
-        if not (math.isfinite(self.loss) and math.isfinite(norm)):
-            self.refuse(norm)
-        shown: dict[str, float] = {}
+        total = self.gradients()
+        norm = float(total)
+        record: dict[str, Any] = {"gradient_norm": finite_or_none(norm)}
+        wrong = self.guard.judge(self.loss, norm)
+        if wrong:
+            record["skipped"] = self.skip_or_stop(wrong, norm)
+        else:
+            self.clip(total)
+            self.guard.taken(norm)
         for group in self.groups:
             scheduled = group.step(self.step, self.progress)
-            shown |= {f"{group.name}.{argument}": value for argument, value in scheduled.items()}
+            record |= {f"{group.name}.{argument}": value for argument, value in scheduled.items()}
         self.step += 1
         taken = time.perf_counter() - begin
         self.seconds += taken
+        losses = {"loss": self.loss, "bits_per_byte": self.loss / math.log(2)}
         return {
             "step": self.step,
             "tokens": self.tokens,
             "seconds": round(self.seconds, 3),
-            "loss": self.loss,
-            "bits_per_byte": self.loss / math.log(2),
-            "gradient_norm": norm,
-            "tokens_per_second": round(config.batch * config.length / taken, 1),
-            **shown,
+            **(losses if math.isfinite(self.loss) else {}),
+            "tokens_per_second": round(self.tokens_per_step / taken, 1),
+            **record,
         }
 
-    def gradient_norm(self) -> float:
-        """The norm over all gradients, before they are clipped to `clip` if the plan says so."""
-        trained = [p for p in self.parameters.values() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-        if self.plan.clip > 0 and math.isfinite(float(norm)):
-            nn.utils.clip_grads_with_norm_(trained, self.plan.clip, norm)
-        return float(norm)
+    def windows(self) -> Tensor:
+        """What this step trains on, `[accumulate * batch, length + 1]`."""
+        config = self.config
+        rows = config.batch * config.accumulate
+        found = self.corpus.batch(seed=config.seed, step=self.step, batch=rows, length=config.length)
+        return as_tokens(found)
 
-    def refuse(self, norm: float) -> None:
-        """Raise NL0985, which names the step, the parameters whose gradients are bad, and what is left."""
-        kept = saved.checkpoints(self.folder / CHECKPOINTS)
-        grads = {path: p.grad for path, p in self.parameters.items() if p.grad is not None}
-        bad = [f"`{path}`" for path, g in grads.items() if not bool(torch.isfinite(g).all())]
-        named = f"not finite: the gradients of {', '.join(bad[:3])}" if bad else "all gradients are finite"
-        more = f" and of {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise fault(
-            "NL0985",
-            f"training diverged at step {self.step + 1}: loss {self.loss}, gradient norm {norm}",
-            notes=(
-                f"the last checkpoint is `{kept[-1]}`" if kept else "no checkpoint had been written",
-                named + more,
-            ),
-            help="lower the learning rates, or add `clip` to `train`",
-        )
+    def gradients(self) -> Tensor:
+        """Put the gradients of this step in place, batch by batch; their norm over all parameters."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        share = 1 / self.config.accumulate
+        parts = self.windows().split(self.config.batch)
+        self.loss = sum(backward(self.model, part, self.plan.truncate, share) for part in parts)
+        return nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+
+    def clip(self, norm: Tensor) -> None:
+        """Scale the gradients down to the norm `clip`, if the plan has one."""
+        if self.plan.clip > 0:
+            nn.utils.clip_grads_with_norm_(self.parameters.values(), self.plan.clip, norm)
+
+    def skip_or_stop(self, wrong: str, norm: float) -> str:
+        """Forget the gradients of a step that must not be taken, or stop the run.
+
+        The clocks go on: a slow level fires when it would have, with what it has gathered.  Raises NL0985
+        (not finite) or NL0989 (a spike) under `on_fault = "stop"`, and after too many skips in a row.
+        """
+        self.guard.skipped += 1
+        if self.config.on_fault == "stop" or self.guard.skipped > SKIPS_IN_A_ROW:
+            self.stop(wrong, norm)
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        return wrong
+
+    def stop(self, wrong: str, norm: float) -> None:
+        """Save and raise what names the step, the parameter and the token."""
+        name, said = culprit({path: p.grad for path, p in self.parameters.items()})
+        what = f"the gradient norm is {norm:.4g}, a spike" if wrong == "spike" else "training diverged"
+        message = f"{what} at step {self.step + 1}: {said}"
+        left = self.save_at_fault()
+        notes = [f"loss {self.loss:.4g}, gradient norm {norm:.4g}", worst_token(self.model, self.windows())]
+        notes += [trained_by(name, [(g.name, g.parameters) for g in self.groups]), left]
+        advice = "lower the learning rates, add `clip` to `train`, or go on with `--resume --on-fault skip`"
+        code = "NL0989" if wrong == "spike" else "NL0985"
+        raise fault(code, message, notes=tuple(n for n in notes if n), help=advice)
+
+    def save_at_fault(self) -> str:
+        """Save what stands before a faulty step, deleting nothing, and say what is left."""
+        self.guard.skipped -= 1  # the step is not over: a resumed run meets it again
+        broken = not_finite(self.parameters)
+        if broken:
+            kept = saved.checkpoints(self.folder / CHECKPOINTS)
+            last = f"the last checkpoint is `{kept[-1]}`" if kept else "no checkpoint had been written"
+            return f"{listed(broken)} is not finite already, so nothing was saved: {last}"
+        before = len(saved.checkpoints(self.folder / CHECKPOINTS))
+        return f"what stood before this step is saved in `{self.save(keep=before + 1)}`"
 
     def evaluate(self, log: RunLog) -> None:
         """Held-out bits per byte on the same windows at every evaluation."""
@@ -185,7 +221,7 @@ class Trainer:
             }
         )
 
-    def save(self, keep: int) -> None:
+    def save(self, keep: int) -> Path:
         """Write a checkpoint of everything the next step depends on."""
         tensors: dict[str, Tensor] = {f"weights/{path}": p for path, p in self.parameters.items()}
         for index, group in enumerate(self.groups):
@@ -195,12 +231,13 @@ class Trainer:
             "seconds": self.seconds,
             "loss": finite_or_none(self.loss),
             "heldout": finite_or_none(self.heldout),
+            "guard": self.guard.saved(),
             "corpus": self.corpus.digest,
             "config": asdict(self.config),
             "specification": self.specification,
         }
         whole = saved.Checkpoint(self.step, tensors, rest)
-        saved.save(self.folder / CHECKPOINTS, whole, keep=keep)
+        return saved.save(self.folder / CHECKPOINTS, whole, keep=keep)
 
     def restore(self) -> None:
         """Go back to the newest checkpoint.  Raises NL0986 if it does not belong to this model or data."""
@@ -211,6 +248,7 @@ class Trainer:
         for index, group in enumerate(self.groups):
             group.load(found.section(f"optimiser/{index}"))
         torch.set_rng_state(found.tensors["rng/torch"])
+        self.guard.restore(found.rest.get("guard", {}))
         self.step, self.seconds = found.step, float(found.rest["seconds"])
         self.loss, self.heldout = (
             math.nan if found.rest[name] is None else float(found.rest[name]) for name in ("loss", "heldout")
@@ -241,8 +279,8 @@ def load_weights(model: TrainableModel, found: saved.Checkpoint) -> None:
             parameter.copy_(weights[path])
 
 
-def backward(model: LanguageModel, tokens: Tensor, truncate: int) -> float:
-    """Gradients of the mean next-token loss of `tokens` `[B, T + 1]`, and the loss.
+def backward(model: LanguageModel, tokens: Tensor, truncate: int, weight: float = 1.0) -> float:
+    """Gradients of `weight` times the mean next-token loss of `tokens` `[B, T + 1]`, and that number.
 
     With `truncate` > 0 back-propagation stops at every `truncate` tokens: the state is handed on, its
     history is not.
@@ -250,7 +288,7 @@ def backward(model: LanguageModel, tokens: Tensor, truncate: int) -> float:
     total, state = 0.0, None
     targets = tokens[:, 1:]
     length = targets.shape[1]
-    share = 1 / targets.numel()
+    share = weight / targets.numel()
     learns = writes_task(model.program)
     for start in range(0, length, truncate or length):
         stop = min(start + (truncate or length), length)

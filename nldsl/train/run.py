@@ -38,6 +38,9 @@ def train(
     arguments: Mapping[str, Static] | None = None,
     resume: bool = False,
     threads: int = 0,
+    accumulate: int = 1,
+    spike: float = 0.0,
+    on_fault: str = "stop",
     keep: int = 3,
     evaluate_at: Collection[int] = (),
     show: bool = True,
@@ -47,8 +50,11 @@ def train(
     Arguments: `data` is a file, a folder or `python-stdlib`; the run ends after `steps` steps or
     `minutes` minutes of training in all, of `batch` windows of `length` predictions each; `arguments`
     bind parameters of the spec; `resume` goes on from the newest checkpoint in `out`; `threads` (0: as
-    torch decides) bounds torch's; `keep` is the number of checkpoints kept; held-out text is looked at
-    ten times and after the steps in `evaluate_at`; `show` prints progress.
+    torch decides) bounds torch's; a step sums the gradients of `accumulate` batches, as one large batch
+    would; a gradient that is not finite, or a norm above `spike` times the median of the last 64 (0: none
+    is), stops the run after saving or is skipped, as `on_fault` says (`stop`, `skip`); `keep` is the
+    number of checkpoints kept; held-out text is looked at ten times and after the steps in
+    `evaluate_at`; `show` prints progress.
 
     The same arguments give the same weights on the same machine, and a run that was stopped and resumed
     those of one that was not.  A schedule without `steps` of its own spans the whole run, so a run that
@@ -60,6 +66,9 @@ def train(
     folder = Path(out)
     config = RunConfig(str(source), arguments=dict(arguments or {}), data=data, steps=steps, minutes=minutes)
     config = replace(config, batch=batch, length=length, seed=seed, threads=threads)
+    config = replace(config, accumulate=accumulate, spike=spike, on_fault=on_fault)
+    if keep < 1:
+        raise fault("NL0981", f"`keep` must be at least 1, found {keep}")
     require_place(folder, resume)
     _seed(threads, seed)
     where, texts = texts_of(config.source)

@@ -110,19 +110,6 @@ def test_interruption_saves_and_goes_on(
     assert saved.load_newest(tmp_path / "run" / CHECKPOINTS).step == 5
 
 
-def test_divergence_names_the_step_and_keeps_the_last_checkpoint(corpus: Corpus, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    wild = plan_of(GroupRule(("rest",), "sgd", (("lr", 1e30),)))
-    trainer = Trainer(StandIn(wild), corpus, config_of(20), tmp_path / "run")
-    trainer.save(keep=3)
-    with pytest.raises(SpecError) as caught:
-        trainer.run(keep=3, show=False)
-    finding = caught.value.diagnostics[0]
-    assert finding.code == "NL0985" and "step 2" in finding.message and "step-00000000" in finding.notes[0]
-    assert "gradients of `" in finding.notes[1]
-    assert [p.name for p in saved.checkpoints(tmp_path / "run" / CHECKPOINTS)] == ["step-00000000"]
-
-
 def test_damaged_checkpoints_are_refused(corpus: Corpus, tmp_path: Path) -> None:
     trainer = trainer_of(corpus, tmp_path / "run")
     folder = tmp_path / "run" / CHECKPOINTS
@@ -142,22 +129,6 @@ def test_damaged_checkpoints_are_refused(corpus: Corpus, tmp_path: Path) -> None
     with pytest.raises(SpecError) as caught:
         saved.load(state.parent)
     assert code_of(caught) == "NL0971"
-
-
-def test_a_crash_while_saving_leaves_the_old_checkpoint(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = trainer_of(corpus, tmp_path / "run")
-    trainer.save(keep=3)
-    trainer.train_step()
-
-    def crash(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(saved, "write_text", crash)
-    with pytest.raises(OSError, match="No space"):
-        trainer.save(keep=3)
-    assert saved.load_newest(tmp_path / "run" / CHECKPOINTS).step == 0
 
 
 def test_nothing_is_pickled(corpus: Corpus, tmp_path: Path) -> None:

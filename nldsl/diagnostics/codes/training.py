@@ -78,6 +78,11 @@ CODES = {
         "a damaged checkpoint",
         "The checksum of a checkpoint is wrong. It is never skipped: delete it to use the one before.",
     ),
+    "NL0973": Entry(
+        "a checkpoint or log cannot be written",
+        "The disk is full, read-only or refuses. The checkpoints that are there stay whole: what was begun "
+        "is removed, and `--resume` goes on from the newest.",
+    ),
     "NL0981": Entry(
         "a bad number for a run",
         "A run ends after `steps` or after `minutes`, one of them; the other numbers have lower bounds.",
@@ -97,7 +102,13 @@ CODES = {
     ),
     "NL0985": Entry(
         "training diverged",
-        "The loss or a gradient is not finite. The step changed no weight, and no checkpoint was written.",
+        "The loss or a gradient is not finite. The step changed no weight; what stood before it is saved. "
+        "With `--resume --on-fault skip` the run goes on without this step.",
+    ),
+    "NL0989": Entry(
+        "a spike of the gradient",
+        "The gradient norm is more than `--spike` times the median of the last 64. The step changed no "
+        "weight; what stood before it is saved. With `--resume --on-fault skip` the run goes on without it.",
     ),
     "NL0986": Entry(
         "a checkpoint of something else",
