@@ -10,18 +10,26 @@ import typer
 from nldsl.cli.common import SetOption, err, parse_settings, print_json
 from nldsl.train import train
 
+Data = Annotated[
+    str, typer.Option(help="A file, a folder of texts, or `python-stdlib`: the text of Python's own library.")
+]
+Minutes = Annotated[float, typer.Option(min=0, help="Stop after so many minutes of training in all.")]
+Accumulate = Annotated[int, typer.Option(min=1, help="Batches whose gradients a step sums.")]
+Spike = Annotated[
+    float, typer.Option(min=0, help="A gradient norm so many times the usual one is a fault; 0: never.")
+]
+OnFault = Annotated[
+    str, typer.Option(help="At a spike, NaN or infinity: `stop` (saved, and said where) or `skip` the step.")
+]
+Keep = Annotated[int, typer.Option(min=1, help="Checkpoints that are kept.")]
+
 
 def command(
     spec: Annotated[str, typer.Argument(help="A library name or a file.")],
     out: Annotated[str, typer.Option("--out", "-o", help="Folder of the run: log, plot, checkpoints.")],
-    data: Annotated[
-        str,
-        typer.Option(help="A file, a folder of texts, or `python-stdlib`: the text of Python's own library."),
-    ] = "python-stdlib",
+    data: Data = "python-stdlib",
     steps: Annotated[int, typer.Option(min=0, help="Stop after so many steps in all.")] = 0,
-    minutes: Annotated[
-        float, typer.Option(min=0, help="Stop after so many minutes of training in all.")
-    ] = 0.0,
+    minutes: Minutes = 0.0,
     batch: Annotated[int, typer.Option(min=1, help="Windows per step.")] = 16,
     length: Annotated[int, typer.Option(min=2, help="Bytes predicted per window.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Of initial values and of the order of the data.")] = 0,
@@ -30,15 +38,10 @@ def command(
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")
     ] = False,
     threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0 leaves it to torch.")] = 0,
-    accumulate: Annotated[int, typer.Option(min=1, help="Batches whose gradients a step sums.")] = 1,
-    spike: Annotated[
-        float, typer.Option(min=0, help="A gradient norm so many times the usual one is a fault; 0: never.")
-    ] = 0.0,
-    on_fault: Annotated[
-        str,
-        typer.Option(help="At a spike, NaN or infinity: `stop` (saved, and said where) or `skip` the step."),
-    ] = "stop",
-    keep: Annotated[int, typer.Option(min=1, help="Checkpoints that are kept.")] = 3,
+    accumulate: Accumulate = 1,
+    spike: Spike = 0.0,
+    on_fault: OnFault = "stop",
+    keep: Keep = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model on bytes: either --steps or --minutes.

@@ -76,11 +76,22 @@ class Trainer:
         self.parameters = model.parameter_paths()
         claims = claim(self.plan, self.parameters, model.parameter_roles())
         self.groups: list[OptimiserGroup] = make_groups(claims, cast(nn.Module, model))
+        self.require_one_pass()
         self.step = 0
         self.seconds = 0.0
         self.loss = math.nan
         self.heldout = math.nan
         self.guard = Guard(config.spike)
+
+    def require_one_pass(self) -> None:
+        """Raise NL0981 if gradients are to be summed for a rule that must see all rows at once."""
+        found = next((group for group in self.groups if group.counts_rows), None)
+        if found is not None and self.config.accumulate > 1:
+            raise fault(
+                "NL0981",
+                f"`accumulate` is {self.config.accumulate}, and the rule of `{found.name}` sees all rows",
+                help="use a larger `--batch`, or another rule",
+            )
 
     @property
     def progress(self) -> float:

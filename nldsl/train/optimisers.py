@@ -20,6 +20,10 @@ class OptimiserGroup(Protocol):
     name: str
     parameters: dict[str, Tensor]
 
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the gradients depend on how many rows a step has, so that one pass has to see them all."""
+
     def step(self, step: int, progress: float) -> dict[str, float]:
         """Take in the gradients of `step` (0 first), update if the clock fires; return scheduled values."""
 
@@ -51,6 +55,11 @@ class RuleGroup:
         for argument, schedule, _ in claimed.rule.schedules:
             if argument not in self.optimizer.arguments or schedule not in SCHEDULES:
                 raise fault("NL0965", f"`{argument}` of `{claimed.rule.rule}` cannot follow `{schedule}`")
+
+    @property
+    def counts_rows(self) -> bool:
+        """Rules such as `dgd` look at the rows of a layer."""
+        return bool(self.optimizer.rows)
 
     def step(self, step: int, progress: float) -> dict[str, float]:
         """Take in the gradients of one step; on a slow clock they are summed until it fires."""

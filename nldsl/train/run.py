@@ -63,27 +63,31 @@ def train(
     Errors: `SpecError` with findings about the spec, the data (NL095x), the groups of `train` (NL096x),
     the checkpoints (NL097x) or the run (NL098x); `KeyboardInterrupt` after saving on Ctrl-C or SIGTERM.
     """
-    folder = Path(out)
     config = RunConfig(str(source), arguments=dict(arguments or {}), data=data, steps=steps, minutes=minutes)
     config = replace(config, batch=batch, length=length, seed=seed, threads=threads)
     config = replace(config, accumulate=accumulate, spike=spike, on_fault=on_fault)
     if keep < 1:
         raise fault("NL0981", f"`keep` must be at least 1, found {keep}")
+    return start(config, Path(out), resume).run(keep=keep, show=show, evaluate_at=evaluate_at)
+
+
+def start(config: RunConfig, folder: Path, resume: bool) -> Trainer:
+    """A trainer at the beginning of a new run in `folder`, or where the run in it was left."""
     require_place(folder, resume)
-    _seed(threads, seed)
+    _seed(config.threads, config.seed)
     where, texts = texts_of(config.source)
     model = build(config.source, config)
     config = replace(config, specification=where, digests=dict(model.program.sources))
     folder.mkdir(parents=True, exist_ok=True)
     if resume:
         require_same(read_config(folder), config)
-    corpus = prepare(data, folder / "data", length=length)
+    corpus = prepare(config.data, folder / "data", length=config.length)
     trainer = Trainer(model, corpus, config, folder, next(iter(texts.values()), ""))
     if resume:
         trainer.restore()
     keep_texts(folder, texts)
     config.write(folder)
-    return trainer.run(keep=keep, show=show, evaluate_at=evaluate_at)
+    return trainer
 
 
 def _seed(threads: int, seed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from nldsl.diagnostics import SpecError
 from nldsl.evaluate import Sampling, generate
 from nldsl.train import checkpoint as saved
 from nldsl.train import load_run, train
+from nldsl.train.config import read_config
 from nldsl.train.loop import CHECKPOINTS
+from nldsl.train.run import start
 
 SMALL = {
     "gated_deltanet": {"dim": 32, "depth": 1, "heads": 2},
@@ -83,6 +86,48 @@ def test_a_run_keeps_its_spec(data: str, tmp_path: Path) -> None:
     assert len(list(generate(model, b"", 5, Sampling()))) == 5
     log = [json.loads(line) for line in (tmp_path / "moved" / "log.jsonl").read_text().splitlines()]
     assert [r["rest.lr"] for r in log if "rest.lr" in r][:2] == [0.005, 0.01]
+
+
+SLOW = """
+model slow(tokens, vocab = 256, dim = 16) {
+  x = embed(tokens, vocab, dim)
+  x = x + gated_deltanet(norm(x), 2)
+  return head(norm(x), vocab)
+}
+train slow {
+  task next_token
+  truncate 12 tokens
+  clip 0.5
+  level fast every 1 step { matrices by %s }
+  level slow every 4 steps { rest by adamw(lr = cosine(1e-2, warmup = 2)) }
+}
+"""
+
+
+@pytest.mark.parametrize("cut", [2, 5])
+def test_resuming_inside_a_slow_window_with_truncation_and_accumulation(
+    data: str, tmp_path: Path, cut: int
+) -> None:
+    """Clocks, gathered gradients, clipping and micro-batches come back as they were."""
+    (tmp_path / "slow.nl").write_text(SLOW % "muon(lr = 1e-2)")
+    common = {"data": data, "batch": 2, "length": 40, "accumulate": 3, "show": False}
+    train(tmp_path / "slow.nl", out=tmp_path / "whole", steps=8, **common)
+    config = replace(read_config(tmp_path / "whole"), source=str(tmp_path / "slow.nl"))
+    trainer = start(config, tmp_path / "parts", resume=False)
+    for _ in range(cut):
+        trainer.train_step()
+    trainer.save(keep=3)
+    train(tmp_path / "slow.nl", out=tmp_path / "parts", steps=8, resume=True, **common)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert any("gathered" in name for name in whole)
+    assert whole.keys() == parts.keys() and all(torch.equal(t, parts[name]) for name, t in whole.items())
+
+
+def test_a_rule_that_sees_rows_takes_no_accumulation(data: str, tmp_path: Path) -> None:
+    (tmp_path / "slow.nl").write_text(SLOW % "dgd(lr = 1e-2)")
+    with pytest.raises(SpecError) as caught:
+        train(tmp_path / "slow.nl", out=tmp_path / "run", data=data, steps=1, length=40, accumulate=2)
+    assert caught.value.diagnostics[0].code == "NL0981" and "`matrices`" in str(caught.value)
 
 
 def test_findings_of_runs(data: str, tmp_path: Path) -> None:
