@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import linecache
+import sys
 from types import ModuleType
 
 
@@ -24,16 +25,21 @@ def register_source(name: str, text: str) -> str:
 
 
 def load_module(text: str, name: str) -> ModuleType:
-    """A fresh module object made by running emitted text; it is not put into `sys.modules`.
+    """The module made by running emitted text; equal text under one name is one module.
 
+    It stands in `sys.modules` under `name` and a digest of the text, where `torch.compile` looks for it.
     Only for text that the printer made from nodes: what a spec author wrote never gets here as code.
 
     Example:
         >>> load_module("def double(x):\\n    return 2 * x\\n", "demo").double(4)
         8
     """
+    full = f"{name}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    if full in sys.modules:
+        return sys.modules[full]
     file = register_source(name, text)
-    module = ModuleType(name)
+    module = ModuleType(full)
     module.__file__ = file
     exec(compile(text, file, "exec", dont_inherit=True), module.__dict__)
+    sys.modules[full] = module
     return module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 
 import pytest
@@ -171,3 +172,12 @@ def test_tracebacks_show_emitted_lines() -> None:
         module.fail()
     assert "the culprit" in "".join(traceback.format_exception(caught.value))
     assert register_source("emitted", "a = 1\n") != register_source("emitted", "a = 2\n")
+
+
+def test_emitted_modules_are_where_torch_looks_for_them() -> None:
+    """`torch.compile` imports a module by the name its functions carry."""
+    text = "def triple(x):\n    return 3 * x\n"
+    module = load_module(text, "nldsl_triple")
+    assert sys.modules[module.triple.__module__] is module
+    assert load_module(text, "nldsl_triple") is module
+    assert load_module(text + "\n", "nldsl_triple") is not module
