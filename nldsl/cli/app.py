@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "studio": "Edit a specification with its graph beside it, in the browser.",
     "compile": "Write the PyTorch source of a specification.",
     "verify": "Compare the compiled form with the interpreter.",
+    "data": "Prepare documents for training.",
     "train": "Train a specification on bytes.",
     "generate": "Generate from a trained run.",
     "chat": "Talk with a trained run; it may learn from what is said.",

@@ -11,7 +11,10 @@ from nldsl.cli.common import SetOption, err, parse_settings, print_json
 from nldsl.train import train
 
 Data = Annotated[
-    str, typer.Option(help="A file, a folder of texts, or `python-stdlib`: the text of Python's own library.")
+    str,
+    typer.Option(
+        help="A file, a folder of texts or of `nldsl data prepare`, or `python-stdlib`: Python's own library."
+    ),
 ]
 Minutes = Annotated[float, typer.Option(min=0, help="Stop after so many minutes of training in all.")]
 Accumulate = Annotated[int, typer.Option(min=1, help="Batches whose gradients a step sums.")]

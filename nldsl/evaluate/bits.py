@@ -12,30 +12,57 @@ from torch import Tensor
 
 from nldsl.evaluate.contract import LanguageModel, writes_task
 
+Windows = npt.NDArray[np.uint8] | npt.NDArray[np.int16]
+PADDING = -1
+"""Behind the end of a document that is shorter than its window."""
 
-def as_tokens(windows: npt.NDArray[np.uint8]) -> Tensor:
-    """Bytes as the integer tokens `[B, T]` a model takes."""
+
+def as_tokens(windows: Windows) -> Tensor:
+    """Bytes as the integer tokens `[B, T]` a model takes; padding stays -1."""
     return torch.from_numpy(windows.astype(np.int64))
 
 
-def next_token_loss(model: LanguageModel, tokens: Tensor) -> Tensor:
-    """Mean -ln p of `tokens[:, 1:]` given what stands before, with the state fresh at the window's start.
+def without_padding(tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Tokens with 0 where there is padding, and the mask of what is none (`None` if there is no padding).
+
+    Example:
+        >>> without_padding(torch.tensor([[7, 8, -1]]))
+        (tensor([[7, 8, 0]]), tensor([[ True,  True, False]]))
+    """
+    mask = tokens != PADDING
+    return (tokens, None) if bool(mask.all()) else (tokens.clamp_min(0), mask)
+
+
+def summed_loss(model: LanguageModel, tokens: Tensor) -> Tensor:
+    """The sum of -ln p of `tokens[:, 1:]` given what stands before, the state fresh at a window's start.
 
     A model with memories that minimise the task is run by `learn`, which performs their writes as the
     targets arrive: that is the model which is trained, and a byte is always predicted before it is learnt.
     """
     if writes_task(model.program):
-        loss, _ = model.learn(tokens)
-        return loss / tokens[:, 1:].numel()
-    logits, _ = model(tokens[:, :-1])
-    return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+        return model.learn(tokens.clamp_min(0), None, without_padding(tokens)[1])[0]
+    inputs, mask = without_padding(tokens[:, :-1])
+    logits, _ = model(inputs, None, mask)
+    targets = tokens[:, 1:].flatten()
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="sum", ignore_index=PADDING)
 
 
-def bits_per_byte(model: LanguageModel, windows: npt.NDArray[np.uint8], *, batch: int) -> float:
+def next_token_loss(model: LanguageModel, tokens: Tensor) -> Tensor:
+    """The mean that belongs to `summed_loss`."""
+    return summed_loss(model, tokens) / targets_of(tokens)
+
+
+def targets_of(tokens: Tensor) -> int:
+    """How many predictions windows hold."""
+    return int((tokens[:, 1:] != PADDING).sum())
+
+
+def bits_per_byte(model: LanguageModel, windows: Windows, *, batch: int) -> float:
     """Mean of -log2 p over the predictions of `windows` `[n, length + 1]`, `batch` windows at a time."""
-    total = 0.0
+    total, count = 0.0, 0
     with torch.no_grad():
         for start in range(0, len(windows), batch):
-            part = windows[start : start + batch]
-            total += float(next_token_loss(model, as_tokens(part)).detach()) * len(part)
-    return total / len(windows) / math.log(2)
+            part = as_tokens(windows[start : start + batch])
+            total += float(summed_loss(model, part).detach())
+            count += targets_of(part)
+    return total / count / math.log(2)

@@ -17,10 +17,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nldsl.train.documents import Documents
 from nldsl.train.errors import fault
 from nldsl.train.files import Found, discover, refusal
+from nldsl.train.prepared import is_prepared, read_sidecar
 
 Bytes = npt.NDArray[np.uint8]
+Windows = npt.NDArray[np.uint8] | npt.NDArray[np.int16]
 
 HELD_OUT_SHARE = 0.05
 FEWEST_FILES = 8
@@ -44,23 +47,34 @@ class Corpus:
     files: int
     heldout_files: int
     left_out: int
+    documents: Documents | None = None
+    heldout_documents: Documents | None = None
+    """Both are given where windows respect documents; then batches are padded with -1."""
 
-    def batch(self, *, seed: int, step: int, batch: int, length: int) -> Bytes:
+    def batch(self, *, seed: int, step: int, batch: int, length: int) -> Windows:
         """The windows `[batch, length + 1]` that step `step` trains on: a pure function of its arguments."""
         # Philox is counter-based, and its raw stream (unlike `Generator`) is frozen across numpy versions.
         raw = np.random.Philox(key=[seed & (2**64 - 1), step]).random_raw(batch)
+        if self.documents is not None:
+            return self.documents.drawn(raw, length)
         starts = (raw % np.uint64(len(self.train) - length)).astype(np.int64)
         return np.stack([self.train[s : s + length + 1] for s in starts])
 
-    def heldout_windows(self, *, length: int, limit: int) -> Bytes:
+    def heldout_windows(self, *, length: int, limit: int) -> Windows:
         """At most `limit` windows `[n, length + 1]`, evenly spread over the held-out bytes."""
+        if self.heldout_documents is not None:
+            return self.heldout_documents.spread(length=length, limit=limit)
         available = (len(self.heldout) - 1) // length
         count = min(limit, available)
         chosen = np.arange(count, dtype=np.int64) * available // count
         return np.stack([self.heldout[c * length : c * length + length + 1] for c in chosen])
 
     def require_length(self, length: int) -> None:
-        """Raise NL0954 unless both shards hold at least one window of `length` predictions."""
+        """Raise NL0954 unless both shards hold a window of `length` predictions (of any, by document)."""
+        if self.documents is not None and self.heldout_documents is not None:
+            if not (self.documents.predictions and self.heldout_documents.predictions):
+                raise fault("NL0954", f"no document with two bytes in a part of `{self.name}`")
+            return
         for part, data in (("training", self.train), ("held-out", self.heldout)):
             if len(data) < length + 1:
                 raise fault(
@@ -73,10 +87,15 @@ class Corpus:
 def prepare(source: str, folder: Path, *, length: int) -> Corpus:
     """Build the shards of `source` in `folder`, or open the ones that are there.
 
-    `source` is a file (taken as raw bytes whatever it holds), a folder (its text files, recursively)
-    or `python-stdlib`.  Raises `SpecError` with NL0951 (not found), NL0952 (unreadable), NL0953
-    (nothing in it), NL0954 (too short) or NL0955 (shards damaged or of another source).
+    `source` is a file (taken as raw bytes whatever it holds), a folder (its text files, recursively),
+    `python-stdlib`, or a folder of `nldsl data prepare`, which is used where it is.  Raises `SpecError`
+    with NL0951 (not found), NL0952 (unreadable), NL0953 (nothing in it), NL0954 (too short) or NL0955
+    (shards damaged or of another source).
     """
+    if is_prepared(source):
+        corpus = open_prepared(source)
+        corpus.require_length(length)
+        return corpus
     if not (folder / "corpus.json").is_file():
         found = discover(source)
         if not found.files:
@@ -112,6 +131,30 @@ def open_corpus(folder: Path, source: str) -> Corpus:
         files=about["files"],
         heldout_files=about["heldout_files"],
         left_out=about["left_out"],
+    )
+
+
+def open_prepared(source: str) -> Corpus:
+    """The corpus of a folder of `nldsl data prepare`.  Raises NL0955 if it is damaged."""
+    folder = Path(source)
+    about = read_sidecar(folder)
+    parts = about["parts"]
+    train, heldout = map_bytes(folder / "train.bin"), map_bytes(folder / "heldout.bin")
+    cut: list[Documents | None] = [None, None]
+    if about["documents"] == "respected":
+        offsets = [np.fromfile(folder / f"{part}.offsets", dtype="<i8") for part in ("train", "heldout")]
+        cut = [Documents(train, offsets[0]), Documents(heldout, offsets[1])]
+    digests = [about["documents"], *(parts[p][d] for p in parts for d in ("sha256", "offsets_sha256"))]
+    return Corpus(
+        name=source,
+        train=train,
+        heldout=heldout,
+        digest=sha256("|".join(digests).encode()).hexdigest(),
+        files=parts["train"]["documents"] + parts["heldout"]["documents"],
+        heldout_files=parts["heldout"]["documents"],
+        left_out=about["left_out"],
+        documents=cut[0],
+        heldout_documents=cut[1],
     )
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nldsl.evaluate import LanguageModel
+from nldsl.evaluate.bits import PADDING, without_padding
 
 RECENT, FEWEST = 64, 16
 """A norm is compared with the median of the `RECENT` last ones, once there are `FEWEST`."""
@@ -104,8 +105,12 @@ def culprit(gradients: Mapping[str, Tensor | None]) -> tuple[str, str]:
 def worst_token(model: LanguageModel, tokens: Tensor) -> str:
     """Where in a batch `[B, T + 1]` the loss is first not finite, or else highest (without task writes)."""
     with torch.no_grad():
-        logits, _ = model(tokens[:, :-1], None)
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none")
+        inputs, mask = without_padding(tokens[:, :-1])
+        logits, _ = model(inputs, None, mask)
+        targets = tokens[:, 1:].flatten()
+        losses = F.cross_entropy(
+            logits.flatten(0, 1).float(), targets, reduction="none", ignore_index=PADDING
+        )
     broken = ~torch.isfinite(losses)
     index = int(broken.int().argmax()) if bool(broken.any()) else int(losses.argmax())
     row, column = divmod(index, tokens.shape[1] - 1)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nldsl.evaluate import LanguageModel, bits_per_byte, writes_task
-from nldsl.evaluate.bits import as_tokens
+from nldsl.evaluate.bits import PADDING, as_tokens, targets_of, without_padding
 from nldsl.spec.program import TrainPlan
 from nldsl.train import checkpoint as saved
 from nldsl.train.config import RunConfig
@@ -173,8 +173,9 @@ class Trainer:
         """Put the gradients of this step in place, batch by batch; their norm over all parameters."""
         for parameter in self.parameters.values():
             parameter.grad = None
-        share = 1 / self.config.accumulate
-        parts = self.windows().split(self.config.batch)
+        windows = self.windows()
+        share = 1 / max(1, targets_of(windows))
+        parts = windows.split(self.config.batch)
         self.loss = sum(backward(self.model, part, self.plan.truncate, share) for part in parts)
         return nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
 
@@ -290,27 +291,28 @@ def load_weights(model: TrainableModel, found: saved.Checkpoint) -> None:
             parameter.copy_(weights[path])
 
 
-def backward(model: LanguageModel, tokens: Tensor, truncate: int, weight: float = 1.0) -> float:
-    """Gradients of `weight` times the mean next-token loss of `tokens` `[B, T + 1]`, and that number.
+def backward(model: LanguageModel, tokens: Tensor, truncate: int, share: float = 0.0) -> float:
+    """Gradients of `share` times the summed next-token loss of `tokens` `[B, T + 1]`, and that number.
 
-    With `truncate` > 0 back-propagation stops at every `truncate` tokens: the state is handed on, its
-    history is not.
+    A share of 0 makes it the mean.  With `truncate` > 0 back-propagation stops at every `truncate`
+    tokens: the state is handed on, its history is not.  Padding (-1) is no target and changes no state.
     """
     total, state = 0.0, None
-    targets = tokens[:, 1:]
-    length = targets.shape[1]
-    share = weight / targets.numel()
+    length = tokens.shape[1] - 1
+    share = share or 1 / targets_of(tokens)
     learns = writes_task(model.program)
     for start in range(0, length, truncate or length):
         stop = min(start + (truncate or length), length)
+        # `learn` holds the last token back until its successor, the target, has come.
+        first, last = (start + (start > 0), stop + 1) if learns else (start, stop)
+        piece, mask = without_padding(tokens[:, first:last])
         if learns:
-            # `learn` holds the last token back until its successor, the target, has come.
-            piece = tokens[:, start + (start > 0) : stop + 1]
-            summed, state = model.learn(piece, state, backward=share)
+            summed, state = model.learn(piece, state, mask, backward=share)
         else:
-            logits, state = model(tokens[:, start:stop], state)
+            logits, state = model(piece, state, mask)
+            targets = tokens[:, start + 1 : stop + 1].flatten()
             summed = F.cross_entropy(
-                logits.flatten(0, 1).float(), targets[:, start:stop].flatten(), reduction="sum"
+                logits.flatten(0, 1).float(), targets, reduction="sum", ignore_index=PADDING
             )
             torch.autograd.backward(summed * share)
         total += float(summed.detach()) * share

@@ -26,7 +26,21 @@ CODES = {
     ),
     "NL0955": Entry(
         "the run's data differ",
-        "The data shards in the run's folder were made from another source, or their checksum is wrong.",
+        "The data shards in the run's folder were made from another source, or a checksum of them, or of "
+        "data prepared by `nldsl data prepare`, is wrong.",
+    ),
+    "NL0956": Entry(
+        "a line without a document",
+        "With `--field NAME` every line of a `.jsonl` file is an object whose NAME is text. None is skipped "
+        "in silence.",
+    ),
+    "NL0957": Entry(
+        "prepared data would be written over",
+        "`nldsl data prepare` writes a new folder, whole or not at all.",
+    ),
+    "NL0958": Entry(
+        "too few documents",
+        "Documents are trained on or held out as a whole, so there have to be two that differ.",
     ),
     "NL0961": Entry(
         "a parameter nobody trains",

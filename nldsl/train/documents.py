@@ -1,0 +1,75 @@
+"""Windows that respect documents: where they begin, and what they hold.  Padding is -1.
+
+A corpus of documents is its bytes one after the other, and the offsets `[documents + 1]` where they
+begin.  A window holds at most `length` predictions of one document; a state never crosses into another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int64]
+Windows = npt.NDArray[np.int16]
+PADDING = -1
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Bytes and the offsets of the documents in them.
+
+    Example:
+        >>> documents = Documents(np.frombuffer(b"abcdexyz", np.uint8), np.array([0, 5, 8]))
+        >>> documents.predictions
+        6
+        >>> [bytes(w[w >= 0].astype(np.uint8)) for w in documents.spread(length=3, limit=9)]
+        [b'abcd', b'de', b'xyz']
+    """
+
+    data: Bytes
+    offsets: Offsets
+
+    @cached_property
+    def ends(self) -> Offsets:
+        """Behind how many predictions every document ends; its first byte is predicted by nothing."""
+        return np.cumsum(np.maximum(np.diff(self.offsets) - 1, 0), dtype=np.int64)
+
+    @property
+    def predictions(self) -> int:
+        """Bytes that have a byte before them in their document."""
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def drawn(self, raw: npt.NDArray[np.uint64], length: int) -> Windows:
+        """A window `[n, length + 1]` for every random number: each prediction is equally likely to be hit.
+
+        A window that would reach beyond its document is moved forward, or is as long as the document.
+        """
+        hit = (raw % np.uint64(self.predictions)).astype(np.int64)
+        document = np.searchsorted(self.ends, hit, side="right")
+        own = np.diff(self.offsets)[document] - 1
+        within = hit - (self.ends[document] - own)
+        starts = np.minimum(within, np.maximum(own - length, 0))
+        counts = np.minimum(length, own)
+        return self.cut(self.offsets[document] + starts, counts, length)
+
+    def spread(self, *, length: int, limit: int) -> Windows:
+        """At most `limit` windows, evenly spread, of those that documents fall into from their starts."""
+        own = np.maximum(np.diff(self.offsets) - 1, 0)
+        upto = np.cumsum(-(-own // length), dtype=np.int64)
+        total = int(upto[-1])
+        count = min(limit, total)
+        chosen = np.arange(count, dtype=np.int64) * total // count
+        document = np.searchsorted(upto, chosen, side="right")
+        first = (chosen - (upto[document] - -(-own[document] // length))) * length
+        return self.cut(self.offsets[document] + first, np.minimum(length, own[document] - first), length)
+
+    def cut(self, starts: Offsets, counts: Offsets, length: int) -> Windows:
+        """The windows of these first bytes and numbers of predictions, padded behind."""
+        windows = np.full((len(starts), length + 1), PADDING, dtype=np.int16)
+        for row, start, count in zip(windows, starts, counts, strict=True):
+            row[: count + 1] = self.data[start : start + count + 1]
+        return windows
