@@ -15,14 +15,18 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "timeline": ("timeline hope_tiny", "timeline hope -o hope_timeline.svg"),
     "compile": ("compile gated_deltanet -o layers.py", "compile gated_deltanet --standalone -o alone.py"),
     "verify": ("verify linear_attention --block linear_attention --set dim=8",),
+    "data": ("data prepare mine.nl layers.py alone.py --out texts --heldout 0.3",),
     "train": (
         "train gated_deltanet --steps 2 --batch 2 --length 32 --set dim=32 --set depth=1 --set "
         "heads=2 --out run",
         "train gated_deltanet --resume --steps 3 --batch 2 --length 32 --set dim=32 --set depth=1 "
         "--set heads=2 "
         "--out run",
+        "train hope_tiny --data texts --steps 1 --batch 2 --length 32 --set dim=16 --set depth=1 "
+        "--out online",
     ),
     "generate": ('generate run --prompt "def " --bytes 8',),
+    "run": ("run online --online mine.nl --segment 64",),
     "list": ("list", "list rules"),
     "doctor": ("doctor",),
     "version": ("version",),

@@ -37,7 +37,7 @@ from tests.docs.fences import ROOT, Page
 
 LAST_EQUATION = 121
 """The paper's equations are numbered up to here."""
-ENDLESS = {"server", "studio"}
+ENDLESS = {"server", "studio", "chat"}
 """Commands that run until they are stopped: no example ends."""
 
 
