@@ -65,7 +65,7 @@ class MapGradient:
     objective_delta: Expr
     gradients: tuple[WeightGradient, ...]
     sees_memory: bool
-    """The objective takes the memory itself as a third argument."""
+    """The objective depends on the memory itself, not only on its answer."""
 
 
 def cotangents(output: Expr, wanted: Iterable[Expr], seed: Expr | None = None) -> dict[Expr, list[Expr]]:
@@ -115,7 +115,7 @@ def gradient(map_function: Function, objective: Function) -> MapGradient:
     named = {w.name: s for w, s in zip(map_function.weights, weights, strict=True)}
     key = value_symbol(map_function.inputs[0], "key", "key")
     forward = lift(map_function, {**named, map_function.inputs[0].name: key})[0]
-    prediction_value, target_value, *memory = objective.inputs
+    prediction_value, target_value, *_ = objective.inputs
     prediction = value_symbol(prediction_value, "prediction", "prediction")
     target = value_symbol(target_value, "target", "target")
     seen = _memory_arguments(objective, weights)
@@ -140,7 +140,7 @@ def gradient(map_function: Function, objective: Function) -> MapGradient:
         delta,
         slope,
         gradients,
-        bool(memory or objective.weights),
+        bool(objective.weights) or depends(abstract, weights),
     )
 
 

@@ -68,6 +68,7 @@ def _levels(expr: Expr) -> tuple[int, ...]:
         "neg": (1,),
         "div": (0, 0),
         "matmul": (2, 2),
+        "outer": (1, 2),
         "silu_pullback": (2, 0),
     }
     if expr.op in ("pow", "dot"):
@@ -82,9 +83,10 @@ def _compose(expr: Expr, inner: list[str], style: Style) -> tuple[str, int]:
         return product
     match expr.op:
         case "add":
-            return f"{inner[0]} + {inner[1]}", 0
+            first, second = reversed(inner) if inner[0].startswith("-") else inner
+            return f"{first}{_signed('+', second)}", 0
         case "sub":
-            return f"{inner[0]} - {inner[1]}", 0
+            return f"{inner[0]}{_signed('-', inner[1])}", 0
         case "neg":
             return f"-{inner[0]}", 1
         case "div":
@@ -92,6 +94,13 @@ def _compose(expr: Expr, inner: list[str], style: Style) -> tuple[str, int]:
         case "pow":
             return style.power(inner[0], inner[1]), 2
     return style.call(expr.op, ", ".join(inner)), 2
+
+
+def _signed(sign: str, summand: str) -> str:
+    """A summand behind its sign; a minus in front of it joins the sign."""
+    if summand.startswith("-"):
+        sign, summand = "-" if sign == "+" else "+", summand[1:]
+    return f" {sign} {summand}"
 
 
 def _product(expr: Expr, inner: list[str], style: Style) -> tuple[str, int] | None:
@@ -105,6 +114,8 @@ def _product(expr: Expr, inner: list[str], style: Style) -> tuple[str, int] | No
             if len(expr.args[0].shape) == 1:
                 return f"{inner[1]}{style.transpose}{style.dot}{inner[0]}", 1
             return style.dot.join(inner), 1
+        case "outer":
+            return f"{inner[0]}{style.dot}{inner[1]}{style.transpose}", 1
         case "silu_pullback":
             return f"{style.slope('silu', inner[1])}{style.times}{inner[0]}", 1
         case "dot":

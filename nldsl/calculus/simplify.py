@@ -88,11 +88,15 @@ def _without_expansion(values: tuple[Expr, ...]) -> tuple[Expr, ...]:
     """Elementwise operations broadcast scalars, so one already of full shape makes expansion idle."""
     result = list(values)
     for i, value in enumerate(values):
-        scalar = value.op == "expand_last" and not value.args[0].shape
-        if scalar and any(
-            o.shape == value.shape and o.kind == value.kind for o in result[:i] + result[i + 1 :]
+        inner = value
+        while inner.op == "expand_last":
+            inner = inner.args[0]
+        if (
+            inner is not value
+            and not inner.shape
+            and any(o.shape == value.shape and o.kind == value.kind for o in result[:i] + result[i + 1 :])
         ):
-            result[i] = value.args[0]
+            result[i] = inner
     return tuple(result)
 
 

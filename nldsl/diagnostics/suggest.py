@@ -12,6 +12,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     Example:
         >>> did_you_mean("sigmod", ["sigmoid", "silu"])
         'did you mean `sigmoid`?'
+        >>> did_you_mean("AdamW", ["adam", "adamw"])
+        'did you mean `adamw`?'
     """
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    names = list(known)
+    alike = [n for n in names if n.lower() == name.lower()]
+    close = alike or get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean `{close[0]}`?" if close else ""

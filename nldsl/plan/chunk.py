@@ -12,7 +12,7 @@ from nldsl.plan.sequential import outlived
 from nldsl.plan.steps import write_steps
 from nldsl.plan.units import boundary, defined, memories_of, used
 from nldsl.plan.verdict import Refusal
-from nldsl.spec.program import Apply, Block, Memory, Read, Statement, Write
+from nldsl.spec.program import Apply, Block, Memory, Read, Statement, Update, Write
 
 
 def recognise(block: Block, statements: tuple[int, ...]) -> tuple[ChunkDetail, str] | Refusal:
@@ -70,6 +70,8 @@ def _between(statement: Statement) -> Refusal | None:
     if isinstance(statement, Apply):
         stateful = PRIMITIVES[statement.op].stateful
         return Refusal(f"`{statement.op}` carries state on the way back to a memory") if stateful else None
+    if isinstance(statement, Update):
+        return Refusal(f"an update of `{statement.memory}` lies on the way back to a memory")
     return Refusal(f"a {type(statement).__name__.lower()} lies on the way back to a memory")
 
 

@@ -96,6 +96,8 @@ def _empty(block: Block, memory: Memory, write: Write, term: Term) -> str:
     """Why a term brings nothing new into its memory while it shrinks; empty if that is not so."""
     if write.toward == "init" or write.project or write.at_commit:
         return ""
+    if any(slope < 0.0 for slope in _slopes(memory, write)) or _sees_memory(memory, write):
+        return ""  # The objective may pay for large answers or weights.
     pulls = _pulls(memory, write)
     decays = (write.retain is not None and _shrinks(block, write.retain)) or _erases(block, memory, write)
     fixed = gate_expression(block, term.target) if term.target.kind == "scalar" else None
@@ -133,12 +135,21 @@ def _shrinks(block: Block, gate: Value) -> bool:
     return found.low >= -1.0 and found.high <= 1.0 and not found.low == found.high == 1.0
 
 
+def _sees_memory(memory: Memory, write: Write) -> bool:
+    """Whether an objective depends on the memory beyond its answer."""
+    gradients = [t.gradient for t in update_class(memory, write).terms]
+    return any(g is not None and g.sees_memory for g in gradients)
+
+
 def _pulls(memory: Memory, write: Write) -> bool:
-    """Whether the objective's gradient vanishes where prediction and target agree."""
-    return any(
-        t.slope is not None and scalar_value(t.slope) not in (None, 0.0)
-        for t in update_class(memory, write).terms
-    )
+    """Whether the objective's gradient draws the prediction to where it vanishes."""
+    return any(slope > 0.0 for slope in _slopes(memory, write))
+
+
+def _slopes(memory: Memory, write: Write) -> list[float]:
+    """How steeply the gradient of each term rises with the prediction, where that is a number."""
+    slopes = [t.slope for t in update_class(memory, write).terms if t.slope is not None]
+    return [value for slope in slopes if (value := scalar_value(slope)) is not None]
 
 
 def _erases(block: Block, memory: Memory, write: Write) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from nldsl.calculus.ranges import range_of
 from nldsl.diagnostics import Diagnostic, Label
 from nldsl.review.fate import Fading, fading, fading_finding, idle_clause
 from nldsl.review.rates import Blowup, blowup
@@ -125,11 +126,22 @@ def _origins(block: Block, step: Step) -> Iterator[Label]:
             yield Label(from_name[gate.name], f"`{gate.name}` is {step.range_words(expr)}")
 
 
+def _never_negative(step: Step) -> bool:
+    """Whether no rate of a write can be below zero."""
+    rates = (range_of(step.bound(rate), step.known).low for rate in step.rates)
+    return all(low >= 0.0 for low in rates) and all(value >= 0.0 for _, value in step.fixed)
+
+
 def _advice(found: Blowup, key: str) -> str:
     """What to write instead."""
     rate = found.rate or "the rate"
     if found.cause == "gate":
         return "keep what is retained at most one: `retain sigmoid(...)` or `retain exp(-softplus(...))`"
+    if found.cause == "sign" and _never_negative(found.step):
+        return (
+            "the objective pays for a larger answer: give it a penalty such as `sum(pred ** 2)`, or let the "
+            "retention outweigh the rate"
+        )
     if found.cause == "sign":
         return f"a rate below zero pushes away from the target; bound it: `{rate} = sigmoid(...)`"
     if found.cause.startswith("key"):

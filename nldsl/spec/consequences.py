@@ -96,4 +96,6 @@ def _accounted(finding: Diagnostic, faulty: list[Lines]) -> bool:
         here = [(start, stop) for file, start, stop in faulty if file is span.file]
         return any(span.start <= stop and start < end for start, stop in here)
     words = {word for file, start, stop in faulty for word in _WORD.findall(file.text[start:stop])}
+    # A bare `per head` reads `heads`.
+    words |= {"heads"} & {f"{word}s" for word in words}
     return any(name in words for name in _NAMED.findall(finding.message))

@@ -76,9 +76,10 @@ def _parameters(session: Session, item: tree.Definition) -> None:
 def _unused(session: Session, item: tree.Definition) -> None:
     """NL0328 for a parameter nothing uses; NL0323, a warning, for a variable nothing reads."""
     used = mentioned(item)
-    for parameter in item.params:
+    for position, parameter in enumerate(item.params):
         stream = item.kind == "model" and parameter.default is None and parameter.name.id in TARGETS
-        if parameter.name.id not in used and not stream:
+        target = item.kind == "objective" and position == 1  # Every objective takes one.
+        if parameter.name.id not in used and not stream and not target:
             option = parameter.default is not None
             session.report(
                 "NL0328",

@@ -223,7 +223,13 @@ class Opened:
         """The file a `use` means: beside the file, else in the library; never outside both."""
         wanted = use.path.value
         if not wanted.endswith(_SUFFIXES) or "\0" in wanted:
-            self.report("NL0316", f'`use "{wanted}"` names no .nl or .yaml file', use, "what is this?")
+            self.report(
+                "NL0316",
+                f'`use "{wanted}"` names no .nl or .yaml file',
+                use,
+                "not a path that ends in .nl or .yaml",
+                help="programs of the library are known by name, without `use`",
+            )
             return None
         bases = [
             b

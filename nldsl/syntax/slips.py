@@ -225,7 +225,7 @@ def _arrow_for_equal(slip: _Slip) -> Finding | None:
 
 
 _BARE_CLOCK = re.compile(r"\bevery\s+(tokens?|steps?)\b")
-_BARE_PATH = re.compile(r"use\s+([^\s\"][^\s]*)\s*$")
+_BARE_PATHS = re.compile(r"use\s+([^\s\"].*?)\s*$")
 _BARE_ARGUMENT = re.compile(r"\bby\s+(\w+)\s+(\w+)\s*=[^=]")
 
 
@@ -237,17 +237,24 @@ def _bare(slip: _Slip) -> Finding | None:
         one = unit.removesuffix("s")
         message, help = f"found `{unit}`, expected a number", f"write `every 1 {one}`"
         return Finding("NL0101", message, span, help, f"1 {one}")
-    if match := _BARE_PATH.match(slip.text):
-        span = (slip.start + match.start(1), slip.start + match.end(1))
-        path = f'"{match.group(1)}"'
-        return Finding(
-            "NL0101", "the path of `use` stands in double quotes", span, f"write `use {path}`", path
-        )
+    if match := _BARE_PATHS.match(slip.text):
+        return _bare_path(match.group(1), (slip.start + match.start(1), slip.start + match.end(1)))
     if match := _BARE_ARGUMENT.search(slip.text):
         span = (slip.start + match.start(2), slip.start + match.end(2))
         help = f"write `{match.group(1)}({match.group(2)} = ...)`"
         return Finding("NL0101", "the arguments of a rule stand in brackets", span, help)
     return None
+
+
+def _bare_path(found: str, span: tuple[int, int]) -> Finding:
+    """`use` without quotes: a file, or names of the library, which need no `use`."""
+    paths = [path for path in re.split(r"[,\s]+", found) if path]
+    if len(paths) == 1 and not paths[0].isidentifier():
+        message, quoted = "the path of `use` stands in double quotes", f'"{paths[0]}"'
+        return Finding("NL0101", message, span, f"write `use {quoted}`", quoted)
+    lines = "; ".join(f'`use "{path.removesuffix(".nl")}.nl"`' for path in paths)
+    help = f"files go one to a line: {lines}; what `nldsl list` shows is known without `use`"
+    return Finding("NL0101", "`use` takes the path of one file in double quotes", span, help)
 
 
 def _missing_brace(slip: _Slip) -> Finding | None:
@@ -266,19 +273,30 @@ def _missing_brace(slip: _Slip) -> Finding | None:
     )
 
 
+def _two_on_a_line(slip: _Slip) -> Finding | None:
+    """A header that begins behind another statement of its line."""
+    words = (*_FIRST_WORDS["file"][:7], "level", "repeat")
+    later = next((t for t in slip.tokens[1:] if slip.word(t) in words), None)
+    if slip.entry != "header" or later is None or slip.word(slip.tokens[0]) in words:
+        return None
+    word = slip.word(later)
+    help = f"put a line end or `;` in front of `{word}`"
+    return Finding(
+        "NL0101", f"`{word}` begins a statement of its own", (later.start, later.end), help, f"; {word}"
+    )
+
+
 def _misspelt_first_word(slip: _Slip) -> Finding | None:
     first = slip.tokens[0]
     word = slip.word(first)
-    if (
-        first.kind != "name"
-        or len(slip.tokens) < 2
-        or slip.tokens[1].kind not in ("name", "number", "string")
-    ):
+    follows = slip.tokens[1].kind if len(slip.tokens) > 1 else ""
+    if first.kind != "name" or follows not in ("name", "number", "string"):
         return None
     if slip.at > slip.tokens[1].start or slip.context == "write":
         return None
-    help = did_you_mean(word, _FIRST_WORDS.get(slip.context, _FIRST_WORDS["body"]))
-    if help:
+    words = _FIRST_WORDS.get(slip.context, _FIRST_WORDS["body"])
+    help = did_you_mean(word, words)
+    if help and word not in words:
         return Finding("NL0111", f"`{word}` does not begin a statement", (first.start, first.end), help)
     return None
 
@@ -339,6 +357,7 @@ _CHECKS: tuple[Callable[[_Slip], Finding | None], ...] = (
     _equal_for_arrow,
     _arrow_for_equal,
     _missing_brace,
+    _two_on_a_line,
     _misspelt_first_word,
     _misspelt_clause,
     _outside,

@@ -21,7 +21,7 @@ CLASSES = {
     "D": "a decayed sum, nothing erased",
     "R": "a linear recurrence with erases of rank one",
     "N": "linear within a chunk, gradients held",
-    "X": "no closed form, token by token",
+    "X": "no recurrence of rank one along the key",
     "S": "no parameters, solved anew at every token",
     "T": "steps on the task's gradient",
 }

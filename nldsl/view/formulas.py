@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nldsl.calculus import Expr, UpdateClass, WeightGradient
+from nldsl.calculus import Expr, UpdateClass, WeightGradient, build, symbol
 from nldsl.calculus.affine import scalar_value
 from nldsl.calculus.notation import LATEX, TEXT, Style, written
 from nldsl.calculus.rules import RuleForm, rule_form
@@ -44,6 +44,12 @@ class Pen:
         """A value or a state: `k_t`, `S_{t-1}`, `S_0`."""
         return self.style.symbol(self.names.get(name, name), index)
 
+    def summand(self, sign: str, factor: Expr, *factors: str) -> str:
+        """` - lr v k^T`: a product behind its sign, which a minus of its first factor joins."""
+        if self.expr(factor, 1).startswith("-"):
+            sign, factor = "-" if sign == "+" else "+", build("neg", factor)
+        return f" {sign} {self.join(self.expr(factor, 2), *factors)}"
+
     def join(self, *factors: str) -> str:
         """A product; empty factors and ones are left out."""
         return self.style.dot.join(f for f in factors if f not in ("", "1"))
@@ -73,7 +79,7 @@ class Recurrence:
     pen: Pen
     state: str
     old: str
-    pulls: Sequence[tuple[str, str]]
+    pulls: Sequence[tuple[Expr, str]]
     pushes: str
 
     def line(self, write: Write, keep: str) -> str:
@@ -82,7 +88,7 @@ class Recurrence:
         axis = write.retain_axis
         factor = f"({gate} + {keep} - 1)" if gate and keep else gate or (f"({keep})" if keep else "")
         body = self._body(write, factor, axis)
-        return f"{self.pen.name(self.state)} = {body}{self.pushes}"
+        return f"{self.pen.style.symbol(self.state, 't')} = {body}{self.pushes}"
 
     def _body(self, write: Write, factor: str, axis: str) -> str:
         pen, old = self.pen, self.old
@@ -90,12 +96,12 @@ class Recurrence:
             if write.retain is not None and axis != "scalar":
                 return pen.gate(write.retain.name, axis, old)
             return pen.join(factor, old)
-        erased = "".join(f" - {pen.join(rate, pen.outer(x, x))}" for rate, x in self.pulls)
+        erased = "".join(pen.summand("-", rate, pen.outer(x, x)) for rate, x in self.pulls)
         if axis in ("scalar", "key"):
             identity = pen.style.call("diag", factor) if axis == "key" else pen.join(factor, "I")
             return pen.join(old, f"({identity}{erased})")
         assert write.retain is not None
-        pulled = "".join(f" - {pen.join(rate, old, pen.outer(x, x))}" for rate, x in self.pulls)
+        pulled = "".join(pen.summand("-", rate, old, pen.outer(x, x)) for rate, x in self.pulls)
         return pen.gate(write.retain.name, axis, old) + pulled
 
 
@@ -156,7 +162,7 @@ def task_formulas(memory: Memory, write: TaskWrite) -> Lines:
 
         def step(pen: Pen) -> str:
             keep = "" if form.keep.value == 1.0 else pen.expr(form.keep, 2)
-            return f"W_t = {pen.join(keep, 'W_{t-1}')} - {pen.join(pen.expr(form.rate, 2), 'g')}"
+            return f"W_t = {pen.join(keep, 'W_{t-1}')}{pen.summand('-', form.rate, 'g')}"
 
         line = both({}, step)
     text = "g = the task's gradient at W_{t-1}, summed over the tokens since the last commit"
@@ -222,7 +228,9 @@ def _seen(memory: Memory, write: Write) -> tuple[Formula, ...]:
         return ()
     commit = write.base_every == memory.clock.every
     when = "the last commit" if commit else f"the last multiple of {write.base_every} tokens"
-    return (Formula(f"_c: as of {when}", rf"\cdot^{{c}}: \text{{as of {when}}}"),)
+    weights = memory.function.weights if memory.function is not None else ()
+    older = both({}, lambda pen: ", ".join(pen.name(f"{own_name(memory, w.name)}_c", "") for w in weights))
+    return (Formula(f"{older.text}: as of {when}", rf"{older.latex}: \text{{as of {when}}}"),)
 
 
 # --- one matrix, in closed form --------------------------------------------------------------
@@ -250,7 +258,7 @@ def _closed_side(
     old = pen.name(memory.name, "t-1")
     if scale is not None:
         old = pen.gate(scale.value.name, scale.axis, old)
-    pulls = [(p.expr(f.erase, 2), p.expr(f.x, 2)) for p, f in parts if scalar_value(f.erase) != 0.0]
+    pulls = [(f.erase, p.expr(f.x, 2)) for p, f in parts if scalar_value(f.erase) != 0.0]
     push = "".join(
         _signed(p, p.expr(f.value, 1), p.expr(f.x, 2)) for p, f in parts if p.names["target"] != "0"
     )
@@ -259,10 +267,11 @@ def _closed_side(
     keep = "" if form.keep.value == 1.0 else pen.expr(form.keep)
     if form.momentum is None:
         return [Recurrence(pen, memory.name, old, pulls, push).line(write, keep)]
-    beta, read = (pen.expr(e, 2) for e in form.momentum)
-    pulled = "".join(f" - {pen.join(rate, old, pen.outer(x, x))}" for rate, x in pulls)
-    first = f"m_t = {pen.join(beta, 'm_{t-1}')}{pulled}{push}"
-    return [first, Recurrence(pen, memory.name, old, (), f" + {pen.join(read, 'm_t')}").line(write, keep)]
+    beta, read = form.momentum
+    pulled = "".join(pen.summand("-", rate, old, pen.outer(x, x)) for rate, x in pulls)
+    first = f"m_t = {pen.join(pen.expr(beta, 2), 'm_{t-1}')}{pulled}{push}"
+    added = pen.summand("+", read, "m_t")
+    return [first, Recurrence(pen, memory.name, old, (), added).line(write, keep)]
 
 
 def _signed(pen: Pen, value: str, key: str) -> str:
@@ -309,18 +318,18 @@ def _weight_lines(
 ) -> list[Formula]:
     """The step of one weight; `shown` are the letter of the state and the rule's own formula."""
     state, formula = shown
-    if form is None or grad.x is None:
+    if form is None or (grad.x is None and (form.momentum or scalar_value(form.erase) != 0.0)):
         return [_gated_rule(names, write, formula)]
-    rate = _rate_letter(form)
+    rate = _lettered(form.rate, form)
+    gradient = ("d", "z") if grad.x is not None else None
 
     def step(pen: Pen) -> str:
-        pulls = [] if scalar_value(form.erase) == 0.0 else [(_erase_letter(pen, form), "z")]
-        factor = rate or pen.expr(form.rate, 2)
-        push = f" - {pen.join(factor, pen.outer('d', 'z'))}"
+        pulls = [] if scalar_value(form.erase) == 0.0 else [(_lettered(form.erase, form), "z")]
+        push = pen.summand("-", rate, pen.outer(*gradient) if gradient else "g")
         if form.momentum is not None:
-            push = f" + {pen.join(pen.expr(form.momentum.read, 2), 'm_t')}"
+            push = pen.summand("+", form.momentum.read, "m_t")
         keep = "" if form.keep.value == 1.0 else pen.expr(form.keep)
-        return Recurrence(pen, state, pen.name(state, "t-1"), pulls, push).line(write, keep)
+        return Recurrence(pen, state, pen.style.symbol(state, "t-1"), pulls, push).line(write, keep)
 
     if form.momentum is None:
         return [both(names, step)]
@@ -328,7 +337,7 @@ def _weight_lines(
 
     def filtered(pen: Pen) -> str:
         last = pen.join(pen.expr(momentum.beta, 2), "m_{t-1}")
-        return f"m_t = {last} - {pen.join(pen.expr(momentum.rate, 2), pen.outer('d', 'z'))}"
+        return f"m_t = {last}{pen.summand('-', momentum.rate, pen.outer('d', 'z'))}"
 
     return [both(names, filtered), both(names, step)]
 
@@ -346,10 +355,9 @@ def _rate_letter(form: RuleForm) -> str:
     return "r" if form.rate.args and form.rate.value is None else ""
 
 
-def _erase_letter(pen: Pen, form: RuleForm) -> str:
-    if form.erase is form.rate and _rate_letter(form):
-        return "r"
-    return pen.expr(form.erase, 2)
+def _lettered(rate: Expr, form: RuleForm) -> Expr:
+    """A rate of the rule, as `r` if that stands for it."""
+    return symbol("r") if rate is form.rate and _rate_letter(form) else rate
 
 
 def _letters(

@@ -170,11 +170,21 @@ def _admissible(step: Step, pulled: Expr, key: str) -> str:
     if scalar_value(pulled) is not None:
         return ""
     name = _shown(pulled, key, TEXT)
+    if name.startswith("-"):
+        return _admissible_push(step, _shown(build("neg", pulled), key, TEXT), key)
     if step.scale is not None:
         return f"0 < {name} < 2 for every {_shown(step.scale, key, TEXT)} in (0, 1]"
     keep = scalar_value(step.keep)
     high = f"{1.0 + keep:g}" if keep is not None else f"1 + {_shown(step.keep, key, TEXT)}"
     return f"0 < {name} < {high}"
+
+
+def _admissible_push(step: Step, name: str, key: str) -> str:
+    """`|keep + push| < 1`, solved for the push: what a retention below one leaves room for."""
+    keep = scalar_value(step.keep)
+    if step.scale is not None or (keep is not None and keep >= 1.0):
+        return ""
+    return f"0 < {name} < {f'{1.0 - keep:g}' if keep is not None else f'1 - {_shown(step.keep, key, TEXT)}'}"
 
 
 def _stale(step: Step, pulled: Expr, gates: Mapping[Expr, Expr], key: str) -> str:

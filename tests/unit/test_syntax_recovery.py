@@ -180,3 +180,28 @@ def test_one_fault_is_one_finding(sign: str) -> None:
                 if len(items) > 1:
                     several.append((damaged, [(d.code, str(d.span)) for d in items]))
     assert len(several) <= {"extra }": 1, "{": 2}.get(sign, 0), several
+
+
+@pytest.mark.parametrize(
+    ("line", "help", "edit"),
+    [
+        ("use attention, swiglu", "known without `use`", None),
+        ("use parts.nl", 'write `use "parts.nl"`', '"parts.nl"'),
+        ("use parts", '`use "parts.nl"`', None),
+    ],
+)
+def test_use_takes_one_file_in_quotes(line: str, help: str, edit: str | None) -> None:
+    items, _ = findings(f"{line}\n{GOOD}")
+    assert [d.code for d in items] == ["NL0101"]
+    assert help in (items[0].help or "")
+    assert (items[0].edit.text if items[0].edit else None) == edit
+
+
+def test_a_header_behind_another_statement_of_its_line() -> None:
+    text = "train m { task next_token  level p every 1 step { matrices by muon(lr = 0.1) } }\n"
+    items, _ = findings(text)
+    assert [d.code for d in items] == ["NL0101"] and "in front of `level`" in (items[0].help or "")
+    edit = items[0].edit
+    assert edit is not None
+    repaired = text[: edit.span.start] + edit.text + text[edit.span.end :]
+    assert findings(repaired)[0] == []

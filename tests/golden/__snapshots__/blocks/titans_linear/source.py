@@ -104,9 +104,7 @@ class TitansLinear(Module):
                 ),
             ),
             mask=mask,
-            momentum=Momentum(
-                Gate(log=eta__log_beta), k.new_full(k.shape[:-1], 1.0), state["M"]["slots"]["m.weight"]
-            ),
+            momentum=Momentum(Gate(log=eta__log_beta), None, state["M"]["slots"]["m.weight"]),
         )
         out_M = M_memory.read(q, at=1)
         new["M"] = {

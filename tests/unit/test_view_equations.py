@@ -1,0 +1,53 @@
+"""Equations as a reader sees them: signs, rates, the state a gradient is taken at."""
+
+from __future__ import annotations
+
+import pytest
+
+from nldsl.driver import open_program
+from nldsl.view.equations import dynamics
+
+
+def lines(write: str, before: str = "", memory: str = "matrix() init zero", clock: int = 1) -> list[str]:
+    """The equations of one memory, then what their letters stand for."""
+    text = (
+        f"{before}block f(x) {{\n  level a every {clock} tokens {{ memory S = {memory} }}\n"
+        f"  eta = sigmoid(mean(linear(x)))\n  {write}\n  return eta * S[x]\n}}\n"
+    )
+    (row,) = dynamics(open_program(text, dim=4))
+    return [f.text for f in (*row.formulas, *row.where)]
+
+
+PAYS = "objective pays(pred, target) { return -0.5 * sum(pred ** 2) + sum(pred * target) }\n"
+SLOW = "rule slow(lr) {\n  memory m = like(W)\n  m = 0.9 * m + g\n  W = W - lr * m\n}\n"
+
+
+@pytest.mark.parametrize(
+    ("write", "before", "expected"),
+    [
+        (
+            "S[x] <- x minimize pays by gd(lr = eta)",
+            PAYS,
+            "S_t = S_{t-1} (I + eta_t x_t x_t^T) - eta_t x_t x_t^T",
+        ),
+        ("S[x] <- x by slow(lr = 0.1)", SLOW, "S_t = S_{t-1} - 0.1 m_t"),
+        ("S[x] <- x by slow(lr = 0.1)", SLOW, "m_t = 0.9 m_{t-1} + S_{t-1} x_t x_t^T - x_t x_t^T"),
+        ("S[x] <- x minimize oja by gd(lr = eta)", "", "S_t = S_{t-1} - eta_t g"),
+        ("S[x] <- x minimize oja by gd(lr = eta)", "", "S: g = x_t (S^T x_t)^T - x_t x_t^T"),
+    ],
+)
+def test_signs_are_gathered(write: str, before: str, expected: str) -> None:
+    assert expected in lines(write, before)
+
+
+def test_the_base_of_a_gradient_is_named() -> None:
+    found = lines("S[x] <- x by gd(lr = eta)", clock=8)
+    assert "S_t = S_{t-1} - eta_t d z^T" in found[0].replace("W", "S")
+    assert any(line == "S_c: as of the last commit" for line in found)
+
+
+def test_a_weight_called_w_keeps_its_name() -> None:
+    text = "map own(z) { W = weight(dim(z), dim(z)); b = weight(dim(z)); return W @ z + b }\n"
+    found = lines("S[x] <- x by gd(lr = eta)", text, "own()", clock=8)
+    assert found[0] == "W_t = W_{t-1} - eta_t d z^T"
+    assert "W_c, b_c: as of the last commit" in found
