@@ -394,25 +394,3 @@ def test_attention_that_looks_ahead() -> None:
 )
 def test_arguments_that_nothing_reads(call: str, idle: bool) -> None:
     assert ("NL0331" in codes(body(f"S[k] <- x  by {call}"))) is idle
-
-
-PAYS = "objective pays(pred, target) {{ return {} }}\n"
-
-
-def paying(objective: str, retain: str) -> str:
-    """A memory whose objective pays for large answers."""
-    text = layer("minimize pays  by gd(lr = eta)  retain " + retain, eta="sigmoid(linear(x, 2))")
-    return PAYS.format(objective) + text.replace("<- x ", "<- 0 ").replace(
-        "matrix()", "matrix() init learned"
-    )
-
-
-def test_an_objective_that_pays_for_large_answers_grows_rather_than_collapses() -> None:
-    found = only(paying("-0.5 * sum(pred ** 2)", "0.9"))
-    assert found.code == "NL0430" and "0.9 + eta" in found.message
-    assert "pays for a larger answer" in (found.help or "")
-
-
-def test_nothing_is_said_of_an_objective_that_looks_at_the_memory() -> None:
-    text = paying("-0.5 * sum(pred ** 2) + 0.25 * sum(sum(W ** 2))", "0.9")
-    assert codes(text.replace("pays(pred, target)", "pays(pred, target, W)")) == []
