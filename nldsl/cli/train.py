@@ -24,6 +24,10 @@ Spike = Annotated[
 OnFault = Annotated[
     str, typer.Option(help="At a spike, NaN or infinity: `stop` (saved, and said where) or `skip` the step.")
 ]
+Stream = Annotated[
+    bool, typer.Option("--stream", help="Rows read on from step to step and hand their state on.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")]
 Keep = Annotated[int, typer.Option(min=1, help="Checkpoints that are kept.")]
 
 
@@ -37,13 +41,12 @@ def command(
     length: Annotated[int, typer.Option(min=2, help="Bytes predicted per window.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Of initial values and of the order of the data.")] = 0,
     settings: SetOption = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")
-    ] = False,
+    resume: Resume = False,
     threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0 leaves it to torch.")] = 0,
     accumulate: Accumulate = 1,
     spike: Spike = 0.0,
     on_fault: OnFault = "stop",
+    stream: Stream = False,
     keep: Keep = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -66,6 +69,7 @@ def command(
         accumulate=accumulate,
         spike=spike,
         on_fault=on_fault,
+        stream=stream,
         keep=keep,
     )
     if as_json:

@@ -75,6 +75,20 @@ class State:
         """Every tensor by its path, parts joined by `/`."""
         return flatten(self.tree)
 
+    def structure(self) -> Any:
+        """What the tensors are parts of, for JSON: the tree with 1 for every tensor."""
+        return _structure(self.tree)
+
+    @classmethod
+    def restore(cls, structure: Any, get: Callable[[str], Tensor], *, program: str = "") -> State:
+        """The state of this `structure` whose tensors are `get(path)`.
+
+        >>> state = State({"a": [torch.zeros(1), None]})
+        >>> State.restore(state.structure(), state.tensors().__getitem__).tree
+        {'a': [tensor([0.]), None]}
+        """
+        return cls(_restore(structure, "", get), program=program)
+
     def numel(self) -> int:
         """How many numbers it holds."""
         return sum(x.numel() for x in self.tensors().values())

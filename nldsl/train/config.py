@@ -25,6 +25,7 @@ class RunConfig:
     `source` is the spec as it was named, `specification` the file within the run folder that holds
     its text (empty for a spec of the library), `digests` the sha256 of every text that took part.
     Either `steps` or `minutes` (of training, evaluation and saving not counted) ends the run.
+    With `stream` the rows of a batch read on from step to step and hand their state on.
     A step sums the gradients of `accumulate` batches.  A gradient norm above `spike` times the median of
     the last ones is a fault (0: never); at a fault the run stops or skips the step, as `on_fault` says.
     """
@@ -43,6 +44,7 @@ class RunConfig:
     accumulate: int = 1
     spike: float = 0.0
     on_fault: str = "stop"
+    stream: bool = False
     version: str = ""
 
     def __post_init__(self) -> None:

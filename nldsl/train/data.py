@@ -60,6 +60,15 @@ class Corpus:
         starts = (raw % np.uint64(len(self.train) - length)).astype(np.int64)
         return np.stack([self.train[s : s + length + 1] for s in starts])
 
+    def read_on(
+        self, *, seed: int, step: int, batch: int, length: int
+    ) -> tuple[Windows, npt.NDArray[np.bool_]]:
+        """The windows of a step whose rows read on, and which begin a document; bytes without documents
+        are one.
+        """
+        whole = Documents(self.train, np.array([0, len(self.train)], dtype=np.int64))
+        return (self.documents or whole).read_on(step=step, rows=batch, length=length, seed=seed)
+
     def heldout_windows(self, *, length: int, limit: int) -> Windows:
         """At most `limit` windows `[n, length + 1]`, evenly spread over the held-out bytes."""
         if self.heldout_documents is not None:

@@ -6,7 +6,7 @@ begin.  A window holds at most `length` predictions of one document; a state nev
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -32,6 +32,9 @@ class Documents:
 
     data: Bytes
     offsets: Offsets
+    courses: dict[tuple[int, int], tuple[Offsets, Offsets]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @cached_property
     def ends(self) -> Offsets:
@@ -55,6 +58,35 @@ class Documents:
         starts = np.minimum(within, np.maximum(own - length, 0))
         counts = np.minimum(length, own)
         return self.cut(self.offsets[document] + starts, counts, length)
+
+    def read_on(
+        self, *, step: int, rows: int, length: int, seed: int
+    ) -> tuple[Windows, npt.NDArray[np.bool_]]:
+        """The windows of a step whose rows read on where they stopped, and which rows begin a document.
+
+        Documents follow each other in an order that depends on `seed`, each cut in windows from its start.
+        Row r of R begins at window r W / R of all W and takes the next one at every step, so W / R steps
+        read everything once.  A pure function of its arguments.
+        """
+        order, upto = self.course(length, seed)
+        total = int(upto[-1])
+        chosen = (np.arange(rows, dtype=np.int64) * total // rows + step) % total
+        place = np.searchsorted(upto, chosen, side="right")
+        document = order[place]
+        own = np.diff(self.offsets)[document] - 1
+        first = (chosen - (upto[place] - -(-own // length))) * length
+        windows = self.cut(self.offsets[document] + first, np.minimum(length, own - first), length)
+        return windows, (first == 0) | (step == 0)
+
+    def course(self, length: int, seed: int) -> tuple[Offsets, Offsets]:
+        """Documents in the order in which they are read, and how many windows there are up to each."""
+        known = self.courses.get((length, seed))
+        if known is None:
+            raw = np.random.Philox(key=[seed & (2**64 - 1), 2**63]).random_raw(len(self.offsets) - 1)
+            order = np.argsort(raw, kind="stable").astype(np.int64)
+            own = np.maximum(np.diff(self.offsets)[order] - 1, 0)
+            known = self.courses[length, seed] = order, np.cumsum(-(-own // length), dtype=np.int64)
+        return known
 
     def spread(self, *, length: int, limit: int) -> Windows:
         """At most `limit` windows, evenly spread, of those that documents fall into from their starts."""

@@ -17,6 +17,7 @@ from nldsl.evaluate import LanguageModel, bits_per_byte, writes_task
 from nldsl.evaluate.bits import PADDING, as_tokens, targets_of, without_padding
 from nldsl.spec.program import TrainPlan
 from nldsl.train import checkpoint as saved
+from nldsl.train.carried import Carried
 from nldsl.train.config import RunConfig
 from nldsl.train.data import Corpus
 from nldsl.train.errors import fault
@@ -41,6 +42,9 @@ class TrainableModel(LanguageModel, Protocol):
 
     def parameter_roles(self) -> dict[str, Any]:
         """The role of every slow parameter."""
+
+    def new_sequence(self, state: Any) -> Any:
+        """The state at the start of the next sequence."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Trainer:
         self.loss = math.nan
         self.heldout = math.nan
         self.guard = Guard(config.spike)
+        self.carried, self.behind = Carried(), list[Any]()
 
     def require_one_pass(self) -> None:
         """Raise NL0981 if gradients are to be summed for a rule that must see all rows at once."""
@@ -149,6 +154,9 @@ class Trainer:
         for group in self.groups:
             scheduled = group.step(self.step, self.progress)
             record |= {f"{group.name}.{argument}": value for argument, value in scheduled.items()}
+        if self.config.stream:
+            # What is not finite must not live on in the state.
+            self.carried.after([] if wrong == "not finite" else self.behind, self.model)
         self.step += 1
         taken = time.perf_counter() - begin
         self.seconds += taken
@@ -162,21 +170,29 @@ class Trainer:
             **record,
         }
 
-    def windows(self) -> Tensor:
-        """What this step trains on, `[accumulate * batch, length + 1]`."""
+    def windows(self) -> tuple[Tensor, Tensor]:
+        """What this step trains on, `[accumulate * batch, length + 1]`, and which rows begin a document."""
         config = self.config
         rows = config.batch * config.accumulate
-        found = self.corpus.batch(seed=config.seed, step=self.step, batch=rows, length=config.length)
-        return as_tokens(found)
+        asked = {"seed": config.seed, "step": self.step, "batch": rows, "length": config.length}
+        if not config.stream:
+            return as_tokens(self.corpus.batch(**asked)), torch.ones(rows, dtype=torch.bool)
+        windows, fresh = self.corpus.read_on(**asked)
+        return as_tokens(windows), torch.from_numpy(fresh)
 
     def gradients(self) -> Tensor:
         """Put the gradients of this step in place, batch by batch; their norm over all parameters."""
         for parameter in self.parameters.values():
             parameter.grad = None
-        windows = self.windows()
+        windows, fresh = self.windows()
         share = 1 / max(1, targets_of(windows))
-        parts = windows.split(self.config.batch)
-        self.loss = sum(backward(self.model, part, self.plan.truncate, share) for part in parts)
+        self.loss, self.behind = 0.0, []
+        parts = zip(windows.split(self.config.batch), fresh.split(self.config.batch), strict=True)
+        for index, (part, begin) in enumerate(parts):
+            state = self.carried.before(self.model, index, begin) if self.config.stream else None
+            loss, state = backward_from(self.model, part, state, self.plan.truncate, share)
+            self.loss += loss
+            self.behind.append(state)
         return nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
 
     def clip(self, norm: Tensor) -> None:
@@ -203,7 +219,10 @@ class Trainer:
         what = f"the gradient norm is {norm:.4g}, a spike" if wrong == "spike" else "training diverged"
         message = f"{what} at step {self.step + 1}: {said}"
         left = self.save_at_fault()
-        notes = [f"loss {self.loss:.4g}, gradient norm {norm:.4g}", worst_token(self.model, self.windows())]
+        notes = [
+            f"loss {self.loss:.4g}, gradient norm {norm:.4g}",
+            worst_token(self.model, self.windows()[0]),
+        ]
         notes += [trained_by(name, [(g.name, g.parameters) for g in self.groups]), left]
         advice = "lower the learning rates, add `clip` to `train`, or go on with `--resume --on-fault skip`"
         code = "NL0989" if wrong == "spike" else "NL0985"
@@ -238,12 +257,14 @@ class Trainer:
         tensors: dict[str, Tensor] = {f"weights/{path}": p for path, p in self.parameters.items()}
         for index, group in enumerate(self.groups):
             tensors |= {f"optimiser/{index}/{name}": t for name, t in group.state().items()}
+        tensors |= {f"carried/{name}": t for name, t in self.carried.tensors().items()}
         tensors["rng/torch"] = torch.get_rng_state()
         rest = {
             "seconds": self.seconds,
             "loss": finite_or_none(self.loss),
             "heldout": finite_or_none(self.heldout),
             "guard": self.guard.saved(),
+            "carried": self.carried.structures(),
             "corpus": self.corpus.digest,
             "config": asdict(self.config),
             "specification": self.specification,
@@ -260,6 +281,7 @@ class Trainer:
         for index, group in enumerate(self.groups):
             group.load(found.section(f"optimiser/{index}"))
         torch.set_rng_state(found.tensors["rng/torch"])
+        self.carried.restore(found.rest.get("carried", []), found.section("carried"))
         self.guard.restore(found.rest.get("guard", {}))
         self.step, self.seconds = found.step, float(found.rest["seconds"])
         self.loss, self.heldout = (
@@ -292,13 +314,19 @@ def load_weights(model: TrainableModel, found: saved.Checkpoint) -> None:
 
 
 def backward(model: LanguageModel, tokens: Tensor, truncate: int, share: float = 0.0) -> float:
-    """Gradients of `share` times the summed next-token loss of `tokens` `[B, T + 1]`, and that number.
+    """`backward_from` the state of a new sequence; the loss alone."""
+    return backward_from(model, tokens, None, truncate, share)[0]
+
+
+def backward_from(
+    model: LanguageModel, tokens: Tensor, state: Any, truncate: int, share: float = 0.0
+) -> tuple[float, Any]:
+    """Gradients of `share` times the summed next-token loss of `tokens` `[B, T + 1]`, that number, the state.
 
     A share of 0 makes it the mean.  With `truncate` > 0 back-propagation stops at every `truncate`
     tokens: the state is handed on, its history is not.  Padding (-1) is no target and changes no state.
     """
-    total, state = 0.0, None
-    length = tokens.shape[1] - 1
+    total, length = 0.0, tokens.shape[1] - 1
     share = share or 1 / targets_of(tokens)
     learns = writes_task(model.program)
     for start in range(0, length, truncate or length):
@@ -316,5 +344,5 @@ def backward(model: LanguageModel, tokens: Tensor, truncate: int, share: float =
             )
             torch.autograd.backward(summed * share)
         total += float(summed.detach()) * share
-        state = state.detach() if stop < length else None
-    return total
+        state = state.detach()
+    return total, state

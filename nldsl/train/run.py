@@ -41,6 +41,7 @@ def train(
     accumulate: int = 1,
     spike: float = 0.0,
     on_fault: str = "stop",
+    stream: bool = False,
     keep: int = 3,
     evaluate_at: Collection[int] = (),
     show: bool = True,
@@ -52,9 +53,10 @@ def train(
     bind parameters of the spec; `resume` goes on from the newest checkpoint in `out`; `threads` (0: as
     torch decides) bounds torch's; a step sums the gradients of `accumulate` batches, as one large batch
     would; a gradient that is not finite, or a norm above `spike` times the median of the last 64 (0: none
-    is), stops the run after saving or is skipped, as `on_fault` says (`stop`, `skip`); `keep` is the
-    number of checkpoints kept; held-out text is looked at ten times and after the steps in
-    `evaluate_at`; `show` prints progress.
+    is), stops the run after saving or is skipped, as `on_fault` says (`stop`, `skip`); with `stream` the
+    rows of a batch read on from step to step and hand their state on; `keep` is the number of
+    checkpoints kept; held-out text is looked at ten times and after the steps in `evaluate_at`; `show`
+    prints progress.
 
     The same arguments give the same weights on the same machine, and a run that was stopped and resumed
     those of one that was not.  A schedule without `steps` of its own spans the whole run, so a run that
@@ -65,7 +67,7 @@ def train(
     """
     config = RunConfig(str(source), arguments=dict(arguments or {}), data=data, steps=steps, minutes=minutes)
     config = replace(config, batch=batch, length=length, seed=seed, threads=threads)
-    config = replace(config, accumulate=accumulate, spike=spike, on_fault=on_fault)
+    config = replace(config, accumulate=accumulate, spike=spike, on_fault=on_fault, stream=stream)
     if keep < 1:
         raise fault("NL0981", f"`keep` must be at least 1, found {keep}")
     return start(config, Path(out), resume).run(keep=keep, show=show, evaluate_at=evaluate_at)

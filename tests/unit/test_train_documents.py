@@ -176,7 +176,7 @@ def test_padding_is_no_target(source: Path, tmp_path: Path) -> None:
     config = RunConfig("standin", data="x", batch=3, accumulate=2, length=LENGTH, steps=4)
     trainer, alone = Trainer(StandIn(), corpus, config, tmp_path), StandIn()
     trainer.gradients()
-    windows = trainer.windows()
+    windows, _ = trainer.windows()
     count = int((windows[:, 1:] != PADDING).sum())
     assert count < windows[:, 1:].numel()
     for row in windows:

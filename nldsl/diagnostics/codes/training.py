@@ -124,6 +124,11 @@ CODES = {
         "The gradient norm is more than `--spike` times the median of the last 64. The step changed no "
         "weight; what stood before it is saved. With `--resume --on-fault skip` the run goes on without it.",
     ),
+    "NL0990": Entry(
+        "a state that cannot be carried",
+        "With `--stream` state is handed from step to step. That of softmax attention holds every token and "
+        "would grow without end.",
+    ),
     "NL0986": Entry(
         "a checkpoint of something else",
         "The checkpoint's weights have other paths or shapes than the model's, or its data are others.",
