@@ -16,7 +16,7 @@ from typing import Any
 
 from nldsl.certify.clocks import memories_below, token_clocks
 from nldsl.diagnostics import SpecError
-from nldsl.graph import open_program
+from nldsl.graph import open_program, open_sized
 from nldsl.spec.program import Program
 
 LARGEST = 16
@@ -43,7 +43,7 @@ def shrink(source: str | Path, block: str | None, arguments: dict[str, Any]) -> 
         >>> shrink("gated_deltanet", None, {}).notes
         ('dim 256 -> 16', 'heads 4 -> 2', 'vocab 256 -> 16', 'depth 4 -> 2', 'expand 3 -> 2')
     """
-    full, given = _opened(source, block, arguments)
+    full, given = open_sized(source, LARGEST, block=block, **arguments)
     notes = [f"dim = {LARGEST}, since no width was given"] if given != arguments else []
     sizes = _sizes(full, given)
     wanted = {name: _smaller(n, name in given) for name, n in sizes.items()}
@@ -63,19 +63,6 @@ def shrink(source: str | Path, block: str | None, arguments: dict[str, Any]) -> 
     notes += [f"{n} {sizes[n]} -> {small}" for n, small in kept.items()]
     notes += [f"{n} = {sizes[n]} stays: the program needs it" for n in wanted if n not in kept]
     return Shrunk(program, tuple(sorted((given | kept).items())), tuple(notes))
-
-
-def _opened(
-    source: str | Path, block: str | None, arguments: dict[str, Any]
-) -> tuple[Program, dict[str, Any]]:
-    """The program as it stands; a block whose width nobody gave gets one."""
-    try:
-        return open_program(source, block=block, **arguments), arguments
-    except SpecError as wrong:
-        if any(d.code != "NL0319" for d in wrong.diagnostics if d.severity == "error"):
-            raise
-    given = {**arguments, "dim": LARGEST}
-    return open_program(source, block=block, **given), given
 
 
 def _attempt(source: str | Path, block: str | None, arguments: dict[str, Any]) -> Program | None:

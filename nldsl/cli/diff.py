@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from nldsl.cli.common import SetOption, out, parse_settings, print_json, spec_source
+from nldsl.cli.common import SetOption, out, parse_settings, print_json
+from nldsl.cli.opening import open_shown
 from nldsl.cli.report import print_findings
 from nldsl.diagnostics import SpecError
-from nldsl.graph import open_program
 from nldsl.spec.program import Program
 from nldsl.view.diff import diff_programs
 from nldsl.view.diff_text import render_difference
@@ -46,8 +46,8 @@ def open_with_settings(name: str, block: str | None, shared: dict[str, Any]) -> 
     """The program `name`; behind an `@` stand settings of its own, separated by commas."""
     source, at, own = name.rpartition("@")
     if not at or Path(name).exists():
-        return open_program(spec_source(name), block=block, **shared)
-    return open_program(spec_source(source), block=block, **{**shared, **parse_settings(_split(own))})
+        return open_shown(name, block, shared)
+    return open_shown(source, block, {**shared, **parse_settings(_split(own))})
 
 
 def _split(settings: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from nldsl.cli.common import SetOption, out, parse_settings, print_json, spec_source
+from nldsl.cli.common import SetOption, out, parse_settings, print_json
 from nldsl.cli.guard import CommandError
 from nldsl.diagnostics import catalogue, did_you_mean
 
@@ -42,9 +42,8 @@ def command(
     if latex and (params or as_json):
         other = "--params" if params else "--json"
         raise CommandError("NL1024", f"`--latex` and `{other}` exclude each other", "give one of them")
-    program = import_module("nldsl.graph").open_program(
-        spec_source(spec), block=block, **parse_settings(settings)
-    )
+    arguments = parse_settings(settings)
+    program = import_module("nldsl.cli.opening").open_shown(spec, block, arguments)
     view = import_module("nldsl.view")
     explanation = view.explain_program(program)
     if as_json:

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from nldsl.cli.common import SetOption, emit_text, json_text, parse_settings, spec_source, write_atomic, wrote
+from nldsl.cli.common import SetOption, emit_text, json_text, parse_settings, write_atomic, wrote
 from nldsl.cli.guard import CommandError
-from nldsl.graph import LevelGraph, build_graph, open_program, to_json
+from nldsl.cli.opening import open_shown
+from nldsl.graph import LevelGraph, build_graph, to_json
 from nldsl.graph.compare import Comparison, compare
 from nldsl.graph.fold import CROWDED, folded
 from nldsl.graph.mermaid import to_mermaid
@@ -45,10 +46,10 @@ def command(
     """
     wanted = _form(output, form)
     arguments = parse_settings(settings)
-    program = open_program(spec_source(spec), block=block, **arguments)
+    program = open_shown(spec, block, arguments)
     most = sys.maxsize if every_copy else CROWDED
     if diff is not None:
-        after = open_program(spec_source(diff), block=block, **arguments)
+        after = open_shown(diff, block, arguments)
         emit_text(_difference(program, after, wanted, most), output, inputs=[spec, diff])
         return
     if wanted == "html":

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from nldsl.cli.common import SetOption, emit_text, out, parse_settings, print_json, spec_source
+from nldsl.cli.common import SetOption, emit_text, out, parse_settings, print_json
 from nldsl.cli.guard import FINDINGS, CommandError
-from nldsl.graph import open_program
+from nldsl.cli.opening import open_shown
 from nldsl.spec.program import Program
 from nldsl.view.observed import compare_observed, with_observed
 from nldsl.view.timeline import MOST, Timeline, timeline
@@ -39,7 +39,7 @@ def command(
     """
     if output is not None and PurePath(output).suffix.lower() != ".svg":
         raise CommandError("NL1015", f"`{output}` is not a form of the timeline", "expected a name in .svg")
-    program = open_program(spec_source(spec), block=block, **parse_settings(settings))
+    program = open_shown(spec, block, parse_settings(settings))
     line = timeline(program, tokens)
     if observed:
         line = _observed(program, line)

@@ -13,7 +13,7 @@ from typing import Any
 from nldsl.graph.build import build_graph
 from nldsl.graph.export import to_json
 from nldsl.graph.model import TRANSFERS, Frame, Level, LevelGraph, Port, Problem, Tensor, Transfer, Zone
-from nldsl.graph.open import open_program
+from nldsl.graph.open import open_program, open_sized
 
 __all__ = [
     "TRANSFERS",
@@ -28,6 +28,7 @@ __all__ = [
     "build_graph",
     "graph_of",
     "open_program",
+    "open_sized",
     "to_json",
 ]
 

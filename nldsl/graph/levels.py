@@ -105,10 +105,18 @@ def _outermost(clock: Clock) -> str:
     return f"fires {spoken(clock)}: the slowest clock, so the outermost level"
 
 
+def _told_apart(problem: Problem, group: list[Problem]) -> str:
+    """The name of a problem, with its block where another one has the same."""
+    if problem.kind == "slow parameters":
+        return "what it trains"
+    shared = any(p.name == problem.name and p.id != problem.id for p in group)
+    return f"`{'.'.join(problem.id.split('.')[-2:]) if shared else problem.name}`"
+
+
 def _by_dependency(
     members: list[Problem], below: Iterable[str], group: list[Problem], closure: nx.DiGraph[str], number: str
 ) -> str:
-    names = {p.id: f"`{p.name}`" if p.kind != "slow parameters" else "what it trains" for p in group}
+    names = {p.id: _told_apart(p, group) for p in group}
     for member in members:
         for other in below:
             if closure.has_edge(member.id, other):

@@ -24,3 +24,21 @@ def open_program(source: str | Path, *, block: str | None = None, **arguments: A
     if program is None:
         raise SpecError(bag.items)
     return program
+
+
+def open_sized(
+    source: str | Path, width: int, *, block: str | None = None, **arguments: Any
+) -> tuple[Program, dict[str, Any]]:
+    """As `open_program`, and the arguments in force: a block whose inputs nobody sized gets `width` channels.
+
+    Example:
+        >>> open_sized("block f(x) { return linear(x) }\\n", 8)[1]
+        {'dim': 8}
+    """
+    try:
+        return open_program(source, block=block, **arguments), arguments
+    except SpecError as wrong:
+        if any(d.code != "NL0319" for d in wrong.diagnostics if d.severity == "error"):
+            raise
+    given = {**arguments, "dim": width}
+    return open_program(source, block=block, **given), given

@@ -327,6 +327,6 @@ def _width(session: Session, definition: tree.Definition, name: str, width: Any)
         f"block `{definition.name.id}` needs the width of `{name}`",
         definition.name.span,
         "no width given" if width is None else f"found `{width}`",
-        help=f"give `{name} = 64`, or `dim = 64` for all inputs",
+        help=f"give `{name} = 64`, or `dim = 64` for all inputs; on the command line `--set dim=64`",
     )
     return None

@@ -293,7 +293,9 @@ def _read(path: Path, bag: DiagnosticBag, use: tree.Use | None, library: Library
     for finding in inner.items:
         if finding.code == "NL0801":
             known = sorted({name for _, name in library.index})
-            near = did_you_mean(path.stem, known)
+            here = (f"{path}{ending}" for ending in _SUFFIXES)
+            beside = next((name for name in here if Path(name).is_file()), "")
+            near = f"did you mean `{beside}`?" if beside else did_you_mean(path.stem, known)
             listed = (
                 near or "give a file, the name of a library program (see `nldsl list`), or the text itself"
             )

@@ -135,7 +135,10 @@ def _memories(program: Program) -> Iterator[tuple[str, Block, Memory]]:
 
 
 def _named(track: Track, level: str, members: list[Problem]) -> Track:
-    names = tuple(dict.fromkeys(p.name for p in members))
+    slow = members[0].kind == "slow parameters"
+    # The name of slow parameters lists their roles, which the blocks of a model share.
+    every = (name for p in members for name in (p.name.split(", ") if slow else (p.name,)))
+    names = tuple(dict.fromkeys(every))
     about = (level, track.frequency, track.unit, track.every, members[0].kind)
     return Track(*about, tuple(p.id for p in members), names, *_lanes(track))
 

@@ -1,0 +1,60 @@
+"""What a person does first: `new`, then a look at the block, which nobody gave a width."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_cli_commands import run
+
+
+@pytest.fixture(autouse=True)
+def starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("new", "mine") == 0
+
+
+@pytest.mark.parametrize("command", [["explain"], ["timeline"], ["graph", "-o", "mine.svg"]])
+def test_a_block_is_shown_at_a_width_of_its_own(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*command, "mine.nl") == 0
+    assert "`mine` is a block: shown with dim = 64" in capsys.readouterr().err
+    assert run(*command, "mine.nl", "--set", "dim=32") == 0
+    assert "shown with" not in capsys.readouterr().err
+
+
+def test_two_blocks_are_compared_at_the_same_width(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("other.nl").write_text(Path("mine.nl").read_text().replace("beta)", "0.5 * beta)"))
+    assert run("diff", "mine.nl", "mine.nl") == 0
+    assert run("diff", "mine.nl", "other.nl") == 1
+
+
+def test_what_is_compiled_needs_a_width(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("compile", "mine.nl") == 1
+    assert "`--set dim=64`" in capsys.readouterr().err
+
+
+def test_a_file_named_without_its_ending(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", "mine") == 1
+    assert "did you mean `mine.nl`?" in capsys.readouterr().err
+
+
+def test_memories_of_one_name_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    text = Path("mine.nl").read_text()
+    pair = (
+        text
+        + text.replace("block mine(", "block twin(")
+        + (
+            "model m(tokens, vocab = 64, dim = 32) {\n  x = embed(tokens, vocab, dim)\n"
+            "  x = x + mine(norm(x))\n  x = x + twin(norm(x))\n  return head(norm(x), vocab)\n}\n"
+        )
+    )
+    Path("pair.nl").write_text(pair)
+    assert run("explain", "pair.nl") == 0
+    assert "`twin.S` at t needs `mine.S` at t" in capsys.readouterr().out
+    assert run("timeline", "pair.nl") == 0
+    said = next(line for line in capsys.readouterr().out.splitlines() if "slow parameters" in line)
+    roles = said.partition(": ")[2].split(", ")
+    assert len(roles) == len(set(roles)) > 1
