@@ -15,6 +15,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "timeline": ("timeline hope_tiny", "timeline hope -o hope_timeline.svg"),
     "compile": ("compile gated_deltanet -o layers.py", "compile gated_deltanet --standalone -o alone.py"),
     "verify": ("verify linear_attention --block linear_attention --set dim=8",),
+    "plan": ("plan gated_deltanet --batch 4 --length 512 --set dim=32 --set depth=1 --set heads=2",),
     "data": ("data prepare mine.nl layers.py alone.py --out texts --heldout 0.3",),
     "train": (
         "train gated_deltanet --steps 2 --batch 2 --length 32 --set dim=32 --set depth=1 --set "

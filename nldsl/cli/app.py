@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "studio": "Edit a specification with its graph beside it, in the browser.",
     "compile": "Write the PyTorch source of a specification.",
     "verify": "Compare the compiled form with the interpreter.",
+    "plan": "Predict the memory of a training step.",
     "data": "Prepare documents for training.",
     "train": "Train a specification on bytes.",
     "generate": "Generate from a trained run.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,15 @@ from nldsl.train import checkpoint as saved
 from nldsl.train.config import RUN, RunConfig, read_config, require_same
 from nldsl.train.data import prepare
 from nldsl.train.errors import fault
-from nldsl.train.loop import CHECKPOINTS, TrainableModel, Trainer, TrainResult, load_weights
+from nldsl.train.loop import (
+    CHECKPOINTS,
+    TrainableModel,
+    Trainer,
+    TrainResult,
+    backward_from,
+    load_weights,
+)
+from nldsl.train.memory import Memory, predict, require_memory
 
 SPECIFICATION = "spec"
 
@@ -83,6 +91,7 @@ def start(config: RunConfig, folder: Path, resume: bool) -> Trainer:
     folder.mkdir(parents=True, exist_ok=True)
     if resume:
         require_same(read_config(folder), config)
+    refuse_too_large(model, config)
     corpus = prepare(config.data, folder / "data", length=config.length)
     trainer = Trainer(model, corpus, config, folder, next(iter(texts.values()), ""))
     if resume:
@@ -90,6 +99,26 @@ def start(config: RunConfig, folder: Path, resume: bool) -> Trainer:
     keep_texts(folder, texts)
     config.write(folder)
     return trainer
+
+
+def predict_memory(
+    source: str | Path, *, batch: int = 16, length: int = 256, arguments: Mapping[str, Static] | None = None
+) -> Memory:
+    """The bytes that a training step of the model `source` takes, by what takes them."""
+    config = RunConfig(str(source), arguments=dict(arguments or {}), batch=batch, length=length, steps=1)
+    model = build(config.source, config)
+    return predict(model, model.program.train, step_of(model), batch=batch, length=length)
+
+
+def step_of(model: TrainableModel) -> Callable[[Any, Any], Any]:
+    """What a step does with a batch of tokens: the loss, the gradients, the state behind."""
+    truncate = model.program.train.truncate if model.program.train is not None else 0
+    return lambda made, tokens: backward_from(made, tokens, None, truncate)
+
+
+def refuse_too_large(model: TrainableModel, config: RunConfig) -> None:
+    """Raise NL0991 if a step takes more memory than there is."""
+    require_memory(model, model.program.train, step_of(model), batch=config.batch, length=config.length)
 
 
 def _seed(threads: int, seed: int) -> None:

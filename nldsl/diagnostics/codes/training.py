@@ -129,6 +129,11 @@ CODES = {
         "With `--stream` state is handed from step to step. That of softmax attention holds every token and "
         "would grow without end.",
     ),
+    "NL0991": Entry(
+        "a step that does not fit",
+        "Parameters, gradients, optimiser memories, state and activations of a step are more than the memory "
+        "of the machine. `nldsl plan` shows them.",
+    ),
     "NL0986": Entry(
         "a checkpoint of something else",
         "The checkpoint's weights have other paths or shapes than the model's, or its data are others.",
