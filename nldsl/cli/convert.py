@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from typing import Annotated
 
@@ -9,7 +10,9 @@ import typer
 
 from nldsl.cli.common import emit_text, open_source
 from nldsl.diagnostics import DiagnosticBag
+from nldsl.source import SourceFile
 from nldsl.syntax import is_yaml, parse, to_text, to_yaml
+from nldsl.syntax.scan import scan
 
 
 class Form(StrEnum):
@@ -33,7 +36,16 @@ def command(
     tree = parse(file, bag)
     bag.raise_if_errors()
     target = to or _wanted(output, is_yaml(file.name))
+    if left := _comments(file):
+        print(f"comments are not carried over: {left} stay behind", file=sys.stderr)
     emit_text(to_yaml(tree) if target is Form.yaml else to_text(tree), output, inputs=[spec])
+
+
+def _comments(file: SourceFile) -> int:
+    """How many comments a file has; in YAML those on lines of their own."""
+    if is_yaml(file.name):
+        return sum(line.lstrip().startswith("#") for line in file.text.splitlines())
+    return sum(token.kind == "comment" for token in scan(file.text))
 
 
 def _wanted(output: str | None, from_yaml: bool) -> Form:

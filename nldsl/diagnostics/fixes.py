@@ -11,6 +11,8 @@ from nldsl.diagnostics.diagnostic import Diagnostic, Edit
 from nldsl.source import Span
 
 _SUGGESTED = re.compile(r"did you mean `([^`]+)`\?")
+_SHORT = 2
+"""Names of so few letters are too much alike: the near one is suggested, not written."""
 _NAMED = re.compile(r"`([^`]+)`")
 
 
@@ -31,7 +33,7 @@ def fix_of(finding: Diagnostic) -> Edit | None:
     text, right = finding.span.text, suggested.group(1)
     for wrong in get_close_matches(right, _NAMED.findall(finding.message), cutoff=0.5):
         places = [m.start() for m in re.finditer(rf"(?<!\w){re.escape(wrong)}(?!\w)", text)]
-        if len(places) == 1 and wrong != right:
+        if len(places) == 1 and wrong != right and len(wrong) > _SHORT:
             at = finding.span.start + places[0]
             span = Span(finding.span.file, at, at + len(wrong))
             return Edit(span, right, f"change `{wrong}` to `{right}`")

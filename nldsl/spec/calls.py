@@ -7,6 +7,7 @@ from typing import Any
 
 from nldsl.catalog.binding import bind
 from nldsl.catalog.primitive import ContractError, Primitive
+from nldsl.catalog.schedules import SCHEDULES
 from nldsl.diagnostics import did_you_mean
 from nldsl.library import PRIMITIVES
 from nldsl.source import Span
@@ -137,12 +138,15 @@ def _unknown(frame: Frame, node: tree.Call, name: str, unit: Unit, kind: str) ->
         if other != kind and unit.find(other, name) is not None:
             return frame.session.report("NL0314", *_wrong_kind(name, other, kind, node.function.span))
     known = [*PRIMITIVES, *unit.names(kind)] if kind else list(PRIMITIVES)
+    near = did_you_mean(name, known) or "see `nldsl list` for what the library has"
+    if name in SCHEDULES:
+        near = f"`{name}` is a schedule of steps: it stands in `train`, as in `adamw(lr = {name}(1e-3))`"
     return frame.session.report(
         "NL0302",
         f"unknown function `{name}`",
         node.function.span,
         "not defined here",
-        help=did_you_mean(name, known) or "see `nldsl list` for what the library has",
+        help=near,
     )
 
 

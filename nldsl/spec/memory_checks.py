@@ -14,7 +14,8 @@ from nldsl.syntax import tree
 def check_memories(frame: Frame) -> None:
     """NL0411 never read, NL0412 empty and never written, NL0413 unused, NL0415 zero start that stays zero.
 
-    NL0419 start from what is no such memory, NL0506 write on a clock that never ticks.
+    NL0417 map without weights, NL0419 start from what is no such memory, NL0506 write on a clock that never
+    ticks.
     """
     starts = _origins(frame)
     for box in frame.memories.values():
@@ -41,6 +42,14 @@ def check_memories(frame: Frame) -> None:
                 box.span,
                 "nothing depends on it",
                 help=f"read it: `{box.name.split('[')[0]}[q]`, or remove it",
+            )
+        elif box.function is not None and not box.function.weights:
+            frame.session.report(
+                "NL0417",
+                f"memory `{box.name}` holds nothing: its map `{box.function.name}` has no weights",
+                box.span,
+                "nothing to write to",
+                help="give the map a weight: `W = weight(dim(z), dim(z))`",
             )
         elif not box.writes and starts_at_zero(box):
             _never_written(frame, box)
@@ -93,6 +102,8 @@ def _origin_fits(frame: Frame, box: MemoryBox) -> bool:
         if other in trail:
             path = " -> ".join(f"`{b.name}`" for b in (*trail, other))
             problem = f"memories start from one another in a circle: {path}"
+        elif other.function is None and box.function is not None:
+            problem = f"memory `{other.name}` is neither read nor written, so its size is not known"
         elif _shapes(other) != _shapes(box):
             problem = f"memory `{box.name}` cannot start from `{other.name}`: their weights differ in shape"
         trail.append(other)

@@ -78,14 +78,13 @@ def _settle(block: Block, live: Live, known: Known) -> Live:
         live.dead = []
         for statement in reversed(block.body):
             _step(statement, live, known)
+        live.memories |= {m.init_from for m in block.memories if m.init_from and m.name in live.memories}
         if before == (len(live.values), len(live.memories), len(live.parameters)):
             break
     for memory in block.memories:
         if memory.name in live.memories:
             live.parameters |= {p.path for p in memory.parameters}
             live.parameters |= {p.path for p in memory.initial if p is not None}
-            if memory.init_from:
-                live.memories.add(memory.init_from)
     live.dead += [(p.path, p) for p in own_parameters(block) if p.path not in live.parameters]
     return live
 

@@ -53,7 +53,10 @@ def _instead(name: str, item: object) -> str:
 
 
 def _near(name: str, boxes: list[str]) -> str:
-    return did_you_mean(name, boxes) or "declare it: `level context every 1 token { memory S = matrix() }`"
+    return (
+        did_you_mean(name, boxes)
+        or f"declare it: `level context every 1 token {{ memory {name} = matrix() }}`"
+    )
 
 
 def _read_box(frame: Frame, box: MemoryBox, node: tree.Index, target: str | None) -> Item:
@@ -176,6 +179,7 @@ def ensure_function(frame: Frame, box: MemoryBox, span: Span) -> bool:
                 f"`matrix(in = {options['in']})` is given keys of {box.key_size} channels",
                 span,
                 "another size",
+                help=f"leave out `in`, or write `in = {box.key_size}`",
             )
             box.broken = True
             return False

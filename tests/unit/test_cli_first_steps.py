@@ -58,3 +58,20 @@ def test_memories_of_one_name_are_told_apart(capsys: pytest.CaptureFixture[str])
     said = next(line for line in capsys.readouterr().out.splitlines() if "slow parameters" in line)
     roles = said.partition(": ")[2].split(", ")
     assert len(roles) == len(set(roles)) > 1
+
+
+def test_converting_says_that_comments_stay_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("convert", "mine.nl", "-o", "mine.yaml") == 0
+    assert "comments are not carried over: 3 stay behind" in capsys.readouterr().err
+    assert run("convert", "mine.yaml") == 0
+    assert "stay behind" not in capsys.readouterr().err
+
+
+def test_a_schedule_outside_of_training_is_no_slip_for_another_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = Path("mine.nl").read_text().replace("lr = beta", "lr = cosine(0.1)")
+    Path("mine.nl").write_text(text)
+    assert run("check", "mine.nl", "--fix") == 1
+    assert "`cosine` is a schedule of steps" in capsys.readouterr().err
+    assert Path("mine.nl").read_text() == text

@@ -32,3 +32,19 @@ def test_nothing_is_said_of_an_objective_that_looks_at_the_memory() -> None:
 def test_an_objective_that_pulls_to_zero_collapses() -> None:
     (only,) = found("pred, target", "0.5 * sum(pred ** 2)")
     assert only.code == "NL0432"
+
+
+def test_a_start_that_is_only_lent_to_another_memory_is_trained_through_it() -> None:
+    text = (
+        "block f(x) {\n"
+        "  level slow every 16 tokens { memory B = matrix() init learned }\n"
+        "  level fast every 1 token { memory A = matrix() init B }\n"
+        "  k = l2norm(linear(x))\n"
+        "  A[k] <- x by gd(lr = 0.5)\n"
+        "  B[k] <- x by gd(lr = sigmoid(linear(x, 1)) / 64)\n"
+        "  return A[k]\n}\n"
+    )
+    assert check(text) == []
+    unsized = text.replace("  B[k] <- x by gd(lr = sigmoid(linear(x, 1)) / 64)\n", "")
+    (only,) = check(unsized)
+    assert only.code == "NL0419" and "its size is not known" in only.message

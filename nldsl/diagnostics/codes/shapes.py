@@ -101,6 +101,14 @@ CODES = {
         _memory("matrix() per head", _STEP, "return S[x]"),
         _memory("matrix() per head(4)", _STEP, "return S[x]"),
     ),
+    "NL0417": Entry(
+        "memory without weights",
+        "A memory holds the weights of its map, and a write steps on them.  What has none is a function: "
+        "make it a block.",
+        "map plain(z) { return silu(z) }\n" + _memory("plain()", _STEP, "return S[x]"),
+        "map plain(z) { return silu(weight(dim(z), dim(z)) @ z) }\n"
+        + _memory("plain()", _STEP, "return S[x]"),
+    ),
     "NL0418": Entry(
         "gate does not fit",
         "A gate is a scalar, one number per head, per key channel, `values(a)` per value channel, or a "
