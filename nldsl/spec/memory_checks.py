@@ -44,13 +44,7 @@ def check_memories(frame: Frame) -> None:
                 help=f"read it: `{box.name.split('[')[0]}[q]`, or remove it",
             )
         elif box.function is not None and not box.function.weights:
-            frame.session.report(
-                "NL0417",
-                f"memory `{box.name}` holds nothing: its map `{box.function.name}` has no weights",
-                box.span,
-                "nothing to write to",
-                help="give the map a weight: `W = weight(dim(z), dim(z))`",
-            )
+            _without_weights(frame, box, box.function)
         elif not box.writes and starts_at_zero(box):
             _never_written(frame, box)
         elif starts_at_zero(box) and box.function is not None and multiplies_weights(box.function):
@@ -62,6 +56,16 @@ def check_memories(frame: Frame) -> None:
                 help="leave out `init zero`, or declare `init learned`",
                 edit=_learned(box),
             )
+
+
+def _without_weights(frame: Frame, box: MemoryBox, function: Function) -> None:
+    frame.session.report(
+        "NL0417",
+        f"memory `{box.name}` holds nothing: its map `{function.name}` has no weights",
+        box.span,
+        "nothing to write to",
+        help="give the map a weight: `W = weight(dim(z), dim(z))`",
+    )
 
 
 def _gates_fit(frame: Frame, box: MemoryBox) -> None:
