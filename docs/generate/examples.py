@@ -26,6 +26,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "train hope_tiny --data texts --steps 1 --batch 2 --length 32 --set dim=16 --set depth=1 "
         "--out online",
     ),
+    "plot": ("plot run online -o runs.svg --by tokens",),
     "generate": ('generate run --prompt "def " --bytes 8',),
     "run": ("run online --online mine.nl --segment 64",),
     "list": ("list", "list rules"),

@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "plan": "Predict the memory of a training step.",
     "data": "Prepare documents for training.",
     "train": "Train a specification on bytes.",
+    "plot": "Draw the loss curves of runs in one picture.",
     "generate": "Generate from a trained run.",
     "chat": "Talk with a trained run; it may learn from what is said.",
     "run": "Read a stream with a trained run that learns from it as it comes.",

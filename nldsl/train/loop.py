@@ -243,14 +243,11 @@ class Trainer:
         """Held-out bits per byte on the same windows at every evaluation."""
         windows = self.corpus.heldout_windows(length=self.config.length, limit=HELDOUT_WINDOWS)
         self.heldout = bits_per_byte(self.model, windows, batch=self.config.batch)
-        log.heldout(
-            {
-                "step": self.step,
-                "tokens": self.tokens,
-                "seconds": round(self.seconds, 3),
-                "heldout_bits_per_byte": self.heldout,
-            }
-        )
+        record = {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 3)}
+        if math.isfinite(self.heldout):
+            log.heldout(record | {"heldout_bits_per_byte": self.heldout})
+        else:
+            log.write(record | {"heldout": "not finite"})
 
     def save(self, keep: int) -> Path:
         """Write a checkpoint of everything the next step depends on."""

@@ -1,16 +1,31 @@
-"""The loss curve of a run as an SVG picture, without a plotting library."""
+"""The loss curves of runs as an SVG picture, without a plotting library."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 20, 40, 50
 TRAIN, HELDOUT = "#7aa6c2", "#b3441e"
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#000000", "#e69f00")
+"""Okabe and Ito's colours, told apart by everyone, the yellow darkened."""
+TRAINING, HELD_OUT = "bits_per_byte", "heldout_bits_per_byte"
 
 Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a plot; marks are drawn at its points where there are few."""
+
+    name: str
+    points: Points
+    colour: str
+    width: int = 1
+    marked: bool = False
 
 
 def loss_svg(records: Sequence[dict[str, Any]], title: str) -> str:
@@ -20,10 +35,38 @@ def loss_svg(records: Sequence[dict[str, Any]], title: str) -> str:
         >>> "<svg" in loss_svg([{"step": 1, "bits_per_byte": 8.0}, {"step": 2, "bits_per_byte": 7.0}], "demo")
         True
     """
-    train = smoothed([(r["step"], r["bits_per_byte"]) for r in records if "bits_per_byte" in r])
-    heldout = [(r["step"], r["heldout_bits_per_byte"]) for r in records if "heldout_bits_per_byte" in r]
-    every = train + heldout or [(0.0, 0.0)]
-    last = max(1.0, max(x for x, _ in every))
+    train, heldout = smoothed(points_of(records, TRAINING)), points_of(records, HELD_OUT)
+    curves = [Curve("training", train, TRAIN), Curve("held-out", heldout, HELDOUT, 2, marked=True)]
+    return drawn(curves, title, "step")
+
+
+def compare_svg(runs: Mapping[str, Sequence[dict[str, Any]]], by: str) -> str:
+    """Bits per byte of several runs against `by`: `step`, `tokens` or `seconds`.
+
+    Every run has a colour: training thin and smoothed, held-out bold with marks.
+
+    Example:
+        >>> log = [{"step": 1, "tokens": 64, "bits_per_byte": 8.0}]
+        >>> compare_svg({"a": log, "b": log}, "tokens").count("<polyline")
+        4
+    """
+    curves = []
+    for number, (name, records) in enumerate(runs.items()):
+        colour = PALETTE[number % len(PALETTE)]
+        curves.append(Curve("", smoothed(points_of(records, TRAINING, by)), colour))
+        curves.append(Curve(name, points_of(records, HELD_OUT, by), colour, 2, marked=True))
+    return drawn(curves, "held-out bold, training thin", by)
+
+
+def points_of(records: Sequence[dict[str, Any]], value: str, by: str = "step") -> Points:
+    """The points of a log that have both."""
+    return [(r[by], r[value]) for r in records if value in r and by in r]
+
+
+def drawn(curves: Sequence[Curve], title: str, by: str) -> str:
+    """The picture of curves on common axes."""
+    every = [point for curve in curves for point in curve.points] or [(0.0, 0.0)]
+    last = max(x for x, _ in every) or 1.0
     low, high = min(y for _, y in every), max(y for _, y in every)
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
@@ -33,23 +76,28 @@ def loss_svg(records: Sequence[dict[str, Any]], title: str) -> str:
         y = TOP + (HEIGHT - TOP - BOTTOM) * (high - point[1]) / (high - low)
         return f"{x:.1f},{y:.1f}"
 
+    marks = [(curve.colour, place(p).split(",")) for curve in curves if curve.marked for p in curve.points]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
         f'font-size="12" role="img" aria-label="{escape(title)}">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{LEFT}" y="22" font-size="15">{escape(title)}</text>',
-        *axes(last, low, high),
-        line(map(place, train), TRAIN, 1),
-        line(map(place, heldout), HELDOUT, 2),
-        *(
-            f'<circle r="3" fill="{HELDOUT}" cx="{c.split(",")[0]}" cy="{c.split(",")[1]}"/>'
-            for c in map(place, heldout)
-        ),
-        f'<text x="{WIDTH - RIGHT}" y="22" text-anchor="end"><tspan fill="{TRAIN}">training</tspan>  '
-        f'<tspan fill="{HELDOUT}">held-out</tspan></text>',
+        *axes(last, low, high, by),
+        *(line(map(place, curve.points), curve.colour, curve.width) for curve in curves),
+        *(f'<circle r="3" fill="{colour}" cx="{x}" cy="{y}"/>' for colour, (x, y) in marks),
+        *legend([curve for curve in curves if curve.name]),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def legend(curves: Sequence[Curve]) -> list[str]:
+    """Names in their colours, below each other at the right."""
+    return [
+        f'<text x="{WIDTH - RIGHT}" y="{22 + 15 * i}" text-anchor="end" fill="{curve.colour}">'
+        f"{escape(curve.name)}</text>"
+        for i, curve in enumerate(curves)
+    ]
 
 
 def line(places: Iterable[str], colour: str, width: int) -> str:
@@ -57,7 +105,7 @@ def line(places: Iterable[str], colour: str, width: int) -> str:
     return f'<polyline fill="none" stroke="{colour}" stroke-width="{width}" points="{" ".join(places)}"/>'
 
 
-def axes(last: float, low: float, high: float) -> list[str]:
+def axes(last: float, low: float, high: float, by: str) -> list[str]:
     """Five marks on each axis, and what they measure."""
     parts = []
     right, floor = WIDTH - RIGHT, HEIGHT - BOTTOM
@@ -67,14 +115,24 @@ def axes(last: float, low: float, high: float) -> list[str]:
         parts += [
             f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e5e5e5"/>',
             f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{low + (high - low) * share:.2f}</text>',
-            f'<text x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{last * share:.0f}</text>',
+            f'<text x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{mark(last * share, last)}</text>',
         ]
     middle = (TOP + floor) / 2
     return [
         *parts,
-        f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 12}" text-anchor="middle">step</text>',
+        f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 12}" text-anchor="middle">{by}</text>',
         f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">bits per byte</text>',
     ]
+
+
+def mark(x: float, last: float) -> str:
+    """A number at an axis that ends with `last`.
+
+    Example:
+        >>> mark(1.25, 5.0), mark(250.0, 1000.0), mark(1.5e6, 2e6)
+        ('1.25', '250', '1.5e+06')
+    """
+    return f"{x:.0f}" if 10 <= last < 1e6 else f"{x:.3g}"
 
 
 def smoothed(points: Points) -> Points:
