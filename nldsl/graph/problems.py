@@ -227,7 +227,8 @@ def _attention(memory: Memory, block: Block, place: Place) -> Problem:
     window, start = (option(memory.options, name, 0) for name in ("window", "start"))
     writes = [s for s in block.body if isinstance(s, Write) and s.memory == memory.name]
     per_token = memory.heads * (memory.key_size + memory.value_size) * BYTES
-    fixed = (int(window) if isinstance(window, int) else 0) + (int(start) if isinstance(start, int) else 0)
+    # Persistent tokens are parameters, the same for every sequence.
+    kept = window if isinstance(window, int) else 0
     return Problem(
         id=place.memory_id(memory),
         name=memory.name,
@@ -246,7 +247,7 @@ def _attention(memory: Memory, block: Block, place: Place) -> Problem:
         copies=memory.heads,
         multiplicity=place.copies,
         tensors=(Tensor("keys", (memory.key_size,)), Tensor("values", (memory.value_size,))),
-        state_bytes=fixed * per_token,
+        state_bytes=kept * per_token,
         bytes_per_token=0 if window else per_token,
         source=_where(memory.span),
         text=_each((_written(write.span) for write in writes), "\n"),

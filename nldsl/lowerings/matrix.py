@@ -9,6 +9,7 @@ from nldsl.emit.nodes import Expression, Like, Literal, Starred, assign, call, n
 from nldsl.lowerings import recurrence
 from nldsl.lowerings.apply import lower_apply
 from nldsl.lowerings.blocks import BlockCode
+from nldsl.lowerings.everywhere import spread
 from nldsl.lowerings.exprs import ExprRows
 from nldsl.lowerings.recurrence import by_head, gate_rows, target_rows
 from nldsl.plan.details import RecurrenceDetail
@@ -112,13 +113,11 @@ class MemberCode:
         if axis == "scalar":
             key = by_head(self.code, self._first_key(), self.memory)
             return recurrence.gate(self.code, value, key, self.memory)
+        # A gate that is a slow parameter gets the axes of a sequence, as any other.
+        spread(self.code.scope, value)
         expression = self.code.scope.ref(value)
         if value.kind == "matrix":
-            return (
-                expression.method("unsqueeze", 2)
-                if value.name not in self.code.scope.unbatched
-                else expression
-            )
+            return expression.method("unsqueeze", 2)
         expression = expression if self.memory.per_head else expression.method("unsqueeze", 2)
         if not self.member.elementwise:
             return expression

@@ -55,7 +55,7 @@ def scan_memory(
 ) -> Scanned:
     """A memory one token after the other; arguments as for `matrix_memory.MatrixMemory`.
 
-    Gates may be `[B, T, H, V, K]`, or anything that broadcasts to it.
+    Gates may be `[B, T, H, V, K]`; all but the first two axes may have size 1.
 
     >>> from nldsl.runtime.matrix_tokens import Gate, Piece, Write
     >>> k, half = torch.ones(1, 2, 1, 1), torch.full((1, 2, 1, 1, 1), 0.5)

@@ -18,7 +18,7 @@ from nldsl.emit.nodes import name
 from nldsl.graph import open_program
 from nldsl.lowerings import attention, chunk_family, recurrence, states, token_memory
 from nldsl.plan.plan import Plan
-from nldsl.runtime import learning
+from nldsl.runtime import segments
 from nldsl.runtime.model import Layer
 
 STEPS = """
@@ -242,7 +242,7 @@ EDITS = (
     Edit(
         "delta of a task memory not read",
         "hope",
-        'adapted(self.F[2].W1, state["F[2]"]["delta"], "W1")',
+        'adapted(self.F[2].W1, state["F[2]"], "W1")',
         "self.F[2].W1",
     ),
     # recurrences
@@ -363,5 +363,5 @@ PATCHES = (
         lambda _: lambda code, memory, index: states._empty(memory, index),
     ),
 )
-PENDING = Patch("pending gradient not cleared", "hope", learning, "step", last_pending)
+PENDING = Patch("pending gradient not cleared", "hope", segments, "step", last_pending)
 """A fault of the runtime: the source is the same."""

@@ -16,7 +16,12 @@ from nldsl.diagnostics import SpecError
 from nldsl.runtime.state import State
 
 DIM, TOKENS = 16, 3
-SMALL: dict[str, dict[str, Any]] = {"lact": {"window": 2, "chunk": 4}}
+SMALL: dict[str, dict[str, Any]] = {
+    "lact": {"window": 2, "chunk": 4},
+    **dict.fromkeys(
+        ("persistent_attention", "sliding_window_attention", "titans_mag", "titans_mal"), {"window": 2}
+    ),
+}
 """Sizes for which a cache is full after `TOKENS` tokens."""
 BLOCKS = sorted(
     path.stem

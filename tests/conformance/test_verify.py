@@ -140,7 +140,7 @@ def faulty(old: str, new: str) -> Build:
 @pytest.mark.parametrize(
     ("old", "new", "token", "memory", "part"),
     [
-        ("commit(S_count, 3,", "commit(S_count, 4,", 2, "S", "committed weight"),
+        ("ends_of(S_count, mask, x, 3)", "ends_of(S_count, mask, x, 4)", 2, "S", "committed weight"),
         ("F_weight * a_t", "F_weight + a_t", 0, "F", "running weight"),
         ("merge(out_S_2 + out_F_2)", "merge(out_F_2)", 0, "out", "output"),
     ],

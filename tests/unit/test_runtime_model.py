@@ -45,7 +45,7 @@ class Block(Module):
     def forward(self, x, state, mask):
         new = dict(state)
         for i in range(2):
-            W = adapted(self.F[i].W, state[f"F[{i}]"]["delta"], "W")
+            W = adapted(self.F[i].W, state[f"F[{i}]"], "W")
             x = x + torch.tanh(x @ W.mT)
         gate = torch.full((*x.shape[:2], 1), 0.8, dtype=x.dtype)
         h = x.unsqueeze(2)
