@@ -115,7 +115,7 @@ def test_typing_a_program(page: Chrome) -> None:
     assert "The picture is that of the last text" in page.run("document.getElementById('stale').innerText")
     for _ in range(len('"half\n') + 2):
         page.key("Backspace")
-    page.type("\nS[x] <- x by gd(lr = 0.1)\nreturn S[x]\n}")
+    page.type("\nS[l2norm(x)] <- x by gd(lr = 0.1)\nreturn S[x]\n}")
     page.key("Escape")
     page.until(lambda: "NL0105" not in findings(page) and "no findings" in findings(page), "a good text", 40)
     assert drawn(page, after=before) != before
