@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nldsl.train.checkpoint import write_text
 from nldsl.train.documents import Documents
 from nldsl.train.errors import fault
 from nldsl.train.files import Found, discover, refusal
@@ -121,14 +123,22 @@ def prepare(source: str, folder: Path, *, length: int) -> Corpus:
 
 def open_corpus(folder: Path, source: str) -> Corpus:
     """Open the shards in `folder`, which must have been made from `source` and be whole."""
-    about = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-    if about["source"] != source:
+    try:
+        about: dict[str, Any] = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+        of, digest = about["source"], about["digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise fault(
             "NL0955",
-            f"the run's data come from `{about['source']}`, not from `{source}`",
+            f"`{folder / 'corpus.json'}` cannot be read: {error}",
+            help=f"delete `{folder}` and run again",
+        ) from error
+    if of != source:
+        raise fault(
+            "NL0955",
+            f"the run's data come from `{of}`, not from `{source}`",
             help="use another `--out`, or the same `--data`",
         )
-    if shard_digest(folder) != about["digest"]:
+    if shard_digest(folder) != digest:
         raise fault(
             "NL0955", f"the data shards in `{folder}` are damaged", help=f"delete `{folder}` and run again"
         )
@@ -136,7 +146,7 @@ def open_corpus(folder: Path, source: str) -> Corpus:
         name=source,
         train=map_bytes(folder / "train.bin"),
         heldout=map_bytes(folder / "heldout.bin"),
-        digest=about["digest"],
+        digest=digest,
         files=about["files"],
         heldout_files=about["heldout_files"],
         left_out=about["left_out"],
@@ -239,7 +249,7 @@ def write_shards(found: Found, folder: Path, length: int) -> None:
         "train_bytes": os.path.getsize(folder / "train.bin"),
         "heldout_bytes": os.path.getsize(folder / "heldout.bin"),
     }
-    (folder / "corpus.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "corpus.json", json.dumps(about, indent=2) + "\n")
 
 
 def pieces(path: Path, size: int) -> Iterator[bytes]:

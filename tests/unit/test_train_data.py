@@ -124,3 +124,13 @@ def test_shards_of_another_source_or_damaged(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         corpus_of(tmp_path, tmp_path / "a")
     assert code_of(caught) == "NL0955"
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", "{}"])
+def test_a_sidecar_that_was_cut_off_is_a_finding(tmp_path: Path, left: str) -> None:
+    (tmp_path / "a").write_bytes(TEXT)
+    corpus_of(tmp_path, tmp_path / "a")
+    (tmp_path / "shards" / "corpus.json").write_text(left)
+    with pytest.raises(SpecError) as caught:
+        corpus_of(tmp_path, tmp_path / "a")
+    assert code_of(caught) == "NL0955" and "delete" in caught.value.diagnostics[0].help

@@ -72,7 +72,7 @@ def in_a_child(work: Callable[[], None], after: float | None = None) -> int:
 
 def go_on(corpus: Corpus, folder: Path) -> None:
     """Train to the end from wherever the folder is, saving after every second step."""
-    trainer = trainer_of(corpus, folder)
+    trainer = trainer_of(corpus, folder, accumulate=2)
     if saved.checkpoints(folder / CHECKPOINTS):
         trainer.restore()
     while trainer.progress < 1:
@@ -110,7 +110,7 @@ def check_nothing_is_lost(folder: Path) -> None:
 
 def check_kills(corpus: Corpus, folder: Path, kills: int, seed: int) -> None:
     """Kill a run `kills` times, half of them in a write; it ends in the weights of one left alone."""
-    whole = trainer_of(corpus, folder / "whole")
+    whole = trainer_of(corpus, folder / "whole", accumulate=2)
     go_on(corpus, folder / "whole")
     whole.restore()
     draw, begin = random.Random(seed), time.monotonic()
@@ -133,7 +133,7 @@ def check_kills(corpus: Corpus, folder: Path, kills: int, seed: int) -> None:
 
 
 def check_same(whole: Trainer, folder: Path, corpus: Corpus) -> None:
-    other = trainer_of(corpus, folder)
+    other = trainer_of(corpus, folder, accumulate=2)
     other.restore()
     assert other.step == STEPS
     for path, weight in whole.parameters.items():
@@ -354,24 +354,3 @@ def test_bad_numbers(bad: dict[str, object]) -> None:
     with pytest.raises(SpecError) as caught:
         RunConfig("standin", steps=1, **bad)
     assert finding_of(caught).code == "NL0981"
-
-
-# --- accumulation ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("truncate", [0, 5])
-def test_accumulated_batches_are_one_large_batch(corpus: Corpus, tmp_path: Path, truncate: int) -> None:
-    def gradients(batch: int, accumulate: int) -> tuple[dict[str, torch.Tensor], float, int]:
-        config = RunConfig("standin", data="text", batch=batch, accumulate=accumulate, length=12, steps=3)
-        model = StandIn(plan_of(ADAMW, GroupRule(("rest",), "adamw", ()), truncate=truncate)).double()
-        trainer = Trainer(model, corpus, config, tmp_path)
-        trainer.step = 1
-        trainer.gradients()
-        return {path: p.grad for path, p in trainer.parameters.items()}, trainer.loss, trainer.tokens
-
-    (whole, loss, tokens), (parts, summed, same) = gradients(6, 1), gradients(2, 3)
-    assert tokens == same == 72
-    # The loss itself is computed in float32 whatever the weights are, as in training.
-    assert summed == pytest.approx(loss, rel=1e-7)
-    for path, g in whole.items():
-        assert torch.allclose(g, parts[path], rtol=1e-6, atol=1e-9), path
