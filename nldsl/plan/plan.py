@@ -6,21 +6,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nldsl.plan.details import AttentionDetail, ChunkDetail, RecurrenceDetail, SequentialDetail
-from nldsl.plan.matrix_form import MatrixDetail
+from nldsl.plan.matrix_form import MatrixDetail, MatrixLowering
 from nldsl.spec.program import Block, Program
 
 LoweringName = Literal[
     "static",
     "attention",
-    "linear",
-    "linear_channel",
-    "delta",
-    "delta_channel",
-    "delta_block",
-    "delta_value",
-    "filtered",
-    "scan",
-    "mesa",
+    MatrixLowering,
     "recurrence",
     "chunk",
     "task",

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from nldsl.calculus.pieces import Piece
-from nldsl.plan.matrix_form import MatrixDetail, MatrixMember, has_channels, writes_of
+from nldsl.plan.matrix_form import MatrixDetail, MatrixLowering, MatrixMember, has_channels, writes_of
 from nldsl.spec.program import Update
 
-MATRIX_FORMS = (
-    "linear",
-    "linear_channel",
-    "delta",
-    "delta_channel",
-    "delta_block",
-    "delta_value",
-    "filtered",
-    "scan",
-    "mesa",
-    "recurrence",
-)
+MATRIX_FORMS = (*get_args(MatrixLowering), "recurrence")
 """Names of the forms of `MatrixDetail`, and of the family in a verdict that refuses."""
 
 

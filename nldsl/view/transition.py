@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
-from nldsl.calculus import Expr, build, gate_expression, number, substitute, symbol
+from nldsl.calculus import Expr, build, number, substitute
 from nldsl.calculus.affine import scalar_value
 from nldsl.calculus.notation import LATEX, TEXT, Style, written
 from nldsl.calculus.ranges import INFINITY, Interval, Unknowns, range_of
@@ -116,16 +116,6 @@ def key_is_unit(block: Block, key: Value) -> bool:
     while name in makers and makers[name].op in ("rope", "detach"):
         name = makers[name].args[0].name
     return name in makers and makers[name].op == "l2norm"
-
-
-def gate_symbol(value: Value) -> Expr:
-    """The symbol a gate is written with: a number for one head."""
-    return symbol(value.name, role="gate")
-
-
-def gate_value(block: Block, value: Value) -> Expr:
-    """What the block computes a gate from, as far back as elementwise operations reach."""
-    return gate_expression(block, value)
 
 
 def _at_unit(step: Step) -> Step:
