@@ -21,8 +21,9 @@ from nldsl.graph.places import Place, places
 from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Apply, Block, Memory, Program, TaskWrite, Update, Value, Write
 from nldsl.view.family import in_its_block
-from nldsl.view.formulas import Formula, attention_formulas, own_name, task_formulas, write_formulas
+from nldsl.view.formulas import attention_formulas, own_name, task_formulas, write_formulas
 from nldsl.view.known import Gating, Known, known_as
+from nldsl.view.pens import Formula
 from nldsl.view.transition import Step, Transition, key_is_unit, transition
 
 

@@ -2,128 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 
-from nldsl.calculus import Expr, UpdateClass, WeightGradient, build, symbol
+from nldsl.calculus import Expr, UpdateClass, WeightGradient, symbol
 from nldsl.calculus.affine import scalar_value
-from nldsl.calculus.notation import LATEX, TEXT, Style, written
 from nldsl.calculus.rules import RuleForm, rule_form
 from nldsl.graph.equations import rule_formula
 from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Memory, TaskWrite, Term, Update, Write, option
-
-
-@dataclass(frozen=True)
-class Formula:
-    """One line, as plain text and as LaTeX."""
-
-    text: str
-    latex: str
-
+from nldsl.view.pens import Formula, Pen, Recurrence, both, pens
+from nldsl.view.shared import shared
 
 Lines = tuple[tuple[Formula, ...], tuple[Formula, ...]]
 """Equations, and what their letters stand for."""
-
-_OWN = frozenset({"z", "d", "r", "e", "g", "m"})
-"""Letters of the equations themselves; they bear no time index."""
-
-
-@dataclass(frozen=True)
-class Pen:
-    """Writes the update of one memory in one style, with the names of the block."""
-
-    style: Style
-    names: Mapping[str, str]
-
-    def expr(self, expr: Expr, tight: int = 0) -> str:
-        """An expression; `tight` as in `written`."""
-        return written(expr, self.names, self.style, tight)
-
-    def name(self, name: str, index: str = "t") -> str:
-        """A value or a state: `k_t`, `S_{t-1}`, `S_0`."""
-        return self.style.symbol(self.names.get(name, name), index)
-
-    def summand(self, sign: str, factor: Expr, *factors: str) -> str:
-        """` - lr v k^T`: a product behind its sign, which a minus of its first factor joins."""
-        if self.expr(factor, 1).startswith("-"):
-            sign, factor = "-" if sign == "+" else "+", build("neg", factor)
-        return f" {sign} {self.join(self.expr(factor, 2), *factors)}"
-
-    def join(self, *factors: str) -> str:
-        """A product; empty factors and ones are left out."""
-        return self.style.dot.join(f for f in factors if f not in ("", "1"))
-
-    def outer(self, left: str, right: str) -> str:
-        """`v k^T`."""
-        return self.join(left, f"{right}{self.style.transpose}")
-
-    def gate(self, name: str, axis: str, state: str) -> str:
-        """A state behind a gate: a number, or one per key channel, value channel or element."""
-        gate = self.name(name)
-        if axis == "scalar":
-            return self.join(gate, state)
-        if axis == "element":
-            return f"{gate}{self.style.times}{state}"
-        diagonal = self.style.call("diag", gate)
-        return self.join(state, diagonal) if axis == "key" else self.join(diagonal, state)
-
-
-@dataclass(frozen=True)
-class Recurrence:
-    """The pieces of `S_t = S_{t-1} (a I - e k k^T) + v k^T`, written by one pen.
-
-    `pulls` are (rate, vector) of the erases, `pushes` signed summands.
-    """
-
-    pen: Pen
-    state: str
-    old: str
-    pulls: Sequence[tuple[Expr, str]]
-    pushes: str
-
-    def line(self, write: Write, keep: str) -> str:
-        """The new state; `keep` is what the rule itself leaves of the old one, empty for all of it."""
-        gate = "" if write.retain is None else self.pen.name(write.retain.name)
-        axis = write.retain_axis
-        factor = f"({gate} + {keep} - 1)" if gate and keep else gate or (f"({keep})" if keep else "")
-        body = self._body(write, factor, axis)
-        return f"{self.pen.style.symbol(self.state, 't')} = {body}{self.pushes}"
-
-    def _body(self, write: Write, factor: str, axis: str) -> str:
-        pen, old = self.pen, self.old
-        if not self.pulls:
-            if write.retain is not None and axis != "scalar":
-                return pen.gate(write.retain.name, axis, old)
-            return pen.join(factor, old)
-        erased = "".join(pen.summand("-", rate, pen.outer(x, x)) for rate, x in self.pulls)
-        if axis in ("scalar", "key"):
-            identity = pen.style.call("diag", factor) if axis == "key" else pen.join(factor, "I")
-            return pen.join(old, f"({identity}{erased})")
-        assert write.retain is not None
-        pulled = "".join(pen.summand("-", rate, old, pen.outer(x, x)) for rate, x in self.pulls)
-        return pen.gate(write.retain.name, axis, old) + pulled
-
-
-def pens(names: Mapping[str, str]) -> tuple[Pen, Pen]:
-    """A pen for text and one for LaTeX."""
-    return Pen(replace(TEXT, symbol=_symbol(TEXT)), names), Pen(replace(LATEX, symbol=_symbol(LATEX)), names)
-
-
-def _symbol(style: Style) -> Callable[[str, str], str]:
-    def named(name: str, index: str) -> str:
-        if index == "t-1":
-            return f"{style.symbol(name, '')}_{{t-1}}"
-        bare = index == "t" and (name in _OWN or not name.isidentifier())
-        return style.symbol(name, "" if bare else index)
-
-    return named
-
-
-def both(names: Mapping[str, str], line: Callable[[Pen], str]) -> Formula:
-    """One line, written by both pens."""
-    text, latex = (line(pen) for pen in pens(names))
-    return Formula(text, latex)
 
 
 def write_formulas(
@@ -292,8 +183,9 @@ def _by_weight(memory: Memory, write: Write, update: UpdateClass, called: list[d
     for n, term in enumerate(update.terms):
         names, rule = called[n], write.terms[n].rule
         state = "D" if write.toward == "init" else own_name(memory, "W")
-        grads = term.gradient.gradients if term.gradient else ()
-        for grad, analysis in zip(grads, term.rules, strict=True):
+        short = shared(term.gradient.gradients if term.gradient else (), names)
+        where += [_letter(names, letter, part) for letter, part in short.letters]
+        for grad, analysis in zip(short.gradients, term.rules, strict=True):
             for line in _weight_lines(names, write, grad, analysis.form, (state, rule_formula(rule))):
                 alike.setdefault(line, []).append(grad.name)
             where += _letters(names, grad, analysis.form, own_name(memory, grad.name))
@@ -320,6 +212,7 @@ def _weight_lines(
     state, formula = shown
     if form is None or (grad.x is None and (form.momentum or scalar_value(form.erase) != 0.0)):
         return [_gated_rule(names, write, formula)]
+    names = {**names, form.x.name: "z"}
     rate = _lettered(form.rate, form)
     gradient = ("d", "z") if grad.x is not None else None
 
@@ -381,6 +274,11 @@ def _letters(
     if form is None:
         lines.append(both(names, lambda pen: f"g = {pen.outer('d', 'z')}"))
     return [*found, *lines]
+
+
+def _letter(names: Mapping[str, str], letter: Expr, part: Expr) -> Formula:
+    """What a letter stands for."""
+    return both(names, lambda pen: f"{pen.expr(letter)} = {pen.expr(part)}")
 
 
 def _clauses(write: Write) -> list[Formula]:

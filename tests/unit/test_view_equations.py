@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from nldsl.driver import open_program
@@ -51,3 +53,30 @@ def test_a_weight_called_w_keeps_its_name() -> None:
     found = lines("S[x] <- x by gd(lr = eta)", text, "own()", clock=8)
     assert found[0] == "W_t = W_{t-1} - eta_t d z^T"
     assert "W_c, b_c: as of the last commit" in found
+
+
+def test_what_a_long_gradient_repeats_gets_a_letter() -> None:
+    text = (
+        "map own(z) {\n  W = weight(dim(z), dim(z))\n  b = weight(dim(z))\n"
+        "  return z + layernorm(silu(W @ z + b))\n}\n"
+    )
+    found = lines("S[x] <- x by gd(lr = eta)", text, "own()", clock=8)
+    letters = dict(line.split(" = ", 1) for line in found if line.startswith("u"))
+    assert list(letters) == [f"u{n}" for n in range(1, len(letters) + 1)]
+    assert letters["u1"] == "b_c + W_c x_t"
+    bodies = [line for line in found if " = " in line and not line.startswith("W_t")]
+    for number, letter in enumerate(letters, 1):
+        told = [n for n, line in enumerate(bodies) if letter in re.findall(r"\w+", line.split(" = ", 1)[1])]
+        assert told, f"{letter} is never used"
+        assert min(told) >= number, f"{letter} is used above the line that says what it is"
+    slope = next(line for line in found if line.startswith("b: g = ")).removeprefix("b: g = ")
+    assert slope == list(letters)[-1] and f"W: z = x_t, d = {slope}" in found
+
+
+def test_a_rate_that_divides_by_the_input_names_the_input_of_each_weight() -> None:
+    rule = (
+        "rule scaled(lr, beta = 0.9) {\n  memory m = like(W)\n"
+        "  m = beta * m - lr / (0.01 + sum(x ** 2)) * g\n  W = W + m\n}\n"
+    )
+    found = lines("S[x] <- x by scaled(lr = eta)", rule, "mlp(2)", clock=8)
+    assert "m_t = 0.9 m_{t-1} - (eta_t / (0.01 + ||z||^2)) d z^T" in found
