@@ -33,6 +33,17 @@ def without_padding(tokens: Tensor) -> tuple[Tensor, Tensor | None]:
     return (tokens, None) if bool(mask.all()) else (tokens.clamp_min(0), mask)
 
 
+def by_token(logits: Tensor) -> Tensor:
+    """Logits `[B, T, V]` as rows, at least in float32.
+
+    Example:
+        >>> by_token(torch.zeros(2, 3, 4, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
+    rows = logits.flatten(0, 1)
+    return rows if rows.dtype == torch.float64 else rows.float()
+
+
 def summed_loss(model: LanguageModel, tokens: Tensor) -> Tensor:
     """The sum of -ln p of `tokens[:, 1:]` given what stands before, the state fresh at a window's start.
 
@@ -44,7 +55,7 @@ def summed_loss(model: LanguageModel, tokens: Tensor) -> Tensor:
     inputs, mask = without_padding(tokens[:, :-1])
     logits, _ = model(inputs, None, mask)
     targets = tokens[:, 1:].flatten()
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="sum", ignore_index=PADDING)
+    return F.cross_entropy(by_token(logits), targets, reduction="sum", ignore_index=PADDING)
 
 
 def next_token_loss(model: LanguageModel, tokens: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nldsl.evaluate import LanguageModel
-from nldsl.evaluate.bits import PADDING, without_padding
+from nldsl.evaluate.bits import PADDING, by_token, without_padding
 
 RECENT, FEWEST = 64, 16
 """A norm is compared with the median of the `RECENT` last ones, once there are `FEWEST`."""
@@ -108,9 +108,7 @@ def worst_token(model: LanguageModel, tokens: Tensor) -> str:
         inputs, mask = without_padding(tokens[:, :-1])
         logits, _ = model(inputs, None, mask)
         targets = tokens[:, 1:].flatten()
-        losses = F.cross_entropy(
-            logits.flatten(0, 1).float(), targets, reduction="none", ignore_index=PADDING
-        )
+        losses = F.cross_entropy(by_token(logits), targets, reduction="none", ignore_index=PADDING)
     broken = ~torch.isfinite(losses)
     index = int(broken.int().argmax()) if bool(broken.any()) else int(losses.argmax())
     row, column = divmod(index, tokens.shape[1] - 1)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nldsl.evaluate import LanguageModel, bits_per_byte, writes_task
-from nldsl.evaluate.bits import PADDING, as_tokens, targets_of, without_padding
+from nldsl.evaluate.bits import PADDING, as_tokens, by_token, targets_of, without_padding
 from nldsl.spec.program import TrainPlan
 from nldsl.train import checkpoint as saved
 from nldsl.train.carried import Carried
@@ -336,9 +336,7 @@ def backward_from(
         else:
             logits, state = model(piece, state, mask)
             targets = tokens[:, start + 1 : stop + 1].flatten()
-            summed = F.cross_entropy(
-                logits.flatten(0, 1).float(), targets, reduction="sum", ignore_index=PADDING
-            )
+            summed = F.cross_entropy(by_token(logits), targets, reduction="sum", ignore_index=PADDING)
             torch.autograd.backward(summed * share)
         total += float(summed.detach()) * share
         state = state.detach()
