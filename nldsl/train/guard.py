@@ -112,8 +112,8 @@ def worst_token(model: LanguageModel, tokens: Tensor) -> str:
     broken = ~torch.isfinite(losses)
     index = int(broken.int().argmax()) if bool(broken.any()) else int(losses.argmax())
     row, column = divmod(index, tokens.shape[1] - 1)
-    kind = "first" if bool(broken.any()) else "highest"
-    return f"the {kind} such loss, {float(losses[index]):.4g}, is at byte {column + 1} of window {row}"
+    kind = "first loss that is not finite" if bool(broken.any()) else "highest loss of the batch"
+    return f"the {kind}, {float(losses[index]):.4g}, is at byte {column + 1} of window {row}"
 
 
 def trained_by(name: str, groups: Iterable[tuple[str, Mapping[str, Tensor]]]) -> str:
