@@ -95,6 +95,7 @@ def block_assign(frame: Frame, node: tree.Assign) -> None:
             f"a memory takes a number or a matrix, found {describe(value)}",
             node.value.span,
             describe(value),
+            help=f"a matrix is, for example, `outer(v, k)`; to teach it a value write `{box.name}[k] <- v`",
         )
         return
     if value.kind == "matrix" and not _sized(frame, box, value, node):
