@@ -9,6 +9,7 @@ from nldsl.calculus.classify import (
     classify_term,
     gate_expression,
     gate_logarithm,
+    gate_name,
     gate_positive,
     update_class,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "evaluate",
     "gate_expression",
     "gate_logarithm",
+    "gate_name",
     "gate_positive",
     "gradient",
     "lift",

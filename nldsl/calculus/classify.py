@@ -15,7 +15,7 @@ from nldsl.calculus.polynomial import TooLargeError
 from nldsl.calculus.positive import positive
 from nldsl.calculus.rules import RuleAnalysis, RuleForm, rule_form
 from nldsl.calculus.simplify import build, substitute
-from nldsl.spec.program import Block, Memory, Term, Value, Write
+from nldsl.spec.program import Apply, Block, Memory, Term, Value, Write
 
 Letter = Literal["D", "R", "N", "X"]
 
@@ -256,6 +256,13 @@ def _letter(terms: tuple[TermClass, ...]) -> Letter:
 def gate_expression(block: Block, gate: Value) -> Expr:
     """A gate as an expression of the values it is computed from (symbols of role `value`)."""
     return block_expression(block, gate.name)
+
+
+def gate_name(block: Block, gate: Value) -> str:
+    """What the author calls a gate: a number taken out of a vector of one is called as that is."""
+    makers = (s for s in block.body if isinstance(s, Apply) and s.out.name == gate.name)
+    maker = next((s for s in makers if s.op == "mean" and s.args[0].shape == (1,)), None)
+    return maker.args[0].name if maker is not None else gate.name
 
 
 def gate_positive(block: Block, gate: Value) -> bool:

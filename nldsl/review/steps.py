@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from nldsl.calculus import Expr, TermClass, build, gate_expression, substitute, symbol, update_class
+from nldsl.calculus import (
+    Expr,
+    TermClass,
+    build,
+    gate_expression,
+    gate_name,
+    substitute,
+    symbol,
+    update_class,
+)
 from nldsl.calculus.affine import scalar_value
 from nldsl.calculus.differentiate import WeightGradient
 from nldsl.calculus.memo import by_identity
@@ -116,16 +125,10 @@ class _Gates:
         inside = gate_expression(self.block, value)
         if scalar_value(inside) is not None:
             return inside
-        made = symbol(self._name(value), role="gate")
+        made = symbol(gate_name(self.block, value), role="gate")
         self.made[made] = inside
         self.values[made] = value
         return made
-
-    def _name(self, value: Value) -> str:
-        """What the author calls a gate: not the number taken out of a vector of one."""
-        makers = (s for s in self.block.body if isinstance(s, Apply) and s.out.name == value.name)
-        maker = next((m for m in makers if m.op == "mean" and m.args[0].shape == (1,)), None)
-        return maker.args[0].name if maker is not None else value.name
 
 
 def _step(

@@ -11,6 +11,7 @@ from nldsl.calculus import (
     UpdateClass,
     build,
     gate_expression,
+    gate_name,
     substitute,
     symbol,
     update_class,
@@ -115,7 +116,7 @@ def _written(
         made = (
             attention_formulas(memory)
             if write.append
-            else write_formulas(memory, write, classes, scale, _constants(block))
+            else write_formulas(memory, write, classes, scale, _spoken(block))
         )
         lines += made[0]
         where += made[1]
@@ -169,14 +170,16 @@ def _gating(block: Block, write: Write, scale: Update | None) -> Gating:
     return write.retain_axis if write.retain is not None or scale is None else scale.axis
 
 
-def _constants(block: Block) -> dict[str, str]:
-    """The values of a block that are numbers, as written."""
+def _spoken(block: Block) -> dict[str, str]:
+    """How values are written where not by name: as a number, or as the vector of one that holds them."""
     found = {}
     for step in block.body:
         if isinstance(step, Apply):
             value = scalar_value(gate_expression(block, step.out)) if not step.out.shape else None
             if value is not None:
                 found[step.out.name] = f"{value:.6g}"
+            elif step.op == "mean":
+                found[step.out.name] = gate_name(block, step.out)
     return found
 
 
@@ -200,10 +203,10 @@ def _gates(block: Block, writes: list[Write], scale: Update | None) -> Iterator[
             values |= {value.name: value for _, value in term.rule.arguments}
     if scale is not None:
         values.setdefault(scale.value.name, scale.value)
-    for name, value in values.items():
+    for value in values.values():
         expr = gate_expression(block, value)
         if scalar_value(expr) is None:
-            yield name, str(range_of(expr))
+            yield gate_name(block, value), str(range_of(expr))
 
 
 def _transitions(
@@ -249,7 +252,7 @@ def _one(block: Block, write: Write, scale: Update | None, step: Step, unit: boo
     gates: dict[Expr, Expr] = {}
 
     def named(value: Value) -> Expr:
-        made = symbol(value.name, role="gate")
+        made = symbol(gate_name(block, value), role="gate")
         inside = gate_expression(block, value)
         if scalar_value(inside) is not None:
             return inside

@@ -92,7 +92,8 @@ def _transition(name: str, step: Transition) -> Iterator[RenderableType]:
     if step.admissible:
         notes.append(f"admissible: {step.admissible}")
     if step.elsewhere != step.factor:
-        notes.append(f"elsewhere the state is kept times {step.elsewhere}")
+        kept = "" if step.elsewhere == "1" else f" times {step.elsewhere}"
+        notes.append(f"elsewhere the state is kept{kept}")
     if notes:
         yield _indented("; ".join(notes), 10, "dim")
     if step.stale:

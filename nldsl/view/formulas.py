@@ -18,13 +18,14 @@ Lines = tuple[tuple[Formula, ...], tuple[Formula, ...]]
 
 
 def write_formulas(
-    memory: Memory, write: Write, update: UpdateClass, scale: Update | None, constants: Mapping[str, str]
+    memory: Memory, write: Write, update: UpdateClass, scale: Update | None, spoken: Mapping[str, str]
 ) -> Lines:
     """The update of `memory` by one write, weight by weight if it is no closed recurrence.
 
-    `scale` is the `S *= gate` above the write; `constants` are values of the block that are numbers.
+    `scale` is the `S *= gate` above the write; `spoken` says how values are
+    written where not by name.
     """
-    names = [_names(memory, write, n, constants) for n in range(len(write.terms))]
+    names = [_names(memory, write, n, spoken) for n in range(len(write.terms))]
     online = memory.clock.every == 1 and write.base_every == 1
     forms = [t.online for t in update.terms]
     where = tuple(f for n, t in enumerate(write.terms) for f in _defined(t, n, len(write.terms)))
@@ -73,13 +74,13 @@ def _escaped(text: str) -> str:
 # --- names -----------------------------------------------------------------------------------
 
 
-def _names(memory: Memory, write: Write, n: int, constants: Mapping[str, str]) -> dict[str, str]:
+def _names(memory: Memory, write: Write, n: int, spoken: Mapping[str, str]) -> dict[str, str]:
     """What the symbols of term `n` are called."""
     term = write.terms[n]
     suffix = str(n + 1) if len(write.terms) > 1 else ""
     key, target = written_pair(term)
-    names = dict(constants)
-    names |= {name: constants.get(value.name, value.name) for name, value in term.rule.arguments}
+    names = dict(spoken)
+    names |= {name: spoken.get(value.name, value.name) for name, value in term.rule.arguments}
     names |= {"key": key if key.isidentifier() else f"k{suffix}"}
     names |= {"target": target if target.isidentifier() or _is_number(target) else f"vhat{suffix}"}
     if memory.function is not None:

@@ -80,3 +80,15 @@ def test_a_rate_that_divides_by_the_input_names_the_input_of_each_weight() -> No
     )
     found = lines("S[x] <- x by scaled(lr = eta)", rule, "mlp(2)", clock=8)
     assert "m_t = 0.9 m_{t-1} - (eta_t / (0.01 + ||z||^2)) d z^T" in found
+
+
+def test_a_gate_out_of_a_vector_of_one_is_called_as_the_author_does() -> None:
+    text = (
+        "block f(x) {\n  level a every 1 token { memory S = matrix() init zero }\n"
+        "  k = l2norm(linear(x))\n  eta = sigmoid(linear(x, 1))\n  keep = sigmoid(linear(x, 1))\n"
+        "  S *= keep\n  S[k] <- x by gd(lr = eta)\n  return S[k]\n}\n"
+    )
+    (row,) = dynamics(open_program(text, dim=4))
+    assert row.formulas[0].text == "S_t = keep_t S_{t-1} (I - eta_t k_t k_t^T) + eta_t x_t k_t^T"
+    assert [name for name, _ in row.gates] == ["eta", "keep"]
+    assert row.transitions[0][1].factor == "keep (1 - eta)"
