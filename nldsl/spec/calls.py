@@ -139,7 +139,9 @@ def _unknown(frame: Frame, node: tree.Call, name: str, unit: Unit, kind: str) ->
             return frame.session.report("NL0314", *_wrong_kind(name, other, kind, node.function.span))
     known = [*PRIMITIVES, *unit.names(kind)] if kind else list(PRIMITIVES)
     near = did_you_mean(name, known) or "see `nldsl list` for what the library has"
-    if name in SCHEDULES:
+    if name == "range":
+        near = "`repeat 4 { ... }` repeats; `for c, i in [16, 64] { ... }` goes through a list"
+    elif name in SCHEDULES:
         near = f"`{name}` is a schedule of steps: it stands in `train`, as in `adamw(lr = {name}(1e-3))`"
     return frame.session.report(
         "NL0302",

@@ -150,6 +150,13 @@ def _inline(
     return (POISON if out is None else out,)
 
 
+_DEFINED = {
+    "objective": "a formula gets a name: `objective mine(pred, target) { return sum((pred - target) ** 2) }`",
+    "rule": "a formula gets a name: `rule mine(lr) { W = W - lr * g }`",
+    "map": "a formula gets a name: `map mine(z) { return weight(dim(z), dim(z)) @ z }`",
+}
+
+
 def bind_definition(
     frame: Frame, node: tree.Expr, kind: str, codes: tuple[str, str], skip: int
 ) -> tuple[tree.Definition, Unit, dict[str, Item]] | Poison:
@@ -161,7 +168,8 @@ def bind_definition(
     if isinstance(node, tree.Name):
         from_call = tree.Call(span=node.span, function=node, args=())
     if from_call is None:
-        return frame.session.report("NL0404", f"expected {codes[1]}", node.span, f"not {codes[1]}")
+        help = _DEFINED.get(kind, "")
+        return frame.session.report("NL0404", f"expected {codes[1]}", node.span, f"not {codes[1]}", help=help)
     held = lookup(frame, from_call.function.id)
     if isinstance(held, RuleItem) and kind == "rule" and not from_call.args:
         return held.definition, held.unit, dict(held.arguments)

@@ -303,16 +303,13 @@ def _misspelt_first_word(slip: _Slip) -> Finding | None:
 
 def _misspelt_clause(slip: _Slip) -> Finding | None:
     found = slip.found
-    if (
-        found is None
-        or found.end - found.start < 2
-        or found.kind != "name"
-        or not ({"_BY", "_RETAIN"} & slip.expected)
-    ):
+    if found is None or found.end - found.start < 2 or found.kind != "name":
         return None
-    help = did_you_mean(slip.word(found), [c.split()[0] for c in _CLAUSES])
-    if help:
-        return Finding("NL0111", f"`{slip.word(found)}` is not a clause", (found.start, found.end), help)
+    word = slip.word(found)
+    whole = next((clause for clause in _CLAUSES if word in clause.split()[1:]), "")
+    help = f"did you mean `{whole}`?" if whole else did_you_mean(word, [c.split()[0] for c in _CLAUSES])
+    if help and {"_BY", "_RETAIN"} & slip.expected:
+        return Finding("NL0111", f"`{word}` is not a clause", (found.start, found.end), help)
     return None
 
 
@@ -392,6 +389,8 @@ def _help(slip: _Slip) -> str:
         )
     if slip.entry == "term":
         return "a term reads `[key] <- value`, followed by clauses"
+    if slip.found is None and slip.previous and {"TOKENS", "STEPS"} <= slip.expected:
+        return f"write `every {slip.previous} tokens`"
     if slip.entry == "tail":
         return "clauses are " + ", ".join(f"`{c}`" for c in _CLAUSES)
     if slip.found and slip.found.kind in ("name", "number") and "PLUS" in slip.expected:

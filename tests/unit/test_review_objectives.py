@@ -48,3 +48,12 @@ def test_a_start_that_is_only_lent_to_another_memory_is_trained_through_it() -> 
     unsized = text.replace("  B[k] <- x by gd(lr = sigmoid(linear(x, 1)) / 64)\n", "")
     (only,) = check(unsized)
     assert only.code == "NL0419" and "its size is not known" in only.message
+
+
+def test_a_formula_in_place_of_an_objective_is_told_to_get_a_name() -> None:
+    text = (
+        "block f(x) {\n  level a every 1 token { memory M = matrix() }\n"
+        "  M[x] <- x  minimize (x - x) ** 2  by gd(lr = 0.1)\n  return M[x]\n}\n"
+    )
+    (only,) = [d for d in check(text) if d.severity == "error"]
+    assert only.code == "NL0404" and "`objective mine(pred, target)" in (only.help or "")

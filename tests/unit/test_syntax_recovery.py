@@ -205,3 +205,15 @@ def test_a_header_behind_another_statement_of_its_line() -> None:
     assert edit is not None
     repaired = text[: edit.span.start] + edit.text + text[edit.span.end :]
     assert findings(repaired)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "help"),
+    [
+        ("block f(x, C = 4) {\n  level a every C { memory M = matrix() }\n}\n", "write `every C tokens`"),
+        ("block f(x) {\n  M[x] <- x by gd(lr = 1) every 16 tokens\n}\n", "did you mean `gradient every`?"),
+    ],
+)
+def test_clocks_without_their_words(text: str, help: str) -> None:
+    items, _ = findings(text)
+    assert [d.help for d in items] == [help]
