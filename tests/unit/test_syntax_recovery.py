@@ -72,7 +72,7 @@ def test_five_faulty_statements_give_five_findings_and_the_rest_comes_through() 
         ("y = a < b < c", "NL0101", "<", ""),
         ("y += 1 = 2", "NL0101", "=", ""),
         ("repeat 3", "NL0106", "3", "{"),
-        ("level c every 3 { memory M = m() }", "NL0116", "3", "level fast every"),
+        ("level c every 3 { memory M = m() }", "NL0116", "3", "every 3 tokens"),
         ("level c every 3 tokens { x = 1 }", "NL0112", "x = 1", "memory"),
         ("else { x = 1 }", "NL0115", "else", "if"),
         ("y = 1e400", "NL0113", "1e400", "1e308"),
