@@ -25,9 +25,10 @@ def register_source(name: str, text: str) -> str:
 
 
 def load_module(text: str, name: str) -> ModuleType:
-    """The module made by running emitted text; equal text under one name is one module.
+    """A fresh module made by running emitted text.
 
-    It stands in `sys.modules` under `name` and a digest of the text, where `torch.compile` looks for it.
+    It stands in `sys.modules` under `name` and a digest of the text, where `torch.compile` looks for it; equal
+    text takes the place of what was there.
     Only for text that the printer made from nodes: what a spec author wrote never gets here as code.
 
     Example:
@@ -35,8 +36,6 @@ def load_module(text: str, name: str) -> ModuleType:
         8
     """
     full = f"{name}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    if full in sys.modules:
-        return sys.modules[full]
     file = register_source(name, text)
     module = ModuleType(full)
     module.__file__ = file

@@ -179,5 +179,6 @@ def test_emitted_modules_are_where_torch_looks_for_them() -> None:
     text = "def triple(x):\n    return 3 * x\n"
     module = load_module(text, "nldsl_triple")
     assert sys.modules[module.triple.__module__] is module
-    assert load_module(text, "nldsl_triple") is module
-    assert load_module(text + "\n", "nldsl_triple") is not module
+    again = load_module(text, "nldsl_triple")
+    assert again is not module and sys.modules[module.__name__] is again
+    assert load_module(text + "\n", "nldsl_triple").__name__ != module.__name__
