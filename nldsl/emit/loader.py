@@ -27,8 +27,8 @@ def register_source(name: str, text: str) -> str:
 def load_module(text: str, name: str) -> ModuleType:
     """A fresh module made by running emitted text.
 
-    It stands in `sys.modules` under `name` and a digest of the text, where `torch.compile` looks for it; equal
-    text takes the place of what was there.
+    It stands in `sys.modules` under `name` and a digest of the text, where `torch.compile` looks for it;
+    equal text takes the place of what was there.
     Only for text that the printer made from nodes: what a spec author wrote never gets here as code.
 
     Example:
