@@ -126,7 +126,7 @@ def settings() -> dict[str, list[object]]:
 def test_stored_certificates_passed_and_are_of_files_that_are_there() -> None:
     known = {path_of(spec): spec for spec in specs()}
     files = sorted((ROOT / "docs" / "certificates").rglob("*.json"))
-    assert len(files) >= 8
+    assert len(files) >= 100
     current = 0
     for path in files:
         assert path in known, f"{path}: its specification is gone: python -m docs.generate.certificates"
@@ -135,7 +135,7 @@ def test_stored_certificates_passed_and_are_of_files_that_are_there() -> None:
         program = opens(known[path])
         assert not isinstance(program, Exception)
         current += stored(known[path], program) is not None
-    assert current >= 0.5 * len(files), "renew them: python -m docs.generate.certificates"
+    assert current >= 0.95 * len(files), "renew them: python -m docs.generate.certificates"
 
 
 def test_a_certificate_of_another_text_is_not_shown() -> None:
@@ -144,6 +144,13 @@ def test_a_certificate_of_another_text_is_not_shown() -> None:
     other = nldsl.program("swiglu", block="swiglu", dim=32)
     assert stored(spec, program) is not None and stored(spec, other) is None
     assert fingerprint(program) != fingerprint(other)
+
+
+WITHOUT = {
+    "blocks/self_modifying_titans_literal.nl": "diverges within 16 tokens, and amplifies rounding on the way",
+    "rules/soap.nl": "the first gradient has rank one, so its eigenbasis is not unique",
+}
+"""Files that no certificate can be made of, and why; as an optimiser, `soap` is verified with the rules."""
 
 
 @pytest.mark.long
@@ -155,7 +162,7 @@ def test_every_specification_has_a_certificate_of_its_text() -> None:
         text=True,
         check=True,
     )
-    assert done.stdout == "every certificate is of the text that is there\n", done.stdout
+    assert set(done.stdout.split()) == set(WITHOUT), done.stdout
 
 
 # --- codes, primitives, commands, Python -----------------------------------------------------
