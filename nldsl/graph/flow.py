@@ -74,6 +74,11 @@ class Flow:
     outputs: tuple[Source, ...] = ()
 
 
+def in_order(sources: Iterable[Source]) -> list[Source]:
+    """Sources as the walk met them: a set has no order of its own."""
+    return sorted(sources, key=lambda s: (s.point[1], s.point[0], s.crossed, s.grad))
+
+
 Sources = frozenset[Source]
 _NOTHING: Sources = frozenset()
 
@@ -84,7 +89,7 @@ def analyse(program: Program) -> Flow:
     inputs = [frozenset({Source((f"input:{v.name}", 0), crossed=True)}) for v in program.root.inputs]
     place = Place.root(program)
     outputs, _ = walker.block(program.root, place, inputs, [frozenset() for _ in inputs])
-    walker.flow.outputs = tuple(walker.latest(_merge(outputs)))
+    walker.flow.outputs = tuple(in_order(walker.latest(_merge(outputs))))
     return walker.flow
 
 
@@ -110,7 +115,7 @@ class _Walker:
         return [scope.of(v) for v in block.outputs], [scope.needed(v) for v in block.outputs]
 
     def link(self, sources: Iterable[Source], target: Point, carries: str, makes: bool) -> None:
-        for source in sources:
+        for source in in_order(sources):
             self.flow.links.append(Link(source, target, carries, makes))
             if source.point != target:
                 self.flow.order.add_edge(source.point, target)
@@ -133,7 +138,7 @@ class _Walker:
         """Put what one copy hands on in place of the marks that stood for the copy before."""
         kept = [link for link in self.flow.links if link.source.point not in carried]
         for link in self.flow.links:
-            for source in carried.get(link.source.point, ()):
+            for source in in_order(carried.get(link.source.point, ())):
                 came = Source(source.point, True, source.grad and link.source.grad)
                 kept.append(Link(came, link.target, link.carries, link.makes, wraps=True))
         self.flow.links = kept

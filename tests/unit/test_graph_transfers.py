@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from time import perf_counter
 
 from nldsl.graph import LevelGraph, build_graph, graph_of
@@ -159,3 +162,19 @@ def test_formulas_read_as_written() -> None:
     assert formula(h.L2) == "0.5 * sum((pred - target) ** 2)"
     assert rule_formula(h.gd()) == "W = W - lr * g"
     assert formula(h.MATRIX) == "weight @ z"
+
+
+def test_order_does_not_depend_on_hashes() -> None:
+    """What is drawn and written is the same in every process."""
+    script = "import json, nldsl, nldsl.graph as g; print(json.dumps(g.to_json(nldsl.graph('hope_tiny'))))"
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(told) == 1
