@@ -170,8 +170,10 @@ def _task_chain(links: list[Link], problems: Mapping[str, Problem]) -> Iterator[
     """From each task memory back to the task memories before it, with none between."""
     back: nx.DiGraph[Point] = nx.DiGraph()
     back.add_edges_from((k.target, k.source.point) for k in links if k.source.grad)
-    chain = {(id, 0) for id, p in problems.items() if p.kind == "task memory"}
-    reach: dict[Point, set[Point]] = {p: set(nx.descendants(back, p)) & chain for p in chain if p in back}
+    chain = [(id, 0) for id, p in problems.items() if p.kind == "task memory"]
+    reach: dict[Point, set[Point]] = {
+        p: set(nx.descendants(back, p)) & set(chain) for p in chain if p in back
+    }
     for later, earlier in reach.items():
         for other in sorted(earlier):
             between = any(other in reach.get(middle, ()) for middle in earlier - {other})
