@@ -10,12 +10,13 @@ from nldsl.calculus.differentiate import MapGradient, NotDifferentiableError, We
 from nldsl.calculus.expression import Expr, depends, number
 from nldsl.calculus.lift import block_expression
 from nldsl.calculus.memo import by_identity
+from nldsl.calculus.mirror import mirror_form
 from nldsl.calculus.normal import canonical
 from nldsl.calculus.polynomial import TooLargeError
 from nldsl.calculus.positive import positive
 from nldsl.calculus.rules import RuleAnalysis, RuleForm, rule_form
 from nldsl.calculus.simplify import build, substitute
-from nldsl.spec.program import Apply, Block, Memory, Term, Value, Write
+from nldsl.spec.program import Apply, Block, Memory, Rule, Term, Value, Write
 
 Letter = Literal["D", "R", "N", "X"]
 
@@ -118,7 +119,7 @@ def classify_term(memory: Memory, term: Term, toward: Literal["zero", "init"] = 
     if toward == "init" and online is not None and not _leaves_weight(rules[0]):
         online = None
         reasons.append("the rule acts on the distance from the initial state, the gradient does not")
-    chunked = all(_chunkable(g, r) for g, r in zip(found.gradients, rules, strict=True))
+    chunked = all(_chunkable(g, r, term.rule) for g, r in zip(found.gradients, rules, strict=True))
     return TermClass(found, linear, dependence, slope, rest, rules, online, chunked, tuple(reasons))
 
 
@@ -193,11 +194,11 @@ def _online(
     return DeltaForm(keep, erase, value, linear.x, filtered)
 
 
-def _chunkable(grad: WeightGradient, analysis: RuleAnalysis) -> bool:
-    """With its gradient held constant, is the weight's recurrence linear with rank-one erases?"""
+def _chunkable(grad: WeightGradient, analysis: RuleAnalysis, rule: Rule) -> bool:
+    """With its gradient held constant, is the recurrence of the weight or its dual linear, of rank one?"""
     form = analysis.form
     if form is None:
-        return False
+        return grad.x is not None and mirror_form(rule, grad.weight.shape) is not None
     needs_input = form.erase.value != 0.0 or any(depends(c, [form.x]) for c in _coefficients(form))
     return grad.x is not None or (not needs_input and grad.general is None) or len(grad.weight.shape) == 1
 
@@ -217,7 +218,8 @@ def update_class(memory: Memory, write: Write) -> UpdateClass:
     reasons = [r for t in terms for r in t.reasons]
     blocked = _blocked(write, terms)
     if blocked:
-        return UpdateClass("X", "X", terms, (*reasons, blocked))
+        held: Letter = "N" if _linear_when_held(write, terms) else "X"
+        return UpdateClass("X", held, terms, (*reasons, blocked))
     letter = _letter(terms)
     chunked: Letter = letter
     if letter == "X" and all(t.chunked for t in terms):
@@ -243,6 +245,13 @@ def _blocked(write: Write, classes: tuple[TermClass, ...]) -> str:
         return "`weighted` scales the gradient by a value of its own"
     filtered = any(r.form is not None and r.form.momentum is not None for c in classes for r in c.rules)
     return "momentum with several terms" if filtered and len(classes) > 1 else ""
+
+
+def _linear_when_held(write: Write, classes: tuple[TermClass, ...]) -> bool:
+    """Whether the gradients of a base are all that tokens add: gathered for one step, or filtered."""
+    if write.at_commit:
+        return all(t.gradient is not None for t in classes)
+    return write.project is None and all(t.chunked for t in classes)
 
 
 def _letter(terms: tuple[TermClass, ...]) -> Letter:

@@ -142,7 +142,7 @@ def _form(
 ) -> RuleAnalysis:
     """Match the new weight, then the slot."""
     moving = (s.weight, s.gradient, s.dy, s.step, *(e for pair in slots for e in pair))
-    main = _coefficients(outputs[0], moving, s)
+    main = coefficients(outputs[0], moving, s)
     zero = number(0.0)
     olds = [old for old, _ in slots]
     if main is None or any(old in main for old in olds):
@@ -150,7 +150,7 @@ def _form(
     momentum = None
     if slots:
         old, new = slots[0]
-        inner = _coefficients(outputs[1], moving, s)
+        inner = coefficients(outputs[1], moving, s)
         if inner is None or set(inner) - {old, s.gradient}:
             return RuleAnalysis(None, f"the memory of rule `{name}` is not a linear filter of gradients")
         rate = build("neg", inner.get(s.gradient, zero))
@@ -165,7 +165,7 @@ def _form(
     return RuleAnalysis(form, f"rule `{name}` is {_words(form)}")
 
 
-def _coefficients(expr: Expr, moving: tuple[Expr, ...], s: RuleSymbols) -> dict[Expr, Expr] | None:
+def coefficients(expr: Expr, moving: tuple[Expr, ...], s: RuleSymbols) -> dict[Expr, Expr] | None:
     """The scalar coefficient of each moving tensor; that of the erase term is under `x`."""
     try:
         form = normal(expr)

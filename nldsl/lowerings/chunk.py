@@ -66,7 +66,7 @@ class ChunkLoop:
         self.scope.add(assign(self.grid, made))
         cut = [(v, self._cut(v)) for v in self.detail.incoming if not self._plain(v)]
         for family in self.families:
-            self.scope.add(*family.load(self.code))
+            self.scope.add(*family.load(self.code, name(self.grid)))
         collected = [(v, self.scope.names.fresh(f"{v.name}_all")) for v in self.detail.outgoing]
         self.scope.add(*(assign(c, []) for _, c in collected))
         step = ChunkStep(self.code, self.unit, self.detail, self.families)
@@ -81,6 +81,7 @@ class ChunkLoop:
             joined = call(f"{self.grid}.join", name(pieces), value.kind)
             self.scope.add(assign(self.scope.names.of(value), joined))
         for family in self.families:
+            self.scope.add(*family.finish(self.code, name(self.grid)))
             self.scope.add(*family.store(name(self.grid).attr("count")))
         self.code.methods.append(self._method(step, cut, collected))
 
@@ -115,7 +116,7 @@ class ChunkLoop:
             Evaluate(name(c).method("append", name(o))) for (_, c), o in zip(collected, outs, strict=True)
         ]
         for family in self.families:
-            body += family.advance()
+            body += family.advance(self.code, name(self.grid).attr("begun")[n])
             if family.label in self.commits:
                 behind = call(f"{self.grid}.behind", n)
                 ends = call(f"{self.grid}.ends", family.memory.clock.every)[n]

@@ -43,6 +43,7 @@ class Family:
         first = self.members[0]
         assert first.memory.function is not None
         self.memory, self.write, self.live = first.memory, first.write, first.live
+        self.mirrored = first.mirrored
         self.label = names[0] if len(names) == 1 else fresh("memories")
         self.function = first.memory.function
         self.weights = tuple(w.name for w in self.function.weights)
@@ -99,7 +100,8 @@ class Family:
     def _given(self) -> list[Part]:
         """What the step needs: where gradients and reads look, and what the write moves."""
         look = [*(() if self.live else self.seen.values()), *self.base.values()]
-        moved = () if self.write.at_commit else (*self.running.values(), *self.toward.values())
+        own = self.running if not self.mirrored else {}
+        moved = () if self.write.at_commit else (*own.values(), *self.toward.values())
         slots = () if self.write.at_commit else self.slots.values()
         return [*look, *moved, *slots, *self.windows.values(), *self.gathered.values()]
 
@@ -109,7 +111,7 @@ class Family:
 
     # --- in `forward` ------------------------------------------------------------------------
 
-    def load(self, code: BlockCode) -> list[Statement]:
+    def load(self, code: BlockCode, grid: Expression) -> list[Statement]:
         """Local names for all of it, before the loop; stacked."""
         out: list[Statement] = []
         for part in self.parts():
@@ -120,6 +122,27 @@ class Family:
             index = self.weights.index(w)
             initials = [code.initial(m.memory, index) for m in self.members]
             out.append(assign(part.outer, self._stack(initials, self._stack_axis - 1)))
+        return [*out, *self._seeds(code, grid)]
+
+    def _seeds(self, code: BlockCode, grid: Expression) -> list[Statement]:
+        """Before its first step a dual is the weight itself."""
+        choose = code.runtime("grid", "choose")
+        out: list[Statement] = []
+        for place in self.places:
+            dual = self.members[0].steps[place.term][place.weight].dual if self.mirrored else None
+            if dual is not None and dual.seeded:
+                slot, weight = self.slots[place.key], self.running[self.weights[place.weight]]
+                seeded = call(choose, grid.attr("unseen"), name(weight.outer), name(slot.outer))
+                out.append(assign(slot.outer, seeded))
+        return out
+
+    def finish(self, code: BlockCode, grid: Expression) -> list[Statement]:
+        """Behind the loop: the dual of a sample that has not seen a token yet is empty again."""
+        choose = code.runtime("grid", "choose")
+        out: list[Statement] = []
+        for part in self.slots.values() if self.mirrored else ():
+            empty = call("torch.zeros_like", name(part.outer))
+            out.append(assign(part.outer, call(choose, grid.attr("begun")[-1], name(part.outer), empty)))
         return out
 
     def _stack(self, rows: Sequence[Expression], axis: int) -> Expression:
@@ -135,9 +158,15 @@ class Family:
             part.inner = scope.names.fresh(part.outer)
         return [p.inner for p in self._given()]
 
-    def advance(self) -> list[Statement]:
-        """What a step has moved, behind it."""
-        return [assign(p.outer, name(p.new)) for p in self.moved()]
+    def advance(self, code: BlockCode, begun: Expression) -> list[Statement]:
+        """What a step has moved, behind it; `begun`: whose first token has been (a dual has stepped)."""
+        out: list[Statement] = []
+        for part in self.moved():
+            new: Expression = name(part.new)
+            if self.mirrored and part in self.running.values():
+                new = call(code.runtime("grid", "choose"), begun, new, name(part.outer))
+            out.append(assign(part.outer, new))
+        return out
 
     def settle(self, code: BlockCode, ends: Callable[[int], Expression]) -> list[Statement]:
         """Commits, bases and resets that fall on the end of a chunk; `ends(clock)` names whose."""

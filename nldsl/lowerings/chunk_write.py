@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nldsl.calculus.expression import Expr, symbols
 from nldsl.emit.nodes import Expression, Like, Starred, assign, call, name
 from nldsl.lowerings.chunk_commit import commit_values
-from nldsl.lowerings.chunk_family import Family
+from nldsl.lowerings.chunk_family import Family, Part
 from nldsl.lowerings.exprs import ExprRows
 from nldsl.lowerings.functions import slow_parameters
 from nldsl.lowerings.gates import gate, head_gate, target_rows
@@ -241,9 +241,11 @@ class ChunkWriter:
                 keeps.append(self._named(rows.scalar(step.keep, now), f"keep_{w}"))
         if self._own_gates():
             gates = self._scaled_gates(keeps)
+        slot = self._dual(w)
+        start = self._column(w, "running") if slot is None else self._as_column(w, name(slot.inner))
         course = call(
             self.code.runtime("course", "Course"),
-            self._column(w, "running"),
+            start,
             tuple(impulses),
             **self._around(w, gates),
         )
@@ -310,7 +312,8 @@ class ChunkWriter:
         """The weight and its momenta behind the chunk."""
         i = self.family.weights.index(w)
         slots = [p.key for p in self.family.places if p.weight == i]
-        parts = [self.family.running[w], *(self.family.slots[k] for k in slots)]
+        dual = self._dual(w)
+        parts = [self.family.running[w], *(self.family.slots[k] for k in slots)] if dual is None else [dual]
         if len(parts) == 1:
             ends = [self._named(course.method("end"), f"{self.family.label}_{w}_next")]
         else:
@@ -319,6 +322,23 @@ class ChunkWriter:
             ends = [name(n) for n in names]
         for part, end in zip(parts, ends, strict=True):
             self.new[id(part)] = self._as_column(w, end)
+        if dual is not None:
+            self.new[id(self.family.running[w])] = self._linked(w, self.new[id(dual)])
+
+    def _dual(self, w: str) -> Part | None:
+        """The slot that steps in place of the weight."""
+        i = self.family.weights.index(w)
+        places = [p for p in self.family.places if p.weight == i] if self.family.mirrored else []
+        return self.family.slots[places[0].key] if places else None
+
+    def _linked(self, w: str, dual: Expression) -> Expression:
+        """What the rule makes of the dual: the weight."""
+        step = self.family.members[0].steps[0][self.family.weights.index(w)]
+        assert step.dual is not None
+        rows = ExprRows.inside(self.scope)
+        rows.bind(step.dual.symbol.name, dual, "slot")
+        rows.count([step.dual.link])
+        return self._named(rows.write(step.dual.link), f"{self.family.label}_{w}_linked")
 
     # --- at the commit -----------------------------------------------------------------------
 

@@ -99,8 +99,28 @@ def _member(memory: Memory, body: list[Statement]) -> ChunkMemory | Refusal:
     steps = write_steps(memory, write)
     if isinstance(steps, Refusal):
         return steps
-    refusal = _live(memory, write) if live else None
-    return refusal or ChunkMemory(memory, write, steps, live)
+    member = ChunkMemory(memory, write, steps, live)
+    refusal = _dual(member) or (_live(memory, write) if live else None)
+    return refusal or member
+
+
+def _dual(member: ChunkMemory) -> Refusal | None:
+    """A rule that steps in a dual moves nothing else; what it makes of the dual is made once per chunk."""
+    write = member.write
+    if not member.mirrored:
+        return None
+    rule = write.terms[0].rule.name
+    problems = (
+        (member.live, f"reads follow the weights that rule `{rule}` makes of its dual at every token"),
+        (len(write.terms) > 1, f"rule `{rule}` steps in a dual, beside other terms"),
+        (write.retain is not None, f"retention meets rule `{rule}`, which steps in a dual"),
+        (write.toward != "zero", f"rule `{rule}` steps in a dual of the distance from the initial state"),
+        (
+            member.memory.reset == "tokens",
+            f"a reset by its own clock meets the dual of rule `{rule}`",
+        ),
+    )
+    return next((Refusal(reason) for found, reason in problems if found), None)
 
 
 def _form(memory: Memory, write: Write) -> Refusal | None:

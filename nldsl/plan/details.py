@@ -60,12 +60,25 @@ class MomentumStep:
 
 
 @dataclass(frozen=True)
+class Dual:
+    """The rule's memory `slot` makes the step, and the weight is `link` of it, with `symbol` for the memory.
+
+    `seeded`: before the first step the memory is the weight itself.
+    """
+
+    slot: str
+    link: Expr
+    symbol: Expr
+    seeded: bool
+
+
+@dataclass(frozen=True)
 class WeightStep:
     """How one term moves one weight of a chunked memory, its gradient `g = dy x^T` held at a base.
 
     `D_t = (a_t + keep - 1) D_{t-1} - erase (D_{t-1} x) x^T - rate g + read m`; absent parts are `None`.
     Coefficients are expressions over `x` and the rule's arguments.  `products`: how many outer
-    products the gradient is a sum of; 0 for a bias, whose gradient is `dy`.
+    products the gradient is a sum of; 0 for a bias, whose gradient is `dy`.  With a `dual`, `D` is that.
     """
 
     weight: str
@@ -74,11 +87,13 @@ class WeightStep:
     keep: Expr | None = None
     momentum: MomentumStep | None = None
     products: int = 1
+    dual: Dual | None = None
 
     @property
     def plain(self) -> bool:
         """One outer product, and nothing between the gradient and the weight but a rate."""
-        return self.products == 1 and self.momentum is None and self.keep is None and self.rate is not None
+        between = (self.momentum, self.keep, self.dual)
+        return self.products == 1 and self.rate is not None and all(b is None for b in between)
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,11 @@ class ChunkMemory:
         write = self.write
         one = len(write.terms) == 1 and write.terms[0].window == 1 and write.terms[0].weight is None
         return one and write.retain_axis == "scalar" and all(s.plain for t in self.steps for s in t)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether its rule steps in a dual, so that the weights follow from that behind every chunk."""
+        return any(s.dual is not None for t in self.steps for s in t)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from nldsl.calculus.differentiate import NotDifferentiableError, WeightGradient, gradient
 from nldsl.calculus.expression import Expr, depends, walk
+from nldsl.calculus.mirror import mirror_form
 from nldsl.calculus.rules import RuleForm, rule_form
 from nldsl.plan.closed import makes_matrices
-from nldsl.plan.details import MomentumStep, WeightStep
+from nldsl.plan.details import Dual, MomentumStep, WeightStep
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Memory, Term, Write
 
@@ -42,11 +43,32 @@ def _term_steps(memory: Memory, term: Term, write: Write) -> tuple[WeightStep, .
         if write.at_commit:
             steps.append(WeightStep(weight.name, None, None, products=products))
             continue
-        form = _rule(term, weight)
-        if isinstance(form, Refusal):
-            return form
-        steps.append(_step(weight.name, form, products))
+        step = _mirrored(term, weight, products) or _linear(term, weight, products)
+        if isinstance(step, Refusal):
+            return step
+        steps.append(step)
+    if len({s.dual is None for s in steps}) > 1:
+        return Refusal(f"rule `{term.rule.name}` steps in a dual for some weights only")
     return tuple(steps)
+
+
+def _linear(term: Term, weight: WeightGradient, products: int) -> WeightStep | Refusal:
+    form = _rule(term, weight)
+    return form if isinstance(form, Refusal) else _step(weight.name, form, products)
+
+
+def _mirrored(term: Term, weight: WeightGradient, products: int) -> WeightStep | Refusal | None:
+    """The step of the dual, if the rule has one; `None` if it steps the weight itself."""
+    if not term.rule.slots or rule_form(term.rule, weight.weight.shape).form is not None:
+        return None
+    form = mirror_form(term.rule, weight.weight.shape)
+    if form is None:
+        return None
+    if weight.x is None and any(depends(e, [form.x]) for e in (form.keep, form.rate)):
+        return Refusal(f"rule `{term.rule.name}` asks for the input of `{weight.name}`, which has not one")
+    keep = None if form.keep.value == 1.0 else form.keep
+    dual = Dual(form.slot, form.link, form.dual, form.seeded)
+    return WeightStep(weight.name, None, form.rate, keep, None, products, dual)
 
 
 def _products(weight: WeightGradient) -> int | Refusal:

@@ -11,6 +11,7 @@ tokens, `[B, H, W, d]` (headed), `[B, H, W]` (heads), `[B, W, d]` (vector), `[B,
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -96,6 +97,16 @@ class ChunkGrid:
         ]
         self.valid = [None if bool(valid.all()) else valid for valid in slots]
 
+    @cached_property
+    def unseen(self) -> bool | Tensor:
+        """Whose first token has not been before this call."""
+        return _whose(self._before == 0)
+
+    @cached_property
+    def begun(self) -> list[bool | Tensor]:
+        """For every piece: whose first token stands in it or before it."""
+        return [_whose(self.behind(n) > 0) for n in range(len(self))]
+
     def held(self, n: int) -> int | Tensor:
         """How many tokens piece `n` holds: a number, or `[B]`."""
         return self._held[n]
@@ -112,8 +123,7 @@ class ChunkGrid:
         count = self._before
         for held in self._held:
             count = count + held
-            fired = (count % clock == 0) & (torch.as_tensor(held, device=count.device) > 0)
-            found.append(bool(fired[0]) if fired.numel() and bool((fired == fired[0]).all()) else fired)
+            found.append(_whose((count % clock == 0) & (torch.as_tensor(held, device=count.device) > 0)))
         self._ends[clock] = found
         return found
 
@@ -148,6 +158,11 @@ class ChunkGrid:
             return x.new_zeros(x.shape[0], self._source.shape[1], *x.shape[2:])
         rows = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
         return x[rows, self._source].masked_fill(~_like(valid, x), 0)
+
+
+def _whose(flags: Tensor) -> bool | Tensor:
+    """`[B]`, or one answer for all samples."""
+    return bool(flags[0]) if flags.numel() and bool((flags == flags[0]).all()) else flags
 
 
 def _like(flags: Tensor, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from nldsl.calculus import Expr, UpdateClass, WeightGradient, symbol
 from nldsl.calculus.affine import scalar_value
+from nldsl.calculus.mirror import MirrorForm, mirror_form
 from nldsl.calculus.rules import RuleForm, rule_form
 from nldsl.graph.equations import rule_formula
 from nldsl.graph.problems import written_pair
@@ -187,9 +188,16 @@ def _by_weight(memory: Memory, write: Write, update: UpdateClass, called: list[d
         short = shared(term.gradient.gradients if term.gradient else (), names)
         where += [_letter(names, letter, part) for letter, part in short.letters]
         for grad, analysis in zip(short.gradients, term.rules, strict=True):
-            for line in _weight_lines(names, write, grad, analysis.form, (state, rule_formula(rule))):
+            dual = mirror_form(rule, grad.weight.shape) if analysis.form is None else None
+            if dual is not None and grad.x is not None and write.retain is None and not write.at_commit:
+                made = _dual_lines(names, dual, state)
+                where += made[2:]
+                made = made[:2]
+            else:
+                made = _weight_lines(names, write, grad, analysis.form, (state, rule_formula(rule)))
+            for line in made:
                 alike.setdefault(line, []).append(grad.name)
-            where += _letters(names, grad, analysis.form, own_name(memory, grad.name))
+            where += _letters(names, grad, analysis.form or dual, own_name(memory, grad.name))
     lines = list(alike)
     if write.toward == "init":
         name = own_name(memory, "W")
@@ -236,6 +244,21 @@ def _weight_lines(
     return [both(names, filtered), both(names, step)]
 
 
+def _dual_lines(names: Mapping[str, str], dual: MirrorForm, state: str) -> list[Formula]:
+    """The step of a dual, the weight that is made of it, and where it starts."""
+    slot, rate = dual.slot, _lettered(dual.rate, dual)
+
+    def step(pen: Pen) -> str:
+        kept = pen.join(pen.expr(dual.keep, 2), f"{slot}_{{t-1}}")
+        return f"{slot}_t = {kept}{pen.summand('-', rate, pen.outer('d', 'z'))}"
+
+    lines = [
+        both({**names, dual.x.name: "z"}, step),
+        both({**names, dual.dual.name: slot}, lambda pen: f"{state}_t = {pen.expr(dual.link)}"),
+    ]
+    return [*lines, Formula(f"{slot}_0 = {state}_0", f"{slot}_0 = {state}_0")] if dual.seeded else lines
+
+
 def _gated_rule(names: Mapping[str, str], write: Write, formula: str) -> Formula:
     """The rule as it is written; retention acts first."""
     if write.retain is None:
@@ -244,18 +267,18 @@ def _gated_rule(names: Mapping[str, str], write: Write, formula: str) -> Formula
     return _rule_line(f"W = {gate} * W; {formula}")
 
 
-def _rate_letter(form: RuleForm) -> str:
+def _rate_letter(form: RuleForm | MirrorForm) -> str:
     """`r` for a rate that is more than a name or a number."""
     return "r" if form.rate.args and form.rate.value is None else ""
 
 
-def _lettered(rate: Expr, form: RuleForm) -> Expr:
+def _lettered(rate: Expr, form: RuleForm | MirrorForm) -> Expr:
     """A rate of the rule, as `r` if that stands for it."""
     return symbol("r") if rate is form.rate and _rate_letter(form) else rate
 
 
 def _letters(
-    names: Mapping[str, str], grad: WeightGradient, form: RuleForm | None, called: str
+    names: Mapping[str, str], grad: WeightGradient, form: RuleForm | MirrorForm | None, called: str
 ) -> list[Formula]:
     """What `r`, `z` and `d` are, or the gradient `g` as a whole."""
     found = []

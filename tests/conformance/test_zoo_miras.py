@@ -69,12 +69,13 @@ def moneta(p: Weights, x: Array) -> Array:
 
     rule = dual(p, x, lambda a: a / torch.linalg.vector_norm(a, 4) ** 2)
     streams = projected(p, x, ("query", "key", "value"))
-    return out(p, x, learn(p, "W2 W1", *streams, around(p, gelu_mlp), cubic, rule, hold=4))
+    return out(p, x, learn(p, "W2 W1", *streams, around(p, gelu_mlp), cubic, rule, 4, committed=True))
 
 
 def memora(p: Weights, x: Array) -> Array:
     rule = dual(p, x, lambda a: a.softmax(-1))
-    return out(p, x, learn(p, "W2 W1", *projected(p, x), around(p, gelu_mlp), square, rule, hold=4))
+    y = learn(p, "W2 W1", *projected(p, x), around(p, gelu_mlp), square, rule, 4, committed=True)
+    return out(p, x, y)
 
 
 # --- Omega and Atlas -------------------------------------------------------------------------
@@ -87,14 +88,19 @@ def polynomial(z: Array) -> Array:
     return np.concatenate([np.ones((*z.shape[:-1], 1)), z, pairs / 2**0.5], -1)
 
 
-def omega(p: Weights, x: Array, rule: Step) -> Array:
+def omega(p: Weights, x: Array, rule: Step, chunk: int, committed: bool = False) -> Array:
     q, k, v = projected(p, x)
-    q, k = polynomial(q), polynomial(k)
-    return out(p, x, learn(p, "W2 W1", q, k, v, mlp, square, rule, context=3, gamma=gate(p, x, "gamma")))
+    q, k, gamma = polynomial(q), polynomial(k), gate(p, x, "gamma")
+    return out(p, x, learn(p, "W2 W1", q, k, v, mlp, square, rule, chunk, committed, context=3, gamma=gamma))
 
 
-def omeganet(p: Weights, x: Array) -> Array:
-    return omega(p, x, descent(gate(p, x, "eta") / 3, 1 - gate(p, x, "alpha") / 3))
+def omeganet(p: Weights, x: Array, chunk: int = 4) -> Array:
+    rule = descent(gate(p, x, "eta") / (3 * chunk), 1 - gate(p, x, "alpha") / chunk)
+    return omega(p, x, rule, chunk)
+
+
+def omeganet_by_token(p: Weights, x: Array) -> Array:
+    return omeganet(p, x, 1)
 
 
 def newton_schulz(a: Tensor, iterations: int) -> Tensor:
@@ -107,15 +113,24 @@ def newton_schulz(a: Tensor, iterations: int) -> Tensor:
     return x.T if len(a) > len(a.T) else x
 
 
-def atlas(p: Weights, x: Array) -> Array:
+def atlas(p: Weights, x: Array, chunk: int = 4) -> Array:
+    """A chunk gathers its gradients; the step is taken where it ends, behind the reads of that token."""
     eta, theta, alpha = gate(p, x, "eta") / 3, gate(p, x, "theta"), 1 - gate(p, x, "alpha") / 3
 
     def step(w, g, slots, t, h):
+        gathered = slots["gathered"] = {n: slots.get("gathered", {}).get(n, 0) + g[n] for n in w}
+        if (t + 1) % chunk:
+            return w
+        slots["gathered"] = {}
         for n in w:
-            slots[n] = theta[t, h] * slots.get(n, 0) + g[n]
+            slots[n] = theta[t, h] * slots.get(n, 0) + gathered[n]
         return {n: alpha[t, h] * w[n] - eta[t, h] * newton_schulz(slots[n], 2) for n in w}
 
-    return omega(p, x, step)
+    return omega(p, x, step, chunk, committed=True)
+
+
+def atlas_by_token(p: Weights, x: Array) -> Array:
+    return atlas(p, x, 1)
 
 
 # --- SRWM and LaCT ---------------------------------------------------------------------------
@@ -179,8 +194,8 @@ ZOO: dict[str, tuple[Oracle, dict[str, object]]] = {
     "moneta": (moneta, {"chunk": 4}),
     "yaad": (yaad, {"chunk": 4, "delta": 0.5}),
     "memora": (memora, {"chunk": 4}),
-    "omeganet": (omeganet, {"context": 3, "hidden": 6}),
-    "atlas": (atlas, {"context": 3, "hidden": 6, "iterations": 2}),
+    "omeganet": (omeganet, {"context": 3, "hidden": 6, "chunk": 4}),
+    "atlas": (atlas, {"context": 3, "hidden": 6, "iterations": 2, "chunk": 4}),
     "srwm": (srwm, {}),
     "lact": (lact, {"chunk": 4, "window": 4}),
 }
@@ -190,3 +205,8 @@ ZOO: dict[str, tuple[Oracle, dict[str, object]]] = {
 def test_equals_its_paper(name: str) -> None:
     oracle, arguments = ZOO[name]
     agree(name, oracle, heads=H, **arguments)
+
+
+@pytest.mark.parametrize(("name", "oracle"), [("omeganet", omeganet_by_token), ("atlas", atlas_by_token)])
+def test_chunks_of_one_token_are_the_paper_s_recurrence(name: str, oracle: Oracle) -> None:
+    agree(name, oracle, heads=H, **{**ZOO[name][1], "chunk": 1})

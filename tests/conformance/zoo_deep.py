@@ -30,9 +30,10 @@ def learn(
     loss,
     step: Step,
     hold: int = 1,
+    committed: bool = False,
     **window: Any,
 ) -> Array:
-    """W' = step(W, sum of gamma grad loss(model(base, k), v)), y = model(W', q).
+    """W' = step(W, sum of gamma grad loss(model(base, k), v)); y = model(W', q), `committed`: model(base, q).
 
     `base` is W as of the last multiple of `hold`; `context` tokens with weights `gamma` make one gradient.
     """
@@ -51,7 +52,7 @@ def learn(
             )
             g = dict(zip(base, torch.autograd.grad(total, list(base.values())), strict=True))
             w = {n: z.detach() for n, z in step(w, g, slots, t, h).items()}
-            y[t, h] = model(w, q[t, h]).detach().numpy()
+            y[t, h] = model(base if committed else w, q[t, h]).detach().numpy()
     return y
 
 

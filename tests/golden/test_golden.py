@@ -45,10 +45,6 @@ RULES = {"lookahead": "lookahead(sgd(lr = 0.1))"}
 
 SEQUENTIAL: dict[str, str] = {
     "ablations/hope_with_momentum": "the erase stands inside the momentum",
-    "blocks/atlas": "an orthogonalised step at every token",
-    "blocks/memora": "the rule is not linear in the weights",
-    "blocks/moneta": "the rule is not linear in the weights",
-    "blocks/omeganet": "gradients of a window at the weights of every token",
     "blocks/srwm": "its four matrices make their own keys at every token",
 }
 """Specifications that have no fast form, and why."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nldsl.runtime.lessons import last_lessons, one_by_one, weighted_sum, with_earlier, with_earlier_weights
+from nldsl.runtime.course import gather
+from nldsl.runtime.grid import ChunkGrid, choose, fires
+from nldsl.runtime.lessons import last_lessons, last_token, with_earlier, with_earlier_weights
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import (
@@ -21,23 +23,8 @@ from nldsl.runtime.ops import (
     silu_pullback,
     split,
 )
-from nldsl.runtime.token import hold, join_tokens, live_at, tick
 from torch import Tensor
 from torch.nn import functional
-
-
-def perceptron_l2_gradient(
-    key: Tensor, target: Tensor, W2: Tensor, W1: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradient of `l2` at the map `perceptron`, row by row.
-
-    Returns x_W2, dy_W2, x_W1, dy_W1: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
-    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
-    """
-    matmul = key @ W2.mT
-    silu = functional.silu(matmul)
-    sub = silu @ W1.mT - target
-    return key, silu_pullback(sub @ W1, matmul), silu, sub
 
 
 def muon(W: Tensor, g: Tensor, lr: Tensor, beta: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,6 +46,20 @@ def perceptron(z: Tensor, W2: Tensor, W1: Tensor) -> Tensor:
     out_silu = functional.silu(out_matmul)
     out = out_silu @ W1.mT
     return out
+
+
+def perceptron_l2_gradient(
+    key: Tensor, target: Tensor, W2: Tensor, W1: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradient of `l2` at the map `perceptron`, row by row.
+
+    Returns x_W2, dy_W2, x_W1, dy_W1: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
+    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
+    """
+    matmul = key @ W2.mT
+    silu = functional.silu(matmul)
+    sub = silu @ W1.mT - target
+    return key, silu_pullback(sub @ W1, matmul), silu, sub
 
 
 class Taylor(Module):
@@ -83,9 +84,9 @@ class Taylor(Module):
 
 
 class Atlas(Module):
-    """`atlas(x)` with context = 4, heads = 2, hidden = 64, iterations = 5, window = 4.
+    """`atlas(x)` with chunk = 16, context = 4, heads = 2, hidden = 64, iterations = 5, window = 4.
 
-    M: sequential (one token after the other).
+    M: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
     """
 
     def __init__(self) -> None:
@@ -120,6 +121,7 @@ class Atlas(Module):
             "v.conv": {"tail": self.zeros(batch, 3, 32)},
             "M": {
                 "running": {"W2": self.start(self.M.W2, batch), "W1": self.start(self.M.W1, batch)},
+                "committed": {"W2": self.start(self.M.W2, batch), "W1": self.start(self.M.W1, batch)},
                 "slots": {"m.W2": self.zeros(batch, 2, 64, 273), "m.W1": self.zeros(batch, 2, 16, 64)},
                 "windows": {
                     "0": {
@@ -128,9 +130,55 @@ class Atlas(Module):
                         "weight": self.zeros(batch, 2, 3),
                     },
                 },
+                "gathered": {"0": {"W2": self.zeros(batch, 2, 64, 273), "W1": self.zeros(batch, 2, 16, 64)}},
                 "count": self.counter(batch),
             },
         }
+
+    def _step_M(
+        self,
+        M_write_split: Tensor,
+        M_write_split_1: Tensor,
+        eta: Tensor,
+        theta: Tensor,
+        gamma: Tensor,
+        alpha: Tensor,
+        out_split: Tensor,
+        M_W2_seen: Tensor,
+        M_W1_seen: Tensor,
+        M_key_1: Tensor,
+        M_target_1: Tensor,
+        M_weight_1: Tensor,
+        M_W2_gathered_1: Tensor,
+        M_W1_gathered_1: Tensor,
+        valid: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """At most 16 tokens: what they read, and the running weights after their writes."""
+        out_M = perceptron(out_split, M_W2_seen, M_W1_seen)
+        key_lessons = with_earlier(M_key_1, M_write_split)
+        key_kept = last_lessons(key_lessons, 3, valid)
+        target_lessons = with_earlier(M_target_1, M_write_split_1)
+        target_kept = last_lessons(target_lessons, 3, valid)
+        weight_lessons = with_earlier_weights(M_weight_1, gamma.mT, M_write_split)
+        weight_kept = last_lessons(weight_lessons, 3, valid, axis=-1)
+        x_W2, dy_W2, x_W1, dy_W1 = perceptron_l2_gradient(key_lessons, target_lessons, M_W2_seen, M_W1_seen)
+        M_W2_gathered_1_next = gather(
+            M_W2_gathered_1, x_W2, dy_W2, weight=weight_lessons, window=4, valid=valid
+        )
+        M_W1_gathered_1_next = gather(
+            M_W1_gathered_1, x_W1, dy_W1, weight=weight_lessons, window=4, valid=valid
+        )
+        return (
+            out_M,
+            key_kept,
+            target_kept,
+            weight_kept,
+            M_W2_gathered_1_next,
+            M_W1_gathered_1_next,
+            last_token(alpha.mT[..., None], valid),
+            last_token(eta.mT[..., None], valid),
+            last_token(theta.mT[..., None], valid),
+        )
 
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
@@ -168,63 +216,84 @@ class Atlas(Module):
         M_write_split_1 = split(v, n=2)
         out_taylor, _ = self.taylor_2(q, state, mask)
         out_split = split(out_taylor, n=2)
-        M_write_split_first = M_write_split.transpose(1, 2)
-        M_write_split_1_first = M_write_split_1.transpose(1, 2)
-        out_split_first = out_split.transpose(1, 2)
+        grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
+        M_write_split_cut = grid.cut(M_write_split, "headed")
+        M_write_split_1_cut = grid.cut(M_write_split_1, "headed")
+        eta_cut = grid.cut(eta, "vector")
+        theta_cut = grid.cut(theta, "vector")
+        gamma_cut = grid.cut(gamma, "vector")
+        alpha_cut = grid.cut(alpha, "vector")
+        out_split_cut = grid.cut(out_split, "headed")
         M_W2 = state["M"]["running"]["W2"]
         M_W1 = state["M"]["running"]["W1"]
+        M_W2_seen = state["M"]["committed"]["W2"]
+        M_W1_seen = state["M"]["committed"]["W1"]
         M_m_W2 = state["M"]["slots"]["m.W2"]
         M_m_W1 = state["M"]["slots"]["m.W1"]
         M_key_1 = state["M"]["windows"]["0"]["key"]
         M_target_1 = state["M"]["windows"]["0"]["target"]
         M_weight_1 = state["M"]["windows"]["0"]["weight"]
-        M_count = state["M"]["count"]
+        M_W2_gathered_1 = state["M"]["gathered"]["0"]["W2"]
+        M_W1_gathered_1 = state["M"]["gathered"]["0"]["W1"]
         out_M_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            M_write_split_t = M_write_split_first[:, :, t : t + 1]
-            M_write_split_1_t = M_write_split_1_first[:, :, t : t + 1]
-            eta_t = eta[:, t : t + 1]
-            theta_t = theta[:, t : t + 1]
-            gamma_t = gamma[:, t : t + 1]
-            alpha_t = alpha[:, t : t + 1]
-            out_split_t = out_split_first[:, :, t : t + 1]
-            key_lessons = with_earlier(M_key_1, M_write_split_t)
-            M_key_1_next = last_lessons(key_lessons, 3, None)
-            target_lessons = with_earlier(M_target_1, M_write_split_1_t)
-            M_target_1_next = last_lessons(target_lessons, 3, None)
-            weight_lessons = with_earlier_weights(
-                M_weight_1, gamma_t.mT.expand(M_write_split_t.shape[:-1]), M_write_split_t
+        for n in range(len(grid)):
+            (
+                out_M_n,
+                M_key_1_new,
+                M_target_1_new,
+                M_weight_1_new,
+                M_W2_gathered_1_new,
+                M_W1_gathered_1_new,
+                alpha_last,
+                eta_last,
+                theta_last,
+            ) = self._step_M(
+                M_write_split_cut[n],
+                M_write_split_1_cut[n],
+                eta_cut[n],
+                theta_cut[n],
+                gamma_cut[n],
+                alpha_cut[n],
+                out_split_cut[n],
+                M_W2_seen,
+                M_W1_seen,
+                M_key_1,
+                M_target_1,
+                M_weight_1,
+                M_W2_gathered_1,
+                M_W1_gathered_1,
+                grid.valid[n],
             )
-            M_weight_1_next = last_lessons(weight_lessons, 3, None, axis=-1)
-            M_x_W2, M_dy_W2, M_x_W1, M_dy_W1 = perceptron_l2_gradient(
-                one_by_one(key_lessons), one_by_one(target_lessons), M_W2, M_W1
-            )
-            M_g_W2 = weighted_sum(M_dy_W2.mT @ M_x_W2, weight_lessons)
-            M_g_W1 = weighted_sum(M_dy_W1.mT @ M_x_W1, weight_lessons)
-            M_W2_step, M_m_W2_next = muon(M_W2, M_g_W2, eta_t.mT[..., None], theta_t.mT[..., None], M_m_W2)
-            M_W1_step, M_m_W1_next = muon(M_W1, M_g_W1, eta_t.mT[..., None], theta_t.mT[..., None], M_m_W1)
-            M_W2_next = M_W2_step + (alpha_t.mT[..., None] - 1.0) * M_W2
-            M_W1_next = M_W1_step + (alpha_t.mT[..., None] - 1.0) * M_W1
-            out_M = perceptron(out_split_t, M_W2_next, M_W1_next)
-            M_W2 = hold(live, M_W2_next, M_W2)
-            M_W1 = hold(live, M_W1_next, M_W1)
-            M_m_W2 = hold(live, M_m_W2_next, M_m_W2)
-            M_m_W1 = hold(live, M_m_W1_next, M_m_W1)
-            M_key_1 = hold(live, M_key_1_next, M_key_1)
-            M_target_1 = hold(live, M_target_1_next, M_target_1)
-            M_weight_1 = hold(live, M_weight_1_next, M_weight_1)
-            M_count = tick(M_count, live)
-            out_M_all.append(out_M)
-        out_M_2 = join_tokens(out_M_all, 2, self.zeros(x.shape[0], 0, 2, 16))
+            out_M_all.append(out_M_n)
+            M_key_1 = M_key_1_new
+            M_target_1 = M_target_1_new
+            M_weight_1 = M_weight_1_new
+            M_W2_gathered_1 = M_W2_gathered_1_new
+            M_W1_gathered_1 = M_W1_gathered_1_new
+            if fires(grid.ends(16)[n]):
+                M_W2_step, M_m_W2_next = muon(M_W2, M_W2_gathered_1, eta_last, theta_last, M_m_W2)
+                M_W2_next = M_W2_step + (alpha_last - 1.0) * M_W2
+                M_W1_step, M_m_W1_next = muon(M_W1, M_W1_gathered_1, eta_last, theta_last, M_m_W1)
+                M_W1_next = M_W1_step + (alpha_last - 1.0) * M_W1
+                M_W2 = choose(grid.ends(16)[n], M_W2_next, M_W2)
+                M_W1 = choose(grid.ends(16)[n], M_W1_next, M_W1)
+                M_m_W2 = choose(grid.ends(16)[n], M_m_W2_next, M_m_W2)
+                M_m_W1 = choose(grid.ends(16)[n], M_m_W1_next, M_m_W1)
+                M_W2_gathered_1 = choose(grid.ends(16)[n], torch.zeros_like(M_W2_gathered_1), M_W2_gathered_1)
+                M_W1_gathered_1 = choose(grid.ends(16)[n], torch.zeros_like(M_W1_gathered_1), M_W1_gathered_1)
+            M_W2_seen = choose(grid.ends(16)[n], M_W2, M_W2_seen)
+            M_W1_seen = choose(grid.ends(16)[n], M_W1, M_W1_seen)
+        out_M = grid.join(out_M_all, "headed")
         new["M"] = {
             "running": {"W2": M_W2, "W1": M_W1},
+            "committed": {"W2": M_W2_seen, "W1": M_W1_seen},
             "slots": {"m.W2": M_m_W2, "m.W1": M_m_W1},
             "windows": {"0": {"key": M_key_1, "target": M_target_1, "weight": M_weight_1}},
-            "count": M_count,
+            "gathered": {"0": {"W2": M_W2_gathered_1, "W1": M_W1_gathered_1}},
+            "count": grid.count,
         }
         out = linear(
-            merge(norm(out_M_2, self.out.norm.weight, eps=1e-06))
+            merge(norm(out_M, self.out.norm.weight, eps=1e-06))
             * functional.silu(linear(x, self.out.linear.weight)),
             self.out.linear_2.weight,
         )

@@ -5,13 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nldsl.runtime.grid import choose
+from nldsl.runtime.course import Course, Impulse, gate_kernel
+from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, eq, l2norm, layernorm, linear, merge, norm, split, where
-from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, next_step, tick
+from nldsl.runtime.ops import conv, l2norm, layernorm, linear, merge, norm, split
 from torch import Tensor
 from torch.nn import functional
+
+
+def miras_mlp(
+    z: Tensor, W2: Tensor, W1: Tensor, M_out_layernorm_weight: Tensor, M_out_layernorm_bias: Tensor
+) -> Tensor:
+    """The map `miras_mlp`, row by row: `[..., C, z] -> [..., C, y]`."""
+    out_matmul = z @ W2.mT
+    out_gelu = functional.gelu(out_matmul)
+    out_matmul_1 = out_gelu @ W1.mT
+    out_layernorm = layernorm(out_matmul_1, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
+    out = z + out_layernorm
+    return out
 
 
 def miras_mlp_lp_gradient(
@@ -48,40 +60,10 @@ def miras_mlp_lp_gradient(
     )
 
 
-def mirror_norm(
-    W: Tensor, g: Tensor, step: Tensor, lr: Tensor, alpha: Tensor, A: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One step of the rule `mirror_norm` for one token; gates are `[..., 1, 1]`."""
-    A_eq = eq(step, 1)
-    A_where = where(A_eq, W, A)
-    A_mul = alpha * A_where
-    A_mul_1 = lr * g
-    A_1 = A_mul - A_mul_1
-    W_abs = torch.abs(A_1)
-    W_pow = W_abs**4.0
-    W_sum = W_pow.sum(-1)[..., None, :]
-    W_sum_1 = W_sum.sum(-1, keepdim=True)
-    W_pow_1 = W_sum_1**0.5
-    W_1 = A_1 / W_pow_1
-    return W_1, A_1
-
-
-def miras_mlp(
-    z: Tensor, W2: Tensor, W1: Tensor, M_out_layernorm_weight: Tensor, M_out_layernorm_bias: Tensor
-) -> Tensor:
-    """The map `miras_mlp`, row by row: `[..., C, z] -> [..., C, y]`."""
-    out_matmul = z @ W2.mT
-    out_gelu = functional.gelu(out_matmul)
-    out_matmul_1 = out_gelu @ W1.mT
-    out_layernorm = layernorm(out_matmul_1, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
-    out = z + out_layernorm
-    return out
-
-
 class Moneta(Module):
     """`moneta(x)` with chunk = 16, expand = 2, heads = 2, p = 3.0, q = 4.0, window = 4.
 
-    M: sequential (one token after the other).
+    M: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
     """
 
     def __init__(self) -> None:
@@ -114,11 +96,47 @@ class Moneta(Module):
             "value.conv": {"tail": self.zeros(batch, 3, 32)},
             "M": {
                 "running": {"W2": self.start(self.M.W2, batch), "W1": self.start(self.M.W1, batch)},
-                "base": {"W2": self.start(self.M.W2, batch), "W1": self.start(self.M.W1, batch)},
+                "committed": {"W2": self.start(self.M.W2, batch), "W1": self.start(self.M.W1, batch)},
                 "slots": {"A.W2": self.zeros(batch, 2, 32, 16), "A.W1": self.zeros(batch, 2, 16, 32)},
                 "count": self.counter(batch),
             },
         }
+
+    def _step_M(
+        self,
+        key: Tensor,
+        M_write_split: Tensor,
+        eta: Tensor,
+        alpha: Tensor,
+        query: Tensor,
+        M_W2_seen: Tensor,
+        M_W1_seen: Tensor,
+        M_A_W2: Tensor,
+        M_A_W1: Tensor,
+        valid: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """At most 16 tokens: what they read, and the running weights after their writes."""
+        out_M = miras_mlp(query, M_W2_seen, M_W1_seen, self.M.out.layernorm.weight, self.M.out.layernorm.bias)
+        x_W2, dy_W2, x_W1, dy_W1 = miras_mlp_lp_gradient(
+            key, M_write_split, M_W2_seen, M_W1_seen, self.M.out.layernorm.weight, self.M.out.layernorm.bias
+        )
+        rate_W2 = eta.mT[..., None].squeeze(-1)
+        keep_W2 = alpha.mT[..., None].squeeze(-1)
+        gate = gate_kernel(retain=keep_W2, valid=valid)
+        M_W2_course = Course(M_A_W2, (Impulse(x_W2, dy_W2, rate=rate_W2),), gate=gate, valid=valid)
+        rate_W1 = eta.mT[..., None].squeeze(-1)
+        keep_W1 = alpha.mT[..., None].squeeze(-1)
+        gate_2 = gate_kernel(retain=keep_W1, valid=valid)
+        M_W1_course = Course(M_A_W1, (Impulse(x_W1, dy_W1, rate=rate_W1),), gate=gate_2, valid=valid)
+        M_W2_next = M_W2_course.end()
+        M_W2_linked = (
+            M_W2_next / (torch.abs(M_W2_next) ** 4.0).sum(-1)[..., None, :].sum(-1, keepdim=True) ** 0.5
+        )
+        M_W1_next = M_W1_course.end()
+        M_W1_linked = (
+            M_W1_next / (torch.abs(M_W1_next) ** 4.0).sum(-1)[..., None, :].sum(-1, keepdim=True) ** 0.5
+        )
+        return out_M, M_W2_linked, M_W1_linked, M_W2_next, M_W1_next
 
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
@@ -150,71 +168,52 @@ class Moneta(Module):
         eta = torch.sigmoid(linear(x, self.eta.linear.weight)) / 16
         alpha = 1 - torch.sigmoid(linear(x, self.alpha.linear.weight, self.alpha.linear.bias)) / 16
         M_write_split = split(value, n=2)
-        key_first = key.transpose(1, 2)
-        M_write_split_first = M_write_split.transpose(1, 2)
-        query_first = query.transpose(1, 2)
+        grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
+        key_cut = grid.cut(key, "headed")
+        M_write_split_cut = grid.cut(M_write_split, "headed")
+        eta_cut = grid.cut(eta, "vector")
+        alpha_cut = grid.cut(alpha, "vector")
+        query_cut = grid.cut(query, "headed")
         M_W2 = state["M"]["running"]["W2"]
         M_W1 = state["M"]["running"]["W1"]
-        M_W2_base = state["M"]["base"]["W2"]
-        M_W1_base = state["M"]["base"]["W1"]
+        M_W2_seen = state["M"]["committed"]["W2"]
+        M_W1_seen = state["M"]["committed"]["W1"]
         M_A_W2 = state["M"]["slots"]["A.W2"]
         M_A_W1 = state["M"]["slots"]["A.W1"]
-        M_count = state["M"]["count"]
-        M_ends_16 = ends_of(M_count, mask, x, 16)
+        M_A_W2 = choose(grid.unseen, M_W2, M_A_W2)
+        M_A_W1 = choose(grid.unseen, M_W1, M_A_W1)
         out_M_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            key_t = key_first[:, :, t : t + 1]
-            M_write_split_t = M_write_split_first[:, :, t : t + 1]
-            eta_t = eta[:, t : t + 1]
-            alpha_t = alpha[:, t : t + 1]
-            query_t = query_first[:, :, t : t + 1]
-            M_x_W2, M_dy_W2, M_x_W1, M_dy_W1 = miras_mlp_lp_gradient(
-                key_t,
-                M_write_split_t,
-                M_W2_base,
-                M_W1_base,
-                self.M.out.layernorm.weight,
-                self.M.out.layernorm.bias,
-            )
-            M_W2_step, M_A_W2_next = mirror_norm(
-                M_W2,
-                M_dy_W2.mT @ M_x_W2,
-                next_step(M_count, M_W2),
-                eta_t.mT[..., None],
-                alpha_t.mT[..., None],
+        for n in range(len(grid)):
+            out_M_n, M_W2_new, M_W1_new, M_A_W2_new, M_A_W1_new = self._step_M(
+                key_cut[n],
+                M_write_split_cut[n],
+                eta_cut[n],
+                alpha_cut[n],
+                query_cut[n],
+                M_W2_seen,
+                M_W1_seen,
                 M_A_W2,
-            )
-            M_W1_step, M_A_W1_next = mirror_norm(
-                M_W1,
-                M_dy_W1.mT @ M_x_W1,
-                next_step(M_count, M_W1),
-                eta_t.mT[..., None],
-                alpha_t.mT[..., None],
                 M_A_W1,
+                grid.valid[n],
             )
-            M_W2_next = M_W2_step
-            M_W1_next = M_W1_step
-            out_M = miras_mlp(
-                query_t, M_W2_next, M_W1_next, self.M.out.layernorm.weight, self.M.out.layernorm.bias
-            )
-            M_W2 = hold(live, M_W2_next, M_W2)
-            M_W1 = hold(live, M_W1_next, M_W1)
-            M_A_W2 = hold(live, M_A_W2_next, M_A_W2)
-            M_A_W1 = hold(live, M_A_W1_next, M_A_W1)
-            M_count = tick(M_count, live)
-            M_W2_base = choose(M_ends_16[t], M_W2, M_W2_base)
-            M_W1_base = choose(M_ends_16[t], M_W1, M_W1_base)
-            out_M_all.append(out_M)
-        out_M_2 = join_tokens(out_M_all, 2, self.zeros(x.shape[0], 0, 2, 16))
+            out_M_all.append(out_M_n)
+            M_W2 = choose(grid.begun[n], M_W2_new, M_W2)
+            M_W1 = choose(grid.begun[n], M_W1_new, M_W1)
+            M_A_W2 = M_A_W2_new
+            M_A_W1 = M_A_W1_new
+            M_W2_seen = choose(grid.ends(16)[n], M_W2, M_W2_seen)
+            M_W1_seen = choose(grid.ends(16)[n], M_W1, M_W1_seen)
+        out_M = grid.join(out_M_all, "headed")
+        M_A_W2 = choose(grid.begun[-1], M_A_W2, torch.zeros_like(M_A_W2))
+        M_A_W1 = choose(grid.begun[-1], M_A_W1, torch.zeros_like(M_A_W1))
         new["M"] = {
             "running": {"W2": M_W2, "W1": M_W1},
-            "base": {"W2": M_W2_base, "W1": M_W1_base},
+            "committed": {"W2": M_W2_seen, "W1": M_W1_seen},
             "slots": {"A.W2": M_A_W2, "A.W1": M_A_W1},
-            "count": M_count,
+            "count": grid.count,
         }
         out = linear(
-            merge(norm(out_M_2, self.out.norm.weight, eps=1e-06))
+            merge(norm(out_M, self.out.norm.weight, eps=1e-06))
             * functional.silu(linear(x, self.out.linear.weight)),
             self.out.linear_2.weight,
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nldsl.runtime.lessons import last_lessons, one_by_one, weighted_sum, with_earlier, with_earlier_weights
+from nldsl.runtime.course import Course, Impulse, gate_kernel
+from nldsl.runtime.grid import ChunkGrid, choose
+from nldsl.runtime.lessons import last_lessons, with_earlier, with_earlier_weights
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import concat, conv, kron, l2norm, linear, merge, norm, parts, silu_pullback, split
-from nldsl.runtime.token import hold, join_tokens, live_at, tick
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,18 +29,11 @@ def perceptron_l2_gradient(
     return key, silu_pullback(sub @ W1, matmul), silu, sub
 
 
-def gd(W: Tensor, g: Tensor, lr: Tensor) -> Tensor:
-    """One step of the rule `gd` for one token; gates are `[..., 1, 1]`."""
-    W_mul = lr * g
-    W_1 = W - W_mul
-    return W_1
-
-
-def perceptron(z: Tensor, W2: Tensor, W1: Tensor) -> Tensor:
-    """The map `perceptron`, row by row: `[..., C, z] -> [..., C, y]`."""
-    out_matmul = z @ W2.mT
+def perceptron_live(z: Tensor, W2: Any, W1: Any) -> Tensor:
+    """The map `perceptron`, row by row, at the weights of every token: `W(z)` for `W @ z`."""
+    out_matmul = W2(z)
     out_silu = functional.silu(out_matmul)
-    out = out_silu @ W1.mT
+    out = W1(out_silu)
     return out
 
 
@@ -65,9 +59,9 @@ class Taylor(Module):
 
 
 class Omeganet(Module):
-    """`omeganet(x)` with context = 4, heads = 2, hidden = 64, window = 4.
+    """`omeganet(x)` with chunk = 16, context = 4, heads = 2, hidden = 64, window = 4.
 
-    M: sequential (one token after the other).
+    M: chunk (gradients are held at a base, reads of `M` follow: chunks of 16 tokens are parallel).
     """
 
     def __init__(self) -> None:
@@ -101,6 +95,7 @@ class Omeganet(Module):
             "v.conv": {"tail": self.zeros(batch, 3, 32)},
             "M": {
                 "running": {"W2": self.start(self.M.W2, batch), "W1": self.start(self.M.W1, batch)},
+                "base": {"W2": self.start(self.M.W2, batch), "W1": self.start(self.M.W1, batch)},
                 "windows": {
                     "0": {
                         "key": self.zeros(batch, 2, 3, 273) + 1.0,
@@ -111,6 +106,51 @@ class Omeganet(Module):
                 "count": self.counter(batch),
             },
         }
+
+    def _step_M(
+        self,
+        M_write_split: Tensor,
+        M_write_split_1: Tensor,
+        eta: Tensor,
+        gamma: Tensor,
+        alpha: Tensor,
+        out_split: Tensor,
+        M_W2_base: Tensor,
+        M_W1_base: Tensor,
+        M_W2: Tensor,
+        M_W1: Tensor,
+        M_key_1: Tensor,
+        M_target_1: Tensor,
+        M_weight_1: Tensor,
+        valid: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """At most 16 tokens: what they read, and the running weights after their writes."""
+        key_lessons = with_earlier(M_key_1, M_write_split)
+        key_kept = last_lessons(key_lessons, 3, valid)
+        target_lessons = with_earlier(M_target_1, M_write_split_1)
+        target_kept = last_lessons(target_lessons, 3, valid)
+        weight_lessons = with_earlier_weights(M_weight_1, gamma.mT, M_write_split)
+        weight_kept = last_lessons(weight_lessons, 3, valid, axis=-1)
+        x_W2, dy_W2, x_W1, dy_W1 = perceptron_l2_gradient(key_lessons, target_lessons, M_W2_base, M_W1_base)
+        gate = gate_kernel(retain=alpha.mT, valid=valid)
+        rate_W2 = eta.mT[..., None].squeeze(-1)
+        M_W2_course = Course(
+            M_W2,
+            (Impulse(x_W2, dy_W2, rate=rate_W2, weight=weight_lessons, window=4),),
+            gate=gate,
+            valid=valid,
+        )
+        rate_W1 = eta.mT[..., None].squeeze(-1)
+        M_W1_course = Course(
+            M_W1,
+            (Impulse(x_W1, dy_W1, rate=rate_W1, weight=weight_lessons, window=4),),
+            gate=gate,
+            valid=valid,
+        )
+        out_M = perceptron_live(out_split, M_W2_course.after, M_W1_course.after)
+        M_W2_next = M_W2_course.end()
+        M_W1_next = M_W1_course.end()
+        return out_M, M_W2_next, M_W1_next, key_kept, target_kept, weight_kept
 
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
@@ -139,63 +179,63 @@ class Omeganet(Module):
             mask=mask,
         )
         v = functional.silu(v_conv)
-        eta = torch.sigmoid(linear(x, self.eta.linear.weight)) / 4
+        eta = torch.sigmoid(linear(x, self.eta.linear.weight)) / 64
         gamma = torch.sigmoid(linear(x, self.gamma.linear.weight))
-        alpha = 1 - torch.sigmoid(linear(x, self.alpha.linear.weight, self.alpha.linear.bias)) / 4
+        alpha = 1 - torch.sigmoid(linear(x, self.alpha.linear.weight, self.alpha.linear.bias)) / 16
         M_write_taylor, _ = self.taylor(k, state, mask)
         M_write_split = split(M_write_taylor, n=2)
         M_write_split_1 = split(v, n=2)
         out_taylor, _ = self.taylor_2(q, state, mask)
         out_split = split(out_taylor, n=2)
-        M_write_split_first = M_write_split.transpose(1, 2)
-        M_write_split_1_first = M_write_split_1.transpose(1, 2)
-        out_split_first = out_split.transpose(1, 2)
+        grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
+        M_write_split_cut = grid.cut(M_write_split, "headed")
+        M_write_split_1_cut = grid.cut(M_write_split_1, "headed")
+        eta_cut = grid.cut(eta, "vector")
+        gamma_cut = grid.cut(gamma, "vector")
+        alpha_cut = grid.cut(alpha, "vector")
+        out_split_cut = grid.cut(out_split, "headed")
         M_W2 = state["M"]["running"]["W2"]
         M_W1 = state["M"]["running"]["W1"]
+        M_W2_base = state["M"]["base"]["W2"]
+        M_W1_base = state["M"]["base"]["W1"]
         M_key_1 = state["M"]["windows"]["0"]["key"]
         M_target_1 = state["M"]["windows"]["0"]["target"]
         M_weight_1 = state["M"]["windows"]["0"]["weight"]
-        M_count = state["M"]["count"]
         out_M_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            M_write_split_t = M_write_split_first[:, :, t : t + 1]
-            M_write_split_1_t = M_write_split_1_first[:, :, t : t + 1]
-            eta_t = eta[:, t : t + 1]
-            gamma_t = gamma[:, t : t + 1]
-            alpha_t = alpha[:, t : t + 1]
-            out_split_t = out_split_first[:, :, t : t + 1]
-            key_lessons = with_earlier(M_key_1, M_write_split_t)
-            M_key_1_next = last_lessons(key_lessons, 3, None)
-            target_lessons = with_earlier(M_target_1, M_write_split_1_t)
-            M_target_1_next = last_lessons(target_lessons, 3, None)
-            weight_lessons = with_earlier_weights(
-                M_weight_1, gamma_t.mT.expand(M_write_split_t.shape[:-1]), M_write_split_t
+        for n in range(len(grid)):
+            out_M_n, M_W2_new, M_W1_new, M_key_1_new, M_target_1_new, M_weight_1_new = self._step_M(
+                M_write_split_cut[n],
+                M_write_split_1_cut[n],
+                eta_cut[n],
+                gamma_cut[n],
+                alpha_cut[n],
+                out_split_cut[n],
+                M_W2_base,
+                M_W1_base,
+                M_W2,
+                M_W1,
+                M_key_1,
+                M_target_1,
+                M_weight_1,
+                grid.valid[n],
             )
-            M_weight_1_next = last_lessons(weight_lessons, 3, None, axis=-1)
-            M_x_W2, M_dy_W2, M_x_W1, M_dy_W1 = perceptron_l2_gradient(
-                one_by_one(key_lessons), one_by_one(target_lessons), M_W2, M_W1
-            )
-            M_g_W2 = weighted_sum(M_dy_W2.mT @ M_x_W2, weight_lessons)
-            M_g_W1 = weighted_sum(M_dy_W1.mT @ M_x_W1, weight_lessons)
-            M_W2_next = gd(alpha_t.mT[..., None] * M_W2, M_g_W2, eta_t.mT[..., None])
-            M_W1_next = gd(alpha_t.mT[..., None] * M_W1, M_g_W1, eta_t.mT[..., None])
-            out_M = perceptron(out_split_t, M_W2_next, M_W1_next)
-            M_W2 = hold(live, M_W2_next, M_W2)
-            M_W1 = hold(live, M_W1_next, M_W1)
-            M_key_1 = hold(live, M_key_1_next, M_key_1)
-            M_target_1 = hold(live, M_target_1_next, M_target_1)
-            M_weight_1 = hold(live, M_weight_1_next, M_weight_1)
-            M_count = tick(M_count, live)
-            out_M_all.append(out_M)
-        out_M_2 = join_tokens(out_M_all, 2, self.zeros(x.shape[0], 0, 2, 16))
+            out_M_all.append(out_M_n)
+            M_W2 = M_W2_new
+            M_W1 = M_W1_new
+            M_key_1 = M_key_1_new
+            M_target_1 = M_target_1_new
+            M_weight_1 = M_weight_1_new
+            M_W2_base = choose(grid.ends(16)[n], M_W2, M_W2_base)
+            M_W1_base = choose(grid.ends(16)[n], M_W1, M_W1_base)
+        out_M = grid.join(out_M_all, "headed")
         new["M"] = {
             "running": {"W2": M_W2, "W1": M_W1},
+            "base": {"W2": M_W2_base, "W1": M_W1_base},
             "windows": {"0": {"key": M_key_1, "target": M_target_1, "weight": M_weight_1}},
-            "count": M_count,
+            "count": grid.count,
         }
         out = linear(
-            merge(norm(out_M_2, self.out.norm.weight, eps=1e-06))
+            merge(norm(out_M, self.out.norm.weight, eps=1e-06))
             * functional.silu(linear(x, self.out.linear.weight)),
             self.out.linear_2.weight,
         )
