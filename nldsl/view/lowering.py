@@ -100,9 +100,7 @@ def _held(detail: ChunkDetail) -> str:
     if all(m.write.at_commit for m in detail.members):
         return "sum_j d_j z_j^T over all tokens of a chunk at once; one step of the rule where a chunk ends"
     if all(m.mirrored for m in detail.members):
-        return (
-            "the dual steps by sum_j A_tj r_j d_j z_j^T, a chunk at once; weights are made where it ends"
-        )
+        return "the dual steps by sum_j A_tj r_j d_j z_j^T, a chunk at once; weights are made where it ends"
     together = [family for family in detail.families if len(family) > 1]
     side = f"; {', '.join(together[0])} side by side" if together else ""
     if not erases:
