@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nldsl.evaluate.contract import LanguageModel, writes_task
+from nldsl.evaluate.contract import LanguageModel, device_of, writes_task
 
 Windows = npt.NDArray[np.uint8] | npt.NDArray[np.int16]
 PADDING = -1
@@ -50,6 +50,7 @@ def summed_loss(model: LanguageModel, tokens: Tensor) -> Tensor:
     A model with memories that minimise the task is run by `learn`, which performs their writes as the
     targets arrive: that is the model which is trained, and a byte is always predicted before it is learnt.
     """
+    tokens = tokens.to(device_of(model))
     if writes_task(model.program):
         return model.learn(tokens.clamp_min(0), None, without_padding(tokens)[1])[0]
     inputs, mask = without_padding(tokens[:, :-1])

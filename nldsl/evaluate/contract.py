@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from nldsl.spec.program import Block as ProgramBlock
 from nldsl.spec.program import Call, Program, Repeat, TaskWrite
@@ -25,6 +26,18 @@ class LanguageModel(Protocol):
 
         `backward = s` adds the gradient of `s * loss` to the parameters on the way, and detaches.
         """
+
+
+def device_of(model: LanguageModel) -> torch.device:
+    """Where the model computes: its tokens are put there.
+
+    Example:
+        >>> import nldsl
+        >>> device_of(nldsl.compile("hope_tiny", dim=16, depth=1))
+        device(type='cpu')
+    """
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if first is None else first.device
 
 
 def writes_task(program: Program) -> bool:

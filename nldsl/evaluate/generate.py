@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from nldsl.evaluate.contract import LanguageModel, writes_task
+from nldsl.evaluate.contract import LanguageModel, device_of, writes_task
 from nldsl.runtime.state import State
 
 PREFILL = 1024
@@ -49,7 +49,7 @@ def generate(model: LanguageModel, prompt: bytes, count: int, sampling: Sampling
     if _learns(model):
         yield from _generate_learning(model, prompt or START, count, sampling, generator)
         return
-    tokens = torch.tensor([list(prompt or START)], dtype=torch.int64)
+    tokens = as_input(model, prompt or START)
     state = None
     with torch.no_grad():
         for piece in torch.split(tokens, PREFILL, dim=1):
@@ -59,7 +59,12 @@ def generate(model: LanguageModel, prompt: bytes, count: int, sampling: Sampling
         yield byte
         if index + 1 < count:
             with torch.no_grad():
-                logits, state = model(torch.tensor([[byte]], dtype=torch.int64), state)
+                logits, state = model(as_input(model, [byte]), state)
+
+
+def as_input(model: LanguageModel, tokens: Iterable[int]) -> Tensor:
+    """Tokens `[1, T]` on the device of the model."""
+    return torch.tensor([list(tokens)], dtype=torch.int64, device=device_of(model))
 
 
 def _learns(model: LanguageModel) -> bool:
@@ -73,7 +78,7 @@ def _generate_learning(
 ) -> Iterator[int]:
     """As `generate`, with every byte as a target; `learn` holds the last byte back, `peek` reads on."""
     state = None
-    for piece in torch.split(torch.tensor([list(prompt)], dtype=torch.int64), PREFILL, dim=1):
+    for piece in torch.split(as_input(model, prompt), PREFILL, dim=1):
         _, state = model.learn(piece, state)
     last = prompt[-1]
     for index in range(count):
@@ -82,7 +87,7 @@ def _generate_learning(
         yield last
         if index + 1 < count:
             with torch.no_grad():
-                _, state = model.learn(torch.tensor([[last]], dtype=torch.int64), state)
+                _, state = model.learn(as_input(model, [last]), state)
             state = state.detach()
 
 
@@ -90,13 +95,13 @@ def peek(model: LanguageModel, last: int, state: State) -> Tensor:
     """The logits behind the byte that `state` holds back; the state stays as it is."""
     before = State({name: part for name, part in state.tree.items() if name != "held"}, program=state.program)
     with torch.no_grad():
-        logits, _ = model(torch.tensor([[last]], dtype=torch.int64), before)
+        logits, _ = model(as_input(model, [last]), before)
     found: Tensor = logits[0, -1]
     return found
 
 
 def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """One index drawn from `logits` `[n]`.
+    """One index drawn from `logits` `[n]`, on the CPU, so that it is the same whatever the device.
 
     Example:
         >>> draw(torch.tensor([0.0, 3.0, 1.0]), Sampling(temperature=0), torch.Generator())
@@ -104,7 +109,7 @@ def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     """
     if sampling.temperature == 0:
         return int(logits.argmax())
-    p = torch.softmax(logits.double() / sampling.temperature, dim=-1)
+    p = torch.softmax(logits.cpu().double() / sampling.temperature, dim=-1)
     order = p.argsort(descending=True, stable=True)
     kept = len(p) if sampling.top_k == 0 else min(sampling.top_k, len(p))
     if sampling.top_p < 1:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 
+from nldsl.evaluate.contract import LanguageModel
+from nldsl.evaluate.generate import as_input
 from nldsl.evaluate.session import Session
 from nldsl.runtime.model import Model
 from nldsl.runtime.state import State
@@ -80,7 +82,7 @@ def bits(model: Model, piece: bytes, learnt: State) -> float:
     for task in model.task_memories():
         delta = get_at(learnt.tree["root"], task.keys)["delta"]
         fresh = put_at(fresh, task.keys, {**get_at(fresh, task.keys), "delta": delta})
-    tokens = torch.tensor([list(piece)], dtype=torch.int64)
+    tokens = as_input(cast(LanguageModel, model), piece)
     with torch.no_grad():
         logits, _ = model(tokens[:, :-1], State({"root": fresh}, program=model.name))
         loss = F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from nldsl.evaluate.contract import LanguageModel, writes_task
+from nldsl.evaluate.contract import LanguageModel, device_of, writes_task
 from nldsl.evaluate.generate import PREFILL, START, Sampling, draw, peek
 from nldsl.runtime.batching import join, take
 from nldsl.runtime.model import Model
@@ -72,6 +72,11 @@ class Session:
         return self.state.bytes() // self.batch
 
     @property
+    def device(self) -> torch.device:
+        """Where the model computes; tokens and masks are put there."""
+        return device_of(cast(LanguageModel, self.model))
+
+    @property
     def learns(self) -> bool:
         """Whether anything may be learnt from the task."""
         return bool(self.learn) and writes_task(self.program)
@@ -97,6 +102,7 @@ class Session:
         return logits
 
     def _piece(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        mask = None if mask is None else mask.to(self.device)
         if not self.learns:
             with torch.no_grad():
                 logits, self.state = self.model(tokens, self.state, mask)
@@ -113,9 +119,11 @@ class Session:
         if isinstance(text, Tensor):
             if text.dim() != 2 or text.shape[0] != self.batch:
                 raise ValueError(f"expected tokens of shape [{self.batch}, T], found {list(text.shape)}")
-            return text
+            return text.to(self.device)
         raw = text.encode() if isinstance(text, str) else text
-        return torch.tensor([list(raw)] * self.batch, dtype=torch.int64).view(self.batch, len(raw))
+        return torch.tensor([list(raw)] * self.batch, dtype=torch.int64, device=self.device).view(
+            self.batch, len(raw)
+        )
 
     def generate(self, count: int, sampling: Sampling | None = None) -> Iterator[int]:
         """Yield `count` bytes that go on from here, drawn as `sampling` says (of one sequence).
