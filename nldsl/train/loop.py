@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from nldsl.evaluate import LanguageModel, bits_per_byte, writes_task
 from nldsl.evaluate.bits import PADDING, as_tokens, by_token, targets_of, without_padding
-from nldsl.evaluate.contract import device_of
 from nldsl.spec.program import TrainPlan
 from nldsl.train import checkpoint as saved
 from nldsl.train.carried import Carried
@@ -177,12 +176,9 @@ class Trainer:
         rows = config.batch * config.accumulate
         asked = {"seed": config.seed, "step": self.step, "batch": rows, "length": config.length}
         if not config.stream:
-            windows, fresh = self.corpus.batch(**asked), torch.ones(rows, dtype=torch.bool)
-        else:
-            windows, begun = self.corpus.read_on(**asked)
-            fresh = torch.from_numpy(begun)
-        place = device_of(self.model)
-        return as_tokens(windows).to(place), fresh.to(place)
+            return as_tokens(self.corpus.batch(**asked)), torch.ones(rows, dtype=torch.bool)
+        windows, fresh = self.corpus.read_on(**asked)
+        return as_tokens(windows), torch.from_numpy(fresh)
 
     def gradients(self) -> Tensor:
         """Put the gradients of this step in place, batch by batch; their norm over all parameters."""
@@ -282,9 +278,7 @@ class Trainer:
         for index, group in enumerate(self.groups):
             group.load(found.section(f"optimiser/{index}"))
         torch.set_rng_state(found.tensors["rng/torch"])
-        place = device_of(self.model)
-        carried = {name: x.to(place) for name, x in found.section("carried").items()}
-        self.carried.restore(found.rest.get("carried", []), carried)
+        self.carried.restore(found.rest.get("carried", []), found.section("carried"))
         self.guard.restore(found.rest.get("guard", {}))
         self.step, self.seconds = found.step, float(found.rest["seconds"])
         self.loss, self.heldout = (
