@@ -18,7 +18,9 @@ from nldsl.catalog.values import Static
 _VALUE = Option("value", "REQUIRED", "the value at its highest")
 _WARMUP = Option("warmup", 0, "steps of linear rise from zero", unit="steps", minimum=0)
 _FLOOR = Option("floor", 0.0, "what is left at the end, as a share of `value`", minimum=0, maximum=1)
-_STEPS = Option("steps", 0, "length of the fall; 0 means the whole run", unit="steps", minimum=0)
+_STEPS = Option("steps", 0, "where the fall ends; 0 means the end of the run", unit="steps", minimum=0)
+_DECAY = Option("decay", 0.1, "share of the way behind the rise that is fall", minimum=1e-6, maximum=1)
+_FALLS = (_VALUE, _WARMUP, _FLOOR, _STEPS)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Schedule:
     name: str
     doc: str
     options: tuple[Option, ...]
-    shape: Literal["constant", "linear", "cosine"]
+    shape: Literal["constant", "linear", "cosine", "wsd"]
 
     def value(self, step: int, progress: float, options: Mapping[str, Static]) -> float:
         """The value at `step` (0 is the first), when `progress` in [0, 1] of the run is done.
@@ -46,7 +48,11 @@ class Schedule:
         length = int(_number(given["steps"]))
         done = min(1.0, max(0.0, (step - warmup) / max(1, length - warmup) if length else progress))
         floor = _number(given["floor"])
-        left = 1 - done if self.shape == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        if self.shape == "cosine":
+            left = 0.5 * (1 + math.cos(math.pi * done))
+        else:
+            share = _number(given["decay"]) if self.shape == "wsd" else 1.0
+            left = min(1.0, (1 - done) / share)
         return peak * (floor + (1 - floor) * left)
 
 
@@ -61,8 +67,9 @@ SCHEDULES: dict[str, Schedule] = {
     for s in (
         Schedule("constant", "the same value at every step", (_VALUE,), "constant"),
         Schedule("warmup", "a linear rise, then constant", (_VALUE, _WARMUP), "constant"),
-        Schedule("linear", "a rise, then a straight fall", (_VALUE, _WARMUP, _FLOOR, _STEPS), "linear"),
-        Schedule("cosine", "a rise, then half a cosine", (_VALUE, _WARMUP, _FLOOR, _STEPS), "cosine"),
+        Schedule("linear", "a rise, then a straight fall", _FALLS, "linear"),
+        Schedule("wsd", "a rise, then constant, then a straight fall", (*_FALLS, _DECAY), "wsd"),
+        Schedule("cosine", "a rise, then half a cosine", _FALLS, "cosine"),
     )
 }
 """Every schedule by name."""

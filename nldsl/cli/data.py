@@ -1,4 +1,4 @@
-"""`nldsl data prepare PATH... --out FOLDER`: documents as shards that many runs read."""
+"""`nldsl data`: documents as shards that many runs read, and the tokenizer they are made with."""
 
 from __future__ import annotations
 
@@ -10,37 +10,57 @@ import typer
 
 from nldsl.cli.common import print_json
 from nldsl.train.prepared import prepare_documents
+from nldsl.train.tokenizing import train_tokenizer
 
 
 class Action(Enum):
     """What can be done with data."""
 
     PREPARE = "prepare"
+    TOKENIZER = "tokenizer"
 
 
 def command(
-    action: Annotated[Action, typer.Argument(help="`prepare`: write documents as memory-mapped shards.")],
-    paths: Annotated[list[str], typer.Argument(help="Text files, folders of them, JSONL files.")],
-    out: Annotated[str, typer.Option("--out", "-o", help="The new folder.")],
-    field: Annotated[str, typer.Option(help="What holds the text in the lines of `.jsonl` files.")] = "",
+    action: Annotated[
+        Action,
+        typer.Argument(
+            help="`prepare`: documents as memory-mapped shards. `tokenizer`: train byte pairs on them."
+        ),
+    ],
+    paths: Annotated[list[str], typer.Argument(help="Text files, folders of them, JSONL and parquet files.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="The new folder, or the new `tokenizer.json`.")],
+    field: Annotated[
+        str, typer.Option(help="What holds the text in lines of `.jsonl` and rows of `.parquet` files.")
+    ] = "",
     packed: Annotated[
         bool, typer.Option("--packed", help="Windows may cross from one document into the next.")
     ] = False,
     heldout: Annotated[float, typer.Option(help="The share of documents held out, by their hash.")] = 0.05,
+    tokenizer: Annotated[
+        str, typer.Option(help="prepare: a `tokenizer.json`; without it a token is a byte.")
+    ] = "",
+    vocab: Annotated[int, typer.Option(min=257, help="tokenizer: how many tokens.")] = 4096,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """Prepare documents for `nldsl train --data FOLDER`.
 
     A document is a text file, or with --field a line of a JSONL file.  Unless --packed, a window never
     crosses into another document: short ones are padded and masked.  Equal documents are kept once.
+    Tokens are bytes, or those of a `tokenizer.json`, such as `nldsl data tokenizer` trains.
     """
-    assert action is Action.PREPARE
-    found = prepare_documents(paths, out, field=field, packed=packed, heldout=heldout)
+    if action is Action.TOKENIZER:
+        tokens = train_tokenizer(paths, out, vocab=vocab, field=field)
+        print_json({"file": out, "vocab": tokens}) if as_json else print(f"wrote {out}: {tokens:,} tokens")
+        return
+    found = prepare_documents(paths, out, field=field, packed=packed, heldout=heldout, tokenizer=tokenizer)
     if as_json:
         print_json(asdict(found) | {"folder": str(found.folder)})
         return
+    of = (f" in {found.tokens:,} tokens", f" in {found.heldout_tokens:,} tokens") if tokenizer else ("", "")
     print(
-        f"{found.documents:,} documents, {found.bytes:,} bytes to train on; "
-        f"{found.heldout_documents:,} documents, {found.heldout_bytes:,} bytes held out; "
+        f"{found.documents:,} documents, {found.bytes:,} bytes{of[0]} to train on; "
+        f"{found.heldout_documents:,} documents, {found.heldout_bytes:,} bytes{of[1]} held out; "
         f"{found.left_out:,} empty or equal left out"
     )
+    if tokenizer:
+        print(f"{found.vocab:,} different tokens: train with `--set vocab={found.vocab}`")

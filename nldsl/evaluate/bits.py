@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,13 @@ from torch import Tensor
 
 from nldsl.evaluate.contract import LanguageModel, device_of, writes_task
 
-Windows = npt.NDArray[np.uint8] | npt.NDArray[np.int16]
+Windows = npt.NDArray[np.integer[Any]]
 PADDING = -1
 """Behind the end of a document that is shorter than its window."""
 
 
 def as_tokens(windows: Windows) -> Tensor:
-    """Bytes as the integer tokens `[B, T]` a model takes; padding stays -1."""
+    """Windows as the integer tokens `[B, T]` a model takes; padding stays -1."""
     return torch.from_numpy(windows.astype(np.int64))
 
 

@@ -1,8 +1,9 @@
-"""Bytes to train on: where they come from, what is held out, and which window a step sees.
+"""Tokens to train on: where they come from, what is held out, and which window a step sees.
 
-A token is a byte.  A corpus is two memory-mapped shards of bytes, `train.bin` and `heldout.bin`, and
-`corpus.json`, which says what they were made of.  Which files are held out depends only on their
-relative names, and a batch depends only on (seed, step): a run can be repeated and resumed exactly.
+A token is a byte, unless prepared data say otherwise.  A corpus is two memory-mapped shards, `train.bin`
+and `heldout.bin`, and `corpus.json`, which says what they were made of.  Which files are held out depends
+only on their relative names, and a batch depends only on (seed, step): a run can be repeated
+and resumed exactly.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from nldsl.train.checkpoint import write_text
 from nldsl.train.documents import Documents
 from nldsl.train.errors import fault
 from nldsl.train.files import Found, discover, refusal
-from nldsl.train.prepared import is_prepared, read_sidecar
+from nldsl.train.prepared import TOKENIZER, is_prepared, read_sidecar
+from nldsl.train.tokenizing import BYTES
 
-Bytes = npt.NDArray[np.uint8]
-Windows = npt.NDArray[np.uint8] | npt.NDArray[np.int16]
+Tokens = npt.NDArray[np.unsignedinteger[Any]]
+Windows = npt.NDArray[np.integer[Any]]
 
 HELD_OUT_SHARE = 0.05
 FEWEST_FILES = 8
@@ -37,14 +39,14 @@ COPY = 1 << 20
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training and held-out bytes of one source.
+    """Training and held-out tokens of one source.
 
     `digest` is the sha256 of both shards: two corpora with the same digest give the same batches.
     """
 
     name: str
-    train: Bytes
-    heldout: Bytes
+    train: Tokens
+    heldout: Tokens
     digest: str
     files: int
     heldout_files: int
@@ -52,6 +54,11 @@ class Corpus:
     documents: Documents | None = None
     heldout_documents: Documents | None = None
     """Both are given where windows respect documents; then batches are padded with -1."""
+    vocab: int = 256
+    tokenizer: str = ""
+    """The text of the `tokenizer.json`, where a token is not a byte."""
+    bytes_per_token: tuple[float, float] = (1.0, 1.0)
+    """Of the training and of the held-out part: what turns bits per token into bits per byte."""
 
     def batch(self, *, seed: int, step: int, batch: int, length: int) -> Windows:
         """The windows `[batch, length + 1]` that step `step` trains on: a pure function of its arguments."""
@@ -72,7 +79,7 @@ class Corpus:
         return (self.documents or whole).read_on(step=step, rows=batch, length=length, seed=seed)
 
     def heldout_windows(self, *, length: int, limit: int) -> Windows:
-        """At most `limit` windows `[n, length + 1]`, evenly spread over the held-out bytes."""
+        """At most `limit` windows `[n, length + 1]`, evenly spread over the held-out tokens."""
         if self.heldout_documents is not None:
             return self.heldout_documents.spread(length=length, limit=limit)
         available = (len(self.heldout) - 1) // length
@@ -88,9 +95,10 @@ class Corpus:
             return
         for part, data in (("training", self.train), ("held-out", self.heldout)):
             if len(data) < length + 1:
+                kind = "tokens" if self.tokenizer else "bytes"
                 raise fault(
                     "NL0954",
-                    f"{len(data)} {part} bytes in `{self.name}`, and a window needs {length + 1}",
+                    f"{len(data)} {part} {kind} in `{self.name}`, and a window needs {length + 1}",
                     help="give more data, or a smaller `--length`",
                 )
 
@@ -144,8 +152,8 @@ def open_corpus(folder: Path, source: str) -> Corpus:
         )
     return Corpus(
         name=source,
-        train=map_bytes(folder / "train.bin"),
-        heldout=map_bytes(folder / "heldout.bin"),
+        train=map_tokens(folder / "train.bin"),
+        heldout=map_tokens(folder / "heldout.bin"),
         digest=digest,
         files=about["files"],
         heldout_files=about["heldout_files"],
@@ -158,12 +166,17 @@ def open_prepared(source: str) -> Corpus:
     folder = Path(source)
     about = read_sidecar(folder)
     parts = about["parts"]
-    train, heldout = map_bytes(folder / "train.bin"), map_bytes(folder / "heldout.bin")
+    train, heldout = (map_tokens(folder / f"{part}.bin", about["dtype"]) for part in ("train", "heldout"))
     cut: list[Documents | None] = [None, None]
     if about["documents"] == "respected":
         offsets = [np.fromfile(folder / f"{part}.offsets", dtype="<i8") for part in ("train", "heldout")]
         cut = [Documents(train, offsets[0]), Documents(heldout, offsets[1])]
-    digests = [about["documents"], *(parts[p][d] for p in parts for d in ("sha256", "offsets_sha256"))]
+    named = [] if about["tokenizer"] == BYTES else [about["tokenizer"]]
+    digests = [
+        *named,
+        about["documents"],
+        *(parts[p][d] for p in parts for d in ("sha256", "offsets_sha256")),
+    ]
     return Corpus(
         name=source,
         train=train,
@@ -174,14 +187,22 @@ def open_prepared(source: str) -> Corpus:
         left_out=about["left_out"],
         documents=cut[0],
         heldout_documents=cut[1],
+        vocab=about["vocab"],
+        tokenizer=(folder / TOKENIZER).read_text(encoding="utf-8") if named else "",
+        bytes_per_token=(per_token(parts["train"]), per_token(parts["heldout"])),
     )
 
 
-def map_bytes(path: Path) -> Bytes:
-    """The bytes of a file as a read-only memory map; an empty array if the file is empty."""
+def per_token(part: dict[str, Any]) -> float:
+    """Bytes of text per token of a part of prepared data."""
+    return float(part["bytes"]) / max(1, int(part["tokens"]))
+
+
+def map_tokens(path: Path, dtype: str = "uint8") -> Tokens:
+    """The tokens of a file as a read-only memory map; an empty array if the file is empty."""
     if path.stat().st_size == 0:
-        return np.zeros(0, dtype=np.uint8)
-    return np.memmap(path, dtype=np.uint8, mode="r")
+        return np.zeros(0, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode="r")
 
 
 def shard_digest(folder: Path) -> str:

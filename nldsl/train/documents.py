@@ -1,6 +1,6 @@
 """Windows that respect documents: where they begin, and what they hold.  Padding is -1.
 
-A corpus of documents is its bytes one after the other, and the offsets `[documents + 1]` where they
+A corpus of documents is its tokens one after the other, and the offsets `[documents + 1]` where they
 begin.  A window holds at most `length` predictions of one document; a state never crosses into another.
 """
 
@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
+Tokens = npt.NDArray[np.unsignedinteger[Any]]
 Offsets = npt.NDArray[np.int64]
-Windows = npt.NDArray[np.int16]
+Windows = npt.NDArray[np.signedinteger[Any]]
 PADDING = -1
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Bytes and the offsets of the documents in them.
+    """Tokens and the offsets of the documents in them.
 
     Example:
         >>> documents = Documents(np.frombuffer(b"abcdexyz", np.uint8), np.array([0, 5, 8]))
@@ -30,7 +31,7 @@ class Documents:
         [b'abcd', b'de', b'xyz']
     """
 
-    data: Bytes
+    data: Tokens
     offsets: Offsets
     courses: dict[tuple[int, int], tuple[Offsets, Offsets]] = field(
         default_factory=dict, compare=False, repr=False
@@ -38,12 +39,12 @@ class Documents:
 
     @cached_property
     def ends(self) -> Offsets:
-        """Behind how many predictions every document ends; its first byte is predicted by nothing."""
+        """Behind how many predictions every document ends; its first token is predicted by nothing."""
         return np.cumsum(np.maximum(np.diff(self.offsets) - 1, 0), dtype=np.int64)
 
     @property
     def predictions(self) -> int:
-        """Bytes that have a byte before them in their document."""
+        """Tokens that have one before them in their document."""
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def drawn(self, raw: npt.NDArray[np.uint64], length: int) -> Windows:
@@ -100,8 +101,9 @@ class Documents:
         return self.cut(self.offsets[document] + first, np.minimum(length, own[document] - first), length)
 
     def cut(self, starts: Offsets, counts: Offsets, length: int) -> Windows:
-        """The windows of these first bytes and numbers of predictions, padded behind."""
-        windows = np.full((len(starts), length + 1), PADDING, dtype=np.int16)
+        """The windows of these first tokens and numbers of predictions, padded behind."""
+        dtype = np.int16 if self.data.dtype.itemsize == 1 else np.int64
+        windows: Windows = np.full((len(starts), length + 1), PADDING, dtype=dtype)
         for row, start, count in zip(windows, starts, counts, strict=True):
             row[: count + 1] = self.data[start : start + count + 1]
         return windows

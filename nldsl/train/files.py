@@ -30,8 +30,10 @@ class Found:
     left_out: int
 
 
-def discover(source: str) -> Found:
+def discover(source: str, also: frozenset[str] = frozenset()) -> Found:
     """Find what `source` (a file, a folder, or `python-stdlib`) has to offer.
+
+    Of a folder text files are taken, and those whose suffix is in `also`.
 
     Raises `SpecError`: NL0951 if there is no such file or folder, NL0952 if one cannot be read.
     """
@@ -41,7 +43,7 @@ def discover(source: str) -> Found:
         return keep(source, root, [name for name in names if name.endswith(".py")])
     path = Path(source)
     if path.is_dir():
-        return keep(source, path, walk(path, SKIPPED_FOLDERS))
+        return keep(source, path, walk(path, SKIPPED_FOLDERS), also)
     if not path.is_file():
         raise fault(
             "NL0951",
@@ -61,15 +63,17 @@ def walk(root: Path, skipped: frozenset[str]) -> list[str]:
     return sorted(names)
 
 
-def keep(source: str, root: Path, names: list[str]) -> Found:
-    """Keep text files that are not empty, and of files with the same bytes only the first.
+def keep(source: str, root: Path, names: list[str], also: frozenset[str] = frozenset()) -> Found:
+    """Keep files of text (or with a suffix in `also`) that are not empty, and of equal files only the first.
 
     A second copy could otherwise be held out while the first is trained on.
     """
     files, seen = [], set()
     for name in names:
         path = root / name
-        if not path.is_file() or not size_of(path) or not is_text(path):
+        if not path.is_file() or not size_of(path):
+            continue
+        if path.suffix.lower() not in also and not is_text(path):
             continue
         digest = digest_of(path)
         if digest not in seen:

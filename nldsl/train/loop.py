@@ -160,7 +160,8 @@ class Trainer:
         self.step += 1
         taken = time.perf_counter() - begin
         self.seconds += taken
-        losses = {"loss": self.loss, "bits_per_byte": self.loss / math.log(2)}
+        bits = self.loss / math.log(2) / self.corpus.bytes_per_token[0]
+        losses = {"loss": self.loss, "bits_per_byte": bits}
         return {
             "step": self.step,
             "tokens": self.tokens,
@@ -243,6 +244,7 @@ class Trainer:
         """Held-out bits per byte on the same windows at every evaluation."""
         windows = self.corpus.heldout_windows(length=self.config.length, limit=HELDOUT_WINDOWS)
         self.heldout = bits_per_byte(self.model, windows, batch=self.config.batch)
+        self.heldout /= self.corpus.bytes_per_token[1]
         record = {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 3)}
         if math.isfinite(self.heldout):
             log.heldout(record | {"heldout_bits_per_byte": self.heldout})

@@ -1,9 +1,10 @@
-"""Data prepared once for many runs: shards of bytes, the offsets of documents, and a sidecar about them.
+"""Data prepared once for many runs: shards of tokens, the offsets of documents, and a sidecar about them.
 
-The folder holds `train.bin` and `heldout.bin` (bytes), `train.offsets` and `heldout.offsets` (int64,
-little endian: where documents begin, and the end) and `data.json`: tokenizer, type, counts, checksums.
-A document is a text file, or the text in one line of a JSONL file.  Which are held out depends on their
-own bytes only, so a document is on the same side whatever it is prepared with.
+The folder holds `train.bin` and `heldout.bin` (tokens, little endian), `train.offsets` and `heldout.offsets`
+(int64, little endian: where documents begin, and the end), `data.json` (tokenizer, type, counts, checksums)
+and, unless a token is a byte, the `tokenizer.json` they were made with.  A document is a text file, or the
+text in one line of a JSONL file or one row of a parquet file.  Which are held out depends on their own
+bytes only, so a document is on the same side whatever it is prepared with.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,15 +22,17 @@ import numpy as np
 
 from nldsl.train.checkpoint import digest_of, sync_file, sync_folder, write_text
 from nldsl.train.errors import fault
-from nldsl.train.files import discover, refusal
+from nldsl.train.reading import documents_of
+from nldsl.train.tokenizing import BYTES, Codec, byte_codec, read_codec
 
-SIDECAR, FORMAT, VERSION = "data.json", "nldsl-data", 1
+SIDECAR, FORMAT, VERSION, TOKENIZER = "data.json", "nldsl-data", 1, "tokenizer.json"
+DTYPES = ("uint8", "<u2", "<u4")
 PARTS = ("train", "heldout")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Documents and bytes of both parts, and how many documents were left out as empty or equal."""
+    """Documents, bytes and tokens of both parts, and how many documents were left out as empty or equal."""
 
     folder: Path
     documents: int
@@ -37,19 +40,30 @@ class Prepared:
     heldout_documents: int
     heldout_bytes: int
     left_out: int
+    tokens: int
+    heldout_tokens: int
+    vocab: int
 
 
 def prepare_documents(
-    paths: Sequence[str], out: str | Path, *, field: str = "", packed: bool = False, heldout: float = 0.05
+    paths: Sequence[str],
+    out: str | Path,
+    *,
+    field: str = "",
+    packed: bool = False,
+    heldout: float = 0.05,
+    tokenizer: str = "",
 ) -> Prepared:
     """Write the documents of files and folders as shards into the new folder `out`.
 
     `field` names what holds the text in the lines of `.jsonl` files (without it they are text like any
-    other); `packed` declares that windows may cross from one document into the next; `heldout` is the
-    share of documents held out.  The folder is there whole or not at all.  Errors: NL0951, NL0952 (paths),
-    NL0956 (a line), NL0957 (`out` is not empty), NL0958 (too few documents), NL0981 (a bad share).
+    other) and the rows of `.parquet` files; `packed` declares that windows may cross from one document into
+    the next; `heldout` is the share of documents held out; `tokenizer` is a `tokenizer.json` (without it a
+    token is a byte).  The folder is there whole or not at all.  Errors: NL0941 to NL0943 (tokenizer), NL0951,
+    NL0952 (paths), NL0956 (a line), NL0957 (`out` is not empty), NL0958 (too few documents), NL0981 (a bad
+    share).
     """
-    folder = Path(out)
+    folder, codec = Path(out), read_codec(tokenizer)
     if not 0 < heldout < 1:
         raise fault("NL0981", f"`heldout` must lie between 0 and 1, found {heldout}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -60,8 +74,8 @@ def prepare_documents(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        write_parts(partial, documents_of(paths, field), keys, chosen)
-        about = describe(partial, packed, left_out)
+        sizes = write_parts(partial, documents_of(paths, field), keys, chosen, codec)
+        about = describe(partial, packed, left_out, codec, sizes)
         write_text(partial / SIDECAR, json.dumps(about, indent=2) + "\n")
         partial.replace(folder)
         sync_folder(folder.parent)
@@ -69,49 +83,8 @@ def prepare_documents(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     train, kept = about["parts"]["train"], about["parts"]["heldout"]
-    return Prepared(folder, train["documents"], train["bytes"], kept["documents"], kept["bytes"], left_out)
-
-
-def documents_of(paths: Iterable[str], field: str) -> Iterator[bytes]:
-    """The documents of these paths in order, empty ones too."""
-    for source in paths:
-        for _, path in discover(source).files:
-            if field and path.suffix.lower() == ".jsonl":
-                yield from lines_of(path, field)
-            else:
-                yield read(path)
-
-
-def read(path: Path) -> bytes:
-    """The bytes of a file.  Raises NL0952."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise refusal(path, error) from error
-
-
-def lines_of(path: Path, field: str) -> Iterator[bytes]:
-    """The text under `field` of every line that is not blank.  Raises NL0956 for a line without one."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield text_of(line, field, f"{path}:{number}")
-    except OSError as error:
-        raise refusal(path, error) from error
-
-
-def text_of(line: bytes, field: str, place: str) -> bytes:
-    """The text under `field` of one line as UTF-8."""
-    try:
-        record: Any = json.loads(line)
-    except ValueError as error:
-        raise fault("NL0956", f"{place} is no JSON: {error}", help="one object per line") from error
-    found = record.get(field) if isinstance(record, dict) else None
-    if not isinstance(found, str):
-        names = ", ".join(f"`{name}`" for name in record) if isinstance(record, dict) else "no fields"
-        raise fault("NL0956", f"{place} has no text under `{field}`", help=f"it has {names or 'no fields'}")
-    return found.encode("utf-8", "surrogatepass")
+    counts = (train["documents"], train["bytes"], kept["documents"], kept["bytes"], left_out)
+    return Prepared(folder, *counts, train["tokens"], kept["tokens"], codec.vocab)
 
 
 def survey(documents: Iterable[bytes]) -> tuple[dict[bytes, int], int]:
@@ -138,9 +111,15 @@ def held_out(keys: Iterable[bytes], share: float) -> set[bytes]:
     return chosen if len(chosen) < len(found) else chosen - {found[-1]}
 
 
-def write_parts(folder: Path, documents: Iterable[bytes], keys: dict[bytes, int], chosen: set[bytes]) -> None:
-    """Write the shards and their offsets.  Raises NL0952 if a document is not what it was a moment ago."""
+def write_parts(
+    folder: Path, documents: Iterable[bytes], keys: dict[bytes, int], chosen: set[bytes], codec: Codec
+) -> dict[str, int]:
+    """Write the shards and their offsets; the bytes of text in each part.
+
+    Raises NL0952 if a document is not what it was a moment ago.
+    """
     offsets: dict[str, list[int]] = {part: [0] for part in PARTS}
+    sizes = dict.fromkeys(PARTS, 0)
     files: dict[str, BinaryIO] = {part: (folder / f"{part}.bin").open("wb") for part in PARTS}
     try:
         for number, document in enumerate(documents):
@@ -148,17 +127,23 @@ def write_parts(folder: Path, documents: Iterable[bytes], keys: dict[bytes, int]
             if document and key not in keys:
                 raise fault("NL0952", "a file changed while it was read", help="prepare again")
             if document and keys[key] == number:
-                part = "heldout" if key in chosen else "train"
-                files[part].write(document)
-                offsets[part].append(offsets[part][-1] + len(document))
+                part, ids = "heldout" if key in chosen else "train", codec.encode(document)
+                files[part].write(ids.tobytes())
+                offsets[part].append(offsets[part][-1] + len(ids))
+                sizes[part] += len(document)
     finally:
         for file in files.values():
             file.close()
     for part in PARTS:
         np.array(offsets[part], dtype="<i8").tofile(folder / f"{part}.offsets")
+    if codec.text:
+        write_text(folder / TOKENIZER, codec.text)
+    return sizes
 
 
-def describe(folder: Path, packed: bool, left_out: int) -> dict[str, Any]:
+def describe(
+    folder: Path, packed: bool, left_out: int, codec: Codec, sizes: dict[str, int]
+) -> dict[str, Any]:
     """The sidecar of shards that have been written, synced to the disk."""
     parts = {}
     for part in PARTS:
@@ -166,7 +151,8 @@ def describe(folder: Path, packed: bool, left_out: int) -> dict[str, Any]:
         sync_file(shard)
         sync_file(offsets)
         parts[part] = {
-            "bytes": os.path.getsize(shard),
+            "bytes": sizes[part],
+            "tokens": os.path.getsize(shard) // np.dtype(codec.dtype).itemsize,
             "documents": os.path.getsize(offsets) // 8 - 1,
             "sha256": digest_of(shard),
             "offsets_sha256": digest_of(offsets),
@@ -174,8 +160,9 @@ def describe(folder: Path, packed: bool, left_out: int) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
-        "tokenizer": "bytes",
-        "dtype": "uint8",
+        "tokenizer": codec.name,
+        "vocab": codec.vocab,
+        "dtype": codec.dtype,
         "documents": "packed" if packed else "respected",
         "left_out": left_out,
         "parts": parts,
@@ -193,11 +180,16 @@ def read_sidecar(folder: Path) -> dict[str, Any]:
         about: dict[str, Any] = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
         if (about["format"], about["version"]) != (FORMAT, VERSION):
             raise ValueError(f"format `{about['format']}`, version `{about['version']}`")
-        kind = (about["tokenizer"], about["dtype"], about["documents"])
-        if kind not in (("bytes", "uint8", "respected"), ("bytes", "uint8", "packed")):
-            raise ValueError(f"tokenizer, type and documents are {kind}")
+        kind = (about["dtype"], about["documents"])
+        if about["dtype"] not in DTYPES or about["documents"] not in ("respected", "packed"):
+            raise ValueError(f"type and documents are {kind}")
+        about.setdefault("vocab", byte_codec().vocab)
+        name = about["tokenizer"]
+        if name != BYTES and sha256((folder / TOKENIZER).read_bytes()).hexdigest() != name:
+            raise ValueError(f"the checksum of `{TOKENIZER}` is wrong")
         for part in PARTS:
             found = about["parts"][part]
+            found.setdefault("tokens", found["bytes"])
             for name, digest in (("bin", "sha256"), ("offsets", "offsets_sha256")):
                 if digest_of(folder / f"{part}.{name}") != found[digest]:
                     raise ValueError(f"the checksum of `{part}.{name}` is wrong")

@@ -18,7 +18,7 @@ from nldsl.runtime.model import Model
 from nldsl.spec import load
 from nldsl.train import checkpoint as saved
 from nldsl.train.config import RUN, RunConfig, read_config, require_same
-from nldsl.train.data import prepare
+from nldsl.train.data import Corpus, prepare
 from nldsl.train.errors import fault
 from nldsl.train.loop import (
     CHECKPOINTS,
@@ -29,6 +29,7 @@ from nldsl.train.loop import (
     load_weights,
 )
 from nldsl.train.memory import Memory, predict, require_memory
+from nldsl.train.prepared import TOKENIZER
 
 SPECIFICATION = "spec"
 
@@ -93,10 +94,13 @@ def start(config: RunConfig, folder: Path, resume: bool) -> Trainer:
         require_same(read_config(folder), config)
     refuse_too_large(model, config)
     corpus = prepare(config.data, folder / "data", length=config.length)
+    require_vocabulary(model, corpus)
     trainer = Trainer(model, corpus, config, folder, next(iter(texts.values()), ""))
     if resume:
         trainer.restore()
     keep_texts(folder, texts)
+    if corpus.tokenizer:
+        saved.write_text(folder / TOKENIZER, corpus.tokenizer)
     config.write(folder)
     return trainer
 
@@ -119,6 +123,19 @@ def step_of(model: TrainableModel) -> Callable[[Any, Any], Any]:
 def refuse_too_large(model: TrainableModel, config: RunConfig) -> None:
     """Raise NL0991 if a step takes more memory than there is."""
     require_memory(model, model.program.train, step_of(model), batch=config.batch, length=config.length)
+
+
+def require_vocabulary(model: TrainableModel, corpus: Corpus) -> None:
+    """Raise NL0944 if the data have tokens that the model has no row for."""
+    roles = model.parameter_roles()
+    tables = [p for path, p in model.parameter_paths().items() if roles[path] in ("embedding", "head")]
+    rows = min((p.shape[0] for p in tables), default=corpus.vocab)
+    if rows < corpus.vocab:
+        raise fault(
+            "NL0944",
+            f"the data in `{corpus.name}` have {corpus.vocab:,} tokens, and `{model.program.name}` {rows:,}",
+            help=f"`--set vocab={corpus.vocab}`, where the spec has such a parameter",
+        )
 
 
 def _seed(threads: int, seed: int) -> None:

@@ -5,6 +5,24 @@ from __future__ import annotations
 from nldsl.diagnostics.entry import Entry
 
 CODES = {
+    "NL0941": Entry(
+        "an optional package is missing",
+        "Parquet files and tokenizers are read by packages that nldsl does not need otherwise.",
+    ),
+    "NL0942": Entry(
+        "no tokenizer",
+        "A tokenizer is a `tokenizer.json` as the package `tokenizers` writes it; `nldsl data tokenizer` "
+        "trains one.",
+    ),
+    "NL0943": Entry(
+        "a document that is no text",
+        "A tokenizer reads UTF-8. Nothing is replaced or skipped in silence. Bytes need no tokenizer.",
+    ),
+    "NL0944": Entry(
+        "more tokens than the model has",
+        "The embedding and the head of a model have one row per token. The data were prepared with a "
+        "tokenizer that has more.",
+    ),
     "NL0951": Entry(
         "no such data",
         "The data source is neither a file, nor a folder, nor `python-stdlib`.",
@@ -31,7 +49,8 @@ CODES = {
     ),
     "NL0956": Entry(
         "a line without a document",
-        "With `--field NAME` every line of a `.jsonl` file is an object whose NAME is text. None is skipped "
+        "With `--field NAME` every line of a `.jsonl` file is an object whose NAME is text, and a `.parquet` "
+        "file has a column of texts of that name. None is skipped "
         "in silence.",
     ),
     "NL0957": Entry(
