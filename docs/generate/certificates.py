@@ -20,7 +20,7 @@ from docs.generate.library import ROOT, Spec, specs
 from docs.generate.markdown import count, table
 from docs.generate.probes import opens, shown
 from nldsl.diagnostics import SpecError
-from nldsl.plan.make import make_plan
+from nldsl.lowerings.forms import plan_program
 from nldsl.spec.program import Program
 
 STORE = ROOT / "docs" / "certificates"
@@ -58,7 +58,7 @@ def missing() -> list[Spec]:
 def compiles(program: Program) -> bool:
     """Whether the compiler takes a program."""
     try:
-        make_plan(program)
+        plan_program(program)
     except SpecError:
         return False
     return True

@@ -116,3 +116,9 @@ class Primitive:
     equation: str = ""
     reference: Callable[..., Any] | None = None
     """The literal value on numpy arrays at one token, called as the torch function is."""
+    literal: str = ""
+    """`module:function` that the interpreter calls at one token (values, parameters, options by keyword).
+
+    Only for primitives that `nldsl.reference` does not know; elementwise ones may do without: then the torch
+    function, which cannot tell one token from many, is taken.
+    """

@@ -1,4 +1,4 @@
-"""Find the primitives: one file of a package is one primitive, and there is no list to edit."""
+"""Find the primitives: one file is one primitive, here or in a component, and there is no list to edit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import pkgutil
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 
+from nldsl.catalog.components import Component, components, part_modules, report
+from nldsl.catalog.meanings import declare
 from nldsl.catalog.primitive import Primitive
+
+ORIGIN: dict[str, Component] = {}
+"""Where primitives come from that are not our own."""
 
 
 def scan(package: ModuleType) -> Mapping[str, Primitive]:
@@ -33,4 +38,29 @@ def scan(package: ModuleType) -> Mapping[str, Primitive]:
                 f"{module.__name__} declares `{primitive.name}`; file and primitive share one name"
             )
         found[primitive.name] = primitive
+    for component in components():
+        _add(component, found)
+    for primitive in found.values():
+        declare(primitive)
     return MappingProxyType(found)
+
+
+def _add(component: Component, found: dict[str, Primitive]) -> None:
+    """The primitives of a component; what cannot be taken is reported and left out."""
+    for name, module in part_modules(component, "primitives"):
+        primitive = getattr(module, "PRIMITIVE", None)
+        if not isinstance(primitive, Primitive):
+            kind = "nothing" if primitive is None else f"a `{type(primitive).__name__}`"
+            report(component, "NL0823", f"`{module.__name__}` declares {kind} as `PRIMITIVE`", _PRIMITIVE)
+        elif primitive.name != name:
+            problem = f"`{module.__name__}` declares `{primitive.name}`"
+            report(component, "NL0823", problem, "file and primitive share one name")
+        elif name in found:
+            problem = f"primitive `{name}` exists already, and stays as it is"
+            report(component, "NL0822", problem, "give the file and its primitive another name")
+        else:
+            found[name] = primitive
+            ORIGIN[name] = component
+
+
+_PRIMITIVE = "a file in `primitives` ends with `PRIMITIVE = nldsl.catalog.Primitive(...)`"

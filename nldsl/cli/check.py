@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from nldsl.catalog.components import faults
 from nldsl.catalog.values import Static
 from nldsl.cli.common import SetOption, parse_settings, print_json, spec_source
 from nldsl.cli.guard import CommandError
@@ -123,6 +124,7 @@ def _report(results: Results, form: Form) -> int:
     if form is Form.json:
         print_json(_json(results, errors))
     elif form is Form.full:
+        print_findings(faults())
         _full(results, errors)
     elif form is Form.sarif:
         version = import_module("nldsl").__version__
@@ -136,7 +138,8 @@ def _report(results: Results, form: Form) -> int:
 
 def _json(results: Results, errors: int) -> dict[str, object]:
     files = [{"spec": spec, "findings": [to_json(d) for d in found]} for spec, found in results]
-    return {"ok": errors == 0, "errors": errors, "specs": files}
+    broken = {"components": [to_json(d) for d in faults()]} if faults() else {}
+    return {"ok": errors == 0, "errors": errors, "specs": files, **broken}
 
 
 def _full(results: Results, errors: int) -> None:

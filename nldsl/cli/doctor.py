@@ -18,7 +18,11 @@ from rich.table import Table
 
 import nldsl
 from nldsl.assets import folder
+from nldsl.catalog.components import components, faults
+from nldsl.catalog.registry import ORIGIN
 from nldsl.cli.common import out, print_json
+from nldsl.lowerings.forms import added_lowerings
+from nldsl.spec.loader import standard_library
 
 _PACKAGES = (
     "torch",
@@ -39,20 +43,20 @@ class Finding:
     """One thing doctor looked at; `note` says what it is for or how to get it."""
 
     name: str
-    state: Literal["ok", "missing"]
+    state: Literal["ok", "missing", "broken"]
     value: str
     note: str = ""
 
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """Show what this installation has and what it lacks.  Never fails."""
-    findings = [*_machine(), *_packages(), *_tools(), *_folders()]
+    findings = [*_machine(), *_packages(), *_tools(), *_folders(), *_components()]
     if as_json:
         print_json({"findings": [asdict(f) for f in findings]})
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     for f in findings:
-        mark = "[green]ok[/]" if f.state == "ok" else "[yellow]missing[/]"
+        mark = {"ok": "[green]ok[/]", "missing": "[yellow]missing[/]", "broken": "[red]broken[/]"}[f.state]
         table.add_row(mark, escape(f.name), escape(f.value), f"[dim]{escape(f.note)}[/]")
     out().print(table)
 
@@ -95,3 +99,25 @@ def _folders() -> list[Finding]:
             findings.append(Finding(f"{name} folder", "missing", "", "install nldsl again"))
     findings.append(Finding("temporary folder", "ok", tempfile.gettempdir()))
     return findings
+
+
+def _components() -> list[Finding]:
+    """What other distributions add, and what is wrong with it."""
+    findings = []
+    for component in components():
+        mine = standard_library().index.items()
+        parts = {
+            "primitives": [name for name, owner in ORIGIN.items() if owner == component],
+            "specifications": [name for (_, name), path in mine if path.is_relative_to(component.folder)],
+            "lowerings": [
+                f.name
+                for f in added_lowerings()
+                if f.recognise.__module__.startswith(f"{component.package}.")
+            ],
+        }
+        added = "; ".join(f"{kind} {', '.join(sorted(names))}" for kind, names in parts.items() if names)
+        name = f"component {component.name}"
+        findings.append(Finding(name, "ok", component.distribution, added or "adds nothing"))
+    added_lowerings()
+    standard_library()
+    return findings + [Finding("component", "broken", f"{d.code}: {d.message}", d.help) for d in faults()]

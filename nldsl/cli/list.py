@@ -11,11 +11,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-import nldsl.library
 from nldsl.assets import specs_folder
-from nldsl.catalog.registry import scan
+from nldsl.catalog.components import components, specifications
 from nldsl.cli.common import out, print_json
 from nldsl.cli.guard import CommandError
+from nldsl.library import PRIMITIVES
 from nldsl.view.library_table import library_table, markdown
 
 
@@ -85,7 +85,8 @@ def _everything() -> list[Line]:
     found = [
         line for path in sorted(specs_folder().rglob("*.nl")) for line in _defined(path.read_text("utf-8"))
     ]
-    found += [Line("primitives", p.name, p.doc.splitlines()[0]) for p in scan(nldsl.library).values()]
+    found += [line for c in components() for _, text in specifications(c) for line in _defined(text)]
+    found += [Line("primitives", p.name, p.doc.splitlines()[0]) for p in PRIMITIVES.values()]
     order = [kind.value for kind in Kind]
     return sorted(dict.fromkeys(found), key=lambda line: (order.index(line.kind), line.name))
 

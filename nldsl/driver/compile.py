@@ -11,8 +11,8 @@ from nldsl.emit.loader import load_module
 from nldsl.emit.printer import print_module
 from nldsl.emit.standalone import inline
 from nldsl.graph import open_program
+from nldsl.lowerings.forms import plan_program
 from nldsl.lowerings.module import lower
-from nldsl.plan.make import make_plan
 from nldsl.plan.plan import Plan, Target
 from nldsl.runtime.model import Layer, Model
 from nldsl.spec.program import Program
@@ -25,7 +25,7 @@ def plan_of(program: Program, *, lowering: Lowering = "auto", checkpoint: bool =
 
     Errors: `SpecError` (NL0701) for constructs that no lowering supports yet.
     """
-    return make_plan(program, Target(lowering, checkpoint))
+    return plan_program(program, Target(lowering, checkpoint))
 
 
 def emit(plan: Plan) -> str:

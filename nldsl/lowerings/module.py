@@ -26,6 +26,7 @@ from nldsl.emit.nodes import (
 from nldsl.lowerings import attention, chunk, matrix, sequential, static
 from nldsl.lowerings.blocks import BlockCode
 from nldsl.lowerings.everywhere import spread, spread_for
+from nldsl.lowerings.forms import added_lowerings
 from nldsl.lowerings.functions import Functions
 from nldsl.lowerings.prune import inline, prune
 from nldsl.lowerings.scope import RESERVED, Imports, Names, Scope
@@ -73,11 +74,12 @@ def _class(plan: Plan, block_plan: BlockPlan, functions: Functions) -> ClassDef:
     if inputs:
         scope.source = name(inputs[0])
     code = BlockCode(plan, block_plan, functions, scope)
+    forms = LOWERINGS | {f.name: f.lower for f in added_lowerings()}
     for unit in block_plan.units:
         looped = unit.lowering not in ("static", "task")
         for index in unit.statements:
             spread_for(scope, block.body[index], looped)
-        LOWERINGS[unit.lowering](code, unit)
+        forms[unit.lowering](code, unit)
     for step in block.body:
         if isinstance(step, TaskWrite):
             _carry(code, step)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from nldsl.diagnostics import Diagnostic, SpecError
 from nldsl.plan import attention, chunk, matrix, recurrence, sequential
 from nldsl.plan.closed import makes_matrices
-from nldsl.plan.details import AttentionDetail, ChunkDetail, RecurrenceDetail, SequentialDetail
+from nldsl.plan.details import RecurrenceDetail
 from nldsl.plan.fold import fold_literals
 from nldsl.plan.fuse import fuse
 from nldsl.plan.gates import with_log_gates
 from nldsl.plan.matrix_form import MatrixDetail
-from nldsl.plan.plan import BlockPlan, LoweringName, Plan, Target, Unit, Verdict
+from nldsl.plan.plan import BlockPlan, Lowering, LoweringName, Plan, Recogniser, Target, Unit, Verdict
 from nldsl.plan.units import memories_of, partition
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Call, Memory, Program, Read, Repeat, TaskWrite
-
-Detail = AttentionDetail | RecurrenceDetail | MatrixDetail | ChunkDetail | SequentialDetail
-Recogniser = Callable[[Block, tuple[int, ...]], "tuple[Detail, str] | Refusal"]
 
 RECOGNISERS: tuple[tuple[LoweringName, Recogniser], ...] = (
     ("attention", attention.recognise),
@@ -27,20 +25,45 @@ RECOGNISERS: tuple[tuple[LoweringName, Recogniser], ...] = (
     ("chunk", chunk.recognise),
     ("sequential", sequential.recognise),
 )
+BUILT_IN = frozenset({"static", "task", "attention", "linear", "delta", "recurrence", "chunk", "sequential"})
+"""Names that no added lowering may take."""
 
 
-def make_plan(program: Program, target: Target | None = None) -> Plan:
-    """The plan of `program` for `target`.
+def make_plan(program: Program, target: Target | None = None, added: Sequence[Lowering] = ()) -> Plan:
+    """The plan of `program` for `target`; `added` are lowerings beside those of the compiler.
 
     Errors: `SpecError` with one NL0701 per construct that no lowering supports yet, naming it.
     """
     target = target or Target()
     found: list[Diagnostic] = []
     names = ClassNames()
-    plans = tuple(_block_plan(b, target, names, found) for b in blocks_below(program.root))
+    asked = _asked(added)
+    plans = tuple(_block_plan(b, (target, asked), names, found) for b in blocks_below(program.root))
     if found:
         raise SpecError(found)
     return Plan(program, target, plans)
+
+
+Asked = tuple[tuple[LoweringName, Recogniser], ...]
+"""Lowerings in the order in which they are asked."""
+
+
+def _asked(added: Sequence[Lowering]) -> Asked:
+    first = [(f.name, _guarded(f)) for f in added if f.first]
+    late = [(f.name, _guarded(f)) for f in added if not f.first]
+    return (*first, *RECOGNISERS[:-1], *late, RECOGNISERS[-1])
+
+
+def _guarded(form: Lowering) -> Recogniser:
+    """A lowering of somebody else that fails takes nothing, and says so."""
+
+    def recognise(block: Block, statements: tuple[int, ...]) -> tuple[Any, str] | Refusal:
+        try:
+            return form.recognise(block, statements)
+        except Exception as error:
+            return Refusal(f"it failed with {type(error).__name__}: {error}")
+
+    return recognise
 
 
 def blocks_below(root: Block) -> tuple[Block, ...]:
@@ -84,12 +107,15 @@ RESERVED_CLASSES = frozenset(
 )
 
 
-def _block_plan(block: Block, target: Target, names: ClassNames, found: list[Diagnostic]) -> BlockPlan:
+def _block_plan(
+    block: Block, how: tuple[Target, Asked], names: ClassNames, found: list[Diagnostic]
+) -> BlockPlan:
+    target, _ = how
     folded = fold_literals(block)
     prepared = with_log_gates(folded) if target.lowering == "auto" else folded
     units = []
     for statements in partition(prepared):
-        unit = _unit(prepared, statements, target)
+        unit = _unit(prepared, statements, *how)
         if isinstance(unit, Diagnostic):
             found.append(unit)
         else:
@@ -101,30 +127,30 @@ def _block_plan(block: Block, target: Target, names: ClassNames, found: list[Dia
     return BlockPlan(block, prepared, names.fresh(block.name), ordered)
 
 
-def _unit(block: Block, statements: tuple[int, ...], target: Target) -> Unit | Diagnostic:
+def _unit(block: Block, statements: tuple[int, ...], target: Target, asked: Asked) -> Unit | Diagnostic:
     memories = memories_of(block, statements)
     if not memories:
         return _static(block, statements)
     verdicts: list[Verdict] = []
-    chosen: tuple[LoweringName, Detail, str] | None = None
-    for lowering, recognise in RECOGNISERS:
+    taken: list[tuple[bool, LoweringName, Any, str]] = []
+    for lowering, recognise in asked:
         answer = recognise(block, statements)
         if isinstance(answer, Refusal):
             verdicts.append(Verdict(lowering, False, answer.reason))
             continue
         detail, reason = answer
-        if isinstance(detail, RecurrenceDetail) and detail.erase is not None:
+        if lowering == "linear" and isinstance(detail, RecurrenceDetail) and detail.erase is not None:
             lowering = "delta"
-        if isinstance(detail, MatrixDetail):
+        if lowering == "recurrence" and isinstance(detail, MatrixDetail):
             lowering = detail.lowering
         skipped = target.lowering == "sequential" and lowering not in ("sequential", "attention")
         verdicts.append(Verdict(lowering, True, reason))
-        if chosen is None and not skipped:
-            chosen = (lowering, detail, reason)
-    if chosen is None:
+        taken.append((skipped, lowering, detail, reason))
+    if not taken:
         alone = len(memories) == 1 and memories[0].function is None
         return _unsupported(block, statements, verdicts[0 if alone else -1].reason)
-    lowering, detail, reason = chosen
+    # Where nothing goes token by token, the form that there is stands for it.
+    _, lowering, detail, reason = min(taken, key=lambda t: t[0])
     return Unit(statements, tuple(m.name for m in memories), lowering, reason, tuple(verdicts), detail)
 
 

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from nldsl.plan.details import AttentionDetail, ChunkDetail, RecurrenceDetail, SequentialDetail
-from nldsl.plan.matrix_form import MatrixDetail, MatrixLowering
+from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Program
 
-LoweringName = Literal[
-    "static",
-    "attention",
-    MatrixLowering,
-    "recurrence",
-    "chunk",
-    "task",
-    "sequential",
-]
-"""`recurrence` only names the family in a verdict that refuses: any other of its forms is more exact."""
+LoweringName = str
+"""static, attention, a form of a matrix memory, chunk, task, sequential, or one that was added.
+
+`recurrence` only names the family in a verdict that refuses: any other of its forms is more exact.
+"""
+
+Recogniser = Callable[[Block, tuple[int, ...]], "tuple[Any, str] | Refusal"]
+"""`recognise(block, statements)`: (what the lowering has to know, why it takes the unit), or why not."""
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """A lowering that is one file, in `nldsl/lowerings/forms` or in a component.
+
+    `recognise` is asked about every unit that holds a memory; `lower(code, unit)` appends the code of a unit
+    to the `forward` of its block: `code` is a `nldsl.lowerings.blocks.BlockCode`, `unit.detail` what
+    `recognise` gave.  `first`: asked before the lowerings of the compiler, else before the form that goes
+    token by token.
+    """
+
+    name: str
+    recognise: Recogniser
+    lower: Callable[[Any, Any], None]
+    first: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,9 +57,7 @@ class Unit:
     lowering: LoweringName
     reason: str
     verdicts: tuple[Verdict, ...] = ()
-    detail: AttentionDetail | RecurrenceDetail | MatrixDetail | ChunkDetail | SequentialDetail | None = field(
-        default=None, compare=False, repr=False
-    )
+    detail: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

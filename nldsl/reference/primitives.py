@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from nldsl.catalog.meanings import literal
 
 Options = Mapping[str, Any]
 Meaning = Callable[[Sequence[Tensor], Sequence[str], Options, Sequence[Tensor]], Tensor]
@@ -278,6 +281,11 @@ def meaning(op: str) -> Meaning:
         >>> meaning("dot")([torch.ones(3), torch.ones(3)], ["vector", "vector"], {}, []).item()
         3.0
     """
-    if op not in MEANINGS:
+    if op in MEANINGS:
+        return MEANINGS[op]
+    named = literal(op)
+    if named is None:
         raise ValueError(f"the interpreter knows no primitive `{op}`")
-    return MEANINGS[op]
+    module, function = named[0].split(":")
+    found = getattr(import_module(module), function)
+    return _elementwise(found) if named[1] else _owning(found)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nldsl.catalog.binding import bind
+from nldsl.catalog.components import faults
 from nldsl.catalog.primitive import ContractError, Primitive
 from nldsl.catalog.schedules import SCHEDULES
 from nldsl.diagnostics import did_you_mean
@@ -143,6 +144,8 @@ def _unknown(frame: Frame, node: tree.Call, name: str, unit: Unit, kind: str) ->
         near = "`repeat 4 { ... }` repeats; `for c, i in [16, 64] { ... }` goes through a list"
     elif name in SCHEDULES:
         near = f"`{name}` is a schedule of steps: it stands in `train`, as in `adamw(lr = {name}(1e-3))`"
+    if faults():
+        near += "; a component is broken: see `nldsl doctor`"
     return frame.session.report(
         "NL0302",
         f"unknown function `{name}`",

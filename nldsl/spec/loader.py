@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from nldsl.assets import specs_folder
+from nldsl.catalog.components import Component, components, report, specifications
 from nldsl.diagnostics import Diagnostic, DiagnosticBag, Edit, Label, did_you_mean
 from nldsl.source import SourceFile, Span
 from nldsl.syntax import parse, read_source, tree
@@ -77,16 +78,29 @@ class Unit:
 
 
 class Library:
-    """The standard library: names are indexed by one scan, a file is parsed when it is needed."""
+    """The standard library and what components add: one scan finds names, files are parsed when needed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, added: Iterable[Component] = ()) -> None:
         self.root = root
+        self.labels: dict[Path, str] = {}
         self.index: dict[tuple[str, str], Path] = {}
         self.units: dict[Path, Unit] = {}
         for path in sorted(p for p in root.rglob("*") if p.suffix in _SUFFIXES):
             for kind, name in _ITEM.findall(path.read_text(encoding="utf-8")):
                 if kind != "train":
                     self.index.setdefault(("model" if kind == "variant" else kind, name), path)
+        for component in added:
+            for path, text in specifications(component):
+                self._add(component, path, text)
+
+    def _add(self, component: Component, path: Path, text: str) -> None:
+        """The names that a file of a component defines; those that exist already stay what they are."""
+        self.labels[path] = f"{component.name}/{path.relative_to(component.folder).as_posix()}"
+        for word, name in _ITEM.findall(text):
+            kind = "model" if word == "variant" else word
+            if word != "train" and self.index.setdefault((kind, name), path) != path:
+                problem = f"{kind} `{name}` of `{path.name}` exists already, and stays as it is"
+                report(component, "NL0822", problem, "give it another name")
 
     def unit(self, kind: str, name: str) -> Unit | None:
         """The parsed file that defines `name`, or `None`."""
@@ -94,7 +108,7 @@ class Library:
         if path is None:
             return None
         if path not in self.units:
-            label = f"specs/{path.relative_to(self.root).as_posix()}"
+            label = self.labels.get(path) or f"specs/{path.relative_to(self.root).as_posix()}"
             file = SourceFile(label, path.read_text(encoding="utf-8"))
             self.units[path] = Unit(file, parse(file, DiagnosticBag()), self, path)
         asked = _ASKED.get()
@@ -119,8 +133,8 @@ def noting() -> Iterator[dict[Path, Unit]]:
 
 @cache
 def standard_library() -> Library:
-    """The library that comes with the package."""
-    return Library(specs_folder())
+    """The library that comes with the package, and the files of installed components."""
+    return Library(specs_folder(), components())
 
 
 @dataclass(eq=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from nldsl.diagnostics import Diagnostic, Entry, SpecError, catalogue, render_all, to_json
 from nldsl.diagnostics.catalogue import STAGES
-from nldsl.plan.make import make_plan
+from nldsl.lowerings.forms import plan_program
 from nldsl.review import check
 from nldsl.source import SourceFile
 from nldsl.spec.elaborate import examine
@@ -26,7 +26,7 @@ def findings_of(code: str, text: str) -> list[Diagnostic]:
         return found
     try:
         for program in examine(file).programs:
-            make_plan(program)
+            plan_program(program)
     except SpecError as wrong:
         return list(wrong.diagnostics)
     return []

@@ -9,7 +9,7 @@ from typing import Any
 from nldsl.diagnostics import SpecError
 from nldsl.graph import LevelGraph, Problem
 from nldsl.graph.places import Place, places
-from nldsl.plan.make import make_plan
+from nldsl.lowerings.forms import plan_program
 from nldsl.plan.plan import Plan
 from nldsl.source import SourceFile, Span
 from nldsl.spec.program import Memory, Program, Read, Statement, TaskWrite, Update, Write
@@ -92,7 +92,7 @@ def details(program: Program, graph: LevelGraph) -> dict[str, Detail]:
 def _plan(program: Program) -> Plan | None:
     """How it would be computed; `None` if nothing can compute it yet."""
     try:
-        return make_plan(program)
+        return plan_program(program)
     except SpecError:
         return None
 

@@ -13,7 +13,7 @@ from nldsl.graph import LevelGraph, Problem, Transfer, build_graph, open_program
 from nldsl.graph.levels import spoken
 from nldsl.graph.places import all_parameters, claiming_group
 from nldsl.graph.problems import group_label
-from nldsl.plan.make import make_plan
+from nldsl.lowerings.forms import plan_program
 from nldsl.plan.plan import Plan
 from nldsl.spec.program import Program
 from nldsl.spec.walk import linear_paths
@@ -182,7 +182,7 @@ def explain_program(program: Program, graph: LevelGraph | None = None) -> Explan
 def _plan(program: Program) -> tuple[Plan | None, tuple[str, ...]]:
     """The plan, or what the compiler does not support yet: an explanation needs no compiled form."""
     try:
-        return make_plan(program), ()
+        return plan_program(program), ()
     except SpecError as refused:
         return None, tuple(dict.fromkeys(d.message for d in refused.diagnostics))
 

@@ -51,7 +51,7 @@ def _row(block: BlockPlan, unit: Unit) -> LoweringRow:
     # The delta form is a linear recurrence that erases: the two are asked as one.
     if unit.lowering == "delta":
         others = tuple(o for o in others if o.lowering != "linear")
-    if isinstance(unit.detail, RecurrenceDetail):
+    if unit.lowering in ("linear", "delta"):
         others = tuple(o for o in others if o.lowering not in MATRIX_FORMS)
     return LoweringRow(
         block.class_name, block.block.name, unit.memories, unit.lowering, unit.reason, chunk, form, others
@@ -59,12 +59,12 @@ def _row(block: BlockPlan, unit: Unit) -> LoweringRow:
 
 
 def _form(unit: Unit) -> tuple[int, str]:
-    if isinstance(unit.detail, RecurrenceDetail):
+    if unit.lowering in ("linear", "delta") and isinstance(unit.detail, RecurrenceDetail):
         return CHUNK, _recurrence(unit.detail)
     if isinstance(unit.detail, MatrixDetail):
         scan = unit.lowering == "scan"
         return (0 if scan else CHUNK), matrix_form(unit.detail)
-    if isinstance(unit.detail, ChunkDetail):
+    if unit.lowering == "chunk" and isinstance(unit.detail, ChunkDetail):
         return unit.detail.grid, _held(unit.detail)
     said = {
         "attention": "all queries against all cached keys: softmax(Q K^T + causal mask) V",

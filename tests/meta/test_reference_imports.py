@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nldsl.reference
 
-ALLOWED = ("nldsl.reference", "nldsl.spec.program", "nldsl.catalog.values")
+ALLOWED = ("nldsl.reference", "nldsl.spec.program", "nldsl.catalog.values", "nldsl.catalog.meanings")
 
 
 def test_the_interpreter_knows_only_the_program() -> None:
