@@ -6,6 +6,7 @@ one-line help alone, so `nldsl --help` costs typer and rich and nothing else.
 
 from __future__ import annotations
 
+import keyword
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "generate": "Generate from a trained run.",
     "chat": "Talk with a trained run; it may learn from what is said.",
     "run": "Read a stream with a trained run that learns from it as it comes.",
+    "export": "Write a trained run for another library.",
     "list": "List what the library holds.",
     "server": "Run the language server for editors.",
     "doctor": "Show what this installation has and what it lacks.",
@@ -95,7 +97,9 @@ _root.__doc__ = HELP
 
 
 def _load(name: str) -> Callable[..., None]:
-    command: Callable[..., None] = import_module(f"nldsl.cli.{name}").command
+    # `import` is a word of Python's own: its module ends in an underscore.
+    module = f"{name}_" if keyword.iskeyword(name) else name
+    command: Callable[..., None] = import_module(f"nldsl.cli.{module}").command
     return command
 
 

@@ -26,6 +26,7 @@ STAGES = {
     "08": "files and limits",
     "09": "run time and data",
     "10": "command line",
+    "11": "exchange with other libraries",
 }
 """What the first two digits of a code say."""
 

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [
     {"cli"},
+    {"exchange"},
     {"notebook", "train"},
     {"studio"},
     {"certify", "evaluate", "server", "view"},

@@ -1,0 +1,35 @@
+"""`nldsl export RUN --to hf -o DIR`: a trained model in the form of another library."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from nldsl.cli.common import wrote
+from nldsl.exchange import export_hub
+
+
+class Form(StrEnum):
+    """What is written."""
+
+    hf = "hf"
+
+
+EXPORTS = {Form.hf: export_hub}
+
+
+def command(
+    run: Annotated[str, typer.Argument(help="Folder of a run of `nldsl train` or `nldsl import`.")],
+    to: Annotated[
+        Form,
+        typer.Option(help="`hf`: a folder for `transformers`."),
+    ],
+    output: Annotated[str, typer.Option("-o", "--output", help="The folder to write.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what this command wrote there before.")
+    ] = False,
+) -> None:
+    """Write a trained model for another library; none of the forms needs nldsl to run."""
+    wrote(str(EXPORTS[to](run, output, force=force)))

@@ -1,0 +1,5 @@
+"""Models and weights of other libraries, in both directions."""
+
+from nldsl.exchange.hub import export_hub
+
+__all__ = ["export_hub"]
