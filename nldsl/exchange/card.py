@@ -28,13 +28,12 @@ def model_card(run: Run, name: str) -> str:
     model = cast(Model, run.model)
     program = run.model.program
     count = sum(p.numel() for p in model.parameters())
-    head = (
-        f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
+    head = "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
     head += f"tags: [nldsl, {program.name}]\n---"
-    )
     about = (
         f"`{program.name}`, a model of {count:,} parameters written in nldsl {nldsl.__version__} and "
-        "compiled to PyTorch. `program_nldsl.py` is the whole model as readable source; nldsl need not be installed."
+        "compiled to PyTorch. `program_nldsl.py` is the whole model as readable source; nldsl need not be "
+        "installed."
     )
     state = (
         f"## State\n\nThe state of the memories takes the place of a cache: {_state(model)} It is the field "
@@ -59,8 +58,8 @@ def _learning(run: Run) -> str:
         return ""
     return (
         "## Learning\n\nSome memories minimise the task itself. A forward pass, and so `generate`, leaves "
-        "them as they are; `loss, state = model.model.learn(tokens, state)` performs their writes, each at its "
-        "clock, in the state."
+        "them as they are; `loss, state = model.model.learn(tokens, state)` performs their writes, each at "
+        "its clock, in the state."
     )
 
 
