@@ -6,11 +6,14 @@ Shape suffixes: `B` batch, `T` tokens of the call, `S` tokens cached, `J` heads 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from nldsl.runtime.precision import in_half
 
 Cache = dict[str, Tensor | None]
 Pairs = tuple[Tensor, Tensor]
@@ -126,8 +129,8 @@ def _read(
 def _dot_product(q: Tensor, keys: Tensor, values: Tensor, scale: float, **options: Any) -> Tensor:
     shared = q.shape[2] != keys.shape[2]
     q, keys, values = q.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
-    y = F.scaled_dot_product_attention(q, keys, values, scale=scale, enable_gqa=shared, **options)
-    return y.transpose(1, 2)
+    read = partial(F.scaled_dot_product_attention, scale=scale, enable_gqa=shared, **options)
+    return in_half(read, q, keys, values).transpose(1, 2)
 
 
 def _with_start(

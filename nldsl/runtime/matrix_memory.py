@@ -95,11 +95,13 @@ class MatrixMemory:
         kind, q = q.dtype, widened(q)
         x, r, p = torch.zeros_like(q), q, q
         size = (r * r).sum(-1, keepdim=True)
+        # Below the rounding of its type a residual is noise, whose quotients have no gradient: it stays.
+        least = size.detach() * torch.finfo(size.dtype).eps ** 2
         for _ in range(iterations):
             image = self.read(p, at=at) + ridge * p
-            # A residual of zero stays: nothing is divided by it.
-            done = size == 0
+            done = size <= least
             rate = size / (p * image).sum(-1, keepdim=True).masked_fill(done, 1.0)
+            rate = rate.masked_fill(done, 0.0)
             x, r = x + rate * p, r - rate * image
             left = (r * r).sum(-1, keepdim=True)
             p = r + left / size.masked_fill(done, 1.0) * p

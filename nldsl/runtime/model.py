@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nldsl.runtime.learning import Held, Learning, release
 from nldsl.runtime.module import Module
+from nldsl.runtime.precision import keeps_islands
 from nldsl.runtime.state import State, StateMismatchError
 from nldsl.runtime.task import PlacedTask, find_tasks
 
@@ -64,6 +65,7 @@ class Layer(nn.Module):
         """The role of every parameter: matrix, embedding, head, norm or rest."""
         return self.root.parameter_roles()
 
+    @keeps_islands
     def forward(self, *inputs: Tensor, state: State | None = None, mask: Tensor | None = None) -> Any:
         """Outputs `[B, T, ...]` (zero at masked tokens) and the state behind them."""
         inputs, state, mask = _by_position(inputs, state, mask)
@@ -98,6 +100,7 @@ class Model(Layer):
             raise ValueError(f"`carry` is `trunc` or `exact`, found `{carry}`")
         self.carry = carry
 
+    @keeps_islands
     def forward(self, *inputs: Tensor, state: State | None = None, mask: Tensor | None = None) -> Any:
         """Logits `[B, T, vocab]` and the state behind them.
 
@@ -118,6 +121,7 @@ class Model(Layer):
         """The memories that minimise the task."""
         return find_tasks(self.root, self.root.initial_state(1))
 
+    @keeps_islands
     def learn(
         self,
         tokens: Tensor,

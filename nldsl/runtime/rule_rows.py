@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nldsl.runtime.precision import in_half
+
 SMALLEST = 1e-12
 """The least rate a step is divided by."""
 ATTRIBUTE = "rule_rows"
@@ -83,5 +85,5 @@ def rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     """`F.linear`, or what the rule of the weight makes of it."""
     rows: Rows | None = getattr(weight, ATTRIBUTE, None)
     if rows is None or x.ndim < 2:
-        return F.linear(x, weight, bias)
+        return in_half(F.linear, x, weight, bias)
     return rows.linear(x, weight, bias)

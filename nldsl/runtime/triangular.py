@@ -45,9 +45,11 @@ def unit_lower_inverse(strict: Tensor) -> Tensor:
 
 
 def _substitute(strict: Tensor) -> Tensor:
-    eye = torch.eye(strict.shape[-1], dtype=strict.dtype, device=strict.device).expand_as(strict)
+    # Nobody solves in half precision.
+    wide = strict.float() if strict.dtype in (torch.bfloat16, torch.float16) else strict
+    eye = torch.eye(wide.shape[-1], dtype=wide.dtype, device=wide.device).expand_as(wide)
     # From the right and transposed: the layout LAPACK works in, so nothing is copied.
-    solved: Tensor = torch.linalg.solve_triangular(strict.mT, eye, upper=True, left=False, unitriangular=True)
+    solved: Tensor = torch.linalg.solve_triangular(wide.mT, eye, upper=True, left=False, unitriangular=True)
     return solved.mT
 
 

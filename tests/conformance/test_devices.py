@@ -23,7 +23,7 @@ from nldsl.train.optimisers import make_groups
 from tests.conformance.far_device import NAME, MixedDevicesError, far_device
 
 torch.set_num_threads(1)
-CUDA = torch.cuda.is_available()
+NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
 TOKENS = 21
 MODELS: dict[str, dict[str, Any]] = {
     "hope": {"chunks": [4, 8]},
@@ -42,9 +42,7 @@ MODELS: dict[str, dict[str, Any]] = {
 """One of every way to compute, with the arguments that make it small."""
 
 
-@pytest.fixture(
-    params=["far", pytest.param("cuda", marks=pytest.mark.skipif(not CUDA, reason="no CUDA here"))]
-)
+@pytest.fixture(params=["far", pytest.param("cuda", marks=NO_CUDA)])
 def device(request: pytest.FixtureRequest) -> Iterator[str]:
     with far_device() if request.param == "far" else nullcontext():
         yield NAME if request.param == "far" else "cuda"
@@ -246,34 +244,52 @@ def test_some_steps_of_training(device: str) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=1e-8)
 
 
-@pytest.mark.skipif(not CUDA, reason="no CUDA here")
+@pytest.mark.parametrize("place", ["cpu", pytest.param("cuda", marks=NO_CUDA)])
 @pytest.mark.parametrize("name", MODELS)
-def test_lower_precisions_on_cuda(name: str) -> None:
-    """float32 with and without TF32, bfloat16 as the type of the weights and under autocast."""
-    arguments = {"dim": 64, "depth": 2, **MODELS[name]}
-    exact = nldsl.compile(name, dtype=torch.float64, **arguments)
-    tokens, before = tokens_of(2, 64), torch.backends.cuda.matmul.allow_tf32
-    want = exact(tokens)[0].detach()
+def test_lower_precisions(name: str, place: str) -> None:
+    """float32, bfloat16 as the type of the weights, and autocast: near float64, with gradients."""
+    arguments = {"dim": 64, "depth": 1, **MODELS[name]}
+    exact, tokens = nldsl.compile(name, dtype=torch.float64, **arguments), tokens_of(2, 40)
+    want, _ = exact(tokens)
+    want.pow(2).mean().backward()
+    want = want.detach()
+    plain = {"device": place, **arguments}
+    for kind, cast, limit in (
+        (torch.float32, nullcontext(), 1e-3),
+        (torch.float32, torch.autocast(place, torch.bfloat16), 0.5),
+        (torch.bfloat16, nullcontext(), 1.0),
+    ):
+        model = nldsl.compile(name, dtype=kind, **plain)
+        with cast:
+            logits, state = model(tokens.to(place))
+        assert logits.dtype == kind
+        assert all(
+            x.dtype in (kind, torch.float32) for x in state.tensors().values() if x.is_floating_point()
+        )
+        agree(want, logits.double(), f"{kind}", limit)
+        logits.float().pow(2).mean().backward()
+        for (path, p), q in zip(model.named_parameters(), exact.parameters(), strict=True):
+            assert (p.grad is None) == (q.grad is None), path
+            if q.grad is not None:
+                away = (p.grad.double().cpu() - q.grad).norm() / q.grad.norm().clamp_min(1e-12)
+                assert float(away) < limit, f"{path} in {kind}: {float(away):.2e}"
+
+
+@NO_CUDA
+@pytest.mark.parametrize("name", MODELS)
+def test_tf32(name: str) -> None:
+    """TF32 has ten bits: memories that invert a matrix lose some of them, and stay bounded."""
+    arguments, tokens = {"dim": 64, "depth": 1, **MODELS[name]}, tokens_of(2, 64)
+    want = nldsl.compile(name, dtype=torch.float64, **arguments)(tokens)[0]
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
     try:
-        for tf32, limit in ((False, 1e-3), (True, 1e-1)):
-            torch.backends.cuda.matmul.allow_tf32 = tf32
-            model = nldsl.compile(name, device="cuda", **arguments)
-            agree(want, model(tokens.cuda())[0].double(), f"float32, TF32 {tf32}", limit)
+        agree(want, nldsl.compile(name, device="cuda", **arguments)(tokens.cuda())[0].double(), "TF32", 0.1)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
-    for model, cast in (
-        (nldsl.compile(name, device="cuda", dtype=torch.bfloat16, **arguments), nullcontext()),
-        (nldsl.compile(name, device="cuda", **arguments), torch.autocast("cuda", torch.bfloat16)),
-    ):
-        with cast:
-            logits, _ = model(tokens.cuda())
-        logits.float().pow(2).mean().backward()
-        assert bool(logits.isfinite().all())
-        assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
-        agree(want, logits.double(), "bfloat16", 0.5)
 
 
-@pytest.mark.skipif(not CUDA, reason="no CUDA here")
+@NO_CUDA
 @pytest.mark.parametrize("name", ["gated_deltanet", "hope", "transformer"])
 def test_torch_compile_on_cuda(name: str) -> None:
     model, tokens = small(name, device="cuda"), tokens_of().cuda()

@@ -1,0 +1,72 @@
+"""Autocast: products with weights and attention in half precision, what memories do in that of the weights.
+
+A memory sums over thousands of tokens, and a gate near one is not a number of eight bits: states, gates,
+scans and inner gradients keep float32 under `torch.autocast`, and only `linear`, `head` and the reads of
+attention are lowered.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _Chosen(threading.local):
+    """The half precision of this thread, inside a model under autocast."""
+
+    kind: torch.dtype | None = None
+
+
+_chosen = _Chosen()
+
+
+@contextmanager
+def islands(device: torch.device) -> Iterator[None]:
+    """Inside, autocast is off but for what asks by `in_half`.
+
+    >>> with torch.autocast("cpu", torch.bfloat16), islands(torch.device("cpu")):
+    ...     plain = torch.ones(2, 2) @ torch.ones(2, 2)
+    ...     kinds = []
+    ...     lowered = in_half(lambda a, b: (kinds.append(a.dtype), a @ b)[1], torch.eye(2), torch.eye(2))
+    >>> plain.dtype, kinds, lowered.dtype
+    (torch.float32, [torch.bfloat16], torch.float32)
+    """
+    before, _chosen.kind = _chosen.kind, torch.get_autocast_dtype(device.type)
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        _chosen.kind = before
+
+
+def keeps_islands(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a model that runs inside `islands` where autocast is on for its device."""
+
+    @wraps(method)
+    def inside(self: Any, *args: Any, **options: Any) -> Any:
+        device: torch.device = self.root.like.device
+        if not _under_autocast(device):
+            return method(self, *args, **options)
+        with islands(device):
+            return method(self, *args, **options)
+
+    return inside
+
+
+def _under_autocast(device: torch.device) -> bool:
+    return device.type in ("cpu", "cuda", "xpu", "mps") and torch.is_autocast_enabled(device.type)
+
+
+def in_half(function: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
+    """`function(*tensors)`, under autocast of float32 ones in half precision; the type of the first comes back."""
+    kind, first = _chosen.kind, tensors[0]
+    assert first is not None
+    if kind is None or first.dtype != torch.float32:
+        return function(*tensors)
+    return function(*(None if t is None else t.to(kind) for t in tensors)).to(first.dtype)
