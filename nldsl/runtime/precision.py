@@ -64,7 +64,7 @@ def _under_autocast(device: torch.device) -> bool:
 
 
 def in_half(function: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
-    """`function(*tensors)`, under autocast of float32 ones in half precision; the type of the first comes back."""
+    """`function(*tensors)`, float32 ones in half precision under autocast; the type of the first."""
     kind, first = _chosen.kind, tensors[0]
     assert first is not None
     if kind is None or first.dtype != torch.float32:
