@@ -25,14 +25,17 @@ USER_RULE = """rule mine(lr, beta = 0.9, mix = 0.3) {
   W = W - lr * (mix * sign(m) + (1 - mix) * m)
 }
 """
-BY_HAND = """void step(long n, void **arrays, const double *numbers, int threads) {
-  real *restrict W = arrays[0], *restrict g = arrays[1], *restrict m = arrays[2];
+BY_HAND = """int step(long tensors, const long *sizes, void ***arrays, const double *numbers, int threads) {
   const real lr = numbers[0], beta = numbers[1], mix = numbers[2];
+  for (long t = 0; t < tensors; t++) {
+    real *restrict W = arrays[t][0], *restrict g = arrays[t][1], *restrict m = arrays[t][2];
 #pragma omp simd
-  for (long i = 0; i < n; i++) {
-    m[i] = beta * m[i] + (1 - beta) * g[i];
-    W[i] -= lr * (mix * ((m[i] > 0) - (m[i] < 0)) + (1 - mix) * m[i]);
+    for (long i = 0; i < sizes[t]; i++) {
+      m[i] = beta * m[i] + (1 - beta) * g[i];
+      W[i] -= lr * (mix * ((m[i] > 0) - (m[i] < 0)) + (1 - mix) * m[i]);
+    }
   }
+  return 0;
 }
 """
 
@@ -60,13 +63,16 @@ def by_hand(weights: list[nn.Parameter]) -> Callable[[], object]:
     loop = native.compiled(BY_HAND, "float")
     assert loop is not None, "the benchmark needs a C compiler"
     numbers = (ctypes.c_double * 3)(1e-3, 0.9, 0.3)
-    kept = [(p, torch.zeros_like(p)) for p in weights]
+    kept = [torch.zeros_like(p) for p in weights]
+    sizes = (ctypes.c_long * len(weights))(*(p.numel() for p in weights))
 
     def step() -> None:
-        for p, m in kept:
+        rows = []
+        for p, m in zip(weights, kept, strict=True):
             assert p.grad is not None
-            arrays = (ctypes.c_void_p * 3)(p.data_ptr(), p.grad.data_ptr(), m.data_ptr())
-            loop(p.numel(), arrays, numbers, torch.get_num_threads())
+            rows.append((ctypes.c_void_p * 3)(p.data_ptr(), p.grad.data_ptr(), m.data_ptr()))
+        arrays = (ctypes.c_void_p * len(rows))(*map(ctypes.addressof, rows))
+        loop(len(rows), sizes, arrays, numbers, torch.get_num_threads())
 
     return step
 

@@ -36,7 +36,8 @@ ONE_ARGUMENT: dict[str, str] = {
 class Native:
     """The C text of a rule, or why there is none.
 
-    `step(n, arrays, numbers, threads)`: arrays are the weight, the gradient and the memories in order.
+    `step(tensors, sizes, arrays, numbers, threads)`: the arrays of every tensor are its weight, its gradient
+    and its memories in order.
     """
 
     text: str = ""
@@ -113,28 +114,42 @@ def native(plan: RulePlan) -> Native:
 
 
 def _text(arrays: int, before: Iterable[str], inside: Iterable[str], after: Sequence[str]) -> str:
-    """Two functions: a part of the loop, and all parts, one per thread.
+    """Four functions: a block of one tensor, a part of it in two streams, all parts, and all tensors.
 
     The loop stands in a function of its own: inside of a parallel region compilers forget what is constant.
+    One stream waits for memory; from two places of a tensor at once it comes a tenth faster.
     """
     declared = [f"real *restrict a{i} = (real *)arrays[{i}];" for i in range(arrays)]
     head = [f"  {line}" for line in (*declared, *before)]
     return "\n".join(
         [
             "#include <tgmath.h>",
-            "static void part(long from, long to, void **arrays, const double *numbers) {",
+            "#define BLOCK 256",
+            "static void block(long from, long to, void **arrays, const double *numbers) {",
             *head,
             "#pragma omp simd",
             "  for (long i = from; i < to; i++) {",
             *(f"    {line}" for line in inside),
             "  }",
             "}",
-            "void step(long n, void **arrays, const double *numbers, int threads) {",
+            "static void part(long from, long to, void **arrays, const double *numbers) {",
+            "  const long half = (to - from) / (2 * BLOCK) * BLOCK, middle = from + half;",
+            "  for (long i = 0; i < half; i += BLOCK) {",
+            "    block(from + i, from + i + BLOCK, arrays, numbers);",
+            "    block(middle + i, middle + i + BLOCK, arrays, numbers);",
+            "  }",
+            "  block(middle + half, to, arrays, numbers);",
+            "}",
+            "static void whole(long n, void **arrays, const double *numbers, int threads) {",
             "  if (n < 16384) threads = 1;",
             "#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)",
             "  for (int t = 0; t < threads; t++)",
             "    part(n / threads * t, t + 1 < threads ? n / threads * (t + 1) : n, arrays, numbers);",
             *(_behind(head, after) if after else ()),
+            "}",
+            "int step(long tensors, const long *sizes, void ***arrays, const double *numbers, int threads) {",
+            "  for (long t = 0; t < tensors; t++) whole(sizes[t], arrays[t], numbers, threads);",
+            "  return 0;",
             "}",
             "",
         ]

@@ -21,8 +21,10 @@ FLAGS = [
 ] + [PLAIN]
 """Options of the compiler, the best first; the first it takes is used."""
 REAL = {torch.float32: "float", torch.float64: "double"}
-Step = Callable[[int, Any, Any, int], None]
-"""`step(n, arrays, numbers, threads)`: arrays of pointers and of doubles as `ctypes` has them."""
+Step = Callable[[int, Any, Any, Any, int], int]
+"""`step(tensors, sizes, arrays, numbers, threads)`: arrays of numbers and of pointers as `ctypes` has them.
+
+What it returns is 0 but for a loop that looks for something."""
 
 
 @cache
@@ -40,9 +42,9 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 @cache
 def compiled(text: str, real: str) -> Step | None:
-    """`step(n, arrays, numbers, threads)` of a C text, or `None` if the compiler refuses it.
+    """`step` of a C text, or `None` if the compiler refuses it.
 
-    The arrays are contiguous and of the type `real`.
+    The arrays of every tensor are contiguous and of the type `real`.
     """
     folder = Path(_folder().name)
     stem = f"kernel{len(list(folder.iterdir()))}"
@@ -55,7 +57,7 @@ def compiled(text: str, real: str) -> Step | None:
     else:
         return None
     function = ctypes.CDLL(str(library)).step
-    function.restype = None
-    function.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    function.restype = ctypes.c_int
+    function.argtypes = [ctypes.c_long, *[ctypes.c_void_p] * 3, ctypes.c_int]
     step: Step = function
     return step

@@ -2,35 +2,76 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import warnings
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from nldsl.runtime.native import compiled, compiler
 from nldsl.runtime.rule_kernel import refusal
 
 if TYPE_CHECKING:
     from nldsl.runtime.rule_optimizer import RuleOptimizer
 
 Policy = Literal["raise", "skip", "zero", "ignore"]
+Arrival = tuple[Tensor, Tensor]
+"""A parameter and its gradient."""
 POLICIES = ("raise", "skip", "zero", "ignore")
+LEAST = 1 << 16
+"""Elements from which on a loop in C is worth it."""
+EXPONENT = {
+    torch.float32: ("unsigned int", "0x7f800000u"),
+    torch.float64: ("unsigned long long", "0x7ff0000000000000ull"),
+    torch.bfloat16: ("unsigned short", "0x7f80"),
+    torch.float16: ("unsigned short", "0x7c00"),
+}
+"""Of every type of numbers: an integer as wide, and the bits of the exponent, all set in NaN and infinity."""
+FINITE = """
+#define STREAMS 8
+#define BLOCK 64
+static int bad(const real *restrict g, long from, long to) {
+  long each = (to - from) / (STREAMS * BLOCK) * BLOCK;
+  real top = 0;
+  for (long b = from; b < from + each; b += BLOCK)
+    for (int s = 0; s < STREAMS; s++) {
+      const real *restrict h = g + each * s + b;
+#pragma omp simd reduction(max : top)
+      for (int i = 0; i < BLOCK; i++) { real x = h[i] & MASK; top = x > top ? x : top; }
+    }
+#pragma omp simd reduction(max : top)
+  for (long i = from + each * STREAMS; i < to; i++) { real x = g[i] & MASK; top = x > top ? x : top; }
+  return top == MASK;
+}
+int step(long tensors, const long *sizes, void **arrays, const double *numbers, int threads) {
+  for (long t = tensors - 1; t >= 0; t--) {
+    long n = sizes[t];
+    int parts = n < 16384 ? 1 : threads, found = 0;
+#pragma omp parallel for num_threads(parts) reduction(| : found) if (parts > 1)
+    for (int p = 0; p < parts; p++)
+      found |= bad(arrays[t], n / parts * p, p + 1 < parts ? n / parts * (p + 1) : n);
+    if (found) return 1;
+  }
+  return 0;
+}
+"""
+"""Whether an element is not finite.  Eight streams at once: one alone waits for memory half of the time."""
 
 
-def checked(optimizer: RuleOptimizer, found: Iterable[tuple[str, Tensor, Tensor]]) -> bool:
+def checked(optimizer: RuleOptimizer, due: Sequence[tuple[Any, Sequence[Arrival]]]) -> bool:
     """Whether the step may be taken; raises NL0967, warns, or repairs, as the policy says."""
     policy = optimizer.nonfinite
     if policy not in POLICIES:
         raise refusal("NL0968", f"`nonfinite` is one of {', '.join(POLICIES)}; found `{policy}`")
-    if policy == "ignore":
+    gradients = [g for _, found in due for _, g in found]
+    if policy == "ignore" or all_finite(gradients, native=optimizer.form != "eager"):
         return True
-    bad = [(name, p, g) for name, p, g in found if not finite(g)]
-    if not bad:
-        return True
-    step = int(max(optimizer.state[p]["step"] for _, p, _ in bad)) + 1
-    shown = ", ".join(_described(name, g) for name, _, g in bad[:3])
+    bad = [(p, g) for _, found in due for p, g in found if not finite(g)]
+    step = int(max(optimizer.state[p]["step"] for p, _ in bad)) + 1
+    shown = ", ".join(_described(optimizer.name_of(p), g) for p, g in bad[:3])
     shown += f" and {len(bad) - 3} more" if len(bad) > 3 else ""
     message = f"at step {step} the gradient of {shown} is not finite"
     if policy == "raise":
@@ -38,9 +79,44 @@ def checked(optimizer: RuleOptimizer, found: Iterable[tuple[str, Tensor, Tensor]
             "NL0967", message, 'no weight was changed; `nonfinite = "skip"` or `"zero"` would go on'
         )
     warnings.warn(f"{message}: {'step skipped' if policy == 'skip' else 'taken as zero'}", stacklevel=3)
-    for _, _, g in bad if policy == "zero" else ():
+    for _, g in bad if policy == "zero" else ():
         torch.nan_to_num_(g, nan=0.0, posinf=0.0, neginf=0.0)
     return policy == "zero"
+
+
+def all_finite(gradients: Sequence[Tensor], native: bool = True) -> bool:
+    """Whether every element of every gradient is finite; many are looked at by one loop in C.
+
+    The last one is looked at first: the rule begins with the first, which then still lies in the cache.
+
+    Example:
+        >>> good, bad = torch.ones(1 << 16), torch.ones(1 << 16)
+        >>> bad[-1] = float("-inf")
+        >>> all_finite([good, good]), all_finite([good, bad])
+        (True, False)
+    """
+    sizes = [g.numel() for g in gradients]
+    if not native or sum(sizes) < LEAST or not compiler():
+        return all(finite(g) for g in gradients)
+    looped: dict[torch.dtype, tuple[list[int], list[int]]] = {}
+    for g, size in zip(gradients, sizes, strict=True):
+        kind = g.dtype
+        if kind in EXPONENT and g.is_cpu and g.is_contiguous():
+            numbers, pointers = looped.setdefault(kind, ([], []))
+            numbers.append(size)
+            pointers.append(g.data_ptr())
+        elif not finite(g):
+            return False
+    return all(_looped_finite(kind, *group) for kind, group in looped.items())
+
+
+def _looped_finite(kind: torch.dtype, numbers: list[int], pointers: list[int]) -> bool:
+    unsigned, mask = EXPONENT[kind]
+    loop = compiled(FINITE.replace("MASK", mask), unsigned)
+    assert loop is not None, "the compiler took a rule and refuses a comparison"
+    sizes = (ctypes.c_long * len(numbers))(*numbers)
+    arrays = (ctypes.c_void_p * len(pointers))(*pointers)
+    return loop(len(numbers), sizes, arrays, None, torch.get_num_threads()) == 0
 
 
 def finite(g: Tensor) -> bool:
@@ -60,5 +136,4 @@ def finite(g: Tensor) -> bool:
 
 def _described(name: str, g: Tensor) -> str:
     count = int((~torch.isfinite(g)).sum())
-    shown = name if name.startswith("`") else f"parameter {name}"
-    return f"{shown} ({count} of {g.numel()} elements)"
+    return f"{name} ({count} of {g.numel()} elements)"

@@ -6,15 +6,15 @@ to one weight is in the kernels of the emitted subclass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nldsl.diagnostics import did_you_mean
-from nldsl.runtime.rule_bundle import Choice, Numbers, Place, choose
-from nldsl.runtime.rule_gradients import Policy, checked
+from nldsl.runtime.rule_bundle import Bundle, Choice, Numbers, Place, choose
+from nldsl.runtime.rule_gradients import Arrival, Policy, checked
 from nldsl.runtime.rule_kernel import Kernel, refusal
 from nldsl.runtime.rule_rows import Rows, attach
 
@@ -60,7 +60,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.seed = seed
         self.more = more
         self.choices: dict[tuple[int, torch.dtype, str], Choice] = {}
-        self.places: dict[Tensor, Place] = {}
+        self.places: dict[int, Place] = {}
         self.rows: dict[Tensor, Rows] = {}
         unknown = [name for name in arguments if name not in self.arguments]
         if unknown:
@@ -134,6 +134,14 @@ class RuleOptimizer(torch.optim.Optimizer):
             state["calls"] = torch.tensor(0.0, dtype=torch.float32)
         self.state[p] = state
 
+    def name_of(self, p: Tensor) -> str:
+        """How a parameter that is trained is called in messages."""
+        for group in self.param_groups:
+            for index, own in enumerate(group["params"]):
+                if own is p:
+                    return self._name(group, index)
+        raise KeyError("the tensor is trained by another optimizer")
+
     def _name(self, group: Mapping[str, Any], index: int) -> str:
         """How a parameter is called in messages."""
         if "param_names" in group:
@@ -165,68 +173,67 @@ class RuleOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        due = [(group, list(self._arrived(group))) for group in self.param_groups]
-        if not checked(self, [x for _, found in due for x in found]):
+        due = [(group, self._arrived(group)) for group in self.param_groups]
+        if self.nonfinite != "ignore" and not checked(self, due):
             return loss
         if not self.rows and any(kernel.rows is not None for kernel in self.kernels.values()):
             raise refusal("NL0972", f"`{self.rule}` has lost its layers: a copy has to be made anew")
         for rows in self.rows.values():
             rows.forget()
         for group, found in due:
-            ready = list(self._gathered(group, found)) if group["every"] > 1 else found
-            self._update(group, ready)
+            self._update(group, list(self._gathered(group, found)) if group["every"] > 1 else found)
         return loss
 
-    def _arrived(self, group: Mapping[str, Any]) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """(name, parameter, gradient) of every parameter that has one."""
-        for index, p in enumerate(group["params"]):
-            if p.grad is None:
-                continue
-            if p.grad.layout != torch.strided:
+    def _arrived(self, group: Mapping[str, Any]) -> list[Arrival]:
+        """Every parameter that has a gradient, with it."""
+        found = [(p, g) for p in group["params"] if (g := p.grad) is not None]
+        for p, g in found:
+            if g.layout != torch.strided:
                 raise refusal(
                     "NL0966",
-                    f"the gradient of {self._name(group, index)} is sparse",
+                    f"the gradient of {self.name_of(p)} is sparse",
                     "use `sparse = False` in the embedding",
                 )
-            yield self._name(group, index) if "param_names" in group else str(index), p, p.grad
+        return found
 
-    def _gathered(
-        self, group: Mapping[str, Any], found: list[tuple[str, Tensor, Tensor]]
-    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def _gathered(self, group: Mapping[str, Any], found: Iterable[Arrival]) -> Iterator[Arrival]:
         """On a slow clock: sums, at the step where it fires."""
-        for _, p, g in found:
+        for p, g in found:
             self.state[p]["gathered"].add_(g)
             self.state[p]["arrived"].add_(1)
         for p in group["params"]:
             state = self.state[p]
             state["calls"].add_(1)
             if int(state["calls"]) % group["every"] == 0 and int(state["arrived"]):
-                yield "", p, state["gathered"].clone()
+                yield p, state["gathered"].clone()
                 state["gathered"].zero_()
                 state["arrived"].zero_()
 
-    def _update(self, group: dict[str, Any], ready: list[tuple[str, Tensor, Tensor]]) -> None:
+    def _update(self, group: dict[str, Any], ready: Iterable[Arrival]) -> None:
         """Apply the rule; parameters that share a kernel and a step share its numbers."""
-        numbers: dict[tuple[int, float], Numbers] = {}
-        for _, p, g in ready:
-            place = self._place(p)
+        bundles: dict[tuple[int, float], Bundle] = {}
+        for p, g in ready:
+            state, place = self.state[p], self.places.get(id(p))
+            if place is None or not place.fits(state, p):
+                place = self._place(state, p)
             step = place.tick()
-            key = (id(place.kernel), step)
-            if key not in numbers:
+            key = (place.kernel_id, step)
+            bundle = bundles.get(key)
+            if bundle is None:
                 given = [step, *(float(group[name]) for name in self.arguments)]
                 tensors = torch.tensor(given, dtype=torch.float64).unbind()
-                numbers[key] = Numbers(place.kernel.numbers(*tensors))
-            place.apply(g, numbers[key])
+                bundle = bundles[key] = Bundle(Numbers(place.kernel.numbers(*tensors)))
+            bundle.add(place, g)
+        for bundle in bundles.values():
+            bundle.run()
 
-    def _place(self, p: Tensor) -> Place:
-        """Where `p` and its memories are, looked up again if somebody has moved them."""
-        state, place = self.state[p], self.places.get(p)
-        if place is None or not place.fits(state, p):
-            kernel = self.kernel_of(p)
-            key = (id(kernel), p.dtype, p.device.type)
-            if key not in self.choices:
-                self.choices[key] = choose(self, kernel, p)
-            place = self.places[p] = Place(kernel, state, p, self.choices[key])
+    def _place(self, state: dict[str, Tensor], p: Tensor) -> Place:
+        """Where `p` and its memories are; looked up again when somebody has moved them."""
+        kernel = self.kernel_of(p)
+        key = (id(kernel), p.dtype, p.device.type)
+        if key not in self.choices:
+            self.choices[key] = choose(self, kernel, p)
+        place = self.places[id(p)] = Place(kernel, state, p, self.choices[key])
         return place
 
     # --- state --------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import nldsl
 from nldsl.assets import specs_folder
 from nldsl.certify import rules_in
 from nldsl.diagnostics import SpecError
-from nldsl.runtime import native, rule_bundle
+from nldsl.runtime import native, rule_bundle, rule_gradients
 from nldsl.spec.open_rule import open_rule
 from nldsl.spec.program import GroupRule
 
@@ -120,6 +120,35 @@ def test_the_choice_and_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     forced.param_groups[0]["params"][0].grad = torch.zeros(9)
     with pytest.raises(SpecError, match="NL0968"):
         forced.step()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("place", [0, 300, 511, 4095, 65535, 69999])
+@pytest.mark.parametrize("what", [float("nan"), float("inf"), float("-inf")])
+def test_no_bad_gradient_escapes_the_loop(dtype: torch.dtype, place: int, what: float) -> None:
+    """Wherever it stands among the streams, blocks and rests, and with two threads as with one."""
+    good = torch.full((70000,), -torch.finfo(dtype).max, dtype=dtype)
+    bad = good.clone()
+    bad[place] = what
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert rule_gradients.all_finite([good, good[:7]])
+            assert not rule_gradients.all_finite([good[:7], bad, good])
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_compiler
+@pytest.mark.parametrize("size", [511, 512, 1023, 70001])
+def test_blocks_and_streams_cover_every_element_once(size: int) -> None:
+    weights = [nn.Parameter(torch.arange(float(size))) for _ in range(3)]
+    for w in weights:
+        w.grad = torch.ones(size)
+    nldsl.optimizer("sgd", weights, lr=1.0, form="compiled").step()
+    assert all(torch.equal(w.detach(), torch.arange(float(size)) - 1) for w in weights)
 
 
 def test_nothing_a_text_says_gets_into_the_loop() -> None:
