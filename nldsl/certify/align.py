@@ -207,7 +207,7 @@ def _stack(rows: list[Tensor], like: Tensor) -> Tensor:
 
 def _cache(place: Place, entry: Any, samples: list[Sample]) -> list[Pair]:
     """Pairs in their order, whatever room the compiled cache leaves between them."""
-    _named(place, entry, ("keys", "values", "valid"))
+    _named(place, entry, ("keys", "values", "valid", "count"))
     pairs = []
     for b, sample in enumerate(samples):
         state = sample.memories[place.path]

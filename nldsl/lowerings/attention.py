@@ -17,20 +17,27 @@ def lower(code: BlockCode, unit: Unit) -> None:
     detail = unit.detail
     assert isinstance(detail, AttentionDetail)
     memory = detail.memory
-    for position, (read, before) in enumerate(detail.reads):
+    keys, values = (_rows(code, detail, n) for n in (0, 1))
+    for position, (read, unseen) in enumerate(detail.reads):
         out = code.scope.names.of(read.out)
         kept: Expression = name("new")[memory.path] if position == 0 else name("_")
         result = code.runtime("attention", "attention")(
             heads(code, read.key, memory),
-            heads(code, detail.key, memory),
-            heads(code, detail.value, memory),
+            keys,
+            values,
             name("state")[memory.path],
             mask=code.scope.mask,
-            **_options(code, memory, read, before),
+            **_options(detail, read, unseen),
         )
         code.scope.add(Assign((TupleOf((name(out), kept)),), result))
         if not memory.per_head:
             code.scope.add(Assign((name(out),), name(out).method("squeeze", 2)))
+
+
+def _rows(code: BlockCode, detail: AttentionDetail, part: int) -> Expression:
+    """Keys or values `[B, T, H, d]`; those of several pairs per token stand together."""
+    rows = [heads(code, pair[part], detail.memory) for pair in detail.pairs]
+    return rows[0] if len(rows) == 1 else code.runtime("attention", "interleaved")(*rows)
 
 
 def heads(code: BlockCode, value: Value, memory: Memory) -> Expression:
@@ -39,7 +46,8 @@ def heads(code: BlockCode, value: Value, memory: Memory) -> Expression:
     return expression if memory.per_head else expression.method("unsqueeze", 2)
 
 
-def _options(code: BlockCode, memory: Memory, read: Read, before: bool) -> dict[str, Expression]:
+def _options(detail: AttentionDetail, read: Read, unseen: int) -> dict[str, Expression]:
+    memory = detail.memory
     scale = option(memory.options, "scale")
     size = read.key.shape[-1]
     assert scale is None or isinstance(scale, int | float)
@@ -49,6 +57,8 @@ def _options(code: BlockCode, memory: Memory, read: Read, before: bool) -> dict[
         out["window"] = to_expression(window)
     if memory.parameters:
         out["start"] = to_expression(tuple(parameter(p.path) for p in memory.parameters))
-    if before:
+    if len(detail.pairs) > 1:
+        out |= {"pairs": to_expression(len(detail.pairs)), "unseen": to_expression(unseen)}
+    elif unseen:
         out["read_before"] = to_expression(True)
     return out

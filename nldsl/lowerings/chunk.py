@@ -21,6 +21,7 @@ from nldsl.emit.nodes import (
     returns,
 )
 from nldsl.lowerings.blocks import BlockCode
+from nldsl.lowerings.chunk_cache import KeptPairs
 from nldsl.lowerings.chunk_commit import ChunkCommit
 from nldsl.lowerings.chunk_family import Family
 from nldsl.lowerings.chunk_step import ChunkStep
@@ -47,14 +48,16 @@ class ChunkLoop:
         self.scope = code.scope
         fresh = self.scope.names.fresh
         self.families = [Family(code, detail, names) for names in detail.families]
+        self.caches = [KeptPairs(code, c) for c in detail.caches]
         self.commits = {f.label: ChunkCommit(code, f) for f in self.families if f.write.at_commit}
-        self.method = fresh(f"_step_{'_'.join(f.label for f in self.families)}")
+        labels = [f.label for f in self.families] or [c.memory.name for c in self.caches]
+        self.method = fresh(f"_step_{'_'.join(labels)}")
         self.grid = fresh("grid")
         self.number = fresh("n")
 
     def emit(self) -> None:
         """States, pieces, loop, results."""
-        first = self.detail.members[0].memory
+        first = self.detail.clock
         tokens = self.code.scope.source.attr("shape")[1]
         made = call(
             self.code.runtime("grid", "ChunkGrid"),
@@ -67,9 +70,11 @@ class ChunkLoop:
         cut = [(v, self._cut(v)) for v in self.detail.incoming if not self._plain(v)]
         for family in self.families:
             self.scope.add(*family.load(self.code, name(self.grid)))
+        for cache in self.caches:
+            self.scope.add(*cache.load())
         collected = [(v, self.scope.names.fresh(f"{v.name}_all")) for v in self.detail.outgoing]
         self.scope.add(*(assign(c, []) for _, c in collected))
-        step = ChunkStep(self.code, self.unit, self.detail, self.families)
+        step = ChunkStep(self.code, self.unit, self.detail, self.families, self.caches)
         self.scope.add(
             For(
                 (self.number,),
@@ -83,6 +88,8 @@ class ChunkLoop:
         for family in self.families:
             self.scope.add(*family.finish(self.code, name(self.grid)))
             self.scope.add(*family.store(name(self.grid).attr("count")))
+        for cache in self.caches:
+            self.scope.add(*cache.store(name(self.grid).attr("count")))
         self.code.methods.append(self._method(step, cut, collected))
 
     def _plain(self, value: Value) -> bool:
@@ -100,10 +107,11 @@ class ChunkLoop:
         n = name(self.number)
         arguments: list[Like] = [name(c)[n] for _, c in cut]
         arguments += [self.scope.ref(v) for v in self._shared(step)]
-        arguments += [e for f in self.families for e in f.arguments()]
+        arguments += [e for f in (*self.families, *self.caches) for e in f.arguments()]
         arguments.append(name(self.grid).attr("valid")[n])
         outs = [self.scope.names.fresh(f"{v.name}_n") for v, _ in collected]
         news = [new for f in self.families for new in self._moved(f)]
+        news += [new for cache in self.caches for new in cache.new.values()]
         target = name("self").attr(self.method)
         if self.code.plan.target.checkpoint:
             result = call(self.code.runtime("recompute", "recomputed"), target, *arguments)
@@ -122,6 +130,9 @@ class ChunkLoop:
                 ends = call(f"{self.grid}.ends", family.memory.clock.every)[n]
                 body.append(self.commits[family.label].emit(ends, behind))
             body += family.settle(self.code, lambda clock: call(f"{self.grid}.ends", clock)[n])
+        for cache in self.caches:
+            forgets = cache.memory.reset == "tokens"
+            body += cache.settle(call(f"{self.grid}.ends", cache.memory.reset_every)[n] if forgets else None)
         return body
 
     def _moved(self, family: Family) -> list[str]:
@@ -146,10 +157,11 @@ class ChunkLoop:
         shared = self._shared(step)
         inner.unbatched |= {v.name for v in shared}
         parameters = [inner.names.of(v) for v in (*(v for v, _ in cut), *shared)]
-        parameters += [p for f in self.families for p in f.parameter_names(inner)]
+        parameters += [p for f in (*self.families, *self.caches) for p in f.parameter_names(inner)]
         inner.names.known[VALID] = inner.names.fresh(VALID)
         results = step.emit([v for v, _ in collected], name(inner.names.of(VALID)))
-        annotated = tuple(Parameter(p, name("Tensor")) for p in parameters)
+        absent = {cache.inner["valid"] for cache in self.caches}
+        annotated = tuple(Parameter(p, _maybe() if p in absent else name("Tensor")) for p in parameters)
         valid = Parameter(inner.names.of(VALID), _maybe())
         doc = (
             f"At most {self.detail.grid} tokens: what they read, and the running weights after their writes."

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from nldsl.emit.nodes import Expression
+from nldsl.emit.nodes import Expression, name
 from nldsl.lowerings.apply import lower_apply
 from nldsl.lowerings.blocks import BlockCode
+from nldsl.lowerings.chunk_cache import KeptPairs
 from nldsl.lowerings.chunk_family import Family
 from nldsl.lowerings.chunk_write import ChunkWriter
 from nldsl.lowerings.scope import Imports, Names, Scope
@@ -17,23 +18,35 @@ from nldsl.spec.program import Apply, Read, Value, Write
 class ChunkStep:
     """The body of the step method."""
 
-    def __init__(self, code: BlockCode, unit: Unit, detail: ChunkDetail, families: list[Family]) -> None:
-        self.code, self.detail, self.families = code, detail, families
+    def __init__(
+        self,
+        code: BlockCode,
+        unit: Unit,
+        detail: ChunkDetail,
+        families: list[Family],
+        caches: list[KeptPairs],
+    ) -> None:
+        self.code, self.detail, self.families, self.caches = code, detail, families, caches
         imports: Imports = code.scope.imports
         self.scope = Scope(imports, Names(code.functions.locals), "chunk")
         self.steps = [code.block.body[i] for i in unit.statements]
         self.maker = {s.out.name: s for s in self.steps if isinstance(s, Apply | Read)}
         self.stacker = Stacker(self, {f.label: f for f in families})
         self.writers: dict[str, ChunkWriter] = {}
+        self.kept = {r.out.name: (c, n) for c in caches for r, n in c.cache.reads}
+        self.valid: Expression = name("valid")
         self.done: set[str] = set()
 
     def emit(self, outgoing: list[Value], valid: Expression) -> list[Expression]:
         """Everything that is needed outside, then what every family has moved."""
         self.writers = {f.label: ChunkWriter(self, f, valid) for f in self.families}
+        self.valid = valid
         self.done |= {v.name for v in self.detail.incoming}
         results = [self.value(v) for v in outgoing]
         for family in self.families:
             results += self.writers[family.label].results()
+        for cache in self.caches:
+            results += cache.results(self, valid)
         return results
 
     def value(self, value: Value) -> Expression:
@@ -45,6 +58,9 @@ class ChunkStep:
                 for argument in maker.args:
                     self.value(argument)
                 lower_apply(self.scope, maker)
+            elif value.name in self.kept:
+                cache, unseen = self.kept[value.name]
+                cache.answer(self, maker, unseen, self.valid)
             else:
                 self.stacker.read(maker)
         return self.scope.ref(value)

@@ -101,7 +101,8 @@ def _cache(memory: Memory) -> Like:
     batch = name("batch")
     keys = call("self.zeros", batch, 0, memory.heads, memory.key_size)
     values = call("self.zeros", batch, 0, memory.heads, memory.value_size)
-    return {"keys": keys, "values": values, "valid": None}
+    counted = {"count": call("self.counter", batch)} if memory.reset == "tokens" else {}
+    return {"keys": keys, "values": values, "valid": None, **counted}
 
 
 def _weights(code: BlockCode, memory: Memory) -> Like:

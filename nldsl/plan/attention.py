@@ -9,7 +9,7 @@ from nldsl.spec.program import Block, Memory, Read, Write, option
 
 
 def recognise(block: Block, statements: tuple[int, ...]) -> tuple[AttentionDetail, str] | Refusal:
-    """One softmax memory, one write, reads that feed nothing back into it."""
+    """One softmax memory, its writes, reads that feed nothing back into it."""
     memories = memories_of(block, statements)
     if len(memories) != 1 or memories[0].function is not None:
         return Refusal("not a softmax memory")
@@ -23,14 +23,12 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[AttentionDetai
         return Refusal("what it reads feeds its own keys, values or queries")
     if len(writes) + len(reads) != len(body):
         return Refusal("it is changed by more than a write")
-    if len(writes) != 1 or len(writes[0][1].terms) != 1:
-        return Refusal(f"{len(writes)} writes per token, expected one")
-    position, write = writes[0]
+    if any(len(w.terms) != 1 for _, w in writes):
+        return Refusal("several pairs in one write")
     detail = AttentionDetail(
         memory=memories[0],
-        key=write.terms[0].key,
-        value=write.terms[0].target,
-        reads=tuple((read, i < position) for i, read in reads),
+        pairs=tuple((w.terms[0].key, w.terms[0].target) for _, w in writes),
+        reads=tuple((read, sum(i < j for j, _ in writes)) for i, read in reads),
     )
     return detail, "softmax memory: scaled dot-product attention over the cached keys and values"
 

@@ -7,7 +7,8 @@ from math import gcd
 import networkx as nx
 
 from nldsl.library import PRIMITIVES
-from nldsl.plan.details import ChunkDetail, ChunkMemory
+from nldsl.plan import chunk_cache
+from nldsl.plan.details import ChunkCache, ChunkDetail, ChunkMemory
 from nldsl.plan.sequential import outlived
 from nldsl.plan.steps import write_steps
 from nldsl.plan.units import boundary, defined, memories_of, used
@@ -23,39 +24,60 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[ChunkDetail, s
         refusal = _between(statement)
         if refusal is not None:
             return refusal
-    members = []
+    members, caches = [], []
     for memory in memories:
-        member = outlived(block, memory) or _member(memory, body)
-        if isinstance(member, Refusal):
-            return Refusal(f"`{memory.name}`: {member.reason}")
-        members.append(member)
-    if not members:
-        return Refusal("no memory is written")
+        found = outlived(block, memory) or _found(memory, body)
+        if isinstance(found, Refusal):
+            return Refusal(f"`{memory.name}`: {found.reason}")
+        if isinstance(found, ChunkCache):
+            caches.append(found)
+        else:
+            members.append(found)
+    if not members and not any(resets_of(c.memory) for c in caches):
+        return Refusal(
+            "no memory with weights on a token clock is written, and none forgets by its own clock"
+        )
     if any(isinstance(s, Read) and s.memory not in {m.name for m in memories} for s in body):
         return Refusal("a memory that is never written is read on the way back")
-    refusal = _feeds_its_write(body, members) or _clocks(members)
+    refusal = _feeds_its_write(body, members, caches) or _clocks(members, caches)
     if refusal is not None:
         return refusal
-    grid = grid_of(members)
+    grid = grid_of(members, caches)
     incoming, outgoing = boundary(block, statements)
-    detail = ChunkDetail(grid, tuple(members), _families(members), incoming, outgoing)
-    return detail, _reason(members, grid)
+    detail = ChunkDetail(grid, tuple(members), _families(members), incoming, outgoing, tuple(caches))
+    return detail, _reason(members, caches, grid)
+
+
+def _found(memory: Memory, body: list[Statement]) -> ChunkMemory | ChunkCache | Refusal:
+    return chunk_cache.recognise(memory, body) if memory.function is None else _member(memory, body)
+
+
+def resets_of(memory: Memory) -> tuple[int, ...]:
+    """The clock of its resets, if it has one of its own."""
+    return (memory.reset_every,) if memory.reset == "tokens" else ()
 
 
 def clocks_of(member: ChunkMemory) -> tuple[int, ...]:
     """What has to fall on chunk ends: commits, bases, resets."""
     memory = member.memory
     every = () if member.live else (memory.clock.every,)
-    return (*every, member.write.base_every, *((memory.reset_every,) if memory.reset == "tokens" else ()))
+    return (*every, member.write.base_every, *resets_of(memory))
 
 
-def grid_of(members: list[ChunkMemory]) -> int:
+def grid_of(members: list[ChunkMemory], caches: list[ChunkCache]) -> int:
     """The longest chunk at whose ends all of them fall."""
-    return gcd(*(c for m in members for c in clocks_of(m)))
+    clocks = [c for m in members for c in clocks_of(m)]
+    return gcd(*clocks, *(c for cache in caches for c in resets_of(cache.memory)))
 
 
-def _reason(members: list[ChunkMemory], grid: int) -> str:
+def _reason(members: list[ChunkMemory], caches: list[ChunkCache], grid: int) -> str:
+    if not members:
+        return f"its pairs are forgotten by its own clock: attention within {grid} tokens is parallel"
     live = [m.memory.name for m in members if m.live]
+    if not live and caches:
+        return (
+            f"gradients and reads see the last commit, attention what they tell: {grid} tokens are parallel"
+        )
     if not live:
         return f"reads and gradients see the last commit: chunks of {grid} tokens are parallel"
     shown = ", ".join(f"`{n}`" for n in live)
@@ -75,12 +97,14 @@ def _between(statement: Statement) -> Refusal | None:
     return Refusal(f"a {type(statement).__name__.lower()} lies on the way back to a memory")
 
 
-def _clocks(members: list[ChunkMemory]) -> Refusal | None:
+def _clocks(members: list[ChunkMemory], caches: list[ChunkCache]) -> Refusal | None:
     """One loop needs one count and a chunk of more than one token."""
-    if grid_of(members) == 1:
-        clocks = ", ".join(str(c) for m in members for c in clocks_of(m))
-        return Refusal(f"clocks {clocks} have no common chunk")
-    if len({(m.memory.reset, m.memory.reset_every) for m in members}) > 1:
+    if grid_of(members, caches) == 1:
+        found = [clocks_of(m) for m in members] + [resets_of(c.memory) for c in caches]
+        return Refusal(f"clocks {', '.join(str(c) for cs in found for c in cs)} have no common chunk")
+    resets = {resets_of(m.memory) for m in members}
+    own = {resets_of(c.memory) for c in caches} - {()}
+    if len(resets) > 1 or len(own) > 1 or (own and resets - {()} - own):
         return Refusal("its memories reset at different times")
     return None
 
@@ -162,9 +186,11 @@ def _live(memory: Memory, write: Write) -> Refusal | None:
     return None
 
 
-def _feeds_its_write(body: list[Statement], members: list[ChunkMemory]) -> Refusal | None:
+def _feeds_its_write(
+    body: list[Statement], members: list[ChunkMemory], caches: list[ChunkCache]
+) -> Refusal | None:
     """A read of a running state needs the write of that memory first, which must not need the read."""
-    live = {m.memory.name for m in members if m.live}
+    live = {m.memory.name for m in members if m.live} | {c.memory.name for c in caches}
     graph: nx.DiGraph[str] = nx.DiGraph()
     for statement in body:
         for value in used(statement):

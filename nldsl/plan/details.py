@@ -13,12 +13,11 @@ ReadState = Literal["before", "decayed", "after"]
 
 @dataclass(frozen=True)
 class AttentionDetail:
-    """One softmax memory: what it appends, and its reads (`True`: stands above the write)."""
+    """One softmax memory: the pairs it appends, and its reads (with how many of the pairs stand below)."""
 
     memory: Memory
-    key: Value
-    value: Value
-    reads: tuple[tuple[Read, bool], ...]
+    pairs: tuple[tuple[Value, Value], ...]
+    reads: tuple[tuple[Read, int], ...]
 
 
 @dataclass(frozen=True)
@@ -123,6 +122,18 @@ class ChunkMemory:
 
 
 @dataclass(frozen=True)
+class ChunkCache:
+    """A softmax memory inside a chunked unit: attention over what it keeps and the pairs of the chunk.
+
+    `pairs` are appended at every token, in order; a read comes with how many of its token's stand below it.
+    """
+
+    memory: Memory
+    pairs: tuple[tuple[Value, Value], ...]
+    reads: tuple[tuple[Read, int], ...]
+
+
+@dataclass(frozen=True)
 class ChunkDetail:
     """Memories whose gradients are held at a base, in chunks that end where a base or a commit moves.
 
@@ -135,3 +146,9 @@ class ChunkDetail:
     families: tuple[tuple[str, ...], ...]
     incoming: tuple[Value, ...]
     outgoing: tuple[Value, ...]
+    caches: tuple[ChunkCache, ...] = ()
+
+    @property
+    def clock(self) -> Memory:
+        """The memory whose count of tokens the chunks follow."""
+        return self.members[0].memory if self.members else self.caches[0].memory

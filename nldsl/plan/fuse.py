@@ -38,8 +38,10 @@ def _candidate(block: Block, units: list[Unit]) -> tuple[Unit, Unit, Unit] | Non
 def _merge(block: Block, first: Unit, second: Unit) -> Unit | None:
     assert isinstance(first.detail, ChunkDetail)
     assert isinstance(second.detail, ChunkDetail)
-    clocks = {chunk.clocks_of(m) for d in (first.detail, second.detail) for m in d.members}
-    if len(clocks) != 1:
+    details = (first.detail, second.detail)
+    clocks = {chunk.clocks_of(m) for d in details for m in d.members}
+    caches = [c for d in details for c in d.caches]
+    if len(clocks | {chunk.resets_of(c.memory) for c in caches}) != 1:
         return None
     graph = dependency_graph(block)
     both = set(first.statements) | set(second.statements)
@@ -50,6 +52,8 @@ def _merge(block: Block, first: Unit, second: Unit) -> Unit | None:
     if isinstance(answer, Refusal):
         return None
     detail, reason = answer
+    if len(detail.caches) > len(caches):
+        return None  # attention between the two is faster for all tokens at once
     return Unit(statements, (*first.memories, *second.memories), "chunk", reason, first.verdicts, detail)
 
 

@@ -41,7 +41,7 @@ def outlived(block: Block, memory: Memory) -> Refusal | None:
 
 def _memory(memory: Memory, body: list[Statement]) -> Refusal | None:
     if memory.function is None:
-        return Refusal(f"softmax memory `{memory.name}` on a cycle")
+        return Refusal(f"softmax memory `{memory.name}`, whose cache grows,")
     if memory.clock.unit != "tokens":
         return Refusal(f"a write of `{memory.name}` on a clock of {memory.clock.unit}")
     writes = [s for s in body if isinstance(s, Write) and s.memory == memory.name]

@@ -30,15 +30,18 @@ def attention(
     causal: bool = True,
     start: Pairs | None = None,
     read_before: bool = False,
+    pairs: int = 1,
+    unseen: int = 0,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Cache]:
     """`y_t = sum_i softmax_i(scale q_t . k_i) v_i` over the cached pairs and those of this call.
 
     `cache` is `{"keys": [B, S, J, K], "values": [B, S, J, V], "valid": [B, S] or None}`, the newest
     pair last.  `window`: only the last so many pairs are seen, and kept.  `read_before`: a token
-    does not see its own pair.  `causal=False`: every token sees all pairs.  `start`: learned pairs
-    `[J, n, size]` (or `[n, size]` for one head) that are always seen.  Tokens left out by
-    `mask [B, T]` append nothing and read zero, and so does a query with nothing to see.
+    does not see its own pair.  With several `pairs` per token keys and values are `[B, T pairs, J, size]`,
+    and a token does not see the last `unseen` of its own.  `causal=False`: every token sees all pairs.
+    `start`: learned pairs `[J, n, size]` (or `[n, size]` for one head) that are always seen.  Tokens left
+    out by `mask [B, T]` append nothing and read zero, and so does a query with nothing to see.
 
     >>> one = torch.ones(1, 1, 1, 1)
     >>> empty = {"keys": torch.zeros(1, 0, 1, 1), "values": torch.zeros(1, 0, 1, 1), "valid": None}
@@ -50,29 +53,68 @@ def attention(
     if mask is not None and not bool(mask.all()):
         # Real tokens first: distances in the sequence are then distances in the cache.
         order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-        q_BTHK, k_BTJK, v_BTJV = (_take(x, order) for x in (q_BTHK, k_BTJK, v_BTJV))
-    keys, values, valid = _append(cache, k_BTJK, v_BTJV, None if order is None else mask)
-    tokens, pairs = q_BTHK.shape[1], keys.shape[1]
-    far = None if window is None or pairs <= window else window
-    first = causal and not read_before and far is None and start is None and valid is None
-    if first and tokens == pairs:
+        q_BTHK, (k_BTJK, v_BTJV) = (
+            _take(q_BTHK, order),
+            (_take(x, _each(order, pairs)) for x in (k_BTJK, v_BTJV)),
+        )
+    keys, values, valid = _append(cache, k_BTJK, v_BTJV, None if order is None else mask, pairs)
+    tokens, total, unseen = q_BTHK.shape[1], keys.shape[1], pairs if read_before else unseen
+    far = None if window is None or total <= window else window
+    first = causal and not unseen and far is None and start is None and valid is None
+    if first and tokens == total and pairs == 1:
         y = _dot_product(q_BTHK, keys, values, scale, is_causal=True)
     else:
         alone = first and tokens == 1
-        seen = None if alone else _seen(tokens, pairs, far, causal, read_before, keys.device)
+        places = (pairs, unseen)
+        seen = None if alone else _seen(tokens, total, far, causal, places, keys.device)
         y = _read(q_BTHK, keys, values, seen, valid, start, scale)
     if order is not None:
         assert mask is not None
         y = _take(y, order.argsort(dim=1)).masked_fill(~mask[:, :, None, None], 0.0)
-    lengths = None if order is None or mask is None else mask.sum(1)
-    return y, _trim(keys, values, valid, q_BTHK.shape[1], lengths, window)
+    lengths = None if order is None or mask is None else mask.sum(1) * pairs
+    return y, _trim(keys, values, valid, tokens * pairs, lengths, window)
+
+
+def interleaved(*rows: Tensor) -> Tensor:
+    """Keys (or values) `[B, T, J, d]` of several pairs per token, those of a token together.
+
+    >>> interleaved(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1)).flatten().tolist()
+    [0.0, 1.0, 0.0, 1.0]
+    """
+    return torch.stack(torch.broadcast_tensors(*rows), 2).flatten(1, 2)
+
+
+def forget(
+    which: bool | Tensor, keys: Tensor, values: Tensor, valid: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What is kept of a cache when the samples named by `which` (`True`, `False` or `[B]`) begin anew.
+
+    >>> two = torch.ones(2, 3, 1, 1)
+    >>> forget(torch.tensor([True, False]), two, two, None)[2].tolist()
+    [[False, False, False], [True, True, True]]
+    """
+    if isinstance(which, bool):
+        return (keys[:, :0], values[:, :0], None) if which else (keys, values, valid)
+    seen = keys.new_ones(keys.shape[:2], dtype=torch.bool) if valid is None else valid
+    seen = seen & ~which.unsqueeze(1)
+    first = seen.shape[1] - (int(seen.sum(1).max()) if seen.numel() else 0)
+    return keys[:, first:], values[:, first:], seen[:, first:]
+
+
+def _each(order: Tensor, pairs: int) -> Tensor:
+    """The order of the pairs of tokens in this order."""
+    if pairs == 1:
+        return order
+    return (order.unsqueeze(-1) * pairs + torch.arange(pairs, device=order.device)).flatten(1)
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:
     return x[torch.arange(x.shape[0], device=x.device).unsqueeze(1), index]
 
 
-def _append(cache: Cache, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def _append(
+    cache: Cache, k: Tensor, v: Tensor, mask: Tensor | None, pairs: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Cached pairs (newest last) and those of the call (real ones first) behind them."""
     keys, values, valid = cache["keys"], cache["values"], cache["valid"]
     assert keys is not None and values is not None
@@ -80,7 +122,7 @@ def _append(cache: Cache, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Te
     if valid is not None or mask is not None:
         here = keys.new_ones(k.shape[:2], dtype=torch.bool)
         if mask is not None:
-            here = torch.arange(k.shape[1], device=k.device) < mask.sum(1, keepdim=True)
+            here = torch.arange(k.shape[1], device=k.device) < mask.sum(1, keepdim=True) * pairs
         past = keys.new_ones(keys.shape[0], old, dtype=torch.bool) if valid is None else valid
         valid = torch.cat([past, here], 1)
     if old == 0:
@@ -89,15 +131,22 @@ def _append(cache: Cache, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Te
 
 
 def _seen(
-    tokens: int, pairs: int, window: int | None, causal: bool, read_before: bool, device: torch.device
+    tokens: int,
+    total: int,
+    window: int | None,
+    causal: bool,
+    places: tuple[int, int],
+    device: torch.device,
 ) -> Tensor | None:
-    """`[T, S + T]`: which pairs a query may see by their distance; `None` if it may see all."""
+    """`[T, S + T]`: which pairs a query may see by their distance; `None` if it may see all.
+
+    `places`: how many pairs a token appends, and how many of them it does not see.
+    """
     if not causal and window is None:
         return None
-    place = torch.arange(pairs - tokens, pairs, device=device).unsqueeze(1)
-    if read_before:
-        place = place - 1
-    ages = place - torch.arange(pairs, device=device)
+    pairs, unseen = places
+    newest = torch.arange(1, tokens + 1, device=device).unsqueeze(1) * pairs - 1 - unseen
+    ages = newest + (total - tokens * pairs) - torch.arange(total, device=device)
     seen = ages >= 0 if causal else torch.ones_like(ages, dtype=torch.bool)
     return seen if window is None else seen & (ages < window)
 

@@ -72,8 +72,9 @@ def _joined(parts: list[Any], sizes: list[int]) -> Any:
         return torch.cat(rows)
     if isinstance(known, list):
         return [_joined([_at(part, i) for part in parts], sizes) for i in range(len(known))]
-    if set(known) == _CACHE:
-        return _caches(parts)
+    if set(known) >= _CACHE:
+        rest = {name for name in known if name not in _CACHE}
+        return _caches(parts) | {name: _joined([_at(part, name) for part in parts], sizes) for name in rest}
     names = dict.fromkeys(name for part in parts if part is not None for name in part)
     return {name: _joined([_at(part, name) for part in parts], sizes) for name in names}
 

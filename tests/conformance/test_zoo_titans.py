@@ -101,7 +101,10 @@ def titans_mal(p: Weights, x: Array) -> Array:
 
 
 def titans_mac(p: Weights, x: Array, segment: int = 4) -> Array:
-    """Token by token: recall, attention in the segment over what was recalled and seen, learn, gate."""
+    """Token by token: recall, attention in the segment over what was recalled and seen, learn, gate.
+
+    What is recalled, by `h` and by the gate, is of the memory at the segment's start.
+    """
     fast = [{n: tensor(p(f"M.{n}")[h]) for n in ("W2", "W1")} for h in range(H)]
     slots: list[Fast] = [{n: torch.zeros_like(z) for n, z in w.items()} for w in fast]
     keys: list[Array] = []
@@ -110,9 +113,12 @@ def titans_mac(p: Weights, x: Array, segment: int = 4) -> Array:
     for t in range(len(x)):
         row = x[t : t + 1]
         if t % segment == 0:
-            keys, values, base = [], [], [{n: z.clone().requires_grad_() for n, z in w.items()} for w in fast]
+            keys, values, start = [], [], [{n: z.clone() for n, z in w.items()} for w in fast]
+            base = [{n: z.clone().requires_grad_() for n, z in w.items()} for w in fast]
         query = unit(cut(p.linear(row, "h.linear")))[0]
-        recalled = np.concatenate([mlp(w, tensor(z)).numpy() for w, z in zip(fast, query, strict=True)])[None]
+        recalled = np.concatenate([mlp(w, tensor(z)).numpy() for w, z in zip(start, query, strict=True)])[
+            None
+        ]
         keys += [cut(p.linear(recalled, "A_write.linear"))[0], cut(p.linear(row, "A_write.linear_3"))[0]]
         values += [cut(p.linear(recalled, "A_write.linear_2"))[0], cut(p.linear(row, "A_write.linear_4"))[0]]
         asked = cut(p.linear(row, "y.linear"))[0]
@@ -135,7 +141,7 @@ def titans_mac(p: Weights, x: Array, segment: int = 4) -> Array:
                 slots[h][n] = eta[0, h] * slots[h][n] - rate * slope
                 fast[h][n] = (1 - alpha[0, h]) * fast[h][n] + slots[h][n]
         again = unit(cut(p.linear(now, "out.linear")))[0]
-        m = np.concatenate([mlp(w, tensor(z)).numpy() for w, z in zip(fast, again, strict=True)])[None]
+        m = np.concatenate([mlp(w, tensor(z)).numpy() for w, z in zip(start, again, strict=True)])[None]
         y.append(p.linear(p.rms(now, "out.norm") * sigmoid(p.rms(m, "out.norm_2")), "out.linear_2")[0])
     return np.array(y)
 

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nldsl.diagnostics import SpecError
 from nldsl.driver import compile
 from nldsl.graph import open_program
-from nldsl.reference import Interpreter
 from nldsl.spec.program import Program
 from tests.conformance.builders import draw
 
@@ -116,12 +114,8 @@ def rotate(x: Array, base: float = 10000.0) -> Array:
 
 
 def answer(program: Program, weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """The compiled block's output; the interpreter's for the one that no lowering takes yet (NL0701)."""
-    try:
-        layer = compile(program, dtype=torch.float64)
-    except SpecError as refused:
-        assert {d.code for d in refused.diagnostics} == {"NL0701"} and program.name == "titans_mac"
-        return Interpreter(program, weights).run(x)[0]
+    """The compiled block's output."""
+    layer = compile(program, dtype=torch.float64)
     with torch.no_grad():
         for path, parameter in layer.parameter_paths().items():
             parameter.copy_(weights[path])

@@ -48,9 +48,7 @@ SEQUENTIAL: dict[str, str] = {
     "blocks/srwm": "its four matrices make their own keys at every token",
 }
 """Specifications that have no fast form, and why."""
-REFUSED: dict[str, str] = {
-    "blocks/titans_mac": "attention on a cycle through a memory, and two writes of one cache"
-}
+REFUSED: dict[str, str] = {}
 """Specifications that the interpreter runs and no lowering takes yet, and why."""
 
 

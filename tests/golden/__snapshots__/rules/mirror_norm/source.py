@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nldsl.runtime.grid import choose
+from nldsl.runtime.course import Course, Impulse
+from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module
-from nldsl.runtime.ops import eq, where
-from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, next_step, tick
 from torch import Tensor
 
 
@@ -28,26 +27,10 @@ def matrix_l2_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Ten
     return key, key @ weight.mT - target
 
 
-def mirror_norm(W: Tensor, g: Tensor, step: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of the rule `mirror_norm` for one token; gates are `[..., 1, 1]`."""
-    A_eq = eq(step, 1)
-    A_where = where(A_eq, W, A)
-    A_mul = 1 * A_where
-    A_mul_1 = 0.1 * g
-    A_1 = A_mul - A_mul_1
-    W_abs = torch.abs(A_1)
-    W_pow = W_abs**4
-    W_sum = W_pow.sum(-1)[..., None, :]
-    W_sum_1 = W_sum.sum(-1, keepdim=True)
-    W_pow_1 = W_sum_1**0.5
-    W_1 = A_1 / W_pow_1
-    return W_1, A_1
-
-
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
     """
 
     def __init__(self) -> None:
@@ -64,37 +47,48 @@ class Probe(Module):
             },
         }
 
+    def _step_M(
+        self, x: Tensor, M_weight_seen: Tensor, M_A_weight: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """At most 16 tokens: what they read, and the running weights after their writes."""
+        y = matrix(x, M_weight_seen)
+        x_weight, dy_weight = matrix_l2_gradient(x, x, M_weight_seen)
+        rate_weight = x_weight.new_full(x_weight.shape[:-1], 0.1)
+        M_weight_course = Course(M_A_weight, (Impulse(x_weight, dy_weight, rate=rate_weight),), valid=valid)
+        M_weight_next = M_weight_course.end()
+        M_weight_linked = (
+            M_weight_next
+            / (torch.abs(M_weight_next) ** 4.0).sum(-1)[..., None, :].sum(-1, keepdim=True) ** 0.5
+        )
+        return y, M_weight_linked, M_weight_next
+
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
+        grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
+        x_cut = grid.cut(x, "vector")
         M_weight = state["M"]["running"]["weight"]
         M_weight_seen = state["M"]["committed"]["weight"]
         M_A_weight = state["M"]["slots"]["A.weight"]
-        M_count = state["M"]["count"]
-        M_ends_16 = ends_of(M_count, mask, x, 16)
+        M_A_weight = choose(grid.unseen, M_weight, M_A_weight)
         y_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            x_t = x[:, t : t + 1]
-            y = matrix(x_t, M_weight_seen)
-            M_x_weight, M_dy_weight = matrix_l2_gradient(x_t, x_t, M_weight_seen)
-            M_weight_step, M_A_weight_next = mirror_norm(
-                M_weight, M_dy_weight.mT @ M_x_weight, next_step(M_count, M_weight), M_A_weight
+        for n in range(len(grid)):
+            y_n, M_weight_new, M_A_weight_new = self._step_M(
+                x_cut[n], M_weight_seen, M_A_weight, grid.valid[n]
             )
-            M_weight_next = M_weight_step
-            M_weight = hold(live, M_weight_next, M_weight)
-            M_A_weight = hold(live, M_A_weight_next, M_A_weight)
-            M_count = tick(M_count, live)
-            M_weight_seen = choose(M_ends_16[t], M_weight, M_weight_seen)
-            y_all.append(y)
-        y_2 = join_tokens(y_all, 1, self.zeros(x.shape[0], 0, 8))
+            y_all.append(y_n)
+            M_weight = choose(grid.begun[n], M_weight_new, M_weight)
+            M_A_weight = M_A_weight_new
+            M_weight_seen = choose(grid.ends(16)[n], M_weight, M_weight_seen)
+        y = grid.join(y_all, "vector")
+        M_A_weight = choose(grid.begun[-1], M_A_weight, torch.zeros_like(M_A_weight))
         new["M"] = {
             "running": {"weight": M_weight},
             "committed": {"weight": M_weight_seen},
             "slots": {"A.weight": M_A_weight},
-            "count": M_count,
+            "count": grid.count,
         }
-        return y_2, new
+        return y, new
 
 
 def build(seed: int = 0) -> Layer:
