@@ -226,9 +226,11 @@ def _window_bytes(term: Term) -> int:
 def _attention(memory: Memory, block: Block, place: Place) -> Problem:
     window, start = (option(memory.options, name, 0) for name in ("window", "start"))
     writes = [s for s in block.body if isinstance(s, Write) and s.memory == memory.name]
-    per_token = memory.heads * (memory.key_size + memory.value_size) * BYTES
-    # Persistent tokens are parameters, the same for every sequence.
-    kept = window if isinstance(window, int) else 0
+    per_pair = memory.heads * (memory.key_size + memory.value_size) * BYTES
+    # Persistent tokens are parameters, the same for every sequence.  A cache that forgets by its own clock is
+    # empty where it does.
+    limits = [window] if isinstance(window, int) and window else []
+    limits += [len(writes) * (memory.reset_every - 1)] if memory.reset == "tokens" else []
     return Problem(
         id=place.memory_id(memory),
         name=memory.name,
@@ -247,8 +249,8 @@ def _attention(memory: Memory, block: Block, place: Place) -> Problem:
         copies=memory.heads,
         multiplicity=place.copies,
         tensors=(Tensor("keys", (memory.key_size,)), Tensor("values", (memory.value_size,))),
-        state_bytes=kept * per_token,
-        bytes_per_token=0 if window else per_token,
+        state_bytes=min(limits, default=0) * per_pair,
+        bytes_per_token=0 if limits else len(writes) * per_pair,
         source=_where(memory.span),
         text=_each((_written(write.span) for write in writes), "\n"),
     )

@@ -107,7 +107,8 @@ class ChunkLoop:
         n = name(self.number)
         arguments: list[Like] = [name(c)[n] for _, c in cut]
         arguments += [self.scope.ref(v) for v in self._shared(step)]
-        arguments += [e for f in (*self.families, *self.caches) for e in f.arguments()]
+        arguments += [e for f in self.families for e in f.arguments()]
+        arguments += [e for cache in self.caches for e in cache.arguments()]
         arguments.append(name(self.grid).attr("valid")[n])
         outs = [self.scope.names.fresh(f"{v.name}_n") for v, _ in collected]
         news = [new for f in self.families for new in self._moved(f)]
@@ -157,7 +158,8 @@ class ChunkLoop:
         shared = self._shared(step)
         inner.unbatched |= {v.name for v in shared}
         parameters = [inner.names.of(v) for v in (*(v for v, _ in cut), *shared)]
-        parameters += [p for f in (*self.families, *self.caches) for p in f.parameter_names(inner)]
+        parameters += [p for f in self.families for p in f.parameter_names(inner)]
+        parameters += [p for cache in self.caches for p in cache.parameter_names(inner)]
         inner.names.known[VALID] = inner.names.fresh(VALID)
         results = step.emit([v for v, _ in collected], name(inner.names.of(VALID)))
         absent = {cache.inner["valid"] for cache in self.caches}

@@ -72,8 +72,10 @@ def memory_flops(block: Block, memory: Memory, plan: Plan | None, segment: int) 
         grown = sum(_query_heads(memory, s.key) for s in reads) * 2 * (memory.key_size + memory.value_size)
         window = option(memory.options, "window", 0)
         assert isinstance(window, int)
-        seen = grown * window
-        return MemoryFlops(seen, seen, seen, 0 if window else grown, False)
+        # A cache that forgets by its own clock is half full on average.
+        pairs = len(writes) * memory.reset_every // 2 if memory.reset == "tokens" else 0
+        seen = grown * (min(window, pairs) if window and pairs else window or pairs)
+        return MemoryFlops(seen, seen, seen, 0 if seen else grown * len(writes), False)
     read = sum(_read(memory, s) for s in reads)
     write = sum(_write(memory, t, w.at_commit) for w in writes for t in w.terms)
     task = any(isinstance(s, TaskWrite) and s.memory == memory.name for s in block.body)
