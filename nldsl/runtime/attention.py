@@ -45,18 +45,15 @@ def attention(
 
     >>> one = torch.ones(1, 1, 1, 1)
     >>> empty = {"keys": torch.zeros(1, 0, 1, 1), "values": torch.zeros(1, 0, 1, 1), "valid": None}
-    >>> y, cache = attention(one, one, 3.0 * one, empty, scale=1.0)
-    >>> y.item(), cache["keys"].shape
-    (3.0, torch.Size([1, 1, 1, 1]))
+    >>> attention(one, one, 3.0 * one, empty, scale=1.0)[0].item()
+    3.0
     """
     order = None
     if mask is not None and not bool(mask.all()):
         # Real tokens first: distances in the sequence are then distances in the cache.
         order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-        q_BTHK, (k_BTJK, v_BTJV) = (
-            _take(q_BTHK, order),
-            (_take(x, _each(order, pairs)) for x in (k_BTJK, v_BTJV)),
-        )
+        q_BTHK = _take(q_BTHK, order)
+        k_BTJK, v_BTJV = (_take(x, _each(order, pairs)) for x in (k_BTJK, v_BTJV))
     keys, values, valid = _append(cache, k_BTJK, v_BTJV, None if order is None else mask, pairs)
     tokens, total, unseen = q_BTHK.shape[1], keys.shape[1], pairs if read_before else unseen
     far = None if window is None or total <= window else window
@@ -64,9 +61,9 @@ def attention(
     if first and tokens == total and pairs == 1:
         y = _dot_product(q_BTHK, keys, values, scale, is_causal=True)
     else:
-        alone = first and tokens == 1
-        places = (pairs, unseen)
-        seen = None if alone else _seen(tokens, total, far, causal, places, keys.device)
+        seen = None
+        if not (first and tokens == 1):
+            seen = _seen(tokens, total, far, causal, (pairs, unseen), keys.device)
         y = _read(q_BTHK, keys, values, seen, valid, start, scale)
     if order is not None:
         assert mask is not None
