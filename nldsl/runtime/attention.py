@@ -48,10 +48,8 @@ def attention(
     >>> attention(one, one, 3.0 * one, empty, scale=1.0)[0].item()
     3.0
     """
-    order = None
-    if mask is not None and not bool(mask.all()):
-        # Real tokens first: distances in the sequence are then distances in the cache.
-        order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    order = _order(mask)
+    if order is not None:
         q_BTHK = _take(q_BTHK, order)
         k_BTJK, v_BTJV = (_take(x, _each(order, pairs)) for x in (k_BTJK, v_BTJV))
     keys, values, valid = _append(cache, k_BTJK, v_BTJV, None if order is None else mask, pairs)
@@ -96,6 +94,13 @@ def forget(
     seen = seen & ~which.unsqueeze(1)
     first = seen.shape[1] - (int(seen.sum(1).max()) if seen.numel() else 0)
     return keys[:, first:], values[:, first:], seen[:, first:]
+
+
+def _order(mask: Tensor | None) -> Tensor | None:
+    """Real tokens first, so that distances are those in the cache; `None` if all tokens are real."""
+    if mask is None or bool(mask.all()):
+        return None
+    return mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
 
 
 def _each(order: Tensor, pairs: int) -> Tensor:
