@@ -28,6 +28,8 @@ def unit_lower_inverse(strict: Tensor) -> Tensor:
     tensor([[[ 1.,  0.],
              [-3.,  1.]]])
     """
+    if strict.is_cuda:
+        return by_doubling(strict)
     size = strict.shape[-1]
     out = torch.zeros_like(strict, memory_format=torch.contiguous_format)
     for start in range(0, size, BASE):
@@ -42,6 +44,36 @@ def unit_lower_inverse(strict: Tensor) -> Tensor:
             out[:, middle:stop, start:middle] = joined.neg_()
         width *= 2
     return out
+
+
+def by_doubling(strict: Tensor) -> Tensor:
+    """`unit_lower_inverse` by joining diagonal blocks of 1, 2, 4, ... rows, all of one size at once.
+
+    On a GPU a batch of small substitutions waits for its rows one after the other: Gated DeltaNet with
+    keys of 64 spent three quarters of its time in them (measured on an H200).
+
+    >>> by_doubling(torch.tensor([[[0.0, 0.0], [3.0, 0.0]]]))
+    tensor([[[ 1.,  0.],
+             [-3.,  1.]]])
+    """
+    if strict.dtype in (torch.bfloat16, torch.float16):
+        return by_doubling(strict.float()).to(strict.dtype)
+    batch, size = strict.shape[0], strict.shape[-1]
+    whole = 1 << max(0, size - 1).bit_length()
+    rest = whole - size
+    padded = torch.nn.functional.pad(strict, (0, rest, 0, rest)) if rest else strict
+    inverse = strict.new_ones(batch, whole, 1, 1)
+    width = 1
+    while width < whole:
+        count = whole // (2 * width)
+        blocks = padded.reshape(batch, count, 2 * width, count, 2 * width).diagonal(dim1=1, dim2=3)
+        below = blocks[:, width:, :width].movedim(-1, 1)
+        upper, lower = inverse[:, 0::2], inverse[:, 1::2]
+        made = strict.new_zeros(batch, count, 2 * width, 2 * width)
+        made[..., :width, :width], made[..., width:, width:] = upper, lower
+        made[..., width:, :width] = -(lower @ (below @ upper))
+        inverse, width = made, 2 * width
+    return inverse[:, 0, :size, :size]
 
 
 def _substitute(strict: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from nldsl.runtime.decay import before, decay_kernel, decay_to_end
 from nldsl.runtime.recurrence import delta_recurrence, linear_recurrence
-from nldsl.runtime.triangular import unit_lower_inverse
+from nldsl.runtime.triangular import by_doubling, unit_lower_inverse
 
 torch.set_num_threads(1)
 B, H, K, V = 2, 3, 4, 5
@@ -184,3 +184,6 @@ def test_unit_lower_inverse(size):
     n = torch.randn(3, size, size, dtype=torch.float64).tril(-1) / max(1, size) ** 0.5
     eye = torch.eye(size, dtype=torch.float64).expand(3, -1, -1)
     torch.testing.assert_close(unit_lower_inverse(n) @ (n + eye), eye)
+    # What a GPU takes instead: the same for whatever stands on or above the diagonal.
+    torch.testing.assert_close(by_doubling(n + torch.rand_like(n).triu()), unit_lower_inverse(n))
+    assert by_doubling(n.to(torch.bfloat16)).dtype == torch.bfloat16
