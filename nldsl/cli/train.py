@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nldsl.cli.common import SetOption, err, parse_settings, print_json
-from nldsl.train import train
+from nldsl.train import join, train
 
 Data = Annotated[
     str,
@@ -27,6 +27,15 @@ OnFault = Annotated[
 Stream = Annotated[
     bool, typer.Option("--stream", help="Rows read on from step to step and hand their state on.")
 ]
+Parallel = Annotated[
+    str,
+    typer.Option(help="Under torchrun: `ddp`, `fsdp`, or `auto`: ddp where there are several processes."),
+]
+Backend = Annotated[str, typer.Option(help="Of processes: `gloo`, `nccl`, or `auto`: by the device.")]
+AsyncSave = Annotated[
+    bool, typer.Option("--async-save", help="Processes write checkpoints while training goes on.")
+]
+Device = Annotated[str, typer.Option(help="Where the model is: `cpu`, `cuda`, `cuda:1`, ...")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")]
 Keep = Annotated[int, typer.Option(min=1, help="Checkpoints that are kept.")]
 
@@ -48,6 +57,10 @@ def command(
     on_fault: OnFault = "stop",
     stream: Stream = False,
     keep: Keep = 3,
+    device: Device = "cpu",
+    parallel: Parallel = "auto",
+    backend: Backend = "auto",
+    async_save: AsyncSave = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model on bytes: either --steps or --minutes.
@@ -71,6 +84,7 @@ def command(
         on_fault=on_fault,
         stream=stream,
         keep=keep,
+        engine=join(parallel, backend=backend, device=device, async_save=async_save),
     )
     if as_json:
         print_json(asdict(result) | {"folder": str(result.folder)})

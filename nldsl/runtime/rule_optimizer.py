@@ -31,7 +31,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     the rule are options of a group, so schedulers move `group["lr"]` as ever.  every: steps of the clock;
     in between gradients are summed.  nonfinite: what to do about NaN and infinity in a gradient: `raise`,
     `skip` the step, take them as `zero`, or `ignore` them (no check).  form: `eager`, `compiled`, or `auto`.
-    seed: of memories that start at drawn values.
+    seed: of memories that start at drawn values.  whole: for parts of weights, something of the shape of the
+    weight, by which their kernels are chosen (element-wise rules act on parts as on the whole).
 
     State is allocated at once: `state[p]["step"]` counts applications, the memories carry their names.
     Raises `SpecError`: NL0963 for a weight the rule cannot train, NL0966 for one that is complex or whose
@@ -53,12 +54,14 @@ class RuleOptimizer(torch.optim.Optimizer):
         form: Form = "auto",
         seed: int = 0,
         more: Callable[[Shape], Kernel | None] | None = None,
+        whole: Mapping[Tensor, Tensor] | None = None,
         **arguments: float | Tensor,
     ) -> None:
         self.nonfinite: Policy = nonfinite
         self.form: Form = form
         self.seed = seed
         self.more = more
+        self.whole = dict(whole or {})
         self.choices: dict[tuple[int, torch.dtype, str], Choice] = {}
         self.places: dict[int, Place] = {}
         self.rows: dict[Tensor, Rows] = {}
@@ -86,7 +89,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def kernel_of(self, p: Tensor, name: str = "a parameter") -> Kernel:
         """The kernel that trains `p`; raises NL0963 if there is none."""
-        for shape in self._shapes(p):
+        for shape in self._shapes(self.whole.get(p, p)):
             kernel = self.kernels.get(shape)
             if kernel is None and self.more is not None and (kernel := self.more(shape)) is not None:
                 type(self).kernels = {**self.kernels, shape: kernel}
@@ -266,5 +269,5 @@ class RuleOptimizer(torch.optim.Optimizer):
                 raise refusal("NL0969", f"the saved state is of another rule than `{self.rule}`: {missing}")
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {n: getattr(self, n) for n in ("nonfinite", "form", "seed", "more")}
+        own = {n: getattr(self, n) for n in ("nonfinite", "form", "seed", "more", "whole")}
         return {**super().__getstate__(), **own, "choices": {}, "places": {}, "rows": {}}

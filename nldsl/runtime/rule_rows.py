@@ -29,6 +29,8 @@ class Rows:
         self.function, self.arguments, self.rate = function, arguments, rate
         self.count = 0
         self.pulled = False
+        self.processes = 1
+        """How many of them have as many rows in this step; a row is a share of all."""
 
     def forget(self) -> None:
         """After a step: the next rows are counted afresh."""
@@ -49,7 +51,7 @@ class Rows:
         self.pulled = True
         given = [torch.tensor(float(v), dtype=x.dtype, device=x.device) for v in self.arguments()]
         given[self.rate] = given[self.rate].clamp_min(SMALLEST)
-        share = torch.tensor(1.0 / self.count, dtype=x.dtype, device=x.device)
+        share = torch.tensor(1.0 / (self.count * self.processes), dtype=x.dtype, device=x.device)
         return self.function(x, y, dy, share, *given).mT @ x
 
 

@@ -1,7 +1,8 @@
 """Checkpoints: a folder with tensors (safetensors) and the rest (JSON), written atomically, never pickled.
 
 A checkpoint is written into a temporary folder, synced to the disk, and renamed: it is there whole
-or not at all.  `state.json` holds the sha256 of the tensors and of its own content.
+or not at all.  `state.json` holds the sha256 of the tensors and of its own content.  Several processes
+write their tensors in the format of torch instead (`sharded_checkpoint`); both are read here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from torch import Tensor
 from nldsl.diagnostics import SpecError
 from nldsl.train.errors import fault
 
-FORMAT = 1
+FORMAT, SHARED = 1, 2
+"""The formats of one process and of several."""
 TENSORS, STATE = "tensors.safetensors", "state.json"
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
 """What reading a damaged checkpoint raises."""
@@ -82,13 +84,16 @@ def write_folder(folder: Path, checkpoint: Checkpoint) -> None:
     folder.mkdir()
     tensors = {name: t.detach().contiguous().cpu() for name, t in checkpoint.tensors.items()}
     save_file(tensors, folder / TENSORS)
-    body = {
-        "format": FORMAT,
-        "step": checkpoint.step,
-        "tensors_sha256": digest_of(folder / TENSORS),
-        "rest": checkpoint.rest,
-    }
     sync_file(folder / TENSORS)
+    write_state(folder, checkpoint.step, checkpoint.rest, {TENSORS: digest_of(folder / TENSORS)})
+
+
+def write_state(
+    folder: Path, step: int, rest: dict[str, Any], files: dict[str, str], format: int = FORMAT
+) -> None:
+    """Write `state.json`: the plain data, and the sha256 of every file by its name."""
+    body: dict[str, Any] = {"format": format, "step": step, "rest": rest}
+    body |= {"tensors_sha256": files[TENSORS]} if format == FORMAT else {"files": files}
     write_text(folder / STATE, json.dumps(body | {"sha256": digest_of_json(body)}, indent=1) + "\n")
 
 
@@ -140,18 +145,36 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def verified(path: Path) -> dict[str, Any]:
     """The plain data of a checkpoint whose checksums are right; raises one of `DAMAGE` otherwise."""
-    body: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
-    whole = body.pop("sha256") == digest_of_json(body) and body["format"] == FORMAT
-    if not whole or digest_of(path / TENSORS) != body["tensors_sha256"]:
+    body = described(path)
+    files = {TENSORS: body["tensors_sha256"]} if body["format"] == FORMAT else body["files"]
+    if any(digest_of(path / name) != digest for name, digest in files.items()):
         raise ValueError("checksums differ")
     return body
+
+
+def described(path: Path) -> dict[str, Any]:
+    """The plain data of a checkpoint, whose tensors are not looked at; raises one of `DAMAGE`."""
+    body: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
+    if body.pop("sha256") != digest_of_json(body) or body["format"] not in (FORMAT, SHARED):
+        raise ValueError("checksums differ")
+    return body
+
+
+def tensors_of(path: Path, body: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint."""
+    if body["format"] == FORMAT:
+        return load_file(path / TENSORS)
+    # The import takes longer than most checkpoints of one process.
+    from nldsl.train.sharded_checkpoint import read_whole
+
+    return read_whole(path)
 
 
 def load(path: Path, instead: str = "") -> Checkpoint:
     """Read one checkpoint.  Raises NL0971 if it is damaged or of another format; `instead` is the help."""
     try:
         body = verified(path)
-        return Checkpoint(int(body["step"]), load_file(path / TENSORS), body["rest"])
+        return Checkpoint(int(body["step"]), tensors_of(path, body), body["rest"])
     except DAMAGE as error:
         raise fault("NL0971", f"the checkpoint `{path}` is damaged: {error}", help=instead) from error
 
@@ -161,16 +184,22 @@ def load_newest(folder: Path) -> Checkpoint:
 
     A damaged one is not skipped in silence: the finding names the newest whole one before it.
     """
+    return load(newest(folder))
+
+
+def newest(folder: Path) -> Path:
+    """Where the newest checkpoint is, which is whole.  Raises as `load_newest`."""
     found = checkpoints(folder)
     if not found:
         raise fault(
             "NL0970", f"no checkpoint in `{folder}`", help="train first: `nldsl train SPEC --out RUN`"
         )
     if is_whole(found[-1]):
-        return load(found[-1])
+        return found[-1]
     before = newest_whole(found[:-1])
     help = f"delete what is newer to go on from `{before.name}`" if before else "train again"
-    return load(found[-1], help)
+    load(found[-1], help)
+    return found[-1]
 
 
 def digest_of(path: Path) -> str:

@@ -11,11 +11,13 @@ from typing import Any
 class Interruption:
     """Within this context the first SIGINT or SIGTERM sets `asked`; a second one interrupts at once.
 
-    Outside the main thread, where Python delivers no signals, it does nothing.
+    With `patient` it does not: `torchrun` passes on what the terminal has sent already, and kills what
+    does not end by itself.  Outside the main thread, where Python delivers no signals, it does nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
         self.asked = False
+        self.patient = patient
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -31,6 +33,6 @@ class Interruption:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and not self.patient:
             raise KeyboardInterrupt
         self.asked = True

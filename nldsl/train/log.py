@@ -98,3 +98,24 @@ class RunLog:
                 f"the log `{self.path}` cannot be written: {reason}",
                 help="make room, then go on from the newest checkpoint with `--resume`",
             ) from error
+
+
+class Silent:
+    """The log of a process that is not the first: it says and writes nothing."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def step(self, record: dict[str, Any], progress: float) -> None:
+        """Nothing."""
+
+    def heldout(self, record: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Nothing."""

@@ -5,29 +5,33 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nldsl.evaluate import LanguageModel, bits_per_byte, writes_task
-from nldsl.evaluate.bits import PADDING, as_tokens, by_token, targets_of, without_padding
+from nldsl.evaluate import LanguageModel, bits_per_byte
+from nldsl.evaluate.bits import as_tokens, targets_of
 from nldsl.spec.program import TrainPlan
 from nldsl.train import checkpoint as saved
 from nldsl.train.carried import Carried
 from nldsl.train.config import RunConfig
 from nldsl.train.data import Corpus
+from nldsl.train.engine import Engine, module_of
 from nldsl.train.errors import fault
 from nldsl.train.groups import DEFAULT_GROUPS, claim
 from nldsl.train.guard import SKIPS_IN_A_ROW, Guard, culprit, listed, not_finite, trained_by, worst_token
 from nldsl.train.interrupt import Interruption
-from nldsl.train.log import RunLog, read_log
-from nldsl.train.optimisers import OptimiserGroup, make_groups
+from nldsl.train.log import RunLog, Silent, read_log
+from nldsl.train.optimisers import OptimiserGroup
+from nldsl.train.passes import backward, backward_from
 from nldsl.train.plot import loss_svg
 
+__all__ = ["Trainer", "TrainResult", "TrainableModel", "backward", "backward_from", "load_weights"]
 CHECKPOINTS = "checkpoints"
 TENTH = 10
 LONGEST_UNSAVED = 600.0
@@ -64,11 +68,17 @@ class Trainer:
     """A model in training: `run` takes it from wherever it is to the end of its configuration."""
 
     def __init__(
-        self, model: TrainableModel, corpus: Corpus, config: RunConfig, folder: Path, specification: str = ""
+        self,
+        model: TrainableModel,
+        corpus: Corpus,
+        config: RunConfig,
+        folder: Path,
+        specification: str = "",
+        engine: Engine | None = None,
     ) -> None:
-        """`specification` is the text of the spec, which every checkpoint carries."""
+        """`specification` is the text of the spec, which every checkpoint carries; `engine`: one process."""
         self.model, self.corpus, self.config, self.folder = model, corpus, config, folder
-        self.specification = specification
+        self.specification, self.engine = specification, engine or Engine()
         self.plan = model.program.train or TrainPlan("next_token", "trunc", DEFAULT_GROUPS)
         if self.plan.task != "next_token":
             raise fault(
@@ -77,9 +87,10 @@ class Trainer:
                 help="`task next_token` can",
                 span=self.plan.span,
             )
+        self.engine.prepare(model)
         self.parameters = model.parameter_paths()
         claims = claim(self.plan, self.parameters, model.parameter_roles())
-        self.groups: list[OptimiserGroup] = make_groups(claims, cast(nn.Module, model))
+        self.groups: list[OptimiserGroup] = self.engine.groups(claims, module_of(model))
         self.require_one_pass()
         self.step = 0
         self.seconds = 0.0
@@ -120,21 +131,29 @@ class Trainer:
 
         Held-out text is looked at after every tenth of the way, and after the steps in `evaluate_at`.
         """
-        tenth, since_saved = int(TENTH * self.progress), time.monotonic()
-        with RunLog(self.folder, resumed_at=self.step, show=show) as log, Interruption() as interruption:
-            while self.progress < 1 and not interruption.asked:
+        tenth, since_saved, asked = int(TENTH * self.progress), time.monotonic(), False
+        engine = self.engine
+        with (
+            engine.log(self.folder, resumed_at=self.step, show=show) as log,
+            Interruption(patient=engine.world > 1) as interruption,
+        ):
+            while self.progress < 1 and not asked:
                 log.step(self.train_step(), self.progress)
                 late = time.monotonic() - since_saved > LONGEST_UNSAVED
+                asked, late = engine.agreed(interruption.asked, late)
+                engine.settle()
                 if int(TENTH * self.progress) > tenth or late:
                     tenth, since_saved = int(TENTH * self.progress), time.monotonic()
                     self.evaluate(log)
-                    self.save(keep)
+                    self.save(keep, wait=False)
                 elif self.step in evaluate_at:
                     self.evaluate(log)
-            if interruption.asked:
+            if asked:
                 self.save(keep)
-        self.draw()
-        if interruption.asked:
+            engine.settle(wait=True)
+        if engine.first:
+            self.draw()
+        if asked:
             raise KeyboardInterrupt
         count = sum(p.numel() for p in self.parameters.values())
         return TrainResult(self.step, self.seconds, self.tokens, self.loss, self.heldout, count, self.folder)
@@ -158,7 +177,7 @@ class Trainer:
             # What is not finite must not live on in the state.
             self.carried.after([] if wrong == "not finite" else self.behind, self.model)
         self.step += 1
-        taken = time.perf_counter() - begin
+        taken = self.engine.longest(time.perf_counter() - begin)
         self.seconds += taken
         bits = self.loss / math.log(2) / self.corpus.bytes_per_token[0]
         losses = {"loss": self.loss, "bits_per_byte": bits}
@@ -187,19 +206,30 @@ class Trainer:
             parameter.grad = None
         windows, fresh = self.windows()
         share = 1 / max(1, targets_of(windows))
-        self.loss, self.behind = 0.0, []
-        parts = zip(windows.split(self.config.batch), fresh.split(self.config.batch), strict=True)
-        for index, (part, begin) in enumerate(parts):
-            state = self.carried.before(self.model, index, begin) if self.config.stream else None
-            loss, state = backward_from(self.model, part, state, self.plan.truncate, share)
-            self.loss += loss
-            self.behind.append(state)
-        return nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+        loss, self.behind, engine = 0.0, [], self.engine
+        parts = list(zip(windows.split(self.config.batch), fresh.split(self.config.batch), strict=True))
+        with engine.passes():
+            for index, (part, begin) in enumerate(parts):
+                tokens, begin = engine.mine(part), engine.mine(begin)
+                state = self.carried.before(self.model, index, begin) if self.config.stream else None
+                around = partial(self.around, index + 1 == len(parts))
+                found, state = backward_from(
+                    engine.face(self.model), tokens, state, self.plan.truncate, share, around
+                )
+                loss += found
+                # What a memory that has not been written yet holds is the parameter itself, which will move.
+                self.behind.append(state.clone() if self.config.stream else None)
+            self.loss = engine.exchange(loss)
+        return engine.norm(self.parameters)
+
+    def around(self, last_batch: bool, last_piece: bool) -> AbstractContextManager[None]:
+        """What stands around one pass of a step."""
+        return self.engine.piece(last_batch and last_piece)
 
     def clip(self, norm: Tensor) -> None:
         """Scale the gradients down to the norm `clip`, if the plan has one."""
         if self.plan.clip > 0:
-            nn.utils.clip_grads_with_norm_(self.parameters.values(), self.plan.clip, norm)
+            self.engine.scale(self.parameters, self.plan.clip, norm)
 
     def skip_or_stop(self, wrong: str, norm: float) -> str:
         """Forget the gradients of a step that must not be taken, or stop the run.
@@ -216,23 +246,22 @@ class Trainer:
 
     def stop(self, wrong: str, norm: float) -> None:
         """Save and raise what names the step, the parameter and the token."""
-        name, said = culprit({path: p.grad for path, p in self.parameters.items()})
+        name, said = culprit({path: self.engine.full(p.grad) for path, p in self.parameters.items()})
         what = f"the gradient norm is {norm:.4g}, a spike" if wrong == "spike" else "training diverged"
         message = f"{what} at step {self.step + 1}: {said}"
         left = self.save_at_fault()
-        notes = [
-            f"loss {self.loss:.4g}, gradient norm {norm:.4g}",
-            worst_token(self.model, self.windows()[0]),
-        ]
+        with self.engine.whole():
+            worst = worst_token(self.model, self.windows()[0].to(self.engine.device))
+        notes = [f"loss {self.loss:.4g}, gradient norm {norm:.4g}", worst]
         notes += [trained_by(name, [(g.name, g.parameters) for g in self.groups]), left]
         advice = "lower the learning rates, add `clip` to `train`, or go on with `--resume --on-fault skip`"
         code = "NL0989" if wrong == "spike" else "NL0985"
-        raise fault(code, message, notes=tuple(n for n in notes if n), help=advice)
+        raise self.engine.stop(fault(code, message, notes=tuple(n for n in notes if n), help=advice))
 
     def save_at_fault(self) -> str:
         """Save what stands before a faulty step, deleting nothing, and say what is left."""
         self.guard.skipped -= 1  # the step is not over: a resumed run meets it again
-        broken = not_finite(self.parameters)
+        broken = not_finite({path: self.engine.full(p) for path, p in self.parameters.items()})
         if broken:
             kept = saved.checkpoints(self.folder / CHECKPOINTS)
             last = f"the last checkpoint is `{kept[-1]}`" if kept else "no checkpoint had been written"
@@ -240,10 +269,13 @@ class Trainer:
         before = len(saved.checkpoints(self.folder / CHECKPOINTS))
         return f"what stood before this step is saved in `{self.save(keep=before + 1)}`"
 
-    def evaluate(self, log: RunLog) -> None:
+    def evaluate(self, log: RunLog | Silent) -> None:
         """Held-out bits per byte on the same windows at every evaluation."""
         windows = self.corpus.heldout_windows(length=self.config.length, limit=HELDOUT_WINDOWS)
-        self.heldout = bits_per_byte(self.model, windows, batch=self.config.batch)
+        with self.engine.whole():
+            self.heldout = bits_per_byte(
+                self.model, windows, batch=self.config.batch, device=self.engine.device
+            )
         self.heldout /= self.corpus.bytes_per_token[1]
         record = {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 3)}
         if math.isfinite(self.heldout):
@@ -251,11 +283,16 @@ class Trainer:
         else:
             log.write(record | {"heldout": "not finite"})
 
-    def save(self, keep: int) -> Path:
-        """Write a checkpoint of everything the next step depends on."""
+    def learnt(self) -> dict[str, Tensor]:
+        """The weights and every memory of their optimisers, by the names of checkpoints."""
         tensors: dict[str, Tensor] = {f"weights/{path}": p for path, p in self.parameters.items()}
         for index, group in enumerate(self.groups):
             tensors |= {f"optimiser/{index}/{name}": t for name, t in group.state().items()}
+        return tensors
+
+    def save(self, keep: int, *, wait: bool = True) -> Path:
+        """Write a checkpoint of everything the next step depends on."""
+        tensors = self.learnt()
         tensors |= {f"carried/{name}": t for name, t in self.carried.tensors().items()}
         tensors["rng/torch"] = torch.get_rng_state()
         rest = {
@@ -269,18 +306,19 @@ class Trainer:
             "specification": self.specification,
         }
         whole = saved.Checkpoint(self.step, tensors, rest)
-        return saved.save(self.folder / CHECKPOINTS, whole, keep=keep)
+        return self.engine.save(self.folder / CHECKPOINTS, whole, keep=keep, wait=wait)
 
     def restore(self) -> None:
         """Go back to the newest checkpoint.  Raises NL0986 if it does not belong to this model or data."""
-        found = saved.load_newest(self.folder / CHECKPOINTS)
+        found = self.engine.load(self.folder / CHECKPOINTS, self.learnt(), self.config.batch)
         if found.rest["corpus"] != self.corpus.digest:
             raise fault("NL0986", f"the data of `{self.folder}` are not those it was trained on")
         load_weights(self.model, found)
         for index, group in enumerate(self.groups):
             group.load(found.section(f"optimiser/{index}"))
         torch.set_rng_state(found.tensors["rng/torch"])
-        self.carried.restore(found.rest.get("carried", []), found.section("carried"))
+        carried = self.engine.place(found.section("carried"))
+        self.carried.restore(found.rest.get("carried", []), carried)
         self.guard.restore(found.rest.get("guard", {}))
         self.step, self.seconds = found.step, float(found.rest["seconds"])
         self.loss, self.heldout = (
@@ -310,36 +348,3 @@ def load_weights(model: TrainableModel, found: saved.Checkpoint) -> None:
     with torch.no_grad():
         for path, parameter in parameters.items():
             parameter.copy_(weights[path])
-
-
-def backward(model: LanguageModel, tokens: Tensor, truncate: int, share: float = 0.0) -> float:
-    """`backward_from` the state of a new sequence; the loss alone."""
-    return backward_from(model, tokens, None, truncate, share)[0]
-
-
-def backward_from(
-    model: LanguageModel, tokens: Tensor, state: Any, truncate: int, share: float = 0.0
-) -> tuple[float, Any]:
-    """Gradients of `share` times the summed next-token loss of `tokens` `[B, T + 1]`, that number, the state.
-
-    A share of 0 makes it the mean.  With `truncate` > 0 back-propagation stops at every `truncate`
-    tokens: the state is handed on, its history is not.  Padding (-1) is no target and changes no state.
-    """
-    total, length = 0.0, tokens.shape[1] - 1
-    share = share or 1 / targets_of(tokens)
-    learns = writes_task(model.program)
-    for start in range(0, length, truncate or length):
-        stop = min(start + (truncate or length), length)
-        # `learn` holds the last token back until its successor, the target, has come.
-        first, last = (start + (start > 0), stop + 1) if learns else (start, stop)
-        piece, mask = without_padding(tokens[:, first:last])
-        if learns:
-            summed, state = model.learn(piece, state, mask, backward=share)
-        else:
-            logits, state = model(piece, state, mask)
-            targets = tokens[:, start + 1 : stop + 1].flatten()
-            summed = F.cross_entropy(by_token(logits), targets, reduction="sum", ignore_index=PADDING)
-            torch.autograd.backward(summed * share)
-        total += float(summed.detach()) * share
-        state = state.detach()
-    return total, state

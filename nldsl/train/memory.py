@@ -176,13 +176,18 @@ def available() -> int:
 
 
 def require_memory(
-    model: Any, plan: TrainPlan | None, step: Callable[[Any, Tensor], Any], *, batch: int, length: int
+    model: Any,
+    plan: TrainPlan | None,
+    step: Callable[[Any, Tensor], Any],
+    *,
+    batch: int,
+    length: int,
+    have: int,
 ) -> None:
-    """Raise NL0991 with the numbers if a step takes more than the machine has.
+    """Raise NL0991 with the numbers if a step takes more than the machine has: `have` bytes (0: unknown).
 
     One short sequence is measured first: if even the square of the length would fit, nothing else is.
     """
-    have = available()
     if not have:
         return
     short = min(length, SHORT)

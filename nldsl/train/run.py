@@ -17,18 +17,21 @@ from nldsl.evaluate.session import Session
 from nldsl.runtime.model import Model
 from nldsl.spec import load
 from nldsl.train import checkpoint as saved
+from nldsl.train import memory as estimate
 from nldsl.train.config import RUN, RunConfig, read_config, require_same
 from nldsl.train.data import Corpus, prepare
+from nldsl.train.engine import Engine, closing
 from nldsl.train.errors import fault
+from nldsl.train.joining import join, restarted
 from nldsl.train.loop import (
     CHECKPOINTS,
     TrainableModel,
     Trainer,
     TrainResult,
-    backward_from,
     load_weights,
 )
 from nldsl.train.memory import Memory, predict, require_memory
+from nldsl.train.passes import backward_from
 from nldsl.train.prepared import TOKENIZER
 
 SPECIFICATION = "spec"
@@ -52,6 +55,7 @@ def train(
     on_fault: str = "stop",
     stream: bool = False,
     keep: int = 3,
+    engine: Engine | None = None,
     evaluate_at: Collection[int] = (),
     show: bool = True,
 ) -> TrainResult:
@@ -64,44 +68,53 @@ def train(
     would; a gradient that is not finite, or a norm above `spike` times the median of the last 64 (0: none
     is), stops the run after saving or is skipped, as `on_fault` says (`stop`, `skip`); with `stream` the
     rows of a batch read on from step to step and hand their state on; `keep` is the number of
-    checkpoints kept; held-out text is looked at ten times and after the steps in `evaluate_at`; `show`
-    prints progress.
+    checkpoints kept; `engine` is what `join(...)` gives: a device, or processes that `torchrun` started,
+    which share every batch; held-out text is looked at ten times and after the steps in `evaluate_at`;
+    `show` prints progress.
 
     The same arguments give the same weights on the same machine, and a run that was stopped and resumed
     those of one that was not.  A schedule without `steps` of its own spans the whole run, so a run that
     is made longer on resumption goes on along the longer schedule.
 
     Errors: `SpecError` with findings about the spec, the data (NL095x), the groups of `train` (NL096x),
-    the checkpoints (NL097x) or the run (NL098x); `KeyboardInterrupt` after saving on Ctrl-C or SIGTERM.
+    the checkpoints (NL097x), the run (NL098x) or the processes (NL099x); `KeyboardInterrupt` after saving.
     """
     config = RunConfig(str(source), arguments=dict(arguments or {}), data=data, steps=steps, minutes=minutes)
     config = replace(config, batch=batch, length=length, seed=seed, threads=threads)
     config = replace(config, accumulate=accumulate, spike=spike, on_fault=on_fault, stream=stream)
     if keep < 1:
         raise fault("NL0981", f"`keep` must be at least 1, found {keep}")
-    return start(config, Path(out), resume).run(keep=keep, show=show, evaluate_at=evaluate_at)
+    with closing(engine or join()) as found:
+        return start(config, Path(out), resume, found).run(keep=keep, show=show, evaluate_at=evaluate_at)
 
 
-def start(config: RunConfig, folder: Path, resume: bool) -> Trainer:
+def start(config: RunConfig, folder: Path, resume: bool, engine: Engine | None = None) -> Trainer:
     """A trainer at the beginning of a new run in `folder`, or where the run in it was left."""
-    require_place(folder, resume)
+    engine = engine or Engine()
+    engine.require_shares(config.batch)
+    if restarted(folder / RUN):
+        resume = bool(saved.checkpoints(folder / CHECKPOINTS))
+    else:
+        require_place(folder, resume)
     _seed(config.threads, config.seed)
     where, texts = texts_of(config.source)
     model = build(config.source, config)
     config = replace(config, specification=where, digests=dict(model.program.sources))
+    engine.require_alike(repr(config))
     folder.mkdir(parents=True, exist_ok=True)
     if resume:
         require_same(read_config(folder), config)
-    refuse_too_large(model, config)
-    corpus = prepare(config.data, folder / "data", length=config.length)
+    refuse_too_large(model, config, engine)
+    corpus = engine.led(lambda: prepare(config.data, folder / "data", length=config.length))
     require_vocabulary(model, corpus)
-    trainer = Trainer(model, corpus, config, folder, next(iter(texts.values()), ""))
+    trainer = Trainer(model, corpus, config, folder, next(iter(texts.values()), ""), engine)
     if resume:
         trainer.restore()
-    keep_texts(folder, texts)
-    if corpus.tokenizer:
-        saved.write_text(folder / TOKENIZER, corpus.tokenizer)
-    config.write(folder)
+    if engine.first:
+        keep_texts(folder, texts)
+        if corpus.tokenizer:
+            saved.write_text(folder / TOKENIZER, corpus.tokenizer)
+        config.write(folder)
     return trainer
 
 
@@ -120,9 +133,17 @@ def step_of(model: TrainableModel) -> Callable[[Any, Any], Any]:
     return lambda made, tokens: backward_from(made, tokens, None, truncate)
 
 
-def refuse_too_large(model: TrainableModel, config: RunConfig) -> None:
+def refuse_too_large(model: TrainableModel, config: RunConfig, engine: Engine) -> None:
     """Raise NL0991 if a step takes more memory than there is."""
-    require_memory(model, model.program.train, step_of(model), batch=config.batch, length=config.length)
+    batch = config.batch // engine.world
+    require_memory(
+        model,
+        model.program.train,
+        step_of(model),
+        batch=batch,
+        length=config.length,
+        have=engine.memory(lambda: estimate.available()),
+    )
 
 
 def require_vocabulary(model: TrainableModel, corpus: Corpus) -> None:

@@ -153,6 +153,24 @@ CODES = {
         "Parameters, gradients, optimiser memories, state and activations of a step are more than the memory "
         "of the machine. `nldsl plan` shows them.",
     ),
+    "NL0992": Entry(
+        "a device or processes that are not there",
+        "`--device` names what this machine, or this torch, has not; `--parallel` was asked for without "
+        "`torchrun`, which starts the processes; or the backend does not fit the device.",
+    ),
+    "NL0993": Entry(
+        "a batch that cannot be shared",
+        "`--batch` counts the windows of all processes together, so that a run is the same on any number of "
+        "them: that number has to divide it.",
+    ),
+    "NL0994": Entry(
+        "nothing for several processes",
+        "What the run asks for has no exact form across processes, and it is not left out in silence.",
+    ),
+    "NL0995": Entry(
+        "processes that were started differently",
+        "All processes of a run take the same specification, data and options.",
+    ),
     "NL0986": Entry(
         "a checkpoint of something else",
         "The checkpoint's weights have other paths or shapes than the model's, or its data are others.",

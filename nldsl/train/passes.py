@@ -1,0 +1,59 @@
+"""Forward and backward through a batch: in one pass, or in pieces that hand on nothing but the state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nldsl.evaluate import LanguageModel, writes_task
+from nldsl.evaluate.bits import PADDING, by_token, targets_of, without_padding
+
+
+def backward(model: LanguageModel, tokens: Tensor, truncate: int, share: float = 0.0) -> float:
+    """`backward_from` the state of a new sequence; the loss alone."""
+    return backward_from(model, tokens, None, truncate, share)[0]
+
+
+def alone(last: bool) -> AbstractContextManager[None]:
+    """Nothing stands around a pass."""
+    return nullcontext()
+
+
+def backward_from(
+    model: LanguageModel,
+    tokens: Tensor,
+    state: Any,
+    truncate: int,
+    share: float = 0.0,
+    around: Callable[[bool], AbstractContextManager[None]] = alone,
+) -> tuple[float, Any]:
+    """Gradients of `share` times the summed next-token loss of `tokens` `[B, T + 1]`, that number, the state.
+
+    A share of 0 makes it the mean.  With `truncate` > 0 back-propagation stops at every `truncate`
+    tokens: the state is handed on, its history is not.  Padding (-1) is no target and changes no state.
+    `around(last)` is entered for every pass, the last one of this call too.
+    """
+    total, length = 0.0, tokens.shape[1] - 1
+    share = share or 1 / targets_of(tokens)
+    learns = writes_task(model.program)
+    for start in range(0, length, truncate or length):
+        stop = min(start + (truncate or length), length)
+        # `learn` holds the last token back until its successor, the target, has come.
+        first, last = (start + (start > 0), stop + 1) if learns else (start, stop)
+        piece, mask = without_padding(tokens[:, first:last])
+        with around(stop == length):
+            if learns:
+                summed, state = model.learn(piece, state, mask, backward=share)
+            else:
+                logits, state = model(piece, state, mask)
+                targets = tokens[:, start + 1 : stop + 1].flatten()
+                summed = F.cross_entropy(by_token(logits), targets, reduction="sum", ignore_index=PADDING)
+                torch.autograd.backward(summed * share)
+        total += float(summed.detach()) * share
+        state = state.detach()
+    return total, state

@@ -1,0 +1,193 @@
+"""Processes for tests: `started(n, job, folder)` runs a job of this file in n of them and waits, never long.
+
+They find each other as under `torchrun`, through a store on a free port of this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nldsl.runtime import newton_schulz
+from nldsl.train.config import RunConfig
+from nldsl.train.joining import join
+from nldsl.train.log import Silent
+from nldsl.train.run import start
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT = 150
+"""Seconds after which a test of processes has failed."""
+HOPE = """
+variant small of {base} {{
+{levels}}}
+
+train small {{
+  task next_token{task}
+  clip 0.5
+  level pretraining every 1 step {{
+    {groups}
+  }}
+}}
+"""
+RULES = {
+    "adamw": "rest by adamw(lr = 3e-3)",
+    "muon": "matrices by muon(lr = 1e-2) norms, embeddings, head, rest by adamw(lr = 3e-3)",
+    "m3": "matrices by m3(lr = 1e-4, eps = 1e-2, slow = 3) norms, embeddings, head, rest by adamw(lr = 3e-3)",
+    "soap": "matrices by soap(lr = 3e-3, slow = 3) norms, embeddings, head, rest by adamw(lr = 3e-3)",
+    "shampoo": "matrices by shampoo(lr = 1e-2) norms, embeddings, head, rest by lion(lr = 1e-3)",
+    "adafactor": "rest by adafactor(lr = 1e-3)",
+    "dgd": "matrices by dgd(lr = 1e-2) norms, embeddings, head, rest by adamw(lr = 3e-3)",
+    "slow": "matrices by muon(lr = 1e-2) norms, embeddings, head, rest by adamw(lr = 3e-3)",
+}
+MODELS = {
+    "hope": ("hope(dim = 16, depth = 2, heads = 2, chunks = [8, 16])", '(carry = "exact")'),
+    "hope_attention": (
+        "hope_attention(dim = 16, depth = 2, heads = 2, chunks = [8, 16])",
+        '(carry = "exact")',
+    ),
+    "transformer": ("transformer(dim = 16, depth = 2, heads = 2)", ""),
+    "gated_deltanet": ("gated_deltanet(dim = 16, depth = 2, heads = 2)", ""),
+    "hope_trunc": ("hope(dim = 16, depth = 1, heads = 2, chunks = [8, 16])", '(carry = "trunc")'),
+}
+HOPE_LEVELS = """  level "self_modifying_titans.projections" every 8 tokens
+  level "self_modifying_titans.recall" every 16 tokens
+"""
+
+
+def spec(model: str, rule: str, folder: Path) -> str:
+    """A small model with this rule, as a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    base, task = MODELS[model]
+    levels = HOPE_LEVELS if base.startswith("hope(") else ""
+    groups = RULES[rule].replace(") norms", ")\n    norms")
+    text = HOPE.format(base=base, levels=levels, task=task, groups=groups)
+    if rule == "slow":
+        text = text.replace("every 1 step", "every 3 steps")
+    path = folder / f"{model}_{rule}.nl"
+    path.write_text(text)
+    return str(path)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def environment(rank: int, world: int, port: int) -> dict[str, str]:
+    found = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    found |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1, "NLDSL_TIMEOUT": 60}
+    kept = {name: value for name, value in os.environ.items() if name != "NLDSL_DEBUG"}
+    return kept | {"PYTHONPATH": str(ROOT)} | {name: str(value) for name, value in found.items()}
+
+
+def started(world: int, job: str, folder: Path, **given: Any) -> list[str]:
+    """What every process said; fails if one does not end well in time."""
+    port = free_port()
+    command = [sys.executable, "-m", "tests.conformance.processes", job, str(folder), json.dumps(given)]
+    running = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(rank, world, port),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    said = ended(running)
+    assert all(p.returncode == 0 for p in running), "\n---\n".join(said)
+    return said
+
+
+def ended(running: list[subprocess.Popen[str]]) -> list[str]:
+    """What processes said until they ended; killed after the limit."""
+    try:
+        return [p.communicate(timeout=LIMIT)[0] for p in running]
+    except subprocess.TimeoutExpired:
+        for p in running:
+            p.kill()
+        raise AssertionError("hung:\n" + "\n---\n".join(p.communicate()[0] for p in running)) from None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run, or a part of one: `take` steps of `steps` in `folder`, from the beginning or from a checkpoint."""
+
+    source: str
+    folder: str
+    kind: str = ""
+    steps: int = 10
+    take: int = 10
+    resume: bool = False
+    save: bool = False
+    later: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def trainer(case: Case, folder: Path) -> Any:
+    """A trainer of this process, alone or with the others."""
+    torch.set_num_threads(1)
+    # In bfloat16 the last bit of a sum decides where a singular value goes: 1e-3 instead of 1e-7.
+    newton_schulz.fast_bfloat16 = lambda device: False  # type: ignore[assignment]
+    given = {"batch": 4, "length": 32, "seed": 3, "data": str(ROOT / "README.md"), **case.options}
+    engine = join(case.kind, async_save=case.later) if case.kind else None
+    return start(RunConfig(case.source, steps=case.steps, **given), folder / case.folder, case.resume, engine)
+
+
+def full(trained: Any) -> dict[str, torch.Tensor]:
+    """All weights, whoever holds them."""
+    return {path: trained.engine.full(p).detach().clone() for path, p in trained.parameters.items()}
+
+
+def outcome(case: Case, folder: Path) -> dict[str, Any]:
+    """Losses and norms of the steps of a case, the weights behind them and what they say of held-out text."""
+    trained = trainer(case, folder)
+    before = full(trained)
+    records = [trained.train_step() for _ in range(case.take)]
+    if case.save:
+        trained.save(keep=3, wait=not case.later)
+    trained.evaluate(Silent())
+    if case.later:  # what is being written is what stood when it was asked for
+        trained.train_step()
+        trained.engine.settle(wait=True)
+    told = [(r["loss"], r["gradient_norm"]) for r in records]
+    return {"before": before, "weights": full(trained), "told": told, "bits": trained.heldout}
+
+
+def runs(folder: Path, cases: list[dict[str, Any]]) -> None:
+    """Leave what comes of every case in `<number>.pt`."""
+    for number, case in enumerate(cases):
+        result = outcome(Case(**case), folder)
+        if os.environ["RANK"] == "0":
+            torch.save(result, folder / f"{number}.pt")
+    leave()
+
+
+def together(world: int, cases: list[Case], folder: Path) -> list[dict[str, Any]]:
+    """What comes of cases in so many processes."""
+    started(world, "runs", folder, cases=[asdict(case) for case in cases])
+    return [torch.load(folder / f"{number}.pt") for number in range(len(cases))]
+
+
+def leave() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+JOBS: dict[str, Callable[..., None]] = {"runs": runs}
+
+if __name__ == "__main__":
+    JOBS[sys.argv[1]](Path(sys.argv[2]), **json.loads(sys.argv[3]))
