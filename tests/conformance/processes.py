@@ -122,7 +122,7 @@ def ended(running: list[subprocess.Popen[str]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Case:
-    """A run, or a part of one: `take` steps of `steps` in `folder`, from the beginning or from a checkpoint."""
+    """`take` steps of a run of `steps` in `folder`, from its beginning or from a checkpoint."""
 
     source: str
     folder: str

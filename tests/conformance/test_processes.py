@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from nldsl.train import load_run
-from nldsl.train.checkpoint import SHARED, checkpoints
+from nldsl.train.checkpoint import SHARED, checkpoints, load, load_newest
 from tests.conformance.processes import Case, outcome, spec, together
 
 CLOSE = 1e-6
@@ -66,28 +67,51 @@ def test_every_model_with_every_rule(tmp_path: Path) -> None:
     agree(tmp_path / "sums", [("hope", "muon", "fsdp"), ("transformer", "m3", "ddp")], accumulate=2)
 
 
+def resumed(folder: Path, case: Case, kind: str) -> Case:
+    """The rest of a run in another number of processes, in a copy of its folder."""
+    copy = f"{case.folder}_{kind or 'alone'}"
+    shutil.copytree(folder / case.folder, folder / copy)
+    rest = case.steps - case.take
+    return replace(case, folder=copy, kind=kind, take=rest, save=False, later=False, resume=True)
+
+
+def close(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], bound: float = CLOSE) -> None:
+    assert found.keys() == wanted.keys()
+    for path, weight in wanted.items():
+        assert float((weight - found[path]).abs().max()) <= bound, path
+
+
 def test_a_checkpoint_goes_to_any_number_of_processes(tmp_path: Path) -> None:
-    """Two write, one goes on; one writes, two go on; as the run that was never cut, and streams too."""
-    options = {"stream": True}
-    hope, plain = spec("hope", "m3", tmp_path), spec("gated_deltanet", "muon", tmp_path)
-    whole = Case(hope, "whole", steps=8, take=8, options=options)
-    first = replace(whole, folder="two", kind="fsdp", take=5, save=True)
-    async_first = Case(plain, "later", "ddp", steps=8, take=5, save=True, later=True)
-    one = replace(first, folder="one", kind="")
-    outcome(one, tmp_path)
-    goes_on = replace(one, kind="ddp", take=3, save=False, resume=True)
-    cut, later, continued = together(2, [first, async_first, goes_on], tmp_path)
-    uncut = outcome(whole, tmp_path)
-    assert [norm for _, norm in cut["told"]] == pytest.approx([norm for _, norm in uncut["told"][:5]])
-    for found in (continued, outcome(replace(first, kind="", take=3, save=False, resume=True), tmp_path)):
-        for path, weight in uncut["weights"].items():
-            assert float((weight - found["weights"][path]).abs().max()) <= CLOSE, path
-        assert found["told"] == [pytest.approx(told, rel=1e-5) for told in uncut["told"][5:]]
-    saved = checkpoints(tmp_path / "later" / "checkpoints")
-    assert [json.loads((path / "state.json").read_text())["format"] for path in saved] == [SHARED]
+    """One writes and two go on, two write and one goes on, as the run that was never cut; streams too."""
+    hope, plain = spec("hope", "m3", tmp_path), spec("gated_deltanet", "slow", tmp_path)
+    stream = {"stream": True, "accumulate": 2}
+    alone = [
+        Case(hope, "hope", steps=8, take=5, save=True),
+        Case(plain, "plain", steps=8, take=5, save=True, options=stream),
+    ]
+    for case in alone:
+        outcome(case, tmp_path)
+    spread = [
+        replace(alone[0], folder="hopes", kind="fsdp"),
+        replace(alone[1], folder="plains", kind="ddp", later=True),
+    ]
+    two = together(
+        2, [*spread, resumed(tmp_path, alone[0], "ddp"), resumed(tmp_path, alone[1], "fsdp")], tmp_path
+    )
+    for case, other, found in zip(alone, spread, two[2:], strict=True):
+        uncut = outcome(replace(case, folder=f"{case.folder}_whole", take=8, save=False), tmp_path)
+        one = outcome(resumed(tmp_path, other, ""), tmp_path)
+        for rest in (found, one):
+            close(rest["weights"], uncut["weights"])
+            assert [loss for loss, _ in rest["told"]] == pytest.approx(
+                [loss for loss, _ in uncut["told"][5:]], abs=CLOSE
+            )
+        path = checkpoints(tmp_path / other.folder / "checkpoints")[-1]
+        assert json.loads((path / "state.json").read_text())["format"] == SHARED
+        # All that is saved, memories, clocks and carried states too, has the names and values of one process.
+        mine, theirs = load(path).tensors, load_newest(tmp_path / case.folder / "checkpoints").tensors
+        close({n: t.double() for n, t in mine.items()}, {n: t.double() for n, t in theirs.items()}, 1e-4)
+    assert any(name.startswith("carried/1/") for name in theirs)
     # What was written while training went on is what stood then, not what came of it.
-    kept = load_run(tmp_path / "later").model.parameter_paths()
-    five = outcome(Case(plain, "five", steps=8, take=5), tmp_path)["weights"]
-    for path, weight in kept.items():
-        assert float((five[path] - weight).abs().max()) <= CLOSE
-        assert not torch.equal(later["weights"][path], weight), path
+    behind, kept = two[1]["weights"], load_run(tmp_path / "plains").model.parameter_paths()
+    assert all(not torch.equal(behind[path], weight) for path, weight in kept.items() if "q" in path)
