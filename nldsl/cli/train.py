@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from nldsl.cli.common import SetOption, err, parse_settings, print_json
-from nldsl.train import join, train
+from nldsl.train import TrainResult, join, train
 
 Data = Annotated[
     str,
@@ -67,6 +67,14 @@ def command(
 
     Ctrl-C and SIGTERM save a checkpoint; --resume goes on from it, bit for bit on a CPU.
     """
+    engine = join(parallel, backend=backend, device=device, async_save=async_save)
+    how: dict[str, Any] = {
+        "spike": spike,
+        "on_fault": on_fault,
+        "stream": stream,
+        "keep": keep,
+        "engine": engine,
+    }
     result = train(
         spec,
         out=out,
@@ -80,12 +88,14 @@ def command(
         resume=resume,
         threads=threads,
         accumulate=accumulate,
-        spike=spike,
-        on_fault=on_fault,
-        stream=stream,
-        keep=keep,
-        engine=join(parallel, backend=backend, device=device, async_save=async_save),
+        **how,
     )
+    if engine.first:
+        _report(result, as_json)
+
+
+def _report(result: TrainResult, as_json: bool) -> None:
+    """What came of it, said by the first process."""
     if as_json:
         print_json(asdict(result) | {"folder": str(result.folder)})
         return
