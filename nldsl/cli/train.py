@@ -68,28 +68,16 @@ def command(
     Ctrl-C and SIGTERM save a checkpoint; --resume goes on from it, bit for bit on a CPU.
     """
     engine = join(parallel, backend=backend, device=device, async_save=async_save)
-    how: dict[str, Any] = {
-        "spike": spike,
-        "on_fault": on_fault,
-        "stream": stream,
-        "keep": keep,
-        "engine": engine,
+    size: dict[str, Any] = {
+        "steps": steps,
+        "minutes": minutes,
+        "batch": batch,
+        "length": length,
+        "seed": seed,
     }
-    result = train(
-        spec,
-        out=out,
-        data=data,
-        steps=steps,
-        minutes=minutes,
-        batch=batch,
-        length=length,
-        seed=seed,
-        arguments=parse_settings(settings),
-        resume=resume,
-        threads=threads,
-        accumulate=accumulate,
-        **how,
-    )
+    how: dict[str, Any] = {"resume": resume, "threads": threads, "accumulate": accumulate, "spike": spike}
+    how |= {"on_fault": on_fault, "stream": stream, "keep": keep, "engine": engine}
+    result = train(spec, out=out, data=data, arguments=parse_settings(settings), **size, **how)
     if engine.first:
         _report(result, as_json)
 

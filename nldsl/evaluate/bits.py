@@ -70,17 +70,12 @@ def targets_of(tokens: Tensor) -> int:
     return int((tokens[:, 1:] != PADDING).sum())
 
 
-def bits_per_byte(
-    model: LanguageModel, windows: Windows, *, batch: int, device: torch.device | None = None
-) -> float:
-    """Mean of -log2 p over the predictions of `windows` `[n, length + 1]`, `batch` windows at a time.
-
-    device: where the model is (the CPU).
-    """
+def bits_per_byte(model: LanguageModel, windows: Windows, *, batch: int) -> float:
+    """Mean of -log2 p over the predictions of `windows` `[n, length + 1]`, `batch` windows at a time."""
     total, count = 0.0, 0
     with torch.no_grad():
         for start in range(0, len(windows), batch):
-            part = as_tokens(windows[start : start + batch]).to(device or "cpu")
+            part = as_tokens(windows[start : start + batch])
             total += float(summed_loss(model, part).detach())
             count += targets_of(part)
     return total / count / math.log(2)

@@ -273,9 +273,7 @@ class Trainer:
         """Held-out bits per byte on the same windows at every evaluation."""
         windows = self.corpus.heldout_windows(length=self.config.length, limit=HELDOUT_WINDOWS)
         with self.engine.whole():
-            self.heldout = bits_per_byte(
-                self.model, windows, batch=self.config.batch, device=self.engine.device
-            )
+            self.heldout = bits_per_byte(self.model, windows, batch=self.config.batch)
         self.heldout /= self.corpus.bytes_per_token[1]
         record = {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 3)}
         if math.isfinite(self.heldout):

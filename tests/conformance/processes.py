@@ -39,14 +39,12 @@ train small {{
 }}
 """
 RULES = {
-    "adamw": "rest by adamw(lr = 3e-3)",
-    "muon": "matrices by muon(lr = 1e-2) norms, embeddings, head, rest by adamw(lr = 3e-3)",
-    "m3": "matrices by m3(lr = 1e-4, eps = 1e-2, slow = 3) norms, embeddings, head, rest by adamw(lr = 3e-3)",
-    "soap": "matrices by soap(lr = 3e-3, slow = 3) norms, embeddings, head, rest by adamw(lr = 3e-3)",
-    "shampoo": "matrices by shampoo(lr = 1e-2) norms, embeddings, head, rest by lion(lr = 1e-3)",
-    "adafactor": "rest by adafactor(lr = 1e-3)",
-    "dgd": "matrices by dgd(lr = 1e-2) norms, embeddings, head, rest by adamw(lr = 3e-3)",
-    "slow": "matrices by muon(lr = 1e-2) norms, embeddings, head, rest by adamw(lr = 3e-3)",
+    "adamw": "rest by adamw(lr = 1e-3)",
+    "muon": "matrices by muon(lr = 3e-3) norms, embeddings, head, rest by adamw(lr = 1e-3)",
+    "m3": "matrices by m3(lr = 1e-4, eps = 1e-2, slow = 3) norms, embeddings, head, rest by adamw(lr = 1e-3)",
+    "shampoo": "matrices by shampoo(lr = 3e-3) norms, embeddings, head, rest by adamw(lr = 1e-3)",
+    "dgd": "matrices by dgd(lr = 3e-3) norms, embeddings, head, rest by adamw(lr = 1e-3)",
+    "slow": "matrices by muon(lr = 3e-3) norms, embeddings, head, rest by adamw(lr = 1e-3)",
 }
 MODELS = {
     "hope": ("hope(dim = 16, depth = 2, heads = 2, chunks = [8, 16])", '(carry = "exact")'),
@@ -66,6 +64,9 @@ HOPE_LEVELS = """  level "self_modifying_titans.projections" every 8 tokens
 def spec(model: str, rule: str, folder: Path) -> str:
     """A small model with this rule, as a file."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "text").write_bytes(
+        b"".join(b"%d bottles on the wall, %d left;\n" % (i, i * i) for i in range(3000))
+    )
     base, task = MODELS[model]
     levels = HOPE_LEVELS if base.startswith("hope(") else ""
     groups = RULES[rule].replace(") norms", ")\n    norms")
@@ -140,7 +141,7 @@ def trainer(case: Case, folder: Path) -> Any:
     torch.set_num_threads(1)
     # In bfloat16 the last bit of a sum decides where a singular value goes: 1e-3 instead of 1e-7.
     newton_schulz.fast_bfloat16 = lambda device: False  # type: ignore[assignment]
-    given = {"batch": 4, "length": 32, "seed": 3, "data": str(ROOT / "README.md"), **case.options}
+    given = {"batch": 4, "length": 32, "seed": 3, "data": str(folder / "text"), **case.options}
     engine = join(case.kind, async_save=case.later) if case.kind else None
     return start(RunConfig(case.source, steps=case.steps, **given), folder / case.folder, case.resume, engine)
 

@@ -22,7 +22,7 @@ PAIRS = [
     ("transformer", "muon", "fsdp"),
     ("transformer", "dgd", "ddp"),
     ("hope_attention", "slow", "ddp"),
-    ("gated_deltanet", "adafactor", "fsdp"),
+    ("gated_deltanet", "shampoo", "fsdp"),
 ]
 MATRIX = [
     (model, rule, kind)
