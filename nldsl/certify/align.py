@@ -23,6 +23,8 @@ from nldsl.spec.program import Apply, Block, Call, Memory, Program, Read, Repeat
 
 Key = str | int
 PlaceKind = Literal["memory", "cache", "task", "tail", "count"]
+COUNTING = ("rope", "stretched_rope", "position", "add_position")
+"""Primitives whose whole state is the number of tokens."""
 
 
 class LayoutError(Exception):
@@ -65,8 +67,8 @@ def _walk(block: Block, prefix: str, keys: tuple[Key, ...]) -> Iterator[Place]:
             for i in range(step.count):
                 yield from _walk(step.block, _join(prefix, f"{step.path}[{i}]"), (*keys, step.path, i))
         elif isinstance(step, Apply):
-            if step.op in ("rope", "position") or tail_length(step):
-                kind: PlaceKind = "count" if step.op in ("rope", "position") else "tail"
+            if step.op in COUNTING or tail_length(step):
+                kind: PlaceKind = "count" if step.op in COUNTING else "tail"
                 yield Place(_join(prefix, step.path), (*keys, step.path), kind)
         elif isinstance(step, Read | Write | Update | TaskWrite):
             if step.memory in written and step.memory not in met:

@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "chat": "Talk with a trained run; it may learn from what is said.",
     "run": "Read a stream with a trained run that learns from it as it comes.",
     "export": "Write a trained run for another library.",
+    "import": "Bring in a model of transformers with its weights.",
     "list": "List what the library holds.",
     "server": "Run the language server for editors.",
     "doctor": "Show what this installation has and what it lacks.",

@@ -1,4 +1,4 @@
-"""Primitives that remember: `conv`, `shift`, `position`, `rope`.
+"""Primitives that remember: `conv`, `shift`, `position`, `add_position`, `rope`, `stretched_rope`.
 
 Their state belongs to one sample: the last inputs (zeros before the sequence starts), and the number
 of unmasked tokens seen since the reset.
@@ -6,7 +6,8 @@ of unmasked tokens seen since the reset.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from nldsl.spec.program import Apply, option
 
-HIDDEN = frozenset({"conv", "shift", "position", "rope"})
+HIDDEN = frozenset({"conv", "shift", "position", "add_position", "rope", "stretched_rope"})
 
 
 def tail_length(statement: Apply) -> int:
@@ -35,10 +36,22 @@ def conv(inputs: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tenso
     return y if bias is None else y + bias
 
 
-def rope(x: Tensor, position: int, base: float) -> Tensor:
-    """Rotate the pairs `(i, i + d/2)` of the last axis by `position * base^(-2i/d)`."""
+def stretched(wave: float, factor: float, low: float, high: float, original: float) -> float:
+    """How much slower a wave of so many tokens turns: not at all if it is short, `factor` times if long."""
+    if not original or wave > original / low:
+        return factor
+    if wave < original / high:
+        return 1.0
+    share = (original / wave - low) / (high - low)
+    return 1 / (share + (1 - share) / factor)
+
+
+def rope(x: Tensor, position: int, base: float, slower: Callable[[float], float] = lambda _: 1.0) -> Tensor:
+    """Rotate the pairs `(i, i + d/2)` of the last axis by `position * base^(-2i/d) / slower(wave)`."""
     half = x.shape[-1] // 2
-    angle = position * base ** (-torch.arange(half, dtype=x.dtype) / half)
+    turns = [base ** (-i / half) for i in range(half)]
+    turns = [f / slower(math.tau / f) for f in turns]
+    angle = position * torch.tensor(turns, dtype=x.dtype)
     a, b = x[..., :half], x[..., half:]
     cosine, sine = torch.cos(angle), torch.sin(angle)
     return torch.cat([a * cosine - b * sine, a * sine + b * cosine], -1)
@@ -55,8 +68,15 @@ def step(
     """The value of a remembering primitive at one token, and its inputs kept for the next."""
     if statement.op == "position":
         return torch.tensor(float(position), dtype=dtype), tail
+    if statement.op == "add_position":
+        return args[0] + own[0][min(position, own[0].shape[0] - 1)], tail
     if statement.op == "rope":
         return rope(args[0], position, float(_static(statement, "base", 10000))), tail
+    if statement.op == "stretched_rope":
+        names = ("factor", "low", "high", "original")
+        factor, low, high, original = (float(_static(statement, n, 1 if n == "factor" else 0)) for n in names)
+        base = float(_static(statement, "base", 10000))
+        return rope(args[0], position, base, lambda wave: stretched(wave, factor, low, high, original)), tail
     x = args[0].reshape(-1) if statement.op == "conv" else args[0]
     inputs = [*tail, x]
     if statement.op == "conv":

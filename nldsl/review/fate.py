@@ -28,6 +28,7 @@ _HOMOGENEOUS = frozenset(
         "div",
         "parts",
         "rope",
+        "stretched_rope",
         "silu",
         "relu",
         "gelu",

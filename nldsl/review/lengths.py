@@ -9,7 +9,7 @@ from nldsl.calculus.lift import block_expression
 from nldsl.calculus.ranges import range_of
 from nldsl.spec.program import Apply, Block, Value, option
 
-_KEEPS = frozenset({"rope", "detach", "neg", "split", "shift", "parts", "values"})
+_KEEPS = frozenset({"rope", "stretched_rope", "detach", "neg", "split", "shift", "parts", "values"})
 """What makes no row of its argument longer."""
 _UNIT = frozenset({"l2norm", "softmax"})
 _ENTRIES = frozenset({"sigmoid", "tanh", "sin", "cos", "sign", "lt", "le", "gt", "ge", "eq", "ne"})

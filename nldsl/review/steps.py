@@ -26,7 +26,7 @@ from nldsl.review.lengths import square_bound
 from nldsl.spec.program import Apply, Block, Memory, Read, Term, Update, Value, Write
 
 UNBOUNDED = frozenset(
-    {"linear", "readout", "conv", "embed", "head", "norm", "layernorm", "weight", "position"}
+    {"linear", "readout", "conv", "embed", "head", "norm", "layernorm", "weight", "position", "add_position"}
 )
 """Operations that give any number; of anything else that ends the analysis nothing is known."""
 

@@ -16,7 +16,7 @@ from nldsl.runtime.matrices import (
     unbias,
     vecmat,
 )
-from nldsl.runtime.sequence import conv, position, rope, shift
+from nldsl.runtime.sequence import add_position, conv, position, rope, shift, stretched_rope
 from nldsl.runtime.values import (
     concat,
     constant,
@@ -54,6 +54,7 @@ from nldsl.runtime.values import (
 )
 
 __all__ = [
+    "add_position",
     "concat",
     "constant",
     "conv",
@@ -96,6 +97,7 @@ __all__ = [
     "share",
     "shift",
     "silu_pullback",
+    "stretched_rope",
     "softmax",
     "softplus",
     "split",

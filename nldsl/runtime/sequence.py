@@ -1,4 +1,4 @@
-"""Functions with a window on the past: `conv`, `shift`, `position`, `rope`.
+"""Functions with a window on the past: `conv`, `shift`, `position`, `add_position`, `rope`, `stretched_rope`.
 
 Sequence layout `[B, T, ...]`.  Each takes its state (a small dictionary) and returns the new one.
 A token that `mask [B, T]` leaves out is the identity: it is not seen by later tokens, the state
@@ -7,9 +7,11 @@ passes over it, and its output is zero.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -84,6 +86,23 @@ def position(like: Tensor, *, state: Cache, mask: Tensor | None) -> tuple[Tensor
     return places.to(like.dtype), {"count": count}
 
 
+def add_position(x: Tensor, weight: Tensor, *, state: Cache, mask: Tensor | None) -> tuple[Tensor, Cache]:
+    """`x [B, T, d]` plus the row of `weight [n, d]` for the position, the last one from n on.
+
+    State `{"count": [B]}`.
+
+    >>> x, rows = torch.zeros(1, 3, 1), torch.tensor([[1.0], [2.0]])
+    >>> y, state = add_position(x, rows, state={"count": torch.tensor([0])}, mask=None)
+    >>> y.flatten().tolist(), state["count"].tolist()
+    ([1.0, 2.0, 2.0], [3])
+    """
+    places, count = _places(x, state["count"], mask)
+    y = x + F.embedding(places.clamp(max=weight.shape[0] - 1), weight)
+    if mask is not None:
+        y = y.masked_fill(~mask.unsqueeze(-1), 0.0)
+    return y, {"count": count}
+
+
 def rope(x: Tensor, *, base: float, state: Cache, mask: Tensor | None) -> tuple[Tensor, Cache]:
     """Rotate the pairs `(i, i + d/2)` of the last axis by `position * base^(-2i/d)`.
 
@@ -94,11 +113,50 @@ def rope(x: Tensor, *, base: float, state: Cache, mask: Tensor | None) -> tuple[
     >>> y.tolist()
     [[[1.0, 1.0]]]
     """
+    return _turned(x, _frequencies(x, base), state, mask)
+
+
+def stretched_rope(
+    x: Tensor,
+    *,
+    base: float,
+    factor: float,
+    low: float,
+    high: float,
+    original: float,
+    state: Cache,
+    mask: Tensor | None,
+) -> tuple[Tensor, Cache]:
+    """`rope` with the frequencies `f (s + (1 - s) / factor)`, where `s` is 0 for waves longer than
+    `original / low` tokens, 1 for those shorter than `original / high`, linear in the frequency between; with
+    `original` 0 it is 0 for all.
+
+    >>> x = torch.ones(1, 1, 2)
+    >>> turn = dict(base=10.0, factor=2.0, low=0.0, high=0.0, original=0.0, mask=None)
+    >>> y, _ = stretched_rope(x, state={"count": torch.tensor([4])}, **turn)
+    >>> torch.equal(y, rope(x, base=10.0, state={"count": torch.tensor([2])}, mask=None)[0])
+    True
+    """
+    frequency = _frequencies(x, base)
+    kept = torch.zeros_like(frequency)
+    if original:
+        kept = ((original / math.tau * frequency - low) / (high - low)).clamp(0.0, 1.0)
+    return _turned(x, frequency * (kept + (1 - kept) / factor), state, mask)
+
+
+def _frequencies(x: Tensor, base: float) -> Tensor:
+    """`base^(-2i/d)` for every pair of channels, in float64."""
+    exponent = torch.arange(x.shape[-1] // 2, dtype=torch.float64, device=x.device) * (-2.0 / x.shape[-1])
+    found: Tensor = base**exponent
+    return found
+
+
+def _turned(x: Tensor, frequency: Tensor, state: Cache, mask: Tensor | None) -> tuple[Tensor, Cache]:
+    """The pairs `(i, i + d/2)` of the last axis turned by `position * frequency_i`."""
     places, count = _places(x, state["count"], mask)
     half = x.shape[-1] // 2
     # Angles grow with the position: float64 keeps them exact in their last turn.
-    exponent = torch.arange(half, dtype=torch.float64, device=x.device) * (-2.0 / x.shape[-1])
-    angle = places.to(torch.float64).unsqueeze(-1) * base**exponent
+    angle = places.to(torch.float64).unsqueeze(-1) * frequency
     angle = angle.view(*places.shape, *(1,) * (x.dim() - 3), half)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]

@@ -14,6 +14,8 @@ from nldsl.train.errors import fault
 RUN = "run.json"
 MAY_CHANGE = frozenset({"steps", "minutes", "threads", "spike", "on_fault"})
 """What a resumed run may ask differently; all else would make it another run."""
+OF_THE_SPEC = frozenset({"specification", "digests", "arguments"})
+"""What a run that was imported, and has not begun, knows already."""
 ON_FAULT = ("stop", "skip")
 """What happens at a step whose gradient is not finite or a spike."""
 
@@ -46,10 +48,12 @@ class RunConfig:
     on_fault: str = "stop"
     stream: bool = False
     version: str = ""
+    imported: str = ""
+    """Where the weights come from, until the run takes its first step; then it is asked what to do."""
 
     def __post_init__(self) -> None:
         """Raise NL0981 for a number out of range."""
-        if (self.steps > 0) == (self.minutes > 0):
+        if (self.steps > 0) == (self.minutes > 0) and not self.imported:
             raise fault(
                 "NL0981", "a run ends after `steps` or after `minutes`: give exactly one of them, above 0"
             )
@@ -102,7 +106,7 @@ def frozen(value: Any) -> Static:
 def require_same(old: RunConfig, new: RunConfig) -> None:
     """Raise NL0983 unless `new` only changes what a resumed run may change."""
     for f in fields(RunConfig):
-        if f.name in MAY_CHANGE:
+        if f.name in MAY_CHANGE or (old.imported and f.name not in OF_THE_SPEC):
             continue
         before, now = getattr(old, f.name), getattr(new, f.name)
         if f.name == "digests":  # compare the texts both know: a process may have read more of the library

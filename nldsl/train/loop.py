@@ -309,6 +309,9 @@ class Trainer:
     def restore(self) -> None:
         """Go back to the newest checkpoint.  Raises NL0986 if it does not belong to this model or data."""
         found = self.engine.load(self.folder / CHECKPOINTS, self.learnt(), self.config.batch)
+        if found.rest.get("imported"):  # weights, and nothing that was learnt from these data yet
+            load_weights(self.model, found)
+            return
         if found.rest["corpus"] != self.corpus.digest:
             raise fault("NL0986", f"the data of `{self.folder}` are not those it was trained on")
         load_weights(self.model, found)

@@ -113,7 +113,7 @@ def key_is_unit(block: Block, key: Value) -> bool:
     """Whether the block normalises a key to length one (`l2norm`, turned by `rope` perhaps)."""
     makers = {s.out.name: s for s in block.body if isinstance(s, Apply)}
     name = key.name
-    while name in makers and makers[name].op in ("rope", "detach"):
+    while name in makers and makers[name].op in ("rope", "stretched_rope", "detach"):
         name = makers[name].args[0].name
     return name in makers and makers[name].op == "l2norm"
 

@@ -69,7 +69,7 @@ CASES: dict[str, list[tuple[list[Operand], dict[str, Static]]]] = {
     "unbias": [([M, S, S], {}), ([V, S, S], {})],
 }
 PAIRS = [[V, V], [H, H], [S, V], [V, S], [S, S], [G, H], [H, S], [M, M], [S, M]]
-STATEFUL = {"conv", "shift", "position", "rope"}
+STATEFUL = {"conv", "shift", "position", "add_position", "rope", "stretched_rope"}
 POSITIVE = {"log", "sqrt", "pow", "div", "unbias"}
 
 

@@ -1,6 +1,7 @@
 """Torch functions of the primitives: the library's numpy references, windows under masks and splits."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -91,6 +92,8 @@ def conv(x, state, mask):
     return ops.conv(x, weight, bias, state=state, mask=mask)
 
 
+# Waves of 6, 29 and 135 tokens: one is kept, one lies between, one is stretched.
+STRETCH = {"base": 100.0, "factor": 8.0, "low": 1.0, "high": 4.0, "original": 48.0}
 STATEFUL = {
     "conv": (conv, {"tail": torch.zeros(B, WINDOW - 1, D, dtype=torch.float64)}),
     "shift": (
@@ -99,6 +102,14 @@ STATEFUL = {
     ),
     "position": (
         lambda x, s, m: ops.position(x, state=s, mask=m),
+        {"count": torch.zeros(B, dtype=torch.long)},
+    ),
+    "add_position": (
+        lambda x, s, m: ops.add_position(x, draw(4, D, seed=7), state=s, mask=m),
+        {"count": torch.zeros(B, dtype=torch.long)},
+    ),
+    "stretched_rope": (
+        lambda x, s, m: ops.stretched_rope(x, **STRETCH, state=s, mask=m),
         {"count": torch.zeros(B, dtype=torch.long)},
     ),
     "rope": (
@@ -120,9 +131,15 @@ def wanted(name, row):
         return torch.cat([torch.zeros(2, D, dtype=torch.float64), row])[: len(row)]
     if name == "position":
         return torch.arange(len(row), dtype=torch.float64)
+    if name == "add_position":
+        return torch.stack([x + draw(4, D, seed=7)[min(t, 3)] for t, x in enumerate(row)])
     out = torch.empty_like(row)
     for t, i in itertools.product(range(len(row)), range(D // 2)):
-        angle = torch.tensor(t * 100.0 ** (-2 * i / D), dtype=torch.float64)
+        turn = 100.0 ** (-2 * i / D)
+        wave = 2 * math.pi / turn
+        if name == "stretched_rope" and wave > 12:
+            turn = turn / 8 if wave > 48 else turn * ((s := (48 / wave - 1) / 3) + (1 - s) / 8)
+        angle = torch.tensor(t * turn, dtype=torch.float64)
         a, b = row[t, i], row[t, i + D // 2]
         out[t, i], out[t, i + D // 2] = a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()
     return out
