@@ -48,10 +48,12 @@ def command(
 
 def _answer(session: Session, count: int, sampling: Sampling) -> None:
     stream = sys.stdout.buffer
-    for byte in session.generate(count, sampling):
-        if byte == 10:
+    decoder = session.tokens.stream()
+    for token in session.generate(count, sampling):
+        shown, end, _ = decoder.add(token).partition(b"\n")
+        stream.write(shown)
+        if end:
             break
-        stream.write(bytes([byte]))
         stream.flush()
     stream.write(b"\n")
     stream.flush()

@@ -10,13 +10,17 @@ import typer
 
 from nldsl.cli.common import read_text
 from nldsl.evaluate import Sampling, generate
+from nldsl.evaluate.generate import START
 from nldsl.train import load_run
 
 
 def command(
     run: Annotated[str, typer.Argument(help="Folder of a run of `nldsl train`.")],
     prompt: Annotated[str, typer.Option(help="What to go on from; `-` reads it from stdin.")] = "",
-    count: Annotated[int, typer.Option("--bytes", "-n", min=1, help="Bytes to generate.")] = 256,
+    count: Annotated[
+        int,
+        typer.Option("--bytes", "-n", min=1, help="Bytes to generate; tokens, if it has a tokenizer."),
+    ] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest byte.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=0, help="Keep the k likeliest bytes; 0 keeps all.")] = 0,
     top_p: Annotated[
@@ -29,12 +33,14 @@ def command(
     Memory does not grow with the number of bytes, unless the model has attention without a window.
     """
     text = read_text("-") if prompt == "-" else prompt
-    model = load_run(run).model
+    loaded = load_run(run)
+    tokens = loaded.tokens
+    decoder, given = tokens.stream(), tokens.encode(os.fsencode(text) or START)
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     sys.stdout.flush()
     stream = sys.stdout.buffer
-    for byte in generate(model, os.fsencode(text), count, sampling):
-        stream.write(bytes([byte]))
+    for token in generate(loaded.model, given, count, sampling, tokens.count):
+        stream.write(decoder.add(token))
         stream.flush()
     if stream.isatty():
         stream.write(b"\n")

@@ -26,7 +26,7 @@ def command(
     The run's weights stay what they are.
     """
     loaded = load_run(run)
-    model = loaded.session().model
+    model, tokens = loaded.session().model, loaded.tokens
     if not model.task_memories():
         raise CommandError(
             "NL1020",
@@ -38,7 +38,7 @@ def command(
         raise CommandError("NL1021", f"`{online}` has {len(text)} bytes, and a stream needs at least 2")
     if not as_json:
         out().print(f"{'bytes':>16}  {'before':>7} {'after':>7} {'gained':>7}   bits per byte", style="dim")
-    found, session = learn_online(model, text, segment, _nothing if as_json else _line)
+    found, session = learn_online(model, text, segment, _nothing if as_json else _line, tokens)
     if save is not None:
         session.save(save)
     if as_json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,8 +37,10 @@ class Sampling:
             )
 
 
-def generate(model: LanguageModel, prompt: bytes, count: int, sampling: Sampling) -> Iterator[int]:
-    """Yield `count` bytes behind `prompt`, drawn from the model's first 256 logits.
+def generate(
+    model: LanguageModel, prompt: Sequence[int], count: int, sampling: Sampling, limit: int = 256
+) -> Iterator[int]:
+    """Yield `count` bytes (or tokens) behind `prompt`, drawn from the model's first `limit` logits.
 
     The prompt is read in pieces of 1024 bytes, then the model goes on byte by byte and carries its state:
     memory does not grow with what has been generated, except for the caches of attention without a window.
@@ -47,7 +49,7 @@ def generate(model: LanguageModel, prompt: bytes, count: int, sampling: Sampling
     """
     generator = torch.Generator().manual_seed(sampling.seed)
     if _learns(model):
-        yield from _generate_learning(model, prompt or START, count, sampling, generator)
+        yield from _generate_learning(model, prompt or START, count, sampling, generator, limit)
         return
     tokens = as_input(model, prompt or START)
     state = None
@@ -55,7 +57,7 @@ def generate(model: LanguageModel, prompt: bytes, count: int, sampling: Sampling
         for piece in torch.split(tokens, PREFILL, dim=1):
             logits, state = model(piece, state)
     for index in range(count):
-        byte = draw(logits[0, -1, :256], sampling, generator)
+        byte = draw(logits[0, -1, :limit], sampling, generator)
         yield byte
         if index + 1 < count:
             with torch.no_grad():
@@ -74,7 +76,12 @@ def _learns(model: LanguageModel) -> bool:
 
 
 def _generate_learning(
-    model: LanguageModel, prompt: bytes, count: int, sampling: Sampling, generator: torch.Generator
+    model: LanguageModel,
+    prompt: Sequence[int],
+    count: int,
+    sampling: Sampling,
+    generator: torch.Generator,
+    limit: int,
 ) -> Iterator[int]:
     """As `generate`, with every byte as a target; `learn` holds the last byte back, `peek` reads on."""
     state = None
@@ -83,7 +90,7 @@ def _generate_learning(
     last = prompt[-1]
     for index in range(count):
         assert state is not None
-        last = draw(peek(model, last, state)[:256], sampling, generator)
+        last = draw(peek(model, last, state)[:limit], sampling, generator)
         yield last
         if index + 1 < count:
             with torch.no_grad():

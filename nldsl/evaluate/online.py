@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from nldsl.evaluate.contract import LanguageModel
 from nldsl.evaluate.generate import as_input
 from nldsl.evaluate.session import Session
+from nldsl.evaluate.tokens import BYTES, Tokens
 from nldsl.runtime.model import Model
 from nldsl.runtime.state import State
 from nldsl.runtime.task import get_at, put_at
@@ -43,7 +44,11 @@ class Segment:
 
 
 def learn_online(
-    model: Model, text: bytes, segment: int = 1024, heard: Callable[[Segment], object] = lambda _: None
+    model: Model,
+    text: bytes,
+    segment: int = 1024,
+    heard: Callable[[Segment], object] = lambda _: None,
+    tokens: Tokens = BYTES,
 ) -> tuple[tuple[Segment, ...], Session]:
     """Read `text` once, every level learning at its clock; the segments, and the session behind the stream.
 
@@ -55,35 +60,35 @@ def learn_online(
         raise ValueError("no memory of this model learns from the task")
     if segment < 2:
         raise ValueError(f"a segment has at least 2 bytes, found {segment}")
-    session = Session(model, learn=True)
+    session = Session(model, learn=True, tokens=tokens)
     found = []
-    for start, piece in _pieces(text, segment):
-        before = bits(model, piece, session.state)
+    for start, piece in _pieces(text, segment, tokens):
+        before = bits(model, piece, session.state, tokens)
         session.feed(piece)
-        after = bits(model, piece, session.state)
+        after = bits(model, piece, session.state, tokens)
         found.append(Segment(start, len(piece), before, after, after))
         heard(found[-1])
-    ends = [bits(model, piece, session.state) for _, piece in _pieces(text, segment)]
+    ends = [bits(model, piece, session.state, tokens) for _, piece in _pieces(text, segment, tokens)]
     segments = (Segment(s.first, s.bytes, s.before, s.after, end) for s, end in zip(found, ends, strict=True))
     return tuple(segments), session
 
 
-def _pieces(text: bytes, size: int) -> Iterator[tuple[int, bytes]]:
-    """Segments of `size` bytes; a last one of one byte, which predicts nothing, is left out."""
+def _pieces(text: bytes, size: int, tokens: Tokens) -> Iterator[tuple[int, bytes]]:
+    """Segments of `size` bytes; one of a single token, which predicts nothing, is left out."""
     for start in range(0, len(text), size):
         piece = text[start : start + size]
-        if len(piece) > 1:
+        if len(tokens.encode(piece)) > 1:
             yield start, piece
 
 
-def bits(model: Model, piece: bytes, learnt: State) -> float:
+def bits(model: Model, piece: bytes, learnt: State, tokens: Tokens = BYTES) -> float:
     """Bits per byte of `piece` in a fresh context, with the task memories as `learnt` has them."""
     fresh: Any = model.init_state(1).tree["root"]
     for task in model.task_memories():
         delta = get_at(learnt.tree["root"], task.keys)["delta"]
         fresh = put_at(fresh, task.keys, {**get_at(fresh, task.keys), "delta": delta})
-    tokens = as_input(cast(LanguageModel, model), piece)
+    ids = as_input(cast(LanguageModel, model), tokens.encode(piece))
     with torch.no_grad():
-        logits, _ = model(tokens[:, :-1], State({"root": fresh}, program=model.name))
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
-    return float(loss) / math.log(2)
+        logits, _ = model(ids[:, :-1], State({"root": fresh}, program=model.name))
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+    return float(loss) / math.log(2) * ids.shape[1] / len(piece)

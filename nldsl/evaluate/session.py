@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nldsl.evaluate.contract import LanguageModel, device_of, writes_task
 from nldsl.evaluate.generate import PREFILL, START, Sampling, draw, peek
+from nldsl.evaluate.tokens import BYTES, Tokens
 from nldsl.runtime.batching import join, take
 from nldsl.runtime.model import Model
 from nldsl.runtime.state import State
@@ -23,7 +24,7 @@ class Session:
 
     `learn`: whether memories that minimise the task may change (`True`, `False`), or the names of the levels
     that may.  Memories that learn from their context always do: that is the model's forward pass.  A
-    session never changes the weights.
+    session never changes the weights.  `tokens` turn text into tokens: bytes, or those of a tokenizer.
 
     Example:
         >>> import nldsl
@@ -37,9 +38,15 @@ class Session:
     """
 
     def __init__(
-        self, model: Model, *, learn: bool | Sequence[str] = False, state: State | None = None, batch: int = 1
+        self,
+        model: Model,
+        *,
+        learn: bool | Sequence[str] = False,
+        state: State | None = None,
+        batch: int = 1,
+        tokens: Tokens = BYTES,
     ) -> None:
-        self.model = model
+        self.model, self.tokens = model, tokens
         self.program = cast(LanguageModel, model).program
         self.learn = learn
         self._check_levels()
@@ -120,13 +127,13 @@ class Session:
             if text.dim() != 2 or text.shape[0] != self.batch:
                 raise ValueError(f"expected tokens of shape [{self.batch}, T], found {list(text.shape)}")
             return text.to(self.device)
-        raw = text.encode() if isinstance(text, str) else text
-        return torch.tensor([list(raw)] * self.batch, dtype=torch.int64, device=self.device).view(
-            self.batch, len(raw)
+        ids = self.tokens.encode(text.encode() if isinstance(text, str) else text)
+        return torch.tensor([ids] * self.batch, dtype=torch.int64, device=self.device).view(
+            self.batch, len(ids)
         )
 
     def generate(self, count: int, sampling: Sampling | None = None) -> Iterator[int]:
-        """Yield `count` bytes that go on from here, drawn as `sampling` says (of one sequence).
+        """Yield `count` tokens (bytes) that go on from here, drawn as `sampling` says (of one sequence).
 
         What is generated is read, but learnt only if the program says `learn_generated = true`.
         """
@@ -139,9 +146,9 @@ class Session:
         try:
             logits = self._last()
             for _ in range(count):
-                byte = draw(logits[:256], chosen, source)
-                yield byte
-                self.feed(bytes([byte]))
+                token = draw(logits[: self.tokens.count], chosen, source)
+                yield token
+                self.feed(torch.tensor([[token]]))
                 logits = self._last()
         finally:
             self.learn = may
@@ -175,7 +182,7 @@ class Session:
 
     def fork(self) -> Session:
         """A session of its own that starts where this one stands."""
-        made = Session(self.model, learn=self.learn, state=self.state.clone())
+        made = Session(self.model, learn=self.learn, tokens=self.tokens, state=self.state.clone())
         made.positions, made._logits = self.positions.clone(), self._logits
         return made
 
@@ -184,7 +191,9 @@ class Session:
         if any(other.model is not self.model for other in others):
             raise ValueError("sessions of different models cannot be merged")
         parts = [self, *others]
-        made = Session(self.model, learn=self.learn, state=join([part.state for part in parts]))
+        made = Session(
+            self.model, learn=self.learn, tokens=self.tokens, state=join([part.state for part in parts])
+        )
         made.positions = torch.cat([part.positions for part in parts])
         known = [part._logits for part in parts if part._logits is not None]
         made._logits = torch.cat(known) if len(known) == len(parts) else None
@@ -194,7 +203,7 @@ class Session:
         """One session per sequence."""
         found = []
         for row in range(self.batch):
-            made = Session(self.model, learn=self.learn, state=take(self.state, [row]))
+            made = Session(self.model, learn=self.learn, tokens=self.tokens, state=take(self.state, [row]))
             made.positions = self.positions[row : row + 1].clone()
             made._logits = None if self._logits is None else self._logits[row : row + 1]
             found.append(made)

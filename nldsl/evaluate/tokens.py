@@ -15,6 +15,8 @@ class Tokens(Protocol):
     """How text becomes tokens, and tokens text, piece by piece."""
 
     name: str
+    count: int
+    """How many different tokens there are."""
 
     def encode(self, text: bytes) -> list[int]:
         """The tokens of a text."""
@@ -38,7 +40,7 @@ class ByteTokens:
         ([97, 98], b'a')
     """
 
-    name = "bytes"
+    name, count = "bytes", 256
 
     def encode(self, text: bytes) -> list[int]:
         """The bytes of a text."""
@@ -53,6 +55,9 @@ class ByteTokens:
         return bytes([token])
 
 
+BYTES = ByteTokens()
+
+
 class FileTokens:
     """A `tokenizer.json`, read by the package `tokenizers`.  Errors: `ModuleNotFoundError`, `ValueError`."""
 
@@ -62,7 +67,9 @@ class FileTokens:
             self.inner: Any = module.Tokenizer.from_file(str(path))
         except Exception as wrong:  # the package raises nothing more exact
             raise ValueError(f"`{path}` is no tokenizer: {wrong}") from wrong
-        self.name = path.name
+        self.inner.no_padding()
+        self.inner.no_truncation()
+        self.name, self.count = path.name, int(self.inner.get_vocab_size(with_added_tokens=True))
 
     def encode(self, text: bytes) -> list[int]:
         """The tokens of a text, without those that only mark its beginning or end."""

@@ -68,6 +68,8 @@ class Architecture:
     query_norm: bool = False
     bias: tuple[bool, bool, bool] = (False, False, False)
     """Of queries, keys and values; of the layer behind attention; of the feed-forward block."""
+    dropout: float = 0.0
+    """The largest share that training dropped: said in the specification, not carried."""
 
 
 class Config:
@@ -103,6 +105,11 @@ class Config:
         if not good or not 0 < found < math.inf:
             raise self.refuse(key, found, "a positive number")
         return float(found)
+
+    def largest(self, *keys: str) -> float:
+        """The largest number under `keys`."""
+        found = [self.body.get(key) for key in keys]
+        return max((float(n) for n in found if isinstance(n, int | float)), default=0.0)
 
     def flag(self, key: str, default: bool = False) -> bool:
         """The truth under `key`."""
@@ -171,6 +178,7 @@ def _gpt2(config: Config) -> Architecture:
         gated=False,
         centred=True,
         bias=(True, True, True),
+        dropout=config.largest("resid_pdrop", "embd_pdrop", "attn_pdrop"),
     )
 
 
@@ -205,6 +213,7 @@ def _llama(config: Config, family: str) -> Architecture:
         tied=config.flag("tie_word_embeddings"),
         query_norm=family == "qwen3",
         bias=(attention_bias, behind, family == "llama" and config.flag("mlp_bias")),
+        dropout=config.largest("attention_dropout"),
     )
 
 

@@ -14,6 +14,7 @@ from nldsl.catalog.values import Static
 from nldsl.diagnostics import DiagnosticBag
 from nldsl.driver import compile as compile_model
 from nldsl.evaluate.session import Session
+from nldsl.evaluate.tokens import Tokens, tokens_of
 from nldsl.runtime.model import Model
 from nldsl.spec import load
 from nldsl.train import checkpoint as saved
@@ -33,6 +34,7 @@ from nldsl.train.loop import (
 from nldsl.train.memory import Memory, predict, require_memory
 from nldsl.train.passes import backward_from
 from nldsl.train.prepared import TOKENIZER
+from nldsl.train.tokenizing import EXTRA
 
 SPECIFICATION = "spec"
 
@@ -168,17 +170,34 @@ def _seed(threads: int, seed: int) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run: its model with the newest weights, and what it was asked."""
+    """A trained run: its model with the newest weights, what it was asked, and where it is."""
 
     model: TrainableModel
     config: RunConfig
+    folder: Path
+
+    @property
+    def tokens(self) -> Tokens:
+        """What turns text into tokens: bytes, or the tokenizer in the folder of the run.
+
+        Raises NL0941 if the package for it is missing, NL0942 if it cannot be read.
+        """
+        try:
+            return tokens_of(self.folder)
+        except ModuleNotFoundError as wrong:
+            help = f"pip install 'nldsl[{EXTRA}]'"
+            raise fault(
+                "NL0941", "the run has a tokenizer, and `tokenizers` is missing", help=help
+            ) from wrong
+        except ValueError as wrong:
+            raise fault("NL0942", str(wrong)) from wrong
 
     def session(self, *, learn: bool | Sequence[str] = False, batch: int = 1) -> Session:
         """A session on the model: `feed`, `generate`, `save`, `load`, `fork`, `merge`.
 
         learn: whether memories that minimise the task may change, or the names of the levels that may.
         """
-        return Session(cast(Model, self.model), learn=learn, batch=batch)
+        return Session(cast(Model, self.model), learn=learn, batch=batch, tokens=self.tokens)
 
 
 def load_run(out: str | Path) -> Run:
@@ -192,7 +211,7 @@ def load_run(out: str | Path) -> Run:
     source = str(folder / config.specification) if config.specification else config.source
     model = build(source, config)
     load_weights(model, saved.load_newest(folder / CHECKPOINTS))
-    return Run(model, config)
+    return Run(model, config, folder)
 
 
 def build(source: str, config: RunConfig) -> TrainableModel:

@@ -29,7 +29,7 @@ CODES = {
     ),
     "NL1107": Entry(
         "not a stack",
-        "`--stack` takes `cms(chunks = [512, 4096])`, perhaps with `rate`. Feed-forward blocks get the clocks "
-        "in turn; each is a multiple of the smallest.",
+        "`--stack` takes `cms(chunks = [512, 4096])`, perhaps with `rate`. Feed-forward blocks get the "
+        "clocks in turn; each is a multiple of the smallest.",
     ),
 }
