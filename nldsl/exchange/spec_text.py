@@ -31,9 +31,7 @@ def spec_text(name: str, a: Architecture, stack: Stack | None = None) -> str:
 def _head(a: Architecture, stack: Stack | None) -> str:
     told = f"# {TITLES[a.family]}, brought in from transformers with its weights"
     if a.dropout:
-        told += (
-            f"\n# Its training dropped out a share of {a.dropout:g}; that has no form here, and is left out."
-        )
+        told += f"\n# Its training dropped out a share of {a.dropout:g}; here it has no form."
     if stack is not None:
         told += "\n# Paper: Sec. 7.3: feed-forward blocks are levels of a continuum memory system, Eq. 70-71."
     return told
