@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 from torch.nn.parallel import DistributedDataParallel
 
 from nldsl.diagnostics import SpecError
@@ -49,16 +50,38 @@ def engine_of(kind: str, *, backend: str, device: str, async_save: bool) -> Engi
         torch.cuda.set_device(place)
     if not dist.is_initialized():
         seconds = float(os.environ.get("NLDSL_TIMEOUT", PATIENCE.total_seconds()))
-        # Checkpoints are agreed upon over the CPU, whatever carries the gradients.  Under `torchrun` the
-        # store has a prefix for every attempt, so that nothing of a failed one is ever read.
+        # Checkpoints are agreed upon over the CPU, whatever carries the gradients.
         dist.init_process_group(
-            "gloo" if chosen == "gloo" else "cpu:gloo,cuda:nccl", timeout=timedelta(seconds=seconds)
+            "gloo" if chosen == "gloo" else "cpu:gloo,cuda:nccl",
+            store=meeting_place(timedelta(seconds=seconds)),
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+            timeout=timedelta(seconds=seconds),
         )
     if kind == "ddp":
         return Replicated(place, async_save=async_save)
     from nldsl.train.sharding import Sharded
 
     return Sharded(place, async_save=async_save)
+
+
+def meeting_place(patience: timedelta) -> PrefixStore:
+    """The store by which processes find each other, with names of its own for every attempt.
+
+    `torchrun` keeps one store for all its attempts: without a prefix the processes of the second one would
+    look for the ports of those that have died.
+    """
+    world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        world,
+        is_master=rank == 0 and not agents,
+        timeout=patience,
+    )
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"nldsl/{world}/attempt_{attempt}", store)
 
 
 def local_device(device: str) -> str:

@@ -11,16 +11,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nldsl.cli import main
+from nldsl.diagnostics import SpecError
 from nldsl.runtime import newton_schulz
+from nldsl.train import loop
 from nldsl.train.config import RunConfig
 from nldsl.train.joining import join
 from nldsl.train.log import Silent
+from nldsl.train.loop import Trainer
 from nldsl.train.run import start
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,21 +95,18 @@ def environment(rank: int, world: int, port: int) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)} | {name: str(value) for name, value in found.items()}
 
 
-def started(world: int, job: str, folder: Path, **given: Any) -> list[str]:
-    """What every process said; fails if one does not end well in time."""
+def spawned(world: int, job: str, folder: Path, **given: Any) -> list[subprocess.Popen[str]]:
+    """Processes at a job."""
     port = free_port()
     command = [sys.executable, "-m", "tests.conformance.processes", job, str(folder), json.dumps(given)]
-    running = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment(rank, world, port),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
+    options: dict[str, Any] = {"cwd": ROOT, "text": True, "stdout": subprocess.PIPE}
+    options |= {"stderr": subprocess.STDOUT}
+    return [subprocess.Popen(command, env=environment(rank, world, port), **options) for rank in range(world)]
+
+
+def started(world: int, job: str, folder: Path, **given: Any) -> list[str]:
+    """What every process said; fails if one does not end well in time."""
+    running = spawned(world, job, folder, **given)
     said = ended(running)
     assert all(p.returncode == 0 for p in running), "\n---\n".join(said)
     return said
@@ -188,7 +189,49 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-JOBS: dict[str, Callable[..., None]] = {"runs": runs}
+def command(folder: Path, words: list[str]) -> None:
+    """The command itself."""
+    sys.exit(main(words))
+
+
+def flaky(folder: Path, words: list[str], at: int) -> None:
+    """The command, whose second process dies at a step of the first attempt."""
+    step = Trainer.train_step
+
+    def dying(self: Trainer) -> dict[str, Any]:
+        if self.step == at and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            os._exit(9)
+        return step(self)
+
+    Trainer.train_step = dying  # type: ignore[method-assign]
+    sys.exit(main(words))
+
+
+def faults(folder: Path, cases: dict[str, dict[str, Any]]) -> None:
+    """What each process meets in cases that must not run; in `poisoned` the rows of the second are NaN."""
+    rank, met = os.environ["RANK"], {}
+    passes = loop.backward_from
+
+    def poisoned(*given: Any) -> Any:
+        loss, state = passes(*given)
+        return loss * float("nan") if rank == "1" else loss, state
+
+    for name, case in cases.items():
+        loop.backward_from = poisoned if name.startswith("poisoned") else passes
+        own = {"seed": int(rank)} if name == "different" else {}
+        chosen = Case(**case)
+        try:
+            trained = trainer(replace(chosen, options={**chosen.options, **own}), folder)
+            met[name] = [r.get("skipped", "") for r in (trained.train_step() for _ in range(chosen.take))]
+        except SpecError as error:
+            met[name] = error.diagnostics[0].code
+        except SystemExit:
+            met[name] = "left"
+    (folder / f"met{rank}.json").write_text(json.dumps(met))
+    leave()
+
+
+JOBS: dict[str, Callable[..., None]] = {"runs": runs, "command": command, "flaky": flaky, "faults": faults}
 
 if __name__ == "__main__":
     JOBS[sys.argv[1]](Path(sys.argv[2]), **json.loads(sys.argv[3]))
