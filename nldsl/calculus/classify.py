@@ -179,6 +179,7 @@ def _online(
         if rate.value != 0.0 or own_erase.value != 0.0:
             return None
         rate = substitute(form.momentum.rate, at)
+        own_erase = substitute(form.momentum.erase, at)
     pull = build("mul", rate, build("mul", slope, build("mul", s, s)))
     push = build("mul", s, build("add", build("mul", slope, linear.offset), rest))
     try:
@@ -199,7 +200,8 @@ def _chunkable(grad: WeightGradient, analysis: RuleAnalysis, rule: Rule) -> bool
     form = analysis.form
     if form is None:
         return grad.x is not None and mirror_form(rule, grad.weight.shape) is not None
-    needs_input = form.erase.value != 0.0 or any(depends(c, [form.x]) for c in _coefficients(form))
+    erases = form.erase.value != 0.0 or (form.momentum is not None and form.momentum.erase.value != 0.0)
+    needs_input = erases or any(depends(c, [form.x]) for c in _coefficients(form))
     return grad.x is not None or (not needs_input and grad.general is None) or len(grad.weight.shape) == 1
 
 

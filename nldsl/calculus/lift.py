@@ -70,19 +70,34 @@ def block_expression(block: Block, name: str, stop: Iterable[str] = ()) -> Expr:
     return (_all_expressions(block) if not ends else _expressions(block, ends))[name]
 
 
+def source_expression(block: Block, name: str) -> Expr:
+    """As `block_expression`, but also through `outer`, `parts` and `index`: for ranges, not for code.
+
+    Errors: `KeyError` if the block computes no such value.
+    """
+    return _sources(block)[name]
+
+
+@by_identity(4)
+def _sources(block: Block) -> dict[str, Expr]:
+    return _expressions(block, frozenset(), ("outer", "parts", "index"))
+
+
 @by_identity(4)
 def _all_expressions(block: Block) -> dict[str, Expr]:
     return _expressions(block, frozenset())
 
 
-def _expressions(block: Block, ends: frozenset[str]) -> dict[str, Expr]:
+def _expressions(block: Block, ends: frozenset[str], through: tuple[str, ...] = ()) -> dict[str, Expr]:
     """Every value of a block by name."""
     made: dict[str, Expr] = {v.name: value_symbol(v, "value") for v in block.inputs}
     for statement in block.body:
         outs = getattr(statement, "outs", None) or tuple(filter(None, [getattr(statement, "out", None)]))
         for out in outs:
             made[out.name] = value_symbol(out, "value")
-        if isinstance(statement, Apply) and statement.out.name not in ends and _transparent(statement):
+        if not isinstance(statement, Apply) or statement.out.name in ends:
+            continue
+        if _transparent(statement) or statement.op in through:
             made[statement.out.name] = _apply(statement, made)
     return made
 

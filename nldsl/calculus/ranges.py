@@ -82,7 +82,7 @@ _FIXED: dict[str, Interval] = {
     "abs": SQUARE,
     "silu": Interval(-0.2785, INFINITY),
 }
-_THROUGH = frozenset({"split", "merge", "detach", "expand_last"})
+_THROUGH = frozenset({"split", "merge", "detach", "expand_last", "parts"})
 _COMPOSED = frozenset({"add", "sub", "mul", "div", "neg"})
 
 
@@ -139,14 +139,43 @@ class Unknowns:
             return Interval(min(a.low, b.low), max(a.high, b.high))
         if expr.op == "pow" and expr.args[1].value == 2.0:
             return _square(range_of(expr.args[0], self.known))
+        if expr.op == "pow" and (expr.args[0].value or 0.0) > 1.0:
+            return _power(expr.args[0].value or 0.0, range_of(expr.args[1], self.known))
+        if expr.op == "outer":
+            return _product(*(range_of(x, self.known) for x in expr.args))
+        if expr.op == "index":
+            size = dict(expr.options)["size"]
+            return Interval(0.0, float(size) - 1.0)  # type: ignore[arg-type]
         if expr.op == "dot" and expr.args[0] is expr.args[1]:
             return SQUARE
         return _FIXED.get(expr.op, Interval())
 
 
+def _power(base: float, inner: Interval) -> Interval:
+    """`base ** x` for a base above one: it rises."""
+    low, high = (base ** max(min(x, 300.0), -300.0) for x in (inner.low, inner.high))
+    bottom, top = inner.low == -INFINITY, inner.high == INFINITY
+    return Interval(
+        0.0 if bottom else low, INFINITY if top else high, inner.low_open or bottom, inner.high_open or top
+    )
+
+
+def _product(a: Interval, b: Interval) -> Interval:
+    """`x y`: the extremes lie at corners; zero times infinity is zero, for an end is never reached."""
+    ends = [
+        (0.0 if 0.0 in (x, y) else x * y, m or n)
+        for (x, m), (y, n) in product(
+            ((a.low, a.low_open), (a.high, a.high_open)), ((b.low, b.low_open), (b.high, b.high_open))
+        )
+    ]
+    low, high = min(e for e, _ in ends), max(e for e, _ in ends)
+    reached = {e for e, is_open in ends if not is_open}
+    return Interval(low, high, low not in reached, high not in reached)
+
+
 def _of_one(expr: Expr) -> bool:
-    """Whether an expression is the mean or the sum of a single number."""
-    return expr.op in ("mean", "sum") and math.prod(expr.args[0].shape) == 1
+    """Whether an expression is the mean or the sum of single numbers."""
+    return expr.op in ("mean", "sum") and expr.args[0].shape[-1:] == (1,)
 
 
 def range_of(expr: Expr, known: Mapping[Expr, Interval] | None = None) -> Interval:

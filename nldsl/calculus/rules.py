@@ -20,12 +20,13 @@ _KINDS: dict[int, Kind] = {0: "scalar", 1: "vector", 2: "matrix"}
 
 @dataclass(frozen=True)
 class Momentum:
-    """A linear filter of gradients: `m' = beta * m - rate * g`, and the weight adds `read * m'`."""
+    """A linear filter: `m' = beta * m - rate * g - erase * outer(W @ x, x)`; the weight adds `read * m'`."""
 
     slot: str
     beta: Expr
     rate: Expr
     read: Expr
+    erase: Expr
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,12 @@ def _form(
     if slots:
         old, new = slots[0]
         inner = coefficients(outputs[1], moving, s)
-        if inner is None or set(inner) - {old, s.gradient}:
+        if inner is None or set(inner) - {old, s.gradient, s.x}:
             return RuleAnalysis(None, f"the memory of rule `{name}` is not a linear filter of gradients")
-        rate = build("neg", inner.get(s.gradient, zero))
-        momentum = Momentum(old.name, inner.get(old, zero), rate, main.get(new, zero))
+        if s.x in inner and s.x in main:
+            return RuleAnalysis(None, f"rule `{name}` erases in its memory and beside it")
+        rate, erase = (build("neg", inner.get(part, zero)) for part in (s.gradient, s.x))
+        momentum = Momentum(old.name, inner.get(old, zero), rate, main.get(new, zero), erase)
     form = RuleForm(
         keep=main.get(s.weight, zero),
         erase=build("neg", main.get(s.x, zero)),
@@ -196,7 +199,8 @@ def _tensor(basis: Basis, s: RuleSymbols, moving: tuple[Expr, ...]) -> Expr | No
 def _words(form: RuleForm) -> str:
     """The form in words, for a reason."""
     if form.momentum is not None:
-        return "a linear filter of gradients"
+        erases = form.momentum.erase.value != 0.0
+        return "a linear filter of gradients and erases" if erases else "a linear filter of gradients"
     if form.erase.value == 0.0:
         return "plain gradient descent" if form.keep.value == 1.0 else "gradient descent with decay"
     return "gradient descent with an erase of rank one along its input"

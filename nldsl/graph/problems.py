@@ -35,7 +35,9 @@ TRAINING = "training"
 _PAIR = re.compile(
     r"\[(.+?)\] <- (.+?)(?: (?:minimize|over|weighted|by|retain|toward|gradient|at|project)\b| ?[;}]|$)"
 )
-_RETAINED = re.compile(r"\bretain (\d[\d.]*)\b")
+_RETAINED = re.compile(
+    r"\bretain (.+?)(?= (?:toward|gradient|at|project|minimize|over|weighted|by)\b|[;}]|$)"
+)
 _ROLE_WORDS = {
     "matrix": "projections",
     "embedding": "embedding",
@@ -80,10 +82,22 @@ def optimiser_problems(program: Program) -> Iterator[tuple[Problem, tuple[str, .
             yield _slot(index, slot.name, group, group.bound, clock, claimed[index]), served[index]
 
 
-def rule_label(rule: Rule) -> str:
-    """`gd(lr = beta)`: the rule with what it was given."""
-    given = [f"{name} = {value.name}" for name, value in rule.arguments]
+def rule_label(rule: Rule, written: str = "") -> str:
+    """`gd(lr = beta)`: the rule with what it was given, as `written` where that says it."""
+    given = [f"{name} = {_argument(name, value.name, written)}" for name, value in rule.arguments]
     return f"{rule.name}({', '.join([*given, *_options(rule.static)])})"
+
+
+def _argument(name: str, value: str, written: str) -> str:
+    """The expression behind `name =` in a clause; the value's name if that stands there, or nothing does."""
+    found = re.search(rf"[(,] ?{name} ?= ?", written)
+    if found is None or re.search(rf"\b{value}\b", written):
+        return value
+    depth, end = 0, found.end()
+    while end < len(written) and (depth or written[end] not in ",)"):
+        depth += {"(": 1, ")": -1}.get(written[end], 0)
+        end += 1
+    return written[found.end() : end].strip() or value
 
 
 def group_label(group: GroupRule) -> str:
@@ -189,7 +203,7 @@ def _with_task(problem: Problem, write: TaskWrite, place: Place, size: int) -> P
         problem,
         objective="task",
         context=f"the error of {task}, back-propagated to this memory",
-        rule=rule_label(write.rule),
+        rule=rule_label(write.rule, _written(write.span)),
         rule_equation=rule_formula(write.rule),
         retention=_retention(write),
         # What a sequence carries: its distance from the parameters, and what waits for the next commit.
@@ -209,7 +223,7 @@ def _with_writes(problem: Problem, writes: list[Write], clock: Clock, size: int)
         objective=_each(term.objective.name for term in terms),
         objective_equation=_each((formula(term.objective) for term in terms), "; "),
         context=_each((_pair(term) for term in terms), "; ") if terms else "",
-        rule=_each(rule_label(term.rule) for term in terms),
+        rule=_each(rule_label(term.rule, _written(term.span)) for term in terms),
         rule_equation=_each((rule_formula(term.rule) for term in terms), "; "),
         retention=_each(_retention(write) for write in writes),
         state_bytes=parts * size + sum(map(_window_bytes, terms)),
@@ -313,9 +327,11 @@ def _retention(write: Write | TaskWrite) -> str:
     if write.retain is None:
         # What the rule erases is still the distance from the start.
         return "all, toward init" if write.toward == "init" else ""
-    # A number is a constant with a name of its own; the text says which.
-    literal = _RETAINED.search(_written(write.span))
-    gate = literal[1] if literal else write.retain.name
+    # What has no name of its own is as written.
+    text = _written(write.span)
+    found = _RETAINED.search(text)
+    named = found is None or re.search(rf"\b{write.retain.name}\b", text)
+    gate = write.retain.name if named or found is None else found[1].strip()
     return gate + (" toward init" if write.toward == "init" else "")
 
 

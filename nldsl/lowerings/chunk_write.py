@@ -32,7 +32,7 @@ class ChunkWriter:
         self.new: dict[int, Expression] = {}
         """What each moved part became, by the identity of the part."""
         self.courses: dict[str, Expression] = {}
-        self.filters: dict[tuple[int, Expr, Expr, Expr], Expression] = {}
+        self.filters: dict[tuple[int, tuple[Expr, ...]], Expression] = {}
         self.ready = False
 
     def results(self) -> list[Expression]:
@@ -299,14 +299,16 @@ class ChunkWriter:
 
     def _filter(self, n: int, m: MomentumStep, rate: Callable[[Expr, str], Expression]) -> Expression:
         """The filter of a momentum; one for all weights, unless it asks for their inputs."""
-        key = (n, m.beta, m.rate, m.read)
-        if key not in self.filters:
-            coefficients = (rate(m.beta, "beta"), rate(m.rate, "slot_rate"), rate(m.read, "read"))
+        asked = (m.beta, m.rate, m.read, *(() if m.erase is None else (m.erase,)))
+        if (n, asked) not in self.filters:
+            names = ("beta", "slot_rate", "read", "slot_erase")
+            coefficients = (rate(e, wanted) for e, wanted in zip(asked, names, strict=False))
             prepare = self.code.runtime("course", "momentum_filter")
-            self.filters[key] = self._named(call(prepare, *coefficients, valid=self.valid), "momentum_filter")
-        if any(s.role == "rule" for e in key[1:] for s in symbols(e)):
-            return self.filters.pop(key)
-        return self.filters[key]
+            made = self._named(call(prepare, *coefficients, valid=self.valid), "momentum_filter")
+            self.filters[n, asked] = made
+        if any(s.role == "rule" for e in asked for s in symbols(e)):
+            return self.filters.pop((n, asked))
+        return self.filters[n, asked]
 
     def _close(self, w: str, course: Expression) -> None:
         """The weight and its momenta behind the chunk."""

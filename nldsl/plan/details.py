@@ -50,12 +50,13 @@ class RecurrenceDetail:
 
 @dataclass(frozen=True)
 class MomentumStep:
-    """A filter of gradients: `m = beta m - rate g`, and the weight adds `read m`."""
+    """A filter: `m = beta m - rate g - erase (D x) x^T`, and the weight adds `read m`."""
 
     slot: str
     beta: Expr
     rate: Expr
     read: Expr
+    erase: Expr | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,11 @@ class WeightStep:
     momentum: MomentumStep | None = None
     products: int = 1
     dual: Dual | None = None
+
+    @property
+    def erases(self) -> bool:
+        """Whether anything is taken away along the input."""
+        return self.erase is not None or (self.momentum is not None and self.momentum.erase is not None)
 
     @property
     def plain(self) -> bool:

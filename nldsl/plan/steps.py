@@ -20,7 +20,7 @@ def write_steps(memory: Memory, write: Write) -> tuple[tuple[WeightStep, ...], .
         if isinstance(steps, Refusal):
             return steps
         found.append(steps)
-    erases = any(s.erase is not None for term in found for s in term)
+    erases = any(s.erases for term in found for s in term)
     if erases and write.retain is not None and write.retain_axis != "scalar":
         return Refusal(f"retention per {write.retain_axis} channel meets a rule that erases")
     return tuple(found)
@@ -91,7 +91,8 @@ def _rule(term: Term, weight: WeightGradient) -> RuleForm | Refusal:
         return Refusal(analysis.reason)
     if weight.x is None and any(depends(e, [form.x]) for e in _coefficients(form)):
         return Refusal(f"rule `{term.rule.name}` asks for the input of `{weight.name}`, which has not one")
-    if weight.x is None and form.erase.value != 0.0:
+    inside = form.momentum is not None and form.momentum.erase.value != 0.0
+    if weight.x is None and (form.erase.value != 0.0 or inside):
         return Refusal(
             f"rule `{term.rule.name}` erases along the input of `{weight.name}`, which has not one"
         )
@@ -99,7 +100,8 @@ def _rule(term: Term, weight: WeightGradient) -> RuleForm | Refusal:
 
 
 def _coefficients(form: RuleForm) -> list[Expr]:
-    extra = [form.momentum.beta, form.momentum.rate, form.momentum.read] if form.momentum else []
+    m = form.momentum
+    extra = [m.beta, m.rate, m.read, m.erase] if m is not None else []
     return [form.keep, form.erase, form.rate, *extra]
 
 
@@ -107,7 +109,8 @@ def _step(weight: str, form: RuleForm, products: int) -> WeightStep:
     momentum = None
     if form.momentum is not None:
         m = form.momentum
-        momentum = MomentumStep(m.slot, m.beta, m.rate, m.read)
+        erase = None if m.erase.value == 0.0 else m.erase
+        momentum = MomentumStep(m.slot, m.beta, m.rate, m.read, erase)
     return WeightStep(
         weight,
         None if form.erase.value == 0.0 else form.erase,

@@ -4,7 +4,7 @@ Every term of a write moves the weight; with the gradients constant, all of it i
 `D = W - r`, `r` what retention decays toward:
 
     g_t = sum over the window of t of  w_j dy_j x_j^T
-    m_t = beta_t m_{t-1} - slot_rate_t g_t
+    m_t = beta_t m_{t-1} - slot_rate_t g_t - slot_erase_t (D_{t-1} x_t) x_t^T
     D_t = a_t D_{t-1} + sum over terms of ( read_t m_t - rate_t g_t - erase_t (D_{t-1} x_t) x_t^T )
 
 Shapes.  Weight `[*lead, o, i]`; inputs `x [*lead, J, i]` and gradients at the outputs `dy [*lead, J, o]`
@@ -14,25 +14,26 @@ of the J = C + c - 1 lessons in the windows of C tokens (J = C without a window)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
+from nldsl.runtime.filtered_write import filtered_write
 from nldsl.runtime.memory import alive, lift, valid_gates
 
 
 class Filter(NamedTuple):
-    """A filter of gradients on the way to the weight; prepared once for all weights behind it."""
+    """A filter of gradients (and of an erase) on the way to the weight; prepared once for all behind it."""
 
     kernel: DecayKernel
     rate: Tensor
     read: Tensor
+    erase: Tensor | None = None
 
 
 class Momentum(NamedTuple):
@@ -42,15 +43,18 @@ class Momentum(NamedTuple):
     filter: Filter
 
 
-def momentum_filter(beta: Tensor, rate: Tensor, read: Tensor, valid: Tensor | None = None) -> Filter:
-    """Decay, rate and reading of a momentum over a chunk, `[*lead, C]` each.
+def momentum_filter(
+    beta: Tensor, rate: Tensor, read: Tensor, erase: Tensor | None = None, valid: Tensor | None = None
+) -> Filter:
+    """Decay, rate, reading and erase of a momentum over a chunk, `[*lead, C]` each.
 
     >>> half = torch.full((1, 2), 0.5)
     >>> momentum_filter(half, half, half).kernel.total.item()
     0.25
     """
     kernel = decay_kernel(*valid_gates(beta, None, valid))
-    return Filter(kernel, alive(rate, valid), alive(read, valid))
+    erased = None if erase is None else alive(erase, valid)
+    return Filter(kernel, alive(rate, valid), alive(read, valid), erased)
 
 
 class Impulse(NamedTuple):
@@ -129,19 +133,20 @@ class Course:
             if one.momentum is None:
                 new = new - self._gathered(one, reach)
                 continue
-            inner, rate, _ = one.momentum.filter
+            inner, rate, *_ = one.momentum.filter
             kept = _lessons(one, inner.to_end * rate, False)
             if not isinstance(self.gate, Channels):
                 read = torch.linalg.vecdot(self._read(one.momentum), inner.carried)
-                new, slot = _filtered(new, one.momentum.slot, one, (read, inner.total, reach, kept))
-                slots.append(slot)
+                factors = (read, inner.total, reach, kept)
+                new, slot = filtered_write(new, one.momentum.slot, (one.x, one.dy), factors)
+                slots.append(slot - self._erased_from_slot(one))
                 continue
             new = new + self._from_slot(self.gate, one.momentum) - self._gathered(one, reach)
             left = _scaled(one.dy, kept).mT @ one.x
             slots.append(inner.total[..., None, None] * one.momentum.slot - left)
         if self._erased is not None:
             values, inputs = self._erased
-            new = new - (values * self._repeated(self._to_end).unsqueeze(-1)).mT @ inputs
+            new = new - (values * self._side_by_side(self._left).unsqueeze(-1)).mT @ inputs
         return (new if self.toward is None else new + self.toward), *slots
 
     def after(self, z: Tensor) -> Tensor:
@@ -189,7 +194,7 @@ class Course:
             rate = alive(one.rate, self.valid)
             parts.append(self._to_end * (rate.unsqueeze(-1) if wide else rate))
         if one.momentum is not None:
-            (inner, rate, _), read = one.momentum.filter, self._read(one.momentum)
+            (inner, rate, *_), read = one.momentum.filter, self._read(one.momentum)
             if wide:
                 parts.append((inner.after.mT @ read) * rate.unsqueeze(-1))
             else:
@@ -224,7 +229,7 @@ class Course:
         for one in self.impulses:
             kernel = 0.0 if one.rate is None else decay * alive(one.rate, self.valid).unsqueeze(-2)
             if one.momentum is not None:
-                inner, rate, read = one.momentum.filter
+                inner, rate, read, _ = one.momentum.filter
                 filtered = inner.after * read.unsqueeze(-1) * rate.unsqueeze(-2)
                 kernel = kernel + decay @ filtered
                 from_slot = (decay @ (read * inner.carried).unsqueeze(-1)).squeeze(-1)
@@ -239,81 +244,79 @@ class Course:
             y = y - ((z @ one.x.mT) * _rows(kernel, repeat, -2)) @ one.dy
         return y
 
+    # --- erases ------------------------------------------------------------------------------
+
+    @cached_property
+    def _erasing(self) -> tuple[Impulse, ...]:
+        return tuple(i for i in self.impulses if _erase(i) is not None)
+
     @cached_property
     def _erased(self) -> tuple[Tensor, Tensor] | None:
         """What every erase term really takes away, and its inputs; terms of one token side by side.
 
         `(I + N) e = erase (D_{t-1} x without erase)`, `N` strictly lower over the tokens.
         """
-        erasing = [i for i in self.impulses if i.erase is not None]
-        if not erasing:
+        if not self._erasing:
             return None
-        inputs = torch.broadcast_tensors(*(i.x[..., -self._tokens :, :] for i in erasing))
+        count = len(self._erasing)
+        inputs = torch.broadcast_tensors(*(i.x[..., -self._tokens :, :] for i in self._erasing))
         x = torch.stack(inputs, -2).flatten(-3, -2)
-        rates = torch.broadcast_tensors(*(alive(i.erase, self.valid) for i in erasing if i.erase is not None))
-        erase = torch.stack(rates, -1).flatten(-2).unsqueeze(-1)
-        seen = self._forced(x, True, len(erasing)) * erase
-        system = (x @ x.mT) * self._repeated(self._repeated(self._decay(True)[0], -2), -1) * erase
+        erase = self._side_by_side(lambda one: alive(_known(_erase(one)), self.valid)).unsqueeze(-1)
+        seen = self._forced(x, True, count) * erase
+        system = (x @ x.mT) * _rows(self._taken(True), count, -2) * erase
         values = torch.linalg.solve_triangular(system, seen, upper=False, unitriangular=True)
         return values, x.expand(*values.shape[:-2], *x.shape[-2:])
 
-    def _repeated(self, rows: Tensor, axis: int = -1) -> Tensor:
-        return _rows(rows, sum(i.erase is not None for i in self.impulses), axis)
+    def _side_by_side(self, of: Callable[[Impulse], Tensor]) -> Tensor:
+        """Numbers `[*lead, C]` of every term that erases, those of a token together."""
+        return torch.stack(torch.broadcast_tensors(*(of(i) for i in self._erasing)), -1).flatten(-2)
+
+    def _taken(self, strict: bool) -> Tensor:
+        """What is left at every token of what earlier ones took away, `[*lead, C, C terms]`."""
+        decay = self._decay(strict)[0]
+
+        def kernel(one: Impulse) -> Tensor:
+            if one.erase is not None or one.momentum is None:
+                return decay
+            inner, _, read, _ = one.momentum.filter
+            return decay @ (inner.after * read.unsqueeze(-1))
+
+        return torch.stack(torch.broadcast_tensors(*(kernel(i) for i in self._erasing)), -1).flatten(-2)
+
+    def _left(self, one: Impulse) -> Tensor:
+        """What is left at the end of what a token took away, `[*lead, C]`."""
+        if one.erase is not None or one.momentum is None:
+            return self._to_end
+        return (self._read(one.momentum).unsqueeze(-2) @ one.momentum.filter.kernel.after).squeeze(-2)
+
+    def _erased_from_slot(self, one: Impulse) -> Tensor | float:
+        """What erases inside a momentum leave in its memory."""
+        if self._erased is None or one.momentum is None or one.momentum.filter.erase is None:
+            return 0.0
+        values, inputs = self._erased
+        count = len(self._erasing)
+        place = next(n for n, i in enumerate(self._erasing) if i is one)
+        mine, x = (r[..., place::count, :] for r in (values, inputs))
+        return (mine * one.momentum.filter.kernel.to_end.unsqueeze(-1)).mT @ x
 
     def _answer(self, z: Tensor, strict: bool) -> Tensor:
         y = self._forced(z, strict)
         if self._erased is not None:
             values, inputs = self._erased
-            scores = (z @ inputs.mT) * self._repeated(self._decay(strict)[0])
-            y = y - scores @ values
+            y = y - ((z @ inputs.mT) * self._taken(strict)) @ values
         return y if self.toward is None else y + z @ self.toward.mT
 
 
-def _filtered(
-    start: Tensor, slot: Tensor, one: Impulse, factors: tuple[Tensor, Tensor, Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Weight and momentum behind the chunk; `factors`: (slot to weight, slot to slot, reach, kept)."""
-    lead = start.shape[:-2]
-    x, dy = (r.expand(*lead, *r.shape[-2:]) for r in (one.x, one.dy))
-    numbers = [
-        f.expand(*lead, *f.shape[len(lead) :]) if f.dim() >= len(lead) else f.expand(lead) for f in factors
-    ]
-    new, kept = _Filtered.apply(start, slot.expand_as(start), x, dy, *numbers)  # type: ignore[no-untyped-call]
-    return new, kept
+def _erase(one: Impulse) -> Tensor | None:
+    """The rate at which a term erases, by itself or inside its momentum."""
+    if one.erase is not None or one.momentum is None:
+        return one.erase
+    return one.momentum.filter.erase
 
 
-class _Filtered(torch.autograd.Function):
-    """`W' = W + read m - (dy reach)^T x` and `m' = left m - (dy kept)^T x` in one product."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        start, slot, x, dy, read, left, reach, kept = inputs
-        size = dy.shape[-1]
-        both = start.new_empty(*start.shape[:-2], 2 * size, start.shape[-1])
-        torch.mul(slot, read[..., None, None], out=both[..., :size, :])
-        both[..., :size, :].add_(start)
-        torch.mul(slot, left[..., None, None], out=both[..., size:, :])
-        steps = torch.cat([dy * reach.unsqueeze(-1), dy * kept.unsqueeze(-1)], -1)
-        both.flatten(0, -3).baddbmm_(steps.mT.flatten(0, -3), x.flatten(0, -3), alpha=-1)
-        ctx.save_for_backward(slot, x, dy, read, left, reach, kept)
-        return both[..., :size, :], both[..., size:, :]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        slot, x, dy, read, left, reach, kept = ctx.saved_tensors
-        d_new, d_kept = grads
-        size = dy.shape[-1]
-        d_slot = (d_new * read[..., None, None]).addcmul_(d_kept, left[..., None, None])
-        d_read, d_left = ((d * slot).sum((-1, -2)) for d in grads)
-        both = torch.cat([d_new, d_kept], -2)
-        flow = torch.matmul(x, both.mT).neg_()
-        to_weight, to_slot = flow[..., :size], flow[..., size:]
-        d_reach, d_keeping = torch.linalg.vecdot(to_weight, dy), torch.linalg.vecdot(to_slot, dy)
-        d_dy = (to_weight * reach.unsqueeze(-1)).addcmul_(to_slot, kept.unsqueeze(-1))
-        steps = torch.cat([dy * reach.unsqueeze(-1), dy * kept.unsqueeze(-1)], -1)
-        dx = torch.matmul(steps, both).neg_()
-        return d_new, d_slot, dx, d_dy, d_read, d_left, d_reach, d_keeping
+def _known(rate: Tensor | None) -> Tensor:
+    assert rate is not None
+    return rate
 
 
 def gather(

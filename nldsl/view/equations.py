@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nldsl.calculus import (
     Expr,
@@ -12,19 +12,23 @@ from nldsl.calculus import (
     build,
     gate_expression,
     gate_name,
+    number,
     substitute,
     symbol,
     update_class,
 )
 from nldsl.calculus.affine import scalar_value
+from nldsl.calculus.lift import source_expression
+from nldsl.calculus.mirror import mirror_form
 from nldsl.calculus.ranges import range_of
 from nldsl.graph.places import Place, places
 from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Apply, Block, Memory, Program, TaskWrite, Update, Value, Write
 from nldsl.view.family import in_its_block
-from nldsl.view.formulas import attention_formulas, own_name, task_formulas, write_formulas
+from nldsl.view.formulas import attention_formulas, escaped, own_name, task_formulas, write_formulas
 from nldsl.view.known import Gating, Known, known_as
-from nldsl.view.pens import Formula
+from nldsl.view.letters import letter, letters, meaning
+from nldsl.view.pens import Formula, both
 from nldsl.view.transition import Step, Transition, key_is_unit, transition
 
 
@@ -119,7 +123,7 @@ def _written(
             else write_formulas(memory, write, classes, scale, _spoken(block))
         )
         lines += made[0]
-        where += made[1]
+        where += [*made[1], *_meanings(block, write, scale)]
         reasons += classes.reasons
         transitions += _transitions(block, memory, write, classes, scale)
     return Dynamics(
@@ -180,7 +184,21 @@ def _spoken(block: Block) -> dict[str, str]:
                 found[step.out.name] = f"{value:.6g}"
             elif step.op == "mean":
                 found[step.out.name] = gate_name(block, step.out)
-    return found
+    return found | letters(block)
+
+
+def _meanings(block: Block, write: Write, scale: Update | None) -> Iterator[Formula]:
+    """What the letters stand for that gates without a name got."""
+    own = letters(block)
+    found = [scale.value] if scale is not None else []
+    found += [write.retain] if write.retain is not None else []
+    for term in write.terms:
+        found += [v for _, v in term.rule.arguments] + ([term.weight] if term.weight is not None else [])
+    for value in found:
+        text = meaning(block, value.name) if value.name in own else ""
+        if text:
+            pair = both({}, lambda pen, name=own[value.name]: pen.name(name))  # type: ignore[misc]
+            yield Formula(f"{pair.text} = {text}", rf"{pair.latex} = \texttt{{{escaped(text)}}}")
 
 
 def _direct(memory: Memory, update: Update) -> Formula:
@@ -204,30 +222,68 @@ def _gates(block: Block, writes: list[Write], scale: Update | None) -> Iterator[
     if scale is not None:
         values.setdefault(scale.value.name, scale.value)
     for value in values.values():
-        expr = gate_expression(block, value)
+        expr = source_expression(block, value.name)
         if scalar_value(expr) is None:
-            yield gate_name(block, value), str(range_of(expr))
+            yield letter(block, value), str(range_of(expr))
 
 
 def _transitions(
     block: Block, memory: Memory, write: Write, classes: UpdateClass, scale: Update | None
 ) -> list[tuple[str, Transition]]:
     """The transition along the input of every weight; one entry if all are alike."""
-    if len(classes.terms) != 1 or write.project or write.at_commit or write.append:
+    if write.append or write.project is not None:
         return []
-    term = classes.terms[0]
+    if write.at_commit:
+        return _at_commit(block, memory, write)
     online = memory.clock.every == 1 and write.base_every == 1
     found: dict[str, Transition] = {}
-    if term.online is not None and online:
+    term = _along_one_key(write, classes) if online else None
+    if term is not None and term.online is not None:
         form = term.online
-        if form.momentum is not None:
-            return []
         unit = key_is_unit(block, write.terms[0].key)
-        step = Step(form.keep, form.erase, build("mul", 1.0, form.erase), build("dot", form.x, form.x))
+        step = Step(
+            form.keep,
+            form.erase,
+            build("mul", 1.0, form.erase),
+            build("dot", form.x, form.x),
+            momentum=form.momentum,
+        )
         found[memory.name] = _one(block, write, scale, step, unit, written_pair(write.terms[0])[0])
-    elif not online or term.linear is None:
+    elif len(classes.terms) == 1 and (not online or classes.terms[0].linear is None):
+        term = classes.terms[0]
         found = dict(_by_weight(block, memory, write, term, scale))
     return list(found.items())
+
+
+def _along_one_key(write: Write, classes: UpdateClass) -> TermClass | None:
+    """The only term, or several along one key taken together: they erase what they erase in sum."""
+    terms = classes.terms
+    if len(terms) == 1:
+        return terms[0]
+    forms = [t.online for t in terms]
+    same = len({t.key.name for t in write.terms}) == 1 and all(f is not None for f in forms)
+    plain = all(f is not None and f.momentum is None and scalar_value(f.keep) == 1.0 for f in forms)
+    if not terms or not same or not plain or forms[0] is None:
+        return None
+    erase: Expr | None = None
+    for term, form in zip(write.terms, forms, strict=True):
+        assert form is not None
+        own = {
+            symbol(n, v.shape, v.kind, role="argument"): symbol(v.name, v.shape, v.kind, role="value")
+            for n, v in term.rule.arguments
+        }
+        one = substitute(form.erase, own)
+        erase = one if erase is None else build("add", erase, one)
+    assert erase is not None
+    return replace(terms[0], online=replace(forms[0], erase=erase))
+
+
+def _at_commit(block: Block, memory: Memory, write: Write) -> list[tuple[str, Transition]]:
+    """What a commit leaves of a weight; its step depends on the weight through the gradient only."""
+    if write.retain is None:
+        return []
+    one, zero = number(1.0), number(0.0)
+    return [(memory.name, _one(block, write, None, Step(one, zero, zero, one), False, "z"))]
 
 
 def _by_weight(
@@ -238,12 +294,19 @@ def _by_weight(
     chunk = write.base_every
     for grad, analysis in zip(term.gradient.gradients, term.rules, strict=True):
         form = analysis.form
-        if form is None or form.momentum is not None or grad.x is None:
+        dual = mirror_form(write.terms[0].rule, grad.weight.shape) if form is None else None
+        if dual is not None:
+            kept = Step(dual.keep, number(0.0), number(0.0), number(1.0))
+            yield f"the dual of {own_name(memory, grad.name)}", _one(block, write, scale, kept, False, "z")
+        if form is None or grad.x is None:
             continue
         fed_by_key = grad.x is term.gradient.key
         unit = fed_by_key and key_is_unit(block, write.terms[0].key)
         slope = term.slope if grad.dy is term.gradient.delta else None
-        step = Step(form.keep, form.erase, form.rate, build("dot", form.x, form.x), None, slope, chunk)
+        m = form.momentum
+        moved = (form.keep, form.erase, form.rate) if m is None else (form.keep, m.erase, m.rate)
+        filtered = None if m is None else (m.beta, m.read)
+        step = Step(*moved, build("dot", form.x, form.x), None, slope, chunk, filtered)
         yield own_name(memory, grad.name), _one(block, write, scale, step, unit, "z")
 
 
@@ -252,17 +315,20 @@ def _one(block: Block, write: Write, scale: Update | None, step: Step, unit: boo
     gates: dict[Expr, Expr] = {}
 
     def named(value: Value) -> Expr:
-        made = symbol(gate_name(block, value), role="gate")
-        inside = gate_expression(block, value)
+        made = symbol(letter(block, value), role="gate")
+        inside = source_expression(block, value.name)
         if scalar_value(inside) is not None:
             return inside
         gates[made] = inside
         return made
 
     arguments: dict[Expr, Expr] = {}
-    for name, value in write.terms[0].rule.arguments:
-        arguments[symbol(name, value.shape, value.kind, role="argument")] = named(value)
-        arguments[symbol(name, role="argument")] = named(value)
+    for term in write.terms:
+        for name, value in term.rule.arguments:
+            if term is write.terms[0]:
+                arguments[symbol(name, value.shape, value.kind, role="argument")] = named(value)
+                arguments[symbol(name, role="argument")] = named(value)
+            arguments[symbol(value.name, value.shape, value.kind, role="value")] = named(value)
     keep = step.keep
     if write.retain is not None:
         kept = named(write.retain)
@@ -276,6 +342,9 @@ def _one(block: Block, write: Write, scale: Update | None, step: Step, unit: boo
             named(scale.value) if scale is not None else None,
             step.slope,
             step.chunk,
+            None
+            if step.momentum is None
+            else (substitute(step.momentum[0], arguments), substitute(step.momentum[1], arguments)),
         ),
         gates,
         unit,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from nldsl.spec.walk import linear_paths
 from nldsl.view.cost import Cost, Costs, Flops, cost_of
 from nldsl.view.equations import Dynamics, dynamics
 from nldsl.view.lowering import LoweringRow, lowering_rows
+from nldsl.view.matrix_form import MATRIX_FORMS
 from nldsl.view.rule_forms import rule_form
 
 SCHEMA = 2
@@ -153,6 +154,7 @@ def explain_program(program: Program, graph: LevelGraph | None = None) -> Explan
     graph = graph or build_graph(program)
     plan, unsupported = _plan(program)
     costs = cost_of(program, plan)
+    rows = lowering_rows(plan) if plan is not None else ()
     slow = {p.zone: p.id for p in reversed(graph.problems) if p.kind == "slow parameters"}
     firsts = frozenset(slow.values())
     return Explanation(
@@ -170,12 +172,21 @@ def explain_program(program: Program, graph: LevelGraph | None = None) -> Explan
             for level in graph.levels
         ),
         blocks=tuple(_block_row(path, cost) for path, cost in costs.blocks.items()),
-        equations=dynamics(program),
+        equations=_recognised(dynamics(program), rows),
         transfers=graph.transfers,
         parameters=tuple(_parameters(program)),
-        lowerings=lowering_rows(plan) if plan is not None else (),
+        lowerings=rows,
         cost=costs.total,
         unsupported=unsupported,
+    )
+
+
+def _recognised(found: tuple[Dynamics, ...], rows: tuple[LoweringRow, ...]) -> tuple[Dynamics, ...]:
+    """What the matrix forms take is a linear recurrence, also where no equation of one key says so."""
+    matrix = {(row.block, m) for row in rows for m in row.memories if row.lowering in MATRIX_FORMS}
+    return tuple(
+        replace(d, letter="R") if d.letter == "X" and (d.block.rpartition(".")[2], d.name) in matrix else d
+        for d in found
     )
 
 

@@ -65,10 +65,11 @@ def task_formulas(memory: Memory, write: TaskWrite) -> Lines:
 
 def _rule_line(formula: str) -> Formula:
     """A rule without closed form, as its formula."""
-    return Formula(formula, rf"\texttt{{{_escaped(formula)}}}")
+    return Formula(formula, rf"\texttt{{{escaped(formula)}}}")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text that stands in LaTeX as it is."""
     return text.replace("\\", r"\backslash ").replace("_", r"\_").replace("^", r"\^{}").replace("&", r"\&")
 
 
@@ -110,7 +111,7 @@ def _defined(term: Term, n: int, count: int) -> list[Formula]:
     for name, latex, text in zip(("k", "vhat"), ("k", r"\hat{v}"), written_pair(term), strict=True):
         if not text.isidentifier() and not _is_number(text):
             found.append(
-                Formula(f"{name}{suffix}_t = {text}", rf"{latex}_{{{suffix}t}} = \texttt{{{_escaped(text)}}}")
+                Formula(f"{name}{suffix}_t = {text}", rf"{latex}_{{{suffix}t}} = \texttt{{{escaped(text)}}}")
             )
     return found
 
@@ -206,7 +207,7 @@ def _by_weight(memory: Memory, write: Write, update: UpdateClass, called: list[d
     if several and memory.function is not None:
         each = ", ".join(w.name for w in memory.function.weights)
         where.insert(0, Formula(f"W: each of {each}", rf"W \in \{{{each}\}}"))
-    extra = _clauses(write)
+    extra = _clauses(write, called)
     return tuple(lines), (*dict.fromkeys(where), *extra)
 
 
@@ -239,6 +240,9 @@ def _weight_lines(
 
     def filtered(pen: Pen) -> str:
         last = pen.join(pen.expr(momentum.beta, 2), "m_{t-1}")
+        if scalar_value(momentum.erase) != 0.0:
+            old = pen.style.symbol(state, "t-1")
+            last += pen.summand("-", momentum.erase, old, pen.outer("z", "z"))
         return f"m_t = {last}{pen.summand('-', momentum.rate, pen.outer('d', 'z'))}"
 
     return [both(names, filtered), both(names, step)]
@@ -305,14 +309,14 @@ def _letter(names: Mapping[str, str], letter: Expr, part: Expr) -> Formula:
     return both(names, lambda pen: f"{pen.expr(letter)} = {pen.expr(part)}")
 
 
-def _clauses(write: Write) -> list[Formula]:
+def _clauses(write: Write, called: list[dict[str, str]]) -> list[Formula]:
     """What else the write says."""
     said = []
-    for term in write.terms:
+    for names, term in zip(called, write.terms, strict=True):
         if term.window > 1:
             said.append(f"summed over the last {term.window} tokens")
         if term.weight is not None:
-            said.append(f"each token weighted by {term.weight.name}")
+            said.append(f"each token weighted by {names.get(term.weight.name, term.weight.name)}")
     if write.at_commit:
         said.append("one step per chunk, with the gradients of its tokens summed")
     if write.project is not None:

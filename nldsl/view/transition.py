@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
@@ -80,12 +80,16 @@ class Step:
     scale: Expr | None = None
     slope: Expr | None = None
     chunk: int = 1
+    momentum: tuple[Expr, Expr] | None = None
+    """(beta, read) of a filter between the step and the weight."""
 
 
 def transition(step: Step, gates: Mapping[Expr, Expr], unit_key: bool, key: str) -> Transition:
     """The transition of one step; `gates` maps symbols to what the block computes them from."""
     if unit_key:
         step = _at_unit(step)
+    if step.momentum is not None:
+        return filtered_transition(step, step.momentum, gates, unit_key, key)
     pulled = _times(step.erase, step.square)
     inner = build("sub", step.keep, pulled)
     factor = inner if step.scale is None else build("mul", step.scale, inner)
@@ -121,7 +125,60 @@ def key_is_unit(block: Block, key: Value) -> bool:
 def _at_unit(step: Step) -> Step:
     one = {step.square: number(1.0)}
     erase, rate = substitute(step.erase, one), substitute(step.rate, one)
-    return Step(step.keep, erase, rate, number(1.0), step.scale, step.slope, step.chunk)
+    return replace(step, erase=erase, rate=rate, square=number(1.0))
+
+
+def filtered_transition(
+    step: Step, momentum: tuple[Expr, Expr], gates: Mapping[Expr, Expr], unit_key: bool, key: str
+) -> Transition:
+    """With momentum, weight and momentum step together: two eigenvalues along the key.
+
+    `M' = keep M + read m'`, `m' = beta m - erase M`: `L^2 - (keep + beta - pull) L + keep beta = 0` with
+    `pull = read erase ||k||^2`.  Both lie in the unit circle if `|keep beta| < 1` and
+    `-(1 - keep) (1 - beta) < pull < (1 + keep) (1 + beta)`.
+    """
+    beta, read = momentum
+    keep = step.keep if step.scale is None else build("mul", step.scale, step.keep)
+    pulled = build("mul", read, _times(step.erase, step.square))
+    trace, determinant = build("sub", build("add", keep, beta), pulled), build("mul", keep, beta)
+    one = number(1.0)
+    above = build("mul", build("add", one, keep), build("add", one, beta))
+    below = build("mul", build("sub", one, keep), build("sub", one, beta))
+    margins = [build("sub", above, pulled), build("add", below, pulled)]
+    margins += [build("sub", one, determinant), build("add", one, determinant)]
+    found = [range_of(substitute(e, gates)) for e in margins]
+    inside = all(f.above(0.0) for f in found)
+    bounded = all(f.low >= 0.0 for f in found)
+    known = all(f.low > -INFINITY for f in found)
+    verdict: Verdict = "contracts" if inside else "keeps" if bounded else "expands" if known else "unknown"
+    plain = scalar_value(pulled) == 0.0
+    names = [_shown(e, key, TEXT) for e in (keep, beta)]
+    factor, latex = (_pair(keep, beta, trace, determinant, (key, style, plain)) for style in (TEXT, LATEX))
+    return Transition(
+        factor=factor,
+        latex=latex,
+        range="the unit circle" if bounded else "and beyond the unit circle" if known else "unknown gates",
+        low=None,
+        high=None,
+        verdict=verdict,
+        negative=_negative(range_of(substitute(trace, gates))) if not plain else False,
+        unit_key=unit_key,
+        admissible="" if plain else f"0 < {_shown(pulled, key, TEXT)} < (1 + {names[0]}) (1 + {names[1]})",
+        elsewhere=" and ".join(names),
+        gates=tuple(Gate(g.name, str(range_of(e))) for g, e in gates.items() if _occurs(g, trace)),
+        stale=_stale(step, pulled, gates, key),
+    )
+
+
+def _pair(keep: Expr, beta: Expr, trace: Expr, determinant: Expr, how: tuple[str, Style, bool]) -> str:
+    """The two eigenvalues: by name where nothing is erased, else as the roots of their equation."""
+    key, style, plain = how
+    if plain:
+        return ", ".join(_shown(e, key, style) for e in (keep, beta))
+    square = "L^2" if style is TEXT else r"\lambda^2"
+    root = "L" if style is TEXT else r"\lambda"
+    product = _shown(determinant, key, style)
+    return f"{square} - ({_shown(trace, key, style)}) {root} + {product} = 0"
 
 
 def _times(rate: Expr, square: Expr) -> Expr:
@@ -179,6 +236,8 @@ def _admissible_push(step: Step, name: str, key: str) -> str:
 
 def _stale(step: Step, pulled: Expr, gates: Mapping[Expr, Expr], key: str) -> str:
     """Where the gradient is old: what a chunk of one repeated key does, sampled over the gates."""
+    if step.momentum is not None:
+        return _stale_filtered(step, step.momentum, gates)
     if step.slope is None or scalar_value(step.slope) == 0.0 or step.chunk == 1:
         return ""
     push = build("mul", _times(step.rate, number(1.0)), step.slope)
@@ -187,13 +246,32 @@ def _stale(step: Step, pulled: Expr, gates: Mapping[Expr, Expr], key: str) -> st
     found = [_over_chunk(a, r, step.chunk) for a, r in _samples([stay, push], gates)]
     if not found:
         return ""
-    low, high = min(found), max(found)
-    verdict = "bounded" if -1.0 <= low and high <= 1.0 else "beyond one: it can blow up"
     simple = scalar_value(pulled) == 0.0 and scalar_value(step.keep) == 1.0
     limit = f"; safe while {_shown(push, key, TEXT)} < {2.0 / step.chunk:.3g}" if simple else ""
+    return _verdict_of_chunk(found, step.chunk) + limit
+
+
+def _stale_filtered(step: Step, momentum: tuple[Expr, Expr], gates: Mapping[Expr, Expr]) -> str:
+    """The same with momentum: `m' = beta m - rate M_0`, `M' = keep M + read m'`."""
+    if step.slope is None or scalar_value(step.slope) == 0.0 or step.chunk == 1:
+        return ""
+    push = _times(build("mul", step.rate, step.slope), step.square)
+    found = []
+    for keep, beta, read, rate in _samples([step.keep, *momentum, push], gates):
+        weight, slot = 1.0, 0.0
+        for _ in range(step.chunk):
+            slot = beta * slot - rate
+            weight = keep * weight + read * slot
+        found.append(weight)
+    return _verdict_of_chunk(found, step.chunk) if found else ""
+
+
+def _verdict_of_chunk(found: list[float], chunk: int) -> str:
+    low, high = min(found), max(found)
+    verdict = "bounded" if -1.0 <= low and high <= 1.0 else "beyond one: it can blow up"
     return (
-        f"the gradient is as old as the chunk: {step.chunk} tokens with one key multiply by "
-        f"{low:.3g} .. {high:.3g}, {verdict}{limit}"
+        f"the gradient is as old as the chunk: {chunk} tokens with one key multiply by "
+        f"{low:.3g} .. {high:.3g}, {verdict}"
     )
 
 
@@ -205,8 +283,8 @@ def _over_chunk(stay: float, push: float, chunk: int) -> float:
     return value
 
 
-def _samples(wanted: list[Expr], gates: Mapping[Expr, Expr]) -> Iterator[tuple[float, float]]:
-    """Values of two expressions at a grid over the ranges of what they are computed from."""
+def _samples(wanted: list[Expr], gates: Mapping[Expr, Expr]) -> Iterator[tuple[float, ...]]:
+    """Values of some expressions at a grid over the ranges of what they are computed from."""
     bound = [substitute(e, gates) for e in wanted]
     unknowns = Unknowns()
     for expr in bound:
@@ -217,8 +295,7 @@ def _samples(wanted: list[Expr], gates: Mapping[Expr, Expr]) -> Iterator[tuple[f
     axes = [[_point(b, i / 8) for i in range(9)] for b in boxes]
     for point in product(*axes):
         at = dict(zip(unknowns.found, point, strict=True))
-        first, second = (unknowns.value(e, at) for e in bound)
-        yield first, second
+        yield tuple(unknowns.value(e, at) for e in bound)
 
 
 def _point(box: Interval, part: float) -> float:

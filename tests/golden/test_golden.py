@@ -44,7 +44,6 @@ RULES = {"lookahead": "lookahead(sgd(lr = 0.1))"}
 """Rules that want more than a rate."""
 
 SEQUENTIAL: dict[str, str] = {
-    "ablations/hope_with_momentum": "the erase stands inside the momentum",
     "blocks/srwm": "its four matrices make their own keys at every token",
 }
 """Specifications that have no fast form, and why."""

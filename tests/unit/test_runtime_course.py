@@ -27,10 +27,11 @@ def rates(*shape):
     return draw(*shape).sigmoid()
 
 
-def momentum_of(valid):
+def momentum_of(valid, erases=False):
     beta, rate, read = draw(B, H, C), rates(B, H, C), rates(B, H, C)
-    made = Momentum(draw(B, H, OUT, IN), momentum_filter(beta, rate, read, valid))
-    COEFFICIENTS[id(made.slot)] = beta, rate, read
+    erase = rates(B, H, C) if erases else None
+    made = Momentum(draw(B, H, OUT, IN), momentum_filter(beta, rate, read, erase, valid))
+    COEFFICIENTS[id(made.slot)] = beta, rate, read, torch.zeros(B, H, C) if erase is None else erase
     return made
 
 
@@ -39,13 +40,14 @@ COEFFICIENTS = {}
 
 
 def impulse(plain, erase, momentum, window, weighted, valid):
+    """`momentum` 2: one that erases itself."""
     lessons = C + window - 1
     return Impulse(
         draw(B, H, lessons, IN) / 2,
         draw(B, H, lessons, OUT),
         rates(B, H, C) if plain else None,
         rates(B, H, C) if erase else None,
-        momentum_of(valid) if momentum else None,
+        momentum_of(valid, momentum == 2) if momentum else None,
         rates(B, H, lessons) if weighted else None,
         window,
     )
@@ -76,8 +78,8 @@ def recurrence(weight, impulses, retain, axis, toward, valid, z):
             if i.erase is not None:
                 new = new - i.erase[..., t, None, None] * (D @ x[..., None]) * x[..., None, :]
             if i.momentum is not None:
-                beta, rate, read = (r[..., t, None, None] for r in COEFFICIENTS[id(i.momentum.slot)])
-                m = beta * slots[n] - rate * g
+                beta, rate, read, inner = (r[..., t, None, None] for r in COEFFICIENTS[id(i.momentum.slot)])
+                m = beta * slots[n] - rate * g - inner * (D @ x[..., None]) * x[..., None, :]
                 slots[n] = torch.where(on, m, slots[n])
                 new = new + read * m
         D = torch.where(on, new, D)
@@ -103,6 +105,8 @@ TERMS = {
     "weighted": [(1, 0, 0, 1, 1)],
     "erase": [(1, 1, 0, 1, 1)],
     "erase, momentum and window": [(1, 1, 1, 3, 1)],
+    "erase in the momentum": [(0, 0, 2, 1, 0)],
+    "erase in the momentum of a window, beside others": [(1, 0, 2, 3, 1), (1, 1, 1, 1, 0), (0, 0, 2, 1, 0)],
     "two terms": [(1, 1, 1, 1, 0), (1, 1, 0, 2, 1)],
     "three terms": [(1, 1, 0, 1, 0), (1, 0, 0, 1, 0), (1, 1, 1, 1, 0)],
 }
@@ -115,7 +119,7 @@ def test_course(terms, gate, masked):
     valid = torch.arange(C) < torch.tensor([[4], [0]]) if masked else torch.ones(B, C, dtype=torch.bool)
     given = valid if masked else None
     impulses = [impulse(*t, given) for t in TERMS[terms]]
-    if gate in ("key", "value") and any(i.erase is not None for i in impulses):
+    if gate in ("key", "value") and any(t[1] or t[2] == 2 for t in TERMS[terms]):
         pytest.skip("gates per channel do not meet an erase term")
     weight, toward, z = draw(B, H, OUT, IN), draw(H, OUT, IN), draw(B, H, C, IN)
     axis = "scalar" if gate == "none" else gate

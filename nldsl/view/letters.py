@@ -1,0 +1,88 @@
+"""What gates and rates are called in equations when the author gave them no name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from nldsl.calculus import gate_name
+from nldsl.calculus.memo import by_identity
+from nldsl.library import PRIMITIVES
+from nldsl.spec.program import Apply, Block, Read, Update, Value, Write
+
+USUAL = {"lr": "eta"}
+"""Letters of the field for arguments of rules; the others bear their own name."""
+
+_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+_LONGEST = 60
+
+
+def letter(block: Block, gate: Value) -> str:
+    """The name of a gate or rate: the author's, or a letter by what it is for."""
+    return letters(block).get(gate.name) or gate_name(block, gate)
+
+
+@by_identity(8)
+def letters(block: Block) -> dict[str, str]:
+    """For every gate without a name of its own a letter that nothing else in the block bears.
+
+    `eta` for a rate, `alpha` for what is retained, `gamma` for the weight of a token; other arguments of
+    rules are called as the rule calls them.
+    """
+    makers = {s.out.name: s for s in block.body if isinstance(s, Apply)}
+    taken = {v.name for v in block.inputs} | {s.out.name for s in block.body if isinstance(s, Apply | Read)}
+    found: dict[str, str] = {}
+    for wanted, value in _gates(block):
+        if value.name in found or not unnamed(makers.get(value.name)):
+            continue
+        name, n = wanted, 1
+        while name in taken:
+            n += 1
+            name = f"{wanted}{n}"
+        taken.add(name)
+        found[value.name] = name
+    return found
+
+
+def unnamed(step: Apply | None) -> bool:
+    """Whether the elaborator named a value, after the operation that makes it; numbers need no letter."""
+    if step is None or step.op == "constant":
+        return False
+    return re.search(rf"_{step.op}(_\d+)?$", step.out.name) is not None
+
+
+def meaning(block: Block, name: str) -> str:
+    """What a value without a name is computed from, as one would write it; short."""
+    text = _text({s.out.name: s for s in block.body if isinstance(s, Apply)}, name, top=True)
+    return text if len(text) <= _LONGEST else ""
+
+
+def _text(makers: dict[str, Apply], name: str, top: bool = False) -> str:
+    step = makers.get(name)
+    if step is None or not (top or unnamed(step) or step.op == "constant"):
+        return name
+    if step.op == "constant":
+        return f"{dict(step.options)['value']:.6g}"
+    args = [_text(makers, a.name) for a in step.args]
+    if step.op in _INFIX and len(args) == 2:
+        text = f"{args[0]} {_INFIX[step.op]} {args[1]}"
+        return text if top else f"({text})"
+    if step.op == "neg":
+        return f"-{args[0]}"
+    if step.op == "linear" or not PRIMITIVES[step.op].options:
+        return f"{step.op}({', '.join(args)})"
+    return f"{step.op}({', '.join(args)}, ..)"
+
+
+def _gates(block: Block) -> Iterator[tuple[str, Value]]:
+    """(usual letter, value) of every gate, rate and weight, in program order."""
+    for step in block.body:
+        if isinstance(step, Update) and step.op == "scale":
+            yield "alpha", step.value
+        if isinstance(step, Write):
+            if step.retain is not None:
+                yield "alpha", step.retain
+            for term in step.terms:
+                yield from ((USUAL.get(name, name), value) for name, value in term.rule.arguments)
+                if term.weight is not None:
+                    yield "gamma", term.weight
