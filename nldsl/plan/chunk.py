@@ -8,6 +8,7 @@ import networkx as nx
 
 from nldsl.library import PRIMITIVES
 from nldsl.plan import chunk_cache
+from nldsl.plan.chunk_merge import fits, one_write
 from nldsl.plan.details import ChunkCache, ChunkDetail, ChunkMemory
 from nldsl.plan.sequential import outlived
 from nldsl.plan.steps import write_steps
@@ -93,7 +94,7 @@ def _between(statement: Statement) -> Refusal | None:
         stateful = PRIMITIVES[statement.op].stateful
         return Refusal(f"`{statement.op}` carries state on the way back to a memory") if stateful else None
     if isinstance(statement, Update):
-        return Refusal(f"an update of `{statement.memory}` lies on the way back to a memory")
+        return None
     return Refusal(f"a {type(statement).__name__.lower()} lies on the way back to a memory")
 
 
@@ -110,12 +111,11 @@ def _clocks(members: list[ChunkMemory], caches: list[ChunkCache]) -> Refusal | N
 
 
 def _member(memory: Memory, body: list[Statement]) -> ChunkMemory | Refusal:
-    writes = [s for s in body if isinstance(s, Write) and s.memory == memory.name]
     if memory.function is None or memory.clock.unit != "tokens":
         return Refusal("not a memory with weights on a token clock")
-    if len(writes) != 1:
-        return Refusal(f"{len(writes)} writes per token")
-    write = writes[0]
+    write = one_write(memory, body)
+    if isinstance(write, Refusal):
+        return write
     live = memory.clock.every == 1
     refusal = _form(memory, write) or _sizes(memory, write, body)
     if refusal is not None:
@@ -124,7 +124,7 @@ def _member(memory: Memory, body: list[Statement]) -> ChunkMemory | Refusal:
     if isinstance(steps, Refusal):
         return steps
     member = ChunkMemory(memory, write, steps, live)
-    refusal = _dual(member) or (_live(memory, write) if live else None)
+    refusal = _dual(member) or fits(memory, body, steps) or (_live(memory, write) if live else None)
     return refusal or member
 
 

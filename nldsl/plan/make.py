@@ -151,6 +151,8 @@ def _unit(block: Block, statements: tuple[int, ...], target: Target, asked: Aske
         return _unsupported(block, statements, verdicts[0 if alone else -1].reason)
     # Where nothing goes token by token, the form that there is stands for it.
     _, lowering, detail, reason = min(taken, key=lambda t: t[0])
+    if lowering == "sequential" and target.lowering == "auto":
+        reason = sequential.why(block, statements)
     return Unit(statements, tuple(m.name for m in memories), lowering, reason, tuple(verdicts), detail)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from nldsl.calculus.classify import update_class
 from nldsl.plan.closed import closed_gradient
 from nldsl.plan.details import SequentialDetail
-from nldsl.plan.units import boundary, memories_of
+from nldsl.plan.units import boundary, feeds_itself, memories_of
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Memory, Read, Statement, Term, Write
 
@@ -23,6 +24,25 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[SequentialDeta
             return Refusal(f"softmax memory `{read.memory}`, read but never written,")
     incoming, outgoing = boundary(block, statements)
     return SequentialDetail(memories, incoming, outgoing), "one token after the other"
+
+
+def why(block: Block, statements: tuple[int, ...]) -> str:
+    """What keeps a unit from being parallel, where that is a matter of its mathematics."""
+    named = {m.name: m for m in memories_of(block, statements)}
+    writes = [s for i in statements if isinstance(s := block.body[i], Write)]
+    online = [w for w in writes if w.base_every == 1 and named[w.memory].clock.every == 1]
+    if online and feeds_itself(block, statements):
+        return (
+            "one token after the other: its keys, values or gates are read from the state that the token "
+            "before has left, and no form is parallel in that"
+        )
+    found = [update_class(named[w.memory], w) for w in online]
+    if any((c.letter, c.chunked_letter) == ("X", "N") for c in found):
+        return (
+            "one token after the other: gradients are taken at the state of every token, and are not linear in "
+            "it; held over a chunk (`gradient every 16 tokens`) they make a parallel form"
+        )
+    return "one token after the other"
 
 
 def _without_weights(block: Block, memory: str) -> bool:
