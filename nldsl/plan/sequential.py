@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from nldsl.calculus.classify import update_class
 from nldsl.plan.closed import closed_gradient
 from nldsl.plan.details import SequentialDetail
-from nldsl.plan.units import boundary, feeds_itself, memories_of
+from nldsl.plan.units import boundary, defined, feeds_itself, memories_of
 from nldsl.plan.verdict import Refusal
-from nldsl.spec.program import Block, Memory, Read, Statement, Term, Write
+from nldsl.spec.program import Block, Memory, Read, Statement, Term, Value, Write
 
 
 def recognise(block: Block, statements: tuple[int, ...]) -> tuple[SequentialDetail, str] | Refusal:
@@ -31,18 +33,31 @@ def why(block: Block, statements: tuple[int, ...]) -> str:
     named = {m.name: m for m in memories_of(block, statements)}
     writes = [s for i in statements if isinstance(s := block.body[i], Write)]
     online = [w for w in writes if w.base_every == 1 and named[w.memory].clock.every == 1]
-    if online and feeds_itself(block, statements):
+    made = {v.name for i in statements for v in defined(block.body[i])}
+    directing = {v.name for w in online for v in _directing(w)}
+    if directing & made:
         return (
-            "one token after the other: its keys, values or gates are read from the state that the token "
-            "before has left, and no form is parallel in that"
+            "one token after the other: its keys, rates or gates are made of what it reads in the state that "
+            "the token before has left, and no form is parallel in that"
         )
+    if online and feeds_itself(block, statements):
+        return "one token after the other: what it reads in the state of every token is what it writes"
     found = [update_class(named[w.memory], w) for w in online]
     if any((c.letter, c.chunked_letter) == ("X", "N") for c in found):
         return (
-            "one token after the other: gradients are taken at the state of every token, and are not linear in "
-            "it; held over a chunk (`gradient every 16 tokens`) they make a parallel form"
+            "one token after the other: gradients are taken at the state of every token, and are not linear "
+            "in it; held over a chunk (`gradient every 16 tokens`) they make a parallel form"
         )
     return "one token after the other"
+
+
+def _directing(write: Write) -> Iterator[Value]:
+    """Everything of a write but its targets: where it writes, and how much."""
+    for term in write.terms:
+        yield term.key
+        yield from (v for _, v in term.rule.arguments)
+        yield from (term.weight,) if term.weight is not None else ()
+    yield from (write.retain,) if write.retain is not None else ()
 
 
 def _without_weights(block: Block, memory: str) -> bool:

@@ -7,12 +7,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nldsl.runtime.grid import choose
+from nldsl.runtime.course import Course, Impulse, Momentum, gate_kernel, momentum_filter
+from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, embed, head, l2norm, linear, merge, norm, readout, silu_pullback, split
 from nldsl.runtime.task import TaskMemory, adapted
-from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, tick
 from torch import Tensor
 from torch.nn import functional
 
@@ -39,23 +39,6 @@ def residual_mlp_dot_gradient(
     return key, silu_pullback(neg @ W1, matmul), functional.silu(matmul), neg
 
 
-def dgd_momentum(W: Tensor, g: Tensor, x: Tensor, lr: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of the rule `dgd_momentum` for one token; gates are `[..., 1, 1]`."""
-    r_pow = x**2
-    r_sum = r_pow.sum(-1, keepdim=True)
-    r_add = 0.01 + r_sum
-    r = lr / r_add
-    m_mul = 0.5 * m
-    m_mul_1 = 0.5 * r
-    m_matmul = x @ W.mT
-    m_outer = m_matmul.mT @ x
-    m_add = m_outer + g
-    m_mul_2 = m_mul_1 * m_add
-    m_1 = m_mul - m_mul_2
-    W_1 = W + m_1
-    return W_1, m_1
-
-
 def mlp(z: Tensor, W2: Tensor, W1: Tensor) -> Tensor:
     """The map `mlp`, row by row: `[..., C, z] -> [..., C, y]`."""
     out_matmul = z @ W2.mT
@@ -75,9 +58,9 @@ class SelfModifyingTitansWithMomentum(Module):
     """`self_modifying_titans_with_momentum(x)` with beta = 0.5, chunk = 16, expand = 1, heads = 4,
     memory_chunk = 64, window = 4.
 
-    Mk, Mv, Me, Ma: sequential (one token after the other).
+    Mk, Mv, Me, Ma: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
 
-    M: sequential (one token after the other).
+    M: chunk (reads and gradients see the last commit: chunks of 64 tokens are parallel).
     """
 
     def __init__(self) -> None:
@@ -139,6 +122,319 @@ class SelfModifyingTitansWithMomentum(Module):
             },
         }
 
+    def _step_Mk_Mv_Me_Ma(
+        self,
+        z: Tensor,
+        Mk_W2_seen: Tensor,
+        Mk_W1_seen: Tensor,
+        Mk_W2: Tensor,
+        Mk_W1: Tensor,
+        Mk_W2_init: Tensor,
+        Mk_W1_init: Tensor,
+        Mk_m_W2: Tensor,
+        Mk_m_W1: Tensor,
+        Mv_W2_seen: Tensor,
+        Mv_W1_seen: Tensor,
+        Mv_W2: Tensor,
+        Mv_W1: Tensor,
+        Mv_W2_init: Tensor,
+        Mv_W1_init: Tensor,
+        Mv_m_W2: Tensor,
+        Mv_m_W1: Tensor,
+        Me_W2_seen: Tensor,
+        Me_W1_seen: Tensor,
+        Me_W2: Tensor,
+        Me_W1: Tensor,
+        Me_W2_init: Tensor,
+        Me_W1_init: Tensor,
+        Me_m_W2: Tensor,
+        Me_m_W1: Tensor,
+        Ma_W2_seen: Tensor,
+        Ma_W1_seen: Tensor,
+        Ma_W2: Tensor,
+        Ma_W1: Tensor,
+        Ma_W2_init: Tensor,
+        Ma_W1_init: Tensor,
+        Ma_m_W2: Tensor,
+        Ma_m_W1: Tensor,
+        valid: Tensor | None,
+    ) -> tuple[
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+    ]:
+        """At most 16 tokens: what they read, and the running weights after their writes."""
+        k_Mk = residual_mlp(z, Mk_W2_seen, Mk_W1_seen)
+        k = l2norm(k_Mk, eps=1e-06)
+        v_Mv = residual_mlp(z, Mv_W2_seen, Mv_W1_seen)
+        v = l2norm(v_Mv, eps=1e-06)
+        alpha_Ma = residual_mlp(z, Ma_W2_seen, Ma_W1_seen)
+        alpha_readout = readout(
+            alpha_Ma, self.alpha.readout.weight[:, None], self.alpha.readout.bias[:, None]
+        )
+        alpha = torch.sigmoid(alpha_readout)
+        alpha__log = functional.logsigmoid(alpha_readout)
+        eta_add = 1 + alpha
+        eta_Me = residual_mlp(z, Me_W2_seen, Me_W1_seen)
+        eta_readout = readout(eta_Me, self.eta.readout.weight[:, None], self.eta.readout.bias[:, None])
+        eta_sigmoid = torch.sigmoid(eta_readout)
+        eta = eta_add * eta_sigmoid
+        Mk_write_Mk = residual_mlp(v, Mk_W2_seen, Mk_W1_seen)
+        Mk_write_l2norm = l2norm(Mk_write_Mk, eps=1e-06)
+        x_W2, dy_W2, x_W1, dy_W1 = residual_mlp_dot_gradient(k, Mk_write_l2norm, Mk_W2_seen, Mk_W1_seen)
+        gate = gate_kernel(log_retain=alpha__log, valid=valid)
+        beta_W2 = x_W2.new_full(x_W2.shape[:-1], 0.5)
+        slot_rate_W2 = (0.5 * (eta[..., None] / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True)))).squeeze(-1)
+        read_W2 = x_W2.new_full(x_W2.shape[:-1], 1.0)
+        slot_erase_W2 = (0.5 * (eta[..., None] / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True)))).squeeze(-1)
+        momentum_filter_ = momentum_filter(beta_W2, slot_rate_W2, read_W2, slot_erase_W2, valid=valid)
+        Mk_W2_course = Course(
+            Mk_W2,
+            (Impulse(x_W2, dy_W2, momentum=Momentum(Mk_m_W2, momentum_filter_)),),
+            gate=gate,
+            toward=Mk_W2_init,
+            valid=valid,
+        )
+        beta_W1 = x_W1.new_full(x_W1.shape[:-1], 0.5)
+        slot_rate_W1 = (0.5 * (eta[..., None] / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True)))).squeeze(-1)
+        read_W1 = x_W1.new_full(x_W1.shape[:-1], 1.0)
+        slot_erase_W1 = (0.5 * (eta[..., None] / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True)))).squeeze(-1)
+        momentum_filter_2 = momentum_filter(beta_W1, slot_rate_W1, read_W1, slot_erase_W1, valid=valid)
+        Mk_W1_course = Course(
+            Mk_W1,
+            (Impulse(x_W1, dy_W1, momentum=Momentum(Mk_m_W1, momentum_filter_2)),),
+            gate=gate,
+            toward=Mk_W1_init,
+            valid=valid,
+        )
+        Mk_W2_next, Mk_m_W2_next = Mk_W2_course.close()
+        Mk_W1_next, Mk_m_W1_next = Mk_W1_course.close()
+        Mv_write_Mv = residual_mlp(v, Mv_W2_seen, Mv_W1_seen)
+        Mv_write_l2norm = l2norm(Mv_write_Mv, eps=1e-06)
+        x_W2_2, dy_W2_2, x_W1_2, dy_W1_2 = residual_mlp_dot_gradient(
+            k, Mv_write_l2norm, Mv_W2_seen, Mv_W1_seen
+        )
+        gate_2 = gate_kernel(log_retain=alpha__log, valid=valid)
+        beta_W2_2 = x_W2_2.new_full(x_W2_2.shape[:-1], 0.5)
+        slot_rate_W2_2 = (0.5 * (eta[..., None] / (0.01 + (x_W2_2 * x_W2_2).sum(-1, keepdim=True)))).squeeze(
+            -1
+        )
+        read_W2_2 = x_W2_2.new_full(x_W2_2.shape[:-1], 1.0)
+        slot_erase_W2_2 = (0.5 * (eta[..., None] / (0.01 + (x_W2_2 * x_W2_2).sum(-1, keepdim=True)))).squeeze(
+            -1
+        )
+        momentum_filter_3 = momentum_filter(
+            beta_W2_2, slot_rate_W2_2, read_W2_2, slot_erase_W2_2, valid=valid
+        )
+        Mv_W2_course = Course(
+            Mv_W2,
+            (Impulse(x_W2_2, dy_W2_2, momentum=Momentum(Mv_m_W2, momentum_filter_3)),),
+            gate=gate_2,
+            toward=Mv_W2_init,
+            valid=valid,
+        )
+        beta_W1_2 = x_W1_2.new_full(x_W1_2.shape[:-1], 0.5)
+        slot_rate_W1_2 = (0.5 * (eta[..., None] / (0.01 + (x_W1_2 * x_W1_2).sum(-1, keepdim=True)))).squeeze(
+            -1
+        )
+        read_W1_2 = x_W1_2.new_full(x_W1_2.shape[:-1], 1.0)
+        slot_erase_W1_2 = (0.5 * (eta[..., None] / (0.01 + (x_W1_2 * x_W1_2).sum(-1, keepdim=True)))).squeeze(
+            -1
+        )
+        momentum_filter_4 = momentum_filter(
+            beta_W1_2, slot_rate_W1_2, read_W1_2, slot_erase_W1_2, valid=valid
+        )
+        Mv_W1_course = Course(
+            Mv_W1,
+            (Impulse(x_W1_2, dy_W1_2, momentum=Momentum(Mv_m_W1, momentum_filter_4)),),
+            gate=gate_2,
+            toward=Mv_W1_init,
+            valid=valid,
+        )
+        Mv_W2_next, Mv_m_W2_next = Mv_W2_course.close()
+        Mv_W1_next, Mv_m_W1_next = Mv_W1_course.close()
+        Me_write_Me = residual_mlp(v, Me_W2_seen, Me_W1_seen)
+        Me_write_l2norm = l2norm(Me_write_Me, eps=1e-06)
+        x_W2_3, dy_W2_3, x_W1_3, dy_W1_3 = residual_mlp_dot_gradient(
+            k, Me_write_l2norm, Me_W2_seen, Me_W1_seen
+        )
+        gate_3 = gate_kernel(log_retain=alpha__log, valid=valid)
+        beta_W2_3 = x_W2_3.new_full(x_W2_3.shape[:-1], 0.5)
+        slot_rate_W2_3 = (0.5 * (eta[..., None] / (0.01 + (x_W2_3 * x_W2_3).sum(-1, keepdim=True)))).squeeze(
+            -1
+        )
+        read_W2_3 = x_W2_3.new_full(x_W2_3.shape[:-1], 1.0)
+        slot_erase_W2_3 = (0.5 * (eta[..., None] / (0.01 + (x_W2_3 * x_W2_3).sum(-1, keepdim=True)))).squeeze(
+            -1
+        )
+        momentum_filter_5 = momentum_filter(
+            beta_W2_3, slot_rate_W2_3, read_W2_3, slot_erase_W2_3, valid=valid
+        )
+        Me_W2_course = Course(
+            Me_W2,
+            (Impulse(x_W2_3, dy_W2_3, momentum=Momentum(Me_m_W2, momentum_filter_5)),),
+            gate=gate_3,
+            toward=Me_W2_init,
+            valid=valid,
+        )
+        beta_W1_3 = x_W1_3.new_full(x_W1_3.shape[:-1], 0.5)
+        slot_rate_W1_3 = (0.5 * (eta[..., None] / (0.01 + (x_W1_3 * x_W1_3).sum(-1, keepdim=True)))).squeeze(
+            -1
+        )
+        read_W1_3 = x_W1_3.new_full(x_W1_3.shape[:-1], 1.0)
+        slot_erase_W1_3 = (0.5 * (eta[..., None] / (0.01 + (x_W1_3 * x_W1_3).sum(-1, keepdim=True)))).squeeze(
+            -1
+        )
+        momentum_filter_6 = momentum_filter(
+            beta_W1_3, slot_rate_W1_3, read_W1_3, slot_erase_W1_3, valid=valid
+        )
+        Me_W1_course = Course(
+            Me_W1,
+            (Impulse(x_W1_3, dy_W1_3, momentum=Momentum(Me_m_W1, momentum_filter_6)),),
+            gate=gate_3,
+            toward=Me_W1_init,
+            valid=valid,
+        )
+        Me_W2_next, Me_m_W2_next = Me_W2_course.close()
+        Me_W1_next, Me_m_W1_next = Me_W1_course.close()
+        Ma_write_Ma = residual_mlp(v, Ma_W2_seen, Ma_W1_seen)
+        Ma_write_l2norm = l2norm(Ma_write_Ma, eps=1e-06)
+        x_W2_4, dy_W2_4, x_W1_4, dy_W1_4 = residual_mlp_dot_gradient(
+            k, Ma_write_l2norm, Ma_W2_seen, Ma_W1_seen
+        )
+        gate_4 = gate_kernel(log_retain=alpha__log, valid=valid)
+        beta_W2_4 = x_W2_4.new_full(x_W2_4.shape[:-1], 0.5)
+        slot_rate_W2_4 = (0.5 * (eta[..., None] / (0.01 + (x_W2_4 * x_W2_4).sum(-1, keepdim=True)))).squeeze(
+            -1
+        )
+        read_W2_4 = x_W2_4.new_full(x_W2_4.shape[:-1], 1.0)
+        slot_erase_W2_4 = (0.5 * (eta[..., None] / (0.01 + (x_W2_4 * x_W2_4).sum(-1, keepdim=True)))).squeeze(
+            -1
+        )
+        momentum_filter_7 = momentum_filter(
+            beta_W2_4, slot_rate_W2_4, read_W2_4, slot_erase_W2_4, valid=valid
+        )
+        Ma_W2_course = Course(
+            Ma_W2,
+            (Impulse(x_W2_4, dy_W2_4, momentum=Momentum(Ma_m_W2, momentum_filter_7)),),
+            gate=gate_4,
+            toward=Ma_W2_init,
+            valid=valid,
+        )
+        beta_W1_4 = x_W1_4.new_full(x_W1_4.shape[:-1], 0.5)
+        slot_rate_W1_4 = (0.5 * (eta[..., None] / (0.01 + (x_W1_4 * x_W1_4).sum(-1, keepdim=True)))).squeeze(
+            -1
+        )
+        read_W1_4 = x_W1_4.new_full(x_W1_4.shape[:-1], 1.0)
+        slot_erase_W1_4 = (0.5 * (eta[..., None] / (0.01 + (x_W1_4 * x_W1_4).sum(-1, keepdim=True)))).squeeze(
+            -1
+        )
+        momentum_filter_8 = momentum_filter(
+            beta_W1_4, slot_rate_W1_4, read_W1_4, slot_erase_W1_4, valid=valid
+        )
+        Ma_W1_course = Course(
+            Ma_W1,
+            (Impulse(x_W1_4, dy_W1_4, momentum=Momentum(Ma_m_W1, momentum_filter_8)),),
+            gate=gate_4,
+            toward=Ma_W1_init,
+            valid=valid,
+        )
+        Ma_W2_next, Ma_m_W2_next = Ma_W2_course.close()
+        Ma_W1_next, Ma_m_W1_next = Ma_W1_course.close()
+        return (
+            k,
+            v,
+            alpha,
+            alpha__log,
+            eta,
+            Mk_W2_next,
+            Mk_W1_next,
+            Mk_m_W2_next,
+            Mk_m_W1_next,
+            Mv_W2_next,
+            Mv_W1_next,
+            Mv_m_W2_next,
+            Mv_m_W1_next,
+            Me_W2_next,
+            Me_W1_next,
+            Me_m_W2_next,
+            Me_m_W1_next,
+            Ma_W2_next,
+            Ma_W1_next,
+            Ma_m_W2_next,
+            Ma_m_W1_next,
+        )
+
+    def _step_M(
+        self,
+        q: Tensor,
+        v: Tensor,
+        k: Tensor,
+        eta: Tensor,
+        alpha: Tensor,
+        alpha__log: Tensor,
+        M_W2_seen: Tensor,
+        M_W1_seen: Tensor,
+        M_W2: Tensor,
+        M_W1: Tensor,
+        M_W2_init: Tensor,
+        M_W1_init: Tensor,
+        M_m_W2: Tensor,
+        M_m_W1: Tensor,
+        valid: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """At most 64 tokens: what they read, and the running weights after their writes."""
+        y = residual_mlp(q, M_W2_seen, M_W1_seen)
+        M_write_M = residual_mlp(v, M_W2_seen, M_W1_seen)
+        M_write_l2norm = l2norm(M_write_M, eps=1e-06)
+        x_W2, dy_W2, x_W1, dy_W1 = residual_mlp_dot_gradient(k, M_write_l2norm, M_W2_seen, M_W1_seen)
+        gate = gate_kernel(log_retain=alpha__log, valid=valid)
+        beta_W2 = x_W2.new_full(x_W2.shape[:-1], 0.5)
+        slot_rate_W2 = (0.5 * (eta[..., None] / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True)))).squeeze(-1)
+        read_W2 = x_W2.new_full(x_W2.shape[:-1], 1.0)
+        slot_erase_W2 = (0.5 * (eta[..., None] / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True)))).squeeze(-1)
+        momentum_filter_ = momentum_filter(beta_W2, slot_rate_W2, read_W2, slot_erase_W2, valid=valid)
+        M_W2_course = Course(
+            M_W2,
+            (Impulse(x_W2, dy_W2, momentum=Momentum(M_m_W2, momentum_filter_)),),
+            gate=gate,
+            toward=M_W2_init,
+            valid=valid,
+        )
+        beta_W1 = x_W1.new_full(x_W1.shape[:-1], 0.5)
+        slot_rate_W1 = (0.5 * (eta[..., None] / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True)))).squeeze(-1)
+        read_W1 = x_W1.new_full(x_W1.shape[:-1], 1.0)
+        slot_erase_W1 = (0.5 * (eta[..., None] / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True)))).squeeze(-1)
+        momentum_filter_2 = momentum_filter(beta_W1, slot_rate_W1, read_W1, slot_erase_W1, valid=valid)
+        M_W1_course = Course(
+            M_W1,
+            (Impulse(x_W1, dy_W1, momentum=Momentum(M_m_W1, momentum_filter_2)),),
+            gate=gate,
+            toward=M_W1_init,
+            valid=valid,
+        )
+        M_W2_next, M_m_W2_next = M_W2_course.close()
+        M_W1_next, M_m_W1_next = M_W1_course.close()
+        return y, M_W2_next, M_W1_next, M_m_W2_next, M_m_W1_next
+
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
@@ -148,236 +444,211 @@ class SelfModifyingTitansWithMomentum(Module):
         u = functional.silu(u_conv) + x
         z = norm(split(u, n=4), self.z.norm.weight, eps=1e-06)
         q = l2norm(split(linear(u, self.q.linear.weight), n=4), eps=1e-06)
-        z_first = z.transpose(1, 2)
+        grid = ChunkGrid(state["Mk"]["count"], mask, x.shape[1], 16)
+        z_cut = grid.cut(z, "headed")
         Mk_W2 = state["Mk"]["running"]["W2"]
         Mk_W1 = state["Mk"]["running"]["W1"]
         Mk_W2_seen = state["Mk"]["committed"]["W2"]
         Mk_W1_seen = state["Mk"]["committed"]["W1"]
         Mk_m_W2 = state["Mk"]["slots"]["m.W2"]
         Mk_m_W1 = state["Mk"]["slots"]["m.W1"]
-        Mk_count = state["Mk"]["count"]
-        Mk_ends_16 = ends_of(Mk_count, mask, x, 16)
+        Mk_W2_init = self.Mk.W2
+        Mk_W1_init = self.Mk.W1
         Mv_W2 = state["Mv"]["running"]["W2"]
         Mv_W1 = state["Mv"]["running"]["W1"]
         Mv_W2_seen = state["Mv"]["committed"]["W2"]
         Mv_W1_seen = state["Mv"]["committed"]["W1"]
         Mv_m_W2 = state["Mv"]["slots"]["m.W2"]
         Mv_m_W1 = state["Mv"]["slots"]["m.W1"]
-        Mv_count = state["Mv"]["count"]
-        Mv_ends_16 = ends_of(Mv_count, mask, x, 16)
+        Mv_W2_init = self.Mv.W2
+        Mv_W1_init = self.Mv.W1
         Me_W2 = state["Me"]["running"]["W2"]
         Me_W1 = state["Me"]["running"]["W1"]
         Me_W2_seen = state["Me"]["committed"]["W2"]
         Me_W1_seen = state["Me"]["committed"]["W1"]
         Me_m_W2 = state["Me"]["slots"]["m.W2"]
         Me_m_W1 = state["Me"]["slots"]["m.W1"]
-        Me_count = state["Me"]["count"]
-        Me_ends_16 = ends_of(Me_count, mask, x, 16)
+        Me_W2_init = self.Me.W2
+        Me_W1_init = self.Me.W1
         Ma_W2 = state["Ma"]["running"]["W2"]
         Ma_W1 = state["Ma"]["running"]["W1"]
         Ma_W2_seen = state["Ma"]["committed"]["W2"]
         Ma_W1_seen = state["Ma"]["committed"]["W1"]
         Ma_m_W2 = state["Ma"]["slots"]["m.W2"]
         Ma_m_W1 = state["Ma"]["slots"]["m.W1"]
-        Ma_count = state["Ma"]["count"]
-        Ma_ends_16 = ends_of(Ma_count, mask, x, 16)
+        Ma_W2_init = self.Ma.W2
+        Ma_W1_init = self.Ma.W1
         k_all = []
         v_all = []
         alpha_all = []
         alpha__log_all = []
         eta_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            z_t = z_first[:, :, t : t + 1]
-            k_Mk = residual_mlp(z_t, Mk_W2_seen, Mk_W1_seen)
-            k_2 = l2norm(k_Mk, eps=1e-06)
-            v_Mv = residual_mlp(z_t, Mv_W2_seen, Mv_W1_seen)
-            v_2 = l2norm(v_Mv, eps=1e-06)
-            alpha_Ma = residual_mlp(z_t, Ma_W2_seen, Ma_W1_seen)
-            alpha_readout = readout(
-                alpha_Ma, self.alpha.readout.weight[:, None], self.alpha.readout.bias[:, None]
+        for n in range(len(grid)):
+            (
+                k_n,
+                v_n,
+                alpha_n,
+                alpha__log_n,
+                eta_n,
+                Mk_W2_new,
+                Mk_W1_new,
+                Mk_m_W2_new,
+                Mk_m_W1_new,
+                Mv_W2_new,
+                Mv_W1_new,
+                Mv_m_W2_new,
+                Mv_m_W1_new,
+                Me_W2_new,
+                Me_W1_new,
+                Me_m_W2_new,
+                Me_m_W1_new,
+                Ma_W2_new,
+                Ma_W1_new,
+                Ma_m_W2_new,
+                Ma_m_W1_new,
+            ) = self._step_Mk_Mv_Me_Ma(
+                z_cut[n],
+                Mk_W2_seen,
+                Mk_W1_seen,
+                Mk_W2,
+                Mk_W1,
+                Mk_W2_init,
+                Mk_W1_init,
+                Mk_m_W2,
+                Mk_m_W1,
+                Mv_W2_seen,
+                Mv_W1_seen,
+                Mv_W2,
+                Mv_W1,
+                Mv_W2_init,
+                Mv_W1_init,
+                Mv_m_W2,
+                Mv_m_W1,
+                Me_W2_seen,
+                Me_W1_seen,
+                Me_W2,
+                Me_W1,
+                Me_W2_init,
+                Me_W1_init,
+                Me_m_W2,
+                Me_m_W1,
+                Ma_W2_seen,
+                Ma_W1_seen,
+                Ma_W2,
+                Ma_W1,
+                Ma_W2_init,
+                Ma_W1_init,
+                Ma_m_W2,
+                Ma_m_W1,
+                grid.valid[n],
             )
-            alpha = torch.sigmoid(alpha_readout)
-            alpha__log = functional.logsigmoid(alpha_readout)
-            eta_add = 1 + alpha
-            eta_Me = residual_mlp(z_t, Me_W2_seen, Me_W1_seen)
-            eta_readout = readout(eta_Me, self.eta.readout.weight[:, None], self.eta.readout.bias[:, None])
-            eta_sigmoid = torch.sigmoid(eta_readout)
-            eta = eta_add * eta_sigmoid
-            Mk_write_Mk = residual_mlp(v_2, Mk_W2_seen, Mk_W1_seen)
-            Mk_write_l2norm = l2norm(Mk_write_Mk, eps=1e-06)
-            Mv_write_Mv = residual_mlp(v_2, Mv_W2_seen, Mv_W1_seen)
-            Mv_write_l2norm = l2norm(Mv_write_Mv, eps=1e-06)
-            Me_write_Me = residual_mlp(v_2, Me_W2_seen, Me_W1_seen)
-            Me_write_l2norm = l2norm(Me_write_Me, eps=1e-06)
-            Ma_write_Ma = residual_mlp(v_2, Ma_W2_seen, Ma_W1_seen)
-            Ma_write_l2norm = l2norm(Ma_write_Ma, eps=1e-06)
-            Mk_x_W2, Mk_dy_W2, Mk_x_W1, Mk_dy_W1 = residual_mlp_dot_gradient(
-                k_2, Mk_write_l2norm, Mk_W2_seen, Mk_W1_seen
-            )
-            Mk_W2_offset = Mk_W2 - self.Mk.W2
-            Mk_W2_step, Mk_m_W2_next = dgd_momentum(
-                Mk_W2_offset, Mk_dy_W2.mT @ Mk_x_W2, Mk_x_W2, eta[..., None], Mk_m_W2
-            )
-            Mk_W1_offset = Mk_W1 - self.Mk.W1
-            Mk_W1_step, Mk_m_W1_next = dgd_momentum(
-                Mk_W1_offset, Mk_dy_W1.mT @ Mk_x_W1, Mk_x_W1, eta[..., None], Mk_m_W1
-            )
-            Mk_W2_next = Mk_W2_step + (alpha[..., None] - 1.0) * Mk_W2_offset + self.Mk.W2
-            Mk_W1_next = Mk_W1_step + (alpha[..., None] - 1.0) * Mk_W1_offset + self.Mk.W1
-            Mv_x_W2, Mv_dy_W2, Mv_x_W1, Mv_dy_W1 = residual_mlp_dot_gradient(
-                k_2, Mv_write_l2norm, Mv_W2_seen, Mv_W1_seen
-            )
-            Mv_W2_offset = Mv_W2 - self.Mv.W2
-            Mv_W2_step, Mv_m_W2_next = dgd_momentum(
-                Mv_W2_offset, Mv_dy_W2.mT @ Mv_x_W2, Mv_x_W2, eta[..., None], Mv_m_W2
-            )
-            Mv_W1_offset = Mv_W1 - self.Mv.W1
-            Mv_W1_step, Mv_m_W1_next = dgd_momentum(
-                Mv_W1_offset, Mv_dy_W1.mT @ Mv_x_W1, Mv_x_W1, eta[..., None], Mv_m_W1
-            )
-            Mv_W2_next = Mv_W2_step + (alpha[..., None] - 1.0) * Mv_W2_offset + self.Mv.W2
-            Mv_W1_next = Mv_W1_step + (alpha[..., None] - 1.0) * Mv_W1_offset + self.Mv.W1
-            Me_x_W2, Me_dy_W2, Me_x_W1, Me_dy_W1 = residual_mlp_dot_gradient(
-                k_2, Me_write_l2norm, Me_W2_seen, Me_W1_seen
-            )
-            Me_W2_offset = Me_W2 - self.Me.W2
-            Me_W2_step, Me_m_W2_next = dgd_momentum(
-                Me_W2_offset, Me_dy_W2.mT @ Me_x_W2, Me_x_W2, eta[..., None], Me_m_W2
-            )
-            Me_W1_offset = Me_W1 - self.Me.W1
-            Me_W1_step, Me_m_W1_next = dgd_momentum(
-                Me_W1_offset, Me_dy_W1.mT @ Me_x_W1, Me_x_W1, eta[..., None], Me_m_W1
-            )
-            Me_W2_next = Me_W2_step + (alpha[..., None] - 1.0) * Me_W2_offset + self.Me.W2
-            Me_W1_next = Me_W1_step + (alpha[..., None] - 1.0) * Me_W1_offset + self.Me.W1
-            Ma_x_W2, Ma_dy_W2, Ma_x_W1, Ma_dy_W1 = residual_mlp_dot_gradient(
-                k_2, Ma_write_l2norm, Ma_W2_seen, Ma_W1_seen
-            )
-            Ma_W2_offset = Ma_W2 - self.Ma.W2
-            Ma_W2_step, Ma_m_W2_next = dgd_momentum(
-                Ma_W2_offset, Ma_dy_W2.mT @ Ma_x_W2, Ma_x_W2, eta[..., None], Ma_m_W2
-            )
-            Ma_W1_offset = Ma_W1 - self.Ma.W1
-            Ma_W1_step, Ma_m_W1_next = dgd_momentum(
-                Ma_W1_offset, Ma_dy_W1.mT @ Ma_x_W1, Ma_x_W1, eta[..., None], Ma_m_W1
-            )
-            Ma_W2_next = Ma_W2_step + (alpha[..., None] - 1.0) * Ma_W2_offset + self.Ma.W2
-            Ma_W1_next = Ma_W1_step + (alpha[..., None] - 1.0) * Ma_W1_offset + self.Ma.W1
-            Mk_W2 = hold(live, Mk_W2_next, Mk_W2)
-            Mk_W1 = hold(live, Mk_W1_next, Mk_W1)
-            Mk_m_W2 = hold(live, Mk_m_W2_next, Mk_m_W2)
-            Mk_m_W1 = hold(live, Mk_m_W1_next, Mk_m_W1)
-            Mk_count = tick(Mk_count, live)
-            Mk_W2_seen = choose(Mk_ends_16[t], Mk_W2, Mk_W2_seen)
-            Mk_W1_seen = choose(Mk_ends_16[t], Mk_W1, Mk_W1_seen)
-            Mv_W2 = hold(live, Mv_W2_next, Mv_W2)
-            Mv_W1 = hold(live, Mv_W1_next, Mv_W1)
-            Mv_m_W2 = hold(live, Mv_m_W2_next, Mv_m_W2)
-            Mv_m_W1 = hold(live, Mv_m_W1_next, Mv_m_W1)
-            Mv_count = tick(Mv_count, live)
-            Mv_W2_seen = choose(Mv_ends_16[t], Mv_W2, Mv_W2_seen)
-            Mv_W1_seen = choose(Mv_ends_16[t], Mv_W1, Mv_W1_seen)
-            Me_W2 = hold(live, Me_W2_next, Me_W2)
-            Me_W1 = hold(live, Me_W1_next, Me_W1)
-            Me_m_W2 = hold(live, Me_m_W2_next, Me_m_W2)
-            Me_m_W1 = hold(live, Me_m_W1_next, Me_m_W1)
-            Me_count = tick(Me_count, live)
-            Me_W2_seen = choose(Me_ends_16[t], Me_W2, Me_W2_seen)
-            Me_W1_seen = choose(Me_ends_16[t], Me_W1, Me_W1_seen)
-            Ma_W2 = hold(live, Ma_W2_next, Ma_W2)
-            Ma_W1 = hold(live, Ma_W1_next, Ma_W1)
-            Ma_m_W2 = hold(live, Ma_m_W2_next, Ma_m_W2)
-            Ma_m_W1 = hold(live, Ma_m_W1_next, Ma_m_W1)
-            Ma_count = tick(Ma_count, live)
-            Ma_W2_seen = choose(Ma_ends_16[t], Ma_W2, Ma_W2_seen)
-            Ma_W1_seen = choose(Ma_ends_16[t], Ma_W1, Ma_W1_seen)
-            k_all.append(k_2)
-            v_all.append(v_2)
-            alpha_all.append(alpha)
-            alpha__log_all.append(alpha__log)
-            eta_all.append(eta)
-        k = join_tokens(k_all, 2, self.zeros(x.shape[0], 0, 4, 64))
-        v = join_tokens(v_all, 2, self.zeros(x.shape[0], 0, 4, 64))
-        alpha_2 = join_tokens(alpha_all, 2, self.zeros(x.shape[0], 0, 4))
-        eta_2 = join_tokens(eta_all, 2, self.zeros(x.shape[0], 0, 4))
+            k_all.append(k_n)
+            v_all.append(v_n)
+            alpha_all.append(alpha_n)
+            alpha__log_all.append(alpha__log_n)
+            eta_all.append(eta_n)
+            Mk_W2 = Mk_W2_new
+            Mk_W1 = Mk_W1_new
+            Mk_m_W2 = Mk_m_W2_new
+            Mk_m_W1 = Mk_m_W1_new
+            Mk_W2_seen = choose(grid.ends(16)[n], Mk_W2, Mk_W2_seen)
+            Mk_W1_seen = choose(grid.ends(16)[n], Mk_W1, Mk_W1_seen)
+            Mv_W2 = Mv_W2_new
+            Mv_W1 = Mv_W1_new
+            Mv_m_W2 = Mv_m_W2_new
+            Mv_m_W1 = Mv_m_W1_new
+            Mv_W2_seen = choose(grid.ends(16)[n], Mv_W2, Mv_W2_seen)
+            Mv_W1_seen = choose(grid.ends(16)[n], Mv_W1, Mv_W1_seen)
+            Me_W2 = Me_W2_new
+            Me_W1 = Me_W1_new
+            Me_m_W2 = Me_m_W2_new
+            Me_m_W1 = Me_m_W1_new
+            Me_W2_seen = choose(grid.ends(16)[n], Me_W2, Me_W2_seen)
+            Me_W1_seen = choose(grid.ends(16)[n], Me_W1, Me_W1_seen)
+            Ma_W2 = Ma_W2_new
+            Ma_W1 = Ma_W1_new
+            Ma_m_W2 = Ma_m_W2_new
+            Ma_m_W1 = Ma_m_W1_new
+            Ma_W2_seen = choose(grid.ends(16)[n], Ma_W2, Ma_W2_seen)
+            Ma_W1_seen = choose(grid.ends(16)[n], Ma_W1, Ma_W1_seen)
+        k = grid.join(k_all, "headed")
+        v = grid.join(v_all, "headed")
+        alpha = grid.join(alpha_all, "heads")
+        alpha__log = grid.join(alpha__log_all, "heads")
+        eta = grid.join(eta_all, "heads")
         new["Mk"] = {
             "running": {"W2": Mk_W2, "W1": Mk_W1},
             "committed": {"W2": Mk_W2_seen, "W1": Mk_W1_seen},
             "slots": {"m.W2": Mk_m_W2, "m.W1": Mk_m_W1},
-            "count": Mk_count,
+            "count": grid.count,
         }
         new["Mv"] = {
             "running": {"W2": Mv_W2, "W1": Mv_W1},
             "committed": {"W2": Mv_W2_seen, "W1": Mv_W1_seen},
             "slots": {"m.W2": Mv_m_W2, "m.W1": Mv_m_W1},
-            "count": Mv_count,
+            "count": grid.count,
         }
         new["Me"] = {
             "running": {"W2": Me_W2, "W1": Me_W1},
             "committed": {"W2": Me_W2_seen, "W1": Me_W1_seen},
             "slots": {"m.W2": Me_m_W2, "m.W1": Me_m_W1},
-            "count": Me_count,
+            "count": grid.count,
         }
         new["Ma"] = {
             "running": {"W2": Ma_W2, "W1": Ma_W1},
             "committed": {"W2": Ma_W2_seen, "W1": Ma_W1_seen},
             "slots": {"m.W2": Ma_m_W2, "m.W1": Ma_m_W1},
-            "count": Ma_count,
+            "count": grid.count,
         }
-        q_first = q.transpose(1, 2)
-        v_first = v.transpose(1, 2)
-        k_first = k.transpose(1, 2)
-        eta_first = eta_2.mT
-        alpha_first = alpha_2.mT
+        grid_2 = ChunkGrid(state["M"]["count"], mask, x.shape[1], 64)
+        q_cut = grid_2.cut(q, "headed")
+        v_cut = grid_2.cut(v, "headed")
+        k_cut = grid_2.cut(k, "headed")
+        eta_cut = grid_2.cut(eta, "heads")
+        alpha_cut = grid_2.cut(alpha, "heads")
+        alpha__log_cut = grid_2.cut(alpha__log, "heads")
         M_W2 = state["M"]["running"]["W2"]
         M_W1 = state["M"]["running"]["W1"]
         M_W2_seen = state["M"]["committed"]["W2"]
         M_W1_seen = state["M"]["committed"]["W1"]
         M_m_W2 = state["M"]["slots"]["m.W2"]
         M_m_W1 = state["M"]["slots"]["m.W1"]
-        M_count = state["M"]["count"]
-        M_ends_64 = ends_of(M_count, mask, x, 64)
+        M_W2_init = self.M.W2
+        M_W1_init = self.M.W1
         y_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            q_t = q_first[:, :, t : t + 1]
-            v_t = v_first[:, :, t : t + 1]
-            k_t = k_first[:, :, t : t + 1]
-            eta_t = eta_first[:, :, t : t + 1]
-            alpha_t = alpha_first[:, :, t : t + 1]
-            y = residual_mlp(q_t, M_W2_seen, M_W1_seen)
-            M_write_M = residual_mlp(v_t, M_W2_seen, M_W1_seen)
-            M_write_l2norm = l2norm(M_write_M, eps=1e-06)
-            M_x_W2, M_dy_W2, M_x_W1, M_dy_W1 = residual_mlp_dot_gradient(
-                k_t, M_write_l2norm, M_W2_seen, M_W1_seen
+        for n_2 in range(len(grid_2)):
+            y_n, M_W2_new, M_W1_new, M_m_W2_new, M_m_W1_new = self._step_M(
+                q_cut[n_2],
+                v_cut[n_2],
+                k_cut[n_2],
+                eta_cut[n_2],
+                alpha_cut[n_2],
+                alpha__log_cut[n_2],
+                M_W2_seen,
+                M_W1_seen,
+                M_W2,
+                M_W1,
+                M_W2_init,
+                M_W1_init,
+                M_m_W2,
+                M_m_W1,
+                grid_2.valid[n_2],
             )
-            M_W2_offset = M_W2 - self.M.W2
-            M_W2_step, M_m_W2_next = dgd_momentum(
-                M_W2_offset, M_dy_W2.mT @ M_x_W2, M_x_W2, eta_t[..., None], M_m_W2
-            )
-            M_W1_offset = M_W1 - self.M.W1
-            M_W1_step, M_m_W1_next = dgd_momentum(
-                M_W1_offset, M_dy_W1.mT @ M_x_W1, M_x_W1, eta_t[..., None], M_m_W1
-            )
-            M_W2_next = M_W2_step + (alpha_t[..., None] - 1.0) * M_W2_offset + self.M.W2
-            M_W1_next = M_W1_step + (alpha_t[..., None] - 1.0) * M_W1_offset + self.M.W1
-            M_W2 = hold(live, M_W2_next, M_W2)
-            M_W1 = hold(live, M_W1_next, M_W1)
-            M_m_W2 = hold(live, M_m_W2_next, M_m_W2)
-            M_m_W1 = hold(live, M_m_W1_next, M_m_W1)
-            M_count = tick(M_count, live)
-            M_W2_seen = choose(M_ends_64[t], M_W2, M_W2_seen)
-            M_W1_seen = choose(M_ends_64[t], M_W1, M_W1_seen)
-            y_all.append(y)
-        y_2 = join_tokens(y_all, 2, self.zeros(x.shape[0], 0, 4, 64))
+            y_all.append(y_n)
+            M_W2 = M_W2_new
+            M_W1 = M_W1_new
+            M_m_W2 = M_m_W2_new
+            M_m_W1 = M_m_W1_new
+            M_W2_seen = choose(grid_2.ends(64)[n_2], M_W2, M_W2_seen)
+            M_W1_seen = choose(grid_2.ends(64)[n_2], M_W1, M_W1_seen)
+        y = grid_2.join(y_all, "headed")
         new["M"] = {
             "running": {"W2": M_W2, "W1": M_W1},
             "committed": {"W2": M_W2_seen, "W1": M_W1_seen},
             "slots": {"m.W2": M_m_W2, "m.W1": M_m_W1},
-            "count": M_count,
+            "count": grid_2.count,
         }
-        out = linear(merge(norm(y_2, self.out.norm.weight, eps=1e-06)), self.out.linear.weight)
+        out = linear(merge(norm(y, self.out.norm.weight, eps=1e-06)), self.out.linear.weight)
         return out, new
 
 

@@ -37,9 +37,11 @@ def gd(W: Tensor, g: Tensor, lr: Tensor) -> Tensor:
 class Srwm(Module):
     """`srwm(x)` with heads = 2.
 
-    Wk, Wq, Wb: sequential (one token after the other).
+    Wk, Wq, Wb: sequential (one token after the other: its keys, rates or gates are made of what it
+    reads in the state that the token before has left, and no form is parallel in that).
 
-    Wy: sequential (one token after the other).
+    Wy: sequential (one token after the other: what it reads in the state of every token is what it
+    writes).
     """
 
     def __init__(self) -> None:

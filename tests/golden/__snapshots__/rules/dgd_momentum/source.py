@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from nldsl.runtime.grid import choose
+from nldsl.runtime.course import Course, Impulse, Momentum, momentum_filter
+from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module
-from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, tick
 from torch import Tensor
 
 
@@ -26,28 +26,10 @@ def matrix_l2_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Ten
     return key, key @ weight.mT - target
 
 
-def dgd_momentum(W: Tensor, g: Tensor, x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of the rule `dgd_momentum` for one token; gates are `[..., 1, 1]`."""
-    r_pow = x**2
-    r_sum = r_pow.sum(-1, keepdim=True)
-    r_mul = 0.1 * r_sum
-    r_add = 1 + r_mul
-    r = 0.1 / r_add
-    m_mul = 0.5 * m
-    m_mul_1 = 0.5 * r
-    m_matmul = x @ W.mT
-    m_outer = m_matmul.mT @ x
-    m_add = m_outer + g
-    m_mul_2 = m_mul_1 * m_add
-    m_1 = m_mul - m_mul_2
-    W_1 = W + m_1
-    return W_1, m_1
-
-
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
     """
 
     def __init__(self) -> None:
@@ -64,37 +46,52 @@ class Probe(Module):
             },
         }
 
+    def _step_M(
+        self, x: Tensor, M_weight_seen: Tensor, M_weight: Tensor, M_m_weight: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """At most 16 tokens: what they read, and the running weights after their writes."""
+        y = matrix(x, M_weight_seen)
+        x_weight, dy_weight = matrix_l2_gradient(x, x, M_weight_seen)
+        beta_weight = x_weight.new_full(x_weight.shape[:-1], 0.5)
+        slot_rate_weight = (0.5 * (1.0 / (10.0 + (x_weight * x_weight).sum(-1, keepdim=True)))).squeeze(-1)
+        read_weight = x_weight.new_full(x_weight.shape[:-1], 1.0)
+        slot_erase_weight = (0.5 * (1.0 / (10.0 + (x_weight * x_weight).sum(-1, keepdim=True)))).squeeze(-1)
+        momentum_filter_ = momentum_filter(
+            beta_weight, slot_rate_weight, read_weight, slot_erase_weight, valid=valid
+        )
+        M_weight_course = Course(
+            M_weight,
+            (Impulse(x_weight, dy_weight, momentum=Momentum(M_m_weight, momentum_filter_)),),
+            valid=valid,
+        )
+        M_weight_next, M_m_weight_next = M_weight_course.close()
+        return y, M_weight_next, M_m_weight_next
+
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
+        grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
+        x_cut = grid.cut(x, "vector")
         M_weight = state["M"]["running"]["weight"]
         M_weight_seen = state["M"]["committed"]["weight"]
         M_m_weight = state["M"]["slots"]["m.weight"]
-        M_count = state["M"]["count"]
-        M_ends_16 = ends_of(M_count, mask, x, 16)
         y_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            x_t = x[:, t : t + 1]
-            y = matrix(x_t, M_weight_seen)
-            M_x_weight, M_dy_weight = matrix_l2_gradient(x_t, x_t, M_weight_seen)
-            M_weight_step, M_m_weight_next = dgd_momentum(
-                M_weight, M_dy_weight.mT @ M_x_weight, M_x_weight, M_m_weight
+        for n in range(len(grid)):
+            y_n, M_weight_new, M_m_weight_new = self._step_M(
+                x_cut[n], M_weight_seen, M_weight, M_m_weight, grid.valid[n]
             )
-            M_weight_next = M_weight_step
-            M_weight = hold(live, M_weight_next, M_weight)
-            M_m_weight = hold(live, M_m_weight_next, M_m_weight)
-            M_count = tick(M_count, live)
-            M_weight_seen = choose(M_ends_16[t], M_weight, M_weight_seen)
-            y_all.append(y)
-        y_2 = join_tokens(y_all, 1, self.zeros(x.shape[0], 0, 8))
+            y_all.append(y_n)
+            M_weight = M_weight_new
+            M_m_weight = M_m_weight_new
+            M_weight_seen = choose(grid.ends(16)[n], M_weight, M_weight_seen)
+        y = grid.join(y_all, "vector")
         new["M"] = {
             "running": {"weight": M_weight},
             "committed": {"weight": M_weight_seen},
             "slots": {"m.weight": M_m_weight},
-            "count": M_count,
+            "count": grid.count,
         }
-        return y_2, new
+        return y, new
 
 
 def build(seed: int = 0) -> Layer:
