@@ -8,23 +8,25 @@ from typing import Annotated
 import typer
 
 from nldsl.cli.common import wrote
-from nldsl.exchange import export_hub
+from nldsl.exchange import export_hub, export_onnx, export_torch
 
 
 class Form(StrEnum):
     """What is written."""
 
     hf = "hf"
+    torch = "torch"
+    onnx = "onnx"
 
 
-EXPORTS = {Form.hf: export_hub}
+EXPORTS = {Form.hf: export_hub, Form.torch: export_torch, Form.onnx: export_onnx}
 
 
 def command(
     run: Annotated[str, typer.Argument(help="Folder of a run of `nldsl train` or `nldsl import`.")],
     to: Annotated[
         Form,
-        typer.Option(help="`hf`: a folder for `transformers`."),
+        typer.Option(help="`hf`: for `transformers`; `torch`: programs of `torch.export`; `onnx`: a token."),
     ],
     output: Annotated[str, typer.Option("-o", "--output", help="The folder to write.")],
     force: Annotated[

@@ -219,6 +219,7 @@ def _trim(
     if window is not None:
         keys, values = keys[:, -window:], values[:, -window:]
         valid = None if valid is None else valid[:, -window:]
-    if valid is not None and bool(valid.all()):
+    # An exported program has one form for every state, and looks at no number to choose it.
+    if valid is not None and not torch.compiler.is_exporting() and bool(valid.all()):
         valid = None
     return {"keys": keys, "values": values, "valid": valid}

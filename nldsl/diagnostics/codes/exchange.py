@@ -12,6 +12,11 @@ CODES = {
         "not a causal language model",
         "transformers knows models of one stream of tokens; the model reads other streams too.",
     ),
+    "NL1108": Entry(
+        "no program of tensors",
+        "`--to torch` and `--to onnx` write the operations of one token with the state in and out. A memory "
+        "that commits every so many tokens decides by its counter, and such a program has no decisions.",
+    ),
     "NL1104": Entry(
         "an import without a library",
         "`nldsl import` reads `hf:FOLDER`, a local folder that transformers wrote.",
