@@ -16,6 +16,7 @@ from nldsl.certify.clocks import Clocks, memories_below, token_clocks
 from nldsl.certify.compare import Pair
 from nldsl.certify.draws import draw_inputs, generator
 from nldsl.certify.oracle import Forward
+from nldsl.diagnostics import SpecError
 from nldsl.driver.compile import emit, plan_of
 from nldsl.emit.loader import load_module
 from nldsl.plan.details import RecurrenceDetail
@@ -195,13 +196,22 @@ def call_in_parts(
     return tuple(torch.cat([row[i] for row in rows], 1) for i in range(len(rows[0]))), state
 
 
-def changed_lowerings(plan: Plan) -> Plan | None:
-    """The plan that walks token by token, if it differs from `plan` at all."""
-    other = plan_of(plan.program, lowering="sequential")
-    return None if [r[2] for r in other.rows()] == [r[2] for r in plan.rows()] else other
+def other_forms(plan: Plan) -> Iterator[tuple[str, Plan]]:
+    """Every other way to compute the program, named: each family that accepts a unit of it, token by token
+    wherever that is possible, and with chunks recomputed in the backward pass."""
+    program = plan.program
+    for family in plan.alternatives():
+        yield (
+            f"{family} form",
+            _sequential(plan) if family == "sequential" else plan_of(program, family=family),
+        )
+    if any(unit.lowering == "chunk" for block in plan.blocks for unit in block.units):
+        yield "checkpointed form", plan_of(program, checkpoint=True)
 
 
-def checkpointed(plan: Plan) -> Plan | None:
-    """The plan that recomputes chunks in the backward pass, if there are chunks."""
-    chunked = any(unit.lowering == "chunk" for block in plan.blocks for unit in block.units)
-    return plan_of(plan.program, checkpoint=True) if chunked else None
+def _sequential(plan: Plan) -> Plan:
+    """Everything token by token, or what can be if some unit cannot."""
+    try:
+        return plan_of(plan.program, lowering="sequential")
+    except SpecError:
+        return plan_of(plan.program, family="sequential")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from nldsl.certify import checks, gradients, learning
+from nldsl.certify import checks, finite, gradients, learning
 from nldsl.certify.align import LayoutError
 from nldsl.certify.bench import Bench, Build, build_module, forward_lengths
 from nldsl.certify.certificate import CheckResult, Difference, Growth, Lowering, Section
@@ -37,6 +37,7 @@ FORWARD: tuple[tuple[str, Callable[[Bench], Iterator[Finding]]], ...] = (
     ("commits", checks.commits),
     ("gradients", gradients.gradients),
     ("other forms", gradients.other_forms),
+    ("finite differences", finite.finite_differences),
 )
 LEARNING: tuple[tuple[str, bool, Callable[[School], Iterator[Finding]]], ...] = (
     ("loss, states, gradients", True, learning.learned),

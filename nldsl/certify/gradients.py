@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from nldsl.certify.bench import Bench, call, call_in_parts, changed_lowerings, checkpointed
+from nldsl.certify.bench import Bench, call, call_in_parts
+from nldsl.certify.bench import other_forms as forms_of
 from nldsl.certify.compare import Finding, Pair, farthest
 from nldsl.certify.draws import generator
 from nldsl.runtime.model import Layer
@@ -27,14 +28,9 @@ def gradients(bench: Bench) -> Iterator[Finding]:
 
 
 def other_forms(bench: Bench) -> Iterator[Finding]:
-    """The sequential form, and chunks recomputed in the backward pass: values and gradients."""
-    forms = (
-        ("sequential form", changed_lowerings(bench.plan)),
-        ("checkpointed form", checkpointed(bench.plan)),
-    )
-    for label, plan in forms:
-        if plan is not None:
-            yield from _compare(bench, bench.load(plan), label, lambda m, x: call(m, x), values=True)
+    """Every lowering that accepts a unit, chunks recomputed in the backward pass: values and gradients."""
+    for label, plan in forms_of(bench.plan):
+        yield from _compare(bench, bench.load(plan), label, lambda m, x: call(m, x), values=True)
 
 
 def _compare(bench: Bench, module: Layer, label: str, run: Run, values: bool = False) -> Iterator[Finding]:

@@ -20,12 +20,14 @@ from nldsl.spec.program import Program
 Lowering = Literal["auto", "sequential"]
 
 
-def plan_of(program: Program, *, lowering: Lowering = "auto", checkpoint: bool = False) -> Plan:
-    """Which lowering computes which memories, and why.
+def plan_of(
+    program: Program, *, lowering: Lowering = "auto", checkpoint: bool = False, family: str = ""
+) -> Plan:
+    """Which lowering computes which memories, and why; `family` where it accepts a unit.
 
     Errors: `SpecError` (NL0701) for constructs that no lowering supports yet.
     """
-    return plan_program(program, Target(lowering, checkpoint))
+    return plan_program(program, Target(lowering, checkpoint, family))
 
 
 def emit(plan: Plan) -> str:

@@ -132,20 +132,17 @@ def _unit(block: Block, statements: tuple[int, ...], target: Target, asked: Aske
     if not memories:
         return _static(block, statements)
     verdicts: list[Verdict] = []
-    taken: list[tuple[bool, LoweringName, Any, str]] = []
-    for lowering, recognise in asked:
+    taken: list[tuple[int, LoweringName, Any, str]] = []
+    for family, recognise in asked:
         answer = recognise(block, statements)
         if isinstance(answer, Refusal):
-            verdicts.append(Verdict(lowering, False, answer.reason))
+            verdicts.append(Verdict(family, False, answer.reason, family))
             continue
         detail, reason = answer
-        if lowering == "linear" and isinstance(detail, RecurrenceDetail) and detail.erase is not None:
-            lowering = "delta"
-        if lowering == "recurrence" and isinstance(detail, MatrixDetail):
-            lowering = detail.lowering
-        skipped = target.lowering == "sequential" and lowering not in ("sequential", "attention")
-        verdicts.append(Verdict(lowering, True, reason))
-        taken.append((skipped, lowering, detail, reason))
+        lowering = _form(family, detail)
+        verdicts.append(Verdict(lowering, True, reason, family))
+        skipped = target.lowering == "sequential" and family not in ("sequential", "attention")
+        taken.append((-1 if family == target.family else int(skipped), lowering, detail, reason))
     if not taken:
         alone = len(memories) == 1 and memories[0].function is None
         return _unsupported(block, statements, verdicts[0 if alone else -1].reason)
@@ -154,6 +151,13 @@ def _unit(block: Block, statements: tuple[int, ...], target: Target, asked: Aske
     if lowering == "sequential" and target.lowering == "auto":
         reason = sequential.why(block, statements)
     return Unit(statements, tuple(m.name for m in memories), lowering, reason, tuple(verdicts), detail)
+
+
+def _form(family: LoweringName, detail: Any) -> LoweringName:
+    """The name of the form that a family gives a unit."""
+    if family == "linear" and isinstance(detail, RecurrenceDetail) and detail.erase is not None:
+        return "delta"
+    return detail.lowering if family == "recurrence" and isinstance(detail, MatrixDetail) else family
 
 
 def _static(block: Block, statements: tuple[int, ...]) -> Unit | Diagnostic:

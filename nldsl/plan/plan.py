@@ -37,11 +37,15 @@ class Lowering:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one lowering said about one unit: whether it takes it, and the reason."""
+    """What one lowering said about one unit: whether it takes it, and the reason.
+
+    `family` is the recogniser that spoke; `lowering` may be a form of it with a name of its own.
+    """
 
     lowering: LoweringName
     accepted: bool
     reason: str
+    family: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,12 @@ class Target:
 
     lowering: `auto` takes the fastest form that accepts a unit, `sequential` the per-token form.
     checkpoint: recompute each chunk in the backward pass instead of saving it.
+    family: taken by every unit that this family of lowerings accepts; the others take their fastest.
     """
 
     lowering: Literal["auto", "sequential"] = "auto"
     checkpoint: bool = False
+    family: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,4 +110,11 @@ class Plan:
             for p in self.blocks
             for u in p.units
             if u.memories
+        )
+
+    def alternatives(self) -> tuple[str, ...]:
+        """The families that accept a unit which an earlier one computes, in the order they are asked in."""
+        units = (u for p in self.blocks for u in p.units)
+        return tuple(
+            dict.fromkeys(v.family for u in units for v in [v for v in u.verdicts if v.accepted][1:])
         )

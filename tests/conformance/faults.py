@@ -17,7 +17,7 @@ from nldsl.emit.loader import load_module
 from nldsl.emit.nodes import name
 from nldsl.graph import open_program
 from nldsl.lowerings import attention, chunk_family, recurrence, states, token_memory
-from nldsl.plan.plan import Plan
+from nldsl.plan.plan import Plan, Target
 from nldsl.runtime import segments
 from nldsl.runtime.model import Layer
 
@@ -93,7 +93,7 @@ class Edit:
         def built(plan: Plan) -> Layer:
             text = emit(plan)
             # The other forms of a program are emitted as they are: the fault sits in its own form.
-            if plan.target.lowering == "auto" and not plan.target.checkpoint:
+            if plan.target == Target():
                 assert self.old in text, f"{self.label}: the emitted source does not contain {self.old!r}"
                 text = text.replace(self.old, self.new, -1 if self.everywhere else 1)
             return _loaded(text)

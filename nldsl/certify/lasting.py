@@ -1,0 +1,236 @@
+"""Long sequences: how rounding grows over thousands of tokens, and whether memories stay bounded and alive.
+
+"No blow-up" alone is a bad test: a memory that has collapsed, or that nobody reads, passes it.  So every
+memory must also still move at the end, and forgetting what it has learned must change the output.
+All of it runs compiled, on the clocks as they are written and the parameters a model starts with.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nldsl.certify.align import Place, places
+from nldsl.certify.bench import Build, call
+from nldsl.certify.certificate import Growth
+from nldsl.certify.compare import Finding, distance
+from nldsl.certify.draws import draw_inputs
+from nldsl.diagnostics import SpecError
+from nldsl.driver.compile import plan_of
+from nldsl.runtime.model import Layer
+from nldsl.runtime.state import State, flatten
+from nldsl.spec.program import Block, Call, Program, Repeat, Update, Write
+
+TOKENS = 16_384
+PIECE = 2_048
+"""Tokens of a call: states are looked at behind each."""
+LENGTHS = (256, 1_024, 4_096)
+TAIL = 16
+"""Outputs compared: the last so many tokens of each length."""
+EXPONENT = 1.1
+"""A state may grow like T (a sum of everything does), not faster."""
+NOTICED = 1e-4
+"""Relative change of the next outputs when one memory forgets: rounding in float32 makes 1e-6."""
+MATTERS = 0.01
+"""Relative change of the outputs when nothing is written at all."""
+PRECISIONS: tuple[tuple[str, torch.dtype, float], ...] = (
+    ("float32", torch.float32, 0.01),
+    ("bfloat16", torch.bfloat16, 1.0),
+)
+"""Names, types, and what the outputs may be off at any length: beyond it nothing is left of them."""
+
+
+@dataclass
+class Endurance:
+    """A program on its own clocks, its module as it starts, in float64."""
+
+    program: Program
+    build: Build
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.module: Layer = self.build(plan_of(self.program)).to(torch.float64)
+        self.places = tuple(p for p in places(self.program) if p.kind in ("memory", "cache"))
+
+    def inputs(self, tokens: int, purpose: str) -> tuple[Tensor, ...]:
+        """One sequence of random input."""
+        return draw_inputs(self.program, 1, tokens, self.seed, purpose)
+
+
+def rounding(subject: Endurance, name: str) -> tuple[list[Growth], Iterator[Finding]]:
+    """A low precision against float64, both compiled: relative error of the last outputs by length."""
+    _, dtype, bound = next(p for p in PRECISIONS if p[0] == name)
+    found: list[Growth] = []
+
+    def findings() -> Iterator[Finding]:
+        inputs = subject.inputs(max(LENGTHS), "growth")
+        rough = copy.deepcopy(subject.module).to(dtype)
+        # Both have the rounded parameters: what is measured is the arithmetic.
+        exact = copy.deepcopy(rough).to(torch.float64)
+        tails = zip(_tails(exact, inputs), _tails(rough, _cast(inputs, dtype)), strict=True)
+        for n, (want, got) in zip(LENGTHS, tails, strict=True):
+            error = max(_root_mean_square(g.double(), w) for g, w in zip(got, want, strict=True))
+            found.append(Growth(n, error if math.isfinite(error) else None))
+            yield Finding(f"{name}, {n} tokens", error, bound)
+
+    return found, findings()
+
+
+def _root_mean_square(got: Tensor, want: Tensor) -> float:
+    """|got - want| / |want|, Euclidean; infinite where one of them is not finite."""
+    apart = float((got - want).norm() / want.norm().clamp_min(1e-300))
+    return apart if math.isfinite(apart) else math.inf
+
+
+def _cast(inputs: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    return tuple(s.to(dtype) if s.is_floating_point() else s for s in inputs)
+
+
+def _tails(module: Layer, inputs: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
+    """The last outputs of every length."""
+    state: State | None = None
+    with torch.no_grad():
+        for start, end in zip((0, *LENGTHS), LENGTHS, strict=False):
+            y, state = call(module, tuple(s[:, start:end] for s in inputs), state)
+            yield tuple(x[:, -TAIL:] for x in y)
+
+
+# --- bounded and alive -----------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """A long run in float32: states behind the first piece, the last but one, and the last."""
+
+    early: State
+    before: State
+    last: State
+    outputs: tuple[Tensor, ...]
+    """Of the last piece."""
+
+
+def alive(subject: Endurance) -> Iterator[Finding]:
+    """Outputs stay finite, states grow like T at most, memories still move, and what they learned is used."""
+    module = copy.deepcopy(subject.module).float()
+    inputs = _cast(subject.inputs(TOKENS, "long"), torch.float32)
+    run = _run(module, inputs)
+    if isinstance(run, int):
+        yield Finding(f"outputs are not finite before token {run}", math.inf)
+        return
+    yield Finding(f"{TOKENS} tokens: outputs are finite", 0.0)
+    for place in (p for p in subject.places if p.kind == "memory"):
+        yield _bounded(place, run)
+        yield _moving(place, run)
+    more = _cast(subject.inputs(TAIL, "more"), torch.float32)
+    for place in subject.places:
+        yield _used(module, place, run.last, more)
+    yield from _written(subject, module, inputs, run)
+
+
+def _run(module: Layer, inputs: tuple[Tensor, ...]) -> Run | int:
+    """The run, or the end of the piece in which it stopped being finite."""
+    states: list[State] = []
+    y: tuple[Tensor, ...] = ()
+    with torch.no_grad():
+        for start in range(0, TOKENS, PIECE):
+            # Not at a round number, where every clock has just reset.
+            end = start + PIECE - (3 if start + PIECE == TOKENS else 0)
+            y, state = call(module, tuple(s[:, start:end] for s in inputs), states[-1] if states else None)
+            states.append(state)
+            if not all(bool(torch.isfinite(x).all()) for x in y):
+                return end
+    return Run(states[0], states[-2], states[-1], y)
+
+
+def _entry(state: State, place: Place) -> dict[str, Any]:
+    tree = state.tree
+    for key in place.keys:
+        tree = tree[key]
+    found: dict[str, Any] = tree
+    return found
+
+
+def _weights(state: State, place: Place) -> Tensor:
+    """Everything that the running map of a memory is made of, in one row."""
+    return torch.cat([w.flatten().double() for w in flatten(_entry(state, place)["running"]).values()])
+
+
+def _bounded(place: Place, run: Run) -> Finding:
+    early, last = (float(_weights(s, place).norm()) for s in (run.early, run.last))
+    exponent = math.log(max(last, 1e-300) / max(early, 1e-300)) / math.log(TOKENS / PIECE)
+    where = f"`{place.path}`: norm {early:.3g} behind {PIECE} tokens, {last:.3g} behind {TOKENS}"
+    return Finding(where, exponent if math.isfinite(last) else math.inf, EXPONENT)
+
+
+def _moving(place: Place, run: Run) -> Finding:
+    moved = distance(_weights(run.last, place), _weights(run.before, place))
+    where = f"`{place.path}`: moved by {100 * moved:.2g}% in the last {PIECE} tokens"
+    return Finding(where, NOTICED / max(moved, 1e-300), 1.0)
+
+
+def _used(module: Layer, place: Place, state: State, more: tuple[Tensor, ...]) -> Finding:
+    """How much the next outputs change if one memory forgets everything."""
+    forgot = state.map(lambda x: x)
+    _put(forgot, place, _entry(module.init_state(1), place))
+    with torch.no_grad():
+        kept, _ = call(module, more, state)
+        lost, _ = call(module, more, forgot)
+    change = max(_root_mean_square(a.double(), b.double()) for a, b in zip(lost, kept, strict=True))
+    where = f"`{place.path}`: the next outputs change by {100 * change:.2g}% if it forgets"
+    return Finding(where, NOTICED / max(change, 1e-300), 1.0)
+
+
+def _put(state: State, place: Place, entry: dict[str, Any]) -> None:
+    tree = state.tree
+    for key in place.keys[:-1]:
+        tree = tree[key]
+    tree[place.keys[-1]] = entry
+
+
+def _written(subject: Endurance, module: Layer, inputs: tuple[Tensor, ...], run: Run) -> Iterator[Finding]:
+    """How much the outputs change if nothing with weights is ever written."""
+    if not any(p.kind == "memory" for p in subject.places):
+        return
+    try:
+        silent = subject.build(plan_of(without_writes(subject.program))).float()
+    except SpecError:
+        # A read that needs a memory that is written (`solve`): forgetting has to do.
+        return
+    values = module.parameter_paths()
+    with torch.no_grad():
+        for path, parameter in silent.parameter_paths().items():
+            parameter.copy_(values[path])
+    off = _run(silent, inputs)
+    assert isinstance(off, Run)
+    change = max(
+        _root_mean_square(a.double(), b.double()) for a, b in zip(off.outputs, run.outputs, strict=True)
+    )
+    yield Finding(f"writes change the outputs by {100 * change:.2g}%", MATTERS / max(change, 1e-300), 1.0)
+
+
+def without_writes(program: Program) -> Program:
+    """The program in which memories with weights stay what they start as.
+
+    Example:
+        >>> from nldsl.graph import open_program
+        >>> program = without_writes(open_program("deltanet"))
+        >>> any(p.kind == "memory" for p in places(program))
+        False
+    """
+
+    def changed(block: Block) -> Block:
+        with_weights = {m.name for m in block.memories if m.function is not None}
+        body = tuple(
+            replace(s, block=changed(s.block)) if isinstance(s, Call | Repeat) else s
+            for s in block.body
+            if not (isinstance(s, Write | Update) and s.memory in with_weights)
+        )
+        return replace(block, body=body)
+
+    return replace(program, root=changed(program.root))
