@@ -14,7 +14,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "graph": ("graph hope_tiny -o hope_tiny.svg", "graph hope -o hope.html", "graph hope --format mmd"),
     "timeline": ("timeline hope_tiny", "timeline hope -o hope_timeline.svg"),
     "compile": ("compile gated_deltanet -o layers.py", "compile gated_deltanet --standalone -o alone.py"),
-    "verify": ("verify linear_attention --block linear_attention --set dim=8",),
+    "verify": ("verify linear_attention --block linear_attention --set dim=8 --export",),
+    "test": ("test linear_attention --block linear_attention --set dim=8 --examples 2",),
     "plan": ("plan gated_deltanet --batch 4 --length 512 --set dim=32 --set depth=1 --set heads=2",),
     "data": ("data prepare mine.nl layers.py alone.py --out texts --heldout 0.3",),
     "train": (

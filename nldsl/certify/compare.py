@@ -17,6 +17,10 @@ FLOOR = 1e-6
 be zero is rounding."""
 
 
+class LeftOutError(Exception):
+    """A check has nothing to say about a program; the message says why."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """A tensor of the compiled program and its counterpart; `part` of the thing at `path`."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nldsl.certify.bench import Bench, call
 from nldsl.certify.clocks import blocks_below, memories_below
-from nldsl.certify.compare import Finding, Pair
+from nldsl.certify.compare import Finding, LeftOutError, Pair
 from nldsl.certify.draws import generator
 from nldsl.reference import Interpreter
 from nldsl.spec.program import Apply, Program
@@ -33,8 +33,9 @@ Side = Callable[[Leaves, int], tuple[Tensor, Leaves]]
 
 def finite_differences(bench: Bench) -> Iterator[Finding]:
     """Slopes along random directions in all parameters and inputs; of a projection of outputs and states."""
-    if without_slope(bench.program):
-        return
+    reason = without_slope(bench.program)
+    if reason:
+        raise LeftOutError(reason)
     long = bench.reference.tame
     short = min(two_writes(max((1, *bench.clocks.forward))), long)
     leaves = _leaves(bench)
@@ -58,9 +59,9 @@ def two_writes(clock: int) -> int:
 def without_slope(program: Program) -> str:
     """Why the gradient of a program is not its slope, if the program says so itself."""
     if any(isinstance(s, Apply) and s.op == "detach" for b in blocks_below(program.root) for s in b.body):
-        return "left out: `detach` makes a gradient that is not the slope"
+        return "`detach` makes a gradient that is not the slope"
     if any(m.init == "first" for m in memories_below(program.root)):
-        return 'left out: `init learned("first")` makes a gradient that is not the slope'
+        return '`init learned("first")` makes a gradient that is not the slope'
     return ""
 
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from nldsl.certify.certificate import Certificate, CheckResult, Section
 
 _WIDTH = 88
+LONG = "original, long"
+"""The section of long sequences."""
 
 
 def render(certificate: Certificate) -> str:
@@ -66,12 +68,17 @@ def _row(check: CheckResult, wide: int) -> str:
 def _verdict(certificate: Certificate) -> Iterator[str]:
     if certificate.passed:
         exact = dict(certificate.bounds)["float64"]
-        drifted = (c.bound for s in certificate.sections for c in s.checks if c.name != "float32 growth")
+        # Only one call of hundreds of tokens may have a bound of its own.
+        drifted = (c.bound for s in certificate.sections for c in s.checks if c.name == "outputs and states")
         bound = max(exact, *drifted)
         yield f"{certificate.spec}: compiled form and interpreter agree (float64, within {bound:.0e})"
         return
-    failures = certificate.failures()
-    checks = "check" if len(failures) == 1 else "checks"
-    yield f"{certificate.spec}: compiled form and interpreter differ in {len(failures)} {checks}"
+    lasting = [c.name for s in certificate.sections if s.name == LONG for c in s.checks if not c.passed]
+    count = len(certificate.failures()) - len(lasting)
+    if count:
+        checks = "check" if count == 1 else "checks"
+        yield f"{certificate.spec}: compiled form and interpreter differ in {count} {checks}"
+    if lasting:
+        yield f"{certificate.spec}: over thousands of tokens it fails in: {', '.join(lasting)}"
     if certificate.difference is not None:
         yield str(certificate.difference)

@@ -17,6 +17,7 @@ from typing import Any
 from nldsl.certify.clocks import memories_below, token_clocks
 from nldsl.diagnostics import SpecError
 from nldsl.graph import open_program, open_sized
+from nldsl.source import SourceFile
 from nldsl.spec.program import Program
 
 LARGEST = 16
@@ -34,7 +35,7 @@ class Shrunk:
     notes: tuple[str, ...]
 
 
-def shrink(source: str | Path, block: str | None, arguments: dict[str, Any]) -> Shrunk:
+def shrink(source: str | Path | SourceFile, block: str | None, arguments: dict[str, Any]) -> Shrunk:
     """The small twin of a specification; clocks are untouched.
 
     Errors: `SpecError` of the specification itself.
@@ -65,7 +66,7 @@ def shrink(source: str | Path, block: str | None, arguments: dict[str, Any]) -> 
     return Shrunk(program, tuple(sorted((given | kept).items())), tuple(notes))
 
 
-def _attempt(source: str | Path, block: str | None, arguments: dict[str, Any]) -> Program | None:
+def _attempt(source: str | Path | SourceFile, block: str | None, arguments: dict[str, Any]) -> Program | None:
     try:
         return open_program(source, block=block, **arguments)
     except SpecError:

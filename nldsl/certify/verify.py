@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import torch
 
 import nldsl
 from nldsl.certify.bench import Build, build_module
-from nldsl.certify.certificate import Certificate, Section
+from nldsl.certify.certificate import Certificate, Growth, Lowering, Section
 from nldsl.certify.clocks import Clocks, ClockSet, clock_sets, token_clocks, with_clocks
 from nldsl.certify.compare import BOUND, CAUSAL
-from nldsl.certify.examine import examine, examine_forward, prepare, prepare_forward
+from nldsl.certify.examine import examine, examine_forward, prepare, prepare_forward, run
+from nldsl.certify.graphs import graphs
 from nldsl.certify.growth import NONSENSE
+from nldsl.certify.lasting import LENGTHS, PRECISIONS, TOKENS, Endurance, alive, rounding, spelt, told
+from nldsl.certify.render import LONG
 from nldsl.certify.shrink import Shrunk, shrink
 from nldsl.spec.program import Program
 
@@ -32,6 +36,9 @@ def verify(
     block: str | None = None,
     seed: int = 0,
     full: bool = False,
+    long: bool = False,
+    compiled: Sequence[str] = (),
+    exported: bool = False,
     progress: Progress | None = None,
     build: Build = build_module,
     **arguments: Any,
@@ -39,8 +46,10 @@ def verify(
     """Compare the compiled form of a specification with the interpreter, on a small twin of it.
 
     source, block, arguments: as in `compile`.  seed: of parameters and inputs.  full: the original
-    clocks, `forward` alone (sizes are still small).  progress: told what is being done.  build: makes
-    the module of a plan; the compiler unless you test something else.
+    clocks, `forward` alone (sizes are still small).  long: also rounding over 4,096 tokens, in float32 and
+    bfloat16, and whether memories stay bounded and alive over 16,384.  compiled: back ends of
+    `torch.compile` that must give the same numbers.  exported: so must `torch.export`.  progress: told what
+    is being done.  build: makes the module of a plan; the compiler unless you test something else.
 
     Errors: `SpecError` of the specification, and NL0701 for what the compiler does not support yet.
 
@@ -62,6 +71,10 @@ def verify(
             _section(with_clocks(small.program, chosen), chosen, seed, say, build, first=not n)
             for n, chosen in enumerate(clock_sets(clocks))
         )
+    if compiled or exported:
+        sections += (graphs(small.program, clocks, seed, say, build, compiled, exported),)
+    if long:
+        sections += (_long(small.program, seed, say, build),)
     return _certificate(small, sections, seed, full, time.monotonic() - begun)
 
 
@@ -83,6 +96,27 @@ def _full(program: Program, clocks: Clocks, seed: int, say: Progress, build: Bui
     if wanted > LONGEST:
         subject.notes = (f"{LONGEST} tokens instead of {wanted}: the interpreter is slow",)
     return examine_forward(subject, build, say)
+
+
+def _long(program: Program, seed: int, say: Progress, build: Build) -> Section:
+    """Rounding and life over thousands of tokens, on the clocks as they are."""
+    subject = Endurance(program, build, seed)
+    growth: list[Growth] = []
+    results = []
+    for name, _, _ in PRECISIONS:
+        say(f"{name} over {max(LENGTHS)} tokens")
+        found, findings = rounding(subject, name)
+        result = run(f"{name} growth", lambda f=findings: f)  # type: ignore[misc]
+        results.append(replace(result, where=spelt(found)) if result.passed else result)
+        growth += found
+    say(f"{TOKENS} tokens")
+    notes: list[str] = []
+    results.append(run("bounded and alive", lambda: told(alive(subject), notes)))
+    rows = tuple(Lowering(*row) for row in subject.plan.rows())
+    return Section(
+        *(LONG, (), (), 0, TOKENS, LENGTHS, None, rows, tuple(results), tuple(growth)),
+        notes=tuple(notes),
+    )
 
 
 def _certificate(

@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "studio": "Edit a specification with its graph beside it, in the browser.",
     "compile": "Write the PyTorch source of a specification.",
     "verify": "Compare the compiled form with the interpreter.",
+    "test": "Test a specification at random sizes, lengths, splits and masks.",
     "plan": "Predict the memory of a training step.",
     "data": "Prepare documents for training.",
     "train": "Train a specification on bytes.",

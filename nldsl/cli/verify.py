@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -19,8 +20,17 @@ from nldsl.cli.common import (
     write_atomic,
     wrote,
 )
+from nldsl.cli.guard import CommandError
 from nldsl.graph import open_program
 from nldsl.spec.program import GroupRule
+
+
+class Backend(StrEnum):
+    """Back ends of `torch.compile`."""
+
+    eager = "eager"
+    aot_eager = "aot_eager"
+    inductor = "inductor"
 
 
 def command(
@@ -37,6 +47,15 @@ def command(
     full: Annotated[
         bool, typer.Option("--full", help="The original clocks, `forward` alone; sizes stay small.")
     ] = False,
+    long: Annotated[
+        bool,
+        typer.Option("--long", help="Also thousands of tokens: rounding, memories bounded and alive."),
+    ] = False,
+    compiled: Annotated[
+        list[Backend] | None,
+        typer.Option("--compile", help="Also under `torch.compile` with this back end; may be repeated."),
+    ] = None,
+    export: Annotated[bool, typer.Option("--export", help="Also through `torch.export`.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the certificate as JSON.")] = False,
 ) -> None:
     """Compare the compiled form with the interpreter.  Leaves with 1 if they differ.
@@ -49,17 +68,36 @@ def command(
     arguments = cast("dict[str, Any]", parse_settings(settings))
     source = spec_source(spec)
     found = _rules(source, block, rules, arguments)
+    asked: dict[str, Any] = {
+        "full": full,
+        "long": long,
+        "compiled": [b.value for b in compiled or ()],
+        "exported": export,
+    }
     if found:
+        _none_ignored(asked)
         _finish(verify_rules(found, spec if spec != "-" else "the text", seed), output, spec, as_json)
         return
     console = err()
     if sys.stderr.isatty():
         with console.status(f"verify {spec}") as status:
             told = lambda text: status.update(f"verify {spec}: {text}")  # noqa: E731
-            certificate = verify(source, block=block, seed=seed, full=full, progress=told, **arguments)
+            certificate = verify(source, block=block, seed=seed, progress=told, **asked, **arguments)
     else:
-        certificate = verify(source, block=block, seed=seed, full=full, **arguments)
+        certificate = verify(source, block=block, seed=seed, **asked, **arguments)
     _finish(certificate, output, spec, as_json)
+
+
+def _none_ignored(asked: dict[str, Any]) -> None:
+    """Rules are verified as optimizers: what concerns sequences says nothing about them."""
+    for name, value in asked.items():
+        if value:
+            option = {"compiled": "compile", "exported": "export"}.get(name, name)
+            raise CommandError(
+                "NL1024",
+                f"`--{option}` concerns models and blocks, and these are rules",
+                f"leave `--{option}` out",
+            )
 
 
 def _rules(source: str | Path, block: str | None, rules: bool, arguments: dict[str, Any]) -> list[GroupRule]:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from nldsl.diagnostics import DiagnosticBag, SpecError
+from nldsl.source import SourceFile
 from nldsl.spec import elaborate, load
 from nldsl.spec.program import Program
 
 
-def open_program(source: str | Path, *, block: str | None = None, **arguments: Any) -> Program:
+def open_program(source: str | Path | SourceFile, *, block: str | None = None, **arguments: Any) -> Program:
     """Load, parse and elaborate a specification.
 
     Raises:
@@ -27,7 +28,7 @@ def open_program(source: str | Path, *, block: str | None = None, **arguments: A
 
 
 def open_sized(
-    source: str | Path, width: int, *, block: str | None = None, **arguments: Any
+    source: str | Path | SourceFile, width: int, *, block: str | None = None, **arguments: Any
 ) -> tuple[Program, dict[str, Any]]:
     """As `open_program`, and the arguments in force: a block whose inputs nobody sized gets `width` channels.
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
 from nldsl.runtime.filtered_write import filtered_write
 from nldsl.runtime.memory import alive, lift, valid_gates
+from nldsl.runtime.triangular import solve_unit_lower
 
 
 class Filter(NamedTuple):
@@ -264,7 +265,7 @@ class Course:
         erase = self._side_by_side(lambda one: alive(_known(_erase(one)), self.valid)).unsqueeze(-1)
         seen = self._forced(x, True, count) * erase
         system = (x @ x.mT) * _rows(self._taken(True), count, -2) * erase
-        values = torch.linalg.solve_triangular(system, seen, upper=False, unitriangular=True)
+        values = solve_unit_lower(system, seen)
         return values, x.expand(*values.shape[:-2], *x.shape[-2:])
 
     def _side_by_side(self, of: Callable[[Impulse], Tensor]) -> Tensor:

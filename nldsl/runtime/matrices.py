@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nldsl.runtime.triangular import HALVES
+
 
 def matvec(a: Tensor, b: Tensor) -> Tensor:
     """`a @ b` for a matrix `[..., o, i]` and a vector `[..., i]`.
@@ -97,6 +99,8 @@ def inverse_root(x: Tensor, *, root: int, eps: float) -> Tensor:
     tensor([[0.5000, 0.0000],
             [0.0000, 0.5000]])
     """
+    if x.dtype in HALVES:
+        return inverse_root(x.float(), root=root, eps=eps).to(x.dtype)
     values, vectors = torch.linalg.eigh((x + x.mT) / 2)
     powers = (values.clamp_min(0.0) + eps) ** (-1.0 / root)
     result: Tensor = (vectors * powers.unsqueeze(-2)) @ vectors.mT
@@ -110,6 +114,8 @@ def eigenbasis(x: Tensor) -> Tensor:
     tensor([[0., 1.],
             [1., 0.]])
     """
+    if x.dtype in HALVES:
+        return eigenbasis(x.float()).to(x.dtype)
     vectors = torch.linalg.eigh((x + x.mT) / 2).eigenvectors.flip(-1)
     largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))
     result: Tensor = vectors * torch.where(largest < 0, -1.0, 1.0).to(x.dtype)
@@ -123,6 +129,8 @@ def orthonormal(x: Tensor) -> Tensor:
     tensor([[-1.,  0.],
             [ 0.,  1.]])
     """
+    if x.dtype in HALVES:
+        return orthonormal(x.float()).to(x.dtype)
     q, r = torch.linalg.qr(x)
     signs = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(x.dtype)
     result: Tensor = q * signs.unsqueeze(-2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nldsl.runtime.triangular import HALVES
+
 
 def ridge_solve(matrix: Tensor, q: Tensor, *, ridge: float, iterations: int) -> Tensor:
     """`(matrix + ridge I)^-1 q` for rows `q [..., C, d]` and `matrix [..., d, d]`.
@@ -15,6 +17,8 @@ def ridge_solve(matrix: Tensor, q: Tensor, *, ridge: float, iterations: int) -> 
     tensor([[0.5000, 0.5000]])
     """
     if iterations == 0:
+        if matrix.dtype in HALVES:
+            return ridge_solve(matrix.float(), q.float(), ridge=ridge, iterations=0).to(q.dtype)
         eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
         exact: Tensor = torch.linalg.solve(matrix + ridge * eye, q.mT).mT
         return exact

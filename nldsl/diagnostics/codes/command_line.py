@@ -117,4 +117,16 @@ CODES = {
     "NL1026": Entry(
         "port not free", "Another program listens on the port, or the system keeps it for itself."
     ),
+    "NL1030": _entry(
+        "no such property",
+        "`nldsl test` knows the properties that say something about the program; `learning` is of models.",
+        "nldsl test good.nl --set x=2 --property speed",
+        "nldsl test good.nl --set x=2 --property splits --examples 2",
+    ),
+    "NL1031": _entry(
+        "not a case",
+        "`--case` takes the case of a report as it stands there: JSON with tokens, batch, seed and the rest.",
+        "nldsl test good.nl --set x=2 --case 3",
+        "nldsl test good.nl --set x=2 --case {}",
+    ),
 }

@@ -12,4 +12,10 @@ CODES = {
         _READS.format("causal = false"),
         _READS.format("window = 16"),
     ),
+    "NL0702": Entry(
+        "not one graph",
+        "`torch.export` makes one graph whose shapes are known before it sees a state. A memory on a clock "
+        "of several tokens is cut and committed where the counts in its state say, so its shapes are not; "
+        "`torch.compile` and plain PyTorch take it as it is. `nldsl verify --export` names these memories.",
+    ),
 }
