@@ -17,7 +17,7 @@ from nldsl.certify.compare import BOUND, Finding, Pair, farthest
 from nldsl.certify.draws import draw_inputs, draw_parameters, generator
 from nldsl.certify.examine import run
 from nldsl.driver.compile import plan_of
-from nldsl.plan.export import against_export
+from nldsl.plan.export import CODE, against_export
 from nldsl.plan.plan import Plan
 from nldsl.runtime.model import Layer
 from nldsl.spec.program import Program
@@ -51,7 +51,7 @@ def graphs(
         reason = against_export(plan)
         others = draw_inputs(short, BATCH, tokens, seed, "other graphs")
         results.append(
-            CheckResult("torch.export", True, 0, None, BOUND, note=f"not as one graph (NL0702): {reason}")
+            CheckResult("torch.export", True, 0, None, BOUND, note=f"not as one graph ({CODE}): {reason}")
             if reason
             else run("torch.export", lambda: export(module, inputs, others))
         )

@@ -6,6 +6,9 @@ from nldsl.plan.details import ChunkDetail, SequentialDetail
 from nldsl.plan.plan import Plan, Unit
 from nldsl.spec.program import Block, Memory, Write
 
+CODE = "NL0702"
+"""What a module that is not one graph is told."""
+
 
 def against_export(plan: Plan) -> str:
     """Why a module cannot be exported as one graph; empty if it can.
