@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NonInteractiveExampleWarning
 
-from nldsl.certify.properties import PROPERTIES, Case, FailedError, Tested, UnfitError
+from nldsl.certify.cases import Case, FailedError, UnfitError
+from nldsl.certify.properties import PROPERTIES
+from nldsl.certify.tested import Tested
 
 SEEDS = 1000
 BATCH = 3

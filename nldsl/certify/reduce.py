@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+from nldsl.certify.cases import Case, FailedError, UnfitError
 from nldsl.certify.clocks import blocks_below
-from nldsl.certify.properties import Case, FailedError, Tested, UnfitError
+from nldsl.certify.tested import Tested
 from nldsl.diagnostics import DiagnosticBag, SpecError
 from nldsl.source import SourceFile
 from nldsl.spec.loader import Bundle, load

@@ -15,7 +15,8 @@ _HEAD = '''"""Property tests of `{name}`, written by `nldsl test`.  They are you
 
 {imports}from hypothesis import given, seed
 from nldsl.certify.hunt import cases, quick
-from nldsl.certify.properties import Case, Tested, UnfitError
+from nldsl.certify.cases import Case, UnfitError
+from nldsl.certify.tested import Tested
 
 TESTED = Tested({source}, {block!r}, {arguments!r})
 EXAMPLES = {examples}

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nldsl.certify.properties import PROPERTIES, Case, FailedError, Tested, UnfitError
+from nldsl.certify.cases import Case, FailedError, UnfitError
+from nldsl.certify.properties import PROPERTIES
 from nldsl.certify.reduce import Smallest, reduce
+from nldsl.certify.tested import Tested
 from nldsl.certify.tested_file import tested_file
 from nldsl.cli.common import (
     SetOption,

@@ -14,9 +14,11 @@ import pytest
 import torch
 
 import nldsl
+from nldsl.certify.cases import Case, FailedError, UnfitError
 from nldsl.certify.hunt import hunt
-from nldsl.certify.properties import PROPERTIES, Case, FailedError, Tested, UnfitError
+from nldsl.certify.properties import PROPERTIES
 from nldsl.certify.reduce import reduce, statements
+from nldsl.certify.tested import Tested
 from nldsl.cli import main
 from nldsl.diagnostics import DiagnosticBag
 from nldsl.runtime import ops, recurrence
