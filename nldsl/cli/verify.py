@@ -78,14 +78,15 @@ def command(
         _none_ignored(asked)
         _finish(verify_rules(found, spec if spec != "-" else "the text", seed), output, spec, as_json)
         return
-    console = err()
-    if sys.stderr.isatty():
-        with console.status(f"verify {spec}") as status:
-            told = lambda text: status.update(f"verify {spec}: {text}")  # noqa: E731
-            certificate = verify(source, block=block, seed=seed, progress=told, **asked, **arguments)
-    else:
-        certificate = verify(source, block=block, seed=seed, **asked, **arguments)
-    _finish(certificate, output, spec, as_json)
+    _finish(_told(spec, source, {"block": block, "seed": seed, **asked, **arguments}), output, spec, as_json)
+
+
+def _told(spec: str, source: str | Path, asked: dict[str, Any]) -> Certificate:
+    """The certificate; in a terminal, what is being done is told meanwhile."""
+    if not sys.stderr.isatty():
+        return verify(source, **asked)
+    with err().status(f"verify {spec}") as status:
+        return verify(source, progress=lambda text: status.update(f"verify {spec}: {text}"), **asked)
 
 
 def _none_ignored(asked: dict[str, Any]) -> None:

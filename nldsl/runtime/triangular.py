@@ -31,8 +31,6 @@ def unit_lower_inverse(strict: Tensor) -> Tensor:
     tensor([[[ 1.,  0.],
              [-3.,  1.]]])
     """
-    if strict.dtype in HALVES:
-        return unit_lower_inverse(strict.float()).to(strict.dtype)
     if strict.is_cuda:
         return by_doubling(strict)
     size = strict.shape[-1]
@@ -61,7 +59,7 @@ def by_doubling(strict: Tensor) -> Tensor:
     tensor([[[ 1.,  0.],
              [-3.,  1.]]])
     """
-    if strict.dtype in (torch.bfloat16, torch.float16):
+    if strict.dtype in HALVES:
         return by_doubling(strict.float()).to(strict.dtype)
     batch, size = strict.shape[0], strict.shape[-1]
     whole = 1 << max(0, size - 1).bit_length()
@@ -83,7 +81,7 @@ def by_doubling(strict: Tensor) -> Tensor:
 
 def _substitute(strict: Tensor) -> Tensor:
     # Nobody solves in half precision.
-    wide = strict.float() if strict.dtype in (torch.bfloat16, torch.float16) else strict
+    wide = strict.float() if strict.dtype in HALVES else strict
     eye = torch.eye(wide.shape[-1], dtype=wide.dtype, device=wide.device).expand_as(wide)
     # From the right and transposed: the layout LAPACK works in, so nothing is copied.
     solved: Tensor = torch.linalg.solve_triangular(wide.mT, eye, upper=True, left=False, unitriangular=True)
