@@ -174,8 +174,6 @@ def _sizes(memory: Memory, write: Write, body: list[Statement]) -> Refusal | Non
 
 def _live(memory: Memory, write: Write) -> Refusal | None:
     """Reads of the running state need the gates as kernels, and every weight as `W @ z`."""
-    if write.retain is not None and write.retain_axis != "scalar":
-        return Refusal(f"reads follow a retention per {write.retain_axis} channel")
     function = memory.function
     assert function is not None
     weights = {w.name for w in function.weights if w.kind == "matrix"}

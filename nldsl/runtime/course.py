@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from nldsl.runtime.course_channels import answer, channel_filters
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
 from nldsl.runtime.filtered_write import filtered_write
 from nldsl.runtime.memory import alive, lift, valid_gates
@@ -75,11 +76,12 @@ class Impulse(NamedTuple):
 
 
 class Channels(NamedTuple):
-    """Retention per channel: `to_end [*lead, C, n]`, `total [*lead, n]` along the keys or the values."""
+    """Retention per channel: `to_end, retain [*lead, C, n]`, `total [*lead, n]` along the keys or values."""
 
     to_end: Tensor
     total: Tensor
     axis: Literal["key", "value"]
+    retain: Tensor
 
 
 def gate_kernel(
@@ -103,7 +105,7 @@ def channel_gates(retain: Tensor, axis: Literal["key", "value"], valid: Tensor |
         retain = retain.masked_fill(~lift(valid, retain[..., 0]).unsqueeze(-1), 1.0)
     from_end = retain.flip(-2).cumprod(-2).flip(-2)
     behind = torch.cat([from_end[..., 1:, :], torch.ones_like(from_end[..., :1, :])], -2)
-    return Channels(behind, from_end[..., 0, :], axis)
+    return Channels(behind, from_end[..., 0, :], axis, retain)
 
 
 @dataclass
@@ -225,6 +227,12 @@ class Course:
 
     def _forced(self, z: Tensor, strict: bool, repeat: int = 1) -> Tensor:
         """What the weight answers without the erase terms; `repeat` rows of `z` stand for one token."""
+        if isinstance(self.gate, Channels):
+            pushed = [(i.x, i.dy, self._added(i)) for i in self.impulses]
+            filters = channel_filters(self.gate.retain, strict)
+            momenta = [i.momentum for i in self.impulses if i.momentum is not None]
+            slots = [(m.slot, m.filter.read * m.filter.kernel.carried) for m in momenta]
+            return answer(z, self._start, filters, self.gate.axis, pushed, slots)
         decay, carried = self._decay(strict)
         y = (z @ self._start.mT) * _rows(carried, repeat, -1).unsqueeze(-1)
         for one in self.impulses:
@@ -244,6 +252,19 @@ class Course:
                 kernel = torch.cat([kernel] * one.products, -1)
             y = y - ((z @ one.x.mT) * _rows(kernel, repeat, -2)) @ one.dy
         return y
+
+    def _added(self, one: Impulse) -> Tensor:
+        """How much of every lesson a token's step adds, `[*lead, C, J]`."""
+        made: Tensor | float = 0.0 if one.rate is None else torch.diag_embed(alive(one.rate, self.valid))
+        if one.momentum is not None:
+            inner, rate, read, _ = one.momentum.filter
+            made = made + inner.after * read.unsqueeze(-1) * rate.unsqueeze(-2)
+        assert isinstance(made, Tensor)
+        if one.window > 1:
+            made = made @ _band(self._tokens, one.window, made)
+        if one.weight is not None:
+            made = made * one.weight.unsqueeze(-2)
+        return torch.cat([made] * one.products, -1) if one.products > 1 else made
 
     # --- erases ------------------------------------------------------------------------------
 
