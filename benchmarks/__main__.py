@@ -9,7 +9,16 @@ import sys
 
 import benchmarks
 
-SILENT = {"__main__", "measure", "hope_step"}
+SILENT = {
+    "__main__",
+    "measure",
+    "hope_step",
+    "loglog",
+    "peer",
+    "peers_transformers",
+    "peers_titans",
+    "peers_nested",
+}
 """Modules others are made of."""
 SHOWN_ON_REQUEST = {"choices"}
 """Long comparisons behind choices that have been made."""
