@@ -214,7 +214,8 @@ def test_optimisers(rule: str, device: str) -> None:
     for name in near:
         agree(near[name], far[name], name)
         for memory, kept in second.state[far[name]].items():
-            agree(first.state[near[name]][memory], kept, f"{name}: {memory}")
+            # An inverse root multiplies rounding by a power of its ridge.
+            agree(first.state[near[name]][memory], kept, f"{name}: {memory}", 1e-7)
     assert all(
         "is on" in why or "are on" in why or form != "compiled" for form, why in second.forms().values()
     )
