@@ -40,6 +40,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "titans_mlp": {},
 }
 """One of every way to compute, with the arguments that make it small."""
+OFTEN = {"hope", "transformer", "gated_deltanet", "titans_mlp"}
+EACH = [name if name in OFTEN else pytest.param(name, marks=pytest.mark.long) for name in MODELS]
 
 
 @pytest.fixture(params=["far", pytest.param("cuda", marks=NO_CUDA)])
@@ -89,7 +91,7 @@ def test_the_far_device_tells_devices_apart() -> None:
             far.numpy()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_outputs_states_and_gradients(name: str, device: str) -> None:
     here, there = small(name), small(name, device=device)
     tokens = tokens_of()
@@ -192,7 +194,15 @@ class Three(nn.Module):
         return self.layer(x).tanh().pow(2).sum() + self.stack.sin().sum() + (self.vector**2).sum()
 
 
-@pytest.mark.parametrize("rule", ["adamw", "muon", "m3", "lion", "shampoo", "adafactor", "dgd"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "adamw",
+        "m3",
+        "dgd",
+        *(pytest.param(rule, marks=pytest.mark.long) for rule in ("muon", "shampoo", "adafactor")),
+    ],
+)
 def test_optimisers(rule: str, device: str) -> None:
     x = torch.randn(5, 320, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
     found: list[Any] = []
@@ -246,7 +256,7 @@ def test_some_steps_of_training(device: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["cpu", pytest.param("cuda", marks=NO_CUDA)])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_lower_precisions(name: str, place: str) -> None:
     """float32, bfloat16 as the type of the weights, and autocast: near float64, with gradients."""
     arguments = {"dim": 64, "depth": 1, **MODELS[name]}
@@ -277,7 +287,7 @@ def test_lower_precisions(name: str, place: str) -> None:
 
 
 @NO_CUDA
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_tf32(name: str) -> None:
     """TF32 has ten bits: memories that invert a matrix lose some of them, and stay bounded."""
     arguments, tokens = {"dim": 64, "depth": 1, **MODELS[name]}, tokens_of(2, 64)
