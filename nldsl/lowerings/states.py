@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nldsl.calculus.rules import leaves_weight
+from nldsl.calculus.rules import leaves_weight, rule_form
 from nldsl.catalog.values import Shape
 from nldsl.emit.nodes import (
     Comprehension,
@@ -199,6 +199,8 @@ def _unusual(code: BlockCode, memory: Memory, write: TaskWrite) -> dict[str, Lik
     found: dict[str, Like] = {}
     if _never_moves(code, memory):
         found["idle"] = True
+    elif (rate := _descent(memory, write)) is not None:
+        found["descent"] = rate
     twins = tuple((s.visible, s.name, s.clock.every) for s in write.rule.slots if s.visible and s.clock)
     if twins:
         found["twins"] = twins
@@ -214,6 +216,19 @@ def _unusual(code: BlockCode, memory: Memory, write: TaskWrite) -> dict[str, Lik
         heads = (memory.heads,) if memory.per_head else ()
         found["shapes"] = tuple((*heads, *w.shape) for w in memory.function.weights)
     return found
+
+
+def _descent(memory: Memory, write: TaskWrite) -> float | None:
+    """The rate of a rule that is `W - rate g` for every weight, with one constant for all."""
+    assert memory.function is not None
+    found: set[float | None] = set()
+    for weight in memory.function.weights:
+        form = rule_form(write.rule, weight.shape).form
+        if form is None or form.momentum is not None or write.retain is not None or write.rule.slots:
+            return None
+        plain = (form.keep.value, form.erase.value) == (1.0, 0.0)
+        found.add(form.rate.value if plain else None)
+    return found.pop() if len(found) == 1 else None
 
 
 def _never_moves(code: BlockCode, memory: Memory) -> bool:

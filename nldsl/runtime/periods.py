@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nldsl.runtime.kept_rows import Rows
 from nldsl.runtime.segments import Segments, reset_all
 from nldsl.runtime.state import map_tree
-from nldsl.runtime.task import Key, PlacedTask, Weights, get_at, prepare, put_at
-from nldsl.runtime.task_step import Due, apply_rule, step
+from nldsl.runtime.task import Key, PlacedTask, Weights, get_at, nothing, prepare, put_at
+from nldsl.runtime.task_step import Due, apply_by_sample, apply_rule, step
 
 WHOLE = "whole"
 """The entry of a task memory under which reads find its weights, parameter and delta in one."""
@@ -40,6 +41,8 @@ class Periods(Segments):
         self.owned = owned
         self.weights: dict[tuple[Key, ...], Weights] = {}
         """The variables (`trunc`) or what the aliases are of (`exact`), while a period lasts."""
+        self.rows: dict[tuple[Key, ...], dict[str, Rows]] = {}
+        """Under `trunc`: where gradients of matrices are gathered."""
         self.late: set[tuple[Key, ...]] = set()
         """Memories whose deltas are behind their weights: made up for at the end."""
         sources = {task.source for task in tasks}
@@ -59,11 +62,23 @@ class Periods(Segments):
                 self.weights[task.keys] = {
                     n: self._whole(task, n, d, moved) for n, d in entry["delta"].items()
                 }
+                self._gather_anew(task, moved)
             whole = self.weights[task.keys]
-            if not self.at_once:
+            if self.at_once:
+                whole = whole | {name: rows.weight() for name, rows in self.rows[task.keys].items()}
+            else:
                 whole = {name: weight.view_as(weight) for name, weight in whole.items()}
             state = put_at(state, task.keys, {**entry, WHOLE: whole})
         return state
+
+    def _gather_anew(self, task: PlacedTask, moved: bool) -> None:
+        """Rows for the matrices of a memory whose variables have just been made."""
+        if self.at_once:
+            self.rows[task.keys] = {
+                name: Rows(weight, None if moved else _constant(task.parameters[name]))
+                for name, weight in self.weights[task.keys].items()
+                if weight.dim() > 2
+            }
 
     def _whole(self, task: PlacedTask, name: str, delta: Tensor, moved: bool) -> Tensor:
         start = task.parameters[name]
@@ -119,8 +134,9 @@ class Periods(Segments):
             return entry
         gathered: dict[str, Tensor | None] = {}
         for name, weight in self.weights[task.keys].items():
-            g, parameter, weight.grad = weight.grad, self.owned[task.keys][name], None
-            gathered[name] = g
+            rows, parameter = self.rows[task.keys].get(name), self.owned[task.keys][name]
+            g = weight.grad if rows is None else rows.take()
+            weight.grad, gathered[name] = None, g
             if g is None:
                 continue
             if parameter is not None and parameter.requires_grad:
@@ -139,12 +155,27 @@ class Periods(Segments):
         new: Weights = {}
         slots = dict(entry["slots"])
         for name, weight in self.weights[task.keys].items():
-            made, kept = apply_rule(task, entry, name, weight.detach())
-            new[name] = made.detach()
+            rows = self.rows[task.keys].get(name)
+            if rows is not None and not task.memory.remembered:
+                made, kept = rows.values(), {}
+                self._move(task, entry, name, made)
+            else:
+                made, kept = apply_rule(task, entry, name, weight.detach())
+            new[name] = made.detach().requires_grad_()
             slots |= kept
-        self.weights[task.keys] = {name: made.requires_grad_() for name, made in new.items()}
+            if rows is not None:
+                rows.leaf, rows.shared = new[name], None
+        self.weights[task.keys] = new
         self.late.add(task.keys)
         return {**entry, "pending": {}, "slots": slots}
+
+    def _move(self, task: PlacedTask, entry: dict[str, Any], name: str, out: Tensor) -> None:
+        """A rule without memories, in place of the old weights where these are nobody else's."""
+        old = self.weights[task.keys][name].detach()
+        if task.memory.descent is None:
+            apply_by_sample(task, entry, name, old, out)
+        else:
+            torch.sub(old, entry["pending"][name], alpha=task.memory.descent, out=out)
 
     @torch.no_grad()
     def finish(self, state: Any) -> Any:
@@ -156,7 +187,8 @@ class Periods(Segments):
             if task.keys in self.late:
                 whole = {n: w.detach() for n, w in self.weights[task.keys].items()}
                 starts = task.parameters
-                entry = {**entry, "delta": {n: w - _or_zero(starts[n]) for n, w in whole.items()}}
+                # The weights are not needed any more: their place is taken by what they differ in.
+                entry = {**entry, "delta": {n: _less(w, starts[n]) for n, w in whole.items()}}
             state = put_at(state, task.keys, prepare(task, entry, self.like) if entry["delta"] else entry)
         return map_tree(lambda x: x.detach(), state)
 
@@ -177,8 +209,12 @@ def _over_samples(g: Tensor) -> Tensor:
     return total.mT if g.dim() > 2 else total
 
 
-def _or_zero(parameter: Tensor | None) -> Tensor | float:
-    return 0.0 if parameter is None else parameter.detach()
+def _constant(parameter: Tensor | None) -> Tensor | None:
+    return None if parameter is None else parameter.detach()
+
+
+def _less(weight: Tensor, start: Tensor | None) -> Tensor:
+    return weight if start is None else weight.sub_(start.detach())
 
 
 def _pending(entry: dict[str, Any], gathered: dict[str, Tensor | None]) -> dict[str, Any]:
@@ -187,5 +223,5 @@ def _pending(entry: dict[str, Any], gathered: dict[str, Tensor | None]) -> dict[
     for name, g in gathered.items():
         if g is not None:
             pending[name] = g if name not in pending else pending[name] + g
-    missing = {n: torch.zeros_like(d) for n, d in entry["delta"].items() if n not in pending}
+    missing = {n: nothing(d.detach(), *d.shape) for n, d in entry["delta"].items() if n not in pending}
     return {**entry, "pending": pending | missing}

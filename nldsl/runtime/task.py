@@ -35,7 +35,7 @@ class TaskMemory:
     `shapes` are given; left out, they are `path.weight`.  `twins`: (input, slot, N), what is visible of
     a slot on a clock of N steps.  `toward`: what the rule and the gate act on the distance from.
     `reset`: it starts anew every so many tokens, `source`: from what that memory of the block shows.
-    `idle`: its rule never moves it (a rate of zero), so it has no deltas: reads are those of the plain map,
+    `descent`: its rule is `W - descent g`.  `idle`: its rule never moves it (a rate of zero), so it has no deltas: reads are those of the plain map,
     to the last bit.
     """
 
@@ -52,6 +52,7 @@ class TaskMemory:
     reset: int = 0
     source: str | None = None
     idle: bool = False
+    descent: float | None = None
     level: str = ""
     """The level it is declared in."""
 
@@ -177,16 +178,21 @@ def prepare(task: PlacedTask, state: dict[str, Any], like: Tensor) -> dict[str, 
     for index, (weight, parameter) in enumerate(task.parameters.items()):
         if weight not in delta:
             shape = task.memory.shapes[index] if parameter is None else parameter.shape
-            delta[weight] = like.new_zeros(batch, *shape)
+            delta[weight] = nothing(like, batch, *shape)
     prepared = {**state, "delta": delta}
     if not all(leaf.requires_grad and leaf.is_leaf for leaf in variables(prepared)):
         prepared = {**without_parts(prepared), "delta": {w: variable(d) for w, d in delta.items()}}
     for weight, old in delta.items():
         if weight not in pending:
-            pending[weight] = torch.zeros_like(old, requires_grad=False)
+            pending[weight] = nothing(like, *old.shape)
             for slot in task.memory.remembered:
                 slots.setdefault(f"{slot}.{weight}", pending[weight])
     return {**prepared, "pending": pending, "slots": slots}
+
+
+def nothing(like: Tensor, *shape: int) -> Tensor:
+    """Zeros of this shape that take no room: states are values, nothing is written into them."""
+    return like.new_zeros(()).expand(shape)
 
 
 def variable(delta: Tensor) -> Tensor:

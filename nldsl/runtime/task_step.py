@@ -61,6 +61,22 @@ def apply_rule(task: PlacedTask, state: dict[str, Any], weight: str, W: Tensor) 
     return new, kept
 
 
+@torch.no_grad()
+def apply_by_sample(task: PlacedTask, state: dict[str, Any], weight: str, W: Tensor, out: Tensor) -> None:
+    """The same of a rule without memories, one sample after the other: `out [B, ...]` may be `W` itself.
+
+    What a rule needs on its way is then small enough to stay in the cache.
+    """
+    for b in range(W.shape[0]):
+        one = {
+            "count": state["count"][b : b + 1],
+            "pending": {weight: state["pending"][weight][b : b + 1]},
+            "seen": {key: value[b : b + 1] for key, value in state.get("seen", {}).items()},
+            "slots": {},
+        }
+        out[b : b + 1].copy_(apply_rule(task, one, weight, W[b : b + 1])[0])
+
+
 def _spread(value: Tensor, like: Tensor) -> Tensor:
     """A value per sample or per head, with axes of length one for those of the weight."""
     return value.view(*value.shape, *(1,) * (like.dim() - value.dim()))

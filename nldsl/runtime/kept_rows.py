@@ -1,0 +1,139 @@
+"""Weights of task memories whose gradient is one product per period, not one per segment.
+
+While a period lasts its weights stand still, so the rows that met them, `z` on the way forward and `dy` on
+the way back, are kept, and `dW = sum dy z^T` is formed from several segments at once: a product of 256
+rows runs twice as fast as four of 64 that each write the whole of `dW`.  Samples whose weights are still
+the same, before the first step, share one product forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+ROWS = 256
+"""So many rows of a sample are kept before they become a gradient."""
+PRODUCTS = (Tensor.matmul, Tensor.__matmul__, torch.matmul)
+
+
+class Rows:
+    """The gradient of one weight `[B, ..., out, in]` in the making.
+
+    `leaf` is the variable for whatever else is done with the weight than a product with rows; `shared` is the
+    parameter, as long as every sample has its value.
+    """
+
+    def __init__(self, leaf: Tensor, shared: Tensor | None) -> None:
+        self.leaf = leaf
+        self.shared = shared
+        self.kept: list[tuple[Tensor, Tensor]] = []
+        self.total: Tensor | None = None
+        """`[B, ..., in, out]`: what rows have given so far."""
+        self.room: Tensor | None = None
+        """Memory for the next total: fresh pages cost as much as the product."""
+
+    def weight(self) -> Tensor:
+        """What a read gets."""
+        made = Tensor._make_subclass(KeptWeight, self.leaf.detach())  # type: ignore[attr-defined]
+        made.rows, made.turned = self, False
+        return made  # type: ignore[no-any-return]
+
+    def product(self, z: Tensor) -> Tensor:
+        """`z W^T`, row by row; the gradient of `W` arrives here."""
+        return _Product.apply(z, self.leaf, self)  # type: ignore[no-untyped-call, no-any-return]
+
+    def takes(self, z: Tensor) -> bool:
+        """Whether `z` are rows of one kind with the weight, a block of them for every matrix of it."""
+        same = z.dtype == self.leaf.dtype and z.shape[:-2] == self.leaf.shape[:-2]
+        return same and not torch.is_autocast_enabled(z.device.type)
+
+    def values(self) -> Tensor:
+        """Memory for the next values of the weight: its own, if no parameter lies there."""
+        if self.shared is None:
+            return self.leaf.detach()
+        return torch.empty_like(self.leaf.mT, memory_format=torch.contiguous_format).mT
+
+    def keep(self, z: Tensor, dy: Tensor) -> None:
+        """Rows `[B, ..., C, in]` and `[B, ..., C, out]`."""
+        self.kept.append((z, dy))
+        if sum(rows.shape[-2] for rows, _ in self.kept) >= ROWS:
+            self._multiply()
+
+    def take(self) -> Tensor | None:
+        """The gradient gathered since the last time, `None` if nothing reached the weight."""
+        if self.kept:
+            self._multiply()
+        total, other = self.total, self.leaf.grad
+        self.total, self.leaf.grad = None, None
+        if total is None:
+            return other
+        self.room = total
+        return total.mT if other is None else other.add_(total.mT)
+
+    @torch.no_grad()
+    def _multiply(self) -> None:
+        z, dy = (torch.cat(rows, -2) if len(rows) > 1 else rows[0] for rows in zip(*self.kept, strict=True))
+        self.kept = []
+        z, dy = z.flatten(0, -3).mT, dy.flatten(0, -3)
+        if self.total is not None:
+            self.total.view(-1, *self.total.shape[-2:]).baddbmm_(z, dy)
+            return
+        if self.room is None:
+            self.room = z.new_empty(self.leaf.mT.shape)
+        torch.bmm(z, dy, out=self.room.view(-1, *self.room.shape[-2:]))
+        self.total = self.room
+
+
+class KeptWeight(Tensor):
+    """A weight that knows its `rows`; `turned`: its transpose is meant.
+
+    A product of rows with the transpose is the one of `Rows`; in everything else the variable stands for it.
+    """
+
+    rows: Rows
+    turned: bool
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        first = args[0] if args else None
+        if func == Tensor.mT.__get__:  # type: ignore[attr-defined]
+            made = first.rows.weight()
+            made.turned = not first.turned
+            return made
+        if func in PRODUCTS and len(args) == 2 and isinstance(args[1], KeptWeight) and args[1].turned:
+            if not isinstance(first, KeptWeight) and args[1].rows.takes(first):
+                return args[1].rows.product(first)
+        return func(*map(_variable, args), **{k: _variable(v) for k, v in (kwargs or {}).items()})
+
+
+def _variable(value: Any) -> Any:
+    """The variable in place of a weight, inside of lists too."""
+    if isinstance(value, KeptWeight):
+        return value.rows.leaf.mT if value.turned else value.rows.leaf
+    if isinstance(value, list | tuple):
+        return type(value)(map(_variable, value))
+    return value
+
+
+class _Product(torch.autograd.Function):
+    """`y = z W^T`; backward: `dz = dy W`, and the rows of `dW` to whoever keeps them."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, weight: Tensor, rows: Rows) -> Tensor:
+        ctx.save_for_backward(z)
+        ctx.weight = weight.detach() if rows.shared is None else rows.shared
+        ctx.rows = rows
+        return z @ ctx.weight.mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
+        (z,), dy = ctx.saved_tensors, grads[0]
+        ctx.rows.keep(z.detach(), dy)
+        return dy @ ctx.weight if ctx.needs_input_grad[0] else None, None, None
