@@ -23,13 +23,16 @@ PRODUCTS = (Tensor.matmul, Tensor.__matmul__, torch.matmul)
 class Rows:
     """The gradient of one weight `[B, ..., out, in]` in the making.
 
-    `leaf` is the variable for whatever else is done with the weight than a product with rows; `shared` is the
-    parameter, as long as every sample has its value.
+    `leaf` is the variable for whatever else is done with the weight than a product with rows; `shared`
+    are the values of the parameter, as long as every sample has them.  `parameter`: what gets its gradient
+    in a pass of its own, when rows are not `gathering` any more.
     """
 
-    def __init__(self, leaf: Tensor, shared: Tensor | None) -> None:
+    def __init__(self, leaf: Tensor, shared: Tensor | None, parameter: Tensor | None = None) -> None:
         self.leaf = leaf
         self.shared = shared
+        self.parameter = parameter
+        self.gathering = True
         self.kept: list[tuple[Tensor, Tensor]] = []
         self.total: Tensor | None = None
         """`[B, ..., in, out]`: what rows have given so far."""
@@ -38,13 +41,13 @@ class Rows:
 
     def weight(self) -> Tensor:
         """What a read gets."""
-        made = Tensor._make_subclass(KeptWeight, self.leaf.detach())  # type: ignore[attr-defined]
+        made = Tensor._make_subclass(KeptWeight, self.leaf.detach())
         made.rows, made.turned = self, False
-        return made  # type: ignore[no-any-return]
+        return made
 
     def product(self, z: Tensor) -> Tensor:
         """`z W^T`, row by row; the gradient of `W` arrives here."""
-        return _Product.apply(z, self.leaf, self)  # type: ignore[no-untyped-call, no-any-return]
+        return _Product.apply(z, self.leaf, self.parameter, self)  # type: ignore[no-untyped-call, no-any-return]
 
     def takes(self, z: Tensor) -> bool:
         """Whether `z` are rows of one kind with the weight, a block of them for every matrix of it."""
@@ -67,8 +70,10 @@ class Rows:
         """The gradient gathered since the last time, `None` if nothing reached the weight."""
         if self.kept:
             self._multiply()
-        total, other = self.total, self.leaf.grad
-        self.total, self.leaf.grad = None, None
+        total, self.total = self.total, None
+        other = self.leaf.grad if self.leaf.is_leaf else None
+        if other is not None:
+            self.leaf.grad = None
         if total is None:
             return other
         self.room = total
@@ -101,7 +106,7 @@ class KeptWeight(Tensor):
     def __torch_function__(
         cls, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
     ) -> Any:
-        first = args[0] if args else None
+        first: Any = args[0] if args else None
         if func == Tensor.mT.__get__:  # type: ignore[attr-defined]
             made = first.rows.weight()
             made.turned = not first.turned
@@ -122,10 +127,13 @@ def _variable(value: Any) -> Any:
 
 
 class _Product(torch.autograd.Function):
-    """`y = z W^T`; backward: `dz = dy W`, and the rows of `dW` to whoever keeps them."""
+    """`y = z W^T`; backward: `dz = dy W`, and the rows of `dW` to whoever keeps them.
+
+    When they are not gathering, the sum over rows and samples goes to the parameter.
+    """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, weight: Tensor, rows: Rows) -> Tensor:
+    def forward(ctx: Any, z: Tensor, weight: Tensor, parameter: Tensor | None, rows: Rows) -> Tensor:
         ctx.save_for_backward(z)
         ctx.weight = weight.detach() if rows.shared is None else rows.shared
         ctx.rows = rows
@@ -133,7 +141,16 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
-        (z,), dy = ctx.saved_tensors, grads[0]
-        ctx.rows.keep(z.detach(), dy)
-        return dy @ ctx.weight if ctx.needs_input_grad[0] else None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
+        (z,), dy, whole = ctx.saved_tensors, grads[0], None
+        if ctx.rows.gathering:
+            ctx.rows.keep(z.detach(), dy)
+        elif ctx.needs_input_grad[2]:
+            whole = _summed(z, dy, ctx.rows.parameter.dim())
+        return dy @ ctx.weight if ctx.needs_input_grad[0] else None, None, whole, None
+
+
+def _summed(z: Tensor, dy: Tensor, axes: int) -> Tensor:
+    """`sum dy z^T` over rows and samples: one product, or one for every head."""
+    turned: Tensor = (z.mT @ dy).sum(0) if axes > 2 else z.flatten(0, -2).mT @ dy.flatten(0, -2)
+    return turned.mT

@@ -66,6 +66,7 @@ class Learning:
             loss, state = self._piece(piece, target, segments.open(state), grid.valid[n])
             state = segments.close(state, loss, grid.held(n), grid.full[n])
             total = total + (loss.detach() if segments.at_once else loss)
+        segments.replay()
         if self.backward and not segments.at_once and total.requires_grad:
             (total * self.backward).backward()
         state = segments.finish(state)

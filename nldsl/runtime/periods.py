@@ -29,7 +29,7 @@ class Periods(Segments):
 
     Under `trunc` a segment is back-propagated at once, and the variables gather gradients until their period
     ends.  Under `exact` the graph stays: each segment reads an alias of the weights, by which its own
-    loss is differentiated.
+    loss is differentiated, and a last pass over all of it gives the parameters their gradients.
     """
 
     def __init__(self, tasks: list[PlacedTask], carry: str, backward: float, like: Tensor) -> None:
@@ -42,7 +42,9 @@ class Periods(Segments):
         self.weights: dict[tuple[Key, ...], Weights] = {}
         """The variables (`trunc`) or what the aliases are of (`exact`), while a period lasts."""
         self.rows: dict[tuple[Key, ...], dict[str, Rows]] = {}
-        """Under `trunc`: where gradients of matrices are gathered."""
+        """Where gradients of matrices are gathered."""
+        self.every_rows: list[Rows] = []
+        self.aliases: dict[tuple[Key, ...], Weights] = {}
         self.late: set[tuple[Key, ...]] = set()
         """Memories whose deltas are behind their weights: made up for at the end."""
         sources = {task.source for task in tasks}
@@ -64,28 +66,32 @@ class Periods(Segments):
                 }
                 self._gather_anew(task, moved)
             whole = self.weights[task.keys]
-            if self.at_once:
-                whole = whole | {name: rows.weight() for name, rows in self.rows[task.keys].items()}
-            else:
+            if not self.at_once:
                 whole = {name: weight.view_as(weight) for name, weight in whole.items()}
+                self.aliases[task.keys] = whole
+            for name, rows in self.rows[task.keys].items():
+                rows.leaf = whole[name]
+            whole = whole | {name: rows.weight() for name, rows in self.rows[task.keys].items()}
             state = put_at(state, task.keys, {**entry, WHOLE: whole})
         return state
 
     def _gather_anew(self, task: PlacedTask, moved: bool) -> None:
         """Rows for the matrices of a memory whose variables have just been made."""
-        if self.at_once:
-            self.rows[task.keys] = {
-                name: Rows(weight, None if moved else _constant(task.parameters[name]))
-                for name, weight in self.weights[task.keys].items()
-                if weight.dim() > 2
-            }
+        self.rows[task.keys] = {}
+        for name, weight in self.weights[task.keys].items():
+            start = task.parameters[name]
+            if weight.dim() > 2:
+                shared = None if moved or start is None else start.detach()
+                rows = Rows(weight, shared, None if self.at_once else start)
+                self.rows[task.keys][name] = rows
+                self.every_rows.append(rows)
 
     def _whole(self, task: PlacedTask, name: str, delta: Tensor, moved: bool) -> Tensor:
         start = task.parameters[name]
         if start is None:
             return delta.detach().requires_grad_()
         made = start + delta.detach() if moved else start.expand_as(delta)
-        return made.detach().requires_grad_() if self.at_once else made
+        return made if made.requires_grad and not self.at_once else made.detach().requires_grad_()
 
     def close(self, state: Any, loss: Tensor, felt: int | Tensor, full: bool | Tensor) -> Any:
         """Back-propagate, or differentiate by the aliases; at the edge what is due steps and starts anew."""
@@ -110,7 +116,7 @@ class Periods(Segments):
         return map_tree(lambda x: x.detach(), self._without(state))
 
     def _apart(self, state: Any, loss: Tensor) -> Any:
-        aliases = [(task, get_at(state, task.keys)[WHOLE]) for task in self.moving]
+        aliases = [(task, self.aliases[task.keys]) for task in self.moving]
         state = self._without(state)
         leaves = [alias for _, whole in aliases for alias in whole.values()]
         if not leaves or not loss.requires_grad:
@@ -118,7 +124,7 @@ class Periods(Segments):
         found = iter(torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True))
         for task, whole in aliases:
             gathered: dict[str, Tensor | None] = {name: next(found) for name in whole}
-            state = put_at(state, task.keys, _pending(get_at(state, task.keys), gathered))
+            state = put_at(state, task.keys, _added(get_at(state, task.keys), gathered))
         return state
 
     def _without(self, state: Any) -> Any:
@@ -131,7 +137,7 @@ class Periods(Segments):
     def _flush(self, task: PlacedTask, entry: dict[str, Any]) -> dict[str, Any]:
         """What the variables have gathered: to what is pending, and summed over samples to the parameter."""
         if not self.at_once:
-            return entry
+            return _pending(entry, {name: rows.take() for name, rows in self.rows[task.keys].items()})
         gathered: dict[str, Tensor | None] = {}
         for name, weight in self.weights[task.keys].items():
             rows, parameter = self.rows[task.keys].get(name), self.owned[task.keys][name]
@@ -157,7 +163,7 @@ class Periods(Segments):
         for name, weight in self.weights[task.keys].items():
             rows = self.rows[task.keys].get(name)
             if rows is not None and not task.memory.remembered:
-                made, kept = rows.values(), {}
+                made, kept = rows.values(), Weights()
                 self._move(task, entry, name, made)
             else:
                 made, kept = apply_rule(task, entry, name, weight.detach())
@@ -176,6 +182,11 @@ class Periods(Segments):
             apply_by_sample(task, entry, name, old, out)
         else:
             torch.sub(old, entry["pending"][name], alpha=task.memory.descent, out=out)
+
+    def replay(self) -> None:
+        """Before the last pass of `exact`: what arrives now is for the parameters."""
+        for rows in self.every_rows:
+            rows.gathering = False
 
     @torch.no_grad()
     def finish(self, state: Any) -> Any:
@@ -209,19 +220,23 @@ def _over_samples(g: Tensor) -> Tensor:
     return total.mT if g.dim() > 2 else total
 
 
-def _constant(parameter: Tensor | None) -> Tensor | None:
-    return None if parameter is None else parameter.detach()
-
-
 def _less(weight: Tensor, start: Tensor | None) -> Tensor:
     return weight if start is None else weight.sub_(start.detach())
 
 
-def _pending(entry: dict[str, Any], gathered: dict[str, Tensor | None]) -> dict[str, Any]:
-    """Gathered gradients added to those pending; what has just stepped has none."""
+def _added(entry: dict[str, Any], gathered: dict[str, Tensor | None]) -> dict[str, Any]:
+    """Gathered gradients added to those pending."""
     pending = dict(entry["pending"])
     for name, g in gathered.items():
         if g is not None:
             pending[name] = g if name not in pending else pending[name] + g
-    missing = {n: nothing(d.detach(), *d.shape) for n, d in entry["delta"].items() if n not in pending}
-    return {**entry, "pending": pending | missing}
+    return {**entry, "pending": pending}
+
+
+def _pending(entry: dict[str, Any], gathered: dict[str, Tensor | None]) -> dict[str, Any]:
+    """The same, and zeros where nothing is pending: what has just stepped has no entry."""
+    found = _added(entry, gathered)
+    missing = {
+        n: nothing(d.detach(), *d.shape) for n, d in entry["delta"].items() if n not in found["pending"]
+    }
+    return {**found, "pending": found["pending"] | missing}

@@ -56,6 +56,9 @@ class Segments:
                 state = put_at(state, task.keys, reopen(get_at(state, task.keys), old["delta"], full))
         return map_tree(lambda x: x.detach(), state) if self.at_once else state
 
+    def replay(self) -> None:
+        """Before the loss of all segments is differentiated."""
+
     def finish(self, state: Any) -> Any:
         """The state behind the last piece."""
         return state

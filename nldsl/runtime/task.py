@@ -35,8 +35,8 @@ class TaskMemory:
     `shapes` are given; left out, they are `path.weight`.  `twins`: (input, slot, N), what is visible of
     a slot on a clock of N steps.  `toward`: what the rule and the gate act on the distance from.
     `reset`: it starts anew every so many tokens, `source`: from what that memory of the block shows.
-    `descent`: its rule is `W - descent g`.  `idle`: its rule never moves it (a rate of zero), so it has no deltas: reads are those of the plain map,
-    to the last bit.
+    `descent`: its rule is `W - descent g`.  `idle`: its rule never moves it (a rate of zero), so it has no
+    deltas: reads are those of the plain map, to the last bit.
     """
 
     path: str

@@ -26,7 +26,9 @@ def step(task: PlacedTask, state: dict[str, Any], due: bool | Tensor) -> dict[st
     delta, pending, slots = dict(state["delta"]), dict(state["pending"]), dict(state["slots"])
     for weight, old in state["delta"].items():
         parameter = task.parameters[weight]
-        if task.memory.toward == "init":
+        if task.memory.descent is not None:
+            new, kept = torch.sub(old, pending[weight], alpha=task.memory.descent), Weights()
+        elif task.memory.toward == "init":
             anchor = state["anchor"][weight] if "anchor" in state else 0.0
             new, kept = apply_rule(task, state, weight, old - anchor)
             new = new + anchor

@@ -327,13 +327,34 @@ class Cms(Module):
 
     tasks = (
         TaskMemory(
-            path="F[0]", every=16, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=(), level="f[0]"
+            path="F[0]",
+            every=16,
+            weights=("W2", "W1"),
+            rule=gd,
+            inputs=("W", "g"),
+            slots=(),
+            level="f[0]",
+            descent=0.001,
         ),
         TaskMemory(
-            path="F[1]", every=64, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=(), level="f[1]"
+            path="F[1]",
+            every=64,
+            weights=("W2", "W1"),
+            rule=gd,
+            inputs=("W", "g"),
+            slots=(),
+            level="f[1]",
+            descent=0.001,
         ),
         TaskMemory(
-            path="F[2]", every=256, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=(), level="f[2]"
+            path="F[2]",
+            every=256,
+            weights=("W2", "W1"),
+            rule=gd,
+            inputs=("W", "g"),
+            slots=(),
+            level="f[2]",
+            descent=0.001,
         ),
     )
 

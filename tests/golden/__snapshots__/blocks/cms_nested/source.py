@@ -37,7 +37,14 @@ class CmsNested(Module):
 
     tasks = (
         TaskMemory(
-            path="F2", every=256, weights=("W2", "W1"), rule=gd, inputs=("W", "g"), slots=(), level="slow"
+            path="F2",
+            every=256,
+            weights=("W2", "W1"),
+            rule=gd,
+            inputs=("W", "g"),
+            slots=(),
+            level="slow",
+            descent=0.001,
         ),
         TaskMemory(
             path="F1",
@@ -47,6 +54,7 @@ class CmsNested(Module):
             inputs=("W", "g"),
             slots=(),
             level="fast",
+            descent=0.001,
             reset=256,
             source="F2",
             parameters=("F2.W2", "F2.W1"),
