@@ -137,7 +137,8 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(z)
         ctx.weight = weight.detach() if rows.shared is None else rows.shared
         ctx.rows = rows
-        return z @ ctx.weight.mT
+        y: Tensor = z @ ctx.weight.mT
+        return y
 
     @staticmethod
     @once_differentiable
