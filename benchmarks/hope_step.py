@@ -1,8 +1,8 @@
-"""One chunk of Hope's self-modifying memories, put together by hand from the runtime's functions.
+"""One token of Hope's self-modifying memories, written by hand: what the emitted loop is measured against.
 
 The step of `self_modifying_titans` (Eq. 86-92) with all five memories on one clock: residual MLPs, dot
 product objective, normalised rate, retention toward the initial state.  Shapes: `B` batch, `H` heads,
-`m` = 5 memories, `C` tokens of a chunk, `d` width of a head, `h` hidden width.
+`m` = 5 memories, `d` width of a head, `h` hidden width.
 """
 
 from __future__ import annotations
@@ -12,40 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nldsl.runtime.activations import silu_pullback
-from nldsl.runtime.memory import apply_weight, delta_write, retention_kernel
 from nldsl.runtime.values import dot, l2norm
 
 Weights = tuple[Tensor, Tensor]
 
 
-def step(
-    W1: Tensor, W2: Tensor, u: Tensor, q: Tensor, start: Weights, gates: list[Tensor]
-) -> tuple[Tensor, ...]:
-    """`u`, `q` `[B, H, C, d]`, `W1 [B, H, m, d, h]`, `W2 [B, H, m, h, d]`: reads, new `W1`, new `W2`."""
-    eta_weight, eta_bias, alpha_weight, alpha_bias = gates
-    inputs = torch.stack([u, u, u, u, q], 2)
-    outputs = inputs + apply_weight(F.silu(apply_weight(inputs, W2)), W1)
-    key, value, for_eta, for_alpha, y = outputs.unbind(2)
-    k, v = l2norm(key, eps=1e-6), l2norm(value, eps=1e-6)
-    eta = 2 * torch.sigmoid(dot(for_eta, eta_weight) + eta_bias).unsqueeze(2)
-    log_alpha = F.logsigmoid(dot(for_alpha, alpha_weight) + alpha_bias).unsqueeze(2)
-    hidden = apply_weight(torch.cat([k, v], 2).unsqueeze(2), W2)
-    for_k, for_v = hidden.split(k.shape[2], -2)
-    z = F.silu(for_k)
-    target = l2norm(v.unsqueeze(2) + apply_weight(F.silu(for_v), W1), eps=1e-6)
-    dy = -target
-    d_hidden = silu_pullback(dy @ W1, for_k)
-    gate = retention_kernel(log_retain=log_alpha)
-    rate1, rate2 = eta / (1e-2 + dot(z, z)), eta / (1e-2 + dot(k, k).unsqueeze(2))
-    new1 = delta_write(W1, z, dy, erase=rate1, rate=rate1, gate=gate, toward=start[0])
-    new2 = delta_write(W2, k.unsqueeze(2), d_hidden, erase=rate2, rate=rate2, gate=gate, toward=start[1])
-    return y, new1, new2
-
-
 def token_step(
     W1: Tensor, W2: Tensor, base: Weights, u: Tensor, q: Tensor, start: Weights, gates: list[Tensor]
 ) -> tuple[Tensor, ...]:
-    """The same for one token (C = 1) and gradients at `base`: what a loop over tokens does."""
+    """The read and the new weights; `u`, `q` `[B, H, 1, d]`, `W1 [B, H, m, d, h]`, `W2 [B, H, m, h, d]`."""
     eta_weight, eta_bias, alpha_weight, alpha_bias = gates
     B1, B2 = base
     inputs = torch.stack([u, u, u, u, q], 2)

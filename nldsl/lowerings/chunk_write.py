@@ -169,10 +169,14 @@ class ChunkWriter:
         expression = self._per_token(value, self.step.value(write.terms[0].key))
         if self.family.size > 1:
             expression = expression.method("unsqueeze", -2)
-        erases = any(s.erase is not None for s in self.family.members[0].steps[0])
-        module, function = (
-            ("memory", "retention_kernel" if erases else "retention") if plain else ("course", "gate_kernel")
-        )
+        erases = any(_erases(s) for term in self.family.members[0].steps for s in term)
+        if plain and erases:
+            module, function = "memory", "retention_kernel"
+        elif erases or self.family.live:
+            module, function = "course", "gate_kernel"
+        else:
+            # Nothing looks at the weight on its way through the chunk.
+            module, function = "memory", "retention"
         keyword = "log_retain" if write.retain_log is not None else "retain"
         prepared = call(self.code.runtime(module, function), **{keyword: expression}, valid=self.valid)
         return self._named(prepared, "gate")
@@ -368,6 +372,10 @@ class ChunkWriter:
         self.step.value(value)
         rows = gate(self.scope, value, self.family.memory, "key" if axis == "value" else axis)
         return call(self.code.runtime("lessons", "last_token"), rows, self.valid)
+
+
+def _erases(step: WeightStep) -> bool:
+    return step.erase is not None or (step.momentum is not None and step.momentum.erase is not None)
 
 
 def _lead(rows: Expression) -> tuple[Expression, ...]:

@@ -25,7 +25,7 @@ from torch import Tensor
 from nldsl.runtime.course_channels import answer, channel_filters
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
 from nldsl.runtime.filtered_write import filtered_write
-from nldsl.runtime.memory import alive, lift, valid_gates
+from nldsl.runtime.memory import Retention, alive, lift, valid_gates
 from nldsl.runtime.triangular import solve_unit_lower
 
 
@@ -120,7 +120,7 @@ class Course:
 
     weight: Tensor
     impulses: Sequence[Impulse]
-    gate: DecayKernel | Channels | None = None
+    gate: DecayKernel | Retention | Channels | None = None
     toward: Tensor | None = None
     valid: Tensor | None = None
 
@@ -130,7 +130,11 @@ class Course:
 
     def close(self) -> tuple[Tensor, ...]:
         """The weight behind the chunk, and the momentum of every term that has one."""
-        new, slots = self._decayed(self._start), []
+        new, slots = self._start, []
+        keep = None if self.gate is None else self.gate.total
+        # A momentum that comes first decays the weight on its way.
+        if isinstance(self.gate, Channels) or self.impulses[0].momentum is None:
+            new, keep = self._decayed(new), None
         for one in self.impulses:
             reach = self._reach(one)
             if one.momentum is None:
@@ -141,7 +145,8 @@ class Course:
             if not isinstance(self.gate, Channels):
                 read = torch.linalg.vecdot(self._read(one.momentum), inner.carried)
                 factors = (read, inner.total, reach, kept)
-                new, slot = filtered_write(new, one.momentum.slot, (one.x, one.dy), factors)
+                new, slot = filtered_write(new, one.momentum.slot, (one.x, one.dy), factors, keep)
+                keep = None
                 slots.append(slot - self._erased_from_slot(one))
                 continue
             new = new + self._from_slot(self.gate, one.momentum) - self._gathered(one, reach)
@@ -219,10 +224,10 @@ class Course:
 
     def _decay(self, strict: bool) -> tuple[Tensor, Tensor]:
         """What is left at every token of earlier steps `[*lead, C, C]`, and of the start `[*lead, C]`."""
-        assert not isinstance(self.gate, Channels), "gates per channel have no kernel here"
         if self.gate is None:
             size = self._tokens
             return causal_mask(size, self.weight, strict=strict), self.weight.new_ones(size)
+        assert isinstance(self.gate, DecayKernel), "gates per channel or of the end alone have no kernel"
         return before(self.gate) if strict else (self.gate.after, self.gate.carried)
 
     def _forced(self, z: Tensor, strict: bool, repeat: int = 1) -> Tensor:
