@@ -32,6 +32,8 @@ def command(
         except StateError as wrong:
             raise CommandError("NL1022", f"`{load}` cannot be gone on from: {wrong}") from None
     asked = sys.stdin.isatty()
+    if asked:
+        typer.echo(f"{session.model.name}: a session of {session.bytes:,} bytes; Ctrl-D ends it", err=True)
     turn = 0
     while True:
         if asked:

@@ -47,6 +47,7 @@ def command(
     forgotten = sum(s.forgotten * s.bytes for s in found) / sum(s.bytes for s in found)
     gained = sum(s.gained * s.bytes for s in found) / sum(s.bytes for s in found)
     out().print(f"gained {gained:+.4f} while it was read, forgotten by the end {forgotten:+.4f}")
+    out().print(f"the session has {session.bytes:,} bytes", style="dim")
 
 
 def _nothing(_: Segment) -> None:
