@@ -36,6 +36,16 @@ AsyncSave = Annotated[
     bool, typer.Option("--async-save", help="Processes write checkpoints while training goes on.")
 ]
 Device = Annotated[str, typer.Option(help="Where the model is: `cpu`, `cuda`, `cuda:1`, ...")]
+Precision = Annotated[
+    str, typer.Option(help="Of products with weights, and attention: `float32` or `bfloat16`.")
+]
+Recompute = Annotated[
+    str, typer.Option(help="`blocks`: computed again in the backward pass, for less memory; or `none`.")
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Let torch compile the step of every loop over chunks.")
+]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write what is logged for TensorBoard too.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")]
 Keep = Annotated[int, typer.Option(min=1, help="Checkpoints that are kept.")]
 
@@ -57,6 +67,10 @@ def command(
     on_fault: OnFault = "stop",
     stream: Stream = False,
     keep: Keep = 3,
+    precision: Precision = "float32",
+    recompute: Recompute = "none",
+    compiled: Compile = False,
+    tensorboard: TensorBoard = False,
     device: Device = "cpu",
     parallel: Parallel = "auto",
     backend: Backend = "auto",
@@ -77,6 +91,7 @@ def command(
     }
     how: dict[str, Any] = {"resume": resume, "threads": threads, "accumulate": accumulate, "spike": spike}
     how |= {"on_fault": on_fault, "stream": stream, "keep": keep, "engine": engine}
+    how |= {"precision": precision, "recompute": recompute, "compiled": compiled, "tensorboard": tensorboard}
     result = train(spec, out=out, data=data, arguments=parse_settings(settings), **size, **how)
     if engine.first:
         _report(result, as_json)

@@ -36,6 +36,9 @@ def device_of(model: LanguageModel) -> torch.device:
         >>> device_of(nldsl.compile("hope_tiny", dim=16, depth=1))
         device(type='cpu')
     """
+    known = getattr(model, "device", None)
+    if isinstance(known, torch.device):
+        return known
     first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return torch.device("cpu") if first is None else first.device
 

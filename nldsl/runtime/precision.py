@@ -45,6 +45,21 @@ def islands(device: torch.device) -> Iterator[None]:
         _chosen.kind = before
 
 
+def chosen() -> torch.dtype | None:
+    """The half precision of this thread, inside a model under autocast."""
+    return _chosen.kind
+
+
+@contextmanager
+def restored(kind: torch.dtype | None) -> Iterator[None]:
+    """What `chosen` said in a forward pass, for what is computed again behind it."""
+    before, _chosen.kind = _chosen.kind, kind
+    try:
+        yield
+    finally:
+        _chosen.kind = before
+
+
 def keeps_islands(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method of a model that runs inside `islands` where autocast is on for its device."""
 

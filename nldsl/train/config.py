@@ -16,6 +16,9 @@ MAY_CHANGE = frozenset({"steps", "minutes", "threads", "spike", "on_fault"})
 """What a resumed run may ask differently; all else would make it another run."""
 OF_THE_SPEC = frozenset({"specification", "digests", "arguments"})
 """What a run that was imported, and has not begun, knows already."""
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+PRECISIONS = (FLOAT32, BFLOAT16)
+RECOMPUTE = ("none", "blocks")
 ON_FAULT = ("stop", "skip")
 """What happens at a step whose gradient is not finite or a spike."""
 
@@ -30,6 +33,8 @@ class RunConfig:
     With `stream` the rows of a batch read on from step to step and hand their state on.
     A step sums the gradients of `accumulate` batches.  A gradient norm above `spike` times the median of
     the last ones is a fault (0: never); at a fault the run stops or skips the step, as `on_fault` says.
+    `precision`: of products with weights, and of attention.  `recompute`: what is computed again in the
+    backward pass.  `compiled`: torch compiles the step of every loop over chunks.
     """
 
     source: str
@@ -47,6 +52,9 @@ class RunConfig:
     spike: float = 0.0
     on_fault: str = "stop"
     stream: bool = False
+    precision: str = FLOAT32
+    recompute: str = "none"
+    compiled: bool = False
     version: str = ""
     imported: str = ""
     """Where the weights come from, until the run takes its first step; then it is asked what to do."""
@@ -72,8 +80,10 @@ class RunConfig:
                 raise fault("NL0981", f"`{name}` must be at least {lowest}, found {value}")
         if 0 < self.spike <= 1:
             raise fault("NL0981", f"`spike` must be above 1, or 0 for none, found {self.spike}")
-        if self.on_fault not in ON_FAULT:
-            raise fault("NL0981", f"`on_fault` is `stop` or `skip`, found `{self.on_fault}`")
+        for name, known in (("on_fault", ON_FAULT), ("precision", PRECISIONS), ("recompute", RECOMPUTE)):
+            if getattr(self, name) not in known:
+                said = " or ".join(f"`{word}`" for word in known)
+                raise fault("NL0981", f"`{name}` is {said}, found `{getattr(self, name)}`")
 
     def write(self, folder: Path) -> None:
         """Write `run.json`."""

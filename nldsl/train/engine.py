@@ -116,9 +116,9 @@ class Engine:
         """What to raise for an error that all processes have met: the first one says it."""
         return error
 
-    def log(self, folder: Path, *, resumed_at: int, show: bool) -> RunLog | Silent:
-        """The log of the run."""
-        return RunLog(folder, resumed_at=resumed_at, show=show)
+    def log(self, folder: Path, *, resumed_at: int, show: bool, board: bool = False) -> RunLog | Silent:
+        """The log of the run, with `board` for TensorBoard too."""
+        return RunLog(folder, resumed_at=resumed_at, show=show, board=board)
 
     def save(self, folder: Path, found: saved.Checkpoint, *, keep: int, wait: bool) -> Path:
         """Write a checkpoint; with `wait` it is there when the call returns."""

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from nldsl.train.board import Board
 from nldsl.train.checkpoint import write_text
 from nldsl.train.errors import fault
 
@@ -33,10 +34,12 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 class RunLog:
     """Appends records to `log.jsonl` and shows the newest ones; a context manager.
 
-    When a run is resumed at a step, records of later steps, which will be made again, are dropped.
+    When a run is resumed at a step, records of later steps, which will be made again, are dropped.  With
+    `board` the numbers go to TensorBoard too (NL0941 without its package).
     """
 
-    def __init__(self, folder: Path, *, resumed_at: int, show: bool) -> None:
+    def __init__(self, folder: Path, *, resumed_at: int, show: bool, board: bool = False) -> None:
+        self.board = Board(folder, resumed_at=resumed_at) if board else None
         kept = [record for record in read_log(folder) if record["step"] <= resumed_at]
         self.path = folder / LOG
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
@@ -65,6 +68,8 @@ class RunLog:
     ) -> None:
         self.progress.stop()
         self.file.close()
+        if self.board is not None:
+            self.board.close()
 
     def step(self, record: dict[str, Any], progress: float) -> None:
         """Write the record of one training step and move the bar."""
@@ -88,6 +93,8 @@ class RunLog:
 
     def write(self, record: dict[str, Any]) -> None:
         """Write one record; it is in the file when the call returns."""
+        if self.board is not None:
+            self.board.add(record)
         try:
             self.file.write(json.dumps(record, allow_nan=False) + "\n")
             self.file.flush()

@@ -19,6 +19,7 @@ from nldsl.evaluate.bits import as_tokens, targets_of
 from nldsl.spec.program import TrainPlan
 from nldsl.train import checkpoint as saved
 from nldsl.train.carried import Carried
+from nldsl.train.condition import levels_of, pace_of
 from nldsl.train.config import RunConfig
 from nldsl.train.data import Corpus
 from nldsl.train.engine import Engine, module_of
@@ -27,6 +28,7 @@ from nldsl.train.groups import DEFAULT_GROUPS, claim
 from nldsl.train.guard import SKIPS_IN_A_ROW, Guard, culprit, listed, not_finite, trained_by, worst_token
 from nldsl.train.interrupt import Interruption
 from nldsl.train.log import RunLog, Silent, read_log
+from nldsl.train.manner import compile_steps, face, recompute, require_rows_once
 from nldsl.train.optimisers import OptimiserGroup
 from nldsl.train.passes import backward, backward_from
 from nldsl.train.plot import loss_svg
@@ -87,11 +89,15 @@ class Trainer:
                 help="`task next_token` can",
                 span=self.plan.span,
             )
+        recompute(model, config.recompute)
         self.engine.prepare(model)
         self.parameters = model.parameter_paths()
         claims = claim(self.plan, self.parameters, model.parameter_roles())
         self.groups: list[OptimiserGroup] = self.engine.groups(claims, module_of(model))
         self.require_one_pass()
+        require_rows_once(self.groups, config.recompute)
+        if config.compiled:
+            compile_steps(model)
         self.step = 0
         self.seconds = 0.0
         self.loss = math.nan
@@ -126,15 +132,22 @@ class Trainer:
         """Predictions of one step."""
         return self.config.accumulate * self.config.batch * self.config.length
 
-    def run(self, *, keep: int, show: bool, evaluate_at: Collection[int] = ()) -> TrainResult:
+    def face(self, model: LanguageModel) -> LanguageModel:
+        """A model in the precision of the run."""
+        return face(model, self.config.precision, self.engine.device)
+
+    def run(
+        self, *, keep: int, show: bool, evaluate_at: Collection[int] = (), board: bool = False
+    ) -> TrainResult:
         """Train to the end.  Ctrl-C and SIGTERM save and raise `KeyboardInterrupt`.
 
-        Held-out text is looked at after every tenth of the way, and after the steps in `evaluate_at`.
+        Held-out text is looked at after every tenth of the way, and after the steps in `evaluate_at`.  With
+        `board` the log is written for TensorBoard too.
         """
         tenth, since_saved, asked = int(TENTH * self.progress), time.monotonic(), False
         engine = self.engine
         with (
-            engine.log(self.folder, resumed_at=self.step, show=show) as log,
+            engine.log(self.folder, resumed_at=self.step, show=show, board=board) as log,
             Interruption(patient=engine.world > 1) as interruption,
         ):
             while self.progress < 1 and not asked:
@@ -213,9 +226,8 @@ class Trainer:
                 tokens, begin = engine.mine(part), engine.mine(begin)
                 state = self.carried.before(self.model, index, begin) if self.config.stream else None
                 around = partial(self.around, index + 1 == len(parts))
-                found, state = backward_from(
-                    engine.face(self.model), tokens, state, self.plan.truncate, share, around
-                )
+                called = self.face(engine.face(self.model))
+                found, state = backward_from(called, tokens, state, self.plan.truncate, share, around)
                 loss += found
                 # What a memory that has not been written yet holds is the parameter itself, which will move.
                 self.behind.append(state.clone() if self.config.stream else None)
@@ -270,12 +282,15 @@ class Trainer:
         return f"what stood before this step is saved in `{self.save(keep=before + 1)}`"
 
     def evaluate(self, log: RunLog | Silent) -> None:
-        """Held-out bits per byte on the same windows at every evaluation."""
-        windows = self.corpus.heldout_windows(length=self.config.length, limit=HELDOUT_WINDOWS)
-        with self.engine.whole():
-            self.heldout = bits_per_byte(self.model, windows, batch=self.config.batch)
-        self.heldout /= self.corpus.bytes_per_token[1]
+        """Held-out bits per byte, and what memories do, on the same windows at every evaluation."""
+        length, engine = self.config.length, self.engine
+        windows = self.corpus.heldout_windows(length=length, limit=HELDOUT_WINDOWS)
         record = {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 3)}
+        with engine.whole():
+            self.heldout = bits_per_byte(self.face(self.model), windows, batch=self.config.batch)
+            record |= levels_of(self.model, as_tokens(windows[:2]).to(engine.device))
+        self.heldout /= self.corpus.bytes_per_token[1]
+        record |= pace_of(self.model, self.tokens, self.seconds, length, engine.device, engine.world)
         if math.isfinite(self.heldout):
             log.heldout(record | {"heldout_bits_per_byte": self.heldout})
         else:

@@ -159,9 +159,11 @@ class Processes(Engine):
         """All processes have met it: the first one says it, the others leave."""
         return error if self.first else cast(Exception, SystemExit(1))
 
-    def log(self, folder: Path, *, resumed_at: int, show: bool) -> RunLog | Silent:
+    def log(self, folder: Path, *, resumed_at: int, show: bool, board: bool = False) -> RunLog | Silent:
         """The first process writes the log."""
-        return super().log(folder, resumed_at=resumed_at, show=show) if self.first else Silent()
+        if not self.first:
+            return Silent()
+        return super().log(folder, resumed_at=resumed_at, show=show, board=board)
 
     def save(self, folder: Path, found: saved.Checkpoint, *, keep: int, wait: bool) -> Path:
         """Every process writes what it holds; the first one gives the whole its name."""

@@ -56,6 +56,10 @@ def train(
     spike: float = 0.0,
     on_fault: str = "stop",
     stream: bool = False,
+    precision: str = "float32",
+    recompute: str = "none",
+    compiled: bool = False,
+    tensorboard: bool = False,
     keep: int = 3,
     engine: Engine | None = None,
     evaluate_at: Collection[int] = (),
@@ -69,7 +73,10 @@ def train(
     torch decides) bounds torch's; a step sums the gradients of `accumulate` batches, as one large batch
     would; a gradient that is not finite, or a norm above `spike` times the median of the last 64 (0: none
     is), stops the run after saving or is skipped, as `on_fault` says (`stop`, `skip`); with `stream` the
-    rows of a batch read on from step to step and hand their state on; `keep` is the number of
+    rows of a batch read on from step to step and hand their state on; `precision` (`float32`, `bfloat16`) is
+    that of products with weights and of attention, all else is float32; `recompute` (`none`, `blocks`) is
+    what the backward pass computes again instead of keeping it; with `compiled` torch compiles the step of
+    every loop over chunks; `tensorboard` writes what is logged for it too; `keep` is the number of
     checkpoints kept; `engine` is what `join(...)` gives: a device, or processes that `torchrun` started,
     which share every batch; held-out text is looked at ten times and after the steps in `evaluate_at`;
     `show` prints progress.
@@ -84,10 +91,12 @@ def train(
     config = RunConfig(str(source), arguments=dict(arguments or {}), data=data, steps=steps, minutes=minutes)
     config = replace(config, batch=batch, length=length, seed=seed, threads=threads)
     config = replace(config, accumulate=accumulate, spike=spike, on_fault=on_fault, stream=stream)
+    config = replace(config, precision=precision, recompute=recompute, compiled=compiled)
     if keep < 1:
         raise fault("NL0981", f"`keep` must be at least 1, found {keep}")
     with closing(engine or join()) as found:
-        return start(config, Path(out), resume, found).run(keep=keep, show=show, evaluate_at=evaluate_at)
+        trainer = start(config, Path(out), resume, found)
+        return trainer.run(keep=keep, show=show, evaluate_at=evaluate_at, board=tensorboard)
 
 
 def start(config: RunConfig, folder: Path, resume: bool, engine: Engine | None = None) -> Trainer:

@@ -171,6 +171,16 @@ CODES = {
         "processes that were started differently",
         "All processes of a run take the same specification, data and options.",
     ),
+    "NL0996": Entry(
+        "blocks that cannot be computed again",
+        "`--recompute blocks` keeps what a block is given and computes the rest again in the backward pass. "
+        "A model needs blocks for that, first derivatives only, and rules that do not count rows of layers.",
+    ),
+    "NL0997": Entry(
+        "nothing to compile",
+        "`--compile` is for the step of loops over chunks, as of memories whose gradients are held for some "
+        "tokens. Elsewhere kernels are written by hand, and `torch.compile` makes them no faster.",
+    ),
     "NL0986": Entry(
         "a checkpoint of something else",
         "The checkpoint's weights have other paths or shapes than the model's, or its data are others.",

@@ -1,0 +1,108 @@
+"""Blocks that are computed again in the backward pass: a block saves what it is given only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils import _pytree as pytree
+
+from nldsl.runtime.module import Module
+from nldsl.runtime.precision import chosen, restored
+
+
+def recompute_blocks(root: Module) -> tuple[str, ...]:
+    """Let every copy of a repeated block (or every block that `root` calls) be computed again; their paths.
+
+    Values, states and gradients stay what they are, to the last bit where the second pass is the first one
+    again; second derivatives are refused by torch.
+
+    >>> recompute_blocks(Module())
+    ()
+    """
+    attached = root._attached
+    chosen_paths = [path for path in attached if path.endswith("]")] or list(attached)
+    for path in chosen_paths:
+        block = attached[path]
+        object.__setattr__(block, "forward", _again(block, block.forward))
+    return tuple(chosen_paths)
+
+
+def _again(block: Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*arguments: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*arguments)
+        leaves, tree = pytree.tree_flatten(arguments)
+        tensors = [x for x in leaves if isinstance(x, Tensor)]
+        parameters = [p for p in block.parameters() if p.requires_grad]
+        call = _Call(forward, leaves, tree)
+        found = _Block.apply(call, len(tensors), *tensors, *parameters)  # type: ignore[no-untyped-call]
+        return call.results(tensors, found)
+
+    return run
+
+
+class _Call:
+    """What is not a tensor of one call, and the form of its arguments and results."""
+
+    def __init__(self, forward: Callable[..., Any], leaves: list[Any], tree: Any) -> None:
+        self.forward, self.tree = forward, tree
+        self.leaves = [None if isinstance(x, Tensor) else x for x in leaves]
+        self.places = [i for i, x in enumerate(leaves) if isinstance(x, Tensor)]
+        self.kind = chosen()
+        self.out_leaves: list[Any] = []
+        self.out_tree: Any = None
+        self.passed: dict[int, int] = {}
+        """Results that are arguments, handed on untouched: which one."""
+
+    def run(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The tensors among the results that were made here."""
+        leaves = list(self.leaves)
+        for place, tensor in zip(self.places, tensors, strict=True):
+            leaves[place] = tensor
+        found, self.out_tree = pytree.tree_flatten(self.forward(*pytree.tree_unflatten(leaves, self.tree)))
+        self.out_leaves = [None if isinstance(x, Tensor) else x for x in found]
+        given = {id(x): i for i, x in enumerate(tensors)}
+        self.passed = {i: given[id(x)] for i, x in enumerate(found) if id(x) in given}
+        self.out_places = [i for i, x in enumerate(found) if isinstance(x, Tensor) and i not in self.passed]
+        return [found[i] for i in self.out_places]
+
+    def results(self, given: list[Tensor], tensors: tuple[Tensor, ...]) -> Any:
+        """The results in their form; what was handed on untouched is what was given."""
+        leaves = list(self.out_leaves)
+        for place, index in self.passed.items():
+            leaves[place] = given[index]
+        for place, tensor in zip(self.out_places, tensors, strict=True):
+            leaves[place] = tensor
+        return pytree.tree_unflatten(leaves, self.out_tree)
+
+
+class _Block(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, call: _Call, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.call, ctx.count = call, count
+        ctx.save_for_backward(*tensors)
+        found = call.run(list(tensors[:count]))
+        ctx.mark_non_differentiable(*(x for x in found if not x.is_floating_point()))
+        return tuple(found)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[2:]
+        arguments = [
+            x.detach().requires_grad_(w)
+            for x, w in zip(tensors[: ctx.count], wanted[: ctx.count], strict=True)
+        ]
+        with torch.enable_grad(), restored(ctx.call.kind):
+            results = ctx.call.run(arguments)
+        flowing = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None and r.requires_grad]
+        sources = [*arguments, *tensors[ctx.count :]]
+        asked = [x for x, w in zip(sources, wanted, strict=True) if w]
+        outputs, seeds = [r for r, _ in flowing], [g for _, g in flowing]
+        found = iter(torch.autograd.grad(outputs, asked, seeds, allow_unused=True) if outputs else ())
+        return None, None, *(next(found, None) if w else None for w in wanted)

@@ -1,0 +1,98 @@
+"""How a step is computed: in which precision, what is computed again, what torch compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from nldsl.evaluate import LanguageModel
+from nldsl.runtime.block_recompute import recompute_blocks
+from nldsl.runtime.model import Model
+from nldsl.runtime.module import Module
+from nldsl.train.config import BFLOAT16
+from nldsl.train.errors import fault
+from nldsl.train.optimisers import OptimiserGroup
+
+STEP = "_step_"
+"""How the methods of emitted modules that take one chunk begin."""
+
+
+class Lowered:
+    """A model under autocast on the way forward: products with weights, and attention, in bfloat16.
+
+    State, gates, scans and inner gradients are float32 (`runtime/precision.py`), and so are weights and
+    their gradients.
+    """
+
+    def __init__(self, model: LanguageModel, device: torch.device) -> None:
+        self.model, self.device, self.program = model, device, model.program
+
+    def __call__(self, tokens: Tensor, state: Any = None, mask: Tensor | None = None) -> tuple[Tensor, Any]:
+        """The model's own, under autocast."""
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return self.model(tokens, state, mask)
+
+    def learn(
+        self, tokens: Tensor, state: Any = None, mask: Tensor | None = None, *, backward: float = 0.0
+    ) -> tuple[Tensor, Any]:
+        """The model's own, under autocast."""
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return self.model.learn(tokens, state, mask, backward=backward)
+
+
+def face(model: LanguageModel, precision: str, device: torch.device) -> LanguageModel:
+    """What is called in place of a model in this precision."""
+    return Lowered(model, device) if precision == BFLOAT16 else model
+
+
+def recompute(model: Any, what: str) -> None:
+    """Let blocks be computed again in the backward pass.  Raises NL0996 where that cannot be."""
+    if what == "none":
+        return
+    if getattr(model, "carry", "trunc") == "exact" and model.task_memories():
+        raise fault(
+            "NL0996",
+            f"`{model.name}` takes second derivatives (`carry = exact`): blocks computed again have none",
+            help='leave `--recompute` out, or train with `carry = "trunc"`',
+        )
+    if not recompute_blocks(cast(Model, model).root):
+        raise fault("NL0996", f"`{model.name}` calls no block that could be computed again")
+
+
+def require_rows_once(groups: list[OptimiserGroup], what: str) -> None:
+    """Raise NL0996 if a rule would see the rows of a layer twice."""
+    found = next((group for group in groups if group.counts_rows), None)
+    if found is not None and what != "none":
+        raise fault(
+            "NL0996",
+            f"the rule of `{found.name}` counts rows of layers: blocks computed again show them twice",
+            help="leave `--recompute` out, or use another rule",
+        )
+
+
+def compile_steps(model: Any) -> int:
+    """Let torch compile the step of every loop over chunks; how many there are.
+
+    Elsewhere it does not pay: kernels are hand-written, and a whole graph would unroll every chunk.
+    Raises NL0997 if there is no such loop.
+    """
+    steps = list(chunk_steps(cast(Model, model).root))
+    if not steps:
+        raise fault(
+            "NL0997",
+            f"nothing of `{model.name}` is worth compiling: it has no loop over chunks",
+            help="leave `--compile` out",
+        )
+    for module, name in steps:
+        object.__setattr__(module, name, torch.compile(getattr(module, name), dynamic=False))
+    return len(steps)
+
+
+def chunk_steps(root: Module) -> Iterator[tuple[Module, str]]:
+    """Every method that takes one chunk."""
+    for module in root.modules():
+        if isinstance(module, Module):
+            yield from ((module, name) for name in dir(type(module)) if name.startswith(STEP))

@@ -1,0 +1,166 @@
+"""How a step is computed changes what it costs, not what it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nldsl
+from nldsl.diagnostics import SpecError
+from nldsl.runtime.block_recompute import recompute_blocks
+from nldsl.train import load_run, train
+from nldsl.train.manner import Lowered, chunk_steps, compile_steps
+from nldsl.train.memory import measure
+from nldsl.train.passes import backward_from
+
+SMALL: dict[str, dict[str, Any]] = {
+    "transformer": {"depth": 2, "heads": 2},
+    "gated_deltanet": {"depth": 2, "heads": 2},
+    "titans_mlp": {"depth": 2, "heads": 2},
+    "samba": {"depth": 1, "heads": 2, "window": 8},
+    "hope_tiny": {"depth": 2, "chunks": (4, 8)},
+}
+CHECKPOINTED = """
+use "gated_deltanet"
+model m(tokens, vocab = 256, dim = 16) {
+  x = embed(tokens, vocab, dim)
+  x = x + gated_deltanet(norm(x), 2)
+  return head(norm(x), vocab)
+}
+"""
+
+
+def tokens(length: int = 37) -> torch.Tensor:
+    found = torch.randint(0, 256, (2, length), generator=torch.Generator().manual_seed(1))
+    found[1, 30:] = -1
+    return found
+
+
+def gradients(model: nldsl.Model, pieces: int = 0) -> tuple[float, dict[str, torch.Tensor], Any]:
+    model.zero_grad()
+    loss, state = backward_from(model, tokens(), None, pieces)
+    return (
+        loss,
+        {path: p.grad.clone() for path, p in model.parameter_paths().items() if p.grad is not None},
+        state,
+    )
+
+
+@pytest.mark.parametrize("pieces", [0, 16])
+@pytest.mark.parametrize("name", [n for n in SMALL if n != "hope_tiny"])
+def test_blocks_computed_again_change_nothing(name: str, pieces: int) -> None:
+    plain, again = (nldsl.compile(name, dim=16, dtype=torch.float64, **SMALL[name]) for _ in range(2))
+    assert recompute_blocks(again.root)
+    (loss, want, state), (other, got, behind) = (gradients(m, pieces) for m in (plain, again))
+    assert loss == other and want.keys() == got.keys()
+    for path, gradient in want.items():
+        torch.testing.assert_close(got[path], gradient, rtol=1e-12, atol=1e-14, msg=path)
+    for path, tensor in state.tensors().items():
+        assert torch.equal(behind.tensors()[path], tensor), path
+
+
+def test_memories_of_the_task_learn_the_same_in_blocks_computed_again() -> None:
+    models = [nldsl.compile("hope_tiny", dim=16, dtype=torch.float64, **SMALL["hope_tiny"]) for _ in range(2)]
+    for model in models:
+        model.carry = "trunc"
+    recompute_blocks(models[1].root)
+    (loss, want, state), (other, got, behind) = (gradients(m) for m in models)
+    assert loss == pytest.approx(other, rel=1e-12) and want.keys() == got.keys()
+    for path, gradient in want.items():
+        torch.testing.assert_close(got[path], gradient, rtol=1e-9, atol=1e-12, msg=path)
+    for path, tensor in state.tensors().items():
+        torch.testing.assert_close(behind.tensors()[path], tensor, rtol=1e-9, atol=1e-12)
+
+
+def test_blocks_computed_again_keep_less() -> None:
+    plain, again = (nldsl.compile("gated_deltanet", dim=32, depth=6, heads=2) for _ in range(2))
+    recompute_blocks(again.root)
+
+    def step(model: Any, found: torch.Tensor) -> Any:
+        return backward_from(model, found, None, 0)
+
+    kept, less = (measure(model, step, 128)[1] for model in (plain, again))
+    assert less < kept / 2
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_half_precision_lowers_products_only(name: str) -> None:
+    model = nldsl.compile(name, dim=16, **SMALL[name])
+    loss, want, _ = gradients(model)
+    model.zero_grad()
+    other, state = backward_from(Lowered(model, torch.device("cpu")), tokens(), None, 0)
+    assert other != loss and other == pytest.approx(loss, rel=0.02)
+    assert {t.dtype for t in state.tensors().values() if t.is_floating_point()} <= {torch.float32}
+    for path, parameter in model.parameter_paths().items():
+        if path in want:
+            assert parameter.grad is not None and parameter.grad.dtype == torch.float32
+            away = (parameter.grad - want[path]).norm() / want[path].norm().clamp_min(1e-6)
+            assert away < 0.3, f"{path}: {away:.2g}"
+
+
+def test_half_precision_stays_in_blocks_computed_again() -> None:
+    models = [nldsl.compile("transformer", dim=16, depth=2, heads=2) for _ in range(2)]
+    recompute_blocks(models[1].root)
+    found = []
+    for model in models:
+        backward_from(Lowered(model, torch.device("cpu")), tokens(), None, 0)
+        found.append({path: p.grad for path, p in model.parameter_paths().items()})
+    for path, gradient in found[0].items():
+        assert gradient is not None and torch.equal(gradient, found[1][path]), path
+
+
+def test_a_run_in_another_manner_is_resumed_exactly_and_remembers_it(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {
+        "data": str(Path(__file__)),
+        "batch": 2,
+        "length": 16,
+        "arguments": {"dim": 16, "depth": 1, "heads": 2},
+        "precision": "bfloat16",
+        "recompute": "blocks",
+        "show": False,
+    }
+    train("gated_deltanet", out=tmp_path / "whole", steps=4, **asked)
+    train("gated_deltanet", out=tmp_path / "cut", steps=2, **asked)
+    with pytest.raises(SpecError) as caught:
+        train(
+            "gated_deltanet", out=tmp_path / "cut", steps=4, resume=True, **{**asked, "precision": "float32"}
+        )
+    assert caught.value.diagnostics[0].code == "NL0983"
+    # A schedule over the whole run is another one when the run is made longer: these rules have none.
+    whole, cut = (load_run(tmp_path / name).model.parameter_paths() for name in ("whole", "cut"))
+    train("gated_deltanet", out=tmp_path / "cut", steps=4, resume=True, **asked)
+    cut = load_run(tmp_path / "cut").model.parameter_paths()
+    assert all(torch.isfinite(p).all() for p in whole.values()) and whole.keys() == cut.keys()
+    records = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    last = records[-1]
+    assert last["levels"]["context"]["state_norm"] > 0 and 0 < last["levels"]["context"]["retention"] < 1
+    assert last["memories"]["blocks[*].gated_deltanet.S"]["used"] > 0
+    assert 0 < last["share_of_bound"] < 1 and last["peak_memory_bytes"] > 1e7
+
+
+def test_what_cannot_be_is_said(tmp_path: Path) -> None:
+    for options, code in (
+        ({"precision": "float8"}, "NL0981"),
+        ({"recompute": "all"}, "NL0981"),
+        ({"compiled": True}, "NL0997"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            train("transformer", out=tmp_path / "run", data=__file__, steps=1, **options)  # type: ignore[arg-type]
+        assert caught.value.diagnostics[0].code == code
+    with pytest.raises(SpecError) as caught:
+        train("hope_tiny", out=tmp_path / "run", data=__file__, steps=1, recompute="blocks", show=False)
+    assert caught.value.diagnostics[0].code == "NL0996"
+
+
+def test_chunk_steps_are_what_is_compiled() -> None:
+    hope = nldsl.compile("hope_tiny", dim=16, depth=2)
+    assert len(list(chunk_steps(hope.root))) == 2
+    want, _ = hope(tokens(20).clamp_min(0))
+    assert compile_steps(hope) == 2
+    # Without running what compiles for a minute: the wrapped steps are those of torch.
+    assert all("_torchdynamo_orig_callable" in dir(getattr(m, n)) for m, n in chunk_steps(hope.root))
+    assert want.shape == (2, 20, 256)
