@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nldsl.runtime.model import Model
 from nldsl.train.bound import operations, peak
 from nldsl.train.levels import by_level, lives
 
@@ -26,7 +27,7 @@ def levels_of(model: Any, tokens: Tensor) -> dict[str, Any]:
         ['rate', 'state_norm', 'used', 'write_norm']
     """
     tokens = tokens[:WINDOWS]
-    if tokens.shape[1] < SHORTEST:
+    if tokens.shape[1] < SHORTEST or not isinstance(model, Model):
         return {}
     found = lives(model, tokens)
     memories = {one.memory: {k: v for k, v in asdict(one).items() if isinstance(v, float)} for one in found}
@@ -41,7 +42,7 @@ def pace_of(
         most = torch.cuda.max_memory_allocated(device)
     else:  # kibibytes, but on macOS
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    if not seconds:
+    if not seconds or not isinstance(model, Model):
         return {"peak_memory_bytes": most}
     reached = operations(model, length) * tokens / seconds
     share = reached / (peak(str(device), torch.float32) * world)
