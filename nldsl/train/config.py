@@ -29,12 +29,14 @@ class RunConfig:
 
     `source` is the spec as it was named, `specification` the file within the run folder that holds
     its text (empty for a spec of the library), `digests` the sha256 of every text that took part.
-    Either `steps` or `minutes` (of training, evaluation and saving not counted) ends the run.
+    Either `steps` or `minutes` (of training, evaluation and saving not counted) ends the run, whose
+    steps take `batch` windows of `length` predictions each; `arguments` bind parameters of the spec.
     With `stream` the rows of a batch read on from step to step and hand their state on.
     A step sums the gradients of `accumulate` batches.  A gradient norm above `spike` times the median of
     the last ones is a fault (0: never); at a fault the run stops or skips the step, as `on_fault` says.
-    `precision`: of products with weights, and of attention.  `recompute`: what is computed again in the
-    backward pass.  `compiled`: torch compiles the step of every loop over chunks.
+    `precision` (`float32`, `bfloat16`) is that of products with weights and of attention, all else is
+    float32; `recompute` (`none`, `blocks`) is what the backward pass computes again instead of keeping
+    it; with `compiled` torch compiles the step of every loop over chunks.
     """
 
     source: str

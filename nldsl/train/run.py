@@ -65,21 +65,13 @@ def train(
     evaluate_at: Collection[int] = (),
     show: bool = True,
 ) -> TrainResult:
-    """Train the model `source` on bytes and leave everything about it in the folder `out`.
+    """Train the model `source` and leave everything about it in the folder `out`.
 
-    Arguments: `data` is a file, a folder or `python-stdlib`; the run ends after `steps` steps or
-    `minutes` minutes of training in all, of `batch` windows of `length` predictions each; `arguments`
-    bind parameters of the spec; `resume` goes on from the newest checkpoint in `out`; `threads` (0: as
-    torch decides) bounds torch's; a step sums the gradients of `accumulate` batches, as one large batch
-    would; a gradient that is not finite, or a norm above `spike` times the median of the last 64 (0: none
-    is), stops the run after saving or is skipped, as `on_fault` says (`stop`, `skip`); with `stream` the
-    rows of a batch read on from step to step and hand their state on; `precision` (`float32`, `bfloat16`) is
-    that of products with weights and of attention, all else is float32; `recompute` (`none`, `blocks`) is
-    what the backward pass computes again instead of keeping it; with `compiled` torch compiles the step of
-    every loop over chunks; `tensorboard` writes what is logged for it too; `keep` is the number of
-    checkpoints kept; `engine` is what `join(...)` gives: a device, or processes that `torchrun` started,
-    which share every batch; held-out text is looked at ten times and after the steps in `evaluate_at`;
-    `show` prints progress.
+    Arguments: `data` is a file, a folder or `python-stdlib`; `resume` goes on from the newest checkpoint in
+    `out`; `threads` (0: as torch decides) bounds torch's; `keep` is the number of checkpoints kept;
+    `engine` is what `join(...)` gives: a device, or processes that `torchrun` started, which share every
+    batch; held-out text is looked at ten times and after the steps in `evaluate_at`; `show` prints progress,
+    `tensorboard` writes what is logged for it too; `RunConfig` tells of the rest.
 
     The same arguments give the same weights on the same machine, and a run that was stopped and resumed
     those of one that was not.  A schedule without `steps` of its own spans the whole run, so a run that
