@@ -16,6 +16,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "compile": ("compile gated_deltanet -o layers.py", "compile gated_deltanet --standalone -o alone.py"),
     "verify": ("verify linear_attention --block linear_attention --set dim=8 --export",),
     "test": ("test linear_attention --block linear_attention --set dim=8 --examples 2",),
+    "bisect": ("bisect linear_attention --block linear_attention --set dim=8 --tokens 5",),
     "plan": ("plan gated_deltanet --batch 4 --length 512 --set dim=32 --set depth=1 --set heads=2",),
     "data": ("data prepare mine.nl layers.py alone.py --out texts --heldout 0.3",),
     "train": (

@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "compile": "Write the PyTorch source of a specification.",
     "verify": "Compare the compiled form with the interpreter.",
     "test": "Test a specification at random sizes, lengths, splits and masks.",
+    "bisect": "Find the first level and token where two forms or two specifications differ.",
     "plan": "Predict the memory of a training step.",
     "data": "Prepare documents for training.",
     "train": "Train a specification on bytes.",

@@ -44,10 +44,16 @@ def command(
 
 def open_with_settings(name: str, block: str | None, shared: dict[str, Any]) -> Program:
     """The program `name`; behind an `@` stand settings of its own, separated by commas."""
+    source, arguments = with_settings(name, shared)
+    return open_shown(source, block, arguments)
+
+
+def with_settings(name: str, shared: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The source in `name@dim=64,depth=2`, and its settings on top of the shared ones."""
     source, at, own = name.rpartition("@")
     if not at or Path(name).exists():
-        return open_shown(name, block, shared)
-    return open_shown(source, block, {**shared, **parse_settings(_split(own))})
+        return name, shared
+    return source, {**shared, **parse_settings(_split(own))}
 
 
 def _split(settings: str) -> list[str]:

@@ -129,4 +129,16 @@ CODES = {
         "nldsl test good.nl --set x=2 --case 3",
         "nldsl test good.nl --set x=2 --case {}",
     ),
+    "NL1032": _entry(
+        "not two forms",
+        "`nldsl bisect --forms A,B` takes two names; of one specification, two different ones.",
+        "nldsl bisect good.nl --set x=2 --forms compiled",
+        "nldsl bisect good.nl --set x=2 --forms interpreter,compiled --tokens 2",
+    ),
+    "NL1033": _entry(
+        "nothing to hold beside each other",
+        "Two sides of `nldsl bisect` take the same inputs, have the forms asked for, and share some value.",
+        "nldsl bisect good.nl --set x=2 --forms interpreter,chunk --tokens 2",
+        "nldsl bisect good.nl --set x=2 --forms interpreter,compiled --tokens 2",
+    ),
 }
