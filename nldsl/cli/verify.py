@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from nldsl.certify import Certificate, RuleCertificate, rules_in, rules_of, verify, verify_rules
+from nldsl.certify.artefact import CertificateError, beside, standing
 from nldsl.cli.common import (
     SetOption,
     err,
@@ -60,22 +61,26 @@ def command(
 ) -> None:
     """Compare the compiled form with the interpreter.  Leaves with 1 if they differ.
 
-    A rule (`nldsl verify adamw`) is compared as an optimizer, on weights of many shapes.
+    A rule (`nldsl verify adamw`) is compared as an optimizer, on weights of many shapes.  Of a compiled
+    file (`nldsl verify x.py`) it says whether it is still what the certificate beside it is of.
 
     On a small twin of the specification, by a rule that is printed: outputs, states, gradients at many
     lengths, splits and masks, in float64.
     """
     arguments = cast("dict[str, Any]", parse_settings(settings))
     source = spec_source(spec)
-    found = _rules(source, block, rules, arguments)
     asked: dict[str, Any] = {
         "full": full,
         "long": long,
         "compiled": [b.value for b in compiled or ()],
         "exported": export,
     }
+    if spec.endswith(".py"):
+        more = {"block": block, "set": settings, "seed": seed, "rules": rules, "output": output}
+        return _standing(spec, as_json, {**asked, **more})
+    found = _rules(source, block, rules, arguments)
     if found:
-        _none_ignored(asked)
+        _none_ignored(asked, "is for models and blocks, these are rules")
         _finish(verify_rules(found, spec if spec != "-" else "the text", seed), output, spec, as_json)
         return
     _finish(_told(spec, source, {"block": block, "seed": seed, **asked, **arguments}), output, spec, as_json)
@@ -89,16 +94,35 @@ def _told(spec: str, source: str | Path, asked: dict[str, Any]) -> Certificate:
         return verify(source, progress=lambda text: status.update(f"verify {spec}: {text}"), **asked)
 
 
-def _none_ignored(asked: dict[str, Any]) -> None:
-    """Rules are verified as optimizers: what concerns sequences says nothing about them."""
+def _standing(path: str, as_json: bool, asked: dict[str, Any]) -> None:
+    """Whether a compiled file is still what its certificate is of; leaves with 1 if not."""
+    _none_ignored(asked, "concerns a specification, and this is a compiled file")
+    if Path(path).is_file() and not beside(path).is_file():
+        raise CommandError(
+            "NL1034",
+            f"`{path}` has no certificate beside it",
+            "`nldsl compile SPEC -o FILE --verify` writes one",
+        )
+    try:
+        found = standing(path)
+    except CertificateError as wrong:
+        raise CommandError(
+            "NL1034", str(wrong), "`nldsl compile SPEC -o FILE --verify` writes one"
+        ) from wrong
+    if as_json:
+        print_json({"file": found.file, "holds": not found.problems, "problems": list(found.problems)})
+    else:
+        print(found.text())
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _none_ignored(asked: dict[str, Any], reason: str) -> None:
+    """What was asked for and says nothing about what is verified is refused."""
     for name, value in asked.items():
         if value:
             option = {"compiled": "compile", "exported": "export"}.get(name, name)
-            raise CommandError(
-                "NL1024",
-                f"`--{option}` concerns models and blocks, and these are rules",
-                f"leave `--{option}` out",
-            )
+            raise CommandError("NL1024", f"`--{option}` {reason}", f"leave out `--{option}`")
 
 
 def _rules(source: str | Path, block: str | None, rules: bool, arguments: dict[str, Any]) -> list[GroupRule]:

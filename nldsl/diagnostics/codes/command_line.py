@@ -141,4 +141,10 @@ CODES = {
         "nldsl bisect good.nl --set x=2 --forms interpreter,chunk --tokens 2",
         "nldsl bisect good.nl --set x=2 --forms interpreter,compiled --tokens 2",
     ),
+    "NL1034": _entry(
+        "no certificate that fits",
+        "A certificate is of one program with its arguments, and stands beside the file that was compiled.",
+        "nldsl compile good.nl --set x=2 --verify",
+        "nldsl compile good.nl --set x=2 --verify -o good.py",
+    ),
 }
