@@ -126,7 +126,7 @@ def classify_term(memory: Memory, term: Term, toward: Literal["zero", "init"] = 
 def _leaves_weight(analysis: RuleAnalysis) -> bool:
     """Whether the rule only adds to the weight."""
     form = analysis.form
-    return form is not None and form.keep.value == 1.0 and form.erase.value == 0.0
+    return form is not None and form.adds_only
 
 
 def _unknown(reason: str) -> TermClass:

@@ -81,7 +81,7 @@ def _general(
     inner = {**names, form.x.name: "z"}
     bare = replace(style, symbol=lambda n, index: n if n in ("z", "d") else style.symbol(n, index))
     rate = form.momentum.rate if form.momentum is not None else form.rate
-    linear = DeltaForm(form.keep, form.erase, _slope_times(rate, grad.dy), form.x, _filter(form))
+    linear = DeltaForm(form.keep, form.taken, _slope_times(rate, grad.dy), form.x, _filter(form))
     body = "; ".join(_closed(grad.name, linear, {**inner, _SLOPE: "d"}, retain, bare))
     where = f"z = {written(grad.x, names, style, 0)}, d = {written(grad.dy, names, style, 0)}"
     return f"{body}{style.where}{where}"

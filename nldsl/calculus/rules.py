@@ -43,6 +43,17 @@ class RuleForm:
     momentum: Momentum | None
     x: Expr
 
+    @property
+    def taken(self) -> Expr:
+        """The erase of the rule, or of its momentum."""
+        inside = self.momentum is not None and self.erase.value == 0.0
+        return self.momentum.erase if inside and self.momentum is not None else self.erase
+
+    @property
+    def adds_only(self) -> bool:
+        """Whether what the rule adds to the weight does not depend on it."""
+        return self.keep.value == 1.0 and self.taken.value == 0.0
+
 
 @dataclass(frozen=True)
 class RuleAnalysis:
@@ -113,7 +124,8 @@ def leaves_weight(rule: Rule, shape: Shape) -> bool:
     form = rule_form(rule, shape).form
     if form is None or (form.keep.value, form.erase.value, form.rate.value) != (1.0, 0.0, 0.0):
         return False
-    return form.momentum is None or form.momentum.rate.value == 0.0
+    m = form.momentum
+    return m is None or (m.rate.value == 0.0 and m.erase.value == 0.0)
 
 
 def lifted(rule: Rule, s: RuleSymbols, shape: Shape) -> tuple[tuple[Expr, ...], list[tuple[Expr, Expr]]]:

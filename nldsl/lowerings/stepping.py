@@ -52,7 +52,7 @@ def apply_rule(
 def adds_only(rule: Rule, shape: Shape) -> bool:
     """Whether what a rule adds to a weight does not depend on the weight."""
     form = rule_form(rule, shape).form
-    return form is not None and form.keep.value == 1.0 and form.erase.value == 0.0
+    return form is not None and form.adds_only
 
 
 def combine(

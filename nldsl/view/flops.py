@@ -145,7 +145,7 @@ def _step(term: Term, shape: tuple[int, ...], rank_one: bool) -> tuple[int, int]
     form = rule_form(term.rule, shape).form
     if form is None:
         return size if rank_one else 0, _rule(term, shape)
-    erases = scalar_value(form.erase) != 0.0
+    erases = scalar_value(form.taken) != 0.0
     return size if rank_one else 0, size if erases else 0
 
 
@@ -227,6 +227,6 @@ def _held(memory: Memory, term: Term, chunk: int) -> int:
     for grad in found.gradients:
         total += sum(_step(term, grad.weight.shape, grad.x is not None))
         form = rule_form(term.rule, grad.weight.shape).form
-        if form is not None and scalar_value(form.erase) != 0.0 and len(grad.weight.shape) == 2:
+        if form is not None and scalar_value(form.taken) != 0.0 and len(grad.weight.shape) == 2:
             total += 2 * chunk * sum(grad.weight.shape) + chunk * chunk // 3
     return memory.heads * total

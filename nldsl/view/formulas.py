@@ -220,7 +220,7 @@ def _weight_lines(
 ) -> list[Formula]:
     """The step of one weight; `shown` are the letter of the state and the rule's own formula."""
     state, formula = shown
-    if form is None or (grad.x is None and (form.momentum or scalar_value(form.erase) != 0.0)):
+    if form is None or (grad.x is None and (form.momentum or scalar_value(form.taken) != 0.0)):
         return [_gated_rule(names, write, formula)]
     names = {**names, form.x.name: "z"}
     rate = _lettered(form.rate, form)

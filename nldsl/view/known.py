@@ -127,7 +127,7 @@ def _deep(term: TermClass) -> Known | None:
     form = term.rules[0].form if term.rules else None
     if form is None:
         return None
-    erases = scalar_value(form.erase) != 0.0
+    erases = scalar_value(form.taken) != 0.0
     return _DEEP.get((term.dependence, erases, form.momentum is not None))
 
 
