@@ -142,7 +142,9 @@ def _step(
     slope = _slope(found, grad)
     rate = form.rate if form.momentum is None else build("mul", form.momentum.rate, form.momentum.read)
     push = build("mul", _times(substitute(rate, arguments), square), slope)
-    pull = _times(substitute(form.erase, arguments), square)
+    inside = form.momentum is not None and form.taken is form.momentum.erase
+    taken = build("mul", form.taken, form.momentum.read) if inside and form.momentum else form.taken
+    pull = _times(substitute(taken, arguments), square)
     keep, rates = substitute(form.keep, arguments), dict(gates.values)
     if write.retain is not None:
         kept = gates.of(write.retain)
