@@ -167,7 +167,9 @@ def _zeros(memory: Memory, shape: Shape) -> Expression:
 
 def lasting(code: BlockCode) -> list[Statement]:
     """`lasting = ("M",)`: the memories that outlive a sequence."""
-    changing = written_in_forward(code.block)
+    changing = written_in_forward(code.block) | {
+        s.memory for s in code.block.body if isinstance(s, TaskWrite)
+    }
     paths = [m.path for m in code.block.memories if m.reset == "never" and m.name in changing]
     return [assign("lasting", tuple(paths))] if paths else []
 

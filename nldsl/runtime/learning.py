@@ -100,7 +100,12 @@ class Learning:
                     f"the clock of `{task.memory.path}`, {task.memory.every}, is no multiple of the "
                     f"smallest task clock, {segment}"
                 )
-        count = get_at(state, tasks[0].keys)["count"]
+        count, *others = (get_at(state, task.keys)["count"] for task in tasks)
+        if any(not torch.equal(count % segment, other % segment) for other in others):
+            raise ValueError(
+                f"memories that outlive a sequence stand within a segment of {segment} tokens where the others "
+                f"begin one: end sequences at multiples of {segment}, or give all of them `reset never`"
+            )
         return ChunkGrid(count, scored, inputs.shape[1], segment)
 
     def _piece(self, piece: Tensor, target: Tensor, state: Any, valid: Tensor | None) -> tuple[Tensor, Any]:
