@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 import nldsl
+from nldsl.train.data import prepare
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -20,7 +24,16 @@ def load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / name / "run.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # Scripts find what lies beside them, as when they are run; `report` is of one example only.
+    before = list(sys.path)
+    sys.path.insert(0, str(EXAMPLES / name))
+    for other in ("domains", "report"):
+        sys.modules.pop(other, None)
+    try:
+        sys.modules[spec.name] = module  # dataclasses look their module up
+        spec.loader.exec_module(module)
+    finally:
+        sys.path[:] = before
     return module
 
 
@@ -56,6 +69,92 @@ def test_delta_momentum_is_there_first() -> None:
         for name, lr in (("momentum", 0.01), ("delta momentum", 0.02))
     }
     assert example.picture(curves) == kept
+
+
+def test_forgetting_is_measured_as_it_is_said() -> None:
+    """Numbers by hand: two domains learnt to 2.0 and 3.0, the first lost again by 0.5."""
+    report = load("continual").report.__globals__
+    matrix = [[2.0, 5.0], [2.5, 3.0]]
+    assert (report["learned"](matrix), report["final"](matrix), report["forgotten"](matrix)) == (
+        2.5,
+        2.75,
+        0.5,
+    )
+
+
+def test_a_stream_is_learnt_from_and_the_weights_stay() -> None:
+    """What a memory system learnt of earlier windows helps with the next; switched off, it is plain."""
+    example = load("continual")
+    model = nldsl.compile(EXAMPLES / "continual" / "hope_attention_2.nl", seed=0)
+    before = {path: p.detach().clone() for path, p in model.parameter_paths().items()}
+    text = torch.tensor(list(b"again and again, "))[torch.arange(2 * 64 * 4 + 1) % 17]
+    windows = text.unfold(0, 129, 128)[:, None].repeat(1, 2, 1)
+    off, window, stream = (example.loss(model, windows, mode) for mode in example.MODES)
+    assert stream < window - 0.5 and window < off
+    logits, _ = model(windows[:, 0, :-1])
+    plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 0, 1:].flatten())
+    assert off == pytest.approx(plain.item() / math.log(2), rel=1e-5)
+    assert all(torch.equal(before[path], p) for path, p in model.parameter_paths().items())
+
+
+@pytest.mark.parametrize("name", ["continual", "optimisers"])
+def test_kept_figures_are_those_of_the_kept_results(name: str, tmp_path: Path) -> None:
+    """Tables, plots and the README are made of `results.json`, one run of every model and seed at most."""
+    example, folder = load(name), EXAMPLES / name
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    key, named = ("model", example.MODELS) if name == "continual" else ("rule", example.RULES)
+    assert {r[key] for r in results} == set(named)
+    assert {r["seed"] for r in results} <= set(example.SEEDS)
+    assert len({(r[key], r["seed"]) for r in results}) == len(results)
+    assert len({json.dumps(r["asked"], sort_keys=True) for r in results}) == 1
+    text = example.report(results, tmp_path)
+    for made in tmp_path.glob("*"):
+        assert made.read_text(encoding="utf-8") == (folder / made.name).read_text(encoding="utf-8")
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert all(table in page for table in text.strip().split("\n\n"))
+
+
+def test_domains_of_ones_own(tmp_path: Path) -> None:
+    """The whole of `continual/run.py`, one model, on given files; then it finds nothing left to do."""
+    for name, letters in (("first", "abc "), ("second", "xyz\n")):
+        (tmp_path / f"{name}.txt").write_text("".join(letters[i * i % 7 % 4] for i in range(40_000)))
+    command = [
+        sys.executable,
+        str(EXAMPLES / "continual" / "run.py"),
+        "--quick",
+        "--only",
+        "hope_attention_2",
+    ]
+    command += [
+        "--out",
+        str(tmp_path / "out"),
+        "--data",
+        *(str(tmp_path / f"{n}.txt") for n in ("first", "second")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "hope_attention_2-0.json").read_text())
+    assert list(result["asked"]["domains"]) == ["first", "second"]
+    matrix = result["matrices"]["window"]
+    assert matrix[0][0] < result["curve"][0][1] and matrix[1][1] < result["curve"][0][2]
+    assert (tmp_path / "out" / "domains.svg").is_file()
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "behind" not in again.stdout.split("|")[0]
+
+
+def test_optimisers_train_and_what_diverges_is_told(tmp_path: Path) -> None:
+    """One rule at a rate that works and one that cannot, in seconds."""
+    (tmp_path / "text.txt").write_text("one line after another\n" * 4000)
+    example = load("optimisers")
+    corpus = prepare(str(tmp_path / "text.txt"), tmp_path / "data", length=example.LENGTH)
+    model = nldsl.compile(example.MODEL, seed=0)
+    optimizers = example.optimizers_of(model, "m3", 4e-3)
+    held_out = torch.from_numpy(corpus.heldout_windows(length=example.LENGTH, limit=2)).long()
+    start = example.bits(model, held_out)
+    for step in range(4):
+        example.train_step(model, optimizers, corpus, step, 0, example.Plan(steps=4))
+    assert example.bits(model, held_out) < start - 0.5
+    assert example.final({"curve": [[0, 0.0, 8.0], [20, 1.0, None]]}) == math.inf
 
 
 @pytest.mark.long
