@@ -103,7 +103,7 @@ class Learning:
         count, *others = (get_at(state, task.keys)["count"] for task in tasks)
         if any(not torch.equal(count % segment, other % segment) for other in others):
             raise ValueError(
-                f"memories that outlive a sequence stand within a segment of {segment} tokens where the others "
+                f"memories that outlive a sequence stand within a segment of {segment} tokens where others "
                 f"begin one: end sequences at multiples of {segment}, or give all of them `reset never`"
             )
         return ChunkGrid(count, scored, inputs.shape[1], segment)
