@@ -1,14 +1,16 @@
 """What learning from the task costs: `learn` of a continuum memory system against plain forward and backward.
 
-    python -m benchmarks.cms
+    python -m benchmarks.cms [WIDTH]
 
-A model of attention and continuum memories (width 64, perceptrons of 256, 1024 tokens, batch 4), trained by
-`learn(backward = 1)`.  *Plain* is the same model without task writes: one forward pass over the whole
-sequence, cross-entropy, one backward pass.  CPU time of one thread, the best of interleaved rounds.
+A model of attention and continuum memories (width 64 unless said, perceptrons four times as wide, 1024
+tokens, batch 4), trained by `learn(backward = 1)`.  *Plain* is the same whole model without task writes: one
+forward pass over the whole sequence, cross-entropy, one backward pass.  CPU time of one thread, the best
+of interleaved rounds.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -23,9 +25,9 @@ ROUNDS = 5
 CHUNKS = ((64, 256, 1024), (64, 128, 256), (16, 64, 256))
 
 
-def build(chunks: tuple[int, ...]) -> Model:
+def build(chunks: tuple[int, ...], width: int = WIDTH) -> Model:
     """Hope-Attention at the size of the benchmark."""
-    sizes = {"dim": WIDTH, "depth": DEPTH, "heads": 4, "chunks": list(chunks), "vocab": VOCAB}
+    sizes = {"dim": width, "depth": DEPTH, "heads": 4, "chunks": list(chunks), "vocab": VOCAB}
     model = nldsl.compile("hope_attention", **sizes)
     assert isinstance(model, Model)
     return model
@@ -60,7 +62,7 @@ def main() -> None:
     print("| chunks | plain | trunc | exact | trunc / plain | exact / plain |")
     print("|---|---|---|---|---|---|")
     for chunks in CHUNKS:
-        model = build(chunks)
+        model = build(chunks, *map(int, sys.argv[1:2]))
         cases = {"plain": plain(model, tokens)}
         cases |= {carry: learning(model, tokens, carry) for carry in ("trunc", "exact")}
         base, trunc, exact = (1e3 * seconds for seconds in best_seconds(cases, ROUNDS).values())

@@ -7,7 +7,7 @@ gradients.  It shares no code with the runtime or the calculus; the only derivat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -136,40 +136,57 @@ class Interpreter:
     # --- learning ----------------------------------------------------------------------------
 
     def learn(
-        self, tokens: Tensor, state: State | None = None, mask: Tensor | None = None
+        self,
+        tokens: Tensor,
+        state: State | None = None,
+        mask: Tensor | None = None,
+        label: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Summed loss in nats over the tokens whose target is known, and the state after them.
 
         Task `next_token`: position t is scored by `-log softmax(logits_t)[token t+1]`.  The last
         unmasked token of the call is held back and processed when the next call brings its target.
+        Task `label`: position t is scored by `-log softmax(logits_t)[label t]`, at once.
         `state.scored` counts the targets.  `carry = "trunc"`: at the end of a segment all state
         becomes constant.  `carry = "exact"`: it keeps its history, so the outer gradient sees all
         segments; deltas are constants in both, and both give the same values.  Between two calls
         history is kept as well, so a split changes nothing; detach the state to cut it.
         """
         task = "next_token" if self.program.train is None else self.program.train.task
-        if self.program.kind != "model" or task != "next_token":
-            raise ValueError(f"`learn` needs a model with the task `next_token`, found `{task}`")
+        if self.program.kind != "model" or (task == "label") != (label is not None):
+            raise ValueError(f"`learn` needs a model and what its task, `{task}`, is measured by")
         new = self.initial_state(tokens.shape[0]) if state is None else state.copy()
         total = torch.zeros((), dtype=self.dtype)
         with torch.enable_grad():
             for b, sample in enumerate(new.samples):
                 kept = [t for t in range(tokens.shape[1]) if mask is None or bool(mask[b, t])]
+                if label is not None:
+                    lessons = [(t, self._streams(tokens[b, t], label[b, t]), label[b, t]) for t in kept]
+                    new.scored += len(lessons)
+                    total = total + self.learn_sample(sample, b, lessons)
+                    continue
                 stream = [(t, tokens[b, t]) for t in kept]
                 if sample.held is not None:
                     stream = [(-1, sample.held[0]), *stream]
                 if stream:
                     sample.held = (stream[-1][1],)
                     new.scored += len(stream) - 1
-                    total = total + self.learn_sample(sample, b, stream)
+                    pairs = zip(stream, stream[1:], strict=False)
+                    lessons = [(t, (token,), target) for (t, token), (_, target) in pairs]
+                    total = total + self.learn_sample(sample, b, lessons)
         return total, new
 
-    def learn_sample(self, sample: Sample, b: int, stream: list[tuple[int, Tensor]]) -> Tensor:
-        """The loss of one sample; its task memories take their steps."""
+    def _streams(self, token: Tensor, label: Tensor) -> tuple[Tensor, ...]:
+        return tuple(label if v.name == "label" else token for v in self.program.root.inputs)
+
+    def learn_sample(
+        self, sample: Sample, b: int, lessons: Sequence[tuple[int, tuple[Tensor, ...], Tensor]]
+    ) -> Tensor:
+        """The loss of one sample over (place, inputs, target); its task memories take their steps."""
         total = torch.zeros((), dtype=self.dtype)
         segment = torch.zeros((), dtype=self.dtype)
-        for (t, token), (_, target) in zip(stream, stream[1:], strict=False):
-            (logits,) = self.token(sample, (token,), b, t)
+        for t, inputs, target in lessons:
+            (logits,) = self.token(sample, inputs, b, t)
             loss = torch.logsumexp(logits, -1) - logits[target]
             total, segment = total + loss, segment + loss
             if self.felt(sample):

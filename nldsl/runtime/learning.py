@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,8 @@ from nldsl.runtime.periods import Periods
 from nldsl.runtime.segments import Segments
 from nldsl.runtime.task import PlacedTask, find_tasks, get_at
 
+UNLABELLED = -100
+"""The target of a token that has none."""
 Held = dict[str, Tensor]
 """The last token of each sequence, whose target has not come: `{"token": [B], "valid": [B]}`."""
 
@@ -42,19 +45,25 @@ class Learning:
         self.carry = carry
         self.backward = backward
         self.levels = levels
+        self.streams = list(inspect.signature(root.forward).parameters)[:-2]
+        """What the model reads: all it takes but state and mask."""
 
     def writes(self, tree: Any) -> bool:
         """Whether the model has task memories at all."""
         return bool(find_tasks(self.root, tree))
 
     def run(
-        self, tokens: Tensor, tree: dict[str, Any], mask: Tensor | None
+        self, tokens: Tensor, tree: dict[str, Any], mask: Tensor | None, label: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Any], int]:
         """The summed loss, the new tree, and how many targets were scored."""
+        self._check_labels(tokens, mask, label, tree["root"])
         stream, live, kept = tokens, mask, None
         if tree.get("held") is not None:
             stream, live, kept = release(tree["held"], tokens, mask)
-        inputs, targets, scored, held = _pairs(stream, live, kept)
+        if label is None:
+            inputs, targets, scored, held = _pairs(stream, live, kept)
+        else:
+            inputs, targets, scored, held = tokens, label.masked_fill(label < 0, UNLABELLED), mask, None
         state = tree["root"]
         tasks = [self._allowed(task) for task in find_tasks(self.root, state)]
         like = next(self.root.parameters())
@@ -71,7 +80,29 @@ class Learning:
             (total * self.backward).backward()
         state = segments.finish(state)
         count = inputs.numel() if scored is None else int(scored.sum())
+        if label is not None:
+            count = int((label >= 0).sum() if mask is None else ((label >= 0) & mask).sum())
         return total, {"root": state, **({} if held is None else {"held": held})}, count
+
+    def _check_labels(self, tokens: Tensor, mask: Tensor | None, label: Tensor | None, tree: Any) -> None:
+        wanted = "label" in self.streams
+        if wanted != (label is not None):
+            said = "has" if wanted else "does not have"
+            raise ValueError(
+                f"the model {said} the stream `label`: `learn(tokens{', label = ...' * wanted})`"
+            )
+        others = [name for name in self.streams if name != "label"]
+        if len(others) > 1:
+            raise ValueError(f"`learn` knows one stream beside `label`; the model has {', '.join(others)}")
+        if label is None:
+            return
+        if label.shape != tokens.shape:
+            raise ValueError(f"`label` has shape {list(label.shape)}, `tokens` {list(tokens.shape)}")
+        missing = label < 0 if mask is None else (label < 0) & mask
+        if bool(missing.any()) and self.writes(tree):
+            raise ValueError(
+                "memories that minimise the task need the label of every token: some are negative"
+            )
 
     def _segments(self, tasks: list[PlacedTask], state: Any, grid: ChunkGrid, like: Tensor) -> Segments:
         """The fast way for training passes over samples in step, else the general one."""
@@ -109,8 +140,12 @@ class Learning:
         return ChunkGrid(count, scored, inputs.shape[1], segment)
 
     def _piece(self, piece: Tensor, target: Tensor, state: Any, valid: Tensor | None) -> tuple[Tensor, Any]:
-        logits, state = self.root(piece, state, valid)
-        losses = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
+        given = {"label": target}
+        streams = [given.get(name, piece) for name in self.streams]
+        logits, state = self.root(*streams, state, valid)
+        losses = F.cross_entropy(
+            logits.flatten(0, 1), target.flatten(), reduction="none", ignore_index=UNLABELLED
+        )
         if valid is not None:
             losses = losses.masked_fill(~valid.flatten(), 0.0)
         return losses.sum(), state

@@ -130,12 +130,15 @@ class Model(Layer):
         *,
         backward: float = 0.0,
         levels: Collection[str] | None = None,
+        label: Tensor | None = None,
     ) -> tuple[Tensor, State]:
-        """The summed next-token loss (nats) under the task writes it performs, and the state.
+        """The summed loss of the task (nats) under the task writes it performs, and the state.
 
-        Position t is scored by token t + 1; the last token of a call is held back until the next call
-        brings its target.  `state.scored` counts the targets.  The sequence runs in segments of the
-        smallest task clock; behind each, the gradient of its loss moves the deltas (constants of the
+        Task `next_token`: position t is scored by token t + 1; the last token of a call is held back until
+        the next call brings its target.  Task `label`: it is scored by `label [B, T]` at once, and not at all
+        where that is negative; if the model has task memories, every token has a label.  `state.scored`
+        counts the targets.  The sequence runs in segments of the smallest task clock; behind each, the
+        gradient of its loss moves the deltas (constants of the
         outer problem), and under `trunc` all state becomes constant.  Inside a segment history is
         kept, also from call to call: detach the state to cut it.
 
@@ -143,12 +146,14 @@ class Model(Layer):
         parameters segment by segment: under `trunc` one pass serves writes and training, and the
         graph of one segment is all that is kept; the loss and the state come back detached.  `levels`: only
         task memories of these levels move, the others stay what they are.
+
+        Errors: `ValueError` if the labels are missing, or are not those of the model.
         """
         tree = self._tree(state, tokens.shape[0])
         learning = Learning(self.root, self.carry, backward, levels)
         outside = torch.is_grad_enabled()
         with torch.set_grad_enabled(outside or learning.writes(tree["root"])):
-            loss, new, scored = learning.run(tokens, tree, mask)
+            loss, new, scored = learning.run(tokens, tree, mask, label)
         result = State(new, program=self.name, scored=scored)
         if backward:
             return loss.detach(), result.detach()

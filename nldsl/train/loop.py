@@ -85,8 +85,8 @@ class Trainer:
         if self.plan.task != "next_token":
             raise fault(
                 "NL0984",
-                f"the task `{self.plan.task}` cannot be trained on bytes yet",
-                help="`task next_token` can",
+                f"`nldsl train` reads bytes, which have no stream for the task `{self.plan.task}`",
+                help="write the loop: `model.learn(tokens, label = labels, backward = 1.0)` and an optimizer",
                 span=self.plan.span,
             )
         recompute(model, config.recompute)
