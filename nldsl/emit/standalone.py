@@ -66,14 +66,28 @@ class _Closure:
             raise StandaloneError(f"`{binding.local}` is imported from two places")
 
     def ordered(self) -> list[Definition]:
-        """Callees' modules first, each in the order of its file."""
+        """Imported modules first, each in the order of its file: a decorator stands above what it decorates."""
+        order: list[str] = []
+        for module in self.modules:
+            self._visit(module, set(), order)
         return [
             definition
-            for module in self.modules
+            for module in order
             for definition in sorted(
                 (d for key, d in self.definitions.items() if key[0] == module), key=lambda d: d.line
             )
         ]
+
+    def _visit(self, module: str, under_way: set[str], order: list[str]) -> None:
+        """Append a module to `order` behind those of ours that it imports."""
+        if module in order or module in under_way:
+            return
+        under_way.add(module)
+        for local in read_source(module).imports:
+            found = self.target(module, local)
+            if found is not None and found[0] in self.modules:
+                self._visit(found[0], under_way, order)
+        order.append(module)
 
     def _take(self, definition: Definition) -> None:
         self.definitions[definition.module, definition.name] = definition
