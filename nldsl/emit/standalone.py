@@ -66,7 +66,7 @@ class _Closure:
             raise StandaloneError(f"`{binding.local}` is imported from two places")
 
     def ordered(self) -> list[Definition]:
-        """Imported modules first, each in the order of its file: a decorator stands above what it decorates."""
+        """Imported modules first, each in the order of its file: decorators above what they decorate."""
         order: list[str] = []
         for module in self.modules:
             self._visit(module, set(), order)

@@ -51,8 +51,9 @@ from lm_eval.tasks import TaskManager
 folder, tasks = sys.argv[1:]
 model = HFLM(pretrained=folder, trust_remote_code=True, device="cpu", batch_size=2, dtype="float32")
 manager = TaskManager(include_path=tasks, include_defaults=False)
-found = simple_evaluate(model, tasks=["own_choice", "own_likelihood"], task_manager=manager, bootstrap_iters=0)
-print(json.dumps({name: {k: v for k, v in r.items() if isinstance(v, float)} for name, r in found["results"].items()}))
+names = ["own_choice", "own_likelihood"]
+results = simple_evaluate(model, tasks=names, task_manager=manager, bootstrap_iters=0)["results"]
+print(json.dumps({name: {k: v for k, v in results[name].items() if isinstance(v, float)} for name in names}))
 """
 
 
