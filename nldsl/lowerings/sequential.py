@@ -19,8 +19,6 @@ from nldsl.plan.units import memories_of
 from nldsl.spec.program import Apply, Call, Memory, Read, Repeat, Update, Value, Write
 from nldsl.spec.program import Statement as Step
 
-COLON = slice(None)
-
 
 def lower(code: BlockCode, unit: Unit) -> None:
     """Append the loop over tokens for `unit` to the body of the block's `forward`."""
@@ -86,22 +84,21 @@ class TokenLoop:
         return self.outer.source.attr("shape")[1]
 
     def _slice(self, value: Value) -> Statement | None:
-        """`k_t = k[:, :, t : t + 1]`, heads first; literals and slow parameters stay as they are."""
+        """`k_t = k_tokens[t]`, heads first; literals and slow parameters stay as they are."""
         if value.name in self.outer.constants or value.name in self.outer.unbatched:
             self.inner.constants |= {k: v for k, v in self.outer.constants.items() if k == value.name}
             self.inner.unbatched |= self.outer.unbatched & {value.name}
             self.inner.names.known[value.name] = self.outer.names.of(value)
             return None
         whole = self.outer.ref(value)
-        window = slice(name("t"), name("t") + 1)
+        axis = 1
         if value.kind in ("headed", "heads"):
-            first = self.outer.names.fresh(f"{value.name}_first")
-            self.outer.add(assign(first, to_chunk(whole, value.kind)))
-            piece = name(first)[COLON, COLON, window]
-        else:
-            piece = whole[COLON, window]
+            whole, axis = to_chunk(whole, value.kind), 2
+        # One split: the way back of a slice per token would fill a tensor of zeros for every token.
+        tokens = self.outer.names.fresh(f"{value.name}_tokens")
+        self.outer.add(assign(tokens, whole.method("split", 1, axis)))
         self.inner.names.known[value.name] = self.outer.names.fresh(f"{value.name}_t")
-        return assign(self.inner.names.of(value), piece)
+        return assign(self.inner.names.of(value), name(tokens)[name("t")])
 
     def _step(self, step: Step) -> None:
         if isinstance(step, Apply):

@@ -66,7 +66,7 @@ class Srwm(Module):
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         z = softmax(split(linear(x, self.z.linear.weight), n=2))
-        z_first = z.transpose(1, 2)
+        z_tokens = z.transpose(1, 2).split(1, 2)
         Wk_weight = state["Wk"]["running"]["weight"]
         Wk_count = state["Wk"]["count"]
         Wq_weight = state["Wq"]["running"]["weight"]
@@ -78,7 +78,7 @@ class Srwm(Module):
         b1_sigmoid_all = []
         for t in range(x.shape[1]):
             live = live_at(mask, t)
-            z_t = z_first[:, :, t : t + 1]
+            z_t = z_tokens[t]
             k_Wk = matrix(z_t, Wk_weight)
             k_2 = softmax(k_Wk)
             q_Wq = matrix(z_t, Wq_weight)
@@ -117,19 +117,19 @@ class Srwm(Module):
         new["Wb"] = {"running": {"weight": Wb_weight}, "count": Wb_count}
         b1 = parts(b1_sigmoid_2, index=0, sizes=(1, 1, 1, 1))
         r1 = sum(b1)
-        z_first_2 = z.transpose(1, 2)
-        q_first = q.transpose(1, 2)
-        k_first = k.transpose(1, 2)
-        r1_first = r1.mT
+        z_tokens_2 = z.transpose(1, 2).split(1, 2)
+        q_tokens = q.transpose(1, 2).split(1, 2)
+        k_tokens = k.transpose(1, 2).split(1, 2)
+        r1_tokens = r1.mT.split(1, 2)
         Wy_weight = state["Wy"]["running"]["weight"]
         Wy_count = state["Wy"]["count"]
         y_all = []
         for t in range(x.shape[1]):
             live = live_at(mask, t)
-            z_t_2 = z_first_2[:, :, t : t + 1]
-            q_t = q_first[:, :, t : t + 1]
-            k_t = k_first[:, :, t : t + 1]
-            r1_t = r1_first[:, :, t : t + 1]
+            z_t_2 = z_tokens_2[t]
+            q_t = q_tokens[t]
+            k_t = k_tokens[t]
+            r1_t = r1_tokens[t]
             y = matrix(z_t_2, Wy_weight)
             vy = matrix(q_t, Wy_weight)
             Wy_x_weight, Wy_dy_weight = matrix_l2_gradient(k_t, vy, Wy_weight)

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from nldsl.runtime.attention import attention, forget, interleaved
-from nldsl.runtime.course import Course, Impulse, Momentum, gate_kernel, momentum_filter
+from nldsl.runtime.course import Course, Impulse, Momentum, momentum_filter
 from nldsl.runtime.grid import ChunkGrid, choose
+from nldsl.runtime.memory import retention
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import l2norm, linear, merge, norm, silu_pullback, split
@@ -138,7 +139,7 @@ class TitansMac(Module):
         keep_sigmoid = torch.sigmoid(keep_linear)
         keep_div = keep_sigmoid / 64
         keep = 1 - keep_div
-        gate = gate_kernel(retain=keep.mT, valid=valid)
+        gate = retention(retain=keep.mT, valid=valid)
         theta_linear = linear(y, self.theta.linear.weight)
         theta_sigmoid = torch.sigmoid(theta_linear)
         theta = theta_sigmoid / 64

@@ -63,6 +63,7 @@ class Probe(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
+        x_tokens = x.split(1, 1)
         M_weight = state["M"]["running"]["weight"]
         M_weight_seen = state["M"]["committed"]["weight"]
         M_m_weight = state["M"]["slots"]["m.weight"]
@@ -71,7 +72,7 @@ class Probe(Module):
         y_all = []
         for t in range(x.shape[1]):
             live = live_at(mask, t)
-            x_t = x[:, t : t + 1]
+            x_t = x_tokens[t]
             y = matrix(x_t, M_weight_seen)
             M_x_weight, M_dy_weight = matrix_l2_gradient(x_t, x_t, M_weight_seen)
             M_weight_step, M_m_weight_next = muon(M_weight, M_dy_weight.mT @ M_x_weight, M_m_weight)
