@@ -103,9 +103,10 @@ def _clocks(members: list[ChunkMemory], caches: list[ChunkCache]) -> Refusal | N
     if grid_of(members, caches) == 1:
         found = [clocks_of(m) for m in members] + [resets_of(c.memory) for c in caches]
         return Refusal(f"clocks {', '.join(str(c) for cs in found for c in cs)} have no common chunk")
-    resets = {resets_of(m.memory) for m in members}
-    own = {resets_of(c.memory) for c in caches} - {()}
-    if len(resets) > 1 or len(own) > 1 or (own and resets - {()} - own):
+    resets = {(m.memory.reset, m.memory.reset_every) for m in members}
+    own = {(c.memory.reset, c.memory.reset_every) for c in caches if resets_of(c.memory)}
+    # A count since the start of the sequence tells any other clock; one that outlives it does not.
+    if len(resets) > 1 or len(own) > 1 or (own and {r for r in resets if r[0] != "sequence"} - own):
         return Refusal("its memories reset at different times")
     return None
 
