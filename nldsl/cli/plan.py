@@ -10,6 +10,7 @@ import typer
 from nldsl.cli.common import SetOption, parse_settings, print_json
 from nldsl.train.memory import available, shown
 from nldsl.train.run import predict_memory
+from nldsl.train.spreading import Spread, predict_spread
 
 
 def command(
@@ -17,13 +18,25 @@ def command(
     batch: Annotated[int, typer.Option(min=1, help="Windows per step.")] = 16,
     length: Annotated[int, typer.Option(min=2, help="Bytes predicted per window.")] = 256,
     settings: SetOption = None,
+    devices: Annotated[int, typer.Option(min=0, help="Of several devices, what one takes and sends.")] = 0,
+    parallel: Annotated[str, typer.Option(help="How they share the model: `ddp` or `fsdp`.")] = "fsdp",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Predict the memory of a training step: parameters, gradients, optimiser, state, activations.
 
     The first three are counted; state and activations are measured in one short sequence and scaled.
-    `nldsl train` refuses a step that takes more than the machine has.
+    `nldsl train` refuses a step that takes more than the machine has.  With --devices: memory and messages
+    of one of them, which share --batch; a --set depth above 2 is measured at 1 and 2.
     """
+    if devices:
+        settings_ = parse_settings(settings)
+        _print_spread(
+            predict_spread(
+                spec, devices=devices, parallel=parallel, batch=batch, length=length, arguments=settings_
+            ),
+            as_json,
+        )
+        return
     found = predict_memory(spec, batch=batch, length=length, arguments=parse_settings(settings))
     if as_json:
         print_json(asdict(found) | {"total": found.total, "available": available()})
@@ -41,3 +54,23 @@ def command(
     ]
     for name, size, note in rows:
         print(f"{name:<12}{shown(size):>12}  {note}".rstrip())
+
+
+def _print_spread(found: Spread, as_json: bool) -> None:
+    """Memory and messages of one device of several."""
+    if as_json:
+        print_json(asdict(found) | {"total": found.total, "communication": found.communication})
+        return
+    print(f"{found.parallel} on {found.devices} devices, {shown(found.weights)} of weights; per device:")
+    notes = {
+        "parameters": "its share" if found.parallel == "fsdp" else "all",
+        "masters": "whole matrices it owns",
+        "gathered": "whole weights while they are needed",
+        "gradients": "while a step is under way",
+    }
+    parts = ("parameters", "masters", "gathered", "gradients", "optimiser", "state", "activations", "total")
+    for part in parts:
+        print(f"{part:<12}{shown(getattr(found, part)):>12}  {notes.get(part, '')}".rstrip())
+    print("received per step:")
+    for what, size in (*found.received.items(), ("total", found.communication)):
+        print(f"{what:<22}{shown(size):>12}")

@@ -213,7 +213,10 @@ class Replicated(Processes):
         if not writes_task(model.program):
             # Some weights may have no part in some pass: those that no process used keep no gradient.
             self.wrapped = DistributedDataParallel(
-                model, forward_sync_buffers=False, find_unused_parameters=True
+                model,
+                forward_sync_buffers=False,
+                find_unused_parameters=True,
+                gradient_as_bucket_view=True,
             )
             self.wrapped.register_comm_hook(None, _summing())
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from nldsl.cli import main
 from nldsl.diagnostics import SpecError
@@ -183,8 +185,6 @@ def together(world: int, cases: list[Case], folder: Path) -> list[dict[str, Any]
 
 
 def leave() -> None:
-    import torch.distributed as dist
-
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -231,7 +231,70 @@ def faults(folder: Path, cases: dict[str, dict[str, Any]]) -> None:
     leave()
 
 
-JOBS: dict[str, Callable[..., None]] = {"runs": runs, "command": command, "flaky": flaky, "faults": faults}
+class Counted:
+    """What this process receives through `torch.distributed`: rings move all but one share."""
+
+    def __init__(self) -> None:
+        self.bytes: dict[str, int] = {}
+        self.world, self.rank = dist.get_world_size(), dist.get_rank()
+        others = self.world - 1
+        rings: dict[str, Callable[..., float]] = {
+            "all_reduce": lambda t, *_, **__: 2 * others * t.nbytes / self.world,
+            "broadcast": lambda t, src, **_: t.nbytes if src != self.rank else 0,
+            "all_gather_single": lambda out=None, *a, output_tensor=None, **_: (
+                (output_tensor if out is None else out).nbytes * others / self.world
+            ),
+            "reduce_scatter_single": lambda out=None, *a, output=None, **_: (
+                (output if out is None else out).nbytes * others
+            ),
+            "all_to_all_single": lambda out, _, sizes, *__: (
+                out.nbytes - sizes[self.rank] * out.element_size()
+            ),
+        }
+        for name, size in rings.items():
+            setattr(dist, name, self.counting(name, getattr(dist, name), size))
+
+    def counting(self, name: str, real: Callable[..., Any], size: Callable[..., float]) -> Callable[..., Any]:
+        def counted(*given: Any, **named: Any) -> Any:
+            received = size(*given, **named)
+            if received >= 256:  # flags, losses, norms and clocks are smaller
+                self.bytes[name] = self.bytes.get(name, 0) + int(received)
+            return real(*given, **named)
+
+        return counted
+
+
+def measured(folder: Path, cases: list[dict[str, Any]]) -> None:
+    """What the first process holds, and receives in the second step, in bytes."""
+    found, counted = [], None
+    for case in cases:
+        trained = trainer(Case(**case), folder)
+        counted = counted or Counted()
+        trained.train_step()
+        counted.bytes.clear()
+        trained.train_step()
+        received = dict(counted.bytes)
+        held = [local(p) for p in trained.parameters.values()]
+        memories = [local(t) for group in trained.groups for t in group.state().values()]
+        masters = [t for group in trained.groups for t in group.owned.values()]
+        sizes = {"parameters": held, "optimiser": memories, "masters": masters}
+        found.append({n: sum(t.nbytes for t in ts) for n, ts in sizes.items()} | {"received": received})
+    if os.environ["RANK"] == "0":
+        (folder / "measured.json").write_text(json.dumps(found))
+    leave()
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+JOBS: dict[str, Callable[..., None]] = {
+    "runs": runs,
+    "command": command,
+    "flaky": flaky,
+    "faults": faults,
+    "measured": measured,
+}
 
 if __name__ == "__main__":
     JOBS[sys.argv[1]](Path(sys.argv[2]), **json.loads(sys.argv[3]))
