@@ -50,9 +50,8 @@ class Sharded(Processes):
         blocks = [b for b in attached if next(b.parameters(), None) is not None]
         for block in blocks:
             fully_shard(block, mesh=self.mesh)
-        self.root: FSDPModule = fully_shard(
-            model.root, mesh=self.mesh, reshard_after_forward=not self.at_once
-        )
+        # What belongs to no block (embedding, head) is needed first and last: it is gathered once.
+        self.root: FSDPModule = fully_shard(model.root, mesh=self.mesh, reshard_after_forward=False)
         for module in (*blocks, self.root):
             # The plain sum: every gradient has been divided by the targets of the whole batch already.
             module.set_force_sum_reduction_for_comms(True)
