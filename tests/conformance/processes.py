@@ -30,7 +30,7 @@ from nldsl.train.loop import Trainer
 from nldsl.train.run import start
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 150
+LIMIT = 240
 """Seconds after which a test of processes has failed."""
 HOPE = """
 variant small of {base} {{

@@ -70,6 +70,7 @@ def words(source: str, run: Path, steps: int, folder: Path) -> list[str]:
     return ["train", source, "--out", str(run), *(str(w) for pair in options.items() for w in pair)]
 
 
+@pytest.mark.long
 def test_a_signal_to_one_process_saves_once_and_ends_all(tmp_path: Path) -> None:
     source, run = spec("transformer", "muon", tmp_path), tmp_path / "run"
     running = spawned(2, "command", tmp_path, words=words(source, run, 100000, tmp_path))
@@ -84,6 +85,7 @@ def test_a_signal_to_one_process_saves_once_and_ends_all(tmp_path: Path) -> None
     assert int(saved.name.removeprefix("step-")) == read_log(run)[-1]["step"] >= 3
 
 
+@pytest.mark.long
 def test_a_process_that_dies_is_started_anew_and_goes_on(tmp_path: Path) -> None:
     """torchrun starts all again; they go on from the checkpoint behind step 6 as if nothing had been."""
     source, run = spec("transformer", "adamw", tmp_path), tmp_path / "run"

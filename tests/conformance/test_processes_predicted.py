@@ -22,6 +22,7 @@ NAMES = {
 }
 
 
+@pytest.mark.long
 def test_two_processes_hold_and_send_what_was_predicted(tmp_path: Path) -> None:
     cases = [
         Case(spec(model, "muon", tmp_path), f"{model}_{kind}", kind)
