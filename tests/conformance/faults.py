@@ -231,8 +231,13 @@ EDITS = (
         '"committed": {"W2": self.start(self.M.W1',
     ),
     # learning from the task
-    Edit("sign of a task step", "hope", "W_1 = W - W_mul", "W_1 = W + W_mul"),
-    Edit("clock of a task memory", "hope", 'path="F[1]", every=4', 'path="F[1]", every=8'),
+    Edit("sign of a task step", "hope", "descent=0.001", "descent=-0.001", everywhere=True),
+    Edit(
+        "clock of a task memory",
+        "hope",
+        'path="F[1]",\n            every=4',
+        'path="F[1]",\n            every=8',
+    ),
     Edit(
         "task memory reads another's delta",
         "hope",
