@@ -121,13 +121,18 @@ def _read(model: Any, tokens: Tensor, state: State | None) -> tuple[Tensor, Stat
 
 
 def _forgotten(state: State, fresh: State, copies: list[Place]) -> State:
-    """`state` with these memories as they are before the first token."""
+    """`state` with what these memories hold as before the first token; their clocks go on."""
     found = state.clone()
     for place in copies:
         tree, start = found.tree, fresh.tree
         for key in place.keys[:-1]:
             tree, start = tree[key], start[key]
-        tree[place.keys[-1]] = start[place.keys[-1]]
+        old, new = tree[place.keys[-1]], start[place.keys[-1]]
+        if place.kind == "task":
+            new = {**old, "delta": new["delta"]}
+        elif isinstance(old, dict):
+            new = {**new, **{name: old[name] for name in ("count",) if name in old}}
+        tree[place.keys[-1]] = new
     return found
 
 

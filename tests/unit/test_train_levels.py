@@ -98,6 +98,7 @@ def test_nothing_of_the_model_changes_and_padding_is_no_token(model: nldsl.Model
 def test_memories_of_the_task_learn_on_the_way() -> None:
     model = nldsl.compile("hope_tiny", dim=16, depth=1, chunks=(4, 8))
     found = lives(model, torch.randint(0, 256, (2, 32)))
+    assert lives(model, torch.randint(0, 256, (2, 27)))  # the middle lies within a chunk
     levels = by_level(found)
     assert levels["f[0]"]["state_norm"] > 0 and levels["f[0]"]["used"] > 0
     assert 0 < levels["projections"]["retention"] < 1
