@@ -34,6 +34,17 @@ def gathered_for_the_step(model: Any) -> bool:
     return writes_task(model.program) or any(t.requires_grad for t in model.init_state(1).tensors().values())
 
 
+def forget_passes(module: FSDPModule) -> None:
+    """Take away what FSDP2 does around a pass, where weights are gathered for all passes of a step.
+
+    Around a pass it puts copies in place of the tensors of the state that are differentiated by, and task
+    memories know their own by identity.
+    """
+    state = module._get_fsdp_state()
+    for handle in (state._pre_forward_hook_handle, state._post_forward_hook_handle):
+        handle.remove()
+
+
 class Sharded(Processes):
     """Every process holds a share of the model, its gradients and the memories of its rules."""
 
@@ -57,8 +68,7 @@ class Sharded(Processes):
             module.set_force_sum_reduction_for_comms(True)
             module.set_gradient_divide_factor(1.0)
         if self.at_once:
-            self.root.set_requires_gradient_sync(False)
-            self.root.set_reshard_after_backward(False)
+            forget_passes(self.root)
         self.shares = model.parameter_paths()
 
     def groups(self, claims: list[Claimed], model: nn.Module) -> list[OptimiserGroup]:
