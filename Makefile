@@ -37,6 +37,11 @@ $(VENV)/.full: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $(VENV)/.base $@
 
+# `all` adds the libraries that runs are exchanged with.
+$(VENV)/.all: $(VENV)/.full
+	$(PIP) -e '.[dev,ecosystem]'
+	@touch $@
+
 setup: $(VENV)/.full
 
 demo: $(VENV)/.base
@@ -56,7 +61,7 @@ check: $(VENV)/.full
 docs: $(VENV)/.full
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-test-all: $(VENV)/.full
+test-all: $(VENV)/.all
 	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m 'long or not long' $(TESTS)
 
 bench: $(VENV)/.full

@@ -1,4 +1,7 @@
-"""What one types: examples of every command.  The tests run all of them, in this order, in one folder."""
+"""What one types: examples of every command.  The tests run all of them, in this order, in one folder.
+
+`import` finds a small Llama of transformers there, in `llama`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "test": ("test linear_attention --block linear_attention --set dim=8 --examples 2",),
     "bisect": ("bisect linear_attention --block linear_attention --set dim=8 --tokens 5",),
     "plan": ("plan gated_deltanet --batch 4 --length 512 --set dim=32 --set depth=1 --set heads=2",),
-    "data": ("data prepare mine.nl layers.py alone.py --out texts --heldout 0.3",),
+    "data": (
+        "data prepare mine.nl layers.py alone.py --out texts --heldout 0.3",
+        "data tokenizer layers.py alone.py --out tokenizer.json --vocab 300",
+    ),
     "train": (
         "train gated_deltanet --steps 2 --batch 2 --length 32 --set dim=32 --set depth=1 --set "
         "heads=2 --out run",
@@ -35,6 +41,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "plot": ("plot run online -o runs.svg --by tokens",),
     "generate": ('generate run --prompt "def " --bytes 8',),
     "run": ("run online --online mine.nl --segment 64",),
+    "export": ("export run --to hf -o hub", "export run --to torch -o programs"),
+    "import": ("import hf:llama --out brought --stack 'cms(chunks = [4, 8])'",),
     "list": ("list", "list rules"),
     "doctor": ("doctor",),
     "version": ("version",),

@@ -30,7 +30,7 @@ def command(
         try:
             session.load(load)
         except StateError as wrong:
-            raise CommandError("NL1022", f"`{load}` cannot be gone on from: {wrong}") from None
+            raise CommandError("NL1029", f"`{load}` cannot be gone on from: {wrong}") from None
     asked = sys.stdin.isatty()
     if asked:
         typer.echo(f"{session.model.name}: a session of {session.bytes:,} bytes; Ctrl-D ends it", err=True)

@@ -36,6 +36,22 @@ _PACKAGES = (
     "ruamel.yaml",
     "PyYAML",
 )
+_OPTIONAL = {
+    "transformers": ("hf", "what `export --to hf` writes is loaded by it"),
+    "tokenizers": ("tokenizers", "byte-pair vocabularies: `data tokenizer`, imported runs"),
+    "onnx": ("onnx", "`export --to onnx`"),
+    "onnxscript": ("onnx", "`export --to onnx`"),
+    "onnxruntime": ("onnx", "runs what `export --to onnx` writes"),
+    "pyarrow": ("datasets", "documents in parquet files"),
+    "tensorboard": ("tensorboard", "shows the curves of runs"),
+    "hypothesis": ("test", "`test` draws its cases with it"),
+    "pygls": ("server", "the language server for editors"),
+    "ipython": ("notebook", "graphs in notebooks"),
+    "lm_eval": ("ecosystem", "evaluates what `export --to hf` writes"),
+    "lightning": ("ecosystem", "one of the loops in `examples/interop`"),
+    "accelerate": ("ecosystem", "one of the loops in `examples/interop`"),
+}
+"""What few need: the extra that brings it, and what it is for."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +66,7 @@ class Finding:
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """Show what this installation has and what it lacks.  Never fails."""
-    findings = [*_machine(), *_packages(), *_tools(), *_folders(), *_components()]
+    findings = [*_machine(), *_packages(), *_optional(), *_tools(), *_folders(), *_components()]
     if as_json:
         print_json({"findings": [asdict(f) for f in findings]})
         return
@@ -79,6 +95,16 @@ def _packages() -> list[Finding]:
             here = name == "torch" and find_spec("torch") is not None
             note = "compile, verify, train and generate need it" if name == "torch" else "pip install it"
             findings.append(Finding(name, "ok" if here else "missing", "present" if here else "", note))
+    return findings
+
+
+def _optional() -> list[Finding]:
+    findings = []
+    for name, (extra, use) in _OPTIONAL.items():
+        try:
+            findings.append(Finding(name, "ok", metadata.version(name), use))
+        except metadata.PackageNotFoundError:
+            findings.append(Finding(name, "missing", "", f"{use}: pip install 'nldsl[{extra}]'"))
     return findings
 
 

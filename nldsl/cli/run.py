@@ -29,13 +29,13 @@ def command(
     model, tokens = loaded.session().model, loaded.tokens
     if not model.task_memories():
         raise CommandError(
-            "NL1020",
+            "NL1027",
             f"nothing in `{model.name}` learns from the task",
             "a memory does with `F minimizes task by gd(lr = 1e-3)`: see the block `cms`",
         )
     text = read_bytes(online)
     if len(text) < 2:
-        raise CommandError("NL1021", f"`{online}` has {len(text)} bytes, and a stream needs at least 2")
+        raise CommandError("NL1028", f"`{online}` has {len(text)} bytes, and a stream needs at least 2")
     if not as_json:
         out().print(f"{'bytes':>16}  {'before':>7} {'after':>7} {'gained':>7}   bits per byte", style="dim")
     found, session = learn_online(model, text, segment, _nothing if as_json else _line, tokens)

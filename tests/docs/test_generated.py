@@ -202,8 +202,16 @@ def test_page_of_a_command_has_every_option(name: str) -> None:
     assert (name in EXAMPLES) == (name not in ENDLESS)
 
 
+def llama(folder: Path) -> None:
+    """A model of another library, which `import` brings in."""
+    theirs = pytest.importorskip("transformers")
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "hidden_size": 16}
+    theirs.LlamaForCausalLM(theirs.LlamaConfig(vocab_size=256, **sizes)).save_pretrained(folder)
+
+
 def test_examples_of_the_commands_run(tmp_path: Path) -> None:
     page = Page(tmp_path, "commands")
+    llama(tmp_path / "llama")
     for name, words in example_lines():
         assert words[0] == name
         page.command(f"nldsl {' '.join(repr(w) if ' ' in w else w for w in words)}", 0, name)

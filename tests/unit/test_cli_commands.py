@@ -6,12 +6,15 @@ import io
 import json
 import shutil
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from nldsl.cli.app import main
+from nldsl.cli.doctor import _OPTIONAL
 from nldsl.source import SourceFile
 from nldsl.syntax import format_text
 
@@ -301,6 +304,27 @@ def test_doctor_never_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert findings["dot (graphviz)"]["state"] == "missing"
     assert findings["python"]["state"] == "ok"
     assert run("doctor") == 0
+
+
+def test_doctor_tells_what_brings_a_missing_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def version(name: str) -> str:
+        if name in ("onnxscript", "lm_eval"):
+            raise metadata.PackageNotFoundError(name)
+        return "1.2"
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert run("doctor", "--json") == 0
+    findings = {f["name"]: f for f in json.loads(capsys.readouterr().out)["findings"]}
+    assert findings["transformers"]["state"] == findings["pyarrow"]["state"] == "ok"
+    for name, extra in {"onnxscript": "onnx", "lm_eval": "ecosystem"}.items():
+        assert (
+            findings[name]["state"] == "missing" and f"pip install 'nldsl[{extra}]'" in findings[name]["note"]
+        )
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    for name, (extra, _) in _OPTIONAL.items():
+        assert any(word.startswith(name) for word in project["optional-dependencies"][extra]), name
 
 
 # --- compile ---------------------------------------------------------------------------------

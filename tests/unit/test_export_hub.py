@@ -70,7 +70,7 @@ def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hub")
     (folder / "text.txt").write_text("to be or not to be, that is the question. " * 200)
     for name in MODELS:
-        asked = {"data": str(folder / "text.txt"), "steps": 2, "batch": 2, "length": 64}
+        asked = {"data": str(folder / "text.txt"), "steps": 2, "batch": 2, "length": 32}
         train(name, out=folder / name, arguments=dict(SIZES), show=False, **asked)
         export_hub(folder / name, folder / f"{name}-hf")
     (folder / "there.py").write_text(THERE)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import nldsl
+from nldsl.cli.app import main
 from nldsl.evaluate import Sampling, Session
 from nldsl.train import train
 
@@ -109,6 +110,23 @@ def until(ours: int, wanted: bytes) -> bytes:
         shown += os.read(ours, 1)
     assert wanted in shown
     return shown
+
+
+def test_what_cannot_go_on_is_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text.txt").write_text("to be or not to be. " * 400)
+    (tmp_path / "short").write_text("a")
+    sizes = {"dim": 8, "depth": 1, "heads": 2}
+    asked = {"data": str(tmp_path / "text.txt"), "steps": 1, "batch": 2, "length": 16, "show": False}
+    train("gated_deltanet", out=tmp_path / "still", arguments=dict(sizes), **asked)
+    nldsl.load(tmp_path / "still").session().save(tmp_path / "state")
+    for code, words in {
+        "NL1027": ("run", tmp_path / "still", "--online", tmp_path / "text.txt"),
+        "NL1028": ("run", run, "--online", tmp_path / "short"),
+        "NL1029": ("chat", run, "--load", tmp_path / "state"),
+    }.items():
+        with pytest.raises(SystemExit) as leaving:
+            main([str(word) for word in words])
+        assert leaving.value.code == 2 and f"error[{code}]" in capsys.readouterr().err
 
 
 def test_generate_shows_bytes_before_it_ends(run: Path) -> None:

@@ -117,6 +117,15 @@ CODES = {
     "NL1026": Entry(
         "port not free", "Another program listens on the port, or the system keeps it for itself."
     ),
+    "NL1027": Entry(
+        "nothing learns from the task",
+        "`nldsl run --online` is for models with memories that minimise the task, such as those of `cms`.",
+    ),
+    "NL1028": Entry("stream too short", "A byte is learnt from the one behind it: a stream has at least 2."),
+    "NL1029": Entry(
+        "state of another model",
+        "`nldsl chat --load` goes on from a state that `--save` wrote for the same model.",
+    ),
     "NL1030": _entry(
         "no such property",
         "`nldsl test` knows the properties that say something about the program; `learning` is of models.",
