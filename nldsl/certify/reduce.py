@@ -204,7 +204,7 @@ def shorter(tree: t.Tree) -> Iterator[t.Tree]:
         >>> tree = load("block f(x) {\\n  return silu(2 * x)\\n}\\n", DiagnosticBag()).main.tree
         >>> texts = [to_text(s) for s in shorter(tree) if s.items and s.items[0].body]
         >>> [text.split("return ")[1].split("\\n")[0] for text in texts]
-        ['2 * x', 'silu(2)', 'silu(x)']
+        ['silu(2 * x)', 'silu()', '2 * x', 'silu(2)', 'silu(x)']
     """
     yield from _changed(tree)  # type: ignore[misc]
 

@@ -80,7 +80,8 @@ class Periods(Segments):
         self.rows[task.keys] = {}
         for name, weight in self.weights[task.keys].items():
             start = task.parameters[name]
-            if weight.dim() > 2:
+            # A tensor of another class is its own business.
+            if weight.dim() > 2 and type(weight.detach()) is Tensor:
                 shared = None if moved or start is None else start.detach()
                 rows = Rows(weight, shared, None if self.at_once else start)
                 self.rows[task.keys][name] = rows

@@ -159,7 +159,8 @@ def test_failure_names_the_first_token_and_memory(
 
 
 def test_failure_of_learn_names_the_task_memory() -> None:
-    build = faulty('path="F[1]", every=4', 'path="F[1]", every=8')
+    where = 'path="F[1]",\n            every='
+    build = faulty(f"{where}4", f"{where}8")
     certificate = verify("hope_attention", build=build, dim=8, depth=1, chunks=[16, 64])
     found = certificate.difference
     assert found is not None and found.calls.startswith("learn")
