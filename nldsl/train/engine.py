@@ -33,6 +33,8 @@ class Engine:
     """
 
     rank, world = 0, 1
+    shared_weights = False
+    """Whether a process holds a share of the weights only, and gathers them around the passes."""
 
     def __init__(self, device: str = "cpu") -> None:
         """Raises NL0992 for a device that is not there."""

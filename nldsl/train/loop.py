@@ -28,7 +28,7 @@ from nldsl.train.groups import DEFAULT_GROUPS, claim
 from nldsl.train.guard import SKIPS_IN_A_ROW, Guard, culprit, listed, not_finite, trained_by, worst_token
 from nldsl.train.interrupt import Interruption
 from nldsl.train.log import RunLog, Silent, read_log
-from nldsl.train.manner import compile_steps, face, recompute, require_rows_once
+from nldsl.train.manner import compile_steps, face, recompute, require_rows_once, require_whole_weights
 from nldsl.train.optimisers import OptimiserGroup
 from nldsl.train.passes import backward, backward_from
 from nldsl.train.plot import loss_svg
@@ -89,6 +89,7 @@ class Trainer:
                 help="write the loop: `model.learn(tokens, label = labels, backward = 1.0)` and an optimizer",
                 span=self.plan.span,
             )
+        require_whole_weights(self.engine.shared_weights, config)
         recompute(model, config.recompute)
         self.engine.prepare(model)
         self.parameters = model.parameter_paths()

@@ -48,6 +48,8 @@ def forget_passes(module: FSDPModule) -> None:
 class Sharded(Processes):
     """Every process holds a share of the model, its gradients and the memories of its rules."""
 
+    shared_weights = True
+
     def prepare(self, model: Any) -> None:
         """Shard the model.  Raises NL0994 for a parameter that has no rows."""
         model.to(self.device)

@@ -13,6 +13,7 @@ import nldsl
 from nldsl.diagnostics import SpecError
 from nldsl.runtime.block_recompute import recompute_blocks
 from nldsl.train import load_run, train
+from nldsl.train.engine import Engine
 from nldsl.train.manner import Lowered, chunk_steps, compile_steps
 from nldsl.train.memory import measure
 from nldsl.train.passes import backward_from
@@ -154,6 +155,16 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         train("hope_tiny", out=tmp_path / "run", data=__file__, steps=1, recompute="blocks", show=False)
     assert caught.value.diagnostics[0].code == "NL0996"
+
+
+def test_weights_in_shares_are_left_alone(tmp_path: Path) -> None:
+    class Shared(Engine):
+        shared_weights = True
+
+    for options in ({"recompute": "blocks"}, {"compiled": True}):
+        with pytest.raises(SpecError) as caught:
+            train("hope_tiny", out=tmp_path / "run", data=__file__, steps=1, engine=Shared(), **options)  # type: ignore[arg-type]
+        assert caught.value.diagnostics[0].code == "NL0994"
 
 
 def test_chunk_steps_are_what_is_compiled() -> None:
