@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import keyword
+import subprocess
+import sys
 
 import torch
 
@@ -10,8 +12,11 @@ from nldsl.catalog import RESERVED, attribute, torch_name
 
 
 def test_reserved_names_cover_torch_and_python() -> None:
-    taken = {n for n in {*dir(torch.nn.Module), *vars(torch.nn.Module())} if not n.startswith("_")}
-    assert taken <= RESERVED
+    # In a process of its own: other libraries put methods into torch's module when they are imported.
+    asked = "import torch; print(*dir(torch.nn.Module), *vars(torch.nn.Module()))"
+    said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    taken = {name for name in said.split() if not name.startswith("_")}
+    assert {"forward", "state_dict"} <= taken <= RESERVED
     assert set(keyword.kwlist) <= RESERVED
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 
 import pytest
 
@@ -158,11 +157,3 @@ def test_train_lines() -> None:
     assert [type(s).__name__ for s in train.body] == ["Setting", "Setting", "LevelDecl", "Setting", "Setting"]
     truncate = train.body[3]
     assert isinstance(truncate, tree.Setting) and truncate.unit == "tokens"
-
-
-def test_a_hundred_lines_parse_at_once() -> None:
-    text = snippets.HOPE + snippets.RULES
-    parsed(text)
-    start = time.perf_counter()
-    parsed(text)
-    assert time.perf_counter() - start < 0.25
