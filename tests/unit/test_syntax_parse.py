@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 
 from nldsl.diagnostics import DiagnosticBag, render_all
