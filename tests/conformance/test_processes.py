@@ -46,7 +46,9 @@ def compare(one: dict[str, Any], two: dict[str, Any], close: float = CLOSE) -> N
     moved = max(float((w - one["before"][path]).abs().max()) for path, w in one["weights"].items())
     assert moved > 1000 * close
     for (loss, norm), (other, others) in zip(one["told"], two["told"], strict=True):
-        assert abs(loss - other) <= close and abs(norm - others) <= 2e-5 * norm
+        # A loss of 6 is printed by float32 in steps of half a millionth: relative.  Gradients through a delta
+        # rule make more of a last digit than weights do: a thousandth, where a forgotten row makes a tenth.
+        assert abs(loss - other) <= close * max(1.0, loss) and abs(norm - others) <= 1e-3 * norm
     assert abs(one["bits"] - two["bits"]) <= close
 
 
