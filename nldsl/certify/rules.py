@@ -155,7 +155,7 @@ def _weight(group: GroupRule, outer: OuterRule, shape: Shape, seed: int) -> Rule
         {"w": weight.detach().clone()},
         lambda s: outer.at(s, False),
         dict(made.param_groups[0]),
-        {("w", m.name): made.state[weight][m.name].clone() for m in kernel.memories if m.init is not None},
+        _drawn(made, weight),
     )
     worst, where = 0.0, ""
     for step in range(STEPS):
@@ -173,6 +173,12 @@ def _weight(group: GroupRule, outer: OuterRule, shape: Shape, seed: int) -> Rule
 
 def _draw(shape: Shape, generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def _drawn(made: RuleOptimizer, weight: nn.Parameter) -> dict[tuple[str, str], Tensor]:
+    """The memories that do not start at zero."""
+    memories = made.kernel_of(weight).memories
+    return {("w", m.name): made.state[weight][m.name].clone() for m in memories if m.init is not None}
 
 
 def _change(made: RuleOptimizer, literal: LiteralOptimiser, step: int) -> None:
@@ -205,19 +211,24 @@ def _layer(group: GroupRule, outer: OuterRule, seed: int) -> RuleCheck:
     layer.weight.data = torch.randn(3, 5, generator=generator, dtype=torch.float64)
     made = optimizer(group, layer)
     literal = LiteralOptimiser(
-        {"w": layer.weight.detach().clone()}, lambda s: outer.at(s, True), dict(made.param_groups[0])
+        {"w": layer.weight.detach().clone()},
+        lambda s: outer.at(s, True),
+        dict(made.param_groups[0]),
+        _drawn(made, layer.weight),
     )
     worst, where = 0.0, ""
     for step in range(STEPS):
         x = torch.randn(7, 5, generator=generator, dtype=torch.float64)
         dy = torch.randn(7, 3, generator=generator, dtype=torch.float64) / 7
         made.zero_grad()
+        _change(made, literal, step)
         layer(x).backward(dy)
         made.step()
         literal.step_rows("w", x, dy)
-        error = _error(layer.weight.detach(), literal.weights["w"])
-        if not error <= worst:
-            worst, where = error, f"`W` at step {step + 1}"
+        for name, ours, theirs in _pairs(made, literal, layer.weight):
+            error = _error(ours, theirs)
+            if not error <= worst:
+                worst, where = error, f"`{name}` at step {step + 1}"
     return _check(outer, made.kernel_of(layer.weight), "layer [3, 5]", worst, where)
 
 

@@ -15,7 +15,7 @@ from nldsl.emit.loader import load_module
 from nldsl.emit.printer import print_module
 from nldsl.lowerings.optimizer import OptimizerText, class_name, lower_optimizer
 from nldsl.lowerings.optimizer_c import native
-from nldsl.plan.rule_rows import RowsPlan, gradient_rule, looks_at_rows, plan_rows
+from nldsl.plan.rule_rows import NotOneProductError, RowsPlan, fuse_rows, looks_at_rows, retyped
 from nldsl.plan.rules import RulePlan, plan_rule
 from nldsl.runtime.rule_kernel import Kernel, refusal
 from nldsl.runtime.rule_optimizer import RuleOptimizer
@@ -57,7 +57,7 @@ def optimizer(rule: str | Path | GroupRule, params: Any, **keywords: Any) -> Rul
     listed = given(params)
     made = optimizer_class(group.outer, shapes(listed))
     ready = made(listed, more=More(group.outer), **settings)
-    if any(kernel.rows is not None for kernel in ready.kernels.values()):
+    if any(kernel.looks_at_rows for kernel in ready.kernels.values()):
         attach_rows(ready, module)
     return ready
 
@@ -95,7 +95,7 @@ def optimizer_class(outer: OuterRule, wanted: Iterable[Shape]) -> type[RuleOptim
     names = [a.name for a in outer.open]
     assert all([n for n, _ in p.arguments] == names for p in plans.values()), "arguments out of order"
     rows: dict[Shape, RowsPlan] = {
-        s: plan_rows(outer.at(s, True), s) for s in plans if len(s) == 2 and has_rows(outer)
+        s: fuse_rows(outer.at(s, True), s).rows for s, p in plans.items() if len(s) == 2 and _fused(outer, p)
     }
     text = print_module(lower_optimizer(_text(outer), plans, _doc(outer), rows))
     made: type[RuleOptimizer] = getattr(load_module(text, f"rule_{outer.name}"), class_name(outer.name))
@@ -114,8 +114,16 @@ def has_rows(outer: OuterRule) -> bool:
     return looks_at_rows(outer.at(*PROBES[0]))
 
 
+def _fused(outer: OuterRule, plan: RulePlan) -> bool:
+    """Whether the rows of a rule are one product in the backward pass."""
+    return has_rows(outer) and not plan.averaged
+
+
 def attach_rows(ready: RuleOptimizer, module: nn.Module | None) -> None:
-    """Let the linear layers of `module` pull the rows of the rule; raises NL0972 if there is none."""
+    """Let the linear layers of `module` pull the rows of the rule.
+
+    Raises NL0972 if there is none, NL0963 for a weight without rows under a rule that needs each of them.
+    """
     wanted = {p for group in ready.param_groups for p in group["params"]}
     found = [(layer, weight) for layer, weight in linear_weights(module) if weight in wanted]
     if not found:
@@ -126,6 +134,14 @@ def attach_rows(ready: RuleOptimizer, module: nn.Module | None) -> None:
         )
     for layer, weight in found:
         ready.attach_rows(layer, weight)
+    for p in (p for group in ready.param_groups for p in group["params"] if p not in ready.rows):
+        if ready.kernel_of(p).by_rows:
+            raise refusal(
+                "NL0963",
+                f"`{ready.rule}` needs the rows of a linear layer, and {ready.name_of(p)} is not the weight of "
+                f"one: {ready.kernel_of(p).reason}",
+                "give it to another rule, such as `adamw(lr = 3e-4)`",
+            )
 
 
 def linear_weights(module: nn.Module | None) -> Iterator[tuple[nn.Module | None, Tensor]]:
@@ -143,17 +159,31 @@ def linear_weights(module: nn.Module | None) -> Iterator[tuple[nn.Module | None,
 def plan_for(outer: OuterRule, shape: Shape) -> RulePlan | None:
     """The plan for one shape; `None` for a vector if the rule works on matrices only.
 
-    Of a rule that looks at inputs, what is left to do once the rows have done their part; for weights
-    without inputs (embeddings, norms, biases) this is plain gradient descent.
+    Of a rule whose rows are one product in the backward pass, what is left to do behind it; weights without
+    inputs (embeddings, norms, biases) take their gradient in its place.
     """
     if has_rows(outer):
-        return plan_rule(gradient_rule(outer.at(*PROBES[0]), shape), shape)
+        return _plan_with_rows(outer, shape)
     try:
         return plan_rule(outer.at(shape, linear=False), shape)
     except SpecError:
         if len(shape) == 2:
             raise
         return None
+
+
+def _plan_with_rows(outer: OuterRule, shape: Shape) -> RulePlan | None:
+    """The plan of a rule that looks at the inputs of layers."""
+    of = shape if len(shape) == 2 else PROBES[0][0]
+    rule = outer.at(of, True)
+    try:
+        rest = fuse_rows(rule, of).rest
+    except NotOneProductError as reason:
+        return plan_rule(rule, shape, str(reason)) if of == shape else None
+    if of == shape:
+        return plan_rule(rest, shape)
+    plan = plan_rule(retyped(rest, of, shape), shape)
+    return plan if plan.form == "elementwise" else None
 
 
 class More:

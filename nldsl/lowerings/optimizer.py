@@ -21,7 +21,7 @@ from nldsl.emit.nodes import (
     name,
     to_expression,
 )
-from nldsl.lowerings.optimizer_rows import rows_function
+from nldsl.lowerings.optimizer_rows import by_rows_function, rows_function
 from nldsl.lowerings.optimizer_step import numbers_function, update_function
 from nldsl.lowerings.scope import RESERVED, Imports, Names
 from nldsl.plan.rule_rows import RowsPlan
@@ -61,10 +61,14 @@ class Kernels:
     def kernel(self, plan: RulePlan, rows: RowsPlan | None) -> Expression:
         """The name of the kernel of one plan."""
         rule = plan.rule.name
-        update = self.function(rule, update_function(plan, self.imports, self.taken))
+        by_rows = bool(plan.averaged)
+        written = by_rows_function if by_rows else update_function
+        update = self.function(rule, written(plan, self.imports, self.taken))
         numbers = self.function(f"{rule}_numbers", numbers_function(plan, self.imports, self.taken))
         memories = to_expression(tuple(self._memory(m) for m in plan.memories))
         made = call("Kernel", update, numbers, memories=memories, form=plan.form, reason=plan.reason)
+        if by_rows:
+            made = replace(made, kwargs=(*made.kwargs, ("by_rows", to_expression(True))))
         if rows is not None:
             function = self.function(f"{rule}_rows", rows_function(rows, self.imports, self.taken))
             made = replace(made, kwargs=(*made.kwargs, ("rows", function)))

@@ -136,8 +136,8 @@ def update_function(plan: RulePlan, imports: Imports, taken: frozenset[str]) -> 
     numbers = [names.of(v) for v in plan.passed]
     writer = Tensors(imports, names, dict(plan.literals), name(first[0]), _kept(plan))
     body = writer.steps(plan.body)
-    written = [("W", plan.weight), *((m.before.name, m.after) for m in plan.memories)]
-    body += _written(writer, plan.body, written)
+    pairs = [("W", plan.weight), *((m.before.name, m.after) for m in plan.memories)]
+    body += written(writer, plan.body, pairs)
     doc = f"One step of `{plan.rule.name}` for one weight, in place; {plan.reason}."
     annotated = tuple(Parameter(p, name("Tensor")) for p in (*first, *numbers))
     return FunctionDef("update", annotated, tuple(body), doc, to_expression(None))
@@ -154,7 +154,7 @@ def _kept(plan: RulePlan) -> frozenset[str]:
     return frozenset(names)
 
 
-def _written(writer: Tensors, body: Sequence[Step], written: Sequence[tuple[str, Value]]) -> list[Statement]:
+def written(writer: Tensors, body: Sequence[Step], written: Sequence[tuple[str, Value]]) -> list[Statement]:
     """`W.copy_(...)` for everything that changed; what shares memory with a target is copied out first."""
     targets = {target for target, _ in written}
     before: list[Statement] = []

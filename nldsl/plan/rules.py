@@ -53,6 +53,8 @@ class RulePlan:
     memories: tuple[RuleMemory, ...]
     literals: tuple[tuple[str, float], ...]
     held: tuple[str, ...] = ()
+    averaged: frozenset[str] = frozenset()
+    """Of a rule that is applied row by row: the new weight and memories, which are means over rows."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,11 @@ class _Code:
     held: tuple[str, ...] = ()
 
 
-def plan_rule(rule: Rule, shape: Shape) -> RulePlan:
-    """The plan of `rule` for a weight of `shape`; the rule asks for neither `x` nor `dy`."""
+def plan_rule(rule: Rule, shape: Shape, by_rows: str = "") -> RulePlan:
+    """The plan of `rule` for a weight of `shape`.
+
+    A rule that asks for `x` or `dy` is applied to every row of a layer; `by_rows` says why.
+    """
     function = rule.function
     plain = folded(function.body)
     literals = {**plain.literals, ONE: 1}
@@ -78,17 +83,23 @@ def plan_rule(rule: Rule, shape: Shape) -> RulePlan:
     live = _live(code.body, outputs)
     scalars = tuple(_numbers(live, known))
     numbers = known | {a.out.name for a in scalars}
-    tensors, more = factored([a for a in live if a.out.name not in numbers], numbers, outputs)
-    scalars, numbers = (*scalars, *more), numbers | {a.out.name for a in more}
-    tensors = _live(tensors, outputs)
+    tensors = tuple(a for a in live if a.out.name not in numbers)
+    if not by_rows:
+        tensors, more = factored(tensors, numbers, outputs)
+        scalars, numbers = (*scalars, *more), numbers | {a.out.name for a in more}
+        tensors = _live(tensors, outputs)
     used = {v.name: v for a in tensors for v in a.args} | {v.name: v for v in outputs}
     passed = tuple(v for n, v in used.items() if n in numbers and n not in literals)
     needed = _live(scalars, passed)
-    form, reason = _form(tensors, code.memories, shape)
-    steps: tuple[Step, ...] = tensors if form == "elementwise" else arranged(tensors, numbers, outputs)
+    form, reason = ("matrix", by_rows) if by_rows else _form(tensors, code.memories, shape)
+    steps: tuple[Step, ...] = tensors
+    if form == "matrix" and not by_rows:
+        steps = arranged(tensors, numbers, outputs)
+    own = {s.name for s in rule.slots}
+    averaged = {weight.name, *(m.after.name for m in code.memories if m.name in own)} if by_rows else ()
     return RulePlan(
         rule, shape, form, reason, arguments, needed, passed, steps, weight, code.memories,
-        tuple(literals.items()), code.held,
+        tuple(literals.items()), code.held, frozenset(averaged),
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,15 @@ def _against(optimizer: RuleOptimizer, kernel: Kernel, like: Tensor) -> str:
 class Place:
     """Where one weight, its memories and its count are, found once and used at every step."""
 
-    def __init__(self, kernel: Kernel, state: dict[str, Tensor], p: Tensor, choice: Choice) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        state: dict[str, Tensor],
+        p: Tensor,
+        choice: Choice,
+        rows: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        self.rows = rows
         self.kernel, self.kernel_id, self.weight = kernel, id(kernel), p.detach()
         self.count = state["step"]
         self.memories = [state[m.name] for m in kernel.memories]
@@ -99,6 +107,9 @@ class Place:
     def apply(self, g: Tensor, numbers: Numbers) -> None:
         """One application of the rule, in place, by torch."""
         cast = numbers.cast(self.weight)
+        if self.rows is not None:
+            self.kernel.update(self.weight, *self.rows(g), *self.memories, *cast)
+            return
         for weight, gradient, kept in _pieces(self.kernel, self.weight, g, self.memories):
             self.kernel.update(weight, gradient, *kept, *cast)
 

@@ -39,8 +39,8 @@ class Kernel:
     """One application of a rule to one weight.
 
     `update(W, g, *memories, *numbers)` changes `W` and the memories in place; `numbers(step, *arguments)`
-    gives what depends on the step and the arguments alone.  `rows(x, y, dy, *arguments)` is there if the
-    rule looks at the inputs of a linear layer: it gives what takes the place of `dy` in `dy^T x`.
+    gives what depends on the step and the arguments alone.  `rows(x, y, dy, share, *arguments)` is there if
+    the rule looks at the inputs of a linear layer: it gives what takes the place of `dy` in `dy^T x`.
     """
 
     update: Callable[..., None]
@@ -49,10 +49,17 @@ class Kernel:
     form: Literal["elementwise", "matrix"] = "elementwise"
     reason: str = ""
     rows: Callable[..., Tensor] | None = None
+    by_rows: bool = False
+    """The rule needs every row of a layer: `update(W, x, dy, *memories, *numbers)`."""
     native: str = ""
     """The same as one loop in C (see `native`), for an element-wise rule."""
     native_reason: str = ""
     """Why there is none."""
+
+    @property
+    def looks_at_rows(self) -> bool:
+        """Whether layers have to tell what they see."""
+        return self.by_rows or self.rows is not None
 
 
 def refusal(code: str, message: str, help: str = "") -> SpecError:  # noqa: A002

@@ -7,12 +7,14 @@ to one weight is in the kernels of the emitted subclass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nldsl.diagnostics import did_you_mean
+from nldsl.runtime.gathered_rows import GatheredRows
 from nldsl.runtime.rule_bundle import Bundle, Choice, Numbers, Place, choose
 from nldsl.runtime.rule_gradients import Arrival, Policy, checked
 from nldsl.runtime.rule_kernel import Kernel, refusal
@@ -104,10 +106,11 @@ class RuleOptimizer(torch.optim.Optimizer):
     def attach_rows(self, layer: nn.Module | None, weight: Tensor) -> None:
         """Let a linear layer put the rows of the rule in place of its output gradient."""
         kernel = self.kernel_of(weight)
-        assert kernel.rows is not None
-        self.rows[weight] = Rows(
-            kernel.rows, lambda: self._arguments_of(weight), list(self.arguments).index("lr")
-        )
+        assert kernel.looks_at_rows
+        if kernel.rows is not None:
+            self.rows[weight] = Rows(kernel.rows, lambda: self._arguments_of(weight))
+        else:
+            self.rows[weight] = GatheredRows()
         attach(layer, weight, self.rows[weight])
 
     def _arguments_of(self, weight: Tensor) -> list[float]:
@@ -127,6 +130,12 @@ class RuleOptimizer(torch.optim.Optimizer):
         if p.is_complex():
             raise refusal("NL0966", f"{name} is complex", "train its real and imaginary part: `view_as_real`")
         kernel = self.kernel_of(p, name)
+        if kernel.by_rows and every > 1:
+            raise refusal(
+                "NL0968",
+                f"`{self.rule}` needs every row of its layers, which are not kept for {every} steps",
+                f"{kernel.reason}; let the rule have a slower memory instead of the group",
+            )
         copies = p.shape[0] if p.ndim == 3 and kernel.form == "matrix" else 0
         state: dict[str, Tensor] = {"step": torch.tensor(0.0, dtype=torch.float32)}
         for memory in kernel.memories:
@@ -179,10 +188,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         due = [(group, self._arrived(group)) for group in self.param_groups]
         if self.nonfinite != "ignore" and not checked(self, due):
             return loss
-        if not self.rows and any(kernel.rows is not None for kernel in self.kernels.values()):
+        if not self.rows and any(kernel.looks_at_rows for kernel in self.kernels.values()):
             raise refusal("NL0972", f"`{self.rule}` has lost its layers: a copy has to be made anew")
         for rows in self.rows.values():
-            rows.forget()
+            if not isinstance(rows, GatheredRows):
+                rows.forget()
         for group, found in due:
             self._update(group, list(self._gathered(group, found)) if group["every"] > 1 else found)
         return loss
@@ -236,7 +246,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         key = (id(kernel), p.dtype, p.device.type)
         if key not in self.choices:
             self.choices[key] = choose(self, kernel, p)
-        place = self.places[id(p)] = Place(kernel, state, p, self.choices[key])
+        rows = self.rows.get(p)
+        take = partial(rows.take, name=self.name_of(p)) if isinstance(rows, GatheredRows) else None
+        place = self.places[id(p)] = Place(kernel, state, p, self.choices[key], take)
         return place
 
     # --- state --------------------------------------------------------------------------------

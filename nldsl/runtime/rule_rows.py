@@ -12,21 +12,17 @@ from torch.autograd.function import once_differentiable
 
 from nldsl.runtime.precision import in_half
 
-SMALLEST = 1e-12
-"""The least rate a step is divided by."""
 ATTRIBUTE = "rule_rows"
 
 
 class Rows:
     """What one weight does at its layer: counts rows on the way forward, pulls them on the way back.
 
-    `arguments` gives the open numbers of the rule as they are now; `rate` is the place of `lr` among them.
+    `arguments` gives the open numbers of the rule as they are now.
     """
 
-    def __init__(
-        self, function: Callable[..., Tensor], arguments: Callable[[], Sequence[float]], rate: int
-    ) -> None:
-        self.function, self.arguments, self.rate = function, arguments, rate
+    def __init__(self, function: Callable[..., Tensor], arguments: Callable[[], Sequence[float]]) -> None:
+        self.function, self.arguments = function, arguments
         self.count = 0
         self.pulled = False
         self.processes = 1
@@ -50,7 +46,6 @@ class Rows:
         """The effective gradient of the weight; rows `[N, in]`, `[N, out]`, `[N, out]`."""
         self.pulled = True
         given = [torch.tensor(float(v), dtype=x.dtype, device=x.device) for v in self.arguments()]
-        given[self.rate] = given[self.rate].clamp_min(SMALLEST)
         share = torch.tensor(1.0 / (self.count * self.processes), dtype=x.dtype, device=x.device)
         return self.function(x, y, dy, share, *given).mT @ x
 

@@ -121,7 +121,14 @@ class SharedGroup:
         made = optimizer(
             self.rule, list(self.local.items()), module=module, every=self.rule.every, nonfinite="ignore"
         )
-        for rows in made.rows.values():
+        for p, rows in made.rows.items():
+            if made.kernel_of(p).by_rows:
+                raise fault(
+                    "NL0994",
+                    f"`{self.rule.rule}` needs every row of a layer, and each process has its own: "
+                    f"{made.kernel_of(p).reason}",
+                    help="train in one process, or write the rule so that rows enter once, as in `dgd_momentum`",
+                )
             rows.processes = self.layout.world
         self.optimizers = [made]
 

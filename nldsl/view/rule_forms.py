@@ -5,7 +5,7 @@ from __future__ import annotations
 from nldsl.catalog.values import Shape
 from nldsl.diagnostics import SpecError
 from nldsl.lowerings.optimizer_c import native
-from nldsl.plan.rule_rows import looks_at_rows
+from nldsl.plan.rule_rows import NotOneProductError, fuse_rows, looks_at_rows
 from nldsl.plan.rules import plan_rule
 from nldsl.spec.outer_rules import PROBES, OuterRule, weight_shape
 from nldsl.spec.program import GroupRule
@@ -32,9 +32,7 @@ def rule_form(group: GroupRule, shape: Shape, linear: bool) -> str:
 def _form(outer: OuterRule, shape: Shape, linear: bool) -> str:
     weights = WORDS[len(shape)]
     if looks_at_rows(outer.at(*PROBES[0])):
-        if linear:
-            return f"linear layers: one product in the backward pass; `{outer.name}` looks at their inputs"
-        return "weights without an input (embeddings, norms, biases): W' = W - lr g"
+        return _with_rows(outer, linear)
     plan = plan_rule(outer.at(shape, False), shape)
     loop = native(plan)
     if loop.text:
@@ -44,3 +42,16 @@ def _form(outer: OuterRule, shape: Shape, linear: bool) -> str:
         )
     kind = "element by element in torch" if plan.form == "elementwise" else "matrix by matrix in torch"
     return f"{weights}: {kind}; {loop.reason}"
+
+
+def _with_rows(outer: OuterRule, linear: bool) -> str:
+    """A rule that looks at the inputs of layers."""
+    try:
+        fuse_rows(outer.at(*PROBES[0]), PROBES[0][0])
+    except NotOneProductError as reason:
+        if linear:
+            return f"linear layers: row by row at the step, which is slow; {reason}"
+        return f"refused: weights without an input have no rows; {reason}"
+    if linear:
+        return f"linear layers: one product in the backward pass; `{outer.name}` looks at their inputs"
+    return "weights without an input (embeddings, norms, biases): the gradient in place of that product"

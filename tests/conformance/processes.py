@@ -50,6 +50,7 @@ RULES = {
     "m3": "matrices by m3(lr = 1e-4, eps = 1e-2, slow = 3) norms, embeddings, head, rest by adamw(lr = 1e-3)",
     "shampoo": "matrices by shampoo(lr = 3e-3) norms, embeddings, head, rest by adamw(lr = 1e-3)",
     "dgd": "matrices by dgd(lr = 3e-3) norms, embeddings, head, rest by adamw(lr = 1e-3)",
+    "dgd_momentum": "matrices by dgd_momentum(lr = 3e-3) norms, embeddings, head, rest by adamw(lr = 1e-3)",
     "slow": "matrices by muon(lr = 3e-3) norms, embeddings, head, rest by adamw(lr = 1e-3)",
 }
 MODELS = {

@@ -31,6 +31,7 @@ MATRIX = [
 ]
 MORE = [
     ("transformer", "dgd", "ddp"),
+    ("transformer", "dgd_momentum", "ddp"),
     ("gated_deltanet", "shampoo", "fsdp"),
     ("hope_trunc", "shampoo", "fsdp"),
     ("gated_deltanet", "slow", "ddp"),

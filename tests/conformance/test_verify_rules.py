@@ -13,24 +13,12 @@ from nldsl.assets import specs_folder
 from nldsl.certify import rules as certify_rules
 from nldsl.certify import rules_in, rules_of, verify_rules
 from nldsl.cli.app import main
-from nldsl.diagnostics import SpecError
 from nldsl.graph import open_program
 
 RULES = sorted(p.stem for p in (specs_folder() / "rules").glob("*.nl"))
 
 
-INSIDE_ONLY = {"dgd_momentum", "normalised_momentum"}
-"""Rules that keep memories of what they make of inputs: they work in writes, training refuses them."""
-
-
-@pytest.mark.parametrize("rule", sorted(INSIDE_ONLY))
-def test_what_training_cannot_do_yet_is_refused(rule: str) -> None:
-    with pytest.raises(SpecError) as caught:
-        verify_rules(rules_in(rule, {}), rule)
-    assert caught.value.diagnostics[0].code == "NL0701" and rule in str(caught.value)
-
-
-@pytest.mark.parametrize("rule", [r for r in RULES if r not in INSIDE_ONLY])
+@pytest.mark.parametrize("rule", RULES)
 def test_every_rule_of_the_library(rule: str) -> None:
     found = rules_in(rule, {})
     assert len(found) == 1

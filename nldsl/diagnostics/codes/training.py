@@ -103,6 +103,12 @@ CODES = {
         "A rule such as `dgd` looks at the inputs of linear layers, so the optimizer must know the layers: "
         "give it the module instead of its parameters.",
     ),
+    "NL0974": Entry(
+        "rows that do not give the gradient",
+        "A rule that needs every row of a layer (its input and output gradient) follows what scales a gradient "
+        "as a whole, such as clipping by the norm of all gradients. Noise added to a gradient, an average over "
+        "processes or clipping element by element cannot be carried over to the rows.",
+    ),
     "NL0970": Entry(
         "no checkpoint",
         "The run has not been saved yet: there is nothing to resume or to generate from.",
