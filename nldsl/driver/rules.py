@@ -138,8 +138,8 @@ def attach_rows(ready: RuleOptimizer, module: nn.Module | None) -> None:
         if ready.kernel_of(p).by_rows:
             raise refusal(
                 "NL0963",
-                f"`{ready.rule}` needs the rows of a linear layer, and {ready.name_of(p)} is not the weight of "
-                f"one: {ready.kernel_of(p).reason}",
+                f"`{ready.rule}` needs the rows of a linear layer, and {ready.name_of(p)} is not the weight "
+                f"of one: {ready.kernel_of(p).reason}",
                 "give it to another rule, such as `adamw(lr = 3e-4)`",
             )
 

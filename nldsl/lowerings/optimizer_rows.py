@@ -40,13 +40,12 @@ def rows_function(plan: RowsPlan, imports: Imports, taken: frozenset[str]) -> Fu
 
 
 def by_rows_function(plan: RulePlan, imports: Imports, taken: frozenset[str]) -> FunctionDef:
-    """`update(W, x, dy, *memories, *numbers)`: the mean over rows of what the rule does for each, in place."""
+    """`update(W, x, dy, *memories, *numbers)`: the mean over rows of what the rule does, in place."""
     names = Names(taken | {"each_row"})
     first = [names.of(n) for n in ("W", "x", "dy")] + [names.of(m.before) for m in plan.memories]
     numbers = [names.of(v) for v in plan.passed]
-    writer = Tensors(
-        imports, names, dict(plan.literals), name(first[0]), frozenset(v.name for v in _ends(plan))
-    )
+    ends = frozenset(v.name for v in _ends(plan))
+    writer = Tensors(imports, names, dict(plan.literals), name(first[0]), ends)
     rows = _Rows(plan)
     body: list[Statement] = []
     for stage in range(rows.last + 1):
@@ -63,8 +62,8 @@ def by_rows_function(plan: RulePlan, imports: Imports, taken: frozenset[str]) ->
     pairs = [("W", plan.weight), *((m.before.name, m.after) for m in plan.memories)]
     body += written(writer, plan.body, pairs)
     doc = (
-        f"One step of `{plan.rule.name}` for the weight of a layer, in place: x `[N, in]`, dy `[N, out]`, every "
-        f"row by itself; {plan.reason}."
+        f"One step of `{plan.rule.name}` for the weight of a layer, in place: x `[N, in]`, dy `[N, out]`, "
+        f"every row by itself; {plan.reason}."
     )
     annotated = tuple(Parameter(p, name("Tensor")) for p in (*first, *numbers))
     return FunctionDef("update", annotated, tuple(body), doc, to_expression(None))

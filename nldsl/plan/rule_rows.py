@@ -1,4 +1,4 @@
-"""Rules that look at the inputs of a linear layer: where one product in the backward pass says all about rows.
+"""Rules that look at the inputs of a linear layer: where one product in the backward pass says it all.
 
 A rule that asks for `x` or `dy` is applied to every row of a layer, with the row's own gradient `g = dy x^T`;
 its memories and the weight become the mean of what the rows make of them.  Where rows enter once, as

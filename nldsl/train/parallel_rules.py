@@ -127,7 +127,7 @@ class SharedGroup:
                     "NL0994",
                     f"`{self.rule.rule}` needs every row of a layer, and each process has its own: "
                     f"{made.kernel_of(p).reason}",
-                    help="train in one process, or write the rule so that rows enter once, as in `dgd_momentum`",
+                    help="train in one process, or let rows enter the rule once, as in `dgd_momentum`",
                 )
             rows.processes = self.layout.world
         self.optimizers = [made]

@@ -105,9 +105,9 @@ CODES = {
     ),
     "NL0974": Entry(
         "rows that do not give the gradient",
-        "A rule that needs every row of a layer (its input and output gradient) follows what scales a gradient "
-        "as a whole, such as clipping by the norm of all gradients. Noise added to a gradient, an average over "
-        "processes or clipping element by element cannot be carried over to the rows.",
+        "A rule that needs every row of a layer (its input and output gradient) follows what scales a "
+        "gradient as a whole, such as clipping by the norm of all gradients. Noise added to a gradient, an "
+        "average over processes or clipping element by element cannot be carried over to the rows.",
     ),
     "NL0970": Entry(
         "no checkpoint",
