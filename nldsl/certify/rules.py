@@ -175,7 +175,7 @@ def _draw(shape: Shape, generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def _drawn(made: RuleOptimizer, weight: nn.Parameter) -> dict[tuple[str, str], Tensor]:
+def _drawn(made: RuleOptimizer, weight: Tensor) -> dict[tuple[str, str], Tensor]:
     """The memories that do not start at zero."""
     memories = made.kernel_of(weight).memories
     return {("w", m.name): made.state[weight][m.name].clone() for m in memories if m.init is not None}
@@ -190,7 +190,7 @@ def _change(made: RuleOptimizer, literal: LiteralOptimiser, step: int) -> None:
 
 
 def _pairs(
-    made: RuleOptimizer, literal: LiteralOptimiser, weight: nn.Parameter
+    made: RuleOptimizer, literal: LiteralOptimiser, weight: Tensor
 ) -> list[tuple[str, Tensor, Tensor]]:
     """(name, compiled, literal) of the weight and of every memory both keep."""
     pairs = [("W", weight.detach(), literal.weights["w"])]

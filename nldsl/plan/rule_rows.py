@@ -196,10 +196,10 @@ def _coefficient(term: _Term, front: Factors, values: Mapping[str, Expr]) -> Exp
     over = [values[n] for n, e in (*left, *term.rowed) if e > 0]
     under = [values[n] for n, e in (*left, *term.rowed) if e < 0]
     made = number(float(term.sign))
-    for factor in over:
-        made = build("mul", made, factor)
-    for factor in under:
-        made = build("div", made, factor)
+    for expr in over:
+        made = build("mul", made, expr)
+    for expr in under:
+        made = build("div", made, expr)
     return made
 
 

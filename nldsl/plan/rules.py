@@ -91,7 +91,7 @@ def plan_rule(rule: Rule, shape: Shape, by_rows: str = "") -> RulePlan:
     used = {v.name: v for a in tensors for v in a.args} | {v.name: v for v in outputs}
     passed = tuple(v for n, v in used.items() if n in numbers and n not in literals)
     needed = _live(scalars, passed)
-    form, reason = ("matrix", by_rows) if by_rows else _form(tensors, code.memories, shape)
+    form, reason = _form(tensors, code.memories, shape, by_rows)
     steps: tuple[Step, ...] = tensors
     if form == "matrix" and not by_rows:
         steps = arranged(tensors, numbers, outputs)
@@ -132,9 +132,11 @@ def _live(body: Sequence[Apply], outputs: Iterable[Value]) -> tuple[Apply, ...]:
 
 
 def _form(
-    body: Iterable[Apply], memories: Iterable[RuleMemory], shape: Shape
+    body: Iterable[Apply], memories: Iterable[RuleMemory], shape: Shape, by_rows: str
 ) -> tuple[Literal["elementwise", "matrix"], str]:
     """Whether every element goes its own way, and what says it does not."""
+    if by_rows:
+        return "matrix", by_rows
     for memory in memories:
         if memory.shape not in (None, (), shape):
             return "matrix", f"the memory `{memory.name}` is {list(memory.shape or ())}"
