@@ -7,7 +7,7 @@ same torch function.  Differences of values know nothing of either.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from nldsl.certify.clocks import blocks_below, memories_below
 from nldsl.certify.compare import Finding, LeftOutError, Pair
 from nldsl.certify.draws import generator
 from nldsl.reference import Interpreter
-from nldsl.spec.program import Apply, Program
+from nldsl.spec.program import Apply, Program, TaskWrite, Write
 
 BOUND = 1e-6
 """Relative to the slope, or to what a random direction sees of the gradient where that is larger."""
@@ -25,6 +25,12 @@ STEPS = (1e-3, 1e-4, 1e-5)
 """Along a direction of unit length: the first that is fine enough counts (programs that amplify bend)."""
 DIRECTIONS = 3
 WRITES = 2
+JUMPS = frozenset({"sign", "eq", "ne", "lt", "le", "gt", "ge", "where", "rank", "multiple_of"})
+"""Operations whose values jump, or choose between values that differ."""
+MORE = 3
+"""So many more directions are tried where values may jump."""
+AGREED = 1e-4
+"""Quotients of two step lengths apart by more than this have a jump between their points."""
 
 Leaves = dict[str, Tensor]
 Side = Callable[[Leaves, int], tuple[Tensor, Leaves]]
@@ -38,12 +44,15 @@ def finite_differences(bench: Bench) -> Iterator[Finding]:
         raise LeftOutError(reason)
     long = bench.reference.tame
     short = min(two_writes(max((1, *bench.clocks.forward))), long)
-    leaves = _leaves(bench)
+    leaves, stepped, told = _leaves(bench), jumps(bench.program), False
     compiled, interpreter = _compiled(bench), _interpreter(bench)
     runs = (("compiled", compiled, short, DIRECTIONS), ("interpreter", interpreter, short, 1))
     for label, side, tokens, directions in (*runs, ("compiled", compiled, long, 1)):
-        for n, error in enumerate(_errors(side, leaves, tokens, bench.seed, directions)):
+        for n, error in enumerate(_errors(side, leaves, tokens, bench.seed, directions, stepped)):
+            told = True
             yield Finding(f"{label}, {tokens} tokens, direction {n + 1}", error, BOUND)
+    if not told:
+        raise LeftOutError("its values jump along every direction tried")
 
 
 def two_writes(clock: int) -> int:
@@ -63,6 +72,24 @@ def without_slope(program: Program) -> str:
     if any(m.init == "first" for m in memories_below(program.root)):
         return '`init learned("first")` makes a gradient that is not the slope'
     return ""
+
+
+def jumps(program: Program) -> bool:
+    """Whether some operation of a block, map, objective or rule may make values jump.
+
+    Example:
+        >>> from nldsl.graph import open_program
+        >>> jumps(open_program("yaad")), jumps(open_program("deltanet"))
+        (True, False)
+    """
+    bodies = [b.body for b in blocks_below(program.root)]
+    steps = [s for body in bodies for s in body]
+    functions = [m.function for m in memories_below(program.root) if m.function is not None]
+    for write in (s for s in steps if isinstance(s, Write)):
+        functions += [f for t in write.terms for f in (t.objective, t.rule.function) if f is not None]
+    functions += [s.rule.function for s in steps if isinstance(s, TaskWrite)]
+    inner = [a for f in functions for a in f.body]
+    return any(isinstance(s, Apply) and s.op in JUMPS for s in (*steps, *inner))
 
 
 def _leaves(bench: Bench) -> Leaves:
@@ -124,9 +151,36 @@ def _projected(seed: int, pairs: Sequence[Pair], side: str) -> Tensor:
     return total
 
 
-def _errors(side: Side, leaves: Leaves, tokens: int, seed: int, directions: int) -> Iterator[float]:
-    """|<gradient, d> - difference quotient| along every direction d."""
-    total, variables = side(leaves, tokens)
+def _errors(
+    side: Side, leaves: Leaves, tokens: int, seed: int, directions: int, stepped: bool
+) -> Iterator[float]:
+    """|<gradient, d> - difference quotient| along every direction d.
+
+    Where a program is `stepped`, its values may jump between the points: then the quotients of two step lengths
+    do not agree, nothing is learned, and another direction is taken.
+    """
+    gradient, usual = _gradient(*side(leaves, tokens))
+    told = 0
+    for n in range(directions * (1 + MORE * stepped)):
+        d = _direction(gradient, f"slope {n}", seed)
+        slope = float(sum((gradient[k] * d[k]).sum() for k in gradient))
+        scale = max(abs(slope), usual, 1e-12)
+        found: list[float] = []
+        for h in STEPS:
+            found.append(_quotient(side, leaves, d, tokens, h))
+            if abs(found[-1] - slope) <= BOUND * scale:
+                break
+        error = min(abs(q - slope) / scale for q in found)
+        if error > BOUND and stepped and abs(found[-1] - found[-2]) > AGREED * scale:
+            continue
+        told += 1
+        yield error
+        if told == directions:
+            return
+
+
+def _gradient(total: Tensor, variables: Leaves) -> tuple[Leaves, float]:
+    """The gradient by name, in a fixed order, and the size of its typical entry."""
     names = sorted(variables)
     asked = [variables[n] for n in names]
     found = (
@@ -136,28 +190,17 @@ def _errors(side: Side, leaves: Leaves, tokens: int, seed: int, directions: int)
         n: torch.zeros_like(v) if g is None else g for n, v, g in zip(names, asked, found, strict=True)
     }
     entries = sum(g.numel() for g in gradient.values())
-    usual = math.sqrt(sum(float(g.square().sum()) for g in gradient.values()) / max(entries, 1))
-    for n in range(directions):
-        drawn = {
-            k: torch.randn(g.shape, generator=generator(seed, f"slope {n} {k}"), dtype=torch.float64)
-            for k, g in gradient.items()
-        }
-        length = math.sqrt(sum(float(d.square().sum()) for d in drawn.values()))
-        d = {k: x / max(length, 1e-300) for k, x in drawn.items()}
-        slope = float(sum((gradient[k] * d[k]).sum() for k in names))
-        errors = (abs(_quotient(side, leaves, d, tokens, h) - slope) for h in STEPS)
-        scale = max(abs(slope), usual, 1e-12)
-        yield _first_good(e / scale for e in errors)
+    return gradient, math.sqrt(sum(float(g.square().sum()) for g in gradient.values()) / max(entries, 1))
 
 
-def _first_good(errors: Iterable[float]) -> float:
-    """The first error within the bound, or the smallest."""
-    smallest = math.inf
-    for error in errors:
-        smallest = min(smallest, error)
-        if smallest <= BOUND:
-            break
-    return smallest
+def _direction(gradient: Leaves, purpose: str, seed: int) -> Leaves:
+    """A random direction of unit length."""
+    drawn = {
+        k: torch.randn(g.shape, generator=generator(seed, f"{purpose} {k}"), dtype=torch.float64)
+        for k, g in gradient.items()
+    }
+    length = math.sqrt(sum(float(d.square().sum()) for d in drawn.values()))
+    return {k: x / max(length, 1e-300) for k, x in drawn.items()}
 
 
 def _quotient(side: Side, leaves: Leaves, d: Leaves, tokens: int, h: float) -> float:

@@ -78,7 +78,8 @@ def matrix_step(memory: Memory, term: Term) -> tuple[Expr | None, Expr, str] | R
     found = closed_gradient(memory, term)
     if isinstance(found, Refusal):
         return found
-    linear = len(found.gradients) == 1 and found.forward is build("matmul", found.weights[0], found.key)
+    one = len(found.weights) == 1 and len(found.weights[0].shape) == 2
+    linear = one and found.forward is build("matmul", found.weights[0], found.key)
     if not linear:
         return Refusal(f"map `{memory.function.name if memory.function else '?'}` is not one matrix")
     split = affine_in(found.objective_delta, found.prediction)

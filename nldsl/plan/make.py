@@ -149,7 +149,7 @@ def _unit(block: Block, statements: tuple[int, ...], target: Target, asked: Aske
     # Where nothing goes token by token, the form that there is stands for it.
     _, lowering, detail, reason = min(taken, key=lambda t: t[0])
     if lowering == "sequential" and target.lowering == "auto":
-        reason = sequential.why(block, statements)
+        reason = sequential.why(block, statements, {v.family: v.reason for v in verdicts})
     return Unit(statements, tuple(m.name for m in memories), lowering, reason, tuple(verdicts), detail)
 
 

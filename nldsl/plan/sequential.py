@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from nldsl.calculus.classify import update_class
+from nldsl.calculus.classify import TermClass, update_class
 from nldsl.plan.closed import closed_gradient
 from nldsl.plan.details import SequentialDetail
 from nldsl.plan.units import boundary, defined, feeds_itself, memories_of
@@ -28,8 +28,8 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[SequentialDeta
     return SequentialDetail(memories, incoming, outgoing), "one token after the other"
 
 
-def why(block: Block, statements: tuple[int, ...]) -> str:
-    """What keeps a unit from being parallel, where that is a matter of its mathematics."""
+def why(block: Block, statements: tuple[int, ...], refused: Mapping[str, str]) -> str:
+    """What keeps a unit from being parallel; `refused` is what the other forms said, by family."""
     named = {m.name: m for m in memories_of(block, statements)}
     writes = [s for i in statements if isinstance(s := block.body[i], Write)]
     online = [w for w in writes if w.base_every == 1 and named[w.memory].clock.every == 1]
@@ -43,12 +43,25 @@ def why(block: Block, statements: tuple[int, ...]) -> str:
     if online and feeds_itself(block, statements):
         return "one token after the other: what it reads in the state of every token is what it writes"
     found = [update_class(named[w.memory], w) for w in online]
-    if any((c.letter, c.chunked_letter) == ("X", "N") for c in found):
+    held = any((c.letter, c.chunked_letter) == ("X", "N") for c in found)
+    advice = "; held over a chunk (`gradient every 16 tokens`) they make a parallel form"
+    if held and any(_bends(t) for c in found for t in c.terms):
         return (
             "one token after the other: gradients are taken at the state of every token, and are not linear "
-            "in it; held over a chunk (`gradient every 16 tokens`) they make a parallel form"
+            f"in it{advice}"
         )
-    return "one token after the other"
+    reason = refused.get("recurrence" if len(online) == len(writes) else "chunk", "")
+    if not reason:
+        return "one token after the other"
+    return f"one token after the other: {reason}{advice.replace('they', 'gradients') if held else ''}"
+
+
+def _bends(term: TermClass) -> bool:
+    """Whether a gradient is not linear in the memory: by its objective, or by a map of several matrices."""
+    found = term.gradient
+    if found is None or found.sees_memory:
+        return False
+    return term.dependence == "nonlinear" or sum(len(w.shape) == 2 for w in found.weights) > 1
 
 
 def _directing(write: Write) -> Iterator[Value]:

@@ -32,6 +32,10 @@ from nldsl.view.pens import Formula, both
 from nldsl.view.transition import Step, Transition, key_is_unit, transition
 
 
+_ORDER = "SDRNX"
+"""From what is easiest to compute to what is hardest: several writes are as hard as the hardest."""
+
+
 @dataclass(frozen=True)
 class Dynamics:
     """How one memory changes: its update as derived, not as written.
@@ -106,17 +110,18 @@ def _written(
     lines: list[Formula] = []
     where: list[Formula] = []
     reasons: list[str] = []
-    letter, known = "X" if writes else "D", None
+    letters_found: list[str] = []
+    names: list[Known | None] = []
     transitions: list[tuple[str, Transition]] = []
     for update in updates:
         if update is not scale:
             lines.append(_direct(memory, update))
     for write in writes:
         classes = update_class(memory, write)
-        letter = _letter(memory, write, classes)
+        letters_found.append(_letter(memory, write, classes))
         target = written_pair(write.terms[0])[1] if write.terms else ""
         step = known_as(memory, write, classes, (_gating(block, write, scale), scale is not None), target)
-        known = in_its_block(block, memory, write, step)
+        names.append(in_its_block(block, memory, write, step))
         made = (
             attention_formulas(memory)
             if write.append
@@ -126,6 +131,9 @@ def _written(
         where += [*made[1], *_meanings(block, write, scale)]
         reasons += classes.reasons
         transitions += _transitions(block, memory, write, classes, scale)
+    # Several writes make one recurrence: it has a name only if all of them say the same.
+    known = names[0] if len(set(names)) == 1 else None
+    letter = max(letters_found, key=_ORDER.index, default="D")
     return Dynamics(
         id,
         memory.name,

@@ -138,7 +138,7 @@ def _is_oja(write: Write) -> bool:
 def _is_rwkv(update: UpdateClass) -> bool:
     """One term that only erases, one that only writes."""
     forms = [t.online for t in update.terms]
-    if len(forms) != 2 or any(f is None for f in forms):
+    if len(forms) != 2 or any(f is None or f.momentum is not None for f in forms):
         return False
     kinds = {(not is_zero(f.erase), not is_zero(f.value)) for f in forms if f is not None}
     return (False, True) in kinds and len(kinds) == 2
