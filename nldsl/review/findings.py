@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from nldsl.calculus.letters import letter
 from nldsl.calculus.ranges import range_of
 from nldsl.diagnostics import Diagnostic, Label
 from nldsl.review.fate import Fading, fading, fading_finding, idle_clause
@@ -69,7 +70,7 @@ def _worse(one: Blowup, other: Blowup) -> bool:
 def _diagnostic(block: Block, write: Write, memory: str, others: list[str], found: Blowup) -> Diagnostic:
     term = write.terms[0]
     span = rule_span(term.span)
-    letter = "its key" if found.step.fed_by_key else f"the input `z` of its weight `{found.step.weight}`"
+    letter_of = "its key" if found.step.fed_by_key else f"the input `z` of its weight `{found.step.weight}`"
     between = f"between {_number(found.low)} and {_number(found.high)}"
     if found.stale and found.step.chunk > 1:
         message = (
@@ -77,11 +78,18 @@ def _diagnostic(block: Block, write: Write, memory: str, others: list[str], foun
             f"multiply what it holds by a number {between}"
         )
     elif found.step.momentum is not None:
-        message = f"the steps of `{memory}` along {letter}, `{found.factor}`, are too large for its momentum"
+        message = (
+            f"the steps of `{memory}` along {letter_of}, `{found.factor}`, are too large for its momentum"
+        )
+    elif found.cause == "gate":
+        kept = range_of(found.step.bound(found.step.keep), found.step.known)
+        between = f"between {_number(kept.low)} and {_number(kept.high)}"
+        by = _number(kept.low) if kept.low == kept.high else f"a number {between}"
+        message = f"a token multiplies what `{memory}` holds away from {letter_of} by {by}"
     else:
         known = found.factor.lstrip("-").replace(".", "").isdigit()
         by = found.factor if known else f"`{found.factor}`, {between}"
-        message = f"a write multiplies what `{memory}` holds along {letter} by {by}"
+        message = f"a write multiplies what `{memory}` holds along {letter_of} by {by}"
     notes = [f"the same holds for {', '.join(f'`{n}`' for n in others)}"] if others else []
     if found.stale and found.limit and found.rate:
         notes.insert(0, f"admissible: 0 < `{found.rate}` < {found.limit}, if the key has length one")
@@ -119,7 +127,7 @@ def _number(value: float) -> str:
 def _origins(block: Block, step: Step) -> Iterator[Label]:
     """Where the gates and rates are computed, with the range of each."""
     from_name: dict[str, Span] = {
-        s.out.name: s.span for s in block.body if isinstance(s, Apply) and s.span is not None
+        letter(block, s.out): s.span for s in block.body if isinstance(s, Apply) and s.span is not None
     }
     for gate, expr in step.gates.items():
         if gate.name in from_name:

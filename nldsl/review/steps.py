@@ -12,13 +12,13 @@ from nldsl.calculus import (
     TermClass,
     build,
     gate_expression,
-    gate_name,
     substitute,
     symbol,
     update_class,
 )
 from nldsl.calculus.affine import scalar_value
 from nldsl.calculus.differentiate import WeightGradient
+from nldsl.calculus.letters import letter
 from nldsl.calculus.memo import by_identity
 from nldsl.calculus.ranges import Interval, range_of
 from nldsl.calculus.rules import RuleForm
@@ -125,7 +125,7 @@ class _Gates:
         inside = gate_expression(self.block, value)
         if scalar_value(inside) is not None:
             return inside
-        made = symbol(gate_name(self.block, value), role="gate")
+        made = symbol(letter(self.block, value), role="gate")
         self.made[made] = inside
         self.values[made] = value
         return made

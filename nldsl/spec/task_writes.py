@@ -7,6 +7,7 @@ from nldsl.spec.expressions import value_of
 from nldsl.spec.frame import Frame
 from nldsl.spec.gates import gate
 from nldsl.spec.items import POISON, MemoryBox, describe
+from nldsl.spec.outer_sums import outer_write
 from nldsl.spec.program import TaskWrite, Update, Value
 from nldsl.spec.reads import ensure_function
 from nldsl.spec.repairs import drop_clause
@@ -85,6 +86,8 @@ def block_assign(frame: Frame, node: tree.Assign) -> None:
         gated = gate(frame, box, node.value)
         if gated is not None:
             frame.body.append(Update(box.name, "scale", gated.value, gated.axis, span=node.span))
+        return
+    if outer_write(frame, node, box):
         return
     value = value_of(frame, node.value)
     if value is POISON:

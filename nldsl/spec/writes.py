@@ -95,7 +95,7 @@ def _one(frame: Frame, node: tree.Write, box: MemoryBox) -> Write | None:
 def _term(frame: Frame, node: tree.Write, term: tree.Term, box: MemoryBox) -> Term | None:
     """`[key] <- target` with its objective and rule."""
     key = prepare_key(frame, box, value_of(frame, term.key), term.key.span)
-    target = _target(frame, box, value_of(frame, term.value), term.value.span)
+    target = target_value(frame, box, value_of(frame, term.value), term.value.span)
     clauses = _merge(frame, term.clauses, node.clauses if node.braces else None)
     rule_node, weight, window = clauses.by, None, 1
     if box.softmax:
@@ -129,7 +129,7 @@ def _term(frame: Frame, node: tree.Write, term: tree.Term, box: MemoryBox) -> Te
     ):
         bind_definition(frame, rule_node, "rule", ("NL0305", "a rule such as `gd(lr = 0.1)`"), 0)
         return None
-    if not _fits(frame, box, key, target, term):
+    if not fits(frame, box, key, target, term):
         return None
     objective = objective_of(frame, clauses.minimize, box, term.span)
     rule = memory_rule(frame, rule_node, box)
@@ -148,7 +148,7 @@ def _merge(frame: Frame, own: tree.Clauses, outer: tree.Clauses | None) -> tree.
     )
 
 
-def _target(frame: Frame, box: MemoryBox, target: Value | Poison, span: Span) -> Value | Poison:
+def target_value(frame: Frame, box: MemoryBox, target: Value | Poison, span: Span) -> Value | Poison:
     """A target in the form of the memory's values; it fixes their number if nothing did before."""
     if target is POISON or target.kind == "scalar" or box.broken:
         return target
@@ -175,7 +175,7 @@ def _target(frame: Frame, box: MemoryBox, target: Value | Poison, span: Span) ->
     return target
 
 
-def _fits(frame: Frame, box: MemoryBox, key: Value, target: Value, term: tree.Term) -> bool:
+def fits(frame: Frame, box: MemoryBox, key: Value, target: Value, term: tree.Term) -> bool:
     """Whether key and target agree in heads, and the target with the memory's values.
 
     Errors: NL0401.

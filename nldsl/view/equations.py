@@ -27,7 +27,7 @@ from nldsl.spec.program import Apply, Block, Memory, Program, TaskWrite, Update,
 from nldsl.view.family import in_its_block
 from nldsl.view.formulas import attention_formulas, escaped, own_name, task_formulas, write_formulas
 from nldsl.view.known import Gating, Known, known_as
-from nldsl.view.letters import letter, letters, meaning
+from nldsl.calculus.letters import letter, letters, meaning
 from nldsl.view.pens import Formula, both
 from nldsl.view.transition import Step, Transition, key_is_unit, transition
 

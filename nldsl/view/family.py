@@ -23,6 +23,7 @@ def in_its_block(block: Block, memory: Memory, write: Write, known: Known | None
     special = _by_rule(write) or _two_terms(write, own)
     if special is not None:
         return special
+    known = _but_for_sums_of_itself(known, memory, write, own)
     if known is None:
         return _self_made(memory, write, own)
     if known.name.startswith(_DELTA):
@@ -134,6 +135,28 @@ def _self_made(memory: Memory, write: Write, own: dict[str, Apply | Read]) -> Kn
     if isinstance(made, Read) and made.memory == memory.name and write.terms[0].rule.slots:
         return Known("self-modifying Titans with momentum", "Eq. 33, 83-92")
     return None
+
+
+def _but_for_sums_of_itself(
+    known: Known | None, memory: Memory, write: Write, own: dict[str, Apply | Read]
+) -> Known | None:
+    """A decayed sum has its name only if what is added does not look at the sum."""
+    plain = known is not None and known.paper.startswith(("Eq. 15", "Eq. 64"))
+    return None if plain and _sees_itself(memory, write, own) else known
+
+
+def _sees_itself(memory: Memory, write: Write, own: dict[str, Apply | Read]) -> bool:
+    """Whether what is added is made of what the memory holds: then it is no plain sum."""
+    waiting, seen = [t.target.name for t in write.terms], set[str]()
+    while waiting:
+        made = own.get(name := waiting.pop())
+        if made is None or name in seen:
+            continue
+        seen.add(name)
+        if isinstance(made, Read) and made.memory == memory.name:
+            return True
+        waiting += [made.key.name] if isinstance(made, Read) else [a.name for a in made.args]
+    return False
 
 
 def _forgets_its_key(write: Write, own: dict[str, Apply | Read]) -> bool:

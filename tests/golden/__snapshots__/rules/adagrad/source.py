@@ -49,7 +49,8 @@ def adagrad(W: Tensor, g: Tensor, step: Tensor, s: Tensor) -> tuple[Tensor, Tens
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: rule `adagrad` is not linear in the weight, its
+    gradient and its memory).
     """
 
     def __init__(self) -> None:

@@ -52,7 +52,7 @@ def adam(W: Tensor, g: Tensor, step: Tensor, m: Tensor, s: Tensor) -> tuple[Tens
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: rule `adam` keeps 2 memories of its own).
     """
 
     def __init__(self) -> None:

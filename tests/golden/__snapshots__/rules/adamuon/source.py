@@ -56,7 +56,7 @@ def adamuon(W: Tensor, g: Tensor, m: Tensor, s: Tensor) -> tuple[Tensor, Tensor,
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: rule `adamuon` keeps 2 memories of its own).
     """
 
     def __init__(self) -> None:

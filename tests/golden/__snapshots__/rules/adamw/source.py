@@ -51,7 +51,7 @@ def adamw(W: Tensor, g: Tensor, step: Tensor, m: Tensor, s: Tensor) -> tuple[Ten
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: rule `adamw` keeps 2 memories of its own).
     """
 
     def __init__(self) -> None:

@@ -59,7 +59,7 @@ def ademamix(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: rule `ademamix` keeps 3 memories of its own).
     """
 
     def __init__(self) -> None:

@@ -55,7 +55,7 @@ def amsgrad(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: rule `amsgrad` keeps 3 memories of its own).
     """
 
     def __init__(self) -> None:

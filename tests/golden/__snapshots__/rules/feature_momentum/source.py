@@ -41,7 +41,8 @@ def feature_momentum(W: Tensor, g: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: the memory of rule `feature_momentum` is not a linear
+    filter of gradients).
     """
 
     def __init__(self) -> None:

@@ -62,7 +62,8 @@ def learned_preconditioner(W: Tensor, g: Tensor, step: Tensor, P: Tensor) -> tup
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: rule `learned_preconditioner` is not linear in the
+    weight, its gradient and its memory).
     """
 
     def __init__(self) -> None:

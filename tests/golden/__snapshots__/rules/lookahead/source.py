@@ -47,7 +47,8 @@ def lookahead(W: Tensor, g: Tensor, step: Tensor, drift: Tensor) -> tuple[Tensor
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: rule `lookahead` is not linear in the weight, its
+    gradient and its memory).
     """
 
     def __init__(self) -> None:

@@ -54,7 +54,7 @@ def m3(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: a memory of rule `m3` has a clock of its own).
     """
 
     def __init__(self) -> None:

@@ -43,7 +43,8 @@ def muon(W: Tensor, g: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: rule `muon` is not linear in the weight, its gradient
+    and its memory).
     """
 
     def __init__(self) -> None:

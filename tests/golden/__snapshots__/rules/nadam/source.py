@@ -76,7 +76,7 @@ def nadam(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: rule `nadam` keeps 3 memories of its own).
     """
 
     def __init__(self) -> None:

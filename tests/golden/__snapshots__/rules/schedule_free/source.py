@@ -68,7 +68,7 @@ def schedule_free(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: rule `schedule_free` keeps 4 memories of its own).
     """
 
     def __init__(self) -> None:

@@ -53,7 +53,7 @@ def shampoo(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: rule `shampoo` keeps 5 memories of its own).
     """
 
     def __init__(self) -> None:

@@ -40,7 +40,8 @@ def signsgd(W: Tensor, g: Tensor) -> Tensor:
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: rule `signsgd` is not linear in the weight, its
+    gradient and its memory).
     """
 
     def __init__(self) -> None:

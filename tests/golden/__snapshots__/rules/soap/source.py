@@ -101,7 +101,7 @@ def soap(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other).
+    M: sequential (one token after the other: `M`: rule `soap` keeps 6 memories of its own).
     """
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from nldsl.calculus import gate_name
+from nldsl.calculus.classify import gate_name
 from nldsl.calculus.memo import by_identity
 from nldsl.library import PRIMITIVES
 from nldsl.spec.program import Apply, Block, Read, Update, Value, Write

@@ -1,0 +1,129 @@
+"""`S += beta * outer(v, k)`: a Hebbian write, said as what it does to the matrix.
+
+`[k] <- beta v  minimize dot  by gd(lr = 1)` adds `beta v k^T` to the running state, no more and no less: one
+meaning, and every form that takes the write takes the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from nldsl.source import Span
+from nldsl.spec.clauses import memory_rule, objective_of
+from nldsl.spec.expressions import value_of
+from nldsl.spec.frame import Frame
+from nldsl.spec.items import POISON, MemoryBox, Poison, describe
+from nldsl.spec.primitives import apply
+from nldsl.spec.program import Term, Value, Write
+from nldsl.spec.reads import ensure_function, prepare_key
+from nldsl.spec.writes import fits, target_value
+from nldsl.syntax import tree
+
+
+@dataclass(frozen=True)
+class _Outer:
+    """`sign * factors * outer(left, right) / divisors`."""
+
+    call: tree.Call
+    factors: tuple[tree.Expr, ...] = ()
+    divisors: tuple[tree.Expr, ...] = ()
+    negative: bool = False
+
+
+def outer_write(frame: Frame, node: tree.Assign, box: MemoryBox) -> bool:
+    """Elaborate `M += ...` as a write if it is a sum of outer products; `False` if it is something else.
+
+    Errors: NL0418 for a factor with channels; those of a key and of a target.
+    """
+    if node.op != "+=" or box.source.kind != "matrix":
+        return False
+    parts = _parts(node.value)
+    if parts is None:
+        return False
+    terms = [_term(frame, part, box) for part in parts]
+    good = tuple(t for t in terms if t is not None)
+    if len(good) == len(terms):
+        base = max(box.clock.every, 1)
+        frame.body.append(Write(box.name, good, base_every=base, span=node.span))
+    return True
+
+
+def _parts(node: tree.Expr) -> list[_Outer] | None:
+    """The summands, if every one holds one outer product as a factor."""
+    found = list(_summands(node))
+    return [p for p in found if p is not None] if all(p is not None for p in found) else None
+
+
+def _summands(node: tree.Expr) -> Iterator[_Outer | None]:
+    if isinstance(node, tree.Unary) and node.op == "-":
+        for part in _summands(node.operand):
+            yield None if part is None else replace(part, negative=not part.negative)
+    elif isinstance(node, tree.Binary) and node.op in ("+", "-"):
+        yield from _summands(node.left)
+        yield from _summands(tree.Unary("-", node.right, span=node.span) if node.op == "-" else node.right)
+    else:
+        yield _product(node)
+
+
+def _product(node: tree.Expr) -> _Outer | None:
+    if isinstance(node, tree.Call) and node.function.id == "outer":
+        plain = len(node.args) == 2 and all(a.name is None for a in node.args)
+        return _Outer(node) if plain else None
+    if not isinstance(node, tree.Binary) or node.op not in ("*", "/"):
+        return None
+    left, right = _product(node.left), _product(node.right) if node.op == "*" else None
+    if (left is None) == (right is None):
+        return None
+    if left is None:
+        assert right is not None
+        return replace(right, factors=(node.left, *right.factors))
+    if node.op == "/":
+        return replace(left, divisors=(*left.divisors, node.right))
+    return replace(left, factors=(*left.factors, node.right))
+
+
+def _term(frame: Frame, part: _Outer, box: MemoryBox) -> Term | None:
+    """`[k] <- beta v  minimize dot  by gd(lr = 1)`."""
+    left, right = (a.value for a in part.call.args)
+    span = part.call.span
+    target: Value | Poison = target_value(frame, box, value_of(frame, left), left.span)
+    key = prepare_key(frame, box, value_of(frame, right), right.span)
+    for op, numbers in (("mul", part.factors), ("div", part.divisors)):
+        for node in numbers:
+            target = _scaled(frame, op, target, node, box)
+    if target is not POISON and part.negative:
+        target = apply(frame, "neg", (target,), {}, span)
+    if key is POISON or target is POISON or not ensure_function(frame, box, span):
+        return None
+    written = tree.Term(right, left, tree.Clauses(span=span), span=span)
+    if not fits(frame, box, key, target, written):
+        return None
+    objective = objective_of(frame, tree.Name("dot", span=span), box, span)
+    rule = memory_rule(frame, _step(span), box)
+    return None if objective is None or rule is None else Term(key, target, objective, rule, span=span)
+
+
+def _step(span: Span) -> tree.Call:
+    """`gd(lr = 1)`."""
+    return tree.Call(
+        tree.Name("gd", span=span), (tree.Arg("lr", tree.Number(1, span=span), span=span),), span=span
+    )
+
+
+def _scaled(frame: Frame, op: str, target: Value | Poison, node: tree.Expr, box: MemoryBox) -> Value | Poison:
+    """The target times a number, or one number per head."""
+    factor = value_of(frame, node)
+    if factor is POISON or target is POISON:
+        return POISON
+    if factor.kind == "scalar" or (box.heads and factor.shape == (box.heads,)):
+        return apply(frame, op, (target, factor), {}, node.span)
+    per_head = f" or one for each of the {box.heads} heads" if box.heads else ""
+    return frame.session.report(
+        "NL0418",
+        f"a factor of `outer` in what `{box.name}` is added must be a number{per_head}, "
+        f"found {describe(factor)}",
+        node.span,
+        describe(factor),
+        help="scale one of its two vectors: `outer(a * v, k)`",
+    )

@@ -1,0 +1,131 @@
+"""Writes as a person with an idea of their own says them: compiled against the interpreter, and what is told."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from nldsl.certify import verify
+from nldsl.diagnostics import Diagnostic, SpecError
+from nldsl.graph import open_program
+from nldsl.lowerings.forms import plan_program
+from nldsl.plan.plan import Unit
+from nldsl.review import check
+from nldsl.view import explain
+
+HEADS = "k = l2norm(split(linear(x), 2)); v = split(linear(x), 2); a = sigmoid(linear(x, 2))"
+CHANNELS = "w = sigmoid(split(linear(x), 2))"
+
+
+def block(body: str, *, every: int = 1, memory: str = "matrix()", before: str = "", more: str = "") -> str:
+    """A block with a memory `S` of two heads, keys, values and a gate."""
+    used = "; ".join(v for v in f"{HEADS}; {CHANNELS}".split("; ") if re.search(rf"\b{v[0]}\b", body))
+    return (
+        f"{before}\nblock b(x) {{\n  level c every {every} tokens {{ memory S = {memory} per head(2) {more} }}\n"
+        f"  {used}\n  {body}\n  return linear(merge(S[l2norm(split(linear(x), 2))]))\n}}\n"
+    )
+
+
+def unit(text: str) -> Unit:
+    """How the memory is computed."""
+    plan = plan_program(open_program(text, dim=8))
+    return next(u for b in plan.blocks for u in b.units if "S" in u.memories)
+
+
+def test_adding_an_outer_product_is_a_hebbian_write() -> None:
+    said = open_program(block("S *= a; S += 0.5 * outer(v, k)"), dim=8).root.body
+    written = open_program(block("S *= a; S[k] <- 0.5 * v minimize dot by gd(lr = 1)"), dim=8).root.body
+    kinds = [type(s).__name__ for s in said]
+    assert kinds.count("Write") == 1 and len(said) == len(written)
+    assert unit(block("S *= a; S += 0.5 * outer(v, k)")).lowering == "linear"
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_sums_of_outer_products(every: int) -> None:
+    text = block("S *= a; S += a * outer(v, k) / 2 - outer(k, v); S[k] <- v by gd(lr = 0.3)", every=every)
+    assert verify(text).passed
+    assert not [d for d in check(text) if d.code == "NL0434"]
+
+
+def test_a_factor_with_channels_is_refused() -> None:
+    with pytest.raises(SpecError) as refused:
+        open_program(block("S += w * outer(v, k)"), dim=8)
+    (found,) = refused.value.diagnostics
+    assert found.code == "NL0418" and found.help == "scale one of its two vectors: `outer(a * v, k)`"
+
+
+def test_a_map_of_one_vector() -> None:
+    text = block(
+        "S[k] <- v by gd(lr = a) retain 0.9",
+        memory="scale()",
+        before="map scale(z) { s = weight(dim(z)); return s * z }",
+    )
+    assert verify(text).passed
+
+
+def test_resets_between_commits_are_seen() -> None:
+    text = (
+        "block b(x) {\n  level slow every 8 tokens { memory P = matrix() per head(2) init learned }\n"
+        "  level fast every 2 tokens { memory S = matrix() per head(2) init P reset every 8 tokens }\n"
+        f"  {HEADS.rpartition(';')[0]}\n  P[k] <- v by gd(lr = 0.1)\n  S[k] <- v by gd(lr = 0.1)\n"
+        "  return linear(merge(S[k] + P[k]))\n}\n"
+    )
+    assert verify(text).passed
+
+
+def test_slopes_are_looked_for_where_values_do_not_jump() -> None:
+    text = block("S[k] <- v by signed(lr = 0.01)", every=4, before="rule signed(lr) { W = W - lr * sign(g) }")
+    found = verify(text)
+    assert found.passed
+    slopes = [r for s in found.sections for r in s.checks if r.name == "finite differences"]
+    assert slopes and all(r.cases for r in slopes)
+
+
+REASONS = {
+    "momentum_channels": ("S[k] <- v by momentum(lr = a, beta = 0.5) retain w", "gates per channel"),
+    "sides": (
+        "write S { [k] <- v minimize oja by gd(lr = 0.1)\n  [k] <- 0 minimize l2 by gd(lr = a) }",
+        "along the key and some along the value",
+    ),
+    "value_rate": ("S[k] <- v by gd(lr = values(w))", "a rate per value channel"),
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_a_form_that_goes_token_by_token_says_what_stands_against(case: str) -> None:
+    body, wanted = REASONS[case]
+    found = unit(block(body))
+    assert found.lowering == "sequential" and wanted in found.reason
+
+
+def test_names_are_for_what_has_one() -> None:
+    mixed = block("S[k] <- v by momentum(lr = 0.1, beta = 0.5); S[v] <- k minimize dot by gd(lr = 0.1)")
+    two = block(
+        "write S { [k] <- v minimize l2 by momentum(lr = 0.1, beta = 0.9)\n"
+        "  [v] <- k minimize dot by momentum(lr = 0.1, beta = 0.9) }"
+    )
+    for text in (mixed, two):
+        (memory,) = explain(text, dim=8).equations
+        assert memory.known_as == ""
+    itself = block("S *= 0.9; S += 0.5 * outer(v - S[k], k)")
+    assert explain(itself, dim=8).equations[0].known_as == ""
+
+
+def only(text: str) -> Diagnostic:
+    (found,) = check(text)
+    return found
+
+
+def test_findings_call_rates_as_a_person_does() -> None:
+    text = block("S[k] <- v by gd(lr = 4 * sigmoid(linear(x, 2))) retain sigmoid(linear(x, 2))")
+    found = only(text)
+    assert "`alpha - eta`" in found.message and "`eta` below `1 + alpha`" in found.help
+    assert [label.text for label in found.secondary] == [
+        "`eta` is between 0 and 4",
+        "`alpha` is between 0 and 1",
+    ]
+
+
+def test_a_gate_beyond_one_is_told_where_it_acts() -> None:
+    assert "away from its key by 1.2" in only(block("S[k] <- v by gd(lr = 0.5) retain 1.2")).message
