@@ -156,8 +156,8 @@ def _errors(
 ) -> Iterator[float]:
     """|<gradient, d> - difference quotient| along every direction d.
 
-    Where a program is `stepped`, its values may jump between the points: then the quotients of two step lengths
-    do not agree, nothing is learned, and another direction is taken.
+    Where a program is `stepped`, its values may jump between the points: then the quotients of two step
+    lengths do not agree, nothing is learned, and another direction is taken.
     """
     gradient, usual = _gradient(*side(leaves, tokens))
     told = 0

@@ -18,6 +18,7 @@ from nldsl.calculus import (
     update_class,
 )
 from nldsl.calculus.affine import scalar_value
+from nldsl.calculus.letters import letter, letters, meaning
 from nldsl.calculus.lift import source_expression
 from nldsl.calculus.mirror import mirror_form
 from nldsl.calculus.ranges import range_of
@@ -27,10 +28,8 @@ from nldsl.spec.program import Apply, Block, Memory, Program, TaskWrite, Update,
 from nldsl.view.family import in_its_block
 from nldsl.view.formulas import attention_formulas, escaped, own_name, task_formulas, write_formulas
 from nldsl.view.known import Gating, Known, known_as
-from nldsl.calculus.letters import letter, letters, meaning
 from nldsl.view.pens import Formula, both
 from nldsl.view.transition import Step, Transition, key_is_unit, transition
-
 
 _ORDER = "SDRNX"
 """From what is easiest to compute to what is hardest: several writes are as hard as the hardest."""

@@ -1,4 +1,4 @@
-"""Writes as a person with an idea of their own says them: compiled against the interpreter, and what is told."""
+"""Writes as a person with an idea of their own says them: compiled forms, the interpreter, what is told."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def block(body: str, *, every: int = 1, memory: str = "matrix()", before: str = 
     """A block with a memory `S` of two heads, keys, values and a gate."""
     used = "; ".join(v for v in f"{HEADS}; {CHANNELS}".split("; ") if re.search(rf"\b{v[0]}\b", body))
     return (
-        f"{before}\nblock b(x) {{\n  level c every {every} tokens {{ memory S = {memory} per head(2) {more} }}\n"
+        f"{before}\nblock b(x) {{\n"
+        f"  level c every {every} tokens {{ memory S = {memory} per head(2) {more} }}\n"
         f"  {used}\n  {body}\n  return linear(merge(S[l2norm(split(linear(x), 2))]))\n}}\n"
     )
 
