@@ -4,6 +4,7 @@
 
 Layers with projections, width 256, 4 heads, one sequence, float32, one thread.  *Training*: forward and
 backward, the best CPU time of interleaved rounds, and the peak of resident memory above what was there.
+Times are taken with `nldsl.keep_freed_memory()`, as `nldsl train` does; `--fresh-pages` does without.
 *Decoding*: CPU time of a token, the best of four runs of 64 tokens one by one, and the bytes of the state,
 for a sequence that begins and for one with `lengths[-1]` tokens behind it.  Table and plot go to `build/`.
 """
@@ -61,7 +62,8 @@ def training(module: Any, tokens: int) -> Callable[[], object]:
 def peak_mib(run: Callable[[], object]) -> float:
     """The peak of resident memory while `run` runs, above what is resident before it."""
     libc = ctypes.CDLL(None)
-    # Large blocks go back to the system when they are freed: -3 is M_MMAP_THRESHOLD.
+    # Large blocks go back to the system when they are freed: M_MMAP_MAX, M_MMAP_THRESHOLD.
+    libc.mallopt(-4, 1 << 16)
     libc.mallopt(-3, 1 << 16)
     libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
@@ -120,7 +122,10 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(LAYERS)}")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--fresh-pages", action="store_true", help="do not keep freed memory")
     options = parser.parse_args()
+    if not options.fresh_pages:
+        nldsl.keep_freed_memory()
     names, lengths = options.names or list(LAYERS), sorted(options.lengths)
     torch.set_num_threads(1)
     torch.manual_seed(0)

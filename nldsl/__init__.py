@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nldsl.graph import graph_of as graph
     from nldsl.graph import open_program as program
     from nldsl.review import check
+    from nldsl.runtime.allocator import keep_freed_memory
     from nldsl.runtime.model import Layer, Model
     from nldsl.runtime.state import State
     from nldsl.train import Run
@@ -42,6 +43,7 @@ _HOMES = {
     "check": "nldsl.review",
     "compile": "nldsl.driver",
     "explain": "nldsl.view",
+    "keep_freed_memory": "nldsl.runtime.allocator",
     "load": "nldsl.train",
     "optimizer": "nldsl.driver",
     "program": "nldsl.graph",
@@ -65,6 +67,7 @@ __all__ = [
     "compile",
     "explain",
     "graph",
+    "keep_freed_memory",
     "load",
     "optimizer",
     "program",

@@ -10,6 +10,7 @@ import typer
 from nldsl.cli.common import out, print_json, read_bytes
 from nldsl.cli.guard import CommandError
 from nldsl.evaluate import Segment, learn_online
+from nldsl.runtime.allocator import keep_freed_memory
 from nldsl.train import load_run
 
 
@@ -25,6 +26,7 @@ def command(
     Each time a segment is read in a fresh context, so only what memories have learnt from the task counts.
     The run's weights stay what they are.
     """
+    keep_freed_memory()
     loaded = load_run(run)
     model, tokens = loaded.session().model, loaded.tokens
     if not model.task_memories():

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nldsl.cli.common import SetOption, err, parse_settings, print_json
+from nldsl.runtime.allocator import keep_freed_memory
 from nldsl.train import TrainResult, join, train
 
 Data = Annotated[
@@ -81,6 +82,7 @@ def command(
 
     Ctrl-C and SIGTERM save a checkpoint; --resume goes on from it, bit for bit on a CPU.
     """
+    keep_freed_memory()
     engine = join(parallel, backend=backend, device=device, async_save=async_save)
     size: dict[str, Any] = {
         "steps": steps,
