@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,8 @@ def command(
     settings: SetOption = None,
     devices: Annotated[int, typer.Option(min=0, help="Of several devices, what one takes and sends.")] = 0,
     parallel: Annotated[str, typer.Option(help="How they share the model: `ddp` or `fsdp`.")] = "fsdp",
+    precision: Annotated[str, typer.Option(help="As of `nldsl train`.")] = "float32",
+    recompute: Annotated[str, typer.Option(help="As of `nldsl train`.")] = "none",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Predict the memory of a training step: parameters, gradients, optimiser, state, activations.
@@ -28,16 +30,12 @@ def command(
     `nldsl train` refuses a step that takes more than the machine has.  With --devices: memory and messages
     of one of them, which share --batch; a --set depth above 2 is measured at 1 and 2.
     """
+    asked: dict[str, Any] = {"batch": batch, "length": length, "arguments": parse_settings(settings)}
+    asked |= {"precision": precision, "recompute": recompute}
     if devices:
-        settings_ = parse_settings(settings)
-        _print_spread(
-            predict_spread(
-                spec, devices=devices, parallel=parallel, batch=batch, length=length, arguments=settings_
-            ),
-            as_json,
-        )
+        _print_spread(predict_spread(spec, devices=devices, parallel=parallel, **asked), as_json)
         return
-    found = predict_memory(spec, batch=batch, length=length, arguments=parse_settings(settings))
+    found = predict_memory(spec, **asked)
     if as_json:
         print_json(asdict(found) | {"total": found.total, "available": available()})
         return

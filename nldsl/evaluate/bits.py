@@ -72,10 +72,16 @@ def targets_of(tokens: Tensor) -> int:
 
 def bits_per_byte(model: LanguageModel, windows: Windows, *, batch: int) -> float:
     """Mean of -log2 p over the predictions of `windows` `[n, length + 1]`, `batch` windows at a time."""
+    bits, count = summed_bits(model, windows, batch=batch)
+    return bits / count
+
+
+def summed_bits(model: LanguageModel, windows: Windows, *, batch: int) -> tuple[float, int]:
+    """The sum of -log2 p over the predictions of `windows`, and how many they are."""
     total, count = 0.0, 0
     with torch.no_grad():
         for start in range(0, len(windows), batch):
             part = as_tokens(windows[start : start + batch])
             total += float(summed_loss(model, part).detach())
             count += targets_of(part)
-    return total / count / math.log(2)
+    return total / math.log(2), count

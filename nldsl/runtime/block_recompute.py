@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils import _pytree as pytree
 
+from nldsl.runtime.kept_rows import KeptWeight, Rows
 from nldsl.runtime.module import Module
 from nldsl.runtime.precision import chosen, restored
 
@@ -17,6 +19,7 @@ from nldsl.runtime.precision import chosen, restored
 def recompute_blocks(root: Module) -> tuple[str, ...]:
     """Let every copy of a repeated block (or every block that `root` calls) be computed again; their paths.
 
+    Doing so twice does nothing more.
     Values, states and gradients stay what they are, to the last bit where the second pass is the first one
     again; second derivatives are refused by torch.
 
@@ -27,7 +30,8 @@ def recompute_blocks(root: Module) -> tuple[str, ...]:
     chosen_paths = [path for path in attached if path.endswith("]")] or list(attached)
     for path in chosen_paths:
         block = attached[path]
-        object.__setattr__(block, "forward", _again(block, block.forward))
+        if not hasattr(block.forward, "again"):
+            object.__setattr__(block, "forward", _again(block, block.forward))
     return tuple(chosen_paths)
 
 
@@ -37,11 +41,13 @@ def _again(block: Module, forward: Callable[..., Any]) -> Callable[..., Any]:
             return forward(*arguments)
         leaves, tree = pytree.tree_flatten(arguments)
         tensors = [x for x in leaves if isinstance(x, Tensor)]
-        parameters = [p for p in block.parameters() if p.requires_grad]
         call = _Call(forward, leaves, tree)
-        found = _Block.apply(call, len(tensors), *tensors, *parameters)  # type: ignore[no-untyped-call]
+        given = call.variables(tensors)
+        parameters = [p for p in block.parameters() if p.requires_grad]
+        found = _Block.apply(call, len(given), *given, *parameters)  # type: ignore[no-untyped-call]
         return call.results(tensors, found)
 
+    run.again = True  # type: ignore[attr-defined]  # by which it is known
     return run
 
 
@@ -53,20 +59,37 @@ class _Call:
         self.leaves = [None if isinstance(x, Tensor) else x for x in leaves]
         self.places = [i for i, x in enumerate(leaves) if isinstance(x, Tensor)]
         self.kind = chosen()
+        self.kept = [(i, x.rows) for i, x in enumerate(filter(_is_tensor, leaves)) if type(x) is KeptWeight]
+        """Weights of task memories, whose gradients go to those who keep their rows."""
+        self.shared = [rows.shared for _, rows in self.kept]
         self.out_leaves: list[Any] = []
         self.out_tree: Any = None
         self.passed: dict[int, int] = {}
         """Results that are arguments, handed on untouched: which one."""
 
-    def run(self, tensors: list[Tensor]) -> list[Tensor]:
+    def variables(self, tensors: list[Tensor]) -> list[Tensor]:
+        """What is differentiated by: the arguments, and what stands behind weights whose rows are kept."""
+        given = list(tensors)
+        for place, rows in self.kept:
+            given[place] = rows.leaf
+        return given + [rows.parameter for _, rows in self.kept if rows.parameter is not None]
+
+    def again(self, given: list[Tensor]) -> list[Tensor]:
+        """The second run, on variables of its own."""
+        with _standing_for(self.kept, self.shared, given):
+            return self.run(given)
+
+    def run(self, given: list[Tensor]) -> list[Tensor]:
         """The tensors among the results that were made here."""
-        leaves = list(self.leaves)
+        leaves, tensors = list(self.leaves), given[: len(self.places)]
+        for place, rows in self.kept:
+            tensors[place] = rows.weight()
         for place, tensor in zip(self.places, tensors, strict=True):
             leaves[place] = tensor
         found, self.out_tree = pytree.tree_flatten(self.forward(*pytree.tree_unflatten(leaves, self.tree)))
         self.out_leaves = [None if isinstance(x, Tensor) else x for x in found]
-        given = {id(x): i for i, x in enumerate(tensors)}
-        self.passed = {i: given[id(x)] for i, x in enumerate(found) if id(x) in given}
+        number = {id(x): i for i, x in enumerate(tensors)}
+        self.passed = {i: number[id(x)] for i, x in enumerate(found) if id(x) in number}
         self.out_places = [i for i, x in enumerate(found) if isinstance(x, Tensor) and i not in self.passed]
         return [found[i] for i in self.out_places]
 
@@ -78,6 +101,27 @@ class _Call:
         for place, tensor in zip(self.out_places, tensors, strict=True):
             leaves[place] = tensor
         return pytree.tree_unflatten(leaves, self.out_tree)
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor)
+
+
+@contextmanager
+def _standing_for(
+    kept: list[tuple[int, Rows]], shared: list[Tensor | None], given: list[Tensor]
+) -> Iterator[None]:
+    """Inside, weights whose rows are kept are what they were in the first run, and the variables `given`."""
+    before = [(rows, rows.leaf, rows.shared, rows.parameter) for _, rows in kept]
+    behind = iter(given[len(given) - sum(rows.parameter is not None for _, rows in kept) :])
+    for (place, rows), values in zip(kept, shared, strict=True):
+        rows.leaf, rows.shared = given[place], values
+        rows.parameter = None if rows.parameter is None else next(behind)
+    try:
+        yield
+    finally:
+        for rows, leaf, values, parameter in before:
+            rows.leaf, rows.shared, rows.parameter = leaf, values, parameter
 
 
 class _Block(torch.autograd.Function):
@@ -99,7 +143,7 @@ class _Block(torch.autograd.Function):
             for x, w in zip(tensors[: ctx.count], wanted[: ctx.count], strict=True)
         ]
         with torch.enable_grad(), restored(ctx.call.kind):
-            results = ctx.call.run(arguments)
+            results = ctx.call.again(arguments)
         flowing = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None and r.requires_grad]
         sources = [*arguments, *tensors[ctx.count :]]
         asked = [x for x, w in zip(sources, wanted, strict=True) if w]

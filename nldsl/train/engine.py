@@ -15,7 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from nldsl.evaluate import LanguageModel
+from nldsl.evaluate.bits import Windows
 from nldsl.train import checkpoint as saved
+from nldsl.train import memory as estimate
+from nldsl.train.building import TrainableModel, step_of
+from nldsl.train.config import RunConfig
 from nldsl.train.errors import fault
 from nldsl.train.groups import Claimed
 from nldsl.train.log import RunLog, Silent
@@ -33,8 +37,6 @@ class Engine:
     """
 
     rank, world = 0, 1
-    shared_weights = False
-    """Whether a process holds a share of the weights only, and gathers them around the passes."""
 
     def __init__(self, device: str = "cpu") -> None:
         """Raises NL0992 for a device that is not there."""
@@ -45,11 +47,17 @@ class Engine:
         """Whether this process writes the log and the run's files."""
         return self.rank == 0
 
-    def memory(self, machine: Callable[[], int]) -> int:
-        """The bytes this process may use; `machine()` are those of the machine."""
+    def memory(self) -> int:
+        """The bytes this process may use; 0 if the system does not say."""
         if self.device.type == "cuda":
             return int(torch.cuda.get_device_properties(self.device).total_memory)
-        return machine()
+        return estimate.available()
+
+    def require_room(self, model: TrainableModel, config: RunConfig) -> None:
+        """Raise NL0991 if a step takes more memory than there is."""
+        step, plan = step_of(model, config), model.program.train
+        size = {"batch": config.batch, "length": config.length}
+        estimate.require_memory(model, plan, step, **size, have=self.memory())
 
     def require_shares(self, batch: int) -> None:
         """Raise NL0993 unless every process gets equally many rows of a batch."""
@@ -73,6 +81,14 @@ class Engine:
     def mine(self, rows: Tensor) -> Tensor:
         """The rows `[B, ...]` of a batch that this process works on, on its device."""
         return rows.to(self.device)
+
+    def part(self, windows: Windows) -> Windows:
+        """The held-out windows that this process reads."""
+        return windows
+
+    def summed(self, number: float) -> float:
+        """The sum over the processes."""
+        return number
 
     def passes(self) -> AbstractContextManager[None]:
         """Around all passes of a step and the exchange."""

@@ -9,15 +9,16 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nldsl.evaluate import LanguageModel, bits_per_byte
-from nldsl.evaluate.bits import as_tokens, targets_of
+from nldsl.evaluate import LanguageModel
+from nldsl.evaluate.bits import as_tokens, summed_bits, targets_of
 from nldsl.spec.program import TrainPlan
 from nldsl.train import checkpoint as saved
+from nldsl.train.building import TrainableModel
 from nldsl.train.carried import Carried
 from nldsl.train.condition import levels_of, pace_of
 from nldsl.train.config import RunConfig
@@ -28,7 +29,7 @@ from nldsl.train.groups import DEFAULT_GROUPS, claim
 from nldsl.train.guard import SKIPS_IN_A_ROW, Guard, culprit, listed, not_finite, trained_by, worst_token
 from nldsl.train.interrupt import Interruption
 from nldsl.train.log import RunLog, Silent, read_log
-from nldsl.train.manner import compile_steps, face, recompute, require_rows_once, require_whole_weights
+from nldsl.train.manner import compile_steps, face, recompute, require_rows_once
 from nldsl.train.optimisers import OptimiserGroup
 from nldsl.train.passes import backward, backward_from
 from nldsl.train.plot import loss_svg
@@ -38,19 +39,6 @@ CHECKPOINTS = "checkpoints"
 TENTH = 10
 LONGEST_UNSAVED = 600.0
 HELDOUT_WINDOWS = 64
-
-
-class TrainableModel(LanguageModel, Protocol):
-    """A language model whose slow parameters are known by path and role."""
-
-    def parameter_paths(self) -> dict[str, nn.Parameter]:
-        """Every slow parameter by its absolute path."""
-
-    def parameter_roles(self) -> dict[str, Any]:
-        """The role of every slow parameter."""
-
-    def new_sequence(self, state: Any) -> Any:
-        """The state at the start of the next sequence."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,6 @@ class Trainer:
                 help="write the loop: `model.learn(tokens, label = labels, backward = 1.0)` and an optimizer",
                 span=self.plan.span,
             )
-        require_whole_weights(self.engine.shared_weights, config)
         recompute(model, config.recompute)
         self.engine.prepare(model)
         self.parameters = model.parameter_paths()
@@ -288,7 +275,10 @@ class Trainer:
         windows = self.corpus.heldout_windows(length=length, limit=HELDOUT_WINDOWS)
         record = {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 3)}
         with engine.whole():
-            self.heldout = bits_per_byte(self.face(self.model), windows, batch=self.config.batch)
+            mine, batch = engine.part(windows), max(1, self.config.batch // engine.world)
+            found = summed_bits(self.face(self.model), mine, batch=batch)
+            bits, count = (engine.summed(float(number)) for number in found)
+            self.heldout = bits / count
             record |= levels_of(self.model, as_tokens(windows[:2]).to(engine.device))
         self.heldout /= self.corpus.bytes_per_token[1]
         record |= pace_of(self.model, self.tokens, self.seconds, length, engine.device, engine.world)

@@ -12,7 +12,7 @@ from nldsl.evaluate import LanguageModel
 from nldsl.runtime.block_recompute import recompute_blocks
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module
-from nldsl.train.config import BFLOAT16, RunConfig
+from nldsl.train.config import BFLOAT16
 from nldsl.train.errors import fault
 from nldsl.train.optimisers import OptimiserGroup
 
@@ -49,28 +49,9 @@ def face(model: LanguageModel, precision: str, device: torch.device) -> Language
 
 
 def recompute(model: Any, what: str) -> None:
-    """Let blocks be computed again in the backward pass.  Raises NL0996 where that cannot be."""
-    if what == "none":
-        return
-    if getattr(model, "carry", "trunc") == "exact" and model.task_memories():
-        raise fault(
-            "NL0996",
-            f"`{model.name}` takes second derivatives (`carry = exact`): blocks computed again have none",
-            help='leave `--recompute` out, or train with `carry = "trunc"`',
-        )
-    if not recompute_blocks(cast(Model, model).root):
+    """Let blocks be computed again in the backward pass.  Raises NL0996 where there is none."""
+    if what != "none" and not recompute_blocks(cast(Model, model).root):
         raise fault("NL0996", f"`{model.name}` calls no block that could be computed again")
-
-
-def require_whole_weights(shared: bool, config: RunConfig) -> None:
-    """Raise NL0994 if weights come and go around the passes, and something else would run or keep them."""
-    asked = "--compile" if config.compiled else "--recompute" if config.recompute != "none" else ""
-    if shared and asked:
-        raise fault(
-            "NL0994",
-            f"`{asked}` is not for `fsdp`, which gathers weights around the passes of a block",
-            help="use `--parallel ddp`, or leave it out",
-        )
 
 
 def require_rows_once(groups: list[OptimiserGroup], what: str) -> None:

@@ -9,7 +9,7 @@ Temporaries inside of single operations are not counted.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -184,27 +184,35 @@ def require_memory(
     length: int,
     have: int,
 ) -> None:
-    """Raise NL0991 with the numbers if a step takes more than the machine has: `have` bytes (0: unknown).
-
-    One short sequence is measured first: if even the square of the length would fit, nothing else is.
-    """
-    if not have:
-        return
-    short = min(length, SHORT)
-    state, activations = measure(model, step, short)
-    size = bytes_of(model.parameter_paths().values())
-    # Eight memories per weight are more than any rule of the library keeps.
-    if 10 * size + batch * (state + activations) * (length / short) ** 2 < have:
+    """Raise NL0991 with the numbers if a step takes more than the machine has: `have` bytes (0: unknown)."""
+    if not have or surely_fits(model, step, batch=batch, length=length, have=have):
         return
     found = predict(model, plan, step, batch=batch, length=length)
     if found.total > have:
         parts = ("parameters", "gradients", "optimiser", "state", "activations")
-        raise fault(
-            "NL0991",
-            f"a step takes about {shown(found.total)}, and the machine has {shown(have)}",
-            notes=(", ".join(f"{part} {shown(getattr(found, part))}" for part in parts),),
-            help="use a smaller `--batch` with `--accumulate`, a smaller `--length`, or `truncate`",
-        )
+        raise refused({part: getattr(found, part) for part in parts}, have, "the machine")
+
+
+def surely_fits(
+    model: Any, step: Callable[[Any, Tensor], Any], *, batch: int, length: int, have: int
+) -> bool:
+    """Whether even the square of the length would fit, by one short sequence."""
+    short = min(length, SHORT)
+    state, activations = measure(model, step, short)
+    size = bytes_of(model.parameter_paths().values())
+    # Eight memories per weight are more than any rule of the library keeps.
+    return 10 * size + batch * (state + activations) * (length / short) ** 2 < have
+
+
+def refused(parts: Mapping[str, int], have: int, who: str) -> SpecError:
+    """NL0991: a step takes the sum of `parts`, in bytes, and `who` has less."""
+    return fault(
+        "NL0991",
+        f"a step takes about {shown(sum(parts.values()))}, and {who} has {shown(have)}",
+        notes=(", ".join(f"{part} {shown(size)}" for part, size in parts.items()),),
+        help="use a smaller `--batch` with `--accumulate`, a smaller `--length`, `--recompute blocks`, "
+        "or `truncate`",
+    )
 
 
 def shown(size: int) -> str:

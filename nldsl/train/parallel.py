@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -24,7 +25,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nldsl.diagnostics import SpecError
 from nldsl.evaluate import LanguageModel, writes_task
+from nldsl.evaluate.bits import PADDING, Windows
 from nldsl.train import checkpoint as saved
+from nldsl.train.building import TrainableModel
+from nldsl.train.config import RunConfig
 from nldsl.train.engine import Engine, Parameters
 from nldsl.train.errors import fault
 from nldsl.train.groups import Claimed
@@ -33,6 +37,7 @@ from nldsl.train.optimisers import OptimiserGroup
 from nldsl.train.parallel_rules import SharedGroup, Whole
 from nldsl.train.reduce import sum_over
 from nldsl.train.sharded_checkpoint import Saver, load_shares
+from nldsl.train.spreading import refusal
 
 Result = TypeVar("Result")
 PATIENCE = timedelta(minutes=10)
@@ -92,15 +97,30 @@ def local_device(device: str) -> str:
 class Processes(Engine):
     """What several processes have in common, however they hold the model."""
 
+    sharded = False
+    """Whether each holds a share of the weights."""
+
     def __init__(self, device: str, *, async_save: bool = False) -> None:
         super().__init__(device)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.saver = Saver(self.device, later=async_save)
 
-    def memory(self, machine: Callable[[], int]) -> int:
+    def memory(self) -> int:
         """Processes of one machine share its memory."""
         here = 1 if self.device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        return super().memory(machine) // here
+        return super().memory() // here
+
+    def require_room(self, model: TrainableModel, config: RunConfig) -> None:
+        """Raise NL0991 if what one process holds in a step is more than it may use."""
+        error = refusal(model, config, self.world, sharded=self.sharded, have=self.memory())
+        if error is not None:
+            raise self.stop(error)
+
+    def part(self, windows: Windows) -> Windows:
+        """The r-th N-th, filled up with windows of padding: all read equally many."""
+        each = -(-len(windows) // self.world)
+        mine = windows[self.rank * each : (self.rank + 1) * each]
+        return np.pad(mine, ((0, each - len(mine)), (0, 0)), constant_values=PADDING)
 
     def require_shares(self, batch: int) -> None:
         """Raise NL0993 unless every process gets equally many rows of a batch."""

@@ -57,3 +57,8 @@ def backward_from(
         total += float(summed.detach()) * share
         state = state.detach()
     return total, state
+
+
+def gathered_for_the_step(model: Any) -> bool:
+    """Whether weights are read outside of the passes of their blocks: task memories, and learned starts."""
+    return writes_task(model.program) or any(t.requires_grad for t in model.init_state(1).tensors().values())

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
 from nldsl.assets import specs_folder
 from nldsl.catalog.values import Static
 from nldsl.diagnostics import DiagnosticBag
-from nldsl.driver import compile as compile_model
 from nldsl.evaluate.session import Session
 from nldsl.evaluate.tokens import Tokens, tokens_of
 from nldsl.runtime.model import Model
 from nldsl.spec import load
 from nldsl.train import checkpoint as saved
-from nldsl.train import memory as estimate
+from nldsl.train.building import TrainableModel, build, step_of
 from nldsl.train.config import RUN, RunConfig, read_config, require_same
 from nldsl.train.data import Corpus, prepare
 from nldsl.train.engine import Engine, closing
@@ -26,13 +25,11 @@ from nldsl.train.errors import fault
 from nldsl.train.joining import join, restarted
 from nldsl.train.loop import (
     CHECKPOINTS,
-    TrainableModel,
     Trainer,
     TrainResult,
     load_weights,
 )
-from nldsl.train.memory import Memory, predict, require_memory
-from nldsl.train.passes import backward_from
+from nldsl.train.memory import Memory, predict
 from nldsl.train.prepared import TOKENIZER
 from nldsl.train.tokenizing import EXTRA
 
@@ -107,7 +104,7 @@ def start(config: RunConfig, folder: Path, resume: bool, engine: Engine | None =
     folder.mkdir(parents=True, exist_ok=True)
     if resume:
         require_same(read_config(folder), config)
-    refuse_too_large(model, config, engine)
+    engine.require_room(model, config)
     corpus = engine.led(lambda: prepare(config.data, folder / "data", length=config.length))
     require_vocabulary(model, corpus)
     trainer = Trainer(model, corpus, config, folder, next(iter(texts.values()), ""), engine)
@@ -122,31 +119,19 @@ def start(config: RunConfig, folder: Path, resume: bool, engine: Engine | None =
 
 
 def predict_memory(
-    source: str | Path, *, batch: int = 16, length: int = 256, arguments: Mapping[str, Static] | None = None
+    source: str | Path,
+    *,
+    batch: int = 16,
+    length: int = 256,
+    arguments: Mapping[str, Static] | None = None,
+    recompute: str = "none",
+    precision: str = "float32",
 ) -> Memory:
     """The bytes that a training step of the model `source` takes, by what takes them."""
     config = RunConfig(str(source), arguments=dict(arguments or {}), batch=batch, length=length, steps=1)
+    config = replace(config, recompute=recompute, precision=precision)
     model = build(config.source, config)
-    return predict(model, model.program.train, step_of(model), batch=batch, length=length)
-
-
-def step_of(model: TrainableModel) -> Callable[[Any, Any], Any]:
-    """What a step does with a batch of tokens: the loss, the gradients, the state behind."""
-    truncate = model.program.train.truncate if model.program.train is not None else 0
-    return lambda made, tokens: backward_from(made, tokens, None, truncate)
-
-
-def refuse_too_large(model: TrainableModel, config: RunConfig, engine: Engine) -> None:
-    """Raise NL0991 if a step takes more memory than there is."""
-    batch = config.batch // engine.world
-    require_memory(
-        model,
-        model.program.train,
-        step_of(model),
-        batch=batch,
-        length=config.length,
-        have=engine.memory(lambda: estimate.available()),
-    )
+    return predict(model, model.program.train, step_of(model, config), batch=batch, length=length)
 
 
 def require_vocabulary(model: TrainableModel, corpus: Corpus) -> None:
@@ -213,20 +198,6 @@ def load_run(out: str | Path) -> Run:
     model = build(source, config)
     load_weights(model, saved.load_newest(folder / CHECKPOINTS))
     return Run(model, config, folder)
-
-
-def build(source: str, config: RunConfig) -> TrainableModel:
-    """Compile the model.  Raises NL0987 for a block, which has no tokens to predict."""
-    arguments: dict[str, Any] = dict(config.arguments)
-    compiled: Any = compile_model(source, seed=config.seed, **arguments)
-    if compiled.program.kind != "model":
-        raise fault(
-            "NL0987",
-            f"`{compiled.program.name}` is a block, and only a model can be trained on bytes",
-            help="write a `model` around it: embed, block, head",
-            span=compiled.program.root.span,
-        )
-    return cast(TrainableModel, compiled)
 
 
 def require_place(folder: Path, resume: bool) -> None:

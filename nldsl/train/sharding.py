@@ -19,19 +19,14 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
-from nldsl.evaluate import writes_task
 from nldsl.train.engine import Parameters
 from nldsl.train.errors import fault
 from nldsl.train.groups import Claimed
 from nldsl.train.optimisers import OptimiserGroup
 from nldsl.train.parallel import Processes
 from nldsl.train.parallel_rules import SharedGroup
+from nldsl.train.passes import gathered_for_the_step
 from nldsl.train.reduce import rows_of, scatter_sum, used_anywhere
-
-
-def gathered_for_the_step(model: Any) -> bool:
-    """Whether weights are read outside of the passes of their blocks: task memories, and learned starts."""
-    return writes_task(model.program) or any(t.requires_grad for t in model.init_state(1).tensors().values())
 
 
 def forget_passes(module: FSDPModule) -> None:
@@ -48,7 +43,7 @@ def forget_passes(module: FSDPModule) -> None:
 class Sharded(Processes):
     """Every process holds a share of the model, its gradients and the memories of its rules."""
 
-    shared_weights = True
+    sharded = True
 
     def prepare(self, model: Any) -> None:
         """Shard the model.  Raises NL0994 for a parameter that has no rows."""

@@ -16,17 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from nldsl.catalog.values import Static
+from nldsl.diagnostics import SpecError
 from nldsl.spec.program import TrainPlan
-from nldsl.train.config import RunConfig
+from nldsl.train.building import TrainableModel, build, step_of
+from nldsl.train.config import FLOAT32, RunConfig
 from nldsl.train.errors import fault
 from nldsl.train.groups import DEFAULT_GROUPS, claim
-from nldsl.train.memory import bytes_of, predict
+from nldsl.train.memory import bytes_of, predict, refused, surely_fits
 from nldsl.train.parallel_rules import SharedGroup
+from nldsl.train.passes import gathered_for_the_step
 from nldsl.train.reduce import rows_of
-from nldsl.train.run import build, step_of
-from nldsl.train.sharding import gathered_for_the_step
 
 DEPTH = "depth"
+PARTS = ("parameters", "masters", "gathered", "gradients", "optimiser", "state", "activations")
+"""What `Spread.total` adds up."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,7 @@ class Spread:
     @property
     def total(self) -> int:
         """Of memory."""
-        kept = self.parameters + self.masters + self.gathered + self.gradients
-        return kept + self.optimiser + self.state + self.activations
+        return sum(getattr(self, part) for part in PARTS)
 
     @property
     def communication(self) -> int:
@@ -112,6 +114,8 @@ def predict_spread(
     batch: int = 16,
     length: int = 256,
     arguments: Mapping[str, Static] | None = None,
+    recompute: str = "none",
+    precision: str = FLOAT32,
 ) -> Spread:
     """Memory and communication of one of `devices` at a step of `batch` windows shared by all.
 
@@ -123,8 +127,24 @@ def predict_spread(
     if batch % devices:
         raise fault("NL0993", f"`--batch {batch}` windows cannot be shared by {devices} devices")
     config = RunConfig(str(source), arguments=dict(arguments or {}), batch=batch, length=length, steps=1)
-    found = sketch(config, batch // devices)
-    layout = Imagined(devices, parallel == "fsdp")
+    config = replace(config, recompute=recompute, precision=precision)
+    return spread_of(sketch(config, batch // devices), Imagined(devices, parallel == "fsdp"))
+
+
+def refusal(
+    model: TrainableModel, config: RunConfig, world: int, *, sharded: bool, have: int
+) -> SpecError | None:
+    """NL0991 with the numbers if a step takes more than the `have` bytes of one of `world` processes."""
+    rows = config.batch // world
+    if not have or surely_fits(model, step_of(model, config), batch=rows, length=config.length, have=have):
+        return None
+    found = spread_of(sketch_of(model, config, rows), Imagined(world, sharded))
+    parts = {part: getattr(found, part) for part in PARTS}
+    return refused(parts, have, "each of the processes") if found.total > have else None
+
+
+def spread_of(found: Sketch, layout: Imagined) -> Spread:
+    """Memory and communication of the first of the devices that share a model so."""
     groups = [
         SharedGroup(claimed, layout, found.model) for claimed in claim(found.plan, found.weights, found.roles)
     ]
@@ -132,8 +152,8 @@ def predict_spread(
     held = sum(found.share(layout, path) for path in found.weights)
     gathered, gradients = working(found, held) if layout.sharded else (0, weights)
     return Spread(
-        devices=devices,
-        parallel=parallel,
+        devices=layout.world,
+        parallel="fsdp" if layout.sharded else "ddp",
         weights=weights,
         parameters=held,
         masters=sum(bytes_of(g.owned.values()) for g in groups) if layout.sharded else 0,
@@ -219,9 +239,13 @@ def sketch(config: RunConfig, rows: int) -> Sketch:
 
 def drawn(config: RunConfig, rows: int) -> Sketch:
     """Of a model that is made."""
-    model = build(config.source, config)
+    return sketch_of(build(config.source, config), config, rows)
+
+
+def sketch_of(model: TrainableModel, config: RunConfig, rows: int) -> Sketch:
+    """Of this model."""
     plan = model.program.train or TrainPlan("next_token", "trunc", DEFAULT_GROUPS)
-    needs = predict(model, plan, step_of(model), batch=rows, length=config.length)
+    needs = predict(model, plan, step_of(model, config), batch=rows, length=config.length)
     weights = {path: torch.empty_like(p, device="meta") for path, p in model.parameter_paths().items()}
     roles = dict(model.parameter_roles())
     once = gathered_for_the_step(model)

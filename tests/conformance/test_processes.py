@@ -6,13 +6,16 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from nldsl.train import load_run
 from nldsl.train.checkpoint import SHARED, checkpoints, load, load_newest
+from nldsl.train.parallel import Processes
 from tests.conformance.processes import Case, outcome, spec, together
 
 CLOSE = 1e-6
@@ -58,19 +61,52 @@ def compare(
     assert abs(one["bits"] - two["bits"]) <= close
 
 
-def agree(folder: Path, pairs: list[tuple[str, str, str]], bounds: dict[str, float], **options: Any) -> None:
+def agree(
+    folder: Path,
+    pairs: list[tuple[str, str, str]],
+    bounds: dict[str, float],
+    own: dict[str, Any] | None = None,
+    **options: Any,
+) -> None:
+    """Two processes with `options` and those of their `own` against one with `options`."""
     cases = [
-        Case(spec(model, rule, folder), f"{model}_{rule}_{kind}", kind, options=options)
+        Case(spec(model, rule, folder), f"{model}_{rule}_{kind}", kind, options=options | (own or {}))
         for model, rule, kind in pairs
     ]
     for case, two in zip(cases, together(2, cases, folder), strict=True):
-        one = outcome(replace(case, kind="", folder=f"{case.folder}_alone"), folder)
+        one = outcome(replace(case, kind="", folder=f"{case.folder}_alone", options=options), folder)
         compare(one, two, **bounds)
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """Rules by element, by matrix, on slow clocks and by rows; task memories and learned starts."""
     agree(tmp_path, PAIRS, {})
+
+
+def test_every_held_out_window_is_read_by_one_process() -> None:
+    windows = np.arange(70).reshape(10, 7)
+    parts = [Processes.part(SimpleNamespace(rank=r, world=4), windows) for r in range(4)]  # type: ignore[arg-type]
+    assert {len(part) for part in parts} == {3}  # as many passes for all: FSDP2 gathers in each of them
+    read = [tuple(row) for part in parts for row in part if row[0] >= 0]
+    assert read == [tuple(row) for row in windows]
+
+
+AGAIN = {"recompute": "blocks"}
+
+
+def test_blocks_computed_again_in_several_processes(tmp_path: Path) -> None:
+    """By FSDP2 and DDP, with task memories, as one process that keeps what it computes."""
+    pairs = [("hope", "adamw", "fsdp"), ("transformer", "muon", "fsdp"), ("gated_deltanet", "slow", "ddp")]
+    agree(tmp_path, pairs, {"norms": 1e-3}, own=AGAIN)
+
+
+@pytest.mark.long
+def test_every_model_computed_again(tmp_path: Path) -> None:
+    kinds = ("ddp", "fsdp")
+    pairs = [
+        (m, "adamw", k) for m in ("hope", "hope_trunc", "hope_attention", "gated_deltanet") for k in kinds
+    ]
+    agree(tmp_path, pairs, {"loss_scale": 6.0, "norms": 1e-3}, own=AGAIN)
 
 
 @pytest.mark.long

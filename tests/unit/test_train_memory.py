@@ -12,10 +12,13 @@ import nldsl
 from nldsl.cli import main
 from nldsl.diagnostics import SpecError
 from nldsl.train import memory, train
+from nldsl.train.building import step_of
+from nldsl.train.config import RunConfig
 from nldsl.train.memory import Peak, measure, optimiser_bytes, predict, unpack
-from nldsl.train.run import predict_memory, step_of
+from nldsl.train.run import predict_memory
 from tests.unit.standin import ADAMW, MUON, StandIn, plan_of
 
+ONE = RunConfig("a model", steps=1)
 SIZES = {
     "gated_deltanet": {"dim": 16, "depth": 1, "heads": 2},
     "transformer": {"dim": 16, "depth": 1, "heads": 2},
@@ -27,10 +30,10 @@ SIZES = {
 def test_what_is_scaled_is_what_is_there(name: str) -> None:
     """A batch of 3 at a length beyond all that was measured, and measured itself."""
     model = nldsl.compile(name, **SIZES[name])
-    found = predict(model, model.program.train, step_of(model), batch=3, length=384)
+    found = predict(model, model.program.train, step_of(model, ONE), batch=3, length=384)
     assert found.measured == (64, 128, 256)
     state, activations = measure(
-        model, lambda m, tokens: step_of(m)(m, tokens.expand(3, -1).contiguous()), 384
+        model, lambda m, tokens: step_of(m, ONE)(m, tokens.expand(3, -1).contiguous()), 384
     )
     assert found.state == pytest.approx(state, rel=0.01)
     assert found.activations == pytest.approx(activations, rel=0.03)
@@ -67,7 +70,7 @@ def test_measuring_leaves_no_trace() -> None:
     marked = next(iter(model.parameters()))
     marked.grad = torch.ones_like(marked)
     rng = torch.get_rng_state()
-    measure(model, step_of(model), 40)
+    measure(model, step_of(model, ONE), 40)
     assert torch.equal(torch.get_rng_state(), rng) and torch.equal(marked.grad, torch.ones_like(marked))
     assert [p for p in model.parameters() if p.grad is not None] == [marked]
 
@@ -111,3 +114,35 @@ def test_what_does_not_fit_is_refused_with_the_number(
         told[n] for n in ("parameters", "gradients", "optimiser", "state", "activations")
     )
     assert told["total"] > 8 * 2**20  # the number that was refused
+
+
+def test_the_estimate_is_of_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    """Blocks computed again, and half precision, save what they are for."""
+    size = ["--set", "dim=32", "--set", "depth=4", "--set", "heads=2", "--length", "128", "--json"]
+    told = []
+    for words in ([], ["--recompute", "blocks"], ["--precision", "bfloat16"]):
+        with pytest.raises(SystemExit, match="0"):
+            main(["plan", "transformer", *size, *words])
+        told.append(json.loads(capsys.readouterr().out)["activations"])
+    assert told[1] < told[0] / 2 and told[2] < told[0]
+
+
+def test_a_process_that_holds_a_share_is_asked_for_a_share() -> None:
+    """What is refused whole goes in shares, by the numbers of `plan --devices`."""
+    from nldsl.train.spreading import predict_spread, refusal  # torch.distributed takes a second
+
+    config = RunConfig(
+        "transformer", arguments={"dim": 32, "depth": 8, "heads": 2}, batch=4, length=16, steps=1
+    )
+    model = nldsl.compile("transformer", **config.arguments)
+    size = {"batch": 4, "length": 16, "arguments": config.arguments}
+    whole, share = (predict_spread("transformer", devices=4, parallel=p, **size) for p in ("ddp", "fsdp"))
+    assert share.total < 0.75 * whole.total
+    between = (share.total + whole.total) // 2
+    error = refusal(model, config, 4, sharded=False, have=between)
+    assert error is not None and error.diagnostics[0].code == "NL0991"
+    assert "each of the processes" in error.diagnostics[0].message
+    assert "gathered" in error.diagnostics[0].notes[0]
+    assert refusal(model, config, 4, sharded=True, have=between) is None
+    assert refusal(model, config, 4, sharded=True, have=share.total) is None
+    assert refusal(model, config, 4, sharded=True, have=share.total - 1) is not None

@@ -180,7 +180,7 @@ CODES = {
     "NL0996": Entry(
         "blocks that cannot be computed again",
         "`--recompute blocks` keeps what a block is given and computes the rest again in the backward pass. "
-        "A model needs blocks for that, first derivatives only, and rules that do not count rows of layers.",
+        "A model needs blocks for that, and rules that do not count rows of layers.",
     ),
     "NL0997": Entry(
         "nothing to compile",

@@ -1,0 +1,54 @@
+"""The model of a run, and one step of it as it will be computed: what estimates measure before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import torch
+from torch import nn
+
+from nldsl.driver import compile as compile_model
+from nldsl.evaluate import LanguageModel
+from nldsl.train.config import RunConfig
+from nldsl.train.errors import fault
+from nldsl.train.manner import face, recompute
+from nldsl.train.passes import backward_from
+
+
+class TrainableModel(LanguageModel, Protocol):
+    """A language model whose slow parameters are known by path and role."""
+
+    def parameter_paths(self) -> dict[str, nn.Parameter]:
+        """Every slow parameter by its absolute path."""
+
+    def parameter_roles(self) -> dict[str, Any]:
+        """The role of every slow parameter."""
+
+    def new_sequence(self, state: Any) -> Any:
+        """The state at the start of the next sequence."""
+
+
+def build(source: str, config: RunConfig) -> TrainableModel:
+    """Compile the model.  Raises NL0987 for a block, which has no tokens to predict."""
+    arguments: dict[str, Any] = dict(config.arguments)
+    compiled: Any = compile_model(source, seed=config.seed, **arguments)
+    if compiled.program.kind != "model":
+        raise fault(
+            "NL0987",
+            f"`{compiled.program.name}` is a block, and only a model can be trained on bytes",
+            help="write a `model` around it: embed, block, head",
+            span=compiled.program.root.span,
+        )
+    return cast(TrainableModel, compiled)
+
+
+def step_of(model: TrainableModel, config: RunConfig) -> Callable[[Any, Any], Any]:
+    """What a step does with a batch of tokens: the loss, the gradients, the state behind.
+
+    `model` computes from now on what `config` says again in the backward pass.
+    """
+    recompute(model, config.recompute)
+    truncate = model.program.train.truncate if model.program.train is not None else 0
+    device = torch.device("cpu")
+    return lambda made, tokens: backward_from(face(made, config.precision, device), tokens, None, truncate)
