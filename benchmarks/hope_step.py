@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nldsl.runtime.activations import silu_pullback
-from nldsl.runtime.values import dot, l2norm
-
 Weights = tuple[Tensor, Tensor]
+
+
+def unit(x: Tensor) -> Tensor:
+    """`x / sqrt(sum(x^2) + 1e-6)`, the norm of the specification."""
+    return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6)
 
 
 def token_step(
@@ -26,16 +28,15 @@ def token_step(
     inputs = torch.stack([u, u, u, u, q], 2)
     outputs = inputs + F.silu(inputs @ B2.mT) @ B1.mT
     key, value, for_eta, for_alpha, y = outputs.unbind(2)
-    k, v = l2norm(key, eps=1e-6).unsqueeze(2), l2norm(value, eps=1e-6).unsqueeze(2)
-    eta = 2 * torch.sigmoid(dot(for_eta, eta_weight) + eta_bias)[:, :, None, :, None]
-    alpha = torch.sigmoid(dot(for_alpha, alpha_weight) + alpha_bias)[:, :, None, :, None]
+    k, v = unit(key).unsqueeze(2), unit(value).unsqueeze(2)
+    alpha = torch.sigmoid((for_alpha * alpha_weight).sum(-1) + alpha_bias)[:, :, None, :, None]
+    eta = (1 + alpha) * torch.sigmoid((for_eta * eta_weight).sum(-1) + eta_bias)[:, :, None, :, None]
     for_k = k @ B2.mT
-    z = F.silu(for_k)
-    dy = -l2norm(v + F.silu(v @ B2.mT) @ B1.mT, eps=1e-6)
-    d_hidden = silu_pullback(dy @ B1, for_k)
+    s = torch.sigmoid(for_k)
+    z = for_k * s
+    dy = -unit(v + F.silu(v @ B2.mT) @ B1.mT)
+    d_hidden = (dy @ B1) * (s + z * (1 - s))
     D1, D2 = W1 - start[0], W2 - start[1]
-    rate1 = eta / (1e-2 + dot(z, z).unsqueeze(-1))
-    rate2 = eta / (1e-2 + dot(k, k).unsqueeze(-1))
-    new1 = start[0] + alpha * D1 - rate1 * (z @ D1.mT + dy).mT @ z
-    new2 = start[1] + alpha * D2 - rate2 * (k @ D2.mT + d_hidden).mT @ k
-    return y, new1, new2
+    taken1 = eta / (1e-2 + (z * z).sum(-1, keepdim=True)) * (z @ D1.mT + dy)
+    taken2 = eta / (1e-2 + (k * k).sum(-1, keepdim=True)) * (k @ D2.mT + d_hidden)
+    return y, start[0] + alpha * D1 - taken1.mT @ z, start[1] + alpha * D2 - taken2.mT @ k

@@ -120,6 +120,30 @@ def term_form(memory: Memory, term: Term, toward_start: bool, several: bool) -> 
         raise NotRankOneError("the step is too large to analyse") from None
 
 
+ROW = "row"
+"""Role of the symbols `x` and `dy` of one weight in the answer of `rule_pieces`."""
+
+
+def rule_pieces(term: Term, shape: tuple[int, ...]) -> TermForm:
+    """The pieces a rule moves one weight by where its gradient is `dy x^T`, over `x` and `dy` (role `ROW`).
+
+    Nothing is asked about the gradient: it may be taken anywhere.
+
+    Errors: `NotRankOneError`.
+    """
+    if len(shape) != 2:
+        raise NotRankOneError("a bias has no rank")
+    try:
+        outputs, slots, s = _rule(term, shape)
+        W, x, dy = (symbol(e.name, e.shape, e.kind, role=ROW) for e in (s.weight, s.x, s.dy))
+        known = {s.weight: W, s.gradient: build("outer", dy, x), s.x: x, s.dy: dy}
+        main, *rest = (substitute(e, known) for e in outputs)
+        moving = _Moving(W, W, tuple(p for pair in slots for p in pair))
+        return _form(term, main, rest, slots, moving)
+    except TooLargeError:
+        raise NotRankOneError("the step is too large to analyse") from None
+
+
 def _gradient(memory: Memory, term: Term) -> MapGradient:
     assert memory.function is not None
     map_read(memory.function)

@@ -15,6 +15,7 @@ from nldsl.lowerings.blocks import BlockCode, as_row, as_state
 from nldsl.lowerings.scope import Scope
 from nldsl.lowerings.slots import origin_of, slot_places
 from nldsl.plan.details import ChunkDetail, ChunkMemory
+from nldsl.spec.program import Memory
 
 
 @dataclass
@@ -86,6 +87,15 @@ class Family:
     def size(self) -> int:
         """How many memories run side by side."""
         return len(self.members)
+
+    @property
+    def memories(self) -> tuple[Memory, ...]:
+        """Its members, in order."""
+        return tuple(m.memory for m in self.members)
+
+    def visible(self) -> list[Expression]:
+        """The weights that reads see, inside the step."""
+        return [name(p.inner) for p in self.seen.values()]
 
     @property
     def _stack_axis(self) -> int:

@@ -61,9 +61,14 @@ class ChunkStep:
             elif value.name in self.kept:
                 cache, unseen = self.kept[value.name]
                 cache.answer(self, maker, unseen, self.valid)
+            elif (family := self._family(maker)).live:
+                self.read_live(maker, family)
             else:
                 self.stacker.read(maker)
         return self.scope.ref(value)
+
+    def _family(self, read: Read) -> Family:
+        return next(f for f in self.families if read.memory in {m.name for m in f.memories})
 
     def read_live(self, read: Read, family: Family) -> None:
         """A read of the running state: above the write it sees the state before the token's own step."""

@@ -23,6 +23,11 @@ def gate(scope: Scope, value: Value, memory: Memory, axis: str = "scalar") -> Ex
     if value.kind == "matrix":
         # One token at a time; the same for all heads.
         return expression if memory.per_head or value.name in scope.unbatched else expression[COLON, 0]
+    return rows_of(expression, value, memory, axis)
+
+
+def rows_of(expression: Expression, value: Value, memory: Memory, axis: str = "scalar") -> Expression:
+    """The same of an expression in chunk layout, for any number of tokens; no matrix, no literal."""
     if axis in ("key", "value"):
         row = expression
         if memory.per_head and value.kind == "vector":

@@ -10,12 +10,14 @@ from nldsl.emit.nodes import Expression, For, Statement, assign, call, name
 from nldsl.emit.statements import Evaluate
 from nldsl.lowerings.apply import lower_apply
 from nldsl.lowerings.blocks import BlockCode, fork
+from nldsl.lowerings.gates import rows_of
 from nldsl.lowerings.layout import to_chunk
+from nldsl.lowerings.stacking import Stacker
 from nldsl.lowerings.static import answer, solved, static_weights
 from nldsl.lowerings.token_memory import TokenMemory
 from nldsl.plan.details import SequentialDetail
 from nldsl.plan.plan import Unit
-from nldsl.plan.units import memories_of
+from nldsl.plan.units import memories_of, used
 from nldsl.spec.program import Apply, Call, Memory, Read, Repeat, Update, Value, Write
 from nldsl.spec.program import Statement as Step
 
@@ -35,22 +37,29 @@ class TokenLoop:
         self.code = code
         self.detail = detail
         self.steps = [code.block.body[i] for i in unit.statements]
+        self.maker = {s.out.name: s for s in self.steps if isinstance(s, Apply | Read)}
         self.outer = code.scope
-        self.inner = fork(self.outer, "chunk")
+        self.inner = self.scope = fork(self.outer, "chunk")
         self.plain: dict[str, list[Expression]] = {}
-        self.memories = {
-            m.name: TokenMemory(code, self.inner, m, self.steps)
-            for m in memories_of(code.block, unit.statements)
-        }
+        self.rows: dict[tuple[str, str, bool], Expression] = {}
+        self.slices: list[Statement] = []
+        self.done = {v.name for v in detail.incoming}
+        named = {m.name: m for m in memories_of(code.block, unit.statements)}
+        self.families = [TokenMemory(self, tuple(named[n] for n in f)) for f in detail.families]
+        self.memories = {m.name: f for f in self.families for m in f.memories}
+        self.stacker = Stacker(self, {f.label: f for f in self.families if f.size > 1})
 
     def emit(self) -> None:
         """Before the loop, the loop, after it."""
-        slices = [s for v in self.detail.incoming if (s := self._slice(v)) is not None]
+        gates = only_gates(self.steps)
+        for value in self.detail.incoming:
+            if value.name not in gates or value.kind == "matrix" or self._whole(value):
+                self._slice(value)
         states = self._load_states()
         self.inner.mask = name("live")
         for step in self.steps:
             self._step(step)
-        for memory in self.memories.values():
+        for memory in self.families:
             memory.end_of_token()
         for memory in self._sources_first():
             memory.reset(self._shown)
@@ -59,7 +68,7 @@ class TokenLoop:
         live = assign("live", call(self.code.runtime("token", "live_at"), self.outer.mask, name("t")))
         self.outer.add(*(assign(c, []) for _, c in collected))
         tokens = self._tokens()
-        self.outer.add(For(("t",), call("range", tokens), (live, *slices, *self.inner.body)))
+        self.outer.add(For(("t",), call("range", tokens), (live, *self.slices, *self.inner.body)))
         for value, pieces in collected:
             self._join(value, pieces)
         self._store_states(states)
@@ -67,9 +76,10 @@ class TokenLoop:
     def _sources_first(self) -> list[TokenMemory]:
         """A memory that starts from another one resets behind it."""
         order: list[TokenMemory] = []
-        waiting = list(self.memories.values())
+        waiting = list(self.families)
         while waiting:
-            ready = [m for m in waiting if m.memory.init_from not in {w.memory.name for w in waiting}]
+            names = {w.memory.name for w in waiting}
+            ready = [m for m in waiting if m.memory.init_from not in names]
             order += ready
             waiting = [m for m in waiting if m not in ready]
         return order
@@ -83,35 +93,79 @@ class TokenLoop:
     def _tokens(self) -> Expression:
         return self.outer.source.attr("shape")[1]
 
-    def _slice(self, value: Value) -> Statement | None:
+    def _whole(self, value: Value) -> bool:
+        """Literals and slow parameters have no tokens."""
+        return value.name in self.outer.constants or value.name in self.outer.unbatched
+
+    def _slice(self, value: Value) -> None:
         """`k_t = k_tokens[t]`, heads first; literals and slow parameters stay as they are."""
-        if value.name in self.outer.constants or value.name in self.outer.unbatched:
+        if self._whole(value):
             self.inner.constants |= {k: v for k, v in self.outer.constants.items() if k == value.name}
             self.inner.unbatched |= self.outer.unbatched & {value.name}
             self.inner.names.known[value.name] = self.outer.names.of(value)
-            return None
+            return
         whole = self.outer.ref(value)
         axis = 1
         if value.kind in ("headed", "heads"):
             whole, axis = to_chunk(whole, value.kind), 2
-        # One split: the way back of a slice per token would fill a tensor of zeros for every token.
+        self.inner.names.known[value.name] = self._tokens_of(value, whole, axis)
+
+    def _tokens_of(self, value: Value, whole: Expression, axis: int) -> str:
+        """The name of one token's part of `whole`.
+
+        One split: the way back of a slice per token would fill a tensor of zeros for every token.
+        """
         tokens = self.outer.names.fresh(f"{value.name}_tokens")
         self.outer.add(assign(tokens, whole.method("split", 1, axis)))
-        self.inner.names.known[value.name] = self.outer.names.fresh(f"{value.name}_t")
-        return assign(self.inner.names.of(value), name(tokens)[name("t")])
+        one = self.outer.names.fresh(f"{value.name}_t")
+        self.slices.append(assign(one, name(tokens)[name("t")]))
+        return one
+
+    def row(self, value: Value, memory: Memory, axis: str) -> Expression | None:
+        """A gate that comes in, as rows of one token, made for all tokens at once; `None` if it does not."""
+        incoming = any(v.name == value.name for v in self.detail.incoming)
+        if not incoming or self._whole(value) or value.kind == "matrix":
+            return None
+        key = (value.name, axis, memory.per_head)
+        if key not in self.rows:
+            whole = rows_of(to_chunk(self.outer.ref(value), value.kind), value, memory, axis)
+            self.rows[key] = name(self._tokens_of(value, whole, -1 if axis == "value" else -2))
+        return self.rows[key]
+
+    def value(self, value: Value) -> Expression:
+        """A value of this token, computed now if it is not there yet."""
+        if value.name not in self.done and value.name not in self.inner.constants:
+            self._step(self.maker[value.name])
+        return self.inner.ref(value)
 
     def _step(self, step: Step) -> None:
-        if isinstance(step, Apply):
-            lower_apply(self.inner, step)
-        elif isinstance(step, Read):
-            self._read(step)
+        if isinstance(step, Apply | Read):
+            if step.out.name not in self.done:
+                self.done.add(step.out.name)
+                self._make(step)
         elif isinstance(step, Write):
-            self.memories[step.memory].write(step)
+            family = self.memories[step.memory]
+            # A family is written where the last of its members is; nothing reads it in between.
+            if step.memory == family.last:
+                family.write(family.writes[0] if family.size > 1 else step)
         elif isinstance(step, Update):
             self.memories[step.memory].update(step)
         else:
             assert isinstance(step, Call | Repeat)
             self.code.lower_call(self.inner, step)
+
+    def _make(self, step: Apply | Read) -> None:
+        if isinstance(step, Apply):
+            if any(f.size > 1 for f in self.families):
+                # A family's reads stand together, so what they need may come earlier than written.
+                for argument in step.args:
+                    self.value(argument)
+            lower_apply(self.inner, step)
+        elif step.memory in self.memories and self.memories[step.memory].size > 1:
+            self.stacker.read(step)
+        else:
+            self.value(step.key)
+            self._read(step)
 
     def _read(self, read: Read) -> None:
         key = self.inner.ref(read.key)
@@ -150,14 +204,14 @@ class TokenLoop:
         for path, chosen in local:
             self.outer.add(assign(chosen, name("state")[path]))
             self.inner.local_state[path] = chosen
-        for memory in self.memories.values():
+        for memory in self.families:
             self.outer.add(*memory.load(), *memory.prepare_reset())
         return local
 
     def _store_states(self, local: list[tuple[str, str]]) -> None:
         for path, chosen in local:
             self.outer.add(assign(name("new")[path], name(chosen)))
-        for memory in self.memories.values():
+        for memory in self.families:
             self.outer.add(*memory.store())
 
     def _join(self, value: Value, pieces: str) -> None:
@@ -166,3 +220,18 @@ class TokenLoop:
         empty = call("self.zeros", self.outer.source.attr("shape")[0], 0, *value.shape)
         joined = call(self.code.runtime("token", "join_tokens"), name(pieces), axis, empty)
         self.outer.add(assign(self.outer.names.of(value), joined))
+
+
+def only_gates(steps: list[Step]) -> set[str]:
+    """Values that serve as gates and rates and as nothing else."""
+    gates, others = set[str](), set[str]()
+    for step in steps:
+        if isinstance(step, Write):
+            gates |= {v.name for t in step.terms for _, v in t.rule.arguments}
+            gates |= {step.retain.name} if step.retain is not None else set()
+            others |= {v.name for t in step.terms for v in (t.key, t.target, t.weight) if v is not None}
+        elif isinstance(step, Update):
+            gates.add(step.value.name)
+        else:
+            others |= {v.name for v in used(step)}
+    return gates - others

@@ -4,20 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from nldsl.emit.nodes import Expression, assign, call, name
 from nldsl.library import PRIMITIVES
 from nldsl.lowerings.apply import LAST_AXIS, lower_apply
+from nldsl.lowerings.blocks import BlockCode
 from nldsl.lowerings.gates import heads_of
+from nldsl.lowerings.scope import Scope
 from nldsl.lowerings.static import answer
-from nldsl.spec.program import Apply, Read, Value
+from nldsl.spec.program import Apply, Memory, Read, Statement, Value
 
-if TYPE_CHECKING:
-    from nldsl.lowerings.chunk_family import Family
-    from nldsl.lowerings.chunk_step import ChunkStep
 
-COLON = slice(None)
+class Stack(Protocol):
+    """Memories side by side; one alone has no axis of its own."""
+
+    label: str
+
+    @property
+    def memories(self) -> tuple[Memory, ...]:
+        """Its members, in order."""
+
+    def visible(self) -> list[Expression]:
+        """The weights that reads see."""
+
+
+class Order(Protocol):
+    """A body whose values are computed when first needed."""
+
+    code: BlockCode
+    scope: Scope
+    steps: list[Statement]
+    maker: dict[str, Apply | Read]
+    done: set[str]
+
+    def value(self, value: Value) -> Expression:
+        """A value in scope, computed now if it is not there yet."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +54,19 @@ class Group:
 class Stacker:
     """Emits reads, side by side where the members' reads do not depend on one another."""
 
-    def __init__(self, step: ChunkStep, families: Mapping[str, Family]) -> None:
+    def __init__(self, step: Order, families: Mapping[str, Stack]) -> None:
         self.step, self.families = step, families
         self.groups: dict[str, Group] = {}
         self.stacks: dict[tuple[str, ...], Value] = {}
         for family in families.values():
             self._group(family)
 
-    def _group(self, family: Family) -> None:
-        if family.size == 1:
+    def _group(self, family: Stack) -> None:
+        if len(family.memories) == 1:
             return
         reads = [
-            [s for s in self.step.steps if isinstance(s, Read) and s.memory == m.memory.name]
-            for m in family.members
+            [s for s in self.step.steps if isinstance(s, Read) and s.memory == m.name]
+            for m in family.memories
         ]
         for j, tier in enumerate(zip(*reads, strict=False)):
             outs = {r.out.name for r in tier}
@@ -87,15 +109,12 @@ class Stacker:
 
     def _single(self, read: Read) -> None:
         """A read of its own: of the only member, or of one slice of the stack."""
-        family = next(f for f in self.families.values() if read.memory in {m.memory.name for m in f.members})
-        if family.live:
-            self.step.read_live(read, family)
-            return
-        position = [m.memory.name for m in family.members].index(read.memory)
-        weights: list[Expression] = [name(p.inner) for p in family.seen.values()]
-        if family.size > 1:
+        family = next(f for f in self.families.values() if read.memory in {m.name for m in f.memories})
+        position = [m.name for m in family.memories].index(read.memory)
+        weights = family.visible()
+        if len(family.memories) > 1:
             weights = [w.method("select", -3, position) for w in weights]
-        memory = family.members[position].memory
+        memory = family.memories[position]
         key = self.step.value(read.key)
         scope = self.step.scope
         value = answer(self.step.code, memory, read, key, weights)
@@ -106,10 +125,9 @@ class Stacker:
         if group.out.name not in scope.stacked:
             family = self.families[group.family]
             keys = self.stacked(tuple(r.key for r in group.reads))
-            weights: list[Expression] = [name(p.inner) for p in family.seen.values()]
-            answers = self.step.code.map_call(family.memory, keys, weights)
+            answers = self.step.code.map_call(family.memories[0], keys, family.visible())
             scope.add(assign(scope.names.of(group.out), answers))
-            scope.stacked[group.out.name] = family.size
+            scope.stacked[group.out.name] = len(family.memories)
         return name(scope.names.of(group.out))
 
     # --- stacks ------------------------------------------------------------------------------
@@ -161,9 +179,9 @@ class Stacker:
         return out
 
 
-def _grouped(read: Read, family: Family) -> bool:
+def _grouped(read: Read, family: Stack) -> bool:
     """Whether several queries share one copy of the memory."""
-    return heads_of(read.key) != family.memory.heads
+    return heads_of(read.key) != family.memories[0].heads
 
 
 def memory_axis(value: Value) -> int:

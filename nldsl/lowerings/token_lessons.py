@@ -21,7 +21,7 @@ class TokenLessons:
     def __init__(self, memory: TokenMemory) -> None:
         self.owner = memory
         self.kept = {
-            (n, part): memory.code.scope.names.fresh(f"{memory.memory.name}_{part}_{n + 1}")
+            (n, part): memory.code.scope.names.fresh(f"{memory.label}_{part}_{n + 1}")
             for n, _, term in memory.terms
             if term.window > 1
             for part in ("key", "target", "weight")
@@ -32,6 +32,8 @@ class TokenLessons:
         """Per weight the gradient `g_W`, and `x_W`, `dy_W` of the present token where it has them."""
         scope, memory = self.owner.scope, self.owner.memory
         key = scope.ref(term.key)
+        if self.owner.size > 1:
+            return self._gradients(write, term, key.method("unsqueeze", -3), self._targets(key, write))
         target = target_rows(scope, term.target, key, memory)
         if term.window == 1 and term.weight is None:
             return self._gradients(write, term, key, target)
@@ -42,6 +44,20 @@ class TokenLessons:
         found = self._gradients(write, term, call(one_by_one, key), call(one_by_one, target))
         return self._summed(found, weight)
 
+    def _targets(self, key: Expression, write: Write) -> Expression:
+        """The targets of a family, side by side, or the one they share."""
+        owner = self.owner
+        targets = tuple(w.terms[0].target for w in (write, *owner.others))
+        if targets[0].kind in ("headed", "vector"):
+            return owner.loop.stacker.stacked(targets)
+        return target_rows(owner.scope, targets[0], key, owner.memory).method("unsqueeze", -3)
+
+    def whole(self, found: dict[str, Expression], weight: str) -> Expression:
+        """The gradient of a weight as one tensor."""
+        if f"g_{weight}" in found:
+            return found[f"g_{weight}"]
+        return found[f"dy_{weight}"].attr("mT") @ found[f"x_{weight}"]
+
     def _gradients(
         self, write: Write, term: Term, key: Expression, target: Expression
     ) -> dict[str, Expression]:
@@ -51,14 +67,10 @@ class TokenLessons:
         if owner.memory.init == "first":
             at = [w.method("detach") for w in at]
         arguments = (key, target, *at, *slow_parameters(owner.function, ""))
-        results = {r: scope.names.fresh(f"{owner.memory.name}_{r}") for r in gradient.results}
+        results = {r: scope.names.fresh(f"{owner.label}_{r}") for r in gradient.results}
         names = list(results.values())
         scope.add(assign(names if len(names) > 1 else names[0], call(gradient.function, *arguments)))
-        found: dict[str, Expression] = {r: name(m) for r, m in results.items()}
-        for weight in owner.weights:
-            if f"g_{weight}" not in found:
-                found[f"g_{weight}"] = found[f"dy_{weight}"].attr("mT") @ found[f"x_{weight}"]
-        return found
+        return {r: name(m) for r, m in results.items()}
 
     def _weight(self, term: Term, key: Expression) -> Expression:
         """The weight of the present token's lessons, `[B, H, lessons]`."""
@@ -96,8 +108,8 @@ class TokenLessons:
         """Over the lessons; what a rule sees beside `g` is the present token's, if it has one key."""
         code, out = self.owner.code, dict[str, Expression]()
         for w in self.owner.weights:
-            total = self.owner.scope.names.fresh(f"{self.owner.memory.name}_g_{w}")
-            summed = call(code.runtime("lessons", "weighted_sum"), found[f"g_{w}"], weight)
+            total = self.owner.scope.names.fresh(f"{self.owner.label}_g_{w}")
+            summed = call(code.runtime("lessons", "weighted_sum"), self.whole(found, w), weight)
             self.owner.scope.add(assign(total, summed))
             out[f"g_{w}"] = name(total)
             if f"x_{w}" in found:

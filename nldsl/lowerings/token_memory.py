@@ -1,62 +1,74 @@
-"""One memory inside the loop over tokens: its state names, reads, writes, commits and resets."""
+"""A memory, or several side by side, inside the loop over tokens: names, reads, writes, commits and resets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from nldsl.catalog.values import Shape
 from nldsl.emit.nodes import Expression, If, Like, Statement, assign, call, name
-from nldsl.lowerings.blocks import BlockCode, as_row, as_state
-from nldsl.lowerings.chunk_commit import argument_axes
+from nldsl.lowerings.blocks import as_row, as_state
 from nldsl.lowerings.gates import gate
-from nldsl.lowerings.scope import Scope
 from nldsl.lowerings.slots import bases_of, numbered_terms, restarts_from, slot_places
 from nldsl.lowerings.static import answer
-from nldsl.lowerings.stepping import adds_only, apply_rule, combine, projected
 from nldsl.lowerings.token_lessons import TokenLessons
-from nldsl.spec.program import Memory, Read, Term, Update, Write
-from nldsl.spec.program import Statement as Step
+from nldsl.lowerings.token_steps import TokenSteps
+from nldsl.spec.program import Memory, Read, Update, Value, Write
+
+if TYPE_CHECKING:
+    from nldsl.lowerings.sequential import TokenLoop
 
 Names = dict[str, str]
 
 
 class TokenMemory:
-    """The emitted state of one memory.
+    """The emitted state of one memory, or of a family whose weights are stacked behind the heads.
 
     `carried` names live across tokens; `current` is the expression of each running weight at this
     point of the token.
     """
 
-    def __init__(self, code: BlockCode, scope: Scope, memory: Memory, steps: Sequence[Step]) -> None:
-        self.code, self.scope, self.memory = code, scope, memory
+    def __init__(self, loop: TokenLoop, memories: tuple[Memory, ...]) -> None:
+        self.loop, self.code, self.scope = loop, loop.code, loop.inner
+        self.memories, memory = memories, memories[0]
+        self.memory = memory
         assert memory.function is not None
         self.function = memory.function
         self.weights = [w.name for w in memory.function.weights]
         self.shapes = {w.name: w.shape for w in memory.function.weights}
-        self.writes = [s for s in steps if isinstance(s, Write) and s.memory == memory.name]
+        written = [s for s in loop.steps if isinstance(s, Write)]
+        names = {m.name for m in memories}
+        self.writes = [s for s in written if s.memory == memory.name]
+        self.others = [next(s for s in written if s.memory == m.name) for m in memories[1:]]
+        self.last = (
+            memory.name if len(memories) == 1 else [s.memory for s in written if s.memory in names][-1]
+        )
         self.terms = list(numbered_terms(self.writes))
         self.bases = bases_of(memory, self.writes)
         restarts = ["origin"] * (restarts_from(memory) is not None)
         self.groups = ["running", *["committed"] * (memory.clock.every > 1), *self.bases, *restarts]
-        fresh = code.scope.names.fresh
+        fresh = self.code.scope.names.fresh
+        self.label = label = memory.name if len(memories) == 1 else fresh("memories")
         suffix = {"running": "", "committed": "_seen"}
         self.carried: dict[str, Names] = {
-            g: {w: fresh(f"{memory.name}_{w}{suffix.get(g, '_' + g)}") for w in self.weights}
-            for g in self.groups
+            g: {w: fresh(f"{label}_{w}{suffix.get(g, '_' + g)}") for w in self.weights} for g in self.groups
         }
-        self.count = fresh(f"{memory.name}_count")
+        self.count = fresh(f"{label}_count")
         self.places = slot_places(memory, self.writes)
-        self.slots = {p.key: fresh(f"{memory.name}_{p.key.replace('.', '_')}") for p in self.places}
+        self.slots = {p.key: fresh(f"{label}_{p.key.replace('.', '_')}") for p in self.places}
         self.gathered = {
-            n: {w: fresh(f"{memory.name}_{w}_gathered_{n + 1}") for w in self.weights}
+            n: {w: fresh(f"{label}_{w}_gathered_{n + 1}") for w in self.weights}
             for n, write, _ in self.terms
             if write.at_commit
         }
         commits = "committed" in self.carried or any(w.at_commit for w in self.writes)
         clocks = [memory.clock.every] if commits else []
         clocks += [*self.bases.values(), *([memory.reset_every] if memory.reset == "tokens" else [])]
-        self.ends = {c: fresh(f"{memory.name}_ends_{c}") for c in clocks}
+        self.ends = {c: fresh(f"{label}_ends_{c}") for c in clocks}
+        self.starts: Names = {}
+        self.gates: dict[tuple[str, str], str] = {}
         self.lessons = TokenLessons(self)
+        self.stepping = TokenSteps(self)
         self.fresh: Names = {}
         self.current: dict[str, Expression] = {w: name(n) for w, n in self.carried["running"].items()}
         self.current_slots: dict[str, Expression] = {s: name(n) for s, n in self.slots.items()}
@@ -76,7 +88,7 @@ class TokenMemory:
 
     def load(self) -> list[Statement]:
         """Local names for everything carried, before the loop."""
-        state, source = name("state")[self.memory.path], self.code.scope.source
+        source = self.code.scope.source
         made = [
             assign(
                 n,
@@ -86,32 +98,71 @@ class TokenMemory:
             )
             for c, n in self.ends.items()
         ]
-        return [*self._taken(state), assign(self.count, state["count"]), *made]
+        states = [name("state")[m.path] for m in self.memories]
+        return [*self._taken(states), assign(self.count, states[0]["count"]), *made, *self._anchors()]
+
+    def _anchors(self) -> list[Statement]:
+        """What a family acts around, side by side."""
+        if self.size == 1 or all(w.toward == "zero" for w in self.writes):
+            return []
+        made = []
+        for i, weight in enumerate(self.weights):
+            self.starts[weight] = self.code.scope.names.fresh(f"{self.label}_{weight}_init")
+            initials = tuple(self.code.initial(m, i) for m in self.memories)
+            made.append(assign(self.starts[weight], call("torch.stack", initials, dim=self._axis - 1)))
+        return made
 
     def _period(self) -> tuple[int, ...]:
         """The clock of its resets, if it has one."""
         return (self.memory.reset_every,) if self.memory.reset == "tokens" else ()
 
-    def _taken(self, tree: Expression, names: dict[str, str] | None = None) -> list[Statement]:
+    def _taken(self, trees: list[Expression], names: dict[str, str] | None = None) -> list[Statement]:
         out: list[Statement] = []
         for path, shape, local in self.entries():
-            value = tree
-            for key in path:
-                value = value[key]
-            value = value if shape is None else as_row(shape, value)
-            out.append(assign(local if names is None else names[local], value))
+            values = []
+            for value in trees:
+                for key in path:
+                    value = value[key]
+                values.append(value if shape is None else as_row(shape, value))
+            stacked = values[0] if self.size == 1 else call("torch.stack", tuple(values), dim=self._axis)
+            out.append(assign(local if names is None else names[local], stacked))
         return out
+
+    @property
+    def size(self) -> int:
+        """How many memories run side by side."""
+        return len(self.memories)
+
+    @property
+    def _axis(self) -> int:
+        """Where the axis of a family stands in a state."""
+        return 2 if self.memory.per_head else 1
 
     def store(self) -> list[Statement]:
         """`new["S"] = {...}`, after the loop."""
-        entries: dict[str, Like] = {}
-        for path, shape, local in self.entries():
-            tree = entries
-            for key in path[:-1]:
-                tree = tree.setdefault(key, {})  # type: ignore[assignment]
-            tree[path[-1]] = name(local) if shape is None else as_state(shape, name(local))
-        entries["count"] = name(self.count)
-        return [assign(name("new")[self.memory.path], entries)]
+        count: Expression = name(self.count)
+        if not self.ticks:
+            tick_all = self.code.runtime("token", "tick_all")
+            count = call(tick_all, name(self.count), self.code.scope.mask, self.code.scope.source)
+        out: list[Statement] = []
+        for i, memory in enumerate(self.memories):
+            entries: dict[str, Like] = {}
+            for path, shape, local in self.entries():
+                tree = entries
+                for key in path[:-1]:
+                    tree = tree.setdefault(key, {})  # type: ignore[assignment]
+                kept = name(local) if self.size == 1 else name(local).method("select", self._axis, i)
+                tree[path[-1]] = kept if shape is None else as_state(shape, kept)
+            entries["count"] = count
+            out.append(assign(name("new")[memory.path], entries))
+        return out
+
+    @property
+    def ticks(self) -> bool:
+        """Whether anything inside the loop asks how many tokens there have been."""
+        asked = any(v.name == "step" for _, _, t in self.terms for v in t.rule.function.inputs)
+        slow = any(p.twin_of for p in self.places)
+        return asked or slow or self.memory.reset == "tokens" or any(w.at_commit for w in self.writes)
 
     # --- inside the loop ---------------------------------------------------------------------
 
@@ -129,6 +180,17 @@ class TokenMemory:
         group = next((g for g, b in self.bases.items() if b == every), "committed")
         return [name(n) for n in self.carried[group].values()]
 
+    def gate(self, value: Value, axis: str = "scalar") -> Expression:
+        """A gate or rate as rows of this token; with a family's axis of size one."""
+        row = self.loop.row(value, self.memory, axis)
+        rows = gate(self.scope, value, self.memory, axis) if row is None else row
+        if self.size == 1 or value.name in self.scope.constants:
+            return rows
+        if (value.name, axis) not in self.gates:
+            self.gates[value.name, axis] = self.scope.names.fresh(f"{value.name}_rows")
+            self.scope.add(assign(self.gates[value.name, axis], rows.method("unsqueeze", -3)))
+        return name(self.gates[value.name, axis])
+
     def read(self, read: Read, key: Expression) -> None:
         """`y = map(key, weights)`; m query heads on one copy read it together."""
         value = answer(self.code, self.memory, read, key, self.visible())
@@ -136,7 +198,7 @@ class TokenMemory:
 
     def update(self, update: Update) -> None:
         """`M *= a`, `M += e`, `M = e` on the running weights."""
-        value = gate(self.scope, update.value, self.memory, update.axis)
+        value = self.gate(update.value, update.axis)
         for weight in self.weights:
             old = self.current[weight]
             if update.op == "set":
@@ -146,96 +208,37 @@ class TokenMemory:
                 )
             else:
                 new = old * value if update.op == "scale" else old + value
-            self._assign(weight, new)
+            self.assign(weight, new)
 
     def write(self, write: Write) -> None:
         """All terms first, then one step of every weight, or what the commit will step on."""
         own = [(n, term) for n, w, term in self.terms if w is write]
         found = {n: self.lessons.evidence(n, write, term) for n, term in own}
         if not write.at_commit:
-            self._step(write, own, found, name(self.count))
+            self.stepping.step(write, own, found, name(self.count))
             return
         for n, _ in own:
             for w in self.weights:
                 fresh = self.scope.names.fresh(f"{self.gathered[n][w]}_next")
-                self.scope.add(assign(fresh, self.current_gathered[n][w] + found[n][f"g_{w}"]))
+                self.scope.add(assign(fresh, self.current_gathered[n][w] + self.lessons.whole(found[n], w)))
                 self.current_gathered[n][w] = name(fresh)
 
-    def _step(
-        self,
-        write: Write,
-        terms: list[tuple[int, Term]],
-        found: dict[int, dict[str, Expression]],
-        steps: Expression,
-    ) -> None:
-        """`W' = r + a (W - r) + sum of deltas`; `steps` counts how often the rules had run."""
-        toward = self._toward(write)
-        stepped: dict[str, Expression] = {}
-        kept = None
-        if write.retain is not None:
-            kept = gate(self.scope, write.retain, self.memory, write.retain_axis)
-        alone = kept is not None and len(terms) == 1
-        for i, weight in enumerate(self.weights):
-            given = self.current[weight] if toward is None else self.current[weight] - toward[i]
-            if toward is not None:
-                offset = self.scope.names.fresh(f"{self.memory.name}_{weight}_offset")
-                self.scope.add(assign(offset, given))
-                given = name(offset)
-            anchor = None if toward is None else toward[i]
-            if alone and kept is not None and adds_only(terms[0][1].rule, self.shapes[weight]):
-                # The rule leaves what it is given alone, so it may be given what retention has left.
-                n, term = terms[0]
-                stepped_on = self._rule(term, found[n], (n, i), kept * given, steps)
-                total = combine(write, None, [stepped_on], given, anchor)
-            else:
-                made = [self._rule(term, found[n], (n, i), given, steps) for n, term in terms]
-                total = combine(write, kept, made, given, anchor)
-            stepped[weight] = projected(self.scope, write, total)
-        for weight, expression in stepped.items():
-            self._assign(weight, expression)
-
-    def _rule(
-        self,
-        term: Term,
-        found: dict[str, Expression],
-        place: tuple[int, int],
-        given: Expression,
-        steps: Expression,
-    ) -> Expression:
-        """The rule's new weight; its slots step on the way.  `place`: number of the term, of the weight."""
-        rule, weight = term.rule, self.weights[place[1]]
-        axes = argument_axes(rule)
-        own = [p for p in self.places if (p.term, p.weight) == place]
-        known: dict[str, Expression] = {
-            "W": given,
-            "g": found[f"g_{weight}"],
-            "step": call(self.code.runtime("token", "next_step"), steps, given),
-            **{n: gate(self.scope, v, self.memory, axes.get(n, "scalar")) for n, v in rule.arguments},
-        }
-        known |= {part: found[f"{part}_{weight}"] for part in ("x", "dy") if f"{part}_{weight}" in found}
-        label = (self.memory.name, weight)
-        return apply_rule(self.code, self.scope, rule, known, own, self.current_slots, steps, label)
-
-    def _assign(self, weight: str, expression: Expression) -> None:
-        fresh = self.scope.names.fresh(f"{self.memory.name}_{weight}_next")
+    def assign(self, weight: str, expression: Expression) -> None:
+        """The weight from here on, inside this token."""
+        fresh = self.scope.names.fresh(f"{self.label}_{weight}_next")
         self.scope.add(assign(fresh, expression))
         self.current[weight] = name(fresh)
-
-    def _toward(self, write: Write) -> list[Expression] | None:
-        if write.toward == "zero":
-            return None
-        if "origin" in self.carried:
-            return [name(n) for n in self.carried["origin"].values()]
-        return [self.code.initial(self.memory, i) for i in range(len(self.weights))]
 
     # --- behind the statements of a token ----------------------------------------------------
 
     def end_of_token(self) -> None:
         """Masked samples keep what they had; count; rules at the commit; commit what is due."""
-        hold, tick = self.code.runtime("token", "hold"), self.code.runtime("token", "tick")
+        hold = self.code.runtime("token", "hold")
         for carried, new in self._moved():
             self.scope.add(assign(carried, call(hold, self.scope.mask, new, name(carried))))
-        self.scope.add(assign(self.count, call(tick, name(self.count), self.scope.mask)))
+        if self.ticks:
+            tick = self.code.runtime("token", "tick")
+            self.scope.add(assign(self.count, call(tick, name(self.count), self.scope.mask)))
         for write in self.writes:
             if write.at_commit:
                 self._step_gathered(write)
@@ -261,14 +264,14 @@ class TokenMemory:
         """The rule runs once, on the sum of the chunk's gradients, for the samples whose chunk ends."""
         every, outside = self.memory.clock.every, self.scope.body
         self.scope.body = []
-        before = self.scope.names.fresh(f"{self.memory.name}_commits")
+        before = self.scope.names.fresh(f"{self.label}_commits")
         counted = call(self.code.runtime("token", "commits_before"), name(self.count), every, *self._period())
         self.scope.add(assign(before, counted))
         own = [(n, term) for n, w, term in self.terms if w is write]
         self.current = {w: name(n) for w, n in self.carried["running"].items()}
         self.current_slots = {s: name(n) for s, n in self.slots.items()}
         found = {n: {f"g_{w}": name(self.gathered[n][w]) for w in self.weights} for n, _ in own}
-        self._step(write, own, found, name(before))
+        self.stepping.step(write, own, found, name(before))
         for weight, carried in self.carried["running"].items():
             self.scope.add(assign(carried, self._due(every, self.current[weight], carried)))
         for slot, carried in self.slots.items():
@@ -287,12 +290,12 @@ class TokenMemory:
         if self.memory.reset != "tokens":
             return []
         fresh = self.code.scope.names.fresh
-        tree = fresh(f"{self.memory.name}_start")
+        tree = fresh(f"{self.label}_start")
         for _, _, local in self.entries():
             self.fresh[local] = fresh(f"{local}_start")
         batch = self.code.scope.source.attr("shape")[0]
         made = name("self").method("initial_state", batch)[self.memory.path]
-        return [assign(tree, made), *self._taken(name(tree), self.fresh)]
+        return [assign(tree, made), *self._taken([name(tree)], self.fresh)]
 
     def reset(self, source: Callable[[str], list[Expression]]) -> None:
         """Behind all commits: the samples whose period is over begin anew; `source(name)` is visible."""

@@ -213,10 +213,24 @@ def _families(members: list[ChunkMemory]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(g) for g in groups.values())
 
 
+def _stacks(member: ChunkMemory) -> bool:
+    """Whether its steps fit an axis of memories: plain ones, or those of one momentum that starts at zero."""
+    if member.plain:
+        return True
+    one = len(member.write.terms) == 1 and member.write.retain_axis == "scalar"
+    term = member.write.terms[0]
+    slots = all(s.shape is None and s.initial is None and s.clock is None for s in term.rule.slots)
+    filtered = all(
+        s.products == 1 and s.momentum is not None and all(part is None for part in (s.rate, s.keep, s.dual))
+        for s in member.steps[0]
+    )
+    return one and slots and filtered and term.window == 1 and term.weight is None
+
+
 def _alike(member: ChunkMemory) -> object:
     memory, write = member.memory, member.write
     assert memory.function is not None
-    owned = any(a.parameters for a in memory.function.body) or not member.plain or member.live
+    owned = any(a.parameters for a in memory.function.body) or member.live or not _stacks(member)
     alone = owned or write.at_commit or memory.reset != "sequence"
     return (
         memory.name if alone else "",

@@ -22,9 +22,10 @@ class AttentionDetail:
 
 @dataclass(frozen=True)
 class SequentialDetail:
-    """Any unit, token by token."""
+    """Any unit, token by token; `families` are the memories that run side by side as one batched memory."""
 
     memories: tuple[Memory, ...]
+    families: tuple[tuple[str, ...], ...]
     incoming: tuple[Value, ...]
     outgoing: tuple[Value, ...]
 

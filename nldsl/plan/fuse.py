@@ -1,8 +1,8 @@
-"""Run chunked units on the same clock in one loop: their memories become one batch."""
+"""Run units on the same clock in one loop: chunked ones, and loops over tokens whose memories become one batch."""
 
 from __future__ import annotations
 
-from nldsl.plan import chunk
+from nldsl.plan import chunk, sequential
 from nldsl.plan.details import ChunkDetail
 from nldsl.plan.plan import Unit
 from nldsl.plan.units import dependency_graph
@@ -11,7 +11,7 @@ from nldsl.spec.program import Block
 
 
 def fuse(block: Block, units: tuple[Unit, ...]) -> tuple[Unit, ...]:
-    """`units` with neighbouring chunked units of equal clocks merged, in an order of computation."""
+    """`units` with neighbouring ones that run better in one loop merged, in an order of computation."""
     merged = list(units)
     while (pair := _candidate(block, merged)) is not None:
         first, second, unit = pair
@@ -25,17 +25,39 @@ def _absorbed(unit: Unit, into: Unit) -> bool:
 
 
 def _candidate(block: Block, units: list[Unit]) -> tuple[Unit, Unit, Unit] | None:
-    """Two chunked units that can run as one, with everything that lies between them."""
-    chunked = [u for u in units if isinstance(u.detail, ChunkDetail)]
-    for i, first in enumerate(chunked):
-        for second in chunked[i + 1 :]:
-            unit = _merge(block, first, second)
+    """Two units that can run as one, with everything that lies between them."""
+    for i, first in enumerate(units):
+        for second in units[i + 1 :]:
+            unit = None
+            if isinstance(first.detail, ChunkDetail) and isinstance(second.detail, ChunkDetail):
+                unit = _merge(block, first, second)
+            elif first.lowering == second.lowering == "sequential":
+                unit = _side_by_side(block, first, second)
             if unit is not None:
                 return first, second, unit
     return None
 
 
+def _side_by_side(block: Block, first: Unit, second: Unit) -> Unit | None:
+    """One loop over tokens, if a family has members in both and nothing else comes into the loop."""
+    graph = dependency_graph(block)
+    both = set(first.statements) | set(second.statements)
+    statements = tuple(sorted(both))
+    if (_reach(graph.successors, both) & _reach(graph.predecessors, both)) - both:
+        return None
+    answer = sequential.recognise(block, statements)
+    if isinstance(answer, Refusal):
+        return None
+    detail, reason = answer
+    own = (set(first.memories), set(second.memories))
+    if not any(set(f) & own[0] and set(f) & own[1] for f in detail.families):
+        return None
+    memories = (*first.memories, *second.memories)
+    return Unit(statements, memories, "sequential", reason, first.verdicts, detail)
+
+
 def _merge(block: Block, first: Unit, second: Unit) -> Unit | None:
+    """Two chunked units on equal clocks."""
     assert isinstance(first.detail, ChunkDetail)
     assert isinstance(second.detail, ChunkDetail)
     details = (first.detail, second.detail)

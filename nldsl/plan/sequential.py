@@ -9,7 +9,7 @@ from nldsl.plan.closed import closed_gradient
 from nldsl.plan.details import SequentialDetail
 from nldsl.plan.units import boundary, defined, feeds_itself, memories_of
 from nldsl.plan.verdict import Refusal
-from nldsl.spec.program import Block, Memory, Read, Statement, Term, Value, Write
+from nldsl.spec.program import Apply, Block, Memory, Read, Statement, Term, Value, Write
 
 
 def recognise(block: Block, statements: tuple[int, ...]) -> tuple[SequentialDetail, str] | Refusal:
@@ -25,7 +25,66 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[SequentialDeta
         if read.memory not in changing and _without_weights(block, read.memory):
             return Refusal(f"softmax memory `{read.memory}`, read but never written,")
     incoming, outgoing = boundary(block, statements)
-    return SequentialDetail(memories, incoming, outgoing), "one token after the other"
+    return SequentialDetail(
+        memories, families(memories, body), incoming, outgoing
+    ), "one token after the other"
+
+
+def families(memories: tuple[Memory, ...], body: list[Statement]) -> tuple[tuple[str, ...], ...]:
+    """Memories that differ in their targets and initial states only; each alone where order matters.
+
+    Side by side they are read and written out of order, so every read of the unit must see what stood
+    before the token.
+    """
+    alone = tuple((m.name,) for m in memories)
+    if not _order_free(memories, body):
+        return alone
+    groups: dict[object, list[str]] = {}
+    for memory in memories:
+        groups.setdefault(_alike(memory, body), []).append(memory.name)
+    return tuple(tuple(g) for g in groups.values())
+
+
+def _order_free(memories: tuple[Memory, ...], body: list[Statement]) -> bool:
+    """Whether every read sees what stood before the token, and nothing else has an order."""
+    if any(not isinstance(s, Apply | Read | Write) for s in body):
+        return False
+    live = {m.name for m in memories if m.clock.every == 1}
+    written: set[str] = set()
+    for statement in body:
+        if isinstance(statement, Write):
+            written.add(statement.memory)
+        elif isinstance(statement, Read) and (statement.solve or statement.memory in written & live):
+            return False
+    return True
+
+
+def _alike(memory: Memory, body: list[Statement]) -> object:
+    """What members of a family have in common; a memory that cannot join one has its name."""
+    writes = [s for s in body if isinstance(s, Write) and s.memory == memory.name]
+    assert memory.function is not None
+    if len(writes) != 1 or len(writes[0].terms) != 1 or any(a.parameters for a in memory.function.body):
+        return memory.name
+    (write,) = writes
+    (term,) = write.terms
+    slots = any(s.shape is not None or s.clock is not None or s.initial is not None for s in term.rule.slots)
+    gates = [v for _, v in term.rule.arguments] + ([write.retain] if write.retain is not None else [])
+    special = (
+        slots,
+        term.window > 1 or term.weight is not None or write.at_commit or write.project is not None,
+        write.retain_axis != "scalar" or any(v.kind in ("headed", "matrix") for v in gates),
+        memory.reset != "sequence" or memory.init in ("from", "first"),
+        memory.per_head and term.key.kind == "headed" and term.key.shape[0] != memory.heads,
+    )
+    if any(special):
+        return memory.name
+    return (
+        (memory.function, memory.heads, memory.per_head, memory.clock, memory.init),
+        tuple(p is None for p in memory.initial),
+        (term.key, term.target.kind if term.target.kind in ("headed", "vector") else term.target),
+        (term.objective, term.rule.function, term.rule.arguments),
+        (write.retain, write.toward, write.base_every),
+    )
 
 
 def why(block: Block, statements: tuple[int, ...], refused: Mapping[str, str]) -> str:
