@@ -18,6 +18,7 @@ SILENT = {
     "peers_transformers",
     "peers_titans",
     "peers_nested",
+    "hand_loops",
 }
 """Modules others are made of."""
 SHOWN_ON_REQUEST = {"choices"}

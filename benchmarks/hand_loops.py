@@ -2,8 +2,8 @@
 
 Every function takes the start of the memory, `[B, H, dv, dk]` for a matrix, and inputs in sequence layout
 (`[B, T, H d]`, gates `[B, T, H]` or `[B, T, H d]`, in front of their sigmoids); it gives the reads
-`[B, T, H d]` and the weights behind the last token.  Rows `[B, H, 1, d]` and one outer product per weight and token: what
-depends on no state is computed for all tokens before the loop.
+`[B, T, H d]` and the weights behind the last token.  Rows are `[B, H, 1, d]`, with one outer product per
+weight and token; what depends on no state is computed for all tokens before the loop.
 """
 
 from __future__ import annotations
@@ -105,10 +105,12 @@ def titans(
 def hope(
     W1: Tensor, W2: Tensor, x: Tensor, q: Tensor, gates: list[Tensor], *, chunk: int
 ) -> tuple[Tensor, Ends]:
-    """Hope's five memories `[B, H, 5, out, in]` on one clock (`hope_step.token_step`)."""
-    start = base = (W1, W2)
+    """Hope's five memories on one clock (`hope_step.token_step`), from starts `[H, 5, out, in]`."""
+    start = (W1, W2)
+    # A view without strides over the samples would be copied by every product.
+    W1, W2 = base = tuple(w.expand(x.shape[0], *w.shape).contiguous() for w in start)
     found = []
-    for t, (x_t, q_t) in enumerate(rows(W1.shape[1], x, q)):
+    for t, (x_t, q_t) in enumerate(rows(start[0].shape[0], x, q)):
         if t % chunk == 0:
             base = (W1, W2)
         y, W1, W2 = token_step(W1, W2, base, x_t, q_t, start, gates)

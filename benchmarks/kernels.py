@@ -7,7 +7,8 @@ code does; `titans` and `hope` are emitted memories (`titans_layer`, `hope_layer
 
 For each class: CPU milliseconds, tokens per second, share of the bound (FLOPs of the algorithm by fixed
 formulas, backward counted twice the forward, at the rate of `benchmarks.peak`) beside what it must reach and
-what it aims at, MiB saved for backward, and the time of a loop over tokens in units of it.
+what it aims at, MiB saved for backward, and the time of the emitted per-token form of the same class in units
+of it (`token_loops` holds that against loops written by hand).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import nldsl
-from benchmarks import hope_layer, titans_layer
+from benchmarks import hope_layer, titans_layer, token_loops
 from benchmarks.matrix_kernels import channel_cases
 from benchmarks.measure import best_seconds, saved_megabytes
 from benchmarks.peak import peak_gflops
@@ -66,7 +67,7 @@ def leaves(*tensors: Tensor) -> list[Tensor]:
 
 
 def matrix_cases() -> dict[str, Case]:
-    """Class D and class R, and their loops over tokens."""
+    """Class D and class R."""
     q, k, v = (torch.randn(B, T, H, D) for _ in range(3))
     q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
     log_decay, beta, state = -0.1 * torch.rand(B, T, H), torch.rand(B, T, H), torch.zeros(B, H, D, D)
@@ -78,34 +79,21 @@ def matrix_cases() -> dict[str, Case]:
         added = v * b.unsqueeze(-1)
         return delta_recurrence(q, k, added, b, state, log_decay=g, feedback="decayed")[0]
 
-    def loop(q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor | None = None) -> Tensor:
-        M, rows = state, []
-        for t in range(q.shape[1]):
-            M = M * g[:, t, :, None, None].exp()
-            key, added = k[:, t, :, :, None], v[:, t, :, :, None]
-            if b is not None:
-                added = b[:, t, :, None, None] * (added - M @ key)
-            M = M + added * key.mT
-            rows.append((M @ q[:, t, :, :, None])[..., 0])
-        return torch.stack(rows, 1)
-
     chunks = B * H * T / C
-    inputs, short = leaves(q, k, v, log_decay, beta), [x[:, :LOOP] for x in (q, k, v, log_decay, beta)]
+    inputs = leaves(q, k, v, log_decay, beta)
     return {
         "linear": Case(linear, inputs[:4], chunks * (4 * C * C * D + 4 * C * D * D)),
         "delta": Case(delta, inputs, chunks * (10 * C * C * D + 8 * C * D * D + 2 * D**3 + 2 * C**3)),
-        "linear loop": Case(loop, leaves(*short[:4]), 0.0, LOOP),
-        "delta loop": Case(loop, leaves(*short), 0.0, LOOP),
     }
 
 
 def more_matrix_cases() -> dict[str, Case]:
-    """Gates per channel, several pieces, momentum; the loop is that of the form with scalar gates."""
+    """Gates per channel, several pieces, momentum."""
     return {name: Case(*parts) for name, parts in channel_cases(B, H, D, T, C).items()}
 
 
 def emitted_cases() -> dict[str, Case]:
-    """Memories with several weights, as emitted, and the same token by token."""
+    """Memories with several weights, as emitted."""
     forms = (
         ("titans", titans_layer.layer, titans_layer.inputs, titans_layer.flops),
         ("hope", hope_layer.memories, hope_layer.inputs, hope_layer.flops),
@@ -113,7 +101,6 @@ def emitted_cases() -> dict[str, Case]:
     cases = {}
     for name, layer, inputs, flops in forms:
         cases[name] = _emitted(layer(), inputs(T), flops() / 3)
-        cases[f"{name} loop"] = _emitted(layer(lowering="sequential"), inputs(LOOP), 0.0, LOOP)
     saving = hope_layer.memories(checkpoint=True)
     cases["hope checkpointed"] = _emitted(saving, hope_layer.inputs(T), hope_layer.flops() / 3)
     return cases
@@ -131,9 +118,22 @@ def _emitted(module: nldsl.Layer, inputs: list[Tensor], flops: float, tokens: in
     return Case(run, [*inputs, *parameters], flops, tokens)
 
 
+def loop_cases() -> dict[str, Case]:
+    """The emitted per-token form of every class."""
+    found = {}
+    for name in token_loops.NAMES:
+        loops = token_loops.pair(name, LOOP)
+
+        def run(*_: Tensor, emitted: Callable[[], tuple[Tensor, ...]] = loops.emitted) -> Tensor:
+            return torch.stack([part.sum() for part in emitted()]).sum()
+
+        found[f"{name} loop"] = Case(run, loops.leaves, 0.0, LOOP)
+    return found
+
+
 def all_cases() -> dict[str, Case]:
     """Every case by name; `NAME loop` belongs to `NAME`."""
-    return matrix_cases() | more_matrix_cases() | emitted_cases()
+    return matrix_cases() | more_matrix_cases() | emitted_cases() | loop_cases()
 
 
 def report(rounds: int) -> None:
@@ -146,7 +146,7 @@ def report(rounds: int) -> None:
     for name, case in cases.items():
         if not case.flops:
             continue
-        own = f"{name.split()[0].split('_')[0]} loop"
+        own = f"{name.split()[0]} loop"
         slower = "-"
         if own in cases:
             slower = f"{seconds[own] / cases[own].tokens * case.tokens / seconds[name]:.1f} x"

@@ -158,9 +158,7 @@ def _hope_pair(tokens: int) -> Pair:
         return y, *(torch.stack([h[w] for h in held], 2) for w in ("W1", "W2"))
 
     def by_hand() -> tuple[Tensor, ...]:
-        W1, W2 = (
-            torch.stack([getattr(m, w) for m in order], 1).expand(BATCH, -1, -1, -1, -1) for w in ("W1", "W2")
-        )
+        W1, W2 = (torch.stack([getattr(m, w) for m in order], 1) for w in ("W1", "W2"))
         gates = [p for r in readouts for p in (r.weight[:, None], r.bias[:, None])]
         y, ends = hand_loops.hope(W1, W2, *inputs, gates, chunk=CHUNK)
         return y, *ends

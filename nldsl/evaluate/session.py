@@ -14,7 +14,7 @@ from nldsl.evaluate.generate import PREFILL, START, Sampling, draw, peek
 from nldsl.evaluate.tokens import BYTES, Tokens
 from nldsl.runtime.batching import join, take
 from nldsl.runtime.model import Model
-from nldsl.runtime.state import State
+from nldsl.runtime.state import State, batch_of
 
 Text = str | bytes | Tensor
 
@@ -65,8 +65,8 @@ class Session:
     @property
     def batch(self) -> int:
         """How many sequences."""
-        found = next(iter(self.state.tensors().values()), None)
-        return 1 if found is None else found.shape[0]
+        found = batch_of(self.state.tree)
+        return 1 if found is None else found
 
     @property
     def position(self) -> int:

@@ -127,11 +127,11 @@ class Family:
         for part in self.parts():
             held = [_at(name("state")[m.memory.path], part.path) for m in self.members]
             rows = [as_row(part.shape, h) if part.shape is not None else h for h in held]
-            out.append(assign(part.outer, self._stack(rows, self._stack_axis)))
+            out.append(assign(part.outer, self._stack(code, rows, self._stack_axis)))
         for w, part in self.toward.items():
             index = self.weights.index(w)
             initials = [code.initial(m.memory, index) for m in self.members]
-            out.append(assign(part.outer, self._stack(initials, self._stack_axis - 1)))
+            out.append(assign(part.outer, self._stack(code, initials, self._stack_axis - 1)))
         return [*out, *self._seeds(code, grid)]
 
     def _seeds(self, code: BlockCode, grid: Expression) -> list[Statement]:
@@ -155,8 +155,10 @@ class Family:
             out.append(assign(part.outer, call(choose, grid.attr("begun")[-1], name(part.outer), empty)))
         return out
 
-    def _stack(self, rows: Sequence[Expression], axis: int) -> Expression:
-        return rows[0] if self.size == 1 else call("torch.stack", tuple(rows), dim=axis)
+    def _stack(self, code: BlockCode, rows: Sequence[Expression], axis: int) -> Expression:
+        return (
+            rows[0] if self.size == 1 else call(code.runtime("stacks", "side_by_side"), tuple(rows), dim=axis)
+        )
 
     def arguments(self) -> list[Expression]:
         """What the step is given."""

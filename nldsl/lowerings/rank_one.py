@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nldsl.calculus.expression import Expr, symbols
+from nldsl.calculus.expression import Expr, symbols, walk
 from nldsl.calculus.pieces import ROW, NotRankOneError, Piece, TermForm, rule_pieces
 from nldsl.calculus.simplify import build
 from nldsl.catalog.values import Shape
@@ -67,10 +67,14 @@ def pieces_of(term: Term, shape: Shape) -> TermForm | None:
         form = rule_pieces(term, shape)
     except NotRankOneError:
         return None
-    fits = all(
-        p.along.kind == "vector" and (p.add.kind == "vector" or p.add.value == 0.0) for p in form.pieces
-    )
-    return form if form.side != "value" and fits else None
+    return form if form.side != "value" and all(map(_in_rows, form.pieces)) else None
+
+
+def _in_rows(piece: Piece) -> bool:
+    """Whether it is made of rows and numbers, with no matrix but the weight."""
+    parts = [e for e in (piece.along, piece.seen, piece.erase, piece.add) if e is not None]
+    plain = piece.along.kind == "vector" and (piece.add.kind == "vector" or piece.add.value == 0.0)
+    return plain and all(e.kind != "matrix" for e in walk(parts))
 
 
 class OuterStep:

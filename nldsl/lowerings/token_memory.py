@@ -1,4 +1,4 @@
-"""A memory, or several side by side, inside the loop over tokens: names, reads, writes, commits and resets."""
+"""A memory, or several side by side, in the loop over tokens: names, reads, writes, commits and resets."""
 
 from __future__ import annotations
 
@@ -98,19 +98,22 @@ class TokenMemory:
             )
             for c, n in self.ends.items()
         ]
-        states = [name("state")[m.path] for m in self.memories]
+        states: list[Expression] = [name("state")[m.path] for m in self.memories]
         return [*self._taken(states), assign(self.count, states[0]["count"]), *made, *self._anchors()]
 
     def _anchors(self) -> list[Statement]:
         """What a family acts around, side by side."""
         if self.size == 1 or all(w.toward == "zero" for w in self.writes):
             return []
-        made = []
+        made: list[Statement] = []
         for i, weight in enumerate(self.weights):
             self.starts[weight] = self.code.scope.names.fresh(f"{self.label}_{weight}_init")
-            initials = tuple(self.code.initial(m, i) for m in self.memories)
-            made.append(assign(self.starts[weight], call("torch.stack", initials, dim=self._axis - 1)))
+            initials = [self.code.initial(m, i) for m in self.memories]
+            made.append(assign(self.starts[weight], self._stack(initials, self._axis - 1)))
         return made
+
+    def _stack(self, rows: list[Expression], axis: int) -> Expression:
+        return call(self.code.runtime("stacks", "side_by_side"), tuple(rows), dim=axis)
 
     def _period(self) -> tuple[int, ...]:
         """The clock of its resets, if it has one."""
@@ -124,7 +127,7 @@ class TokenMemory:
                 for key in path:
                     value = value[key]
                 values.append(value if shape is None else as_row(shape, value))
-            stacked = values[0] if self.size == 1 else call("torch.stack", tuple(values), dim=self._axis)
+            stacked = values[0] if self.size == 1 else self._stack(values, self._axis)
             out.append(assign(local if names is None else names[local], stacked))
         return out
 

@@ -1,4 +1,4 @@
-"""Run units on the same clock in one loop: chunked ones, and loops over tokens whose memories become one batch."""
+"""Run units on the same clock in one loop: chunked ones, and those token by token with a family in common."""
 
 from __future__ import annotations
 

@@ -35,8 +35,14 @@ def decay_kernel(log_decay: Tensor | None, decay: Tensor | None = None) -> Decay
              [0., 1., 0.],
              [0., 2., 1.]]])
     """
+    given = log_decay if log_decay is not None else decay
+    assert given is not None
+    if given.shape[-1] == 1:
+        carried = given if log_decay is None else given.exp()
+        ones = torch.ones_like(carried)
+        return DecayKernel(ones.unsqueeze(-1), carried, ones, carried[..., -1])
     function = _LogKernel if log_decay is not None else _PlainKernel
-    after, carried, to_end = function.apply(log_decay if log_decay is not None else decay)  # type: ignore[no-untyped-call]
+    after, carried, to_end = function.apply(given)  # type: ignore[no-untyped-call]
     return DecayKernel(after, carried, to_end, carried[..., -1])
 
 
@@ -47,6 +53,8 @@ def decay_to_end(log_decay: Tensor | None, decay: Tensor | None = None) -> tuple
     (tensor([0., 2., 1.]), tensor(0.))
     """
     if log_decay is not None:
+        if log_decay.shape[-1] == 1:
+            return torch.ones_like(log_decay), log_decay[..., 0].exp()
         later = log_decay.flip(-1).cumsum(-1).flip(-1)
         behind = torch.cat([later[..., 1:], torch.zeros_like(later[..., :1])], -1)
         return behind.exp(), later[..., 0].exp()
@@ -58,6 +66,8 @@ def decay_to_end(log_decay: Tensor | None, decay: Tensor | None = None) -> tuple
 
 def before(kernel: DecayKernel) -> tuple[Tensor, Tensor]:
     """The kernel as seen *before* the token's own decay and write: rows moved down by one."""
+    if kernel.carried.shape[-1] == 1:
+        return torch.zeros_like(kernel.after), torch.ones_like(kernel.carried)
     after = torch.nn.functional.pad(kernel.after, (0, 0, 1, 0))[..., :-1, :]
     carried = torch.nn.functional.pad(kernel.carried, (1, 0), value=1.0)[..., :-1]
     return after, carried

@@ -104,6 +104,8 @@ def delta_write(
     0.25
     """
     erase, rate = alive(erase, valid), alive(rate, valid)
+    if x.shape[-2] == 1:
+        return _one_token(weight, x, dy, erase, rate, gate, toward)
     start = weight if toward is None else weight - toward
     folded = _fold(start, x, dy, erase, rate, gate)
     if folded is None:
@@ -111,6 +113,39 @@ def delta_write(
     else:
         new = _delta(*folded).view(start.shape)
     return new if toward is None else new + toward
+
+
+def _one_token(
+    weight: Tensor,
+    x: Tensor,
+    dy: Tensor,
+    erase: Tensor,
+    rate: Tensor,
+    gate: Retention | None,
+    toward: Tensor | None,
+) -> Tensor:
+    """The recurrence as written: what is stored along the input is taken away with the gradient."""
+    stored, kept = apply_weight(x, weight), weight
+    if toward is not None:
+        stored = stored - _shared_answer(x, toward)
+    if gate is not None:
+        total = gate.total[..., None, None]
+        kept = weight * total if toward is None else torch.lerp(toward, weight, total)
+    taken = erase.unsqueeze(-1) * stored + rate.unsqueeze(-1) * dy
+    rows = x.expand(*taken.shape[:-1], x.shape[-1])
+    factors = _flat(taken).mT, _flat(rows)
+    if gate is None:
+        return torch.baddbmm(_flat(kept), *factors, alpha=-1).view(weight.shape)
+    # What a gate has left is a new tensor.
+    return _flat(kept).baddbmm_(*factors, alpha=-1).view(weight.shape)
+
+
+def _shared_answer(x: Tensor, weight: Tensor) -> Tensor:
+    """`x @ weight^T` for one token; a weight without an axis of samples answers all in one product."""
+    if weight.dim() == x.dim():
+        return apply_weight(x, weight)
+    rows = x.squeeze(-2).movedim(0, -2)
+    return apply_weight(rows, weight).movedim(-2, 0).unsqueeze(-2)
 
 
 def apply_weight(x: Tensor, weight: Tensor) -> Tensor:

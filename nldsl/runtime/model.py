@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nldsl.runtime.learning import Held, Learning, release
 from nldsl.runtime.module import Module
 from nldsl.runtime.precision import keeps_islands
-from nldsl.runtime.state import State, StateMismatchError
+from nldsl.runtime.state import State, StateMismatchError, batch_of
 from nldsl.runtime.task import PlacedTask, find_tasks
 
 
@@ -41,9 +41,9 @@ class Layer(nn.Module):
 
     def new_sequence(self, state: State) -> State:
         """`state` at the start of the next sequence: all begins anew but memories with `reset never`."""
-        found = next(iter(state.tensors().values()), None)
-        tree = self._tree(state, 0 if found is None else found.shape[0])
-        fresh = self.root.initial_state(0 if found is None else found.shape[0])
+        batch = batch_of(state.tree) or 0
+        tree = self._tree(state, batch)
+        fresh = self.root.initial_state(batch)
         self.root.keep_lasting(tree["root"], fresh)
         return State({"root": fresh}, program=self.name)
 
@@ -53,8 +53,7 @@ class Layer(nn.Module):
         Errors: `StateFileError`, `StateVersionError`, `StateMismatchError`, `OSError`.
         """
         state = State.load(path).to(self.root.like.device)
-        found = next(iter(state.tensors().values()), None)
-        state.check_fits(self.init_state(0 if found is None else found.shape[0]))
+        state.check_fits(self.init_state(batch_of(state.tree) or 0))
         return state
 
     def parameter_paths(self) -> dict[str, nn.Parameter]:
@@ -80,9 +79,9 @@ class Layer(nn.Module):
             return {"root": self.root.initial_state(batch)}
         if state.program != self.name:
             raise StateMismatchError(f"the state is of `{state.program}`, expected one of `{self.name}`")
-        counted = next(iter(state.tensors().values()), None)
-        if counted is not None and counted.shape[0] != batch:
-            raise StateMismatchError(f"the state is of {counted.shape[0]} sequences, expected {batch}")
+        held = batch_of(state.tree)
+        if held is not None and held != batch:
+            raise StateMismatchError(f"the state is of {held} sequences, expected {batch}")
         tree: dict[str, Any] = state.tree
         return tree
 

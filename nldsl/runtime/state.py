@@ -168,6 +168,21 @@ def map_tree(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
     return tree if tree is None else function(tree)
 
 
+def batch_of(tree: Tree) -> int | None:
+    """How many sequences a state holds; `None` if it holds no tensor.
+
+    >>> batch_of({"a": [None, {"b": torch.zeros(3, 2)}]})
+    3
+    """
+    if isinstance(tree, Tensor):
+        return tree.shape[0]
+    for value in tree.values() if isinstance(tree, dict) else tree or ():
+        found = batch_of(value)
+        if found is not None:
+            return found
+    return None
+
+
 def flatten(tree: Tree, path: str = "") -> dict[str, Tensor]:
     """Tensors by path, parts joined by `/`."""
     if isinstance(tree, Tensor):

@@ -57,7 +57,7 @@ block b(x, heads = 2, chunk = 3) {
   z = split(x, heads)
   k = l2norm(A[z])
   r = sigmoid(readout(B[k]))
-  write each of A, B { [z] <- k  minimize l2  by momentum(lr = 0.3 * r, beta = r)  retain 0.9 }
+  write each of A, B { [z] <- k  minimize l2  by momentum(lr = r, beta = r)  retain r }
   return merge(k)
 }""",
         {"x": 6},
@@ -69,8 +69,9 @@ block b(x) {
   level fast every 1 token { memory A, B = matrix() }
   k = l2norm(A[x])
   v = silu(B[x])
-  A[k] <- v  minimize l2  by gd(lr = 0.5)  retain 0.9
-  B[k] <- x  minimize l2  by gd(lr = 0.5)  retain 0.9
+  rate = sigmoid(sum(x))
+  A[k] <- v  minimize l2  by gd(lr = rate)  retain rate
+  B[k] <- x  minimize l2  by gd(lr = rate)  retain rate
   return v
 }""",
         {"x": 4},

@@ -12,6 +12,7 @@ from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, embed, head, l2norm, linear, merge, norm, readout, silu_pullback, split
+from nldsl.runtime.stacks import side_by_side
 from nldsl.runtime.task import TaskMemory, adapted
 from torch import Tensor
 from torch.nn import functional
@@ -122,265 +123,83 @@ class SelfModifyingTitansWithMomentum(Module):
             },
         }
 
-    def _step_Mk_Mv_Me_Ma(
+    def _step_memories(
         self,
         z: Tensor,
-        Mk_W2_seen: Tensor,
-        Mk_W1_seen: Tensor,
-        Mk_W2: Tensor,
-        Mk_W1: Tensor,
-        Mk_W2_init: Tensor,
-        Mk_W1_init: Tensor,
-        Mk_m_W2: Tensor,
-        Mk_m_W1: Tensor,
-        Mv_W2_seen: Tensor,
-        Mv_W1_seen: Tensor,
-        Mv_W2: Tensor,
-        Mv_W1: Tensor,
-        Mv_W2_init: Tensor,
-        Mv_W1_init: Tensor,
-        Mv_m_W2: Tensor,
-        Mv_m_W1: Tensor,
-        Me_W2_seen: Tensor,
-        Me_W1_seen: Tensor,
-        Me_W2: Tensor,
-        Me_W1: Tensor,
-        Me_W2_init: Tensor,
-        Me_W1_init: Tensor,
-        Me_m_W2: Tensor,
-        Me_m_W1: Tensor,
-        Ma_W2_seen: Tensor,
-        Ma_W1_seen: Tensor,
-        Ma_W2: Tensor,
-        Ma_W1: Tensor,
-        Ma_W2_init: Tensor,
-        Ma_W1_init: Tensor,
-        Ma_m_W2: Tensor,
-        Ma_m_W1: Tensor,
+        memories_W2_seen: Tensor,
+        memories_W1_seen: Tensor,
+        memories_W2: Tensor,
+        memories_W1: Tensor,
+        memories_W2_init: Tensor,
+        memories_W1_init: Tensor,
+        memories_m_W2: Tensor,
+        memories_m_W1: Tensor,
         valid: Tensor | None,
-    ) -> tuple[
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-    ]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """At most 16 tokens: what they read, and the running weights after their writes."""
-        k_Mk = residual_mlp(z, Mk_W2_seen, Mk_W1_seen)
+        memories_read = residual_mlp(z.unsqueeze(-3), memories_W2_seen, memories_W1_seen)
+        k_Mk, v_Mv, eta_Me, alpha_Ma = memories_read.unbind(-3)
         k = l2norm(k_Mk, eps=1e-06)
-        v_Mv = residual_mlp(z, Mv_W2_seen, Mv_W1_seen)
         v = l2norm(v_Mv, eps=1e-06)
-        alpha_Ma = residual_mlp(z, Ma_W2_seen, Ma_W1_seen)
         alpha_readout = readout(
             alpha_Ma, self.alpha.readout.weight[:, None], self.alpha.readout.bias[:, None]
         )
         alpha = torch.sigmoid(alpha_readout)
         alpha__log = functional.logsigmoid(alpha_readout)
         eta_add = 1 + alpha
-        eta_Me = residual_mlp(z, Me_W2_seen, Me_W1_seen)
         eta_readout = readout(eta_Me, self.eta.readout.weight[:, None], self.eta.readout.bias[:, None])
         eta_sigmoid = torch.sigmoid(eta_readout)
         eta = eta_add * eta_sigmoid
-        Mk_write_Mk = residual_mlp(v, Mk_W2_seen, Mk_W1_seen)
-        Mk_write_l2norm = l2norm(Mk_write_Mk, eps=1e-06)
-        x_W2, dy_W2, x_W1, dy_W1 = residual_mlp_dot_gradient(k, Mk_write_l2norm, Mk_W2_seen, Mk_W1_seen)
-        gate = gate_kernel(log_retain=alpha__log, valid=valid)
+        memories_read_1 = residual_mlp(v.unsqueeze(-3), memories_W2_seen, memories_W1_seen)
+        Mk_write_l2norm_stack = l2norm(memories_read_1, eps=1e-06)
+        x_W2, dy_W2, x_W1, dy_W1 = residual_mlp_dot_gradient(
+            k.unsqueeze(-3), Mk_write_l2norm_stack, memories_W2_seen, memories_W1_seen
+        )
+        gate = gate_kernel(log_retain=alpha__log.unsqueeze(-2), valid=valid)
         beta_W2 = x_W2.new_full(x_W2.shape[:-1], 0.5)
-        slot_rate_W2 = (0.5 * (eta[..., None] / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True)))).squeeze(-1)
+        slot_rate_W2 = (
+            0.5 * (eta[..., None].unsqueeze(-3) / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True)))
+        ).squeeze(-1)
         read_W2 = x_W2.new_full(x_W2.shape[:-1], 1.0)
-        slot_erase_W2 = (0.5 * (eta[..., None] / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True)))).squeeze(-1)
+        slot_erase_W2 = (
+            0.5 * (eta[..., None].unsqueeze(-3) / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True)))
+        ).squeeze(-1)
         momentum_filter_ = momentum_filter(beta_W2, slot_rate_W2, read_W2, slot_erase_W2, valid=valid)
-        Mk_W2_course = Course(
-            Mk_W2,
-            (Impulse(x_W2, dy_W2, momentum=Momentum(Mk_m_W2, momentum_filter_)),),
+        memories_W2_course = Course(
+            memories_W2,
+            (Impulse(x_W2, dy_W2, momentum=Momentum(memories_m_W2, momentum_filter_)),),
             gate=gate,
-            toward=Mk_W2_init,
+            toward=memories_W2_init,
             valid=valid,
         )
         beta_W1 = x_W1.new_full(x_W1.shape[:-1], 0.5)
-        slot_rate_W1 = (0.5 * (eta[..., None] / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True)))).squeeze(-1)
+        slot_rate_W1 = (
+            0.5 * (eta[..., None].unsqueeze(-3) / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True)))
+        ).squeeze(-1)
         read_W1 = x_W1.new_full(x_W1.shape[:-1], 1.0)
-        slot_erase_W1 = (0.5 * (eta[..., None] / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True)))).squeeze(-1)
+        slot_erase_W1 = (
+            0.5 * (eta[..., None].unsqueeze(-3) / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True)))
+        ).squeeze(-1)
         momentum_filter_2 = momentum_filter(beta_W1, slot_rate_W1, read_W1, slot_erase_W1, valid=valid)
-        Mk_W1_course = Course(
-            Mk_W1,
-            (Impulse(x_W1, dy_W1, momentum=Momentum(Mk_m_W1, momentum_filter_2)),),
+        memories_W1_course = Course(
+            memories_W1,
+            (Impulse(x_W1, dy_W1, momentum=Momentum(memories_m_W1, momentum_filter_2)),),
             gate=gate,
-            toward=Mk_W1_init,
+            toward=memories_W1_init,
             valid=valid,
         )
-        Mk_W2_next, Mk_m_W2_next = Mk_W2_course.close()
-        Mk_W1_next, Mk_m_W1_next = Mk_W1_course.close()
-        Mv_write_Mv = residual_mlp(v, Mv_W2_seen, Mv_W1_seen)
-        Mv_write_l2norm = l2norm(Mv_write_Mv, eps=1e-06)
-        x_W2_2, dy_W2_2, x_W1_2, dy_W1_2 = residual_mlp_dot_gradient(
-            k, Mv_write_l2norm, Mv_W2_seen, Mv_W1_seen
-        )
-        gate_2 = gate_kernel(log_retain=alpha__log, valid=valid)
-        beta_W2_2 = x_W2_2.new_full(x_W2_2.shape[:-1], 0.5)
-        slot_rate_W2_2 = (0.5 * (eta[..., None] / (0.01 + (x_W2_2 * x_W2_2).sum(-1, keepdim=True)))).squeeze(
-            -1
-        )
-        read_W2_2 = x_W2_2.new_full(x_W2_2.shape[:-1], 1.0)
-        slot_erase_W2_2 = (0.5 * (eta[..., None] / (0.01 + (x_W2_2 * x_W2_2).sum(-1, keepdim=True)))).squeeze(
-            -1
-        )
-        momentum_filter_3 = momentum_filter(
-            beta_W2_2, slot_rate_W2_2, read_W2_2, slot_erase_W2_2, valid=valid
-        )
-        Mv_W2_course = Course(
-            Mv_W2,
-            (Impulse(x_W2_2, dy_W2_2, momentum=Momentum(Mv_m_W2, momentum_filter_3)),),
-            gate=gate_2,
-            toward=Mv_W2_init,
-            valid=valid,
-        )
-        beta_W1_2 = x_W1_2.new_full(x_W1_2.shape[:-1], 0.5)
-        slot_rate_W1_2 = (0.5 * (eta[..., None] / (0.01 + (x_W1_2 * x_W1_2).sum(-1, keepdim=True)))).squeeze(
-            -1
-        )
-        read_W1_2 = x_W1_2.new_full(x_W1_2.shape[:-1], 1.0)
-        slot_erase_W1_2 = (0.5 * (eta[..., None] / (0.01 + (x_W1_2 * x_W1_2).sum(-1, keepdim=True)))).squeeze(
-            -1
-        )
-        momentum_filter_4 = momentum_filter(
-            beta_W1_2, slot_rate_W1_2, read_W1_2, slot_erase_W1_2, valid=valid
-        )
-        Mv_W1_course = Course(
-            Mv_W1,
-            (Impulse(x_W1_2, dy_W1_2, momentum=Momentum(Mv_m_W1, momentum_filter_4)),),
-            gate=gate_2,
-            toward=Mv_W1_init,
-            valid=valid,
-        )
-        Mv_W2_next, Mv_m_W2_next = Mv_W2_course.close()
-        Mv_W1_next, Mv_m_W1_next = Mv_W1_course.close()
-        Me_write_Me = residual_mlp(v, Me_W2_seen, Me_W1_seen)
-        Me_write_l2norm = l2norm(Me_write_Me, eps=1e-06)
-        x_W2_3, dy_W2_3, x_W1_3, dy_W1_3 = residual_mlp_dot_gradient(
-            k, Me_write_l2norm, Me_W2_seen, Me_W1_seen
-        )
-        gate_3 = gate_kernel(log_retain=alpha__log, valid=valid)
-        beta_W2_3 = x_W2_3.new_full(x_W2_3.shape[:-1], 0.5)
-        slot_rate_W2_3 = (0.5 * (eta[..., None] / (0.01 + (x_W2_3 * x_W2_3).sum(-1, keepdim=True)))).squeeze(
-            -1
-        )
-        read_W2_3 = x_W2_3.new_full(x_W2_3.shape[:-1], 1.0)
-        slot_erase_W2_3 = (0.5 * (eta[..., None] / (0.01 + (x_W2_3 * x_W2_3).sum(-1, keepdim=True)))).squeeze(
-            -1
-        )
-        momentum_filter_5 = momentum_filter(
-            beta_W2_3, slot_rate_W2_3, read_W2_3, slot_erase_W2_3, valid=valid
-        )
-        Me_W2_course = Course(
-            Me_W2,
-            (Impulse(x_W2_3, dy_W2_3, momentum=Momentum(Me_m_W2, momentum_filter_5)),),
-            gate=gate_3,
-            toward=Me_W2_init,
-            valid=valid,
-        )
-        beta_W1_3 = x_W1_3.new_full(x_W1_3.shape[:-1], 0.5)
-        slot_rate_W1_3 = (0.5 * (eta[..., None] / (0.01 + (x_W1_3 * x_W1_3).sum(-1, keepdim=True)))).squeeze(
-            -1
-        )
-        read_W1_3 = x_W1_3.new_full(x_W1_3.shape[:-1], 1.0)
-        slot_erase_W1_3 = (0.5 * (eta[..., None] / (0.01 + (x_W1_3 * x_W1_3).sum(-1, keepdim=True)))).squeeze(
-            -1
-        )
-        momentum_filter_6 = momentum_filter(
-            beta_W1_3, slot_rate_W1_3, read_W1_3, slot_erase_W1_3, valid=valid
-        )
-        Me_W1_course = Course(
-            Me_W1,
-            (Impulse(x_W1_3, dy_W1_3, momentum=Momentum(Me_m_W1, momentum_filter_6)),),
-            gate=gate_3,
-            toward=Me_W1_init,
-            valid=valid,
-        )
-        Me_W2_next, Me_m_W2_next = Me_W2_course.close()
-        Me_W1_next, Me_m_W1_next = Me_W1_course.close()
-        Ma_write_Ma = residual_mlp(v, Ma_W2_seen, Ma_W1_seen)
-        Ma_write_l2norm = l2norm(Ma_write_Ma, eps=1e-06)
-        x_W2_4, dy_W2_4, x_W1_4, dy_W1_4 = residual_mlp_dot_gradient(
-            k, Ma_write_l2norm, Ma_W2_seen, Ma_W1_seen
-        )
-        gate_4 = gate_kernel(log_retain=alpha__log, valid=valid)
-        beta_W2_4 = x_W2_4.new_full(x_W2_4.shape[:-1], 0.5)
-        slot_rate_W2_4 = (0.5 * (eta[..., None] / (0.01 + (x_W2_4 * x_W2_4).sum(-1, keepdim=True)))).squeeze(
-            -1
-        )
-        read_W2_4 = x_W2_4.new_full(x_W2_4.shape[:-1], 1.0)
-        slot_erase_W2_4 = (0.5 * (eta[..., None] / (0.01 + (x_W2_4 * x_W2_4).sum(-1, keepdim=True)))).squeeze(
-            -1
-        )
-        momentum_filter_7 = momentum_filter(
-            beta_W2_4, slot_rate_W2_4, read_W2_4, slot_erase_W2_4, valid=valid
-        )
-        Ma_W2_course = Course(
-            Ma_W2,
-            (Impulse(x_W2_4, dy_W2_4, momentum=Momentum(Ma_m_W2, momentum_filter_7)),),
-            gate=gate_4,
-            toward=Ma_W2_init,
-            valid=valid,
-        )
-        beta_W1_4 = x_W1_4.new_full(x_W1_4.shape[:-1], 0.5)
-        slot_rate_W1_4 = (0.5 * (eta[..., None] / (0.01 + (x_W1_4 * x_W1_4).sum(-1, keepdim=True)))).squeeze(
-            -1
-        )
-        read_W1_4 = x_W1_4.new_full(x_W1_4.shape[:-1], 1.0)
-        slot_erase_W1_4 = (0.5 * (eta[..., None] / (0.01 + (x_W1_4 * x_W1_4).sum(-1, keepdim=True)))).squeeze(
-            -1
-        )
-        momentum_filter_8 = momentum_filter(
-            beta_W1_4, slot_rate_W1_4, read_W1_4, slot_erase_W1_4, valid=valid
-        )
-        Ma_W1_course = Course(
-            Ma_W1,
-            (Impulse(x_W1_4, dy_W1_4, momentum=Momentum(Ma_m_W1, momentum_filter_8)),),
-            gate=gate_4,
-            toward=Ma_W1_init,
-            valid=valid,
-        )
-        Ma_W2_next, Ma_m_W2_next = Ma_W2_course.close()
-        Ma_W1_next, Ma_m_W1_next = Ma_W1_course.close()
+        memories_W2_next, memories_m_W2_next = memories_W2_course.close()
+        memories_W1_next, memories_m_W1_next = memories_W1_course.close()
         return (
             k,
             v,
             alpha,
             alpha__log,
             eta,
-            Mk_W2_next,
-            Mk_W1_next,
-            Mk_m_W2_next,
-            Mk_m_W1_next,
-            Mv_W2_next,
-            Mv_W1_next,
-            Mv_m_W2_next,
-            Mv_m_W1_next,
-            Me_W2_next,
-            Me_W1_next,
-            Me_m_W2_next,
-            Me_m_W1_next,
-            Ma_W2_next,
-            Ma_W1_next,
-            Ma_m_W2_next,
-            Ma_m_W1_next,
+            memories_W2_next,
+            memories_W1_next,
+            memories_m_W2_next,
+            memories_m_W1_next,
         )
 
     def _step_M(
@@ -446,38 +265,62 @@ class SelfModifyingTitansWithMomentum(Module):
         q = l2norm(split(linear(u, self.q.linear.weight), n=4), eps=1e-06)
         grid = ChunkGrid(state["Mk"]["count"], mask, x.shape[1], 16)
         z_cut = grid.cut(z, "headed")
-        Mk_W2 = state["Mk"]["running"]["W2"]
-        Mk_W1 = state["Mk"]["running"]["W1"]
-        Mk_W2_seen = state["Mk"]["committed"]["W2"]
-        Mk_W1_seen = state["Mk"]["committed"]["W1"]
-        Mk_m_W2 = state["Mk"]["slots"]["m.W2"]
-        Mk_m_W1 = state["Mk"]["slots"]["m.W1"]
-        Mk_W2_init = self.Mk.W2
-        Mk_W1_init = self.Mk.W1
-        Mv_W2 = state["Mv"]["running"]["W2"]
-        Mv_W1 = state["Mv"]["running"]["W1"]
-        Mv_W2_seen = state["Mv"]["committed"]["W2"]
-        Mv_W1_seen = state["Mv"]["committed"]["W1"]
-        Mv_m_W2 = state["Mv"]["slots"]["m.W2"]
-        Mv_m_W1 = state["Mv"]["slots"]["m.W1"]
-        Mv_W2_init = self.Mv.W2
-        Mv_W1_init = self.Mv.W1
-        Me_W2 = state["Me"]["running"]["W2"]
-        Me_W1 = state["Me"]["running"]["W1"]
-        Me_W2_seen = state["Me"]["committed"]["W2"]
-        Me_W1_seen = state["Me"]["committed"]["W1"]
-        Me_m_W2 = state["Me"]["slots"]["m.W2"]
-        Me_m_W1 = state["Me"]["slots"]["m.W1"]
-        Me_W2_init = self.Me.W2
-        Me_W1_init = self.Me.W1
-        Ma_W2 = state["Ma"]["running"]["W2"]
-        Ma_W1 = state["Ma"]["running"]["W1"]
-        Ma_W2_seen = state["Ma"]["committed"]["W2"]
-        Ma_W1_seen = state["Ma"]["committed"]["W1"]
-        Ma_m_W2 = state["Ma"]["slots"]["m.W2"]
-        Ma_m_W1 = state["Ma"]["slots"]["m.W1"]
-        Ma_W2_init = self.Ma.W2
-        Ma_W1_init = self.Ma.W1
+        memories_W2 = side_by_side(
+            (
+                state["Mk"]["running"]["W2"],
+                state["Mv"]["running"]["W2"],
+                state["Me"]["running"]["W2"],
+                state["Ma"]["running"]["W2"],
+            ),
+            dim=2,
+        )
+        memories_W1 = side_by_side(
+            (
+                state["Mk"]["running"]["W1"],
+                state["Mv"]["running"]["W1"],
+                state["Me"]["running"]["W1"],
+                state["Ma"]["running"]["W1"],
+            ),
+            dim=2,
+        )
+        memories_W2_seen = side_by_side(
+            (
+                state["Mk"]["committed"]["W2"],
+                state["Mv"]["committed"]["W2"],
+                state["Me"]["committed"]["W2"],
+                state["Ma"]["committed"]["W2"],
+            ),
+            dim=2,
+        )
+        memories_W1_seen = side_by_side(
+            (
+                state["Mk"]["committed"]["W1"],
+                state["Mv"]["committed"]["W1"],
+                state["Me"]["committed"]["W1"],
+                state["Ma"]["committed"]["W1"],
+            ),
+            dim=2,
+        )
+        memories_m_W2 = side_by_side(
+            (
+                state["Mk"]["slots"]["m.W2"],
+                state["Mv"]["slots"]["m.W2"],
+                state["Me"]["slots"]["m.W2"],
+                state["Ma"]["slots"]["m.W2"],
+            ),
+            dim=2,
+        )
+        memories_m_W1 = side_by_side(
+            (
+                state["Mk"]["slots"]["m.W1"],
+                state["Mv"]["slots"]["m.W1"],
+                state["Me"]["slots"]["m.W1"],
+                state["Ma"]["slots"]["m.W1"],
+            ),
+            dim=2,
+        )
+        memories_W2_init = side_by_side((self.Mk.W2, self.Mv.W2, self.Me.W2, self.Ma.W2), dim=1)
+        memories_W1_init = side_by_side((self.Mk.W1, self.Mv.W1, self.Me.W1, self.Ma.W1), dim=1)
         k_all = []
         v_all = []
         alpha_all = []
@@ -490,56 +333,20 @@ class SelfModifyingTitansWithMomentum(Module):
                 alpha_n,
                 alpha__log_n,
                 eta_n,
-                Mk_W2_new,
-                Mk_W1_new,
-                Mk_m_W2_new,
-                Mk_m_W1_new,
-                Mv_W2_new,
-                Mv_W1_new,
-                Mv_m_W2_new,
-                Mv_m_W1_new,
-                Me_W2_new,
-                Me_W1_new,
-                Me_m_W2_new,
-                Me_m_W1_new,
-                Ma_W2_new,
-                Ma_W1_new,
-                Ma_m_W2_new,
-                Ma_m_W1_new,
-            ) = self._step_Mk_Mv_Me_Ma(
+                memories_W2_new,
+                memories_W1_new,
+                memories_m_W2_new,
+                memories_m_W1_new,
+            ) = self._step_memories(
                 z_cut[n],
-                Mk_W2_seen,
-                Mk_W1_seen,
-                Mk_W2,
-                Mk_W1,
-                Mk_W2_init,
-                Mk_W1_init,
-                Mk_m_W2,
-                Mk_m_W1,
-                Mv_W2_seen,
-                Mv_W1_seen,
-                Mv_W2,
-                Mv_W1,
-                Mv_W2_init,
-                Mv_W1_init,
-                Mv_m_W2,
-                Mv_m_W1,
-                Me_W2_seen,
-                Me_W1_seen,
-                Me_W2,
-                Me_W1,
-                Me_W2_init,
-                Me_W1_init,
-                Me_m_W2,
-                Me_m_W1,
-                Ma_W2_seen,
-                Ma_W1_seen,
-                Ma_W2,
-                Ma_W1,
-                Ma_W2_init,
-                Ma_W1_init,
-                Ma_m_W2,
-                Ma_m_W1,
+                memories_W2_seen,
+                memories_W1_seen,
+                memories_W2,
+                memories_W1,
+                memories_W2_init,
+                memories_W1_init,
+                memories_m_W2,
+                memories_m_W1,
                 grid.valid[n],
             )
             k_all.append(k_n)
@@ -547,57 +354,39 @@ class SelfModifyingTitansWithMomentum(Module):
             alpha_all.append(alpha_n)
             alpha__log_all.append(alpha__log_n)
             eta_all.append(eta_n)
-            Mk_W2 = Mk_W2_new
-            Mk_W1 = Mk_W1_new
-            Mk_m_W2 = Mk_m_W2_new
-            Mk_m_W1 = Mk_m_W1_new
-            Mk_W2_seen = choose(grid.ends(16)[n], Mk_W2, Mk_W2_seen)
-            Mk_W1_seen = choose(grid.ends(16)[n], Mk_W1, Mk_W1_seen)
-            Mv_W2 = Mv_W2_new
-            Mv_W1 = Mv_W1_new
-            Mv_m_W2 = Mv_m_W2_new
-            Mv_m_W1 = Mv_m_W1_new
-            Mv_W2_seen = choose(grid.ends(16)[n], Mv_W2, Mv_W2_seen)
-            Mv_W1_seen = choose(grid.ends(16)[n], Mv_W1, Mv_W1_seen)
-            Me_W2 = Me_W2_new
-            Me_W1 = Me_W1_new
-            Me_m_W2 = Me_m_W2_new
-            Me_m_W1 = Me_m_W1_new
-            Me_W2_seen = choose(grid.ends(16)[n], Me_W2, Me_W2_seen)
-            Me_W1_seen = choose(grid.ends(16)[n], Me_W1, Me_W1_seen)
-            Ma_W2 = Ma_W2_new
-            Ma_W1 = Ma_W1_new
-            Ma_m_W2 = Ma_m_W2_new
-            Ma_m_W1 = Ma_m_W1_new
-            Ma_W2_seen = choose(grid.ends(16)[n], Ma_W2, Ma_W2_seen)
-            Ma_W1_seen = choose(grid.ends(16)[n], Ma_W1, Ma_W1_seen)
+            memories_W2 = memories_W2_new
+            memories_W1 = memories_W1_new
+            memories_m_W2 = memories_m_W2_new
+            memories_m_W1 = memories_m_W1_new
+            memories_W2_seen = choose(grid.ends(16)[n], memories_W2, memories_W2_seen)
+            memories_W1_seen = choose(grid.ends(16)[n], memories_W1, memories_W1_seen)
         k = grid.join(k_all, "headed")
         v = grid.join(v_all, "headed")
         alpha = grid.join(alpha_all, "heads")
         alpha__log = grid.join(alpha__log_all, "heads")
         eta = grid.join(eta_all, "heads")
         new["Mk"] = {
-            "running": {"W2": Mk_W2, "W1": Mk_W1},
-            "committed": {"W2": Mk_W2_seen, "W1": Mk_W1_seen},
-            "slots": {"m.W2": Mk_m_W2, "m.W1": Mk_m_W1},
+            "running": {"W2": memories_W2.select(2, 0), "W1": memories_W1.select(2, 0)},
+            "committed": {"W2": memories_W2_seen.select(2, 0), "W1": memories_W1_seen.select(2, 0)},
+            "slots": {"m.W2": memories_m_W2.select(2, 0), "m.W1": memories_m_W1.select(2, 0)},
             "count": grid.count,
         }
         new["Mv"] = {
-            "running": {"W2": Mv_W2, "W1": Mv_W1},
-            "committed": {"W2": Mv_W2_seen, "W1": Mv_W1_seen},
-            "slots": {"m.W2": Mv_m_W2, "m.W1": Mv_m_W1},
+            "running": {"W2": memories_W2.select(2, 1), "W1": memories_W1.select(2, 1)},
+            "committed": {"W2": memories_W2_seen.select(2, 1), "W1": memories_W1_seen.select(2, 1)},
+            "slots": {"m.W2": memories_m_W2.select(2, 1), "m.W1": memories_m_W1.select(2, 1)},
             "count": grid.count,
         }
         new["Me"] = {
-            "running": {"W2": Me_W2, "W1": Me_W1},
-            "committed": {"W2": Me_W2_seen, "W1": Me_W1_seen},
-            "slots": {"m.W2": Me_m_W2, "m.W1": Me_m_W1},
+            "running": {"W2": memories_W2.select(2, 2), "W1": memories_W1.select(2, 2)},
+            "committed": {"W2": memories_W2_seen.select(2, 2), "W1": memories_W1_seen.select(2, 2)},
+            "slots": {"m.W2": memories_m_W2.select(2, 2), "m.W1": memories_m_W1.select(2, 2)},
             "count": grid.count,
         }
         new["Ma"] = {
-            "running": {"W2": Ma_W2, "W1": Ma_W1},
-            "committed": {"W2": Ma_W2_seen, "W1": Ma_W1_seen},
-            "slots": {"m.W2": Ma_m_W2, "m.W1": Ma_m_W1},
+            "running": {"W2": memories_W2.select(2, 3), "W1": memories_W1.select(2, 3)},
+            "committed": {"W2": memories_W2_seen.select(2, 3), "W1": memories_W1_seen.select(2, 3)},
+            "slots": {"m.W2": memories_m_W2.select(2, 3), "m.W1": memories_m_W1.select(2, 3)},
             "count": grid.count,
         }
         grid_2 = ChunkGrid(state["M"]["count"], mask, x.shape[1], 64)

@@ -12,6 +12,7 @@ from nldsl.runtime.memory import delta_write
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, embed, head, l2norm, linear, merge, norm, readout, silu_pullback, split
+from nldsl.runtime.stacks import side_by_side
 from nldsl.runtime.task import TaskMemory, adapted
 from torch import Tensor
 from torch.nn import functional
@@ -182,22 +183,22 @@ class SelfModifyingTitansWithoutDecay(Module):
         q = l2norm(split(linear(u, self.q.linear.weight), n=4), eps=1e-06)
         grid = ChunkGrid(state["Mk"]["count"], mask, x.shape[1], 16)
         z_cut = grid.cut(z, "headed")
-        memories_W2 = torch.stack(
+        memories_W2 = side_by_side(
             (state["Mk"]["running"]["W2"], state["Mv"]["running"]["W2"], state["Me"]["running"]["W2"]), dim=2
         )
-        memories_W1 = torch.stack(
+        memories_W1 = side_by_side(
             (state["Mk"]["running"]["W1"], state["Mv"]["running"]["W1"], state["Me"]["running"]["W1"]), dim=2
         )
-        memories_W2_seen = torch.stack(
+        memories_W2_seen = side_by_side(
             (state["Mk"]["committed"]["W2"], state["Mv"]["committed"]["W2"], state["Me"]["committed"]["W2"]),
             dim=2,
         )
-        memories_W1_seen = torch.stack(
+        memories_W1_seen = side_by_side(
             (state["Mk"]["committed"]["W1"], state["Mv"]["committed"]["W1"], state["Me"]["committed"]["W1"]),
             dim=2,
         )
-        memories_W2_init = torch.stack((self.Mk.W2, self.Mv.W2, self.Me.W2), dim=1)
-        memories_W1_init = torch.stack((self.Mk.W1, self.Mv.W1, self.Me.W1), dim=1)
+        memories_W2_init = side_by_side((self.Mk.W2, self.Mv.W2, self.Me.W2), dim=1)
+        memories_W1_init = side_by_side((self.Mk.W1, self.Mv.W1, self.Me.W1), dim=1)
         k_all = []
         v_all = []
         eta_all = []

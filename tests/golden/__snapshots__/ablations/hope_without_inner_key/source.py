@@ -12,6 +12,7 @@ from nldsl.runtime.memory import delta_write, retention_kernel
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, embed, head, l2norm, linear, merge, norm, readout, silu_pullback, split
+from nldsl.runtime.stacks import side_by_side
 from nldsl.runtime.task import TaskMemory, adapted
 from torch import Tensor
 from torch.nn import functional
@@ -211,22 +212,22 @@ class SelfModifyingTitansWithoutInnerKey(Module):
         grid = ChunkGrid(state["Mv"]["count"], mask, x.shape[1], 16)
         z_cut = grid.cut(z, "headed")
         k_cut = grid.cut(k, "headed")
-        memories_W2 = torch.stack(
+        memories_W2 = side_by_side(
             (state["Mv"]["running"]["W2"], state["Me"]["running"]["W2"], state["Ma"]["running"]["W2"]), dim=2
         )
-        memories_W1 = torch.stack(
+        memories_W1 = side_by_side(
             (state["Mv"]["running"]["W1"], state["Me"]["running"]["W1"], state["Ma"]["running"]["W1"]), dim=2
         )
-        memories_W2_seen = torch.stack(
+        memories_W2_seen = side_by_side(
             (state["Mv"]["committed"]["W2"], state["Me"]["committed"]["W2"], state["Ma"]["committed"]["W2"]),
             dim=2,
         )
-        memories_W1_seen = torch.stack(
+        memories_W1_seen = side_by_side(
             (state["Mv"]["committed"]["W1"], state["Me"]["committed"]["W1"], state["Ma"]["committed"]["W1"]),
             dim=2,
         )
-        memories_W2_init = torch.stack((self.Mv.W2, self.Me.W2, self.Ma.W2), dim=1)
-        memories_W1_init = torch.stack((self.Mv.W1, self.Me.W1, self.Ma.W1), dim=1)
+        memories_W2_init = side_by_side((self.Mv.W2, self.Me.W2, self.Ma.W2), dim=1)
+        memories_W1_init = side_by_side((self.Mv.W1, self.Me.W1, self.Ma.W1), dim=1)
         v_all = []
         alpha_all = []
         alpha__log_all = []

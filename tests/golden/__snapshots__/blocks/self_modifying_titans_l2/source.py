@@ -12,6 +12,7 @@ from nldsl.runtime.memory import delta_write, retention_kernel
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, readout, silu_pullback, split
+from nldsl.runtime.stacks import side_by_side
 from torch import Tensor
 from torch.nn import functional
 
@@ -198,7 +199,7 @@ class SelfModifyingTitansL2(Module):
         q = l2norm(split(linear(u, self.q.linear.weight), n=2), eps=1e-06)
         grid = ChunkGrid(state["Mk"]["count"], mask, x.shape[1], 16)
         z_cut = grid.cut(z, "headed")
-        memories_W2 = torch.stack(
+        memories_W2 = side_by_side(
             (
                 state["Mk"]["running"]["W2"],
                 state["Mv"]["running"]["W2"],
@@ -207,7 +208,7 @@ class SelfModifyingTitansL2(Module):
             ),
             dim=2,
         )
-        memories_W1 = torch.stack(
+        memories_W1 = side_by_side(
             (
                 state["Mk"]["running"]["W1"],
                 state["Mv"]["running"]["W1"],
@@ -216,7 +217,7 @@ class SelfModifyingTitansL2(Module):
             ),
             dim=2,
         )
-        memories_W2_seen = torch.stack(
+        memories_W2_seen = side_by_side(
             (
                 state["Mk"]["committed"]["W2"],
                 state["Mv"]["committed"]["W2"],
@@ -225,7 +226,7 @@ class SelfModifyingTitansL2(Module):
             ),
             dim=2,
         )
-        memories_W1_seen = torch.stack(
+        memories_W1_seen = side_by_side(
             (
                 state["Mk"]["committed"]["W1"],
                 state["Mv"]["committed"]["W1"],
@@ -234,8 +235,8 @@ class SelfModifyingTitansL2(Module):
             ),
             dim=2,
         )
-        memories_W2_init = torch.stack((self.Mk.W2, self.Mv.W2, self.Me.W2, self.Ma.W2), dim=1)
-        memories_W1_init = torch.stack((self.Mk.W1, self.Mv.W1, self.Me.W1, self.Ma.W1), dim=1)
+        memories_W2_init = side_by_side((self.Mk.W2, self.Mv.W2, self.Me.W2, self.Ma.W2), dim=1)
+        memories_W1_init = side_by_side((self.Mk.W1, self.Mv.W1, self.Me.W1, self.Ma.W1), dim=1)
         k_all = []
         v_all = []
         eta_all = []

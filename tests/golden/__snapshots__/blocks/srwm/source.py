@@ -8,7 +8,7 @@ import torch
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, normal
 from nldsl.runtime.ops import linear, merge, parts, softmax, split, sum
-from nldsl.runtime.token import hold, join_tokens, live_at, tick
+from nldsl.runtime.token import hold, join_tokens, live_at, tick_all
 from torch import Tensor
 
 
@@ -25,13 +25,6 @@ def matrix_l2_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Ten
     output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
     """
     return key, key @ weight.mT - target
-
-
-def gd(W: Tensor, g: Tensor, lr: Tensor) -> Tensor:
-    """One step of the rule `gd` for one token; gates are `[..., 1, 1]`."""
-    W_mul = lr * g
-    W_1 = W - W_mul
-    return W_1
 
 
 class Srwm(Module):
@@ -95,34 +88,31 @@ class Srwm(Module):
             vq = matrix(q_2, Wq_weight)
             vb = matrix(q_2, Wb_weight)
             Wk_x_weight, Wk_dy_weight = matrix_l2_gradient(k_2, vk, Wk_weight)
-            Wk_weight_next = gd(Wk_weight, Wk_dy_weight.mT @ Wk_x_weight, r2[..., None])
+            Wk_weight_next = Wk_weight - (Wk_dy_weight * r2[..., None]).mT @ Wk_x_weight
             Wq_x_weight, Wq_dy_weight = matrix_l2_gradient(k_2, vq, Wq_weight)
-            Wq_weight_next = gd(Wq_weight, Wq_dy_weight.mT @ Wq_x_weight, r3[..., None])
+            Wq_weight_next = Wq_weight - (Wq_dy_weight * r3[..., None]).mT @ Wq_x_weight
             Wb_x_weight, Wb_dy_weight = matrix_l2_gradient(k_2, vb, Wb_weight)
-            Wb_weight_next = gd(Wb_weight, Wb_dy_weight.mT @ Wb_x_weight, r4[..., None])
+            Wb_weight_next = Wb_weight - (Wb_dy_weight * r4[..., None]).mT @ Wb_x_weight
             Wk_weight = hold(live, Wk_weight_next, Wk_weight)
-            Wk_count = tick(Wk_count, live)
             Wq_weight = hold(live, Wq_weight_next, Wq_weight)
-            Wq_count = tick(Wq_count, live)
             Wb_weight = hold(live, Wb_weight_next, Wb_weight)
-            Wb_count = tick(Wb_count, live)
             k_all.append(k_2)
             q_all.append(q_2)
             b1_sigmoid_all.append(b1_sigmoid)
         k = join_tokens(k_all, 2, self.zeros(x.shape[0], 0, 2, 16))
         q = join_tokens(q_all, 2, self.zeros(x.shape[0], 0, 2, 16))
         b1_sigmoid_2 = join_tokens(b1_sigmoid_all, 2, self.zeros(x.shape[0], 0, 2, 4))
-        new["Wk"] = {"running": {"weight": Wk_weight}, "count": Wk_count}
-        new["Wq"] = {"running": {"weight": Wq_weight}, "count": Wq_count}
-        new["Wb"] = {"running": {"weight": Wb_weight}, "count": Wb_count}
+        new["Wk"] = {"running": {"weight": Wk_weight}, "count": tick_all(Wk_count, mask, x)}
+        new["Wq"] = {"running": {"weight": Wq_weight}, "count": tick_all(Wq_count, mask, x)}
+        new["Wb"] = {"running": {"weight": Wb_weight}, "count": tick_all(Wb_count, mask, x)}
         b1 = parts(b1_sigmoid_2, index=0, sizes=(1, 1, 1, 1))
         r1 = sum(b1)
         z_tokens_2 = z.transpose(1, 2).split(1, 2)
         q_tokens = q.transpose(1, 2).split(1, 2)
         k_tokens = k.transpose(1, 2).split(1, 2)
-        r1_tokens = r1.mT.split(1, 2)
         Wy_weight = state["Wy"]["running"]["weight"]
         Wy_count = state["Wy"]["count"]
+        r1_tokens = r1.mT[..., None].split(1, -2)
         y_all = []
         for t in range(x.shape[1]):
             live = live_at(mask, t)
@@ -133,12 +123,11 @@ class Srwm(Module):
             y = matrix(z_t_2, Wy_weight)
             vy = matrix(q_t, Wy_weight)
             Wy_x_weight, Wy_dy_weight = matrix_l2_gradient(k_t, vy, Wy_weight)
-            Wy_weight_next = gd(Wy_weight, Wy_dy_weight.mT @ Wy_x_weight, r1_t[..., None])
+            Wy_weight_next = Wy_weight - (Wy_dy_weight * r1_t).mT @ Wy_x_weight
             Wy_weight = hold(live, Wy_weight_next, Wy_weight)
-            Wy_count = tick(Wy_count, live)
             y_all.append(y)
         y_2 = join_tokens(y_all, 2, self.zeros(x.shape[0], 0, 2, 16))
-        new["Wy"] = {"running": {"weight": Wy_weight}, "count": Wy_count}
+        new["Wy"] = {"running": {"weight": Wy_weight}, "count": tick_all(Wy_count, mask, x)}
         out = linear(merge(y_2), self.out.linear.weight)
         return out, new
 

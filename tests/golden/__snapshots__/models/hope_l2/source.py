@@ -10,6 +10,7 @@ from nldsl.runtime.memory import delta_write, retention_kernel
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, embed, head, l2norm, linear, merge, norm, readout, silu_pullback, split
+from nldsl.runtime.stacks import side_by_side
 from nldsl.runtime.task import TaskMemory, adapted
 from torch import Tensor
 from torch.nn import functional
@@ -212,7 +213,7 @@ class SelfModifyingTitansL2(Module):
         q = l2norm(split(linear(u, self.q.linear.weight), n=4), eps=1e-06)
         grid = ChunkGrid(state["Mk"]["count"], mask, x.shape[1], 16)
         z_cut = grid.cut(z, "headed")
-        memories_W2 = torch.stack(
+        memories_W2 = side_by_side(
             (
                 state["Mk"]["running"]["W2"],
                 state["Mv"]["running"]["W2"],
@@ -221,7 +222,7 @@ class SelfModifyingTitansL2(Module):
             ),
             dim=2,
         )
-        memories_W1 = torch.stack(
+        memories_W1 = side_by_side(
             (
                 state["Mk"]["running"]["W1"],
                 state["Mv"]["running"]["W1"],
@@ -230,7 +231,7 @@ class SelfModifyingTitansL2(Module):
             ),
             dim=2,
         )
-        memories_W2_seen = torch.stack(
+        memories_W2_seen = side_by_side(
             (
                 state["Mk"]["committed"]["W2"],
                 state["Mv"]["committed"]["W2"],
@@ -239,7 +240,7 @@ class SelfModifyingTitansL2(Module):
             ),
             dim=2,
         )
-        memories_W1_seen = torch.stack(
+        memories_W1_seen = side_by_side(
             (
                 state["Mk"]["committed"]["W1"],
                 state["Mv"]["committed"]["W1"],
@@ -248,8 +249,8 @@ class SelfModifyingTitansL2(Module):
             ),
             dim=2,
         )
-        memories_W2_init = torch.stack((self.Mk.W2, self.Mv.W2, self.Me.W2, self.Ma.W2), dim=1)
-        memories_W1_init = torch.stack((self.Mk.W1, self.Mv.W1, self.Me.W1, self.Ma.W1), dim=1)
+        memories_W2_init = side_by_side((self.Mk.W2, self.Mv.W2, self.Me.W2, self.Ma.W2), dim=1)
+        memories_W1_init = side_by_side((self.Mk.W1, self.Mv.W1, self.Me.W1, self.Ma.W1), dim=1)
         k_all = []
         v_all = []
         eta_all = []

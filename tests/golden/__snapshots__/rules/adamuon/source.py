@@ -9,7 +9,7 @@ from nldsl.runtime.grid import choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module
 from nldsl.runtime.ops import maximum, orthogonalize
-from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, tick
+from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, tick_all
 from torch import Tensor
 
 
@@ -96,7 +96,6 @@ class Probe(Module):
             M_weight = hold(live, M_weight_next, M_weight)
             M_m_weight = hold(live, M_m_weight_next, M_m_weight)
             M_s_weight = hold(live, M_s_weight_next, M_s_weight)
-            M_count = tick(M_count, live)
             M_weight_seen = choose(M_ends_16[t], M_weight, M_weight_seen)
             y_all.append(y)
         y_2 = join_tokens(y_all, 1, self.zeros(x.shape[0], 0, 8))
@@ -104,7 +103,7 @@ class Probe(Module):
             "running": {"weight": M_weight},
             "committed": {"weight": M_weight_seen},
             "slots": {"m.weight": M_m_weight, "s.weight": M_s_weight},
-            "count": M_count,
+            "count": tick_all(M_count, mask, x),
         }
         return y_2, new
 

@@ -9,7 +9,7 @@ from nldsl.runtime.grid import choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, normal
 from nldsl.runtime.ops import silu_pullback
-from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, tick
+from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, tick_all
 from torch import Tensor
 from torch.nn import functional
 
@@ -119,7 +119,6 @@ class Probe(Module):
             M_weight = hold(live, M_weight_next, M_weight)
             M_m_W2_weight = hold(live, M_m_W2_weight_next, M_m_W2_weight)
             M_m_W1_weight = hold(live, M_m_W1_weight_next, M_m_W1_weight)
-            M_count = tick(M_count, live)
             M_weight_seen = choose(M_ends_16[t], M_weight, M_weight_seen)
             y_all.append(y)
         y_2 = join_tokens(y_all, 1, self.zeros(x.shape[0], 0, 8))
@@ -127,7 +126,7 @@ class Probe(Module):
             "running": {"weight": M_weight},
             "committed": {"weight": M_weight_seen},
             "slots": {"m_W2.weight": M_m_W2_weight, "m_W1.weight": M_m_W1_weight},
-            "count": M_count,
+            "count": tick_all(M_count, mask, x),
         }
         return y_2, new
 

@@ -7,7 +7,7 @@ from typing import Any
 from nldsl.runtime.grid import choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module
-from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, tick
+from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, tick_all
 from torch import Tensor
 
 
@@ -24,18 +24,6 @@ def matrix_l2_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Ten
     output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
     """
     return key, key @ weight.mT - target
-
-
-def feature_momentum(W: Tensor, g: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of the rule `feature_momentum` for one token; gates are `[..., 1, 1]`."""
-    m_mul = 0.9 * m
-    m_pow = g**3
-    m_mul_1 = 1 * m_pow
-    m_add = g + m_mul_1
-    m_mul_2 = 0.1 * m_add
-    m_1 = m_mul - m_mul_2
-    W_1 = W + m_1
-    return W_1, m_1
 
 
 class Probe(Module):
@@ -74,13 +62,14 @@ class Probe(Module):
             x_t = x_tokens[t]
             y = matrix(x_t, M_weight_seen)
             M_x_weight, M_dy_weight = matrix_l2_gradient(x_t, x_t, M_weight_seen)
-            M_weight_step, M_m_weight_next = feature_momentum(
-                M_weight, M_dy_weight.mT @ M_x_weight, M_m_weight
+            M_m_weight_next = (
+                0.9 * M_m_weight
+                - (0.1 * M_dy_weight).mT @ M_x_weight
+                - (0.1 * M_dy_weight**3.0).mT @ M_x_weight**3.0
             )
-            M_weight_next = M_weight_step
+            M_weight_next = M_weight + M_m_weight_next
             M_weight = hold(live, M_weight_next, M_weight)
             M_m_weight = hold(live, M_m_weight_next, M_m_weight)
-            M_count = tick(M_count, live)
             M_weight_seen = choose(M_ends_16[t], M_weight, M_weight_seen)
             y_all.append(y)
         y_2 = join_tokens(y_all, 1, self.zeros(x.shape[0], 0, 8))
@@ -88,7 +77,7 @@ class Probe(Module):
             "running": {"weight": M_weight},
             "committed": {"weight": M_weight_seen},
             "slots": {"m.weight": M_m_weight},
-            "count": M_count,
+            "count": tick_all(M_count, mask, x),
         }
         return y_2, new
 

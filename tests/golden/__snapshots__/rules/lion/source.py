@@ -8,7 +8,7 @@ import torch
 from nldsl.runtime.grid import choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module
-from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, tick
+from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, tick_all
 from torch import Tensor
 
 
@@ -83,7 +83,6 @@ class Probe(Module):
             M_weight_next = M_weight_step
             M_weight = hold(live, M_weight_next, M_weight)
             M_m_weight = hold(live, M_m_weight_next, M_m_weight)
-            M_count = tick(M_count, live)
             M_weight_seen = choose(M_ends_16[t], M_weight, M_weight_seen)
             y_all.append(y)
         y_2 = join_tokens(y_all, 1, self.zeros(x.shape[0], 0, 8))
@@ -91,7 +90,7 @@ class Probe(Module):
             "running": {"weight": M_weight},
             "committed": {"weight": M_weight_seen},
             "slots": {"m.weight": M_m_weight},
-            "count": M_count,
+            "count": tick_all(M_count, mask, x),
         }
         return y_2, new
 

@@ -8,7 +8,7 @@ import torch
 from nldsl.runtime.grid import choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module
-from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, tick
+from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, tick_all
 from torch import Tensor
 
 
@@ -73,11 +73,14 @@ class Probe(Module):
             M_x_weight, M_dy_weight = matrix_l2_gradient(x_t, x_t, M_weight_seen)
             M_weight_next = signsgd(M_weight, M_dy_weight.mT @ M_x_weight)
             M_weight = hold(live, M_weight_next, M_weight)
-            M_count = tick(M_count, live)
             M_weight_seen = choose(M_ends_16[t], M_weight, M_weight_seen)
             y_all.append(y)
         y_2 = join_tokens(y_all, 1, self.zeros(x.shape[0], 0, 8))
-        new["M"] = {"running": {"weight": M_weight}, "committed": {"weight": M_weight_seen}, "count": M_count}
+        new["M"] = {
+            "running": {"weight": M_weight},
+            "committed": {"weight": M_weight_seen},
+            "count": tick_all(M_count, mask, x),
+        }
         return y_2, new
 
 
