@@ -61,12 +61,18 @@ def slow_problems(program: Program) -> Iterator[Problem]:
     groups: dict[str, _Slow] = {}
     for block, place in places(program.root, Place.root(program)):
         starts = {p.path for m in block.memories for p in m.initial if p is not None}
-        for parameter in own_once(block):
+        own = _trained_here(block)
+        for parameter in (p for p in own_once(block) if p.path not in own):
             id = place.slow_id(parameter)
             group = groups.setdefault(id, _Slow(id, block, place))
             group.add(parameter, place, is_start=parameter.path in starts)
     for group in groups.values():
         yield group.problem(program)
+
+
+def _trained_here(block: Block) -> dict[str, Memory]:
+    """The parameters that are the weights of memories on a clock of steps."""
+    return {p.path: m for m in block.memories if m.trained is not None for p in m.initial if p is not None}
 
 
 def optimiser_problems(program: Program) -> Iterator[tuple[Problem, tuple[str, ...]]]:
@@ -178,7 +184,7 @@ def _memory(memory: Memory, block: Block, place: Place) -> Problem:
     problem = Problem(
         id=place.memory_id(memory),
         name=memory.name,
-        kind="task memory" if tasks else "memory",
+        kind="task memory" if tasks or memory.trained else "memory",
         zone=place.zone,
         clock=memory.clock,
         level=memory.level,
@@ -192,6 +198,8 @@ def _memory(memory: Memory, block: Block, place: Place) -> Problem:
         source=_where(memory.span),
     )
     size = memory.heads * sum(prod(w.shape) for w in function.weights) * BYTES
+    if memory.trained is not None:
+        return _with_group(problem, memory.trained, place)
     if tasks:
         return _with_task(problem, tasks[0], place, size)
     return _with_writes(problem, writes, memory.clock, size)
@@ -209,6 +217,23 @@ def _with_task(problem: Problem, write: TaskWrite, place: Place, size: int) -> P
         # What a sequence carries: its distance from the parameters, and what waits for the next commit.
         state_bytes=(2 + len(write.rule.slots)) * size,
         text=_written(write.span),
+    )
+
+
+def _with_group(problem: Problem, group: GroupRule, place: Place) -> Problem:
+    """A memory on a clock of steps: one for the whole batch, whose weights are parameters."""
+    task = f"the task `{place.train.task}`" if place.train else "the task"
+    return replace(
+        problem,
+        objective="task",
+        context=f"the errors of {task}, gathered over {group.every} steps"
+        if group.every > 1
+        else f"the errors of {task}",
+        rule=group_label(group),
+        rule_equation=rule_formula(group.bound) if group.bound is not None else "",
+        start="learned: the weights are parameters",
+        reset="never",
+        parameters=problem.multiplicity * problem.copies * sum(prod(t.shape) for t in problem.tensors),
     )
 
 
@@ -281,10 +306,13 @@ def _claims(program: Program) -> tuple[dict[int, int], dict[int, tuple[str, ...]
             counts[index] = counts.get(index, 0) + prod(parameter.shape)
     served: dict[int, dict[str, None]] = {i: {} for i in range(len(train.groups))}
     for block, place in places(program.root, Place.root(program)):
+        own = _trained_here(block)
         for parameter in own_once(block):
             index = claiming_group(train, place.parameter_path(parameter), parameter)
             if index is not None:
-                served[index][place.slow_id(parameter)] = None
+                memory = own.get(parameter.path)
+                id = place.slow_id(parameter) if memory is None else place.memory_id(memory)
+                served[index][id] = None
     return counts, {i: tuple(ids) for i, ids in served.items()}
 
 

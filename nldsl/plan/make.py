@@ -177,7 +177,10 @@ def _static(block: Block, statements: tuple[int, ...]) -> Unit | Diagnostic:
         if task:
             reason = "learns from the task between segments; within one it is a plain map"
             return Unit(statements, (step.memory,), "task", reason)
-        return Unit(statements, (step.memory,), "static", "never written: a plain map")
+        reason = "never written: a plain map"
+        if memory.trained is not None:
+            reason = f"moved by training every {memory.clock.every} steps: a plain map in between"
+        return Unit(statements, (step.memory,), "static", reason)
     return Unit(statements, (), "static", "no memory")
 
 
@@ -190,7 +193,6 @@ def _tasks(block: Block) -> Iterator[Diagnostic]:
         values = [v for _, v in step.rule.arguments]
         seen = {v.name for v in step.rule.function.inputs}
         problems = (
-            (memory.clock.unit != "tokens", "a task write on a clock that does not count tokens"),
             (
                 memory.init == "from" and _start_of(block, memory) is None,
                 f"a task write on `{memory.name}`, whose start is a memory that does not minimise the task,",

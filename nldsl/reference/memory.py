@@ -30,15 +30,12 @@ Values = Mapping[str, Tensor]
 class ParametricMemory:
     """The meaning of reads, writes, updates and ticks of one memory.
 
-    Errors: `ValueError` for a clock in steps: such a memory is one for the whole batch and does not
-    live in a sequence.
+    On a clock of steps it never changes in a sequence: its weights are parameters, which training moves.
     """
 
     def __init__(self, memory: Memory, writes: tuple[Write, ...], scope: Scope, dtype: torch.dtype) -> None:
         if memory.function is None:
             raise ValueError(f"`{memory.name}` has no map")
-        if memory.clock.unit == "steps":
-            raise ValueError(f"`{memory.name}` changes every {memory.clock.every} steps, not in a sequence")
         self.memory = memory
         self.function: Function = memory.function
         self.writes = writes
@@ -112,7 +109,9 @@ class ParametricMemory:
         return name if number == 0 else f"{name}_{number + 1}"
 
     def visible(self, state: ParametricState) -> Weights:
-        """What reads see: running if C = 1, else committed."""
+        """What reads see: running if C = 1, else committed; on a clock of steps the parameters."""
+        if self.memory.trained is not None:
+            return self.learned()
         return state.running if state.committed is None else state.committed
 
     def base(self, state: ParametricState, write: Write) -> Weights:

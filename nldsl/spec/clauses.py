@@ -9,7 +9,7 @@ from nldsl.diagnostics import Label, did_you_mean
 from nldsl.source import Span
 from nldsl.spec.expressions import evaluate
 from nldsl.spec.frame import Frame
-from nldsl.spec.functions import bind_definition, elaborate_objective
+from nldsl.spec.functions import BoundDefinition, bind_definition, elaborate_objective
 from nldsl.spec.gates import Axis, gate, lone, per_weight
 from nldsl.spec.items import POISON, Item, MemoryBox, PerValue, RuleItem, describe, is_static
 from nldsl.spec.linear import linear_weights
@@ -70,22 +70,33 @@ def _objective_options(
 
 def memory_rule(frame: Frame, node: tree.Expr, box: MemoryBox) -> Rule | None:
     """The rule behind `by`, checked on every weight of the memory; the first weight's is kept."""
+    found = bind_rule(frame, node)
+    return None if found is None else bound_rule(frame, found, box, node.span)
+
+
+def bind_rule(frame: Frame, node: tree.Expr) -> BoundDefinition | None:
+    """The definition behind `by` with its arguments; they are evaluated here, once."""
     found = bind_definition(frame, node, "rule", ("NL0305", "a rule such as `gd(lr = 0.1)`"), 0)
-    if found is POISON or box.function is None:
+    return None if found is POISON else found
+
+
+def bound_rule(frame: Frame, found: BoundDefinition, box: MemoryBox, span: Span) -> Rule | None:
+    """A rule with its arguments, checked on every weight of the memory; the first weight's is kept."""
+    if box.function is None:
         return None
     definition, unit, bound = found
     views: dict[str, View] = {}
-    plain = _views(frame, box, bound, f"`{definition.name.id}`", node.span, views)
+    plain = _views(frame, box, bound, f"`{definition.name.id}`", span, views)
     if plain is None:
         return None
     linear = linear_weights(box.function)
     rules = [
-        elaborate_rule(frame.session, definition, unit, plain, w.shape, w.name in linear, node.span, views)
+        elaborate_rule(frame.session, definition, unit, plain, w.shape, w.name in linear, span, views)
         for w in _distinct(box.function, linear)
     ]
     if any(r is None for r in rules) or not rules or rules[0] is None:
         return None
-    return _own_starts(frame, box, rules[0], node.span)
+    return _own_starts(frame, box, rules[0], span)
 
 
 def _views(

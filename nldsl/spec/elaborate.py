@@ -20,6 +20,7 @@ from nldsl.spec.program import Program, TrainPlan, Value
 from nldsl.spec.program_checks import check_program
 from nldsl.spec.rule_writes import write as _write  # noqa: F401  registers what rules may hold
 from nldsl.spec.session import MAX_SIZE, Session
+from nldsl.spec.step_slots import settle
 from nldsl.spec.streams import stream_names, walk
 from nldsl.spec.train import elaborate_train, set_options
 from nldsl.spec.variants import Chosen, apply_edits, choose
@@ -225,7 +226,7 @@ def _program(session: Session, target: Target, arguments: dict[str, Any]) -> Pro
     if root is None:
         return None
     program = Program(target.item.name.id, "model", root, plan)
-    program = apply_edits(session, program, chosen.edits)
+    program = settle(session, apply_edits(session, program, chosen.edits), span)
     check_program(session, program, span)
     return program
 
@@ -311,7 +312,7 @@ def _block_program(
     )
     if root is None:
         return None
-    program = Program(definition.name.id, "block", root, None)
+    program = settle(session, Program(definition.name.id, "block", root, None), definition.name.span)
     check_program(session, program, definition.name.span)
     return program
 

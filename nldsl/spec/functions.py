@@ -157,9 +157,13 @@ _DEFINED = {
 }
 
 
+BoundDefinition = tuple[tree.Definition, Unit, dict[str, Item]]
+"""A definition, its home, and its arguments by name."""
+
+
 def bind_definition(
     frame: Frame, node: tree.Expr, kind: str, codes: tuple[str, str], skip: int
-) -> tuple[tree.Definition, Unit, dict[str, Item]] | Poison:
+) -> BoundDefinition | Poison:
     """A definition named or called behind `minimize`, `by` or `memory ... =`, its arguments bound.
 
     `codes` are for an unknown name; `skip` parameters are not given by the call.

@@ -154,6 +154,8 @@ class Memory:
     options: Options = ()
     parameters: tuple[Parameter, ...] = ()
     """Slow parameters of the map, start pairs of `softmax`, starts of the deep memories of its rules."""
+    trained: GroupRule | None = None
+    """On a clock of steps: how `train` moves the weights, which are the parameters in `initial`."""
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
@@ -212,6 +214,8 @@ class TaskWrite:
     rule: Rule
     retain: Value | None = None
     toward: Literal["zero", "init"] = "zero"
+    outer: GroupRule | None = field(default=None, compare=False, repr=False)
+    """The rule as a group of `train` has it, for a clock of steps; `None` if it depends on tokens."""
     span: Span | None = field(default=None, compare=False, repr=False)
 
 

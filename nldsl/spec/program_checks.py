@@ -67,17 +67,8 @@ def _task_memories(block: Block) -> Iterator[Memory]:
 
 
 def _task_clocks(session: Session, root: Block, span: Span) -> None:
-    """NL0503: all task clocks are multiples of the smallest; NL0505: they count tokens."""
+    """NL0503: all task clocks are multiples of the smallest."""
     memories = list(_task_memories(root))
-    for memory in memories:
-        if memory.clock.unit != "tokens":
-            session.report(
-                "NL0505",
-                f"`{memory.name}` learns on the task while tokens arrive, so its clock counts tokens",
-                memory.span or span,
-                f"on the clock `{memory.clock.unit}`",
-                help="`level f every 64 tokens { ... }`",
-            )
     clocks = sorted({m.clock.every: m for m in memories if m.clock.unit == "tokens"}.items())
     for every, memory in clocks[1:]:
         least, first = clocks[0]

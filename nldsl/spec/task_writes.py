@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nldsl.spec.clauses import memory_rule, toward_of
+from nldsl.spec.clauses import bind_rule, bound_rule, toward_of
 from nldsl.spec.expressions import value_of
 from nldsl.spec.frame import Frame
 from nldsl.spec.gates import gate
@@ -12,6 +12,7 @@ from nldsl.spec.program import TaskWrite, Update, Value
 from nldsl.spec.reads import ensure_function
 from nldsl.spec.repairs import drop_clause
 from nldsl.spec.statements import assign
+from nldsl.spec.train import outer_group, read_schedules
 from nldsl.spec.writes import target_box
 from nldsl.syntax import tree
 
@@ -53,7 +54,14 @@ def task_write(frame: Frame, node: tree.TaskWrite) -> None:
 
 def _task_rule(frame: Frame, node: tree.TaskWrite, box: MemoryBox, by: tree.Expr) -> None:
     """The rule and the retention of a task write."""
-    rule = memory_rule(frame, by, box)
+    plain, schedules = read_schedules(frame, by)
+    if schedules is None:
+        return
+    found = bind_rule(frame, plain)
+    if found is None:
+        return
+    rule = bound_rule(frame, found, box, by.span)
+    outer = outer_group(frame, plain, found, schedules) if rule is not None else None
     gated = gate(frame, box, node.clauses.retain) if node.clauses.retain is not None else None
     center = toward_of(frame, node.clauses.toward)
     if rule is not None and any(slot.shape is not None for slot in rule.slots):
@@ -62,7 +70,8 @@ def _task_rule(frame: Frame, node: tree.TaskWrite, box: MemoryBox, by: tree.Expr
         )
         return
     if rule is not None and center is not None:
-        frame.body.append(TaskWrite(box.name, rule, gated.value if gated else None, center, span=node.span))
+        retain = gated.value if gated else None
+        frame.body.append(TaskWrite(box.name, rule, retain, center, outer, span=node.span))
 
 
 def block_assign(frame: Frame, node: tree.Assign) -> None:

@@ -9,11 +9,12 @@ from nldsl.catalog.binding import bind
 from nldsl.catalog.primitive import ContractError, Primitive
 from nldsl.catalog.schedules import SCHEDULES
 from nldsl.catalog.selectors import ROLES
+from nldsl.catalog.values import Options
 from nldsl.diagnostics import did_you_mean
 from nldsl.spec.expressions import evaluate, static_of
 from nldsl.spec.frame import Frame, Namer
-from nldsl.spec.functions import bind_definition
-from nldsl.spec.items import POISON, Item, describe, freeze, is_number, is_static
+from nldsl.spec.functions import BoundDefinition, bind_definition
+from nldsl.spec.items import POISON, Item, PerValue, RuleItem, describe, freeze, is_number, is_static
 from nldsl.spec.loader import Unit
 from nldsl.spec.outer_rules import OuterRule
 from nldsl.spec.program import GroupRule, TrainPlan, Value
@@ -26,6 +27,8 @@ TASKS = ("next_token", "label")
 """What `task` may name."""
 CARRIES = ("trunc", "exact")
 SETTINGS = ("task", "truncate", "clip", "learn_generated")
+Scheduled = tuple[str, str, Options]
+"""An argument, the schedule it follows, and the options of that."""
 PROBE = (3, 2)
 """Shape on which the rules of `train` are elaborated; their code does not depend on it."""
 
@@ -192,24 +195,43 @@ def read_group(frame: Frame, node: tree.Group, every: int = 1) -> GroupRule | No
             )
     selectors = tuple(s.id if isinstance(s, tree.Name) else s.value for s in node.selectors)
     every = every if node.clock is None else _steps(frame, node.clock)
-    plain, schedules = _schedules(frame, node.rule)
-    found = bind_definition(frame, plain, "rule", ("NL0305", "a rule such as `adamw(lr = 3e-4)`"), 0)
-    if found is POISON or schedules is None:
+    plain, schedules = read_schedules(frame, node.rule)
+    if schedules is None:
         return None
+    found = bind_definition(frame, plain, "rule", ("NL0305", "a rule such as `adamw(lr = 3e-4)`"), 0)
+    if found is POISON:
+        return None
+    group = outer_group(frame, plain, found, schedules)
+    if group is None or not good:
+        return None
+    spans = tuple(s.span for s in node.selectors)
+    return replace(group, selectors=selectors, every=every, spans=spans)
+
+
+def outer_group(
+    frame: Frame, node: tree.Expr, found: BoundDefinition, schedules: list[Scheduled]
+) -> GroupRule | None:
+    """The rule of a group that claims nothing yet; `None` if it is none, or depends on values of a block."""
     definition, unit, bound = found
-    given = _given(definition, plain)
+    if not all(_known(item) for item in bound.values()):
+        return None
+    given = _given(definition, node)
     moving: dict[str, Item] = {n: Value(n, (), "scalar") for n, _, _ in schedules}
-    rule = elaborate_rule(frame.session, definition, unit, {**bound, **moving}, PROBE, True, node.rule.span)
-    if rule is None or not good:
+    rule = elaborate_rule(frame.session, definition, unit, {**bound, **moving}, PROBE, True, node.span)
+    if rule is None:
         return None
     arguments = tuple(
         sorted((n, freeze(i)) for n, i in bound.items() if n in given and n not in moving and is_static(i))
     )
-    outer = OuterRule(definition, unit, tuple(bound.items()), node.rule.span)
-    spans = tuple(s.span for s in node.selectors)
-    return GroupRule(
-        selectors, definition.name.id, arguments, every, tuple(schedules), spans, bound=rule, outer=outer
-    )
+    outer = OuterRule(definition, unit, tuple(bound.items()), node.span)
+    return GroupRule((), definition.name.id, arguments, 1, tuple(schedules), bound=rule, outer=outer)
+
+
+def _known(item: Item) -> bool:
+    """Whether an argument of a rule is known before anything runs; also in the rules it may take."""
+    if isinstance(item, RuleItem):
+        return all(_known(inside) for _, inside in item.arguments)
+    return not isinstance(item, Value | PerValue)
 
 
 def _given(definition: tree.Definition, node: tree.Expr) -> set[str]:
@@ -219,9 +241,7 @@ def _given(definition: tree.Definition, node: tree.Expr) -> set[str]:
     return {a.name or names[i] for i, a in enumerate(args) if a.name or i < len(names)}
 
 
-def _schedules(
-    frame: Frame, node: tree.Expr
-) -> tuple[tree.Expr, list[tuple[str, str, tuple[tuple[str, Any], ...]]] | None]:
+def read_schedules(frame: Frame, node: tree.Expr) -> tuple[tree.Expr, list[Scheduled] | None]:
     """The rule's call with each schedule replaced by its peak, and the schedules."""
     if not isinstance(node, tree.Call):
         return node, []

@@ -10,11 +10,18 @@ from torch import Tensor
 from nldsl.catalog.selectors import ROLES, first_match
 from nldsl.catalog.values import Role
 from nldsl.diagnostics import did_you_mean
-from nldsl.spec.program import GroupRule, TrainPlan
+from nldsl.spec.program import GroupRule, Program, TrainPlan
+from nldsl.spec.step_slots import step_groups
 from nldsl.train.errors import fault
 
 DEFAULT_GROUPS = (GroupRule(selectors=("rest",), rule="adamw", arguments=(("lr", 3e-3),), schedules=()),)
 """What trains a model that declares no `train` section: AdamW on everything."""
+
+
+def training_plan(program: Program) -> TrainPlan:
+    """The `train` section; of a model that declares none, AdamW on everything but memories on step clocks."""
+    groups = (*step_groups(program.root), *DEFAULT_GROUPS)
+    return program.train or TrainPlan("next_token", "trunc", groups)
 
 
 @dataclass(frozen=True)

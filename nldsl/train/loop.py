@@ -16,7 +16,6 @@ from torch import Tensor
 
 from nldsl.evaluate import LanguageModel
 from nldsl.evaluate.bits import as_tokens, summed_bits, targets_of
-from nldsl.spec.program import TrainPlan
 from nldsl.train import checkpoint as saved
 from nldsl.train.building import TrainableModel
 from nldsl.train.carried import Carried
@@ -25,7 +24,7 @@ from nldsl.train.config import RunConfig
 from nldsl.train.data import Corpus
 from nldsl.train.engine import Engine, module_of
 from nldsl.train.errors import fault
-from nldsl.train.groups import DEFAULT_GROUPS, claim
+from nldsl.train.groups import claim, training_plan
 from nldsl.train.guard import SKIPS_IN_A_ROW, Guard, culprit, listed, not_finite, trained_by, worst_token
 from nldsl.train.interrupt import Interruption
 from nldsl.train.log import RunLog, Silent, read_log
@@ -69,7 +68,7 @@ class Trainer:
         """`specification` is the text of the spec, which every checkpoint carries; `engine`: one process."""
         self.model, self.corpus, self.config, self.folder = model, corpus, config, folder
         self.specification, self.engine = specification, engine or Engine()
-        self.plan = model.program.train or TrainPlan("next_token", "trunc", DEFAULT_GROUPS)
+        self.plan = training_plan(model.program)
         if self.plan.task != "next_token":
             raise fault(
                 "NL0984",

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nldsl.diagnostics import SpecError
 from nldsl.spec.program import TrainPlan
 from nldsl.train.errors import fault
-from nldsl.train.groups import DEFAULT_GROUPS, Claimed, claim
+from nldsl.train.groups import Claimed, claim, training_plan
 from nldsl.train.optimisers import RuleGroup
 
 SHORT = 64
@@ -125,7 +125,7 @@ def predict(
     model: Any, plan: TrainPlan | None, step: Callable[[Any, Tensor], Any], *, batch: int, length: int
 ) -> Memory:
     """The memory of a step of `batch` windows of `length`; `step(model, tokens)` does one: loss and state."""
-    plan = plan or TrainPlan("next_token", "trunc", DEFAULT_GROUPS)
+    plan = plan or training_plan(model.program)
     parameters = model.parameter_paths()
     size = bytes_of(parameters.values())
     lengths = tuple(sorted({min(length, SHORT * k) for k in (1, 2, 4)}))

@@ -101,7 +101,10 @@ def cost_of(program: Program, plan: Plan | None = None) -> Costs:
         (576, 1152, 3456)
     """
     states = {p.id: p for p in memory_problems(program)}
-    segment = min((p.clock.every for p in states.values() if p.kind == "task memory"), default=0)
+    segment = min(
+        (p.clock.every for p in states.values() if p.kind == "task memory" and p.clock.unit == "tokens"),
+        default=0,
+    )
     exact = program.train is not None and program.train.carry == "exact" and segment > 0
     passes = 4 if exact else 3
     memories: dict[str, Cost] = {}

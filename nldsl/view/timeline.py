@@ -115,7 +115,8 @@ def timeline(program: Program, tokens: int | None = None, graph: LevelGraph | No
         for id in level.problems:
             problem = graph.problem(id)
             times = _Times(problem, length, steps)
-            track = times.memory(*acts[id]) if id in acts else times.training(problem)
+            in_context = id in acts and problem.clock.unit != "steps"
+            track = times.memory(*acts[id]) if in_context else times.training(problem)
             key = (track.unit, track.every, problem.kind, *track.lanes)
             same.setdefault(key, []).append(problem)
             tracks.setdefault(key, track)
@@ -184,10 +185,10 @@ class _Times:
         return tuple(t for s in starts for t in range(s + every - 1, min(s + period, self.tokens), every))
 
     def training(self, problem: Problem) -> Track:
-        """Slow parameters and optimiser memories, along the steps; what never moves is only read."""
+        """What training moves, along the steps; what never moves is only read."""
         every = problem.clock.every if problem.clock.unit == "steps" else 0
         fires = range(every - 1, self.steps, every) if every else range(0)
-        gathers = problem.kind == "optimiser memory" and problem.clock.every > 1
+        gathers = problem.kind in ("optimiser memory", "task memory") and problem.clock.every > 1
         writes = range(self.steps) if gathers else fires
         return self._track("steps", every, range(self.steps), writes, fires, (), ())
 

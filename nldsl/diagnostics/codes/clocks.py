@@ -45,10 +45,20 @@ CODES = {
         'variant v of hope { level "cms.f" every 64 tokens }\n',
     ),
     "NL0505": Entry(
-        "task write on another clock",
-        "What learns on the task while tokens arrive counts tokens.",
+        "a memory on a clock of steps that `train` cannot move",
+        "A memory on a clock of steps is one for the whole batch: `train` gathers its task gradients for N "
+        "steps and applies its rule once. It holds its own learned start, is never reset, and the numbers of "
+        "its rule are the same for all tokens.",
+        _model(_ONE.format("every 4 steps", "F minimizes task by gd(lr = sigmoid(linear(x, 1)))")),
         _model(_ONE.format("every 4 steps", "F minimizes task by gd(lr = 0.1)")),
-        _model(_ONE.format("every 4 tokens", "F minimizes task by gd(lr = 0.1)")),
+    ),
+    "NL0509": Entry(
+        "a write on a clock of steps",
+        "A memory on a clock of steps changes between the steps of training, not while tokens arrive: only "
+        "the task moves it (`F minimizes task by ...`). What learns in context is on a clock of tokens; what "
+        "is never written is a plain map, whose clock is that of its group in `train`.",
+        _model(_ONE.format("every 4 steps", "F[x] <- x by proximal(lr = 0.1)")),
+        _model(_ONE.format("every 1 token", "F[x] <- x by proximal(lr = 0.1)")),
     ),
     "NL0506": Entry(
         "write on the clock `never`",
