@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nldsl.calculus.expression import Expr, depends, number, walk
@@ -75,9 +75,16 @@ def cotangents(output: Expr, wanted: Iterable[Expr], seed: Expr | None = None) -
 
     Errors: `NotDifferentiableError` naming the primitive without a vector-Jacobian product.
     """
+    return pulled([(output, seed if seed is not None else number(1.0))], wanted)
+
+
+def pulled(outputs: Sequence[tuple[Expr, Expr]], wanted: Iterable[Expr]) -> dict[Expr, list[Expr]]:
+    """The same for several outputs, each with the gradient at it: what they share is passed once."""
     targets = tuple(wanted)
-    parts: dict[Expr, list[Expr]] = {output: [seed if seed is not None else number(1.0)]}
-    for expr in reversed(list(walk([output]))):
+    parts: dict[Expr, list[Expr]] = {}
+    for output, seed in outputs:
+        parts.setdefault(output, []).append(seed)
+    for expr in reversed(list(walk(list(parts)))):
         if expr in targets or expr not in parts or not expr.args or not depends(expr, targets):
             continue
         grad = total(parts[expr])

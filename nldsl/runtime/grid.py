@@ -127,10 +127,30 @@ class ChunkGrid:
         self._ends[clock] = found
         return found
 
+    @property
+    def widths(self) -> list[int]:
+        """How many slots every piece has."""
+        return self._widths
+
+    @cached_property
+    def slots(self) -> Tensor | None:
+        """Which slots of all pieces hold a token, `[B, L]`; `None` if all of them do."""
+        if all(v is None for v in self.valid):
+            return None
+        given = next(v for v in self.valid if v is not None)
+        parts = [
+            given.new_ones(given.shape[0], width) if v is None else v
+            for v, width in zip(self.valid, self._widths, strict=True)
+        ]
+        return torch.cat(parts, 1)
+
+    def lay(self, x: Tensor) -> Tensor:
+        """A sequence `[B, T, ...]` on the slots of all pieces, `[B, L, ...]`; zeros without a token."""
+        return x if self._source is None else self._gather(x)
+
     def cut(self, x: Tensor, kind: Kind) -> list[Tensor]:
         """The pieces of a sequence; slots without a token hold zeros."""
-        if self._source is not None:
-            x = self._gather(x)
+        x = self.lay(x)
         axis = 1
         if kind in _HEAD_MAJOR:
             x, axis = x.transpose(1, 2).contiguous(), 2
@@ -138,7 +158,10 @@ class ChunkGrid:
 
     def join(self, pieces: list[Tensor], kind: Kind) -> Tensor:
         """The sequence of the pieces, `[B, T, ...]`; zeros at masked tokens."""
-        y = torch.cat(pieces, 2).transpose(1, 2) if kind in _HEAD_MAJOR else torch.cat(pieces, 1)
+        return self.unlay(torch.cat(pieces, 2).transpose(1, 2) if kind in _HEAD_MAJOR else torch.cat(pieces, 1))
+
+    def unlay(self, y: Tensor) -> Tensor:
+        """From slots `[B, L, ...]` back to the sequence `[B, T, ...]`; zeros at masked tokens."""
         if self._column is None or self._mask is None:
             return y
         rows = torch.arange(y.shape[0], device=y.device).unsqueeze(1)

@@ -1,0 +1,99 @@
+"""The way back through the gradient of a memory: derived once more, so that no tape is needed at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nldsl.calculus.differentiate import MapGradient, OuterTerm, WeightGradient, pulled
+from nldsl.calculus.expression import Expr, depends, symbol, walk
+from nldsl.calculus.simplify import total
+from nldsl.library import PRIMITIVES
+
+
+@dataclass(frozen=True)
+class Pullback:
+    """Results of a function of rows and weights, and the gradients that come back through it.
+
+    `seeds` are symbols for the gradients at `results`; `rows` the gradients at the inputs (`None`: nothing comes
+    back); `weights` the outer products of the gradient of every weight.  `kept`: what both ways compute and is
+    no element-wise function of the rest.
+    """
+
+    results: tuple[Expr, ...]
+    seeds: tuple[Expr, ...]
+    inputs: tuple[Expr, ...]
+    rows: tuple[Expr | None, ...]
+    weights: tuple[tuple[OuterTerm, ...], ...]
+    kept: tuple[Expr, ...]
+
+
+def pullback(
+    results: Sequence[Expr], inputs: Sequence[Expr], weights: Sequence[Expr]
+) -> Pullback | str:
+    """The way back through `results`, or why there is none of row by row products.
+
+    Errors: `NotDifferentiableError` if a primitive on the way has no gradient.
+
+    Example:
+        >>> from nldsl.calculus.simplify import build
+        >>> W, k = symbol("W", (3, 2), "matrix"), symbol("k", (2,), "vector")
+        >>> found = pullback([build("matmul", W, k)], [k], [W])
+        >>> [str(r) for r in found.rows], [str(t.dy) for t in found.weights[0]]
+        (['transpose(W) @ d_1'], ['d_1'])
+    """
+    seeds = tuple(
+        symbol(f"d_{i + 1}", r.shape, r.kind, r.axes, role="seed") for i, r in enumerate(results)
+    )
+    found = pulled(list(zip(results, seeds, strict=True)), (*inputs, *weights))
+    rows = tuple(total(found[i]) for i in inputs)
+    if any(r is not None and r.shape != i.shape for r, i in zip(rows, inputs, strict=True)):
+        return "what comes back to its rows has another shape"
+    outer = []
+    for weight in weights:
+        terms = [p for p in found[weight] if p.op == "outer"]
+        if len(terms) < len(found[weight]) or any(len(t.shape) != 1 for p in terms for t in p.args):
+            return f"the gradient at `{weight.name}` is no sum of outer products on the way back"
+        outer.append(tuple(OuterTerm(*p.args) for p in terms))
+    made = [*(r for r in rows if r is not None), *(e for ts in outer for t in ts for e in (t.dy, t.x))]
+    if any(not depends(e, [*seeds, *inputs]) for e in made):
+        return "something on the way back is the same for all rows"
+    return Pullback(tuple(results), seeds, tuple(inputs), rows, tuple(outer), _kept(results, made))
+
+
+def _kept(results: Sequence[Expr], made: Sequence[Expr]) -> tuple[Expr, ...]:
+    """What is computed for `results`, and asked for on the way to `made` beside them."""
+    forward = set(walk(results))
+    found: dict[Expr, None] = {}
+    seen, stack = set(results), list(reversed(made))
+    while stack:
+        expr = stack.pop()
+        if expr in seen:
+            continue
+        seen.add(expr)
+        if expr in forward and _heavy(expr):
+            found[expr] = None
+        else:
+            stack.extend(reversed(expr.args))
+    return tuple(found)
+
+
+def _heavy(expr: Expr) -> bool:
+    """Whether computing it again costs more than a pass over its rows; a weight's transpose costs nothing."""
+    return bool(expr.args) and len(expr.shape) < 2 and not PRIMITIVES[expr.op].elementwise
+
+
+def answers(found: MapGradient) -> Pullback | str:
+    """The way back through the map, from its answer to its input and the weights."""
+    return pullback([found.forward], [found.key], found.weights)
+
+
+def factors(found: MapGradient) -> Pullback | str:
+    """The way back through `x, dy` of every weight, to key, target and the weights."""
+    if any(w.x is None or w.dy is None for w in found.gradients):
+        return "a weight whose gradient is not one outer product"
+    return pullback(_pairs(found.gradients), [found.key, found.target], found.weights)
+
+
+def _pairs(gradients: Sequence[WeightGradient]) -> list[Expr]:
+    return [e for w in gradients for e in (w.x, w.dy) if e is not None]

@@ -1,0 +1,124 @@
+"""Chunks that need no tape: maps, gradients and their ways back in closed form, steps that fade by numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nldsl.calculus.differentiate import NotDifferentiableError, gradient
+from nldsl.calculus.expression import symbols
+from nldsl.calculus.pullback import Pullback, answers, factors
+from nldsl.plan import chunk
+from nldsl.plan.details import ChunkDetail, ChunkMemory, WeightStep
+from nldsl.plan.verdict import Refusal
+from nldsl.spec.program import Block, Memory, Read, Value, Write
+
+
+@dataclass(frozen=True)
+class HeldDetail(ChunkDetail):
+    """A chunked unit of one memory that runs in one pass: its reads, and the ways back."""
+
+    reads: tuple[Read, ...] = ()
+    answer: Pullback | None = None
+    gradient: Pullback | None = None
+
+
+def recognise(block: Block, statements: tuple[int, ...]) -> tuple[HeldDetail, str] | Refusal:
+    """One memory, one term, everything outside of it known before; reads and gradients at the last commit."""
+    found = chunk.recognise(block, statements)
+    if isinstance(found, Refusal):
+        return found
+    detail, _ = found
+    body = [block.body[i] for i in statements]
+    if len(detail.members) != 1 or detail.caches:
+        return Refusal("several memories side by side")
+    member = detail.members[0]
+    if any(not isinstance(s, Read | Write) for s in body):
+        return Refusal("a memory that makes its own keys, targets or gates")
+    reads = tuple(s for s in body if isinstance(s, Read))
+    refusal = _when(member) or _rows(member, reads) or _steps(member)
+    if refusal is not None:
+        return refusal
+    ways = _ways_back(member.memory, member.write)
+    if isinstance(ways, Refusal):
+        return ways
+    parts = (detail.grid, detail.members, detail.families, detail.incoming, detail.outgoing)
+    reason = (
+        f"reads and gradients see the last commit: {detail.grid} tokens are parallel, and all chunks are one "
+        "function whose way back is derived, not recorded"
+    )
+    return HeldDetail(*parts, reads=reads, answer=ways[0], gradient=ways[1]), reason
+
+
+def _when(member: ChunkMemory) -> Refusal | None:
+    memory, write = member.memory, member.write
+    problems = (
+        (member.live, "reads of the running state"),
+        (write.base_every != memory.clock.every, "gradients at another clock than reads"),
+        (write.at_commit, "a rule at the commit"),
+        (member.mirrored, "a rule that steps in a dual"),
+        (memory.reset != "sequence", "a memory that resets by its own clock"),
+        (memory.init in ("from", "first"), "an initial state that is no plain parameter"),
+        (write.toward == "init", "retention toward the initial state"),
+        (write.project is not None, "a write that projects its weights"),
+        (write.retain_axis != "scalar", f"retention per {write.retain_axis} channel"),
+        (len(write.terms) != 1, "several terms"),
+        (any(t.window != 1 or t.weight is not None for t in write.terms), "an objective over several tokens"),
+    )
+    return next((Refusal(reason) for found, reason in problems if found), None)
+
+
+def _rows(member: ChunkMemory, reads: tuple[Read, ...]) -> Refusal | None:
+    """Every copy of the memory has rows of its own, and gates are one number per copy."""
+    memory, term = member.memory, member.write.terms[0]
+    assert memory.function is not None
+    kind, heads = ("headed", memory.heads) if memory.per_head else ("vector", 1)
+    for value in (*(r.key for r in reads), term.key, term.target):
+        if value.kind != kind or (kind == "headed" and value.shape[0] != heads):
+            return Refusal(f"`{value.name}` is not one row per copy and token")
+    gates = [v for v in (member.write.retain, *(v for _, v in term.rule.arguments)) if v is not None]
+    if any(not _number(v, memory) for v in gates):
+        return Refusal("a gate or rate that is not one number per copy")
+    if any(a.parameters for a in memory.function.body):
+        return Refusal(f"map `{memory.function.name}` has slow parameters inside")
+    if any(len(w.shape) != 2 for w in memory.function.weights):
+        return Refusal("a weight that is no matrix")
+    return None
+
+
+def _number(value: Value, memory: Memory) -> bool:
+    return not value.shape or (memory.per_head and value.kind == "vector" and value.shape == (memory.heads,))
+
+
+def _steps(member: ChunkMemory) -> Refusal | None:
+    """Every weight steps alike, by numbers that do not look at its input."""
+    steps = member.steps[0]
+    if any(s.erases or s.keep is not None or s.products != 1 for s in steps):
+        return Refusal("a rule that erases or scales the weight, or a gradient of several outer products")
+    if len({_coefficients(s) for s in steps}) != 1:
+        return Refusal("weights that step at different rates")
+    if any(s.role == "rule" for e in _coefficients(steps[0]) if e is not None for s in symbols(e)):
+        return Refusal("a rate that looks at the input of the weight")
+    slots = member.write.terms[0].rule.slots
+    expected = 0 if steps[0].momentum is None else 1
+    plain = all(s.shape is None and s.clock is None and not s.visible for s in slots)
+    if len(slots) != expected or not plain:
+        return Refusal("a rule that keeps more than one momentum of every weight")
+    return None
+
+
+def _coefficients(step: WeightStep):  # type: ignore[no-untyped-def]
+    m = step.momentum
+    return (step.rate, *((None, None, None) if m is None else (m.beta, m.rate, m.read)))
+
+
+def _ways_back(memory: Memory, write: Write) -> tuple[Pullback, Pullback] | Refusal:
+    assert memory.function is not None
+    try:
+        found = gradient(memory.function, write.terms[0].objective)
+        ways = answers(found), factors(found)
+    except NotDifferentiableError as error:
+        return Refusal(str(error))
+    for way in ways:
+        if isinstance(way, str):
+            return Refusal(way)
+    return ways  # type: ignore[return-value]

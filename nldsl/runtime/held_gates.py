@@ -1,0 +1,149 @@
+"""What is left behind a chunk of every step inside it, for all chunks at once.
+
+    D_t = a_t D_{t-1} + read_t m_t - rate_t g_t,   m_t = beta_t m_{t-1} - slot_rate_t g_t
+
+with constant gradients `g_t`, seen from the end of the chunk:
+
+    D_C = keep D_0 + back m_0 - sum reach_t g_t,   m_C = left m_0 - sum kept_t g_t.
+
+Shapes: `B` batch, `T` tokens, `H` heads (1 without), `N` chunks, `L` slots of all chunks (see `ChunkGrid`).
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nldsl.runtime.decay import decay_to_end
+from nldsl.runtime.grid import ChunkGrid
+
+Gate = Tensor | float | None
+"""`[B, T, H]`, `[B, T, 1]` or one number."""
+
+
+class Fading(NamedTuple):
+    """`keep`, `back`, `left` `[B, H, N]`, `reach`, `kept` `[B, H, L]`; what is not there is `None`."""
+
+    keep: Tensor | None
+    reach: Tensor
+    back: Tensor | None
+    left: Tensor | None
+    kept: Tensor | None
+
+
+def fading(
+    grid: ChunkGrid,
+    key: Tensor,
+    *,
+    retain: Gate = None,
+    log_retain: Gate = None,
+    rate: Gate = None,
+    beta: Gate = None,
+    slot_rate: Gate = None,
+    read: Gate = None,
+) -> Fading:
+    """The numbers above for keys `[B, T, H, d]`; `beta`, `slot_rate`, `read` come together or not at all.
+
+    >>> grid = ChunkGrid(torch.tensor([0]), None, 2, 2)
+    >>> found = fading(grid, torch.ones(1, 2, 1, 1), retain=0.5, rate=0.25)
+    >>> found.keep.item(), found.reach.flatten().tolist()
+    (0.25, [0.125, 0.25])
+    """
+    given = (retain, log_retain, rate, beta, slot_rate, read)
+    # Where no token is nothing fades and nothing is added.
+    empty = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+    rows = [_rows(grid, key, x, e) for x, e in zip(given, empty, strict=True)]
+    parts, start = [], 0
+    for width, same in groupby(grid.widths):
+        count = len(list(same))
+        stop = start + count * width
+        cut = (None if x is None else x[..., start:stop].unflatten(-1, (count, width)) for x in rows)
+        parts.append(_of_chunks(*cut))
+        start = stop
+    joined = (None if x[0] is None else torch.cat(x, -1) for x in zip(*parts, strict=True))  # type: ignore[arg-type]
+    return Fading(*joined)  # type: ignore[arg-type]
+
+
+def _rows(grid: ChunkGrid, key: Tensor, gate: Gate, empty: float) -> Tensor | None:
+    """`[B, H, L]`."""
+    if gate is None:
+        return None
+    batch, tokens, heads = key.shape[:3]
+    spread = gate if isinstance(gate, Tensor) else key.new_full((1, 1, 1), gate)
+    laid = grid.lay(spread.expand(batch, tokens, heads)).transpose(1, 2)
+    return laid if grid.slots is None else laid.masked_fill(~grid.slots.unsqueeze(1), empty)
+
+
+def _of_chunks(
+    retain: Tensor | None,
+    log_retain: Tensor | None,
+    rate: Tensor | None,
+    beta: Tensor | None,
+    slot_rate: Tensor | None,
+    read: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    """Chunks of one width: everything `[B, H, n, C]`."""
+    to_end = keep = None
+    if log_retain is not None:
+        to_end, keep = decay_to_end(log_retain)
+    elif retain is not None:
+        to_end = products_behind(retain)
+        keep = retain[..., 0] * to_end[..., 0]
+    reach = None if rate is None else (rate if to_end is None else rate * to_end)
+    if beta is None or slot_rate is None or read is None:
+        assert reach is not None, "neither a rate nor a momentum"
+        return keep, reach.flatten(-2), None, None, None
+    seen = sums_behind(read if to_end is None else read * to_end, beta)
+    through, behind = slot_rate * seen, products_behind(beta)
+    reach = through if reach is None else reach + through
+    back, left = beta[..., 0] * seen[..., 0], beta[..., 0] * behind[..., 0]
+    return keep, reach.flatten(-2), back, left, (slot_rate * behind).flatten(-2)
+
+
+def products_behind(gates: Tensor) -> Tensor:
+    """The product of all later gates along the last axis; zeros and signs are exact.
+
+    >>> products_behind(torch.tensor([0.5, 0.0, 2.0])).tolist()
+    [0.0, 2.0, 1.0]
+    """
+    last = torch.zeros_like(gates)
+    last[..., -1] = 1.0
+    return sums_behind(last, gates)
+
+
+def sums_behind(added: Tensor, gates: Tensor) -> Tensor:
+    """`r_j = added_j + gates_{j+1} r_{j+1}` along the last axis.
+
+    >>> sums_behind(torch.ones(3), torch.tensor([9.0, 0.5, 2.0])).tolist()
+    [2.5, 3.0, 1.0]
+    """
+    result: Tensor = _SumsBehind.apply(added, gates)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _SumsBehind(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, added: Tensor, gates: Tensor) -> Tensor:
+        gates = gates.movedim(-1, 0).contiguous()
+        made = added.movedim(-1, 0).clone(memory_format=torch.contiguous_format)
+        rows, factors = made.unbind(0), gates.unbind(0)
+        for j in range(len(rows) - 2, -1, -1):
+            rows[j].addcmul_(factors[j + 1], rows[j + 1])
+        ctx.save_for_backward(gates, made)
+        return made.movedim(0, -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor]:
+        gates, made = ctx.saved_tensors
+        flow = grads[0].movedim(-1, 0).clone(memory_format=torch.contiguous_format)
+        rows, factors = flow.unbind(0), gates.unbind(0)
+        for j in range(1, len(rows)):
+            rows[j].addcmul_(factors[j], rows[j - 1])
+        to_gates = torch.zeros_like(gates)
+        torch.mul(flow[:-1], made[1:], out=to_gates[1:])
+        return flow.movedim(0, -1), to_gates.movedim(0, -1)
