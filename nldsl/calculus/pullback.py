@@ -15,9 +15,9 @@ from nldsl.library import PRIMITIVES
 class Pullback:
     """Results of a function of rows and weights, and the gradients that come back through it.
 
-    `seeds` are symbols for the gradients at `results`; `rows` the gradients at the inputs (`None`: nothing comes
-    back); `weights` the outer products of the gradient of every weight.  `kept`: what both ways compute and is
-    no element-wise function of the rest.
+    `seeds` are symbols for the gradients at `results`; `rows` the gradients at the inputs (`None`: nothing
+    comes back); `weights` the outer products of the gradient of every weight.  `kept`: what both ways ask
+    for, results or values on the way to them that are no element-wise function of the rest.
     """
 
     results: tuple[Expr, ...]
@@ -28,9 +28,7 @@ class Pullback:
     kept: tuple[Expr, ...]
 
 
-def pullback(
-    results: Sequence[Expr], inputs: Sequence[Expr], weights: Sequence[Expr]
-) -> Pullback | str:
+def pullback(results: Sequence[Expr], inputs: Sequence[Expr], weights: Sequence[Expr]) -> Pullback | str:
     """The way back through `results`, or why there is none of row by row products.
 
     Errors: `NotDifferentiableError` if a primitive on the way has no gradient.
@@ -40,11 +38,9 @@ def pullback(
         >>> W, k = symbol("W", (3, 2), "matrix"), symbol("k", (2,), "vector")
         >>> found = pullback([build("matmul", W, k)], [k], [W])
         >>> [str(r) for r in found.rows], [str(t.dy) for t in found.weights[0]]
-        (['transpose(W) @ d_1'], ['d_1'])
+        (['d_1 @ W'], ['d_1'])
     """
-    seeds = tuple(
-        symbol(f"d_{i + 1}", r.shape, r.kind, r.axes, role="seed") for i, r in enumerate(results)
-    )
+    seeds = tuple(symbol(f"d_{i + 1}", r.shape, r.kind, r.axes, role="seed") for i, r in enumerate(results))
     found = pulled(list(zip(results, seeds, strict=True)), (*inputs, *weights))
     rows = tuple(total(found[i]) for i in inputs)
     if any(r is not None and r.shape != i.shape for r, i in zip(rows, inputs, strict=True)):
@@ -56,22 +52,23 @@ def pullback(
             return f"the gradient at `{weight.name}` is no sum of outer products on the way back"
         outer.append(tuple(OuterTerm(*p.args) for p in terms))
     made = [*(r for r in rows if r is not None), *(e for ts in outer for t in ts for e in (t.dy, t.x))]
-    if any(not depends(e, [*seeds, *inputs]) for e in made):
+    if any(not depends(e, [*seeds, *inputs]) for e in (*results, *made)):
         return "something on the way back is the same for all rows"
     return Pullback(tuple(results), seeds, tuple(inputs), rows, tuple(outer), _kept(results, made))
 
 
 def _kept(results: Sequence[Expr], made: Sequence[Expr]) -> tuple[Expr, ...]:
-    """What is computed for `results`, and asked for on the way to `made` beside them."""
-    forward = set(walk(results))
+    """What is computed for `results` and asked for on the way to `made`."""
+    forward, ends = set(walk(results)), set(results)
     found: dict[Expr, None] = {}
-    seen, stack = set(results), list(reversed(made))
+    seen: set[Expr] = set()
+    stack = list(reversed(made))
     while stack:
         expr = stack.pop()
         if expr in seen:
             continue
         seen.add(expr)
-        if expr in forward and _heavy(expr):
+        if expr.args and (expr in ends or (expr in forward and _heavy(expr))):
             found[expr] = None
         else:
             stack.extend(reversed(expr.args))
@@ -80,7 +77,7 @@ def _kept(results: Sequence[Expr], made: Sequence[Expr]) -> tuple[Expr, ...]:
 
 def _heavy(expr: Expr) -> bool:
     """Whether computing it again costs more than a pass over its rows; a weight's transpose costs nothing."""
-    return bool(expr.args) and len(expr.shape) < 2 and not PRIMITIVES[expr.op].elementwise
+    return len(expr.shape) < 2 and not PRIMITIVES[expr.op].elementwise
 
 
 def answers(found: MapGradient) -> Pullback | str:

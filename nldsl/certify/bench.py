@@ -205,7 +205,7 @@ def other_forms(plan: Plan) -> Iterator[tuple[str, Plan]]:
             f"{family} form",
             _sequential(plan) if family == "sequential" else plan_of(program, family=family),
         )
-    if any(unit.lowering == "chunk" for block in plan.blocks for unit in block.units):
+    if any(unit.lowering in ("chunk", "held") for block in plan.blocks for unit in block.units):
         yield "checkpointed form", plan_of(program, checkpoint=True)
 
 

@@ -23,7 +23,7 @@ from nldsl.emit.nodes import (
     returns,
     to_expression,
 )
-from nldsl.lowerings import attention, chunk, matrix, sequential, static
+from nldsl.lowerings import attention, chunk, held, matrix, sequential, static
 from nldsl.lowerings.blocks import BlockCode
 from nldsl.lowerings.everywhere import spread, spread_for
 from nldsl.lowerings.forms import added_lowerings
@@ -42,6 +42,7 @@ LOWERINGS: dict[str, Callable[[BlockCode, Unit], None]] = {
     "attention": attention.lower,
     "linear": matrix.plain_or_general,
     "delta": matrix.plain_or_general,
+    "held": held.lower,
     "chunk": chunk.lower,
     "sequential": sequential.lower,
 }

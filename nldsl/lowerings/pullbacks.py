@@ -21,7 +21,7 @@ def pulled(functions: Functions, way: Pullback, wanted: str, weights: tuple[str,
     back = functions.emit(
         f"{wanted}_pullback", ("pullback", way), lambda: _back(functions, way, shown, weights)
     )
-    made = functions.imports.use("nldsl.runtime.held_pass:Pulled")
+    made = functions.imports.use("nldsl.runtime.held_parts:Pulled")
     return call(made, forward, back, len(way.results), tuple(len(terms) for terms in way.weights))
 
 
@@ -55,9 +55,7 @@ class _Writer:
         return FunctionDef(PLACEHOLDER, annotated, body, doc, name("tuple")[element, ...])
 
 
-def _forward(
-    functions: Functions, way: Pullback, inputs: list[str], weights: tuple[str, ...]
-) -> FunctionDef:
+def _forward(functions: Functions, way: Pullback, inputs: list[str], weights: tuple[str, ...]) -> FunctionDef:
     writer = _Writer(functions)
     for s in (*inputs, *weights):
         writer.symbol(s)
@@ -71,14 +69,12 @@ def _back(functions: Functions, way: Pullback, inputs: list[str], weights: tuple
         writer.symbol(seed.name, "seed")
     for s in (*inputs, *weights):
         writer.symbol(s)
-    for i, expr in enumerate(way.results):
-        writer.known(expr, f"result_{i + 1}")
     for expr in way.kept:
-        writer.known(expr, f"kept_{expr.op}")
+        writer.known(expr, expr.op)
     pairs = [e for terms in way.weights for t in terms for e in (t.dy, t.x)]
     shown = ", ".join(inputs)
     doc = (
-        f"From gradients `d_i` at its results to those at {shown}, then `dy, x` of every outer product of the "
-        "gradient of every weight."
+        f"From gradients `d_i` at its results to those at {shown}, then `dy, x` of every outer product of "
+        "the gradient of every weight."
     )
     return writer.define([*way.rows, *pairs], doc)

@@ -1,4 +1,4 @@
-"""Chunks that need no tape: maps, gradients and their ways back in closed form, steps that fade by numbers."""
+"""Chunks that need no tape: maps, gradients and their ways back in closed form, steps that only fade."""
 
 from __future__ import annotations
 

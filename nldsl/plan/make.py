@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nldsl.diagnostics import Diagnostic, SpecError
-from nldsl.plan import attention, chunk, matrix, recurrence, sequential
+from nldsl.plan import attention, chunk, held, matrix, recurrence, sequential
 from nldsl.plan.closed import makes_matrices
 from nldsl.plan.details import RecurrenceDetail
 from nldsl.plan.fold import fold_literals
@@ -22,10 +22,11 @@ RECOGNISERS: tuple[tuple[LoweringName, Recogniser], ...] = (
     ("attention", attention.recognise),
     ("linear", recurrence.recognise),
     ("recurrence", matrix.recognise),
+    ("held", held.recognise),
     ("chunk", chunk.recognise),
     ("sequential", sequential.recognise),
 )
-BUILT_IN = frozenset({"static", "task", "attention", "linear", "delta", "recurrence", "chunk", "sequential"})
+BUILT_IN = frozenset({"static", "task", "delta", *(family for family, _ in RECOGNISERS)})
 """Names that no added lowering may take."""
 
 

@@ -10,7 +10,7 @@ from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Program
 
 LoweringName = str
-"""static, attention, a form of a matrix memory, chunk, task, sequential, or one that was added.
+"""static, attention, a form of a matrix memory, held, chunk, task, sequential, or one that was added.
 
 `recurrence` only names the family in a verdict that refuses: any other of its forms is more exact.
 """

@@ -16,6 +16,8 @@ def silu_pullback(grad: Tensor, x: Tensor) -> Tensor:
     >>> silu_pullback(torch.ones_like(x), x).item()
     0.5
     """
+    if not torch.is_grad_enabled() and grad.shape == x.shape:
+        return torch.ops.aten.silu_backward(grad, x)  # type: ignore[no-any-return]
     result: Tensor = _SiluPullback.apply(grad, x)  # type: ignore[no-untyped-call]
     return result
 

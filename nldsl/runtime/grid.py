@@ -158,7 +158,9 @@ class ChunkGrid:
 
     def join(self, pieces: list[Tensor], kind: Kind) -> Tensor:
         """The sequence of the pieces, `[B, T, ...]`; zeros at masked tokens."""
-        return self.unlay(torch.cat(pieces, 2).transpose(1, 2) if kind in _HEAD_MAJOR else torch.cat(pieces, 1))
+        return self.unlay(
+            torch.cat(pieces, 2).transpose(1, 2) if kind in _HEAD_MAJOR else torch.cat(pieces, 1)
+        )
 
     def unlay(self, y: Tensor) -> Tensor:
         """From slots `[B, L, ...]` back to the sequence `[B, T, ...]`; zeros at masked tokens."""

@@ -1,0 +1,127 @@
+"""Memories in one pass with a derived way back: taken, and equal to interpreter and loop over chunks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nldsl.driver import plan_of
+from nldsl.driver.compile import emit
+from nldsl.emit.loader import load_module
+from nldsl.graph import open_program
+from nldsl.runtime import held_parts
+from nldsl.runtime.model import Layer
+from tests.conformance.agreement import compiled, disagreements
+from tests.conformance.test_lowerings import PROGRAMS
+
+NAMES = [n for n in PROGRAMS if n.startswith("pass_")]
+HEADS = "pass_momentum_heads"
+
+
+def passing(name: str) -> tuple[Layer, int]:
+    """The layer, and its chunk; its memory takes the pass."""
+    text, arguments = PROGRAMS[name]
+    layer = compiled(text, **arguments)
+    (unit,) = [u for u in layer.plan.blocks[-1].units if u.memories]
+    assert unit.lowering == "held"
+    return layer, unit.detail.grid
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_the_interpreter(name: str) -> None:
+    """In pieces, with masked tokens, samples at different counts; then whole over several chunks."""
+    layer, chunk = passing(name)
+    mask = torch.rand(3, 2 * chunk + 2, generator=torch.Generator().manual_seed(1)) > 0.3
+    mask[1] = False
+    pieces = (2, chunk + 1, 0, chunk - 1)
+    assert disagreements(layer, tokens=2 * chunk + 2, batch=3, mask=mask, pieces=pieces) == []
+    assert disagreements(layer, tokens=3 * chunk + 2) == []
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 3, 4, 5, 8])
+def test_lengths(tokens: int) -> None:
+    layer, _ = passing(HEADS)
+    assert disagreements(layer, tokens=tokens, gradients=tokens > 0) == []
+
+
+def test_samples_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the weights of all samples are more than what is worked on together."""
+    monkeypatch.setattr(held_parts, "CACHE", 1)
+    layer, _ = passing(HEADS)
+    mask = torch.rand(3, 10, generator=torch.Generator().manual_seed(2)) > 0.3
+    assert disagreements(layer, tokens=10, batch=3, mask=mask, pieces=(3, 7)) == []
+
+
+def _of(name: str, dtype: torch.dtype, **how: Any) -> Layer:
+    text, arguments = PROGRAMS[name]
+    program = open_program(text, **arguments)
+    layer: Layer = load_module(emit(plan_of(program, **how)), "held_or_chunk").build(0).to(dtype)
+    return layer
+
+
+def _everything(layer: Layer, x: Tensor) -> list[Tensor]:
+    """Answers, states, and gradients of all of them."""
+    y, state = layer(x)
+    found = [y, *(t for t in state.tensors().values() if t.is_floating_point())]
+    weights = [torch.linspace(-1, 1, t.numel(), dtype=t.dtype).view_as(t) for t in found]
+    total = sum((t * w).sum() for t, w in zip(found, weights, strict=True))
+    return [*found, *torch.autograd.grad(total, [x, *layer.parameters()])]
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 2e-4)])
+@pytest.mark.parametrize("name", [HEADS, "pass_gd_no_gate", "pass_own_map"])
+def test_equals_the_loop(name: str, dtype: torch.dtype, bound: float) -> None:
+    size = dict(PROGRAMS[name][1])["x"]
+    x = torch.randn(2, 21, size, generator=torch.Generator().manual_seed(3)).to(dtype).requires_grad_()
+    mine, theirs = (_everything(_of(name, dtype, family=f), x) for f in ("", "chunk"))
+    assert len(mine) == len(theirs)
+    for a, b in zip(mine, theirs, strict=True):
+        assert float((a - b).abs().max()) <= bound * float(b.abs().max().clamp_min(1.0))
+
+
+def test_only_what_is_asked_for() -> None:
+    """Gradients of the state alone, of answers alone, and none at all."""
+    layer, _ = passing(HEADS)
+    x = torch.randn(2, 9, 6, dtype=torch.float64, requires_grad=True)
+    y, state = layer(x)
+    last = state.tree["root"]["M"]["running"]["W1"]
+    for target in (y, last):
+        got = torch.autograd.grad(target.sum(), x, retain_graph=True)[0]
+        assert bool(got.isfinite().all())
+        assert float(got.abs().max()) > 0
+    with torch.no_grad():
+        z, _ = layer(x)
+    assert torch.equal(y, z)
+    assert z.grad_fn is None
+
+
+REFUSED = {
+    "reads of the running state": ("every 1 token", "gradient every 4 tokens", "mlp(2)", "gd(lr = 0.1)"),
+    "retention toward the initial state": (
+        "every 4 tokens",
+        "retain 0.9 toward init",
+        "mlp(2)",
+        "gd(lr = 0.1)",
+    ),
+    "an objective over several tokens": ("every 4 tokens", "over 2 tokens", "mlp(2)", "gd(lr = 0.1)"),
+    "a rule that erases": ("every 4 tokens", "", "mlp(2)", "dgd(lr = 0.1)"),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_says_why_not(reason: str) -> None:
+    """What the pass does not take runs in the loop over chunks, and the plan says why."""
+    clock, clause, weights, rule = REFUSED[reason]
+    over, rest = (clause, "") if clause.startswith("over") else ("", clause)
+    text = (
+        f"block b(x) {{\n  level c {clock} {{ memory M = {weights} }}\n"
+        f"  M[l2norm(linear(x))] <- linear(x) minimize l2 {over} by {rule} {rest}\n"
+        "  return M[linear(x)]\n}\n"
+    )
+    (unit,) = [u for u in plan_of(open_program(text, x=4)).blocks[-1].units if u.memories]
+    said = next(v for v in unit.verdicts if v.family == "held")
+    assert unit.lowering == "chunk"
+    assert reason in said.reason

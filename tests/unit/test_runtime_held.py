@@ -1,0 +1,63 @@
+"""What is left of every step behind a chunk, against the recurrence itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nldsl.runtime.grid import ChunkGrid
+from nldsl.runtime.held_gates import fading, sums_behind
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def test_sums_behind_has_its_gradient() -> None:
+    added, gates = drawn(2, 5).requires_grad_(), drawn(3, 2, 5)[0].clone()
+    gates[0, 2] = 0.0
+    assert torch.autograd.gradcheck(sums_behind, (added, gates.requires_grad_()))
+
+
+def test_fading_is_the_recurrence() -> None:
+    """Gates of any sign and zero, a first and a last chunk that are short, masked tokens."""
+    mask = torch.rand(2, 9, generator=torch.Generator().manual_seed(5)) > 0.2
+    for given in (None, mask):
+        grid = ChunkGrid(torch.tensor([1, 1 if given is None else 2]), given, 9, 4)
+        gates = {
+            n: drawn(2, 9, 3 + i)[..., :3] for i, n in enumerate(("retain", "rate", "beta", "slot_rate"))
+        }
+        gates["retain"][0, 3] = 0.0
+        read, key = drawn(2, 9, 1), drawn(2, 9, 3, 1)
+        found = fading(grid, key, **gates, read=read)
+        g = grid.lay(drawn(2, 9, 3))
+        at = {n: grid.lay(x.expand(2, 9, 3)) for n, x in (*gates.items(), ("read", read))}
+        live = torch.ones(2, g.shape[1], dtype=torch.bool) if grid.slots is None else grid.slots
+        start = 0
+        for n, width in enumerate(grid.widths):
+            stop = start + width
+            D, m = drawn(2, 3), drawn(4, 2, 3)[1]
+            first = D, m
+            for t in range(start, stop):
+                alive = live[:, t, None]
+                m_new = at["beta"][:, t] * m - at["slot_rate"][:, t] * g[:, t]
+                D_new = at["retain"][:, t] * D + at["read"][:, t] * m_new - at["rate"][:, t] * g[:, t]
+                D, m = torch.where(alive, D_new, D), torch.where(alive, m_new, m)
+            steps = g[:, start:stop].transpose(1, 2)
+            ends = found.keep[..., n] * first[0] + found.back[..., n] * first[1]
+            ends = ends - (found.reach[..., start:stop] * steps).sum(-1)
+            torch.testing.assert_close(ends, D)
+            left = found.left[..., n] * first[1] - (found.kept[..., start:stop] * steps).sum(-1)
+            torch.testing.assert_close(left, m)
+            start = stop
+
+
+def test_logarithms_are_the_same() -> None:
+    grid, key = ChunkGrid(torch.tensor([0]), None, 7, 3), drawn(1, 7, 2, 1)
+    gates = torch.rand(1, 7, 2, dtype=torch.float64)
+    plain, logs = (
+        fading(grid, key, retain=gates, rate=0.5),
+        fading(grid, key, log_retain=gates.log(), rate=0.5),
+    )
+    torch.testing.assert_close(plain.keep, logs.keep)
+    torch.testing.assert_close(plain.reach, logs.reach)
