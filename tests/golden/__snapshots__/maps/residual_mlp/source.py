@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from nldsl.runtime.grid import ChunkGrid, choose
-from nldsl.runtime.memory import decay_write
+import torch
+from nldsl.runtime.grid import ChunkGrid
+from nldsl.runtime.held_gates import fading
+from nldsl.runtime.held_parts import Pulled
+from nldsl.runtime.held_pass import held_pass
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, normal
 from nldsl.runtime.ops import silu_pullback
@@ -13,33 +16,62 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def residual_mlp(z: Tensor, W2: Tensor, W1: Tensor) -> Tensor:
-    """The map `residual_mlp`, row by row: `[..., C, z] -> [..., C, y]`."""
-    out_matmul = z @ W2.mT
-    out_silu = functional.silu(out_matmul)
-    out_matmul_1 = out_silu @ W1.mT
-    out = z + out_matmul_1
-    return out
+def residual_mlp_kept(key: Tensor, W2: Tensor, W1: Tensor) -> tuple[Tensor, ...]:
+    """1 results, row by row, and 1 values kept for the way back."""
+    matmul = key @ W2.mT
+    return key + functional.silu(matmul) @ W1.mT, matmul
 
 
-def residual_mlp_l2_gradient(
-    key: Tensor, target: Tensor, W2: Tensor, W1: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradient of `l2` at the map `residual_mlp`, row by row.
-
-    Returns x_W2, dy_W2, x_W1, dy_W1: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
-    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
+def residual_mlp_pullback(
+    d_1: Tensor, key: Tensor, W2: Tensor, W1: Tensor, matmul: Tensor
+) -> tuple[Tensor, ...]:
+    """From gradients `d_i` at its results to those at key, then `dy, x` of every outer product of the
+    gradient of every weight.
     """
+    silu_pullback_ = silu_pullback(d_1 @ W1, matmul)
+    return d_1 + silu_pullback_ @ W2, silu_pullback_, key, d_1, functional.silu(matmul)
+
+
+def residual_mlp_l2_gradient_kept(key: Tensor, target: Tensor, W2: Tensor, W1: Tensor) -> tuple[Tensor, ...]:
+    """4 results, row by row, and 4 values kept for the way back."""
     matmul = key @ W2.mT
     silu = functional.silu(matmul)
     sub = key + silu @ W1.mT - target
-    return key, silu_pullback(sub @ W1, matmul), silu, sub
+    matmul_2 = sub @ W1
+    return key, silu_pullback(matmul_2, matmul), silu, sub, matmul, matmul_2, sub, silu
+
+
+def residual_mlp_l2_gradient_pullback(
+    d_1: Tensor,
+    d_2: Tensor,
+    d_3: Tensor,
+    d_4: Tensor,
+    key: Tensor,
+    target: Tensor,
+    W2: Tensor,
+    W1: Tensor,
+    matmul: Tensor,
+    matmul_2: Tensor,
+    sub: Tensor,
+    silu: Tensor,
+) -> tuple[Tensor, ...]:
+    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
+    the gradient of every weight.
+    """
+    silu_pullback_ = silu_pullback(d_2, matmul)
+    add = d_4 + silu_pullback_ @ W1.mT
+    sigmoid = torch.sigmoid(matmul)
+    add_2 = silu_pullback(d_3 + add @ W1, matmul) + sigmoid * (1.0 - sigmoid) * (
+        2.0 + matmul * (1.0 - 2.0 * sigmoid)
+    ) * (d_2 * matmul_2)
+    return d_1 + add + add_2 @ W2, -add, add_2, key, sub, silu_pullback_, add, silu
 
 
 class Probe(Module):
     """`probe(x)`.
 
-    M: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
+    M: held (reads and gradients see the last commit: 16 tokens are parallel, and all chunks are one
+    function whose way back is derived, not recorded).
     """
 
     def __init__(self) -> None:
@@ -57,45 +89,30 @@ class Probe(Module):
             },
         }
 
-    def _step_M(
-        self,
-        x: Tensor,
-        M_W2_seen: Tensor,
-        M_W1_seen: Tensor,
-        M_W2: Tensor,
-        M_W1: Tensor,
-        valid: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """At most 16 tokens: what they read, and the running weights after their writes."""
-        y = residual_mlp(x, M_W2_seen, M_W1_seen)
-        x_W2, dy_W2, x_W1, dy_W1 = residual_mlp_l2_gradient(x, x, M_W2_seen, M_W1_seen)
-        rate_W2 = x_W2.new_full(x_W2.shape[:-1], 0.1)
-        M_W2_next = decay_write(M_W2, x_W2, dy_W2, rate=rate_W2, valid=valid)
-        rate_W1 = x_W1.new_full(x_W1.shape[:-1], 0.1)
-        M_W1_next = decay_write(M_W1, x_W1, dy_W1, rate=rate_W1, valid=valid)
-        return y, M_W2_next, M_W1_next
-
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
-        x_cut = grid.cut(x, "vector")
-        M_W2 = state["M"]["running"]["W2"]
-        M_W1 = state["M"]["running"]["W1"]
-        M_W2_seen = state["M"]["committed"]["W2"]
-        M_W1_seen = state["M"]["committed"]["W1"]
-        y_all = []
-        for n in range(len(grid)):
-            y_n, M_W2_new, M_W1_new = self._step_M(x_cut[n], M_W2_seen, M_W1_seen, M_W2, M_W1, grid.valid[n])
-            y_all.append(y_n)
-            M_W2 = M_W2_new
-            M_W1 = M_W1_new
-            M_W2_seen = choose(grid.ends(16)[n], M_W2, M_W2_seen)
-            M_W1_seen = choose(grid.ends(16)[n], M_W1, M_W1_seen)
-        y = grid.join(y_all, "vector")
+        M_fade = fading(grid, x[:, :, None], rate=0.1)
+        M_held = held_pass(
+            grid,
+            16,
+            (
+                Pulled(residual_mlp_kept, residual_mlp_pullback, 1, (1, 1)),
+                Pulled(residual_mlp_l2_gradient_kept, residual_mlp_l2_gradient_pullback, 4, (1, 2)),
+            ),
+            ((x[:, :, None],), x[:, :, None], x[:, :, None]),
+            M_fade,
+            (
+                (state["M"]["running"]["W2"][:, None], state["M"]["running"]["W1"][:, None]),
+                (state["M"]["committed"]["W2"][:, None], state["M"]["committed"]["W1"][:, None]),
+                (),
+            ),
+        )
+        y = M_held.reads[0].squeeze(2)
         new["M"] = {
-            "running": {"W2": M_W2, "W1": M_W1},
-            "committed": {"W2": M_W2_seen, "W1": M_W1_seen},
+            "running": {"W2": M_held.running[0].squeeze(1), "W1": M_held.running[1].squeeze(1)},
+            "committed": {"W2": M_held.committed[0].squeeze(1), "W1": M_held.committed[1].squeeze(1)},
             "count": grid.count,
         }
         return y, new

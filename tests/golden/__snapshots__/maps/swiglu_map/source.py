@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from nldsl.runtime.grid import ChunkGrid, choose
-from nldsl.runtime.memory import decay_write
+import torch
+from nldsl.runtime.grid import ChunkGrid
+from nldsl.runtime.held_gates import fading
+from nldsl.runtime.held_parts import Pulled
+from nldsl.runtime.held_pass import held_pass
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, normal
 from nldsl.runtime.ops import silu_pullback
@@ -13,37 +16,90 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def swiglu_map(z: Tensor, W1: Tensor, W2: Tensor, W3: Tensor) -> Tensor:
-    """The map `swiglu_map`, row by row: `[..., C, z] -> [..., C, y]`."""
-    out_matmul = z @ W1.mT
-    out_silu = functional.silu(out_matmul)
-    out_matmul_1 = z @ W2.mT
-    out_mul = out_silu * out_matmul_1
-    out = out_mul @ W3.mT
-    return out
+def swiglu_map_kept(key: Tensor, W1: Tensor, W2: Tensor, W3: Tensor) -> tuple[Tensor, ...]:
+    """1 results, row by row, and 2 values kept for the way back."""
+    matmul = key @ W2.mT
+    matmul_2 = key @ W1.mT
+    return matmul * functional.silu(matmul_2) @ W3.mT, matmul, matmul_2
 
 
-def swiglu_map_l2_gradient(
-    key: Tensor, target: Tensor, W1: Tensor, W2: Tensor, W3: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradient of `l2` at the map `swiglu_map`, row by row.
-
-    Returns x_W1, dy_W1, x_W2, dy_W2, x_W3, dy_W3: `x_W` is the input of the weight `W`, `dy_W` the
-    gradient at its output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
+def swiglu_map_pullback(
+    d_1: Tensor, key: Tensor, W1: Tensor, W2: Tensor, W3: Tensor, matmul: Tensor, matmul_2: Tensor
+) -> tuple[Tensor, ...]:
+    """From gradients `d_i` at its results to those at key, then `dy, x` of every outer product of the
+    gradient of every weight.
     """
+    matmul_3 = d_1 @ W3
+    silu_pullback_ = silu_pullback(matmul * matmul_3, matmul_2)
+    silu = functional.silu(matmul_2)
+    mul = matmul_3 * silu
+    return silu_pullback_ @ W1 + mul @ W2, silu_pullback_, key, mul, key, d_1, matmul * silu
+
+
+def swiglu_map_l2_gradient_kept(
+    key: Tensor, target: Tensor, W1: Tensor, W2: Tensor, W3: Tensor
+) -> tuple[Tensor, ...]:
+    """6 results, row by row, and 5 values kept for the way back."""
     matmul = key @ W2.mT
     matmul_2 = key @ W1.mT
     silu = functional.silu(matmul_2)
     mul = matmul * silu
     sub = mul @ W3.mT - target
     matmul_3 = sub @ W3
-    return key, silu_pullback(matmul * matmul_3, matmul_2), key, silu * matmul_3, mul, sub
+    return (
+        key,
+        silu_pullback(matmul * matmul_3, matmul_2),
+        key,
+        silu * matmul_3,
+        mul,
+        sub,
+        matmul_2,
+        matmul_3,
+        matmul,
+        sub,
+        mul,
+    )
+
+
+def swiglu_map_l2_gradient_pullback(
+    d_1: Tensor,
+    d_2: Tensor,
+    d_3: Tensor,
+    d_4: Tensor,
+    d_5: Tensor,
+    d_6: Tensor,
+    key: Tensor,
+    target: Tensor,
+    W1: Tensor,
+    W2: Tensor,
+    W3: Tensor,
+    matmul: Tensor,
+    matmul_2: Tensor,
+    matmul_3: Tensor,
+    sub: Tensor,
+    mul: Tensor,
+) -> tuple[Tensor, ...]:
+    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
+    the gradient of every weight.
+    """
+    silu_pullback_ = silu_pullback(d_2, matmul)
+    silu = functional.silu(matmul)
+    add = matmul_3 * silu_pullback_ + d_4 * silu
+    add_2 = d_6 + add @ W3.mT
+    add_3 = d_5 + add_2 @ W3
+    add_4 = silu_pullback_ * matmul_2 + silu * add_3
+    sigmoid = torch.sigmoid(matmul)
+    add_5 = sigmoid * (1.0 - sigmoid) * (2.0 + matmul * (1.0 - 2.0 * sigmoid)) * (
+        d_2 * (matmul_3 * matmul_2)
+    ) + silu_pullback(d_4 * matmul_2 + matmul_3 * add_3, matmul)
+    return add_4 @ W2 + (d_1 + d_3 + add_5 @ W1), -add_2, add_5, key, add_4, key, sub, add, add_2, mul
 
 
 class Probe(Module):
     """`probe(x)`.
 
-    M: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
+    M: held (reads and gradients see the last commit: 16 tokens are parallel, and all chunks are one
+    function whose way back is derived, not recorded).
     """
 
     def __init__(self) -> None:
@@ -70,55 +126,46 @@ class Probe(Module):
             },
         }
 
-    def _step_M(
-        self,
-        x: Tensor,
-        M_W1_seen: Tensor,
-        M_W2_seen: Tensor,
-        M_W3_seen: Tensor,
-        M_W1: Tensor,
-        M_W2: Tensor,
-        M_W3: Tensor,
-        valid: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """At most 16 tokens: what they read, and the running weights after their writes."""
-        y = swiglu_map(x, M_W1_seen, M_W2_seen, M_W3_seen)
-        x_W1, dy_W1, x_W2, dy_W2, x_W3, dy_W3 = swiglu_map_l2_gradient(x, x, M_W1_seen, M_W2_seen, M_W3_seen)
-        rate_W1 = x_W1.new_full(x_W1.shape[:-1], 0.1)
-        M_W1_next = decay_write(M_W1, x_W1, dy_W1, rate=rate_W1, valid=valid)
-        rate_W2 = x_W2.new_full(x_W2.shape[:-1], 0.1)
-        M_W2_next = decay_write(M_W2, x_W2, dy_W2, rate=rate_W2, valid=valid)
-        rate_W3 = x_W3.new_full(x_W3.shape[:-1], 0.1)
-        M_W3_next = decay_write(M_W3, x_W3, dy_W3, rate=rate_W3, valid=valid)
-        return y, M_W1_next, M_W2_next, M_W3_next
-
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
-        x_cut = grid.cut(x, "vector")
-        M_W1 = state["M"]["running"]["W1"]
-        M_W2 = state["M"]["running"]["W2"]
-        M_W3 = state["M"]["running"]["W3"]
-        M_W1_seen = state["M"]["committed"]["W1"]
-        M_W2_seen = state["M"]["committed"]["W2"]
-        M_W3_seen = state["M"]["committed"]["W3"]
-        y_all = []
-        for n in range(len(grid)):
-            y_n, M_W1_new, M_W2_new, M_W3_new = self._step_M(
-                x_cut[n], M_W1_seen, M_W2_seen, M_W3_seen, M_W1, M_W2, M_W3, grid.valid[n]
-            )
-            y_all.append(y_n)
-            M_W1 = M_W1_new
-            M_W2 = M_W2_new
-            M_W3 = M_W3_new
-            M_W1_seen = choose(grid.ends(16)[n], M_W1, M_W1_seen)
-            M_W2_seen = choose(grid.ends(16)[n], M_W2, M_W2_seen)
-            M_W3_seen = choose(grid.ends(16)[n], M_W3, M_W3_seen)
-        y = grid.join(y_all, "vector")
+        M_fade = fading(grid, x[:, :, None], rate=0.1)
+        M_held = held_pass(
+            grid,
+            16,
+            (
+                Pulled(swiglu_map_kept, swiglu_map_pullback, 1, (1, 1, 1)),
+                Pulled(swiglu_map_l2_gradient_kept, swiglu_map_l2_gradient_pullback, 6, (1, 1, 2)),
+            ),
+            ((x[:, :, None],), x[:, :, None], x[:, :, None]),
+            M_fade,
+            (
+                (
+                    state["M"]["running"]["W1"][:, None],
+                    state["M"]["running"]["W2"][:, None],
+                    state["M"]["running"]["W3"][:, None],
+                ),
+                (
+                    state["M"]["committed"]["W1"][:, None],
+                    state["M"]["committed"]["W2"][:, None],
+                    state["M"]["committed"]["W3"][:, None],
+                ),
+                (),
+            ),
+        )
+        y = M_held.reads[0].squeeze(2)
         new["M"] = {
-            "running": {"W1": M_W1, "W2": M_W2, "W3": M_W3},
-            "committed": {"W1": M_W1_seen, "W2": M_W2_seen, "W3": M_W3_seen},
+            "running": {
+                "W1": M_held.running[0].squeeze(1),
+                "W2": M_held.running[1].squeeze(1),
+                "W3": M_held.running[2].squeeze(1),
+            },
+            "committed": {
+                "W1": M_held.committed[0].squeeze(1),
+                "W2": M_held.committed[1].squeeze(1),
+                "W3": M_held.committed[2].squeeze(1),
+            },
             "count": grid.count,
         }
         return y, new
