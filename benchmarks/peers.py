@@ -59,7 +59,7 @@ def report(name: str, module: str, package: str, rounds: int) -> None:
         said = pair.check()
         ours, other, ratio = paired(pair, rounds)
         print(
-            f"  {pair.name:58s} {1e3 * ours:8.1f} ms {1e3 * other:10.1f} ms {ratio:7.1f} x  {said}",
+            f"  {pair.name:78s} {1e3 * ours:8.1f} ms {1e3 * other:10.1f} ms {ratio:7.1f} x  {said}",
             flush=True,
         )
 
@@ -71,7 +71,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}; {'ours':>63s} {'other':>14s} {'ratio':>9s}")
+    print(f"torch {torch.__version__}; {'ours':>83s} {'other':>14s} {'ratio':>9s}")
     for name in options.names or PEERS:
         report(name, *PEERS[name], options.rounds)
 

@@ -25,18 +25,22 @@ from nldsl.runtime.newton_schulz import orthogonalize
 
 SHORT = 64
 CLOCKS = [16, 64, 256]
-SIDE, MATRICES, SLOW = 512, 6, 10
+LAYERS = ((256, 1, 16, 64), (256, 4, 16, 64), (256, 4, 1, 1), (512, 8, 16, 64))
+"""Width, heads of ours, clocks of theirs; those of ours are 16 and 64."""
+SHAPES, SLOW = ((6, 512, 512), (1, 512, 2048)), 5
+"""A quarter of the matrices of `benchmarks.optimizers`, and the clock of the slow momentum."""
 
 
 def pairs() -> list[Pair]:
     """The model as it trains, the layer with one head and with four, and the optimiser."""
-    found = [hope()]
-    for heads in (1, HEADS):
-        ours = nldsl.compile("self_modifying_titans", block="self_modifying_titans", x=WIDTH, heads=heads)
-        for chunk, clock in ((16, 64), (1, 1)):
-            name = f"self-modifying layer, {heads} x {WIDTH // heads}, 16/64; theirs {chunk}/{clock}"
-            found.append(Pair(name, passes(ours, tokens()), layer(chunk, clock), scale=TOKENS / SHORT))
-    return [*found, m3()]
+    return [hope(), *(layers(*case) for case in LAYERS), m3(), m3(2, theirs=5)]
+
+
+def layers(width: int, heads: int, chunk: int, clock: int) -> Pair:
+    """The self-modifying layer; theirs has one head at any width."""
+    ours = nldsl.compile("self_modifying_titans", block="self_modifying_titans", x=width, heads=heads)
+    name = f"self-modifying layer, {heads} x {width // heads}, 16/64; theirs 1 x {width}, {chunk}/{clock}"
+    return Pair(name, passes(ours, tokens(width=width)), layer(width, chunk, clock), scale=TOKENS / SHORT)
 
 
 def hope() -> Pair:
@@ -87,10 +91,10 @@ def their_step(model: HOPEModel, stream: Tensor) -> None:
             model(piece, teach_signal=signal, fast_state=memory, finalize_updates=last)
 
 
-def layer(chunk: int, clock: int) -> Callable[[], object]:
+def layer(width: int, chunk: int, clock: int) -> Callable[[], object]:
     """Their layer: read, backward, write."""
-    config = SelfModifyingTitansConfig(WIDTH, chunk_size_other=chunk, chunk_size_memory=clock)
-    module, x = SelfModifyingTitans(config), tokens(SHORT)
+    config = SelfModifyingTitansConfig(width, chunk_size_other=chunk, chunk_size_memory=clock)
+    module, x = SelfModifyingTitans(config), tokens(SHORT, width)
     read = passes(module, x)
 
     def once() -> None:
@@ -101,41 +105,35 @@ def layer(chunk: int, clock: int) -> Callable[[], object]:
     return once
 
 
-def m3() -> Pair:
-    """Ten steps of M3 (the slow momentum once), five iterations of Newton-Schulz."""
-    ours = nldsl.optimizer("m3", weights(), lr=1e-3, slow=SLOW, iterations=5, nonfinite="ignore")
-    theirs = M3(weights(), lr=1e-3, ns_steps=5, slow_chunk=SLOW)
+def m3(iterations: int = 5, theirs: int = 5) -> Pair:
+    """Steps of M3 (slow momentum once): as many iterations of Newton-Schulz, or an answer as orthogonal."""
+    mine = nldsl.optimizer("m3", weights(), lr=1e-3, slow=SLOW, iterations=iterations, nonfinite="ignore")
+    other = M3(weights(), lr=1e-3, ns_steps=theirs, slow_chunk=SLOW)
 
     def steps(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
         return lambda: [optimizer.step() for _ in range(SLOW)]
 
+    sizes = " and ".join(f"{n} of {rows} x {columns}" for n, rows, columns in SHAPES)
     return Pair(
-        f"M3, {MATRICES} matrices of {SIDE} x {SIDE}, {SLOW} steps",
-        steps(ours),
-        steps(theirs),
+        f"M3, {sizes}, {SLOW} steps, iterations {iterations}; theirs {theirs}",
+        steps(mine),
+        steps(other),
         lambda: (
-            f"five iterations leave 95% of singular values above {smallest(orthogonalize)}; "
-            f"theirs {smallest(_newton_schulz)}"
+            f"95% of singular values above {smallest(lambda x: orthogonalize(x, iterations=iterations))}; "
+            f"theirs {smallest(lambda x: _newton_schulz(x, theirs))}"
         ),
     )
 
 
-def smallest(orthogonal: Callable[..., Tensor]) -> str:
-    """The fifth percentile of singular values after five iterations on a random matrix; 1 is exact."""
-    made = orthogonal(
-        torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(0)), **ITERATIONS[orthogonal]
-    )
-    return f"{float(torch.linalg.svdvals(made).quantile(0.05)):.2f}"
-
-
-ITERATIONS: dict[Callable[..., Tensor], dict[str, int]] = {
-    orthogonalize: {"iterations": 5},
-    _newton_schulz: {"steps": 5},
-}
+def smallest(orthogonal: Callable[[Tensor], Tensor]) -> str:
+    """The fifth percentile of the singular values made of a random matrix of each shape; 1 is exact."""
+    generator = torch.Generator().manual_seed(0)
+    made = [orthogonal(torch.randn(*shape, generator=generator)) for _, *shape in SHAPES]
+    return ", ".join(f"{float(torch.linalg.svdvals(x).quantile(0.05)):.2f}" for x in made)
 
 
 def weights() -> list[nn.Parameter]:
-    made = [nn.Parameter(torch.randn(SIDE, SIDE) * 0.02) for _ in range(MATRICES)]
+    made = [nn.Parameter(torch.randn(*shape) * 0.02) for count, *shape in SHAPES for _ in range(count)]
     for p in made:
         p.grad = torch.randn_like(p) * 0.01
     return made

@@ -9,6 +9,11 @@ from torch import Tensor
 
 from nldsl.runtime.matrices import orthogonalize as exactly
 
+LINEAR, SQUARE = -4.7750, 2.0315
+"""Coefficients of the Gram matrix and of its square."""
+STRIPS, HALVED = 4, 512
+"""Rows of a symmetric product are taken in so many strips from this side on; below, calls cost too much."""
+
 
 @cache
 def fast_bfloat16(device: str) -> bool:
@@ -33,9 +38,32 @@ def orthogonalize(x: Tensor, *, iterations: int) -> Tensor:
     tall = x.shape[-2] > x.shape[-1]
     y = (x.mT if tall else x) / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
     y = y.to(torch.bfloat16)
+    side = y.shape[-2]
+    halved = y.ndim == 2 and y.device.type == "cpu" and side >= HALVED and side % STRIPS == 0
     for _ in range(iterations):
-        gram = y @ y.mT
+        gram = _lower(y, y.mT) if halved else y @ y.mT
         polynomial = torch.baddbmm if gram.ndim == 3 else torch.addmm
-        y = polynomial(y, polynomial(gram, gram, gram, beta=-4.7750, alpha=2.0315), y, beta=3.4445)
+        if halved:
+            inner = _lower(gram, gram, added=gram)
+        else:
+            inner = polynomial(gram, gram, gram, beta=LINEAR, alpha=SQUARE)
+        y = polynomial(y, inner, y, beta=3.4445)
     result: Tensor = (y.mT if tall else y).to(x.dtype)
     return result
+
+
+def _lower(a: Tensor, b: Tensor, added: Tensor | None = None) -> Tensor:
+    """`a b`, or `LINEAR added + SQUARE a b`, which is symmetric: five eighths of the products, a mirror."""
+    side = a.shape[0]
+    out, width = a.new_empty(side, side), side // STRIPS
+    for start in range(0, side, width):
+        stop = start + width
+        rows, columns = a[start:stop], b[:, :stop]
+        made = (
+            rows @ columns
+            if added is None
+            else torch.addmm(added[start:stop, :stop], rows, columns, beta=LINEAR, alpha=SQUARE)
+        )
+        out[start:stop, :stop] = made
+        out[:start, start:stop] = made[:, :start].mT
+    return out

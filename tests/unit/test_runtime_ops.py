@@ -187,3 +187,24 @@ def test_every_primitive_with_a_torch_function_of_ours_has_it():
         if p.torch.startswith("nldsl.runtime.ops:") and not p.folded
     }
     assert named <= set(ops.__all__)
+
+
+@pytest.mark.parametrize("stretch", [1, 5 * D * 8])
+def test_gradients_of_a_convolution_taken_in_stretches(monkeypatch, stretch):
+    monkeypatch.setattr("nldsl.runtime.sequence.CACHE", stretch)
+    x, weight = draw(B, 12, D).requires_grad_(), draw(D, 3).requires_grad_()
+    tail = torch.zeros(B, 2, D, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda x, w: ops.conv(x, w, None, state={"tail": tail}, mask=None)[0], (x, weight)
+    )
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 24), (24, 8)])
+def test_symmetric_products_in_strips_change_nothing(monkeypatch, shape):
+    from nldsl.runtime import newton_schulz
+
+    monkeypatch.setattr(newton_schulz, "fast_bfloat16", lambda device: True)
+    x = draw(*shape).float()
+    whole = newton_schulz.orthogonalize(x, iterations=5)
+    monkeypatch.setattr(newton_schulz, "HALVED", 8)
+    torch.testing.assert_close(newton_schulz.orthogonalize(x, iterations=5), whole, rtol=0.02, atol=0.02)
