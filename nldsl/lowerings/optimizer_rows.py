@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from nldsl.emit.nodes import FunctionDef, Parameter, Statement, assign, name, returns, to_expression
+from nldsl.emit.nodes import (
+    Expression,
+    FunctionDef,
+    Parameter,
+    Statement,
+    assign,
+    name,
+    returns,
+    to_expression,
+)
 from nldsl.lowerings.exprs import ExprRows
 from nldsl.lowerings.optimizer_step import Tensors, written
 from nldsl.lowerings.scope import Imports, Names
@@ -15,28 +24,28 @@ from nldsl.spec.program import Apply, Value
 
 
 def rows_function(plan: RowsPlan, imports: Imports, taken: frozenset[str]) -> FunctionDef:
-    """`rows(x, y, dy, share, *arguments)`: what takes the place of `dy` in `dy^T x`."""
+    """`rows(x, y, dy, *arguments)`: what takes the place of `dy` in `dy^T x`, over N and as it is."""
     names = Names(taken)
-    first = [names.of(n) for n in ("x", "y", "dy", "share")]
+    first = [names.of(n) for n in ("x", "y", "dy")]
     arguments = [(names.of(inside), inside) for inside, _ in plan.rule.arguments]
-    x, y, dy, share = map(name, first)
     body: list[Statement] = []
     rows = ExprRows(imports, names, body)
-    rows.bind("x", x, "rule")
-    rows.bind("dy", dy / share, "rule")
+    rows.bind("x", name(first[0]), "rule")
     for local, inside in arguments:
         rows.bind(inside, name(local), "argument")
     rows.count([plan.erase, plan.rate])
-    pulled = dy if plan.rate.value == 1.0 else rows.write(plan.rate) * dy
-    if plan.erase.value != 0.0:
-        erased = share * y if plan.erase.value == 1.0 else rows.write(plan.erase) * share * y
-        pulled = erased + pulled
+    parts: list[Expression] = []
+    for coefficient, side in ((plan.erase, name(first[1])), (plan.rate, name(first[2]))):
+        parts.append(side if coefficient.value == 1.0 else rows.write(coefficient) * side)
+    summed = to_expression(None) if plan.erase.value == 0.0 else parts[0]
     doc = (
-        f"What `{plan.rule.name}` puts in place of `dy`, row by row: x `[N, in]`, y and dy `[N, out]`, "
-        "share 1 / N."
+        f"What `{plan.rule.name}` puts in place of `dy`, row by row: over N, and as it is; x `[N, in]`, "
+        "y and dy `[N, out]`."
     )
     annotated = tuple(Parameter(p, name("Tensor")) for p in (*first, *(local for local, _ in arguments)))
-    return FunctionDef("rows", annotated, (*body, returns(pulled)), doc, name("Tensor"))
+    sums = to_expression(None) if plan.erase.value == 0.0 else name("Tensor")
+    result = name("tuple")[sums, name("Tensor")]
+    return FunctionDef("rows", annotated, (*body, returns(to_expression((summed, parts[1])))), doc, result)
 
 
 def by_rows_function(plan: RulePlan, imports: Imports, taken: frozenset[str]) -> FunctionDef:

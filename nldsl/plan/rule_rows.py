@@ -25,7 +25,7 @@ Factors = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True)
 class RowsPlan:
-    """What takes the place of `dy`: `erase share y + rate dy`, row by row; `share` is 1 / N."""
+    """What takes the place of `dy`: `erase y / N + rate dy`, row by row; both depend on `x` and arguments."""
 
     rule: Rule
     erase: Expr
@@ -76,7 +76,7 @@ def fuse_rows(rule: Rule, shape: Shape) -> Fused:
         total([_coefficient(t, front, values) for t in terms if t.side == side]) or number(0.0)
         for side in ("dy", "y")
     )
-    known = {"x", "dy", *(name for name, _ in rule.arguments)}
+    known = {"x", *(name for name, _ in rule.arguments)}
     strange = sorted({s.name for e in (rate, erase) for s in symbols(e)} - known)
     if strange:
         raise NotOneProductError(f"what a row counts for in rule `{rule.name}` depends on `{strange[0]}`")

@@ -21,7 +21,7 @@ class GatheredRows(Rows):
     """
 
     def __init__(self) -> None:
-        super().__init__(lambda x, y, dy, share: dy, lambda: ())
+        super().__init__(lambda x, y, dy: (None, dy), lambda: ())
         self.seen: list[tuple[Tensor, Tensor]] = []
 
     def forget(self) -> None:

@@ -39,8 +39,9 @@ class Kernel:
     """One application of a rule to one weight.
 
     `update(W, g, *memories, *numbers)` changes `W` and the memories in place; `numbers(step, *arguments)`
-    gives what depends on the step and the arguments alone.  `rows(x, y, dy, share, *arguments)` is there if
-    the rule looks at the inputs of a linear layer: it gives what takes the place of `dy` in `dy^T x`.
+    gives what depends on the step and the arguments alone.  `rows(x, y, dy, *arguments)` is there if the
+    rule looks at the inputs of a linear layer: it gives what takes the place of `dy` in `dy^T x`, what is to
+    be divided by the number of rows (or `None`) and the rest.
     """
 
     update: Callable[..., None]
@@ -48,7 +49,7 @@ class Kernel:
     memories: tuple[Memory, ...] = ()
     form: Literal["elementwise", "matrix"] = "elementwise"
     reason: str = ""
-    rows: Callable[..., Tensor] | None = None
+    rows: Callable[..., tuple[Tensor | None, Tensor]] | None = None
     by_rows: bool = False
     """The rule needs every row of a layer: `update(W, x, dy, *memories, *numbers)`."""
     native: str = ""

@@ -108,10 +108,25 @@ class RuleOptimizer(torch.optim.Optimizer):
         kernel = self.kernel_of(weight)
         assert kernel.looks_at_rows
         if kernel.rows is not None:
-            self.rows[weight] = Rows(kernel.rows, lambda: self._arguments_of(weight))
+            name = self.name_of(weight)
+            self.rows[weight] = Rows(kernel.rows, lambda: self._arguments_of(weight), name)
         else:
             self.rows[weight] = GatheredRows()
         attach(layer, weight, self.rows[weight])
+
+    @property
+    def several_passes(self) -> bool:
+        """Whether forward and backward passes of one step alternate, for rules that look at rows.
+
+        Such a rule erases by the mean over the rows of the step: where it cannot know them all in the first
+        backward pass it keeps a sum per weight, and one more product.
+        """
+        return any(rows.several for rows in self.rows.values())
+
+    @several_passes.setter
+    def several_passes(self, several: bool) -> None:
+        for rows in self.rows.values():
+            rows.several = several
 
     def _arguments_of(self, weight: Tensor) -> list[float]:
         group = next(g for g in self.param_groups if any(p is weight for p in g["params"]))

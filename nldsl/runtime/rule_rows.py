@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nldsl.runtime.precision import in_half
+from nldsl.runtime.rule_kernel import refusal
 
 ATTRIBUTE = "rule_rows"
 
@@ -18,19 +19,30 @@ ATTRIBUTE = "rule_rows"
 class Rows:
     """What one weight does at its layer: counts rows on the way forward, pulls them on the way back.
 
+    `function(x, y, dy, *arguments)` gives what takes the place of `dy` in `dy^T x` in two parts: what is a
+    sum over rows, to be divided by their number (`None` if there is nothing), and what already is a mean.
     `arguments` gives the open numbers of the rule as they are now.
     """
 
-    def __init__(self, function: Callable[..., Tensor], arguments: Callable[[], Sequence[float]]) -> None:
-        self.function, self.arguments = function, arguments
+    def __init__(
+        self,
+        function: Callable[..., tuple[Tensor | None, Tensor]],
+        arguments: Callable[[], Sequence[float]],
+        name: str = "a weight",
+    ) -> None:
+        self.function, self.arguments, self.name = function, arguments, name
         self.count = 0
         self.pulled = False
         self.processes = 1
         """How many of them have as many rows in this step; a row is a share of all."""
+        self.several = False
+        """Whether forward and backward passes of one step alternate: sums are kept, to be divided anew."""
+        self.sums: Tensor | None = None
+        self.divided = 0
 
     def forget(self) -> None:
         """After a step: the next rows are counted afresh."""
-        self.count, self.pulled = 0, False
+        self.count, self.pulled, self.sums, self.divided = 0, False, None, 0
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """`weight @ x (+ bias)` whose gradient at `weight` is that of the rule."""
@@ -44,10 +56,25 @@ class Rows:
 
     def gradient(self, x: Tensor, y: Tensor, dy: Tensor) -> Tensor:
         """The effective gradient of the weight; rows `[N, in]`, `[N, out]`, `[N, out]`."""
-        self.pulled = True
         given = [torch.tensor(float(v), dtype=x.dtype, device=x.device) for v in self.arguments()]
-        share = torch.tensor(1.0 / (self.count * self.processes), dtype=x.dtype, device=x.device)
-        return self.function(x, y, dy, share, *given).mT @ x
+        summed, mean = self.function(x, y, dy, *given)
+        total = self.count * self.processes
+        if self.pulled and self.divided != total and not self.several and summed is not None:
+            raise refusal(
+                "NL0975",
+                f"{self.name} sees rows behind a backward pass, which has divided by the rows before",
+                "let all forward passes of a step come first, or set `optimizer.several_passes = True`",
+            )
+        self.pulled, before, self.divided = True, self.divided, total
+        if summed is None:
+            return mean.mT @ x
+        if not self.several:
+            return (summed * (1 / total) + mean).mT @ x
+        now = summed.mT @ x
+        earlier = torch.zeros_like(now) if self.sums is None else self.sums
+        self.sums = earlier + now
+        again = 1 / total - 1 / before if before else 0.0
+        return now / total + earlier * again + mean.mT @ x
 
 
 class _RowProduct(torch.autograd.Function):
@@ -62,12 +89,22 @@ class _RowProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight, y = ctx.saved_tensors
         dy = grads[0]
         dx = dy @ weight if ctx.needs_input_grad[0] else None
+        if not _gathers(weight):
+            return dx, None, None
         dw = ctx.rows.gradient(x.flatten(0, -2), y.flatten(0, -2), dy.flatten(0, -2))
         return dx, dw, None
+
+
+def _gathers(weight: Tensor) -> bool:
+    """Whether this pass asks for the gradient of `weight`: those of inner problems count no rows."""
+    try:
+        return bool(torch._C._will_engine_execute_node(torch.autograd.graph.get_gradient_edge(weight).node))
+    except RuntimeError:  # `autograd.grad` with respect to the weight itself
+        return True
 
 
 def attach(module: nn.Module | None, weight: Tensor, rows: Rows) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nldsl.evaluate import LanguageModel
+from nldsl.evaluate import LanguageModel, writes_task
 from nldsl.evaluate.bits import as_tokens, summed_bits, targets_of
 from nldsl.train import checkpoint as saved
 from nldsl.train.building import TrainableModel
@@ -81,7 +81,7 @@ class Trainer:
         self.parameters = model.parameter_paths()
         claims = claim(self.plan, self.parameters, model.parameter_roles())
         self.groups: list[OptimiserGroup] = self.engine.groups(claims, module_of(model))
-        self.require_one_pass()
+        self.alternate()
         require_rows_once(self.groups, config.recompute)
         if config.compiled:
             compile_steps(model)
@@ -92,15 +92,12 @@ class Trainer:
         self.guard = Guard(config.spike)
         self.carried, self.behind = Carried(), list[Any]()
 
-    def require_one_pass(self) -> None:
-        """Raise NL0981 if gradients are to be summed for a rule that must see all rows at once."""
-        found = next((group for group in self.groups if group.counts_rows), None)
-        if found is not None and self.config.accumulate > 1:
-            raise fault(
-                "NL0981",
-                f"`accumulate` is {self.config.accumulate}, and the rule of `{found.name}` sees all rows",
-                help="use a larger `--batch`, or another rule",
-            )
+    def alternate(self) -> None:
+        """Tell rules that look at rows whether one backward pass sees all of them."""
+        cut = 0 < self.plan.truncate < self.config.length
+        segments = writes_task(self.model.program) and self.plan.carry == "trunc"
+        for group in self.groups:
+            group.alternate(cut or segments or self.config.accumulate > 1)
 
     @property
     def progress(self) -> float:

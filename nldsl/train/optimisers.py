@@ -22,7 +22,10 @@ class OptimiserGroup(Protocol):
 
     @property
     def counts_rows(self) -> bool:
-        """Whether the gradients depend on how many rows a step has, so that one pass has to see them all."""
+        """Whether the gradients depend on the rows of layers that a step has."""
+
+    def alternate(self, several: bool) -> None:
+        """Whether forward and backward passes of one step alternate (see `RuleOptimizer.several_passes`)."""
 
     def step(self, step: int, progress: float) -> dict[str, float]:
         """Take in the gradients of `step` (0 first), update if the clock fires; return scheduled values."""
@@ -60,6 +63,10 @@ class RuleGroup:
     def counts_rows(self) -> bool:
         """Rules such as `dgd` look at the rows of a layer."""
         return bool(self.optimizer.rows)
+
+    def alternate(self, several: bool) -> None:
+        """Pieces, segments and micro-batches: rows are divided by their number as it becomes known."""
+        self.optimizer.several_passes = several
 
     def step(self, step: int, progress: float) -> dict[str, float]:
         """Take in the gradients of one step; on a slow clock they are summed until it fires."""

@@ -167,6 +167,11 @@ class SharedGroup:
         """Rules such as `dgd` look at the rows of a layer."""
         return any(made.rows for made in self.optimizers)
 
+    def alternate(self, several: bool) -> None:
+        """As in one process."""
+        for made in self.optimizers:
+            made.several_passes = several
+
     def of(self, owner: int) -> list[str]:
         """The paths of the matrices of one process, in the order in which they are sent."""
         return [path for path, who in self.owners.items() if who == owner]

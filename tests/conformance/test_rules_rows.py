@@ -80,6 +80,47 @@ def test_accumulated_batches_count_all_their_rows() -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_passes_that_alternate_divide_by_all_rows() -> None:
+    """The rows of earlier passes are divided anew; without being told, the second pass is refused."""
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = []
+    for pieces in ([x], [x[:1], x[1:3], x[3:]]):
+        model = layers()
+        optimizer = nldsl.optimizer("dgd", model, lr=LR)
+        optimizer.several_passes = len(pieces) > 1
+        for _ in range(3):
+            optimizer.zero_grad()
+            for piece in pieces:
+                ((model(piece) ** 2).sum() / 18).backward()
+            optimizer.step()
+        found.append([p.detach() for p in model.parameters()])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    model = layers()
+    optimizer = nldsl.optimizer("dgd", model, lr=LR)
+    (model(x[:3]) ** 2).sum().backward()
+    with pytest.raises(SpecError) as caught:
+        (model(x[3:]) ** 2).sum().backward()
+    assert caught.value.diagnostics[0].code == "NL0975"
+
+
+def test_gradients_of_inner_problems_count_no_rows() -> None:
+    """Under `exact`, `learn` differentiates segments for their memories before it trains the weights."""
+    model = layers()
+    optimizer = nldsl.optimizer("dgd", model, lr=LR)
+    x = torch.randn(6, 4, dtype=torch.float64)
+    twin = layers()
+    inner = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    loss = (model(x + inner) ** 2).mean()
+    torch.autograd.grad(loss, [inner], retain_graph=True)
+    assert not any(rows.pulled for rows in optimizer.rows.values())
+    loss.backward()
+    optimizer.step()
+    literal_step(twin, x, "proximal", True)
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=1e-10, atol=1e-10)
+
+
 def test_clipping_and_schedules_see_an_ordinary_gradient() -> None:
     model = layers()
     x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -244,3 +244,39 @@ variant rows of transformer(dim = 16, depth = 1, heads = 2) {{
     assert one.keys() == two.keys() and any(":m" in path for path in one)
     assert all(torch.equal(t, two[path]) for path, t in one.items())
     assert all(t.abs().max() > 0 for path, t in one.items() if path.endswith(":m"))
+
+
+TWIN = """rule twin(lr) {
+  r = lr / (1 + lr * sum(x ** 2))
+  W = W - r * outer(W @ x, x) - r * g
+}"""
+"""`dgd` in words that are not one product: every row by itself, at the step."""
+MODELS = {
+    "truncated": ("transformer(dim = 16, depth = 1, heads = 2)", "truncate 8 tokens", {}),
+    "segments": ("hope_tiny(dim = 16, depth = 1, chunks = [8, 16])", "", {}),
+    "exact": ("hope_tiny(dim = 16, depth = 1, chunks = [8, 16])", 'task next_token(carry = "exact")', {}),
+    "accumulated": ("transformer(dim = 16, depth = 1, heads = 2)", "", {"accumulate": 2}),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_rows_of_a_step_that_is_cut_are_all_counted(case: str, tmp_path: Path) -> None:
+    """One product per pass, divided by all rows of the step, is what the rows give one by one."""
+    base, setting, more = MODELS[case]
+    data = tmp_path / "text.txt"
+    data.write_bytes(b"".join(b"%d green bottles on the wall\n" % i for i in range(500)))
+    found = []
+    for rule in ("dgd", "twin"):
+        spec = tmp_path / f"{rule}.nl"
+        rows = f'"*.linear.weight" by {rule}(lr = 0.3)'
+        others = "matrices, embeddings, head, norms, rest by sgd(lr = 0.01)"
+        spec.write_text(
+            f"{TWIN}\nvariant v of {base} {{\n  {setting}\n  {rows}\n  {others}\n}}\n",
+        )
+        # What Hope writes makes much of a last digit: one step says how rows are counted.
+        steps = 1 if base.startswith("hope") else 3
+        train(spec, out=tmp_path / rule, steps=steps, data=str(data), batch=2, length=24, show=False, **more)
+        found.append(saved.load_newest(tmp_path / rule / CHECKPOINTS).tensors)
+    assert any(path.endswith("linear.weight") for path in found[0])
+    for path, t in found[0].items():
+        torch.testing.assert_close(t, found[1][path], rtol=1e-4, atol=2e-6, msg=path)

@@ -123,13 +123,6 @@ def test_resuming_inside_a_slow_window_with_truncation_and_accumulation(
     assert whole.keys() == parts.keys() and all(torch.equal(t, parts[name]) for name, t in whole.items())
 
 
-def test_a_rule_that_sees_rows_takes_no_accumulation(data: str, tmp_path: Path) -> None:
-    (tmp_path / "slow.nl").write_text(SLOW % "dgd(lr = 1e-2)")
-    with pytest.raises(SpecError) as caught:
-        train(tmp_path / "slow.nl", out=tmp_path / "run", data=data, steps=1, length=40, accumulate=2)
-    assert caught.value.diagnostics[0].code == "NL0981" and "`matrices`" in str(caught.value)
-
-
 def test_findings_of_runs(data: str, tmp_path: Path) -> None:
     common = {"data": data, "batch": 2, "length": 16, "arguments": SMALL["gated_deltanet"], "show": False}
 

@@ -109,6 +109,13 @@ CODES = {
         "gradient as a whole, such as clipping by the norm of all gradients. Noise added to a gradient, an "
         "average over processes or clipping element by element cannot be carried over to the rows.",
     ),
+    "NL0975": Entry(
+        "rows behind a backward pass",
+        "A rule that erases along the inputs of a layer (`dgd`) takes the mean over all rows of a step. A "
+        "backward pass that comes before all rows are known divides by too few: let the forward passes come "
+        "first, or set `optimizer.several_passes = True`, which keeps a sum per weight and divides it anew. "
+        "`nldsl train` does so by itself.",
+    ),
     "NL0970": Entry(
         "no checkpoint",
         "The run has not been saved yet: there is nothing to resume or to generate from.",
