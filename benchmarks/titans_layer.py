@@ -7,6 +7,8 @@ backward; keys, values and gates are inputs, so nothing but the memory is timed.
 formula of the algorithm (backward = twice forward): per chunk and head `9 (2 C d h)`: three products of
 the gradient, four of the writes into weights and momenta, two of the read.
 
+`loop over chunks` is the form that memories take whose way back is not derived (family `chunk`).  `compiled`:
+`torch.compile` of the map and the gradient on the rows of a chunk, and of their ways back.
 `hand loop` is the per-token recurrence written by hand in torch, as a person would write it; the
 emitted per-token form is measured against it.
 """
@@ -20,9 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import nldsl
-from benchmarks.hope_layer import compile_steps
 from benchmarks.measure import best_seconds, saved_megabytes
 from benchmarks.peak import peak_gflops
+from nldsl.driver.compile import emit, plan_of
+from nldsl.emit.loader import load_module
 
 BATCH, HEADS, SIZE, HIDDEN, TOKENS, CHUNK, SHORT = 4, 4, 64, 128, 1024, 64, 64
 """The loops over `SHORT` tokens are differentiated through the weights behind them too: else they would
@@ -43,6 +46,21 @@ def layer(**options: object) -> nldsl.Layer:
     width = HEADS * SIZE
     sizes = {"q": width, "k": width, "v": width, "theta": HEADS, "eta": HEADS, "alpha": HEADS}
     return nldsl.compile(SPEC, block="titans", heads=HEADS, chunk=CHUNK, **sizes, **options)
+
+
+def over_chunks() -> nldsl.Layer:
+    """The same as a loop over chunks that automatic differentiation records."""
+    plan = plan_of(layer().program, family="chunk")
+    return load_module(emit(plan), "titans_over_chunks").build(0)
+
+
+def compile_rows(module: nldsl.Layer) -> None:
+    """`torch.compile` of the functions on the rows of a chunk: whole graphs would unroll every chunk."""
+    functions = type(module.root).forward.__globals__
+    for name, found in list(functions.items()):
+        if found.__class__.__name__ == "function" and name.endswith(("_kept", "_pullback")):
+            if found.__module__ == type(module.root).__module__:
+                functions[name] = torch.compile(found, dynamic=False)
 
 
 def inputs(tokens: int) -> list[Tensor]:
@@ -110,16 +128,16 @@ def main() -> None:
     """Print milliseconds, share of the bound, saved activations and the ratios to loops over tokens."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--compiled", action="store_true", help="also time torch.compile of the chunk step")
+    parser.add_argument("--compiled", action="store_true", help="also time torch.compile of the rows")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     given, short = inputs(TOKENS), inputs(SHORT)
-    modules = {"eager": layer()}
+    modules = {"eager": layer(), "loop over chunks": over_chunks()}
     if options.compiled:
-        modules["compiled step"] = layer()
-        compile_steps(modules["compiled step"])
+        modules["compiled"] = layer()
+        compile_rows(modules["compiled"])
     cases = {n: both(of_layer(m), given, [*given, *m.parameters()]) for n, m in modules.items()}
     if options.profile:
         cases["eager"]()

@@ -19,11 +19,10 @@ def _vjp(
     b: Builder, args: tuple[Any, ...], out: Any, grad: Any, options: Mapping[str, Static]
 ) -> tuple[Any | None, ...]:
     upstream, x = args
-    gate = b("sigmoid", x)
-    # silu'' = s (1 - s) (2 + x (1 - 2 s))
-    bend = b("add", b(2.0), b("mul", x, b("sub", b(1.0), b("mul", b(2.0), gate))))
-    curve = b("mul", b("mul", gate, b("sub", b(1.0), gate)), bend)
-    return b("silu_pullback", grad, x), b("mul", b("mul", grad, upstream), curve)
+    through = b("silu_pullback", grad, x)
+    # silu'' = s + silu' - 2 s silu', and `grad silu'` is there already.
+    bend = b("add", through, b("mul", b("sigmoid", x), b("sub", grad, b("mul", b(2.0), through))))
+    return through, b("mul", upstream, bend)
 
 
 def _reference(grad: Any, x: Any) -> Any:

@@ -80,18 +80,22 @@ class ExprRows:
             return self._bound(node)
         if node.value is not None:
             return to_expression(node.value)
-        expression = column(
+        expression = self.applied(node)
+        if self.uses[node] <= 1:
+            return expression
+        fresh = self.names.fresh(node.op)
+        self.sink.append(assign(fresh, expression))
+        return name(fresh)
+
+    def applied(self, node: Expr) -> Expression:
+        """A primitive on what its arguments are called."""
+        return column(
             self.imports,
             node.op,
             node.options,
             [self.done[a] for a in node.args],
             [a.operand for a in node.args],
         )
-        if self.uses[node] <= 1:
-            return expression
-        fresh = self.names.fresh(node.op)
-        self.sink.append(assign(fresh, expression))
-        return name(fresh)
 
 
 def _spread(written: Expression, like: Expression, size: int, literal: bool) -> Expression:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from nldsl.calculus.expression import Expr
+from nldsl.calculus.expression import Expr, symbols
 from nldsl.calculus.pullback import Pullback
-from nldsl.emit.nodes import Expression, FunctionDef, Parameter, Statement, TupleOf, call, name, returns
+from nldsl.emit.nodes import (
+    Expression,
+    FunctionDef,
+    Like,
+    Operation,
+    Parameter,
+    Statement,
+    TupleOf,
+    call,
+    name,
+    returns,
+)
 from nldsl.emit.nodes import to_expression as literal
 from nldsl.lowerings.exprs import ExprRows
 from nldsl.lowerings.functions import PLACEHOLDER, Functions
@@ -16,7 +27,7 @@ def pulled(functions: Functions, way: Pullback, wanted: str, weights: tuple[str,
     """`Pulled(forward, back, outputs, pairs)`, both functions emitted once."""
     shown = [str(i) for i in way.inputs]
     forward = functions.emit(
-        f"{wanted}_kept", ("kept", way), lambda: _forward(functions, way, shown, weights)
+        f"{wanted}_kept", ("kept", way), lambda: _forward(functions, way, wanted, [*shown, *weights])
     )
     back = functions.emit(
         f"{wanted}_pullback", ("pullback", way), lambda: _back(functions, way, shown, weights)
@@ -25,13 +36,43 @@ def pulled(functions: Functions, way: Pullback, wanted: str, weights: tuple[str,
     return call(made, forward, back, len(way.results), tuple(len(terms) for terms in way.weights))
 
 
+class _Rows(ExprRows):
+    """Rows `[X, C, n]`: a product that is added to something is one call."""
+
+    def applied(self, node: Expr) -> Expression:
+        """See `ExprRows`."""
+        if node.op in ("add", "sub"):
+            for place in (1, 0):
+                product, other = node.args[place], node.args[1 - place]
+                written = self.done[product]
+                if _is_product(product, written) and _full(other, node):
+                    assert isinstance(written, Operation)
+                    minus: dict[str, Like] = {}
+                    if node.op == "sub":
+                        minus = {"alpha" if place else "beta": -1}
+                    return call("torch.baddbmm", self.done[other], written.left, written.right, **minus)
+        return super().applied(node)
+
+
+def _is_product(expr: Expr, written: Expression) -> bool:
+    """Whether an expression is a product of rows with a weight, and has no name yet."""
+    rows = expr.op == "matmul" and len(expr.shape) == 1
+    return rows and isinstance(written, Operation) and written.op == "@"
+
+
+def _full(expr: Expr, like: Expr) -> bool:
+    """Whether an expression is rows of full width, one for every token."""
+    varies = any(s.role == "seed" or s.name in ("key", "target") for s in symbols(expr))
+    return expr.shape == like.shape and varies
+
+
 class _Writer:
     """The body of one function in the making."""
 
     def __init__(self, functions: Functions) -> None:
         self.names = Names(functions.locals)
         self.body: list[Statement] = []
-        self.rows = ExprRows(functions.imports, self.names, self.body)
+        self.rows = _Rows(functions.imports, self.names, self.body)
         self.parameters: list[str] = []
 
     def symbol(self, symbol: str, role: str = "") -> None:
@@ -55,11 +96,11 @@ class _Writer:
         return FunctionDef(PLACEHOLDER, annotated, body, doc, name("tuple")[element, ...])
 
 
-def _forward(functions: Functions, way: Pullback, inputs: list[str], weights: tuple[str, ...]) -> FunctionDef:
+def _forward(functions: Functions, way: Pullback, wanted: str, arguments: list[str]) -> FunctionDef:
     writer = _Writer(functions)
-    for s in (*inputs, *weights):
+    for s in arguments:
         writer.symbol(s)
-    doc = f"{len(way.results)} results, row by row, and {len(way.kept)} values kept for the way back."
+    doc = f"`{wanted}`, row by row, and what its way back needs."
     return writer.define([*way.results, *way.kept], doc)
 
 

@@ -23,7 +23,7 @@ def silu_pullback(grad: Tensor, x: Tensor) -> Tensor:
 
 
 class _SiluPullback(torch.autograd.Function):
-    """`g s (1 + x (1 - s))`; with respect to x it is `g s (1 - s) (2 + x (1 - 2 s))`."""
+    """`g s (1 + x (1 - s))`; with `p` its gradient for `u` above, that at x is `g (p + s (u - 2 p))`."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, x: Tensor) -> Tensor:
@@ -37,10 +37,8 @@ class _SiluPullback(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor | None]:
         grad, x = ctx.saved_tensors
         (upstream,) = grads
-        to_grad = torch.ops.aten.silu_backward(upstream, x) if ctx.needs_input_grad[0] else None
+        to_grad = torch.ops.aten.silu_backward(upstream, x)
         if not ctx.needs_input_grad[1]:
             return to_grad, None
-        s = torch.sigmoid(x)
-        curve = torch.addcmul(x, x, s, value=-2.0).add_(2.0)
-        curve.mul_(s).mul_(s.neg_().add_(1.0)).mul_(grad).mul_(upstream)
-        return to_grad, curve
+        bend = torch.sub(upstream, to_grad, alpha=2.0).mul_(torch.sigmoid(x)).add_(to_grad)
+        return to_grad, bend.mul_(grad)

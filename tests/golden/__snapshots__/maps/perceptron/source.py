@@ -17,7 +17,7 @@ from torch.nn import functional
 
 
 def perceptron_kept(key: Tensor, W2: Tensor, W1: Tensor) -> tuple[Tensor, ...]:
-    """1 results, row by row, and 1 values kept for the way back."""
+    """`perceptron`, row by row, and what its way back needs."""
     matmul = key @ W2.mT
     return functional.silu(matmul) @ W1.mT, matmul
 
@@ -33,12 +33,12 @@ def perceptron_pullback(
 
 
 def perceptron_l2_gradient_kept(key: Tensor, target: Tensor, W2: Tensor, W1: Tensor) -> tuple[Tensor, ...]:
-    """4 results, row by row, and 4 values kept for the way back."""
+    """`perceptron_l2_gradient`, row by row, and what its way back needs."""
     matmul = key @ W2.mT
     silu = functional.silu(matmul)
-    sub = silu @ W1.mT - target
+    sub = torch.baddbmm(target, silu, W1.mT, beta=-1)
     matmul_2 = sub @ W1
-    return key, silu_pullback(matmul_2, matmul), silu, sub, matmul, matmul_2, sub, silu
+    return key, silu_pullback(matmul_2, matmul), silu, sub, matmul_2, matmul, sub, silu
 
 
 def perceptron_l2_gradient_pullback(
@@ -58,13 +58,12 @@ def perceptron_l2_gradient_pullback(
     """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
     the gradient of every weight.
     """
-    silu_pullback_ = silu_pullback(d_2, matmul)
-    add = d_4 + silu_pullback_ @ W1.mT
-    sigmoid = torch.sigmoid(matmul)
-    add_2 = silu_pullback(d_3 + add @ W1, matmul) + d_2 * matmul_2 * (
-        sigmoid * (1.0 - sigmoid) * (2.0 + matmul * (1.0 - 2.0 * sigmoid))
+    silu_pullback_ = silu_pullback(d_2, matmul_2)
+    add = torch.baddbmm(d_4, silu_pullback_, W1.mT)
+    add_2 = matmul * (silu_pullback_ + torch.sigmoid(matmul_2) * (d_2 - 2.0 * silu_pullback_)) + silu_pullback(
+        torch.baddbmm(d_3, add, W1), matmul_2
     )
-    return d_1 + add_2 @ W2, -add, add_2, key, sub, silu_pullback_, add, silu
+    return torch.baddbmm(d_1, add_2, W2), -add, add_2, key, sub, silu_pullback_, add, silu
 
 
 class Probe(Module):

@@ -17,9 +17,9 @@ from torch.nn import functional
 
 
 def residual_mlp_kept(key: Tensor, W2: Tensor, W1: Tensor) -> tuple[Tensor, ...]:
-    """1 results, row by row, and 1 values kept for the way back."""
+    """`residual_mlp`, row by row, and what its way back needs."""
     matmul = key @ W2.mT
-    return key + functional.silu(matmul) @ W1.mT, matmul
+    return torch.baddbmm(key, functional.silu(matmul), W1.mT), matmul
 
 
 def residual_mlp_pullback(
@@ -29,14 +29,14 @@ def residual_mlp_pullback(
     gradient of every weight.
     """
     silu_pullback_ = silu_pullback(d_1 @ W1, matmul)
-    return d_1 + silu_pullback_ @ W2, silu_pullback_, key, d_1, functional.silu(matmul)
+    return torch.baddbmm(d_1, silu_pullback_, W2), silu_pullback_, key, d_1, functional.silu(matmul)
 
 
 def residual_mlp_l2_gradient_kept(key: Tensor, target: Tensor, W2: Tensor, W1: Tensor) -> tuple[Tensor, ...]:
-    """4 results, row by row, and 4 values kept for the way back."""
+    """`residual_mlp_l2_gradient`, row by row, and what its way back needs."""
     matmul = key @ W2.mT
     silu = functional.silu(matmul)
-    sub = key + silu @ W1.mT - target
+    sub = torch.baddbmm(key, silu, W1.mT) - target
     matmul_2 = sub @ W1
     return key, silu_pullback(matmul_2, matmul), silu, sub, matmul, matmul_2, sub, silu
 
@@ -59,12 +59,11 @@ def residual_mlp_l2_gradient_pullback(
     the gradient of every weight.
     """
     silu_pullback_ = silu_pullback(d_2, matmul)
-    add = d_4 + silu_pullback_ @ W1.mT
-    sigmoid = torch.sigmoid(matmul)
-    add_2 = silu_pullback(d_3 + add @ W1, matmul) + sigmoid * (1.0 - sigmoid) * (
-        2.0 + matmul * (1.0 - 2.0 * sigmoid)
-    ) * (d_2 * matmul_2)
-    return d_1 + add + add_2 @ W2, -add, add_2, key, sub, silu_pullback_, add, silu
+    add = torch.baddbmm(d_4, silu_pullback_, W1.mT)
+    add_2 = (silu_pullback_ + torch.sigmoid(matmul) * (d_2 - 2.0 * silu_pullback_)) * matmul_2 + silu_pullback(
+        torch.baddbmm(d_3, add, W1), matmul
+    )
+    return torch.baddbmm(d_1 + add, add_2, W2), -add, add_2, key, sub, silu_pullback_, add, silu
 
 
 class Probe(Module):

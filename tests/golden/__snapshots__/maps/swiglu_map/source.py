@@ -17,7 +17,7 @@ from torch.nn import functional
 
 
 def swiglu_map_kept(key: Tensor, W1: Tensor, W2: Tensor, W3: Tensor) -> tuple[Tensor, ...]:
-    """1 results, row by row, and 2 values kept for the way back."""
+    """`swiglu_map`, row by row, and what its way back needs."""
     matmul = key @ W2.mT
     matmul_2 = key @ W1.mT
     return matmul * functional.silu(matmul_2) @ W3.mT, matmul, matmul_2
@@ -33,18 +33,18 @@ def swiglu_map_pullback(
     silu_pullback_ = silu_pullback(matmul * matmul_3, matmul_2)
     silu = functional.silu(matmul_2)
     mul = matmul_3 * silu
-    return silu_pullback_ @ W1 + mul @ W2, silu_pullback_, key, mul, key, d_1, matmul * silu
+    return torch.baddbmm(silu_pullback_ @ W1, mul, W2), silu_pullback_, key, mul, key, d_1, matmul * silu
 
 
 def swiglu_map_l2_gradient_kept(
     key: Tensor, target: Tensor, W1: Tensor, W2: Tensor, W3: Tensor
 ) -> tuple[Tensor, ...]:
-    """6 results, row by row, and 5 values kept for the way back."""
+    """`swiglu_map_l2_gradient`, row by row, and what its way back needs."""
     matmul = key @ W2.mT
     matmul_2 = key @ W1.mT
     silu = functional.silu(matmul_2)
     mul = matmul * silu
-    sub = mul @ W3.mT - target
+    sub = torch.baddbmm(target, mul, W3.mT, beta=-1)
     matmul_3 = sub @ W3
     return (
         key,
@@ -85,14 +85,24 @@ def swiglu_map_l2_gradient_pullback(
     silu_pullback_ = silu_pullback(d_2, matmul)
     silu = functional.silu(matmul)
     add = matmul_3 * silu_pullback_ + d_4 * silu
-    add_2 = d_6 + add @ W3.mT
-    add_3 = d_5 + add_2 @ W3
+    add_2 = torch.baddbmm(d_6, add, W3.mT)
+    add_3 = torch.baddbmm(d_5, add_2, W3)
     add_4 = silu_pullback_ * matmul_2 + silu * add_3
-    sigmoid = torch.sigmoid(matmul)
-    add_5 = sigmoid * (1.0 - sigmoid) * (2.0 + matmul * (1.0 - 2.0 * sigmoid)) * (
-        d_2 * (matmul_3 * matmul_2)
+    add_5 = (silu_pullback_ + torch.sigmoid(matmul) * (d_2 - 2.0 * silu_pullback_)) * (
+        matmul_3 * matmul_2
     ) + silu_pullback(d_4 * matmul_2 + matmul_3 * add_3, matmul)
-    return add_4 @ W2 + (d_1 + d_3 + add_5 @ W1), -add_2, add_5, key, add_4, key, sub, add, add_2, mul
+    return (
+        torch.baddbmm(torch.baddbmm(d_1 + d_3, add_5, W1), add_4, W2),
+        -add_2,
+        add_5,
+        key,
+        add_4,
+        key,
+        sub,
+        add,
+        add_2,
+        mul,
+    )
 
 
 class Probe(Module):

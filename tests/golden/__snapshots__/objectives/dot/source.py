@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def matrix_kept(key: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """1 results, row by row, and 0 values kept for the way back."""
+    """`matrix`, row by row, and what its way back needs."""
     return (key @ weight.mT,)
 
 
@@ -26,7 +26,7 @@ def matrix_pullback(d_1: Tensor, key: Tensor, weight: Tensor) -> tuple[Tensor, .
 
 
 def matrix_dot_gradient_kept(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """2 results, row by row, and 0 values kept for the way back."""
+    """`matrix_dot_gradient`, row by row, and what its way back needs."""
     return key, -target
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def matrix_kept(key: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """1 results, row by row, and 0 values kept for the way back."""
+    """`matrix`, row by row, and what its way back needs."""
     return (key @ weight.mT,)
 
 
@@ -28,7 +28,7 @@ def matrix_pullback(d_1: Tensor, key: Tensor, weight: Tensor) -> tuple[Tensor, .
 
 
 def matrix_huber_gradient_kept(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """2 results, row by row, and 1 values kept for the way back."""
+    """`matrix_huber_gradient`, row by row, and what its way back needs."""
     matmul = key @ weight.mT
     sub = matmul - target
     lt_ = lt(torch.abs(sub), 1.0)
@@ -42,7 +42,7 @@ def matrix_huber_gradient_pullback(
     the gradient of every weight.
     """
     mul = d_2 * where(lt(torch.abs(matmul - target), 1.0), 1.0, 0.0)
-    return d_1 + mul @ weight, -mul, mul, key
+    return torch.baddbmm(d_1, mul, weight), -mul, mul, key
 
 
 class Probe(Module):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def matrix_kept(key: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """1 results, row by row, and 0 values kept for the way back."""
+    """`matrix`, row by row, and what its way back needs."""
     return (key @ weight.mT,)
 
 
@@ -27,7 +27,7 @@ def matrix_pullback(d_1: Tensor, key: Tensor, weight: Tensor) -> tuple[Tensor, .
 
 
 def matrix_lp_gradient_kept(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """2 results, row by row, and 1 values kept for the way back."""
+    """`matrix_lp_gradient`, row by row, and what its way back needs."""
     matmul = key @ weight.mT
     sub = matmul - target
     return key, torch.sign(sub) * torch.abs(sub) ** 2.0, matmul
@@ -43,7 +43,7 @@ def matrix_lp_gradient_pullback(
     sign = torch.sign(sub)
     mul = sign * (torch.abs(sub) * (d_2 * sign))
     mul_2 = 2.0 * mul
-    return d_1 + mul_2 @ weight, -2.0 * mul, mul_2, key
+    return torch.baddbmm(d_1, mul_2, weight), -2.0 * mul, mul_2, key
 
 
 class Probe(Module):
