@@ -60,7 +60,7 @@ def pullback(results: Sequence[Expr], inputs: Sequence[Expr], weights: Sequence[
 def _kept(results: Sequence[Expr], made: Sequence[Expr]) -> tuple[Expr, ...]:
     """What is computed for `results` and asked for on the way to `made`."""
     forward, ends = set(walk(results)), set(results)
-    found: dict[Expr, None] = {}
+    found: set[Expr] = set()
     seen: set[Expr] = set()
     stack = list(reversed(made))
     while stack:
@@ -69,10 +69,10 @@ def _kept(results: Sequence[Expr], made: Sequence[Expr]) -> tuple[Expr, ...]:
             continue
         seen.add(expr)
         if expr.args and (expr in ends or (expr in forward and _heavy(expr))):
-            found[expr] = None
+            found.add(expr)
         else:
             stack.extend(reversed(expr.args))
-    return tuple(found)
+    return tuple(e for e in walk(results) if e in found)
 
 
 def _heavy(expr: Expr) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nldsl.calculus.expression import Expr, symbols
+from nldsl.calculus.expression import Expr, symbols, walk
 from nldsl.calculus.pullback import Pullback
 from nldsl.emit.nodes import (
     Expression,
@@ -21,6 +21,9 @@ from nldsl.lowerings.exprs import ExprRows
 from nldsl.lowerings.functions import PLACEHOLDER, Functions
 from nldsl.lowerings.prune import prune
 from nldsl.lowerings.scope import Names
+
+INLINE = ("matmul", "transpose", "neg")
+"""Operations that get no name of their own where they are used once."""
 
 
 def pulled(functions: Functions, way: Pullback, wanted: str, weights: tuple[str, ...]) -> Expression:
@@ -89,6 +92,9 @@ class _Writer:
         """The function that returns the results."""
         made = [r for r in results if r is not None]
         self.rows.count(made)
+        for expr in walk(made):
+            # A line for every step: what is written inside of another stays short.
+            self.rows.uses[expr] += expr.op not in INLINE
         written = [literal(None) if r is None else self.rows.write(r) for r in results]
         body = prune((*self.body, returns(TupleOf(tuple(written)))))
         annotated = tuple(Parameter(p, name("Tensor")) for p in self.parameters)

@@ -19,7 +19,8 @@ from torch.nn import functional
 def mlp_kept(key: Tensor, W2: Tensor, W1: Tensor) -> tuple[Tensor, ...]:
     """`mlp`, row by row, and what its way back needs."""
     matmul = key @ W2.mT
-    return functional.silu(matmul) @ W1.mT, matmul
+    silu = functional.silu(matmul)
+    return silu @ W1.mT, matmul
 
 
 def mlp_pullback(d_1: Tensor, key: Tensor, W2: Tensor, W1: Tensor, matmul: Tensor) -> tuple[Tensor, ...]:
@@ -27,7 +28,8 @@ def mlp_pullback(d_1: Tensor, key: Tensor, W2: Tensor, W1: Tensor, matmul: Tenso
     gradient of every weight.
     """
     silu_pullback_ = silu_pullback(d_1 @ W1, matmul)
-    return silu_pullback_ @ W2, silu_pullback_, key, d_1, functional.silu(matmul)
+    silu = functional.silu(matmul)
+    return silu_pullback_ @ W2, silu_pullback_, key, d_1, silu
 
 
 def mlp_l2_gradient_kept(key: Tensor, target: Tensor, W2: Tensor, W1: Tensor) -> tuple[Tensor, ...]:
@@ -36,7 +38,8 @@ def mlp_l2_gradient_kept(key: Tensor, target: Tensor, W2: Tensor, W1: Tensor) ->
     silu = functional.silu(matmul)
     sub = torch.baddbmm(target, silu, W1.mT, beta=-1)
     matmul_2 = sub @ W1
-    return key, silu_pullback(matmul_2, matmul), silu, sub, matmul_2, matmul, sub, silu
+    silu_pullback_ = silu_pullback(matmul_2, matmul)
+    return key, silu_pullback_, silu, sub, matmul, silu, sub, matmul_2
 
 
 def mlp_l2_gradient_pullback(
@@ -49,19 +52,26 @@ def mlp_l2_gradient_pullback(
     W2: Tensor,
     W1: Tensor,
     matmul: Tensor,
-    matmul_2: Tensor,
-    sub: Tensor,
     silu: Tensor,
+    sub: Tensor,
+    matmul_2: Tensor,
 ) -> tuple[Tensor, ...]:
     """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
     the gradient of every weight.
     """
-    silu_pullback_ = silu_pullback(d_2, matmul_2)
-    add = torch.baddbmm(d_4, silu_pullback_, W1.mT)
-    add_2 = matmul * (silu_pullback_ + torch.sigmoid(matmul_2) * (d_2 - 2.0 * silu_pullback_)) + silu_pullback(
-        torch.baddbmm(d_3, add, W1), matmul_2
-    )
-    return torch.baddbmm(d_1, add_2, W2), -add, add_2, key, sub, silu_pullback_, add, silu
+    silu_pullback_ = silu_pullback(d_2, matmul)
+    sigmoid = torch.sigmoid(matmul)
+    mul = 2.0 * silu_pullback_
+    sub_2 = d_2 - mul
+    mul_2 = sigmoid * sub_2
+    add = silu_pullback_ + mul_2
+    mul_3 = matmul_2 * add
+    add_2 = torch.baddbmm(d_4, silu_pullback_, W1.mT)
+    add_3 = torch.baddbmm(d_3, add_2, W1)
+    silu_pullback_2 = silu_pullback(add_3, matmul)
+    add_4 = mul_3 + silu_pullback_2
+    add_5 = torch.baddbmm(d_1, add_4, W2)
+    return add_5, -add_2, add_4, key, sub, silu_pullback_, add_2, silu
 
 
 class Probe(Module):

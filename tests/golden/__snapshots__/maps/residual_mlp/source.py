@@ -19,7 +19,9 @@ from torch.nn import functional
 def residual_mlp_kept(key: Tensor, W2: Tensor, W1: Tensor) -> tuple[Tensor, ...]:
     """`residual_mlp`, row by row, and what its way back needs."""
     matmul = key @ W2.mT
-    return torch.baddbmm(key, functional.silu(matmul), W1.mT), matmul
+    silu = functional.silu(matmul)
+    add = torch.baddbmm(key, silu, W1.mT)
+    return add, matmul
 
 
 def residual_mlp_pullback(
@@ -29,16 +31,20 @@ def residual_mlp_pullback(
     gradient of every weight.
     """
     silu_pullback_ = silu_pullback(d_1 @ W1, matmul)
-    return torch.baddbmm(d_1, silu_pullback_, W2), silu_pullback_, key, d_1, functional.silu(matmul)
+    add = torch.baddbmm(d_1, silu_pullback_, W2)
+    silu = functional.silu(matmul)
+    return add, silu_pullback_, key, d_1, silu
 
 
 def residual_mlp_l2_gradient_kept(key: Tensor, target: Tensor, W2: Tensor, W1: Tensor) -> tuple[Tensor, ...]:
     """`residual_mlp_l2_gradient`, row by row, and what its way back needs."""
     matmul = key @ W2.mT
     silu = functional.silu(matmul)
-    sub = torch.baddbmm(key, silu, W1.mT) - target
+    add = torch.baddbmm(key, silu, W1.mT)
+    sub = add - target
     matmul_2 = sub @ W1
-    return key, silu_pullback(matmul_2, matmul), silu, sub, matmul, matmul_2, sub, silu
+    silu_pullback_ = silu_pullback(matmul_2, matmul)
+    return key, silu_pullback_, silu, sub, matmul, silu, sub, matmul_2
 
 
 def residual_mlp_l2_gradient_pullback(
@@ -51,19 +57,27 @@ def residual_mlp_l2_gradient_pullback(
     W2: Tensor,
     W1: Tensor,
     matmul: Tensor,
-    matmul_2: Tensor,
-    sub: Tensor,
     silu: Tensor,
+    sub: Tensor,
+    matmul_2: Tensor,
 ) -> tuple[Tensor, ...]:
     """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
     the gradient of every weight.
     """
     silu_pullback_ = silu_pullback(d_2, matmul)
     add = torch.baddbmm(d_4, silu_pullback_, W1.mT)
-    add_2 = (silu_pullback_ + torch.sigmoid(matmul) * (d_2 - 2.0 * silu_pullback_)) * matmul_2 + silu_pullback(
-        torch.baddbmm(d_3, add, W1), matmul
-    )
-    return torch.baddbmm(d_1 + add, add_2, W2), -add, add_2, key, sub, silu_pullback_, add, silu
+    add_2 = d_1 + add
+    sigmoid = torch.sigmoid(matmul)
+    mul = 2.0 * silu_pullback_
+    sub_2 = d_2 - mul
+    mul_2 = sigmoid * sub_2
+    add_3 = silu_pullback_ + mul_2
+    mul_3 = add_3 * matmul_2
+    add_5 = torch.baddbmm(d_3, add, W1)
+    silu_pullback_2 = silu_pullback(add_5, matmul)
+    add_6 = mul_3 + silu_pullback_2
+    add_7 = torch.baddbmm(add_2, add_6, W2)
+    return add_7, -add, add_6, key, sub, silu_pullback_, add, silu
 
 
 class Probe(Module):

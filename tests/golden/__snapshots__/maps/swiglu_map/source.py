@@ -20,7 +20,9 @@ def swiglu_map_kept(key: Tensor, W1: Tensor, W2: Tensor, W3: Tensor) -> tuple[Te
     """`swiglu_map`, row by row, and what its way back needs."""
     matmul = key @ W2.mT
     matmul_2 = key @ W1.mT
-    return matmul * functional.silu(matmul_2) @ W3.mT, matmul, matmul_2
+    silu = functional.silu(matmul_2)
+    mul = matmul * silu
+    return mul @ W3.mT, matmul, matmul_2
 
 
 def swiglu_map_pullback(
@@ -30,10 +32,13 @@ def swiglu_map_pullback(
     gradient of every weight.
     """
     matmul_3 = d_1 @ W3
-    silu_pullback_ = silu_pullback(matmul * matmul_3, matmul_2)
+    mul = matmul * matmul_3
+    silu_pullback_ = silu_pullback(mul, matmul_2)
     silu = functional.silu(matmul_2)
-    mul = matmul_3 * silu
-    return torch.baddbmm(silu_pullback_ @ W1, mul, W2), silu_pullback_, key, mul, key, d_1, matmul * silu
+    mul_2 = matmul_3 * silu
+    add = torch.baddbmm(silu_pullback_ @ W1, mul_2, W2)
+    mul_3 = matmul * silu
+    return add, silu_pullback_, key, mul_2, key, d_1, mul_3
 
 
 def swiglu_map_l2_gradient_kept(
@@ -46,19 +51,10 @@ def swiglu_map_l2_gradient_kept(
     mul = matmul * silu
     sub = torch.baddbmm(target, mul, W3.mT, beta=-1)
     matmul_3 = sub @ W3
-    return (
-        key,
-        silu_pullback(matmul * matmul_3, matmul_2),
-        key,
-        silu * matmul_3,
-        mul,
-        sub,
-        matmul_2,
-        matmul_3,
-        matmul,
-        sub,
-        mul,
-    )
+    mul_2 = matmul * matmul_3
+    silu_pullback_ = silu_pullback(mul_2, matmul_2)
+    mul_3 = silu * matmul_3
+    return key, silu_pullback_, key, mul_3, mul, sub, matmul, matmul_2, mul, sub, matmul_3
 
 
 def swiglu_map_l2_gradient_pullback(
@@ -75,34 +71,39 @@ def swiglu_map_l2_gradient_pullback(
     W3: Tensor,
     matmul: Tensor,
     matmul_2: Tensor,
-    matmul_3: Tensor,
-    sub: Tensor,
     mul: Tensor,
+    sub: Tensor,
+    matmul_3: Tensor,
 ) -> tuple[Tensor, ...]:
     """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
     the gradient of every weight.
     """
-    silu_pullback_ = silu_pullback(d_2, matmul)
-    silu = functional.silu(matmul)
-    add = matmul_3 * silu_pullback_ + d_4 * silu
+    silu_pullback_ = silu_pullback(d_2, matmul_2)
+    silu = functional.silu(matmul_2)
+    mul_2 = silu_pullback_ * matmul_3
+    mul_3 = matmul * silu_pullback_
+    mul_4 = d_4 * silu
+    add = mul_3 + mul_4
     add_2 = torch.baddbmm(d_6, add, W3.mT)
     add_3 = torch.baddbmm(d_5, add_2, W3)
-    add_4 = silu_pullback_ * matmul_2 + silu * add_3
-    add_5 = (silu_pullback_ + torch.sigmoid(matmul) * (d_2 - 2.0 * silu_pullback_)) * (
-        matmul_3 * matmul_2
-    ) + silu_pullback(d_4 * matmul_2 + matmul_3 * add_3, matmul)
-    return (
-        torch.baddbmm(torch.baddbmm(d_1 + d_3, add_5, W1), add_4, W2),
-        -add_2,
-        add_5,
-        key,
-        add_4,
-        key,
-        sub,
-        add,
-        add_2,
-        mul,
-    )
+    mul_5 = silu * add_3
+    add_4 = mul_2 + mul_5
+    add_5 = d_1 + d_3
+    sigmoid = torch.sigmoid(matmul_2)
+    mul_6 = 2.0 * silu_pullback_
+    sub_2 = d_2 - mul_6
+    mul_7 = sigmoid * sub_2
+    add_6 = silu_pullback_ + mul_7
+    mul_8 = matmul * matmul_3
+    mul_9 = add_6 * mul_8
+    mul_10 = d_4 * matmul_3
+    mul_11 = matmul * add_3
+    add_7 = mul_10 + mul_11
+    silu_pullback_2 = silu_pullback(add_7, matmul_2)
+    add_8 = mul_9 + silu_pullback_2
+    add_9 = torch.baddbmm(add_5, add_8, W1)
+    add_10 = torch.baddbmm(add_9, add_4, W2)
+    return add_10, -add_2, add_8, key, add_4, key, sub, add, add_2, mul
 
 
 class Probe(Module):

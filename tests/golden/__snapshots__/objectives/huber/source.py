@@ -31,8 +31,15 @@ def matrix_huber_gradient_kept(key: Tensor, target: Tensor, weight: Tensor) -> t
     """`matrix_huber_gradient`, row by row, and what its way back needs."""
     matmul = key @ weight.mT
     sub = matmul - target
-    lt_ = lt(torch.abs(sub), 1.0)
-    return key, sub * where(lt_, 1.0, 0.0) + torch.sign(sub) * where(lt_, 0.0, 1.0), matmul
+    abs = torch.abs(sub)
+    lt_ = lt(abs, 1.0)
+    where_ = where(lt_, 1.0, 0.0)
+    mul = sub * where_
+    sign = torch.sign(sub)
+    where_2 = where(lt_, 0.0, 1.0)
+    mul_2 = sign * where_2
+    add = mul + mul_2
+    return key, add, matmul
 
 
 def matrix_huber_gradient_pullback(
@@ -41,8 +48,13 @@ def matrix_huber_gradient_pullback(
     """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
     the gradient of every weight.
     """
-    mul = d_2 * where(lt(torch.abs(matmul - target), 1.0), 1.0, 0.0)
-    return torch.baddbmm(d_1, mul, weight), -mul, mul, key
+    sub = matmul - target
+    abs = torch.abs(sub)
+    lt_ = lt(abs, 1.0)
+    where_ = where(lt_, 1.0, 0.0)
+    mul = d_2 * where_
+    add = torch.baddbmm(d_1, mul, weight)
+    return add, -mul, mul, key
 
 
 class Probe(Module):

@@ -28,7 +28,8 @@ def matrix_pullback(d_1: Tensor, key: Tensor, weight: Tensor) -> tuple[Tensor, .
 
 def matrix_l2_gradient_kept(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
     """`matrix_l2_gradient`, row by row, and what its way back needs."""
-    return key, torch.baddbmm(target, key, weight.mT, beta=-1)
+    sub = torch.baddbmm(target, key, weight.mT, beta=-1)
+    return key, sub
 
 
 def matrix_l2_gradient_pullback(
@@ -37,7 +38,8 @@ def matrix_l2_gradient_pullback(
     """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
     the gradient of every weight.
     """
-    return torch.baddbmm(d_1, d_2, weight), -d_2, d_2, key
+    add = torch.baddbmm(d_1, d_2, weight)
+    return add, -d_2, d_2, key
 
 
 class Probe(Module):

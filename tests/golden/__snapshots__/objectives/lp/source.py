@@ -30,7 +30,11 @@ def matrix_lp_gradient_kept(key: Tensor, target: Tensor, weight: Tensor) -> tupl
     """`matrix_lp_gradient`, row by row, and what its way back needs."""
     matmul = key @ weight.mT
     sub = matmul - target
-    return key, torch.sign(sub) * torch.abs(sub) ** 2.0, matmul
+    sign = torch.sign(sub)
+    abs = torch.abs(sub)
+    pow = abs**2.0
+    mul = sign * pow
+    return key, mul, matmul
 
 
 def matrix_lp_gradient_pullback(
@@ -41,9 +45,14 @@ def matrix_lp_gradient_pullback(
     """
     sub = matmul - target
     sign = torch.sign(sub)
-    mul = sign * (torch.abs(sub) * (d_2 * sign))
-    mul_2 = 2.0 * mul
-    return torch.baddbmm(d_1, mul_2, weight), -2.0 * mul, mul_2, key
+    abs = torch.abs(sub)
+    mul = d_2 * sign
+    mul_2 = abs * mul
+    mul_3 = sign * mul_2
+    mul_4 = 2.0 * mul_3
+    add = torch.baddbmm(d_1, mul_4, weight)
+    mul_5 = -2.0 * mul_3
+    return add, mul_5, mul_4, key
 
 
 class Probe(Module):
