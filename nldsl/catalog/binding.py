@@ -60,7 +60,11 @@ def _checked(primitive: Primitive, option: Option, bound: Mapping[str, Static]) 
     """The value of one option, of the right type and in range."""
     if option.name not in bound:
         if option.default == "REQUIRED":
-            raise ContractError(f"`{primitive.name}` needs `{option.name}`: {option.help}")
+            given = ", ".join((*primitive.values, f"{option.name} = ..."))
+            same = ", the same number as `embed` has" if primitive.name == "head" else ""
+            raise ContractError(
+                f"`{primitive.name}` needs `{option.name}`: {option.help}; `{primitive.name}({given})`{same}"
+            )
         return option.default
     value = bound[option.name]
     if option.variadic:

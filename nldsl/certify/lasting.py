@@ -11,7 +11,6 @@ import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from nldsl.certify.certificate import Growth
 from nldsl.certify.checks import MARGIN
 from nldsl.certify.compare import Finding, distance
 from nldsl.certify.draws import draw_inputs, generator
+from nldsl.certify.forget import entry, forgotten
 from nldsl.diagnostics import SpecError
 from nldsl.driver.compile import plan_of
 from nldsl.runtime.model import Layer
@@ -144,13 +144,22 @@ def _tails(module: Layer, inputs: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, 
 
 @dataclass
 class Run:
-    """A long run in float32: states behind the first piece, the last but one, and the last."""
+    """A long run in float32: the states behind every piece."""
 
-    early: State
-    before: State
-    last: State
+    states: list[State]
     outputs: tuple[Tensor, ...]
     """Of the last piece."""
+
+    @property
+    def last(self) -> State:
+        """The state behind the last piece."""
+        return self.states[-1]
+
+    def since(self, place: Place) -> tuple[State, int]:
+        """The last state of which a memory has changed since at its clock, and so many tokens ago."""
+        every = place.memory.clock.every if place.memory is not None else 1
+        pieces = min(-(-every // PIECE), len(self.states) - 1)
+        return self.states[-1 - pieces], pieces * PIECE
 
 
 def alive(subject: Endurance) -> Iterator[Finding]:
@@ -163,11 +172,11 @@ def alive(subject: Endurance) -> Iterator[Finding]:
         return
     yield Finding(f"{TOKENS} tokens: outputs are finite", 0.0)
     for place in (p for p in subject.places if p.kind == "memory"):
-        yield _bounded(place, run)
-        yield _moving(place, run)
+        yield bounded(place, run)
+        yield moving(place, run)
     more = _cast(subject.inputs(TAIL, "more"), torch.float32)
     for place in subject.places:
-        yield _used(module, place, run.last, more)
+        yield used(module, place, run.last, more)
     yield from _written(subject, module, inputs, run)
 
 
@@ -183,52 +192,42 @@ def _run(module: Layer, inputs: tuple[Tensor, ...]) -> Run | int:
             states.append(state)
             if not all(bool(torch.isfinite(x).all()) for x in y):
                 return end
-    return Run(states[0], states[-2], states[-1], y)
-
-
-def _entry(state: State, place: Place) -> dict[str, Any]:
-    tree = state.tree
-    for key in place.keys:
-        tree = tree[key]
-    found: dict[str, Any] = tree
-    return found
+    return Run(states, y)
 
 
 def _weights(state: State, place: Place) -> Tensor:
-    """Everything that the running map of a memory is made of, in one row."""
-    return torch.cat([w.flatten().double() for w in flatten(_entry(state, place)["running"]).values()])
+    """Everything that the running map of a memory is made of, or what it learned of the task, in one row."""
+    held = entry(state, place)["delta" if place.kind == "task" else "running"]
+    return torch.cat([w.flatten().double() for w in flatten(held).values()])
 
 
-def _bounded(place: Place, run: Run) -> Finding:
-    early, last = (float(_weights(s, place).norm()) for s in (run.early, run.last))
-    exponent = math.log(max(last, 1e-300) / max(early, 1e-300)) / math.log(TOKENS / PIECE)
-    where = f"`{place.path}`: norm {early:.3g} behind {PIECE} tokens, {last:.3g} behind {TOKENS}"
+def bounded(place: Place, run: Run) -> Finding:
+    norms = [float(_weights(s, place).norm()) for s in run.states]
+    # What learns on a slow clock is nothing at first.
+    first = next((i for i, norm in enumerate(norms[:-1]) if norm > 0.0), 0)
+    early, last = norms[first], norms[-1]
+    begun = (first + 1) * PIECE
+    exponent = math.log(max(last, 1e-300) / max(early, 1e-300)) / math.log(TOKENS / begun)
+    where = f"`{place.path}`: norm {early:.3g} behind {begun} tokens, {last:.3g} behind {TOKENS}"
     return Finding(where, exponent if math.isfinite(last) else math.inf, EXPONENT)
 
 
-def _moving(place: Place, run: Run) -> Finding:
-    moved = distance(_weights(run.last, place), _weights(run.before, place))
-    where = f"`{place.path}`: moved by {100 * moved:.3g}% in the last {PIECE} tokens"
+def moving(place: Place, run: Run) -> Finding:
+    before, ago = run.since(place)
+    moved = distance(_weights(run.last, place), _weights(before, place))
+    where = f"`{place.path}`: moved by {100 * moved:.3g}% in the last {ago} tokens"
     return Finding(where, NOTICED / max(moved, 1e-300), 1.0)
 
 
-def _used(module: Layer, place: Place, state: State, more: tuple[Tensor, ...]) -> Finding:
+def used(module: Layer, place: Place, state: State, more: tuple[Tensor, ...]) -> Finding:
     """How much the next outputs change if one memory forgets everything."""
-    forgot = state.map(lambda x: x)
-    _put(forgot, place, _entry(module.init_state(1), place))
+    forgot = forgotten(state, module.init_state(1), (place,))
     with torch.no_grad():
         kept, _ = call(module, more, state)
         lost, _ = call(module, more, forgot)
     change = _apart(lost, kept)
     where = f"`{place.path}`: the next outputs change by {100 * change:.3g}% if it forgets"
     return Finding(where, NOTICED / max(change, 1e-300), 1.0)
-
-
-def _put(state: State, place: Place, entry: dict[str, Any]) -> None:
-    tree = state.tree
-    for key in place.keys[:-1]:
-        tree = tree[key]
-    tree[place.keys[-1]] = entry
 
 
 def _written(subject: Endurance, module: Layer, inputs: tuple[Tensor, ...], run: Run) -> Iterator[Finding]:

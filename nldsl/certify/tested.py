@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -64,6 +64,8 @@ class Tested:
         >>> tested = Tested("linear_attention", "linear_attention", {"dim": 8})
         >>> tested.check("splits", Case(5, cuts=(2, 5), arguments=(("heads", 2),)))
     """
+
+    __test__: ClassVar[bool] = False  # pytest takes a class of this name for tests.
 
     source: str | Path | SourceFile
     block: str | None = None

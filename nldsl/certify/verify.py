@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import nldsl
+from nldsl.certify.align import places
 from nldsl.certify.bench import Build, build_module
 from nldsl.certify.certificate import Certificate, Growth, Lowering, Section
 from nldsl.certify.clocks import Clocks, ClockSet, clock_sets, token_clocks, with_clocks
@@ -20,6 +21,7 @@ from nldsl.certify.examine import examine, examine_forward, prepare, prepare_for
 from nldsl.certify.graphs import graphs
 from nldsl.certify.growth import NONSENSE
 from nldsl.certify.lasting import LENGTHS, PRECISIONS, TOKENS, Endurance, alive, rounding, spelt, told
+from nldsl.certify.lasting_task import alive_task
 from nldsl.certify.render import LONG
 from nldsl.certify.shrink import Shrunk, shrink
 from nldsl.spec.program import Program
@@ -112,6 +114,9 @@ def _long(program: Program, seed: int, say: Progress, build: Build) -> Section:
     say(f"{TOKENS} tokens")
     notes: list[str] = []
     results.append(run("bounded and alive", lambda: told(alive(subject), notes)))
+    if any(p.kind == "task" for p in places(program)):
+        say(f"learning from the task over {TOKENS} tokens")
+        results.append(run("bounded and alive in learning", lambda: told(alive_task(subject), notes)))
     rows = tuple(Lowering(*row) for row in subject.plan.rows())
     return Section(
         *(LONG, (), (), 0, TOKENS, LENGTHS, None, rows, tuple(results), tuple(growth)),

@@ -16,7 +16,7 @@ from nldsl.plan.matrix_form import MatrixDetail
 from nldsl.plan.plan import BlockPlan, Lowering, LoweringName, Plan, Recogniser, Target, Unit, Verdict
 from nldsl.plan.units import memories_of, partition
 from nldsl.plan.verdict import Refusal
-from nldsl.spec.program import Block, Call, Memory, Program, Read, Repeat, TaskWrite
+from nldsl.spec.program import Block, Call, Memory, Program, Read, Repeat, TaskWrite, Write
 
 RECOGNISERS: tuple[tuple[LoweringName, Recogniser], ...] = (
     ("attention", attention.recognise),
@@ -227,7 +227,8 @@ def _start_of(block: Block, memory: Memory) -> Memory | None:
 
 
 def _unsupported(block: Block, statements: tuple[int, ...], reason: str) -> Diagnostic:
-    return _diagnostic(reason, block.body[statements[-1]])
+    steps = [block.body[i] for i in statements]
+    return _diagnostic(reason, next((s for s in steps if isinstance(s, Write)), steps[-1]))
 
 
 def _diagnostic(reason: str, step: object) -> Diagnostic:

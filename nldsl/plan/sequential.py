@@ -161,13 +161,13 @@ def _memory(memory: Memory, body: list[Statement]) -> Refusal | None:
 
 def _write(memory: Memory, write: Write) -> Refusal | None:
     for term in write.terms:
-        refusal = _term(memory, write, term)
+        refusal = _term(memory, term)
         if refusal is not None:
             return refusal
     return None
 
 
-def _term(memory: Memory, write: Write, term: Term) -> Refusal | None:
+def _term(memory: Memory, term: Term) -> Refusal | None:
     found = closed_gradient(memory, term)
     if isinstance(found, Refusal) and "looks at the memory" not in found.reason:
         return found
@@ -175,8 +175,6 @@ def _term(memory: Memory, write: Write, term: Term) -> Refusal | None:
     if not asked:
         return None
     rule = term.rule.name
-    if write.at_commit:
-        return Refusal(f"rule `{rule}`, which asks for `{min(asked)}` of one token, at the commit")
     if not isinstance(found, Refusal) and any(g.x is None for g in found.gradients):
         return Refusal(f"rule `{rule}` on a weight that is not used as `W @ z`")
     return None

@@ -40,8 +40,6 @@ def _term_steps(memory: Memory, term: Term, write: Write) -> tuple[WeightStep, .
         products = _products(weight)
         if isinstance(products, Refusal):
             return products
-        if write.at_commit and {v.name for v in term.rule.function.inputs} & {"x", "dy"}:
-            return Refusal(f"rule `{term.rule.name}`, which looks at single tokens, at the commit")
         if write.at_commit:
             steps.append(WeightStep(weight.name, None, None, products=products))
             continue

@@ -11,6 +11,7 @@ from nldsl.review.allow import without_allowed
 from nldsl.review.findings import write_findings
 from nldsl.review.future import future_findings
 from nldsl.review.schedule import clock_findings
+from nldsl.review.scores import score_findings
 from nldsl.source import SourceFile
 from nldsl.spec.elaborate import examine, in_order
 from nldsl.spec.program import Block, Call, Program, Repeat
@@ -59,6 +60,7 @@ def review(program: Program, *, run_length: int | None = None) -> list[Diagnosti
 
 def _all(program: Program, run_length: int | None) -> Iterator[Diagnostic]:
     yield from future_findings(program)
+    yield from score_findings(program)
     yield from clock_findings(program, run_length)
     yield from _dead_levels(program)
     for block in _distinct(program.root):

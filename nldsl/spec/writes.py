@@ -78,6 +78,8 @@ def _one(frame: Frame, node: tree.Write, box: MemoryBox) -> Write | None:
     good = [t for t in terms if t is not None]
     if shared is None or len(good) < len(terms) or not good:
         return None
+    if shared.at_commit and not _gathers(frame, node, good):
+        return None
     return Write(
         memory=box.name,
         terms=tuple(good),
@@ -90,6 +92,27 @@ def _one(frame: Frame, node: tree.Write, box: MemoryBox) -> Write | None:
         append=box.softmax,
         span=node.span,
     )
+
+
+def _gathers(frame: Frame, node: tree.Write, terms: list[Term]) -> bool:
+    """Whether every rule of a write `at commit` makes do with the sum of a chunk's gradients.
+
+    Errors: NL0421.
+    """
+    asking = [(t, {v.name for v in t.rule.function.inputs} & {"x", "dy"}) for t in terms]
+    for term, asked in asking:
+        if asked:
+            frame.session.report(
+                "NL0421",
+                f"`at commit` has no meaning for rule `{term.rule.name}`, which asks for `{min(asked)}` of "
+                "one token",
+                term.span,
+                "runs once, on the sum of the gradients of a chunk",
+                help="leave out `at commit`: the rule then steps for every token, its gradients held at the "
+                "start of the chunk all the same",
+                edit=drop_clause(node.span, "at"),
+            )
+    return not any(asked for _, asked in asking)
 
 
 def _term(frame: Frame, node: tree.Write, term: tree.Term, box: MemoryBox) -> Term | None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nldsl.certify.align import Place, places
+from nldsl.certify.forget import entry, forgotten
 from nldsl.evaluate import writes_task
 from nldsl.evaluate.bits import without_padding
 from nldsl.runtime.module import Module
@@ -79,7 +80,7 @@ def lives(model: Any, tokens: Tensor) -> tuple[Lived, ...]:
     gates, fresh = dict(_gates(model.program.root, "")), model.init_state(tokens.shape[0])
     made = []
     for name, copies in groups.items():
-        lost, _ = _read(model, tokens[:, middle:], _forgotten(before, fresh, copies))
+        lost, _ = _read(model, tokens[:, middle:], forgotten(before, fresh, copies))
         retain, rate = (_mean(seen, name, value) for value in gates.get(name, ((), ())))
         memory = copies[0].memory
         made.append(
@@ -120,29 +121,11 @@ def _read(model: Any, tokens: Tensor, state: State | None) -> tuple[Tensor, Stat
     return logits, behind.detach()
 
 
-def _forgotten(state: State, fresh: State, copies: list[Place]) -> State:
-    """`state` with what these memories hold as before the first token; their clocks go on."""
-    found = state.clone()
-    for place in copies:
-        tree, start = found.tree, fresh.tree
-        for key in place.keys[:-1]:
-            tree, start = tree[key], start[key]
-        old, new = tree[place.keys[-1]], start[place.keys[-1]]
-        if place.kind == "task":
-            new = {**old, "delta": new["delta"]}
-        elif isinstance(old, dict):
-            new = {**new, **{name: old[name] for name in ("count",) if name in old}}
-        tree[place.keys[-1]] = new
-    return found
-
-
 def _weights(state: State, place: Place) -> dict[str, Tensor]:
-    entry: Any = state.tree
-    for key in place.keys:
-        entry = entry[key]
-    if isinstance(entry, dict):
-        entry = entry["delta" if place.kind == "task" else "running"]
-    return flatten(entry)
+    found = entry(state, place)
+    if isinstance(found, dict):
+        found = found["delta" if place.kind == "task" else "running"]
+    return flatten(found)
 
 
 def _norm(state: State, place: Place, since: State | None = None) -> float:

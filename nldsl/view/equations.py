@@ -29,6 +29,7 @@ from nldsl.view.family import in_its_block
 from nldsl.view.formulas import attention_formulas, escaped, own_name, task_formulas, write_formulas
 from nldsl.view.known import Gating, Known, known_as
 from nldsl.view.pens import Formula, both
+from nldsl.view.spectrum import one_piece, spectrum_words
 from nldsl.view.transition import Step, Transition, key_is_unit, transition
 
 _ORDER = "SDRNX"
@@ -55,6 +56,8 @@ class Dynamics:
     paper: str
     transitions: tuple[tuple[str, Transition], ...]
     reasons: tuple[str, ...]
+    spectrum: str = ""
+    """What can be said of the spectrum where no transition along a key has been found."""
 
     @property
     def transition(self) -> Transition | None:
@@ -110,6 +113,7 @@ def _written(
     where: list[Formula] = []
     reasons: list[str] = []
     letters_found: list[str] = []
+    spectra: list[str] = []
     names: list[Known | None] = []
     transitions: list[tuple[str, Transition]] = []
     for update in updates:
@@ -129,7 +133,11 @@ def _written(
         lines += made[0]
         where += [*made[1], *_meanings(block, write, scale)]
         reasons += classes.reasons
-        transitions += _transitions(block, memory, write, classes, scale)
+        moved = _transitions(block, memory, write, classes, scale) or _of_one_piece(
+            block, memory, write, scale
+        )
+        transitions += moved
+        spectra.append("" if moved else spectrum_words(block, memory, write, classes))
     # Several writes make one recurrence: it has a name only if all of them say the same.
     known = names[0] if len(set(names)) == 1 else None
     letter = max(letters_found, key=_ORDER.index, default="D")
@@ -145,6 +153,7 @@ def _written(
         _paper(known, memory),
         tuple(transitions),
         tuple(dict.fromkeys(reasons)),
+        "; ".join(dict.fromkeys(s for s in spectra if s)),
     )
 
 
@@ -260,6 +269,26 @@ def _transitions(
         term = classes.terms[0]
         found = dict(_by_weight(block, memory, write, term, scale))
     return list(found.items())
+
+
+def _of_one_piece(
+    block: Block, memory: Memory, write: Write, scale: Update | None
+) -> list[tuple[str, Transition]]:
+    """The transition of a step of rank one that no closed form along the key covers, such as Oja's."""
+    online = memory.clock.every == 1 and write.base_every == 1
+    form = one_piece(memory, write) if online and write.project is None and not write.at_commit else None
+    if form is None:
+        return []
+    piece = next(p for p in form.pieces if p.erase is not None)
+    assert piece.erase is not None and piece.seen is not None
+    if piece.seen is not piece.along:
+        return []
+    term, value_side = write.terms[0], form.side == "value"
+    side = term.target if value_side else term.key
+    step = Step(form.keep, piece.erase, build("mul", 1.0, piece.erase), build("dot", piece.seen, piece.seen))
+    named = written_pair(term)[int(value_side)]
+    where = f"{memory.name} along its values" if value_side else memory.name
+    return [(where, _one(block, write, scale, step, key_is_unit(block, side), named))]
 
 
 def _along_one_key(write: Write, classes: UpdateClass) -> TermClass | None:

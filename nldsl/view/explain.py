@@ -14,6 +14,7 @@ from nldsl.graph.levels import spoken
 from nldsl.graph.places import all_parameters, claiming_group
 from nldsl.graph.problems import group_label
 from nldsl.lowerings.forms import plan_program
+from nldsl.plan.export import against_export
 from nldsl.plan.plan import Plan
 from nldsl.spec.program import Program
 from nldsl.spec.walk import linear_paths
@@ -114,6 +115,8 @@ class Explanation:
     lowerings: tuple[LoweringRow, ...]
     cost: Cost
     unsupported: tuple[str, ...] = ()
+    not_exported: str = ""
+    """Why `torch.export` refuses the module (NL0702); empty if it is one graph."""
 
     @property
     def parameter_count(self) -> int:
@@ -178,6 +181,7 @@ def explain_program(program: Program, graph: LevelGraph | None = None) -> Explan
         lowerings=rows,
         cost=costs.total,
         unsupported=unsupported,
+        not_exported=against_export(plan) if plan is not None else "",
     )
 
 

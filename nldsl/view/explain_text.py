@@ -67,6 +67,8 @@ def _equation(rows: Sequence[Dynamics]) -> Iterator[RenderableType]:
         yield _indented(", ".join(f"{name} in {found}" for name, found in row.gates), 10)
     for name, step in _distinct(row.transitions):
         yield from _transition(name, step)
+    if row.spectrum:
+        yield _indented(Text(row.spectrum, style="dim"), 6)
 
 
 def _distinct(transitions: Sequence[tuple[str, Transition]]) -> Iterator[tuple[str, Transition]]:

@@ -28,12 +28,19 @@ def render_explanation(explanation: Explanation, parameters: bool = False) -> Re
     parts += _section("levels", _levels(explanation.levels))
     parts += _section("equations", equations_text(explanation.equations))
     parts += _section("lowerings", lowerings_text(explanation.lowerings))
+    if explanation.not_exported:
+        parts += _section("torch.export", [_refused(explanation.not_exported)])
     if explanation.unsupported:
         parts += _section("not compiled yet", [Text(f"  {line}") for line in explanation.unsupported])
     parts += _section("transfers", transfers_text(explanation.transfers))
     if parameters:
         parts += _section("parameters", parameters_text(explanation.parameters))
     return Group(*parts)
+
+
+def _refused(reason: str) -> Text:
+    """What stands against one graph."""
+    return Text.assemble("  refused (", ("NL0702", "bold"), f"): {reason}")
 
 
 def render_latex(explanation: Explanation) -> str:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from nldsl.certify import Certificate, verify
-from nldsl.certify.bench import Build, build_module, other_forms
+from nldsl.certify.bench import Build, build_module, call, other_forms
+from nldsl.certify.forget import entry, forgotten
 from nldsl.certify.lasting import Endurance, alive, rounding
+from nldsl.certify.lasting_task import alive_task
 from nldsl.driver.compile import emit, plan_of
 from nldsl.emit.loader import load_module
 from nldsl.graph import open_program
@@ -145,6 +147,50 @@ def test_a_memory_that_lives() -> None:
 def test_a_memory_that_grows_or_dies(lr: float, keep: float, said: str) -> None:
     found = [f.where for f in alive(endurance(RATE.format(lr=lr), dim=4, keep=keep)) if not f.good]
     assert any(said in where for where in found), found
+
+
+TASK = """
+model m(tokens, keep = 0.99, lr = 0.001) {
+  level f every 64 tokens { memory F = mlp(1) }
+  x = embed(tokens, 16, 4)
+  F minimizes task by gd(lr = lr) retain keep toward init
+  return head(x + F[norm(x)], 16)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("keep", "lr", "said"), [(0.99, 0.001, ""), (0.99, 0.0, "moved by 0%"), (1.05, 0.001, "norm")]
+)
+def test_a_task_memory_that_lives_grows_or_dies(keep: float, lr: float, said: str) -> None:
+    found = list(alive_task(endurance(TASK, keep=keep, lr=lr)))
+    bad = [f.where for f in found if not f.good]
+    assert len(found) == 4 and (any(said in where for where in bad) if said else not bad), found
+
+
+def test_what_is_forgotten_keeps_its_clock() -> None:
+    """Memories of one loop count alike: what the others hold does not depend on who has forgotten."""
+    text = """
+    block b(x) {
+      level a every 4 tokens { memory M = mlp(1) }
+      level c every 6 tokens { memory N = mlp(1) }
+      M[l2norm(linear(x))] <- linear(x) by gd(lr = 0.1)
+      y = M[linear(x)]
+      N[l2norm(linear(y))] <- linear(x) by gd(lr = 0.1)
+      return y, N[linear(x)]
+    }
+    """
+    subject = endurance(text, x=4)
+    with torch.no_grad():
+        _, state = call(subject.module, subject.inputs(11, "first"))
+        place = next(p for p in subject.places if p.path.endswith("N"))
+        lost = forgotten(state, subject.module.init_state(1), (place,))
+        more = subject.inputs(8, "more")
+        (y, z), after = call(subject.module, more, state)
+        (y2, z2), after2 = call(subject.module, more, lost)
+    assert torch.equal(y, y2) and not torch.allclose(z, z2)
+    counts = [entry(s, p)["count"] for s in (after, after2) for p in subject.places]
+    assert all(torch.equal(c, counts[0]) for c in counts)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -56,6 +56,15 @@ def test_a_factor_with_channels_is_refused() -> None:
     assert found.code == "NL0418" and found.help == "scale one of its two vectors: `outer(a * v, k)`"
 
 
+def test_a_commit_has_no_single_token() -> None:
+    text = block("S[k] <- v  by dgd(lr = 0.1)  at commit  retain a", every=4)
+    with pytest.raises(SpecError) as refused:
+        open_program(text, dim=8)
+    (found,) = refused.value.diagnostics
+    assert found.code == "NL0421" and "asks for `x` of one token" in found.message
+    assert found.edit is not None and found.edit.span.text.strip() == "at commit"
+
+
 def test_a_map_of_one_vector() -> None:
     text = block(
         "S[k] <- v by gd(lr = a) retain 0.9",

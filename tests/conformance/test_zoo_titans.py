@@ -79,7 +79,7 @@ def titans_mlp(p: Weights, x: Array) -> Array:
 
 
 def dla(p: Weights, x: Array) -> Array:
-    rule = descent(gate(p, x, "eta") / 4, 1 - gate(p, x, "keep") / 4)
+    rule = descent(gate(p, x, "eta") / 4, 1 - gate(p, x, "keep") / 4, home=True)
     return out(p, x, learn(p, "W2 W1", *projected(p, x), mlp, product, rule, hold=4))
 
 

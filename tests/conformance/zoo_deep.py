@@ -79,12 +79,13 @@ def gelu_mlp(w: Fast, z: Tensor) -> Tensor:
     return w["W1"] @ hidden + w.get("b1", 0)
 
 
-def descent(eta: Array, alpha: Array | None = None) -> Step:
-    """W' = alpha W - eta g."""
+def descent(eta: Array, alpha: Array | None = None, home: bool = False) -> Step:
+    """W' = r + alpha (W - r) - eta g, r zero or (`home`) the start."""
 
     def step(w, g, slots, t, h):
         keep = 1.0 if alpha is None else alpha[t, h]
-        return {n: keep * w[n] - eta[t, h] * g[n] for n in w}
+        r = slots.setdefault("start", {n: z.clone() if home else 0 * z for n, z in w.items()})
+        return {n: r[n] + keep * (w[n] - r[n]) - eta[t, h] * g[n] for n in w}
 
     return step
 

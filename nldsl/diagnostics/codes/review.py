@@ -23,6 +23,16 @@ _CAUSAL = (
     "  return head(A[linear(x)], 16)\n"
     "}}\n"
 )
+_SCORES = (
+    "model m(tokens) {{\n"
+    "  x = embed(tokens, 16, 8)\n"
+    "  return {0}\n"
+    "}}\n"
+    "train m {{\n"
+    "  task next_token\n"
+    "  level l every 1 step {{ rest, head, embeddings by adamw(lr = 1e-3) }}\n"
+    "}}\n"
+)
 _DEAD = (
     "block f(x) {{\n"
     "  level a every 1 token {{ memory S = matrix() }}\n"
@@ -125,5 +135,12 @@ CODES = {
         "is seen by later tokens only.",
         _CAUSAL.format("causal = false"),
         _CAUSAL.format("window = 8"),
+    ),
+    "NL0608": Entry(
+        "probabilities where scores are due",
+        "The cross entropy of a task takes the softmax of what a model returns. Of probabilities it makes "
+        "nearly equal chances: the loss cannot fall far, and nothing else says why.",
+        _SCORES.format("softmax(head(x, 16))"),
+        _SCORES.format("head(x, 16)"),
     ),
 }

@@ -137,8 +137,8 @@ CODES = {
     ),
     "NL0421": Entry(
         "clause without meaning here",
-        "The non-parametric memory minimises nothing, a task write has its objective already, and "
-        "clauses of a write as a whole are given once.",
+        "The non-parametric memory minimises nothing, a task write has its objective already, a rule that "
+        "looks at single tokens has none at a commit, and clauses of a write as a whole are given once.",
         _body("memory A = softmax()", "A[x] <- x by gd(lr = 0.1)", "return A[x]"),
         _body("memory A = softmax()", "A[x] <- x", "return A[x]"),
     ),

@@ -85,15 +85,21 @@ class Dla(Module):
         M_W1_base: Tensor,
         M_W2: Tensor,
         M_W1: Tensor,
+        M_W2_init: Tensor,
+        M_W1_init: Tensor,
         valid: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """At most 16 tokens: what they read, and the running weights after their writes."""
         x_W2, dy_W2, x_W1, dy_W1 = mlp_dot_gradient(k, M_write_split, M_W2_base, M_W1_base)
         gate = gate_kernel(retain=keep.mT, valid=valid)
         rate_W2 = eta.mT[..., None].squeeze(-1)
-        M_W2_course = Course(M_W2, (Impulse(x_W2, dy_W2, rate=rate_W2),), gate=gate, valid=valid)
+        M_W2_course = Course(
+            M_W2, (Impulse(x_W2, dy_W2, rate=rate_W2),), gate=gate, toward=M_W2_init, valid=valid
+        )
         rate_W1 = eta.mT[..., None].squeeze(-1)
-        M_W1_course = Course(M_W1, (Impulse(x_W1, dy_W1, rate=rate_W1),), gate=gate, valid=valid)
+        M_W1_course = Course(
+            M_W1, (Impulse(x_W1, dy_W1, rate=rate_W1),), gate=gate, toward=M_W1_init, valid=valid
+        )
         out_M = mlp_live(q, M_W2_course.after, M_W1_course.after)
         M_W2_next = M_W2_course.end()
         M_W1_next = M_W1_course.end()
@@ -139,6 +145,8 @@ class Dla(Module):
         M_W1 = state["M"]["running"]["W1"]
         M_W2_base = state["M"]["base"]["W2"]
         M_W1_base = state["M"]["base"]["W1"]
+        M_W2_init = self.M.W2
+        M_W1_init = self.M.W1
         out_M_all = []
         for n in range(len(grid)):
             out_M_n, M_W2_new, M_W1_new = self._step_M(
@@ -151,6 +159,8 @@ class Dla(Module):
                 M_W1_base,
                 M_W2,
                 M_W1,
+                M_W2_init,
+                M_W1_init,
                 grid.valid[n],
             )
             out_M_all.append(out_M_n)

@@ -1,0 +1,100 @@
+"""What can be said of the spectrum of a write that does not scale the memory along one key alone."""
+
+from __future__ import annotations
+
+from nldsl.calculus import TermClass, UpdateClass
+from nldsl.calculus.affine import scalar_value
+from nldsl.calculus.lift import source_expression
+from nldsl.calculus.pieces import NotRankOneError, TermForm, term_form
+from nldsl.calculus.ranges import Interval, range_of
+from nldsl.spec.program import Block, Memory, Term, Write
+from nldsl.view.transition import key_is_unit
+
+_LOCAL = (
+    "not linear in the memory, so no spectrum along a key: near a state the step multiplies what is held by "
+    "{keep} - rate * h, h an eigenvalue of the Gauss-Newton matrix there; it contracts while "
+    "rate * h < 1 + {keep}"
+)
+
+
+def one_piece(memory: Memory, write: Write) -> TermForm | None:
+    """The only term of a write as a step of rank one, also on the value side; `None` if it is none."""
+    if len(write.terms) != 1 or write.toward != "zero" or memory.function is None:
+        return None
+    try:
+        form = term_form(memory, write.terms[0], False, False)
+    except NotRankOneError:
+        return None
+    plain = form.momentum is None and len([p for p in form.pieces if p.erase is not None]) == 1
+    return form if plain and write.terms[0].window == 1 else None
+
+
+def spectrum_words(block: Block, memory: Memory, write: Write, classes: UpdateClass) -> str:
+    """A sentence for a write without a transition along its key; empty for attention."""
+    if write.append or memory.function is None:
+        return ""
+    if write.project is not None:
+        return (
+            f"`project {write.project}` brings the whole weight back after every step, so it stays bounded; "
+            "the step is not linear in the memory and has no spectrum along a key"
+        )
+    if write.at_commit:
+        return "one step per chunk, on the sum of its gradients: not linear in the memory, so no spectrum"
+    several = _several_keys(block, write, classes)
+    if several:
+        return several
+    term = classes.terms[0] if classes.terms else None
+    form = term.rules[0].form if term is not None and term.rules else None
+    if form is None or form.momentum is not None:
+        return "its rule is not linear in the memory and its gradients: no spectrum along a key"
+    return _LOCAL.format(keep="retention" if write.retain is not None else "1")
+
+
+def _several_keys(block: Block, write: Write, classes: UpdateClass) -> str:
+    """`M' = M (diag(w) - sum c k k^T)`: real eigenvalues between what is kept and all that is erased."""
+    erasing = [(t, c) for t, c in zip(write.terms, classes.terms, strict=True) if c.dependence != "constant"]
+    if len(write.terms) < 2 or not erasing or write.retain_axis in ("value", "element"):
+        return ""
+    pulls = [_pull(block, term, found) for term, found in erasing]
+    per_channel = [any(v.kind == "headed" for _, v in t.rule.arguments) for t, _ in erasing]
+    if any(p is None for p in pulls) or (len(pulls) > 1 and any(per_channel)):
+        return ""
+    kept = (
+        Interval(1.0, 1.0) if write.retain is None else range_of(source_expression(block, write.retain.name))
+    )
+    most = sum(p.high for p in pulls if p is not None)
+    low = kept.low - most
+    names = " - ".join(["diag(w)" if write.retain_axis == "key" else "w", *_erased(erasing, per_channel)])
+    bounds = f"{low:.3g} and {kept.high:.3g}"
+    sign = "may be negative, which tracking a state needs" if low < 0.0 else "are never negative"
+    inside = low >= -1.0 and kept.high <= 1.0
+    verdict = "all within the unit circle" if inside else "not all within the unit circle"
+    return f"the transition is {names}: its eigenvalues are real, between {bounds}, {verdict}; they {sign}"
+
+
+def _erased(erasing: list[tuple[Term, TermClass]], per_channel: list[bool]) -> list[str]:
+    """`kappa (a kappa)^T` for a rate per channel, `eta k k^T` for one number."""
+    found = []
+    for (term, _), wide in zip(erasing, per_channel, strict=True):
+        rate = next((v.name for _, v in term.rule.arguments), "rate")
+        key = term.key.name
+        found.append(f"{key} ({rate} {key})^T" if wide else f"{rate} {key} {key}^T")
+    return found
+
+
+def _pull(block: Block, term: Term, found: TermClass) -> Interval | None:
+    """How much a term takes at most along its key: `rate slope ||k||^2`, if the key has length one."""
+    slope = None if found.slope is None else scalar_value(found.slope)
+    form = found.rules[0].form if found.rules else None
+    plain = form is not None and form.momentum is None and form.erase.value == 0.0
+    if slope is None or slope < 0.0 or not plain or not key_is_unit(block, term.key):
+        # A rate per channel has no closed form of its own, but is a rate all the same.
+        if slope is None or slope < 0.0 or term.rule.name != "gd" or not key_is_unit(block, term.key):
+            return None
+    rates = [range_of(source_expression(block, v.name)) for n, v in term.rule.arguments if n == "lr"]
+    if not rates:
+        static = dict(term.rule.static).get("lr")
+        rates = [Interval(float(static), float(static))] if isinstance(static, int | float) else []
+    if not rates or rates[0].low < 0.0:
+        return None
+    return Interval(slope * rates[0].low, slope * rates[0].high)

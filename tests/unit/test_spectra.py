@@ -1,0 +1,86 @@
+"""What `explain` says of spectra beyond one key, and of `torch.export`; a warning about probabilities."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from rich.console import Console
+
+from nldsl.review import check
+from nldsl.view import explain, render_explanation
+from nldsl.view.equations import Dynamics
+
+
+def dynamics(name: str, memory: str) -> Dynamics:
+    return next(d for d in explain(name, block=name, dim=16).equations if d.name == memory)
+
+
+def test_rwkv7_has_real_eigenvalues_within_the_bounds_told() -> None:
+    found = dynamics("rwkv7", "S")
+    assert "diag(w) - kappa (a kappa)^T" in found.spectrum and "between -0.455 and 1" in found.spectrum
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        w = torch.exp(-0.6065306597126334 * torch.rand(8, generator=draw, dtype=torch.float64))
+        a = torch.rand(8, generator=draw, dtype=torch.float64)
+        kappa = torch.nn.functional.normalize(torch.randn(8, generator=draw, dtype=torch.float64), dim=0)
+        values = torch.linalg.eigvals(torch.diag(w) - torch.outer(kappa, a * kappa))
+        assert values.imag.abs().max() < 1e-9
+        assert -0.455 < values.real.min() and values.real.max() < 1
+
+
+def test_oja_scales_what_it_holds_along_its_values() -> None:
+    (name, step), *more = dynamics("ojanet", "S").transitions
+    assert not more and name == "S along its values" and step.factor == "alpha - eta"
+    assert step.admissible == "0 < eta < 1 + alpha" and step.negative
+
+
+def test_where_there_is_none_it_is_said_why() -> None:
+    assert "`project rownorm`" in dynamics("lact", "M").spectrum
+    text = (
+        "objective robust(pred, target) { return sum(softplus(pred - target) + softplus(target - pred)) }\n"
+        "block b(x) { level c every 1 token { memory S = matrix() }\n"
+        "  S[l2norm(linear(x))] <- linear(x) minimize robust by gd(lr = 0.1) retain 0.9\n"
+        "  return S[linear(x)] }\n"
+    )
+    (found,) = explain(text, dim=8).equations
+    assert (
+        found.transitions == ()
+        and "retention - rate * h, h an eigenvalue of the Gauss-Newton" in found.spectrum
+    )
+
+
+@pytest.mark.parametrize(("name", "refused"), [("ttt_mlp", True), ("gated_deltanet", False)])
+def test_what_export_refuses(name: str, refused: bool) -> None:
+    found = explain(name, block=name, dim=16)
+    assert bool(found.not_exported) is refused
+    page = io.StringIO()
+    Console(file=page, width=200).print(render_explanation(found))
+    assert ("refused (NL0702): `M`" in page.getvalue()) is refused
+
+
+MODEL = """
+block last(x) {{ return {0} }}
+model m(tokens) {{
+  x = embed(tokens, 16, 8)
+  return last(x)
+}}
+train m {{
+  task next_token
+  level l every 1 step {{ rest, head, embeddings by adamw(lr = 1e-3) }}
+}}
+"""
+
+
+@pytest.mark.parametrize("op", ["softmax", "sigmoid"])
+def test_probabilities_where_scores_are_due(op: str) -> None:
+    (found,) = check(MODEL.format(f"{op}(head(x, 16))"))
+    assert found.code == "NL0608" and f"`{op}(...)`" in found.message
+    assert check(MODEL.format("head(x, 16)")) == []
+    assert check(MODEL.format(f"head({op}(x), 16)")) == []
+
+
+def test_a_missing_size_is_told_with_the_call() -> None:
+    (found,) = check("model m(tokens) { return head(embed(tokens, 16, 8)) }")
+    assert found.code == "NL0410" and found.help == "`head(x, vocab = ...)`, the same number as `embed` has"
