@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.measure import best_seconds
 from nldsl.runtime import triangular
+from nldsl.runtime.recurrence import delta_recurrence
 from nldsl.runtime.sequence import conv
 
 
@@ -80,6 +81,24 @@ def convolutions(batch: int = 4, tokens: int = 1024, width: int = 256, window: i
         print(f"  {name:30s} {time * 1e3:7.1f} ms")
 
 
+def widths(batch: int = 4, tokens: int = 1024, heads: int = 4, size: int = 64) -> None:
+    q, k, v = (torch.randn(batch, tokens, heads, size) for _ in range(3))
+    q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+    gates = -0.1 * torch.rand(batch, tokens, heads), torch.rand(batch, tokens, heads)
+    given = [x.requires_grad_() for x in (q, k, v, *gates)]
+    state = torch.zeros(batch, heads, size, size)
+
+    def both(chunk: int) -> object:
+        log, erase = given[3:]
+        y, _ = delta_recurrence(*given[:3], erase, state, log_decay=log, feedback="decayed", chunk=chunk)
+        return torch.autograd.grad(y, given, torch.ones_like(y))
+
+    seconds = best_seconds({chunk: lambda chunk=chunk: both(chunk) for chunk in (16, 32, 64)}, 10)
+    print(f"delta rule, {batch} x {tokens} tokens, {heads} heads of {size}, forward and backward")
+    for chunk, time in seconds.items():
+        print(f"  chunks of {chunk:2d} {time * 1e3:6.1f} ms")
+
+
 def groups(size: int = 64) -> None:
     print(f"batched products of {size} x {size}, results in new memory")
     for count in (16, 64, 256):
@@ -93,4 +112,5 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     inverses()
     convolutions()
+    widths()
     groups()

@@ -1,6 +1,6 @@
 """The classes of memories, forward and backward, against the matrix products they consist of.
 
-    python -m benchmarks.kernels [--rounds 5] [--profile delta]
+    python -m benchmarks.kernels [--rounds 5] [--profile delta] [NAME ...]
 
 B 4, H 4, d 64, T 1024, chunk 64, float32, one thread.  Matrix memories call the runtime's kernels as emitted
 code does; `titans` and `hope` are emitted memories (`titans_layer`, `hope_layer`), their inputs given.
@@ -136,9 +136,10 @@ def all_cases() -> dict[str, Case]:
     return matrix_cases() | more_matrix_cases() | emitted_cases() | loop_cases()
 
 
-def report(rounds: int) -> None:
+def report(rounds: int, wanted: list[str]) -> None:
     bound, _ = peak_gflops()
-    cases = all_cases()
+    shown = {*(wanted or CLASSES)} | {f"{name.split()[0]} loop" for name in wanted or CLASSES}
+    cases = {name: case for name, case in all_cases().items() if name in shown}
     seconds = best_seconds({name: case.both for name, case in cases.items()}, rounds)
     print(f"bound {bound:.1f} GFLOP/s on one thread")
     heads = ("ms", "tokens/s", "share", "must", "aim", "MiB", "loop")
@@ -161,13 +162,14 @@ def report(rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CLASSES)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", metavar="CASE", help="print where the time of one case goes")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     if options.profile is None:
-        return report(options.rounds)
+        return report(options.rounds, options.names)
     case = all_cases()[options.profile]
     case.both()
     with torch.profiler.profile() as profile:

@@ -1,8 +1,8 @@
 """Cases of `benchmarks.kernels` for matrix memories with gates per channel, several pieces, momentum.
 
-FLOPs by fixed formulas per chunk, forward, never counted from the code: D `4 C^2 d + 4 C d^2`,
-R `10 C^2 d + 8 C d^2 + 2 d^3 + 2 C^3`, two keys (DPLR) `18 C^2 d + 10 C d^2 + 2 d^3 + 2 C^3`, filtered R
-`4 C^2 d + 10 C d^2`.
+The kernels choose their chunks.  FLOPs by fixed formulas per chunk of 64, forward, never counted from the
+code: D `4 C^2 d + 4 C d^2`, R `10 C^2 d + 8 C d^2 + 2 d^3 + 2 C^3`, two keys (DPLR)
+`18 C^2 d + 10 C d^2 + 2 d^3 + 2 C^3`, filtered R `4 C^2 d + 10 C d^2`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def channel_cases(
     ones = torch.ones(*shape)
 
     def read(q: Tensor, *steps: Step, momentum: Momentum | None = None) -> Tensor:
-        memory = MatrixMemory(state, steps, mask=None, momentum=momentum, chunk=chunk)
+        memory = MatrixMemory(state, steps, mask=None, momentum=momentum)
         return memory.read(q, at=len(steps))
 
     def linear(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nldsl.runtime.chunks import mask_out
+from nldsl.runtime.chunks import mask_out, pass_width
 from nldsl.runtime.filtered_chunks import FilteredChunks, one_key
 from nldsl.runtime.matrix_chunks import Chunks
 from nldsl.runtime.matrix_tokens import Momentum, Side, Step, Tokens, tokens_of, widened, with_axis
@@ -48,7 +48,7 @@ class MatrixMemory:
         side: Side = "key",
         start: Tensor | None = None,
         momentum: Momentum | None = None,
-        chunk: int = 64,
+        chunk: int | None = None,
     ) -> None:
         # State, gates, sums and inverses want more digits than the half-wide types have.
         state, steps = widened(state), widened(tuple(steps))
@@ -65,9 +65,10 @@ class MatrixMemory:
         elif momentum is None and quick(steps, side):
             self.form = QuickChunks(self.before, steps, mask, chunk)
         elif momentum is not None and one_key(steps, side):
-            self.form = FilteredChunks(self.before, steps, momentum, mask, chunk)
+            width = chunk or pass_width(state, erases=True)
+            self.form = FilteredChunks(self.before, steps, momentum, mask, width)
         else:
-            self.form = Chunks(self.before, steps, momentum, mask, side, chunk)
+            self.form = Chunks(self.before, steps, momentum, mask, side, chunk or 64)
 
     @property
     def state(self) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.chunk_pass import Pass, Reading, chunk_pass, fits
-from nldsl.runtime.chunks import cut, layout_of, mask_out, tokens
+from nldsl.runtime.chunks import cut, layout_of, mask_out, pass_width, tokens
 from nldsl.runtime.matrix_chunks import Chunks, gate_of, places_of
 from nldsl.runtime.matrix_tokens import Gate, Side, Step, Write
 
@@ -34,9 +34,11 @@ def quick(steps: Sequence[Step], side: Side) -> bool:
 class QuickChunks:
     """The pass where it applies, the general form where not."""
 
-    def __init__(self, state: Tensor, steps: Sequence[Step], mask: Tensor | None, chunk: int) -> None:
-        self.given = state, steps, mask, chunk
-        self.layout = layout_of(next(s for s in steps if isinstance(s, Write)).pieces[0].along, chunk)
+    def __init__(self, state: Tensor, steps: Sequence[Step], mask: Tensor | None, chunk: int | None) -> None:
+        self.given = state, steps, mask, chunk or 64
+        pieces = next(s for s in steps if isinstance(s, Write)).pieces
+        width = chunk or pass_width(state, any(p.seen is not None for p in pieces))
+        self.layout = layout_of(pieces[0].along, width)
         self.made: Pass | None = None
         self.chunks: Chunks | None = None
         self.places = places_of(steps)

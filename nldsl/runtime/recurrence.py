@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nldsl.runtime.attend import chunk_read, chunk_write, delta_transform
 from nldsl.runtime.chunk_pass import Reading, chunk_pass, fits
-from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, tokens
+from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, pass_width, tokens
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
 from nldsl.runtime.scan import decay_scan, delta_scan
 
@@ -77,7 +77,7 @@ def delta_recurrence(
     feedback: Literal["raw", "decayed"] = "raw",
     read: Read = "after",
     mask: Tensor | None = None,
-    chunk: int = 64,
+    chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`M_t = a_t M_{t-1} - e_t (F_t k_t) k_t^T + w_t k_t^T`, read with `q`; return reads and `M_T`.
 
@@ -94,10 +94,11 @@ def delta_recurrence(
     given = (q_BTHK, k_BTHK, w_BTHV, erase_BTH)
     if q_BTHK.shape[1] <= 1:
         return _one_token(*given, state_BHVK, decay, log_decay, feedback, read, mask)
-    layout = layout_of(q_BTHK, chunk)
-    made = _in_one_pass(layout, given, state_BHVK, decay, log_decay, feedback, read, mask)
+    width = chunk or pass_width(q_BTHK, erases=True)
+    made = _in_one_pass(layout_of(q_BTHK, width), given, state_BHVK, decay, log_decay, feedback, read, mask)
     if made is not None:
         return made
+    layout = layout_of(q_BTHK, chunk or 64)
     q, k, w, kernel = _chunks(layout, q_BTHK, k_BTHK, w_BTHV, decay, log_decay, mask)
     erase = cut(mask_out(erase_BTH, mask), layout)
     scores, carried = _read_kernel(kernel, "before" if feedback == "raw" else "decayed", layout.width, q)
