@@ -94,8 +94,8 @@ def delta_recurrence(
     given = (q_BTHK, k_BTHK, w_BTHV, erase_BTH)
     if q_BTHK.shape[1] <= 1:
         return _one_token(*given, state_BHVK, decay, log_decay, feedback, read, mask)
-    width = chunk or pass_width(q_BTHK, erases=True)
-    made = _in_one_pass(layout_of(q_BTHK, width), given, state_BHVK, decay, log_decay, feedback, read, mask)
+    layout = layout_of(q_BTHK, chunk or pass_width(q_BTHK, erases=True))
+    made = _in_one_pass(layout, given, state_BHVK, decay, log_decay, feedback, read, mask)
     if made is not None:
         return made
     layout = layout_of(q_BTHK, chunk or 64)
