@@ -95,8 +95,7 @@ def delta_recurrence(
     if q_BTHK.shape[1] <= 1:
         return _one_token(*given, state_BHVK, decay, log_decay, feedback, read, mask)
     layout = layout_of(q_BTHK, chunk or pass_width(q_BTHK, erases=True))
-    made = _in_one_pass(layout, given, state_BHVK, decay, log_decay, feedback, read, mask)
-    if made is not None:
+    if (made := _in_one_pass(layout, given, state_BHVK, decay, log_decay, feedback, read, mask)) is not None:
         return made
     layout = layout_of(q_BTHK, chunk or 64)
     q, k, w, kernel = _chunks(layout, q_BTHK, k_BTHK, w_BTHV, decay, log_decay, mask)
