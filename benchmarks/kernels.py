@@ -1,6 +1,6 @@
 """The classes of memories, forward and backward, against the matrix products they consist of.
 
-    python -m benchmarks.kernels [--rounds 5] [--profile delta] [NAME ...]
+    python -m benchmarks.kernels [--rounds 5] [--compiled] [--profile delta] [NAME ...]
 
 B 4, H 4, d 64, T 1024, chunk 64, float32, one thread.  Matrix memories call the runtime's kernels as emitted
 code does; `titans` and `hope` are emitted memories (`titans_layer`, `hope_layer`), their inputs given.
@@ -42,7 +42,8 @@ CLASSES = {
     "filtered": ("kernelised R (Titans, matrix)", 0.24, 0.50),
     "titans": ("N (Titans, MLP of 128)", 0.41, 0.60),
     "hope": ("self-referential (Hope)", 0.44, 0.63),
-    "hope checkpointed": ("Hope, a checkpoint per chunk", 0.44, 0.63),
+    "hope checkpointed": ("Hope, backward pass written out", 0.44, 0.63),
+    "hope compiled": ("the same, compiled by torch", 0.44, 0.63),
 }
 """What every case stands for, the share of the bound it must reach, and the one it aims at."""
 
@@ -106,6 +107,13 @@ def emitted_cases() -> dict[str, Case]:
     return cases
 
 
+def compiled_cases() -> dict[str, Case]:
+    """What `torch.compile` makes of the steps of Hope's memories; the first call takes a minute or two."""
+    module = hope_layer.memories()
+    hope_layer.compile_steps(module)
+    return {"hope compiled": _emitted(module, hope_layer.inputs(T), hope_layer.flops() / 3)}
+
+
 def _emitted(module: nldsl.Layer, inputs: list[Tensor], flops: float, tokens: int = T) -> Case:
     """A layer as a function of its inputs and weights; the weights behind the call count as an answer."""
     parameters, count = list(module.parameters()), len(inputs)
@@ -136,10 +144,11 @@ def all_cases() -> dict[str, Case]:
     return matrix_cases() | more_matrix_cases() | emitted_cases() | loop_cases()
 
 
-def report(rounds: int, wanted: list[str]) -> None:
+def report(rounds: int, wanted: list[str], compiled: bool = False) -> None:
     bound, _ = peak_gflops()
     shown = {*(wanted or CLASSES)} | {f"{name.split()[0]} loop" for name in wanted or CLASSES}
     cases = {name: case for name, case in all_cases().items() if name in shown}
+    cases |= compiled_cases() if compiled else {}
     seconds = best_seconds({name: case.both for name, case in cases.items()}, rounds)
     print(f"bound {bound:.1f} GFLOP/s on one thread")
     heads = ("ms", "tokens/s", "share", "must", "aim", "MiB", "loop")
@@ -165,11 +174,12 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CLASSES)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", metavar="CASE", help="print where the time of one case goes")
+    parser.add_argument("--compiled", action="store_true", help="also Hope's steps under torch.compile")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     if options.profile is None:
-        return report(options.rounds, options.names)
+        return report(options.rounds, options.names, options.compiled)
     case = all_cases()[options.profile]
     case.both()
     with torch.profiler.profile() as profile:

@@ -16,6 +16,7 @@ from nldsl.emit.statements import (
     Blank,
     ClassDef,
     Comment,
+    Delete,
     Evaluate,
     For,
     FunctionDef,
@@ -145,6 +146,9 @@ def _simple(node: Statement) -> Doc:
         return _to_target(node.target, f" {node.op}= ", node.value, bare=False)
     if isinstance(node, Return):
         return "return" if node.value is None else ("return ", statement_value(node.value, bare=True))
+    if isinstance(node, Delete):
+        names = comma_separated(list(node.names))
+        return ("del ", Group((IfBroken("("), Indent((SOFT, names)), SOFT, IfBroken(")"))))
     if isinstance(node, Raise):
         return ("raise ", statement_value(node.value))
     if isinstance(node, Import):

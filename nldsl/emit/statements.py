@@ -86,6 +86,19 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Delete:
+    """`del first, second`: names whose values are not needed any more."""
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise EmitError("nothing to delete")
+        for name in self.names:
+            check_name(name)
+
+
+@dataclass(frozen=True)
 class Raise:
     """`raise value`."""
 
@@ -219,7 +232,7 @@ class Import:
 
 
 Statement: TypeAlias = (
-    "Assign | AugmentedAssign | Return | Evaluate | Raise | Comment | Blank | If | For | With "
+    "Assign | AugmentedAssign | Delete | Return | Evaluate | Raise | Comment | Blank | If | For | With "
     "| FunctionDef | ClassDef | Import"
 )
 

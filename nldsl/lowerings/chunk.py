@@ -6,6 +6,8 @@ The loop keeps, for every family of memories side by side, the running weights t
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nldsl.emit.nodes import (
     Evaluate,
     Expression,
@@ -19,18 +21,22 @@ from nldsl.emit.nodes import (
     compare,
     name,
     returns,
+    to_expression,
 )
 from nldsl.lowerings.blocks import BlockCode
 from nldsl.lowerings.chunk_cache import KeptPairs
 from nldsl.lowerings.chunk_commit import ChunkCommit
 from nldsl.lowerings.chunk_family import Family
 from nldsl.lowerings.chunk_step import ChunkStep
+from nldsl.lowerings.flat import NotFlatError
 from nldsl.lowerings.functions import tensors
+from nldsl.lowerings.step_back import written_back
 from nldsl.plan.details import ChunkDetail
 from nldsl.plan.plan import Unit
 from nldsl.spec.program import Value
 
 VALID = "valid"
+KEPT = "kept"
 
 
 def lower(code: BlockCode, unit: Unit) -> None:
@@ -54,6 +60,8 @@ class ChunkLoop:
         self.method = fresh(f"_step_{'_'.join(labels)}")
         self.grid = fresh("grid")
         self.number = fresh("n")
+        self.back: tuple[tuple[Expression, ...], tuple[int, ...]] | None = None
+        """The parameters that the written backward pass has gradients of; places without a batch axis."""
 
     def emit(self) -> None:
         """States, pieces, loop, results."""
@@ -75,6 +83,8 @@ class ChunkLoop:
         collected = [(v, self.scope.names.fresh(f"{v.name}_all")) for v in self.detail.outgoing]
         self.scope.add(*(assign(c, []) for _, c in collected))
         step = ChunkStep(self.code, self.unit, self.detail, self.families, self.caches)
+        if self.detail.written_back:
+            self._write_back(self._method(step, cut, collected), len(cut))
         self.scope.add(
             For(
                 (self.number,),
@@ -90,7 +100,8 @@ class ChunkLoop:
             self.scope.add(*family.store(name(self.grid).attr("count")))
         for cache in self.caches:
             self.scope.add(*cache.store(name(self.grid).attr("count")))
-        self.code.methods.append(self._method(step, cut, collected))
+        if not self.detail.written_back:
+            self.code.methods.append(self._method(step, cut, collected))
 
     def _plain(self, value: Value) -> bool:
         return value.name in self.scope.constants or value.name in self.scope.unbatched
@@ -114,7 +125,15 @@ class ChunkLoop:
         news = [new for f in self.families for new in self._moved(f)]
         news += [new for cache in self.caches for new in cache.new.values()]
         target = name("self").attr(self.method)
-        if self.code.plan.target.checkpoint:
+        if self.back is not None:
+            parameters, shared = self.back
+            twin = name("self").attr(f"{self.method}_back")
+            places: dict[str, Like] = {"shared": shared} if shared else {}
+            if self.code.plan.target.checkpoint:
+                places["always"] = True
+            step_of = self.code.runtime("chunk_back", "chunk_step")
+            result = call(step_of, target, twin, tuple(arguments), parameters, **places)
+        elif self.code.plan.target.checkpoint:
             result = call(self.code.runtime("recompute", "recomputed"), target, *arguments)
         else:
             result = call(target, *arguments)
@@ -135,6 +154,24 @@ class ChunkLoop:
             forgets = cache.memory.reset == "tokens"
             body += cache.settle(call(f"{self.grid}.ends", cache.memory.reset_every)[n] if forgets else None)
         return body
+
+    def _write_back(self, method: FunctionDef, cut: int) -> None:
+        """The step, and its backward pass as a method beside it."""
+        functions = {f.name: f for f in self.code.functions.definitions}
+        names = [p.name for p in method.parameters[1:-1]]
+        toward = {p.inner for f in self.families for p in f.toward.values()}
+        given = {p.inner for f in self.families for p in f.given()} | {names[-1]}
+        shared = tuple(i for i, n in enumerate(names) if n in toward or (i >= cut and n not in given))
+        try:
+            twin, parameters = written_back(
+                method, functions, self.scope.imports, self.code.functions.locals, names[-1]
+            )
+        except NotFlatError as problem:
+            recorded = f"{method.doc}\n\nIts backward pass is recorded: there is no formula for {problem}."
+            self.code.methods.append(replace(method, doc=recorded))
+            return
+        self.code.methods += [method, twin]
+        self.back = parameters, shared
 
     def _moved(self, family: Family) -> list[str]:
         """Names of what the step returns for a family."""
@@ -161,6 +198,10 @@ class ChunkLoop:
         parameters += [p for f in self.families for p in f.parameter_names(inner)]
         parameters += [p for cache in self.caches for p in cache.parameter_names(inner)]
         inner.names.known[VALID] = inner.names.fresh(VALID)
+        kept: tuple[Parameter, ...] = ()
+        if self.detail.written_back:
+            kept = (Parameter(inner.names.fresh(KEPT), name("Any"), to_expression(None)),)
+            step.inverses = name(kept[0].name)
         results = step.emit([v for v, _ in collected], name(inner.names.of(VALID)))
         absent = {cache.inner["valid"] for cache in self.caches}
         annotated = tuple(Parameter(p, _maybe() if p in absent else name("Tensor")) for p in parameters)
@@ -170,7 +211,7 @@ class ChunkLoop:
         )
         return FunctionDef(
             self.method,
-            (Parameter("self"), *annotated, valid),
+            (Parameter("self"), *annotated, valid, *kept),
             (*inner.body, returns(*results)),
             doc,
             tensors(len(results)),

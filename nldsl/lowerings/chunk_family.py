@@ -107,7 +107,7 @@ class Family:
         for group in (self.running, self.seen, self.base, self.slots, self.windows, self.gathered):
             yield from group.values()
 
-    def _given(self) -> list[Part]:
+    def given(self) -> list[Part]:
         """What the step needs: where gradients and reads look, and what the write moves."""
         look = [*(() if self.live else self.seen.values()), *self.base.values()]
         own = self.running if not self.mirrored else {}
@@ -162,13 +162,13 @@ class Family:
 
     def arguments(self) -> list[Expression]:
         """What the step is given."""
-        return [name(p.outer) for p in self._given()]
+        return [name(p.outer) for p in self.given()]
 
     def parameter_names(self, scope: Scope) -> list[str]:
         """The same inside the step."""
-        for part in self._given():
+        for part in self.given():
             part.inner = scope.names.fresh(part.outer)
-        return [p.inner for p in self._given()]
+        return [p.inner for p in self.given()]
 
     def advance(self, code: BlockCode, begun: Expression) -> list[Statement]:
         """What a step has moved, behind it; `begun`: whose first token has been (a dual has stepped)."""

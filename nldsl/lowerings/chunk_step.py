@@ -35,6 +35,8 @@ class ChunkStep:
         self.writers: dict[str, ChunkWriter] = {}
         self.kept = {r.out.name: (c, n) for c in caches for r, n in c.cache.reads}
         self.valid: Expression = name("valid")
+        self.inverses: Expression | None = None
+        """Where writes leave what the written backward pass needs."""
         self.done: set[str] = set()
 
     def emit(self, outgoing: list[Value], valid: Expression) -> list[Expression]:

@@ -213,7 +213,8 @@ class ChunkWriter:
         same = step.erase is step.rate
         rates["rate"] = rates["erase"] if same else self._named(rows.scalar(step.rate, x), f"rate_{w}")
         function = self.code.runtime("memory", "delta_write" if step.erase is not None else "decay_write")
-        written = call(function, self._column(w, "running"), x, dy, **rates, **self._around(w, gates))
+        kept = {} if self.step.inverses is None or step.erase is None else {"kept": self.step.inverses}
+        written = call(function, self._column(w, "running"), x, dy, **rates, **self._around(w, gates), **kept)
         return self._named(self._column_back(w, written), f"{self.family.label}_{w}_next")
 
     def _around(self, w: str, gates: Expression | None) -> dict[str, Like]:

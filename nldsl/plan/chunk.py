@@ -14,7 +14,7 @@ from nldsl.plan.sequential import outlived
 from nldsl.plan.steps import write_steps
 from nldsl.plan.units import boundary, defined, memories_of, used
 from nldsl.plan.verdict import Refusal
-from nldsl.spec.program import Apply, Block, Memory, Read, Statement, Update, Write
+from nldsl.spec.program import Apply, Block, Memory, Read, Statement, Update, Value, Write
 
 
 def recognise(block: Block, statements: tuple[int, ...]) -> tuple[ChunkDetail, str] | Refusal:
@@ -45,8 +45,10 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[ChunkDetail, s
         return refusal
     grid = grid_of(members, caches)
     incoming, outgoing = boundary(block, statements)
-    detail = ChunkDetail(grid, tuple(members), _families(members), incoming, outgoing, tuple(caches))
-    return detail, _reason(members, caches, grid)
+    recorded = _recorded(body, members, caches, incoming)
+    families, written = _families(members), recorded == ""
+    detail = ChunkDetail(grid, tuple(members), families, incoming, outgoing, tuple(caches), written)
+    return detail, _reason(members, caches, grid) + _backward(recorded)
 
 
 def _found(memory: Memory, body: list[Statement]) -> ChunkMemory | ChunkCache | Refusal:
@@ -83,6 +85,36 @@ def _reason(members: list[ChunkMemory], caches: list[ChunkCache], grid: int) -> 
         return f"reads and gradients see the last commit: chunks of {grid} tokens are parallel"
     shown = ", ".join(f"`{n}`" for n in live)
     return f"gradients are held at a base, reads of {shown} follow: chunks of {grid} tokens are parallel"
+
+
+def _recorded(
+    body: list[Statement], members: list[ChunkMemory], caches: list[ChunkCache], incoming: tuple[Value, ...]
+) -> str | None:
+    """Why the backward pass of a self-referential part is recorded; "" where it is written out.
+
+    `None`: what is written does not depend on what is read.
+    """
+    outside = {v.name for v in incoming}
+    if all(v.name in outside for s in body if isinstance(s, Write) for v in used(s)):
+        return None
+    if caches:
+        return "attention stands in the step"
+    for member in members:
+        if member.live:
+            return f"reads of `{member.memory.name}` follow its running state"
+        if member.write.at_commit:
+            return f"the rule of `{member.memory.name}` runs at the commit"
+        if not member.plain:
+            return f"the write of `{member.memory.name}` is more than one term of plain gradients with a gate"
+    return ""
+
+
+def _backward(recorded: str | None) -> str:
+    if recorded is None:
+        return ""
+    if recorded:
+        return f"; its backward pass is always recorded: {recorded}"
+    return "; its backward pass is written out, for checkpoints and compiled steps"
 
 
 def _between(statement: Statement) -> Refusal | None:

@@ -145,7 +145,8 @@ class ChunkDetail:
     """Memories whose gradients are held at a base, in chunks that end where a base or a commit moves.
 
     `grid` is the chunk of the loop: the greatest common divisor of the clocks.  `families` are the
-    memories that run side by side as one batched memory.
+    memories that run side by side as one batched memory.  `written_back`: the backward pass of a chunk is
+    emitted too, else it is recorded.
     """
 
     grid: int
@@ -154,6 +155,7 @@ class ChunkDetail:
     incoming: tuple[Value, ...]
     outgoing: tuple[Value, ...]
     caches: tuple[ChunkCache, ...] = ()
+    written_back: bool = False
 
     @property
     def clock(self) -> Memory:

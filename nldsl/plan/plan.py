@@ -82,7 +82,8 @@ class Target:
     """What to compile for.
 
     lowering: `auto` takes the fastest form that accepts a unit, `sequential` the per-token form.
-    checkpoint: recompute each chunk in the backward pass instead of saving it.
+    checkpoint: recompute each chunk in the backward pass instead of saving it; a backward pass that is
+    written out is taken instead.
     family: taken by every unit that this family of lowerings accepts; the others take their fastest.
     """
 

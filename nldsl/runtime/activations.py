@@ -40,5 +40,14 @@ class _SiluPullback(torch.autograd.Function):
         to_grad = torch.ops.aten.silu_backward(upstream, x)
         if not ctx.needs_input_grad[1]:
             return to_grad, None
-        bend = torch.sub(upstream, to_grad, alpha=2.0).mul_(torch.sigmoid(x)).add_(to_grad)
-        return to_grad, bend.mul_(grad)
+        return to_grad, silu_bend(upstream, to_grad, grad, x)
+
+
+def silu_bend(upstream: Tensor, slope: Tensor, grad: Tensor, x: Tensor) -> Tensor:
+    """`upstream grad silu''(x)` from `slope = upstream silu'(x)`.
+
+    >>> silu_bend(torch.ones(1), torch.full((1,), 0.5), torch.ones(1), torch.zeros(1)).item()
+    0.5
+    """
+    bend = torch.sub(upstream, slope, alpha=2.0).mul_(torch.sigmoid(x)).add_(slope)
+    return bend.mul_(grad)

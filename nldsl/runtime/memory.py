@@ -15,15 +15,13 @@ rates of size 1 in the last axis of `lead` share one product and one inverse for
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nldsl.runtime.decay import before, causal_mask, decay_kernel, decay_to_end
-from nldsl.runtime.recompute import results_wanted
-from nldsl.runtime.triangular import unit_lower_inverse
+from nldsl.runtime.delta_system import DeltaWrite, ended, flat, solve
 
 
 class Retention(NamedTuple):
@@ -91,12 +89,14 @@ def delta_write(
     gate: Retention | None = None,
     toward: Tensor | None = None,
     valid: Tensor | None = None,
+    kept: list[Tensor | None] | None = None,
 ) -> Tensor:
     """The weight behind a chunk of delta gradient descent (each token erases what it will write over).
 
     The values really added solve `(I + N) d = -erase c (D_0 x) - rate dy` with
     `N_tj = erase_t (x_t . x_j) L_tj`; `D_C = A D_0 + sum_t (a_{t+1} .. a_C) d_t x_t^T`.
-    `gate` from `retention_kernel`.
+    `gate` from `retention_kernel`.  With a list `kept` nothing is recorded, and the inverse of the system is
+    appended to it; `None` where memories side by side share one, which is soon computed again.
 
     >>> w, x, dy = torch.ones(1, 1, 1), torch.ones(1, 2, 1), torch.zeros(1, 2, 1)
     >>> half = torch.full((1, 2), 0.5)
@@ -105,13 +105,17 @@ def delta_write(
     """
     erase, rate = alive(erase, valid), alive(rate, valid)
     if x.shape[-2] == 1:
+        if kept is not None:
+            kept.append(None)
         return _one_token(weight, x, dy, erase, rate, gate, toward)
-    start = weight if toward is None else weight - toward
-    folded = _fold(start, x, dy, erase, rate, gate)
-    if folded is None:
-        new = _delta(start, x, dy, erase, rate, gate)
+    inputs, folded = prepared(weight, x, dy, erase, rate, gate, toward)
+    if kept is None:
+        new: Tensor = DeltaWrite.apply(*inputs)  # type: ignore[no-untyped-call]
     else:
-        new = _delta(*folded).view(start.shape)
+        solved = solve(inputs)
+        kept.append(None if folded else solved.inverse)
+        new = ended(solved)
+    new = new.view(weight.shape) if folded else new
     return new if toward is None else new + toward
 
 
@@ -133,11 +137,11 @@ def _one_token(
         kept = weight * total if toward is None else torch.lerp(toward, weight, total)
     taken = erase.unsqueeze(-1) * stored + rate.unsqueeze(-1) * dy
     rows = x.expand(*taken.shape[:-1], x.shape[-1])
-    factors = _flat(taken).mT, _flat(rows)
+    factors = flat(taken).mT, flat(rows)
     if gate is None:
-        return torch.baddbmm(_flat(kept), *factors, alpha=-1).view(weight.shape)
+        return torch.baddbmm(flat(kept), *factors, alpha=-1).view(weight.shape)
     # What a gate has left is a new tensor.
-    return _flat(kept).baddbmm_(*factors, alpha=-1).view(weight.shape)
+    return flat(kept).baddbmm_(*factors, alpha=-1).view(weight.shape)
 
 
 def _shared_answer(x: Tensor, weight: Tensor) -> Tensor:
@@ -208,92 +212,25 @@ def _fold(
     )
 
 
-def _delta(
-    start: Tensor, x: Tensor, dy: Tensor, erase: Tensor, rate: Tensor, gate: Retention | None
-) -> Tensor:
+def prepared(
+    weight: Tensor,
+    x: Tensor,
+    dy: Tensor,
+    erase: Tensor,
+    rate: Tensor,
+    gate: Retention | None,
+    toward: Tensor | None,
+) -> tuple[tuple[Tensor, ...], bool]:
+    """The arguments of `DeltaWrite`, and whether memories side by side became one."""
+    start = weight if toward is None else weight - toward
+    folded = _fold(start, x, dy, erase, rate, gate)
+    if folded is not None:
+        start, x, dy, erase, rate, gate = folded
     lead, size = start.shape[:-2], x.shape[-2]
     x, dy = x.expand(*lead, *x.shape[-2:]), dy.expand(*lead, *dy.shape[-2:])
     erase, rate = erase.expand(*lead, size), rate.expand(*lead, size)
     if gate is None:
         scores, ones = causal_mask(size, x, strict=True), x.new_ones(size)
         gate = Retention(ones, x.new_ones(()), scores, ones)
-    new: Tensor = _DeltaWrite.apply(  # type: ignore[no-untyped-call]
-        start, x, dy, erase, rate, gate.scores, gate.carried, gate.to_end, gate.total
-    )
-    return new
-
-
-def _flat(x: Tensor) -> Tensor:
-    """All leading axes of a matrix as one."""
-    return x.flatten(0, -3)
-
-
-class _DeltaWrite(torch.autograd.Function):
-    """`delta_write` on `D`; `scores`, `carried`, `to_end`, `total` broadcast against the leading axes."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
-        start, x, dy, erase, rate, scores, carried, to_end, total = inputs
-        x_, start_ = _flat(x), _flat(start)
-        gram = torch.bmm(x_, x_.mT).view(*x.shape[:-1], x.shape[-2])
-        inverse = unit_lower_inverse(_flat((gram * scores).mul_(erase.unsqueeze(-1))))
-        wanted = torch.bmm(x_, start_.mT).view(dy.shape).mul_((erase * carried).unsqueeze(-1))
-        wanted.addcmul_(dy, rate.unsqueeze(-1))
-        added = torch.bmm(inverse, _flat(wanted)).neg_()
-        if results_wanted():
-            new = (start * total[..., None, None]).contiguous()
-            _flat(new).baddbmm_(added.mT, _flat(x * to_end.unsqueeze(-1)))
-        else:
-            new = torch.zeros((), dtype=start.dtype, device=start.device).expand_as(start)
-        ctx.save_for_backward(start, x, dy, erase, rate, scores, carried, to_end, total, inverse, added)
-        return new
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        start, x, dy, erase, rate, scores, carried, to_end, total, inverse, added = ctx.saved_tensors
-        (d_new,) = grads
-        x_, d_new_ = _flat(x), _flat(d_new)
-        d_total = (d_new * start).sum((-1, -2)).sum_to_size(total.shape)
-        # The write: new += added^T (x * to_end).
-        dx = torch.bmm(added, d_new_).view(x.shape)
-        d_end = torch.linalg.vecdot(dx, x)
-        dx.mul_(to_end.unsqueeze(-1))
-        d_added = torch.bmm(x_, d_new_.mT).view(dy.shape).mul_(to_end.unsqueeze(-1))
-        # The solve: added = -inverse (erase carried (x D^T) + rate dy).
-        flow = torch.bmm(inverse.mT, _flat(d_added)).neg_()
-        d_strict = torch.bmm(flow, added.mT).tril_(-1).view(*x.shape[:-1], x.shape[-2])
-        flow = flow.view(dy.shape)
-        d_dy, d_rate = flow * rate.unsqueeze(-1), torch.linalg.vecdot(flow, dy)
-        seen = torch.bmm(_flat(flow), _flat(start)).view(x.shape)
-        d_seen = torch.linalg.vecdot(seen, x)
-        weight = erase * carried
-        dx.addcmul_(seen, weight.unsqueeze(-1))
-        d_start = (d_new * total[..., None, None]).contiguous()
-        _flat(d_start).baddbmm_(_flat(flow).mT, _flat(x * weight.unsqueeze(-1)))
-        # The system: strict = erase * (x x^T) * scores.
-        gram = torch.bmm(x_, x_.mT).view(d_strict.shape)
-        d_erase = d_seen * carried
-        d_scores = None
-        if ctx.needs_input_grad[5]:
-            gram.mul_(d_strict)
-            d_erase += torch.linalg.vecdot(gram, scores.expand_as(gram))
-            d_scores = gram.mul_(erase.unsqueeze(-1)).sum_to_size(scores.shape)
-            d_strict.mul_(scores)
-        else:
-            d_strict.mul_(scores)
-            d_erase += torch.linalg.vecdot(gram, d_strict)
-        by_gram = _flat(d_strict.mul_(erase.unsqueeze(-1)))
-        _flat(dx).baddbmm_(by_gram, x_).baddbmm_(by_gram.mT, x_)
-        d_carried = (d_seen * erase).sum_to_size(carried.shape)
-        return (
-            d_start,
-            dx,
-            d_dy,
-            d_erase,
-            d_rate,
-            d_scores,
-            d_carried,
-            d_end.sum_to_size(to_end.shape),
-            d_total,
-        )
+    assert gate.scores is not None and gate.carried is not None
+    return (start, x, dy, erase, rate, gate.scores, gate.carried, gate.to_end, gate.total), folded is not None

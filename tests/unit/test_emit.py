@@ -17,6 +17,7 @@ from nldsl.emit.nodes import (
     Comment,
     Comprehension,
     Conditional,
+    Delete,
     EmitError,
     Evaluate,
     Expression,
@@ -100,6 +101,7 @@ def test_a_module_reads_like_written_code() -> None:
                         (AugmentedAssign(name("k"), "*", t),),
                     ),
                     For(("i",), call("range", 3), (Evaluate(call("step", name("i"))),)),
+                    Delete(("v", "i")),
                     returns(name("k")),
                 ),
                 "One step.",
@@ -115,7 +117,7 @@ def test_a_module_reads_like_written_code() -> None:
         "    def forward(self, x: Tensor, mask: Tensor = None) -> Tensor:\n"
         '        """One step."""\n        # keys and values\n        k, v = read(x)\n\n'
         "        if mask is None:\n            return k, v\n        else:\n            k *= t\n"
-        "        for i in range(3):\n            step(i)\n        return k\n"
+        "        for i in range(3):\n            step(i)\n        del v, i\n        return k\n"
     )
 
 

@@ -59,9 +59,12 @@ class SelfModifyingTitansWithMomentum(Module):
     """`self_modifying_titans_with_momentum(x)` with beta = 0.5, chunk = 16, expand = 1, heads = 4,
     memory_chunk = 64, window = 4.
 
-    Mk, Mv, Me, Ma: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
+    Mk, Mv, Me, Ma: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel;
+    its backward pass is always recorded: the write of `Mk` is more than one term of plain gradients
+    with a gate).
 
-    M: chunk (reads and gradients see the last commit: chunks of 64 tokens are parallel).
+    M: chunk (reads and gradients see the last commit: chunks of 64 tokens are parallel; its backward
+    pass is always recorded: the write of `M` is more than one term of plain gradients with a gate).
     """
 
     def __init__(self) -> None:

@@ -7,11 +7,28 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nldsl.runtime.chunk_back import chunk_step
+from nldsl.runtime.delta_back import delta_write_pullback
 from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.memory import delta_write, retention_kernel
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, embed, head, l2norm, linear, merge, norm, readout, silu_pullback, split
+from nldsl.runtime.pullbacks import (
+    add_product,
+    l2norm_back,
+    logsigmoid_back,
+    product,
+    readout_back,
+    reshaped,
+    retention_kernel_back,
+    sigmoid_back,
+    silu_back,
+    silu_pullback_back,
+    stacked,
+    summed_to,
+    together,
+)
 from nldsl.runtime.stacks import side_by_side
 from nldsl.runtime.task import TaskMemory, adapted
 from torch import Tensor
@@ -59,9 +76,11 @@ class SelfModifyingTitansWithoutInnerValue(Module):
     """`self_modifying_titans_without_inner_value(x)` with chunk = 16, expand = 1, heads = 4, memory_chunk
     = 64, window = 4.
 
-    Mk, Me, Ma: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
+    Mk, Me, Ma: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel; its
+    backward pass is written out, for checkpoints and compiled steps).
 
-    M: chunk (reads and gradients see the last commit: chunks of 64 tokens are parallel).
+    M: chunk (reads and gradients see the last commit: chunks of 64 tokens are parallel; its backward
+    pass is written out, for checkpoints and compiled steps).
     """
 
     def __init__(self) -> None:
@@ -123,6 +142,7 @@ class SelfModifyingTitansWithoutInnerValue(Module):
         memories_W2_init: Tensor,
         memories_W1_init: Tensor,
         valid: Tensor | None,
+        kept: Any = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """At most 16 tokens: what they read, and the running weights after their writes."""
         memories_read = residual_mlp(z.unsqueeze(-3), memories_W2_seen, memories_W1_seen)
@@ -153,6 +173,7 @@ class SelfModifyingTitansWithoutInnerValue(Module):
             gate=gate,
             toward=memories_W2_init,
             valid=valid,
+            kept=kept,
         )
         erase_W1 = (eta[..., None].unsqueeze(-3) / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True))).squeeze(-1)
         memories_W1_next = delta_write(
@@ -164,8 +185,273 @@ class SelfModifyingTitansWithoutInnerValue(Module):
             gate=gate,
             toward=memories_W1_init,
             valid=valid,
+            kept=kept,
         )
         return k, alpha, alpha__log, eta, memories_W2_next, memories_W1_next
+
+    def _step_memories_back(
+        self,
+        z: Tensor,
+        v: Tensor,
+        memories_W2_seen: Tensor,
+        memories_W1_seen: Tensor,
+        memories_W2: Tensor,
+        memories_W1: Tensor,
+        memories_W2_init: Tensor,
+        memories_W1_init: Tensor,
+        valid: Tensor | None,
+        kept: Any,
+        d_k: Tensor,
+        d_alpha: Tensor,
+        d_alpha__log: Tensor,
+        d_eta: Tensor,
+        d_memories_W2_next: Tensor,
+        d_memories_W1_next: Tensor,
+    ) -> tuple[Any, ...]:
+        """The gradients of the step: of its arguments, then of the parameters."""
+        unsqueeze = z.unsqueeze(-3)
+        mT = memories_W2_seen.mT
+        out_matmul = unsqueeze @ mT
+        del mT
+        out_silu = functional.silu(out_matmul)
+        mT_2 = memories_W1_seen.mT
+        out_matmul_1 = out_silu @ mT_2
+        del mT_2
+        out = unsqueeze + out_matmul_1
+        k_Mk, eta_Me, alpha_Ma = out.unbind(-3)
+        k = l2norm(k_Mk, eps=1e-06)
+        alpha_readout_weight = self.alpha.readout.weight
+        value = alpha_readout_weight[:, None]
+        alpha_readout_bias = self.alpha.readout.bias
+        value_2 = alpha_readout_bias[:, None]
+        alpha_readout = readout(alpha_Ma, value, value_2)
+        alpha = torch.sigmoid(alpha_readout)
+        alpha__log = functional.logsigmoid(alpha_readout)
+        eta_add = 1 + alpha
+        eta_readout_weight = self.eta.readout.weight
+        value_3 = eta_readout_weight[:, None]
+        eta_readout_bias = self.eta.readout.bias
+        value_4 = eta_readout_bias[:, None]
+        eta_readout = readout(eta_Me, value_3, value_4)
+        eta_sigmoid = torch.sigmoid(eta_readout)
+        del eta_readout
+        eta = eta_add * eta_sigmoid
+        unsqueeze_2 = v.unsqueeze(-3)
+        mT_3 = memories_W2_seen.mT
+        out_matmul_2 = unsqueeze_2 @ mT_3
+        del mT_3
+        out_silu_2 = functional.silu(out_matmul_2)
+        mT_4 = memories_W1_seen.mT
+        out_matmul_1_2 = out_silu_2 @ mT_4
+        del mT_4
+        out_2 = unsqueeze_2 + out_matmul_1_2
+        Mk_write_l2norm_stack = l2norm(out_2, eps=1e-06)
+        unsqueeze_3 = k.unsqueeze(-3)
+        neg = -Mk_write_l2norm_stack
+        mT_5 = memories_W2_seen.mT
+        matmul = unsqueeze_3 @ mT_5
+        del mT_5
+        matmul_2 = neg @ memories_W1_seen
+        silu_pullback_ = silu_pullback(matmul_2, matmul)
+        silu = functional.silu(matmul)
+        unsqueeze_4 = alpha__log.unsqueeze(-2)
+        gate = retention_kernel(log_retain=unsqueeze_4, valid=valid)
+        value_5 = eta[..., None]
+        unsqueeze_5 = value_5.unsqueeze(-3)
+        times = unsqueeze_3 * unsqueeze_3
+        sum = times.sum(-1, keepdim=True)
+        plus = 0.01 + sum
+        over = unsqueeze_5 / plus
+        erase_W2 = over.squeeze(-1)
+        value_6 = eta[..., None]
+        unsqueeze_6 = value_6.unsqueeze(-3)
+        times_2 = silu * silu
+        sum_2 = times_2.sum(-1, keepdim=True)
+        plus_2 = 0.01 + sum_2
+        over_2 = unsqueeze_6 / plus_2
+        erase_W1 = over_2.squeeze(-1)
+        d_k_2 = d_k
+        d_alpha_2 = d_alpha
+        d_alpha__log_2 = d_alpha__log
+        d_eta_2 = d_eta
+        d_memories_W2_next_2 = d_memories_W2_next
+        d_memories_W1_next_2 = d_memories_W1_next
+        d_memories_W1_next_all = delta_write_pullback(
+            d_memories_W1_next_2,
+            memories_W1,
+            silu,
+            neg,
+            erase=erase_W1,
+            rate=erase_W1,
+            gate=gate,
+            toward=memories_W1_init,
+            valid=valid,
+            inverse=kept[1],
+        )
+        del d_memories_W1_next_2, erase_W1
+        d_memories_W1 = d_memories_W1_next_all.weight
+        d_silu = d_memories_W1_next_all.x
+        d_neg = d_memories_W1_next_all.dy
+        d_erase_W1 = d_memories_W1_next_all.erase
+        d_erase_W1 = d_erase_W1 + d_memories_W1_next_all.rate
+        d_gate = d_memories_W1_next_all.gate
+        d_memories_W1_init = d_memories_W1_next_all.toward
+        del d_memories_W1_next_all
+        d_over_2 = reshaped(d_erase_W1, over_2)
+        del d_erase_W1
+        d_over_2_over = d_over_2 / plus_2
+        del d_over_2
+        d_unsqueeze_6 = summed_to(d_over_2_over, unsqueeze_6)
+        del unsqueeze_6
+        d_plus_2 = summed_to(-(d_over_2_over * over_2), plus_2)
+        del d_over_2_over, over_2, plus_2
+        d_sum_2 = summed_to(d_plus_2, sum_2)
+        del d_plus_2, sum_2
+        d_times_2 = d_sum_2.expand_as(times_2)
+        del d_sum_2, times_2
+        d_silu += summed_to(d_times_2 * silu * 2, silu)
+        del d_times_2, silu
+        d_value_6 = reshaped(d_unsqueeze_6, value_6)
+        del d_unsqueeze_6, value_6
+        d_eta_2 = d_eta_2 + reshaped(d_value_6, eta)
+        del d_value_6
+        d_memories_W2_next_all = delta_write_pullback(
+            d_memories_W2_next_2,
+            memories_W2,
+            unsqueeze_3,
+            silu_pullback_,
+            erase=erase_W2,
+            rate=erase_W2,
+            gate=gate,
+            toward=memories_W2_init,
+            valid=valid,
+            inverse=kept[0],
+        )
+        del d_memories_W2_next_2, erase_W2, silu_pullback_
+        d_memories_W2 = d_memories_W2_next_all.weight
+        d_unsqueeze_3 = d_memories_W2_next_all.x
+        d_silu_pullback_ = d_memories_W2_next_all.dy
+        d_erase_W2 = d_memories_W2_next_all.erase
+        d_erase_W2 = d_erase_W2 + d_memories_W2_next_all.rate
+        d_gate = together(d_gate, d_memories_W2_next_all.gate)
+        d_memories_W2_init = d_memories_W2_next_all.toward
+        del d_memories_W2_next_all
+        d_over = reshaped(d_erase_W2, over)
+        del d_erase_W2
+        d_over_over = d_over / plus
+        del d_over
+        d_unsqueeze_5 = summed_to(d_over_over, unsqueeze_5)
+        del unsqueeze_5
+        d_plus = summed_to(-(d_over_over * over), plus)
+        del d_over_over, over, plus
+        d_sum = summed_to(d_plus, sum)
+        del d_plus, sum
+        d_times = d_sum.expand_as(times)
+        del d_sum, times
+        d_unsqueeze_3 += summed_to(d_times * unsqueeze_3 * 2, unsqueeze_3)
+        del d_times
+        d_value_5 = reshaped(d_unsqueeze_5, value_5)
+        del d_unsqueeze_5, value_5
+        d_eta_2 += reshaped(d_value_5, eta)
+        del d_value_5, eta
+        d_unsqueeze_4 = retention_kernel_back(d_gate, gate, unsqueeze_4, valid)
+        del d_gate, gate, unsqueeze_4
+        d_alpha__log_2 = d_alpha__log_2 + reshaped(d_unsqueeze_4, alpha__log)
+        del alpha__log, d_unsqueeze_4
+        d_matmul = silu_back(d_silu, matmul)
+        del d_silu
+        d_silu_pullback__all = silu_pullback_back(d_silu_pullback_, matmul_2, matmul)
+        del d_silu_pullback_, matmul, matmul_2
+        d_matmul_2 = d_silu_pullback__all[0]
+        d_matmul += d_silu_pullback__all[1]
+        del d_silu_pullback__all
+        add_product(d_neg, d_matmul_2, memories_W1_seen.mT)
+        d_memories_W1_seen = product(neg.mT, d_matmul_2, memories_W1_seen)
+        del d_matmul_2, neg
+        add_product(d_unsqueeze_3, d_matmul, memories_W2_seen)
+        d_memories_W2_seen = product(d_matmul.mT, unsqueeze_3, memories_W2_seen)
+        del d_matmul, unsqueeze_3
+        d_Mk_write_l2norm_stack = -d_neg
+        del d_neg
+        d_k_2 = d_k_2 + reshaped(d_unsqueeze_3, k)
+        del d_unsqueeze_3
+        d_out_2 = l2norm_back(d_Mk_write_l2norm_stack, Mk_write_l2norm_stack, out_2, eps=1e-06)
+        del Mk_write_l2norm_stack, d_Mk_write_l2norm_stack, out_2
+        d_unsqueeze_2 = summed_to(d_out_2, unsqueeze_2)
+        d_out_matmul_1_2 = summed_to(d_out_2, out_matmul_1_2)
+        del d_out_2, out_matmul_1_2
+        d_out_silu_2 = product(d_out_matmul_1_2, memories_W1_seen, out_silu_2)
+        add_product(d_memories_W1_seen, d_out_matmul_1_2.mT, out_silu_2)
+        del d_out_matmul_1_2, out_silu_2
+        d_out_matmul_2 = silu_back(d_out_silu_2, out_matmul_2)
+        del d_out_silu_2, out_matmul_2
+        d_unsqueeze_2 = d_unsqueeze_2 + product(d_out_matmul_2, memories_W2_seen, unsqueeze_2)
+        add_product(d_memories_W2_seen, d_out_matmul_2.mT, unsqueeze_2)
+        del d_out_matmul_2, unsqueeze_2
+        d_v = reshaped(d_unsqueeze_2, v)
+        del d_unsqueeze_2
+        d_eta_add = summed_to(d_eta_2 * eta_sigmoid, eta_add)
+        d_eta_sigmoid = summed_to(d_eta_2 * eta_add, eta_sigmoid)
+        del d_eta_2, eta_add
+        d_eta_readout = sigmoid_back(d_eta_sigmoid, eta_sigmoid)
+        del d_eta_sigmoid, eta_sigmoid
+        d_eta_readout_all = readout_back(d_eta_readout, eta_Me, value_3, value_4)
+        del d_eta_readout, eta_Me, value_3, value_4
+        d_eta_Me = d_eta_readout_all[0]
+        d_value_3 = d_eta_readout_all[1]
+        d_value_4 = d_eta_readout_all[2]
+        del d_eta_readout_all
+        d_eta_readout_bias = reshaped(d_value_4, eta_readout_bias)
+        del d_value_4, eta_readout_bias
+        d_eta_readout_weight = reshaped(d_value_3, eta_readout_weight)
+        del d_value_3, eta_readout_weight
+        d_alpha_2 = d_alpha_2 + summed_to(d_eta_add, alpha)
+        del d_eta_add
+        d_alpha_readout = logsigmoid_back(d_alpha__log_2, alpha_readout)
+        del alpha_readout, d_alpha__log_2
+        d_alpha_readout += sigmoid_back(d_alpha_2, alpha)
+        del alpha, d_alpha_2
+        d_alpha_readout_all = readout_back(d_alpha_readout, alpha_Ma, value, value_2)
+        del alpha_Ma, d_alpha_readout, value, value_2
+        d_alpha_Ma = d_alpha_readout_all[0]
+        d_value = d_alpha_readout_all[1]
+        d_value_2 = d_alpha_readout_all[2]
+        del d_alpha_readout_all
+        d_alpha_readout_bias = reshaped(d_value_2, alpha_readout_bias)
+        del alpha_readout_bias, d_value_2
+        d_alpha_readout_weight = reshaped(d_value, alpha_readout_weight)
+        del alpha_readout_weight, d_value
+        d_k_Mk = l2norm_back(d_k_2, k, k_Mk, eps=1e-06)
+        del d_k_2, k, k_Mk
+        d_out = stacked((d_k_Mk, d_eta_Me, d_alpha_Ma), out, -3)
+        del d_alpha_Ma, d_eta_Me, d_k_Mk, out
+        d_unsqueeze = summed_to(d_out, unsqueeze)
+        d_out_matmul_1 = summed_to(d_out, out_matmul_1)
+        del d_out, out_matmul_1
+        d_out_silu = product(d_out_matmul_1, memories_W1_seen, out_silu)
+        add_product(d_memories_W1_seen, d_out_matmul_1.mT, out_silu)
+        del d_out_matmul_1, out_silu
+        d_out_matmul = silu_back(d_out_silu, out_matmul)
+        del d_out_silu, out_matmul
+        d_unsqueeze = d_unsqueeze + product(d_out_matmul, memories_W2_seen, unsqueeze)
+        add_product(d_memories_W2_seen, d_out_matmul.mT, unsqueeze)
+        del d_out_matmul, unsqueeze
+        d_z = reshaped(d_unsqueeze, z)
+        del d_unsqueeze
+        return (
+            d_z,
+            d_v,
+            d_memories_W2_seen,
+            d_memories_W1_seen,
+            d_memories_W2,
+            d_memories_W1,
+            d_memories_W2_init,
+            d_memories_W1_init,
+            d_alpha_readout_weight,
+            d_alpha_readout_bias,
+            d_eta_readout_weight,
+            d_eta_readout_bias,
+        )
 
     def _step_M(
         self,
@@ -182,6 +468,7 @@ class SelfModifyingTitansWithoutInnerValue(Module):
         M_W2_init: Tensor,
         M_W1_init: Tensor,
         valid: Tensor | None,
+        kept: Any = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """At most 64 tokens: what they read, and the running weights after their writes."""
         y = residual_mlp(q, M_W2_seen, M_W1_seen)
@@ -191,13 +478,219 @@ class SelfModifyingTitansWithoutInnerValue(Module):
         gate = retention_kernel(log_retain=alpha__log, valid=valid)
         erase_W2 = (eta[..., None] / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True))).squeeze(-1)
         M_W2_next = delta_write(
-            M_W2, x_W2, dy_W2, erase=erase_W2, rate=erase_W2, gate=gate, toward=M_W2_init, valid=valid
+            M_W2,
+            x_W2,
+            dy_W2,
+            erase=erase_W2,
+            rate=erase_W2,
+            gate=gate,
+            toward=M_W2_init,
+            valid=valid,
+            kept=kept,
         )
         erase_W1 = (eta[..., None] / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True))).squeeze(-1)
         M_W1_next = delta_write(
-            M_W1, x_W1, dy_W1, erase=erase_W1, rate=erase_W1, gate=gate, toward=M_W1_init, valid=valid
+            M_W1,
+            x_W1,
+            dy_W1,
+            erase=erase_W1,
+            rate=erase_W1,
+            gate=gate,
+            toward=M_W1_init,
+            valid=valid,
+            kept=kept,
         )
         return y, M_W2_next, M_W1_next
+
+    def _step_M_back(
+        self,
+        q: Tensor,
+        v: Tensor,
+        k: Tensor,
+        eta: Tensor,
+        alpha: Tensor,
+        alpha__log: Tensor,
+        M_W2_seen: Tensor,
+        M_W1_seen: Tensor,
+        M_W2: Tensor,
+        M_W1: Tensor,
+        M_W2_init: Tensor,
+        M_W1_init: Tensor,
+        valid: Tensor | None,
+        kept: Any,
+        d_out: Tensor,
+        d_M_W2_next: Tensor,
+        d_M_W1_next: Tensor,
+    ) -> tuple[Any, ...]:
+        """The gradients of the step: of its arguments, then of the parameters."""
+        mT = M_W2_seen.mT
+        out_matmul = q @ mT
+        del mT
+        out_silu = functional.silu(out_matmul)
+        mT_2 = M_W1_seen.mT
+        out_matmul_1 = out_silu @ mT_2
+        del mT_2
+        mT_3 = M_W2_seen.mT
+        out_matmul_2 = v @ mT_3
+        del mT_3
+        out_silu_2 = functional.silu(out_matmul_2)
+        mT_4 = M_W1_seen.mT
+        out_matmul_1_2 = out_silu_2 @ mT_4
+        del mT_4
+        out_2 = v + out_matmul_1_2
+        M_write_l2norm = l2norm(out_2, eps=1e-06)
+        neg = -M_write_l2norm
+        mT_5 = M_W2_seen.mT
+        matmul = k @ mT_5
+        del mT_5
+        matmul_2 = neg @ M_W1_seen
+        silu_pullback_ = silu_pullback(matmul_2, matmul)
+        silu = functional.silu(matmul)
+        gate = retention_kernel(log_retain=alpha__log, valid=valid)
+        value = eta[..., None]
+        times = k * k
+        sum = times.sum(-1, keepdim=True)
+        plus = 0.01 + sum
+        over = value / plus
+        erase_W2 = over.squeeze(-1)
+        value_2 = eta[..., None]
+        times_2 = silu * silu
+        sum_2 = times_2.sum(-1, keepdim=True)
+        plus_2 = 0.01 + sum_2
+        over_2 = value_2 / plus_2
+        erase_W1 = over_2.squeeze(-1)
+        d_out_2 = d_out
+        d_M_W2_next_2 = d_M_W2_next
+        d_M_W1_next_2 = d_M_W1_next
+        d_M_W1_next_all = delta_write_pullback(
+            d_M_W1_next_2,
+            M_W1,
+            silu,
+            neg,
+            erase=erase_W1,
+            rate=erase_W1,
+            gate=gate,
+            toward=M_W1_init,
+            valid=valid,
+            inverse=kept[1],
+        )
+        del d_M_W1_next_2, erase_W1
+        d_M_W1 = d_M_W1_next_all.weight
+        d_silu = d_M_W1_next_all.x
+        d_neg = d_M_W1_next_all.dy
+        d_erase_W1 = d_M_W1_next_all.erase
+        d_erase_W1 = d_erase_W1 + d_M_W1_next_all.rate
+        d_gate = d_M_W1_next_all.gate
+        d_M_W1_init = d_M_W1_next_all.toward
+        del d_M_W1_next_all
+        d_over_2 = reshaped(d_erase_W1, over_2)
+        del d_erase_W1
+        d_over_2_over = d_over_2 / plus_2
+        del d_over_2
+        d_value_2 = summed_to(d_over_2_over, value_2)
+        del value_2
+        d_plus_2 = summed_to(-(d_over_2_over * over_2), plus_2)
+        del d_over_2_over, over_2, plus_2
+        d_sum_2 = summed_to(d_plus_2, sum_2)
+        del d_plus_2, sum_2
+        d_times_2 = d_sum_2.expand_as(times_2)
+        del d_sum_2, times_2
+        d_silu += summed_to(d_times_2 * silu * 2, silu)
+        del d_times_2, silu
+        d_eta = reshaped(d_value_2, eta)
+        del d_value_2
+        d_M_W2_next_all = delta_write_pullback(
+            d_M_W2_next_2,
+            M_W2,
+            k,
+            silu_pullback_,
+            erase=erase_W2,
+            rate=erase_W2,
+            gate=gate,
+            toward=M_W2_init,
+            valid=valid,
+            inverse=kept[0],
+        )
+        del d_M_W2_next_2, erase_W2, silu_pullback_
+        d_M_W2 = d_M_W2_next_all.weight
+        d_k = d_M_W2_next_all.x
+        d_silu_pullback_ = d_M_W2_next_all.dy
+        d_erase_W2 = d_M_W2_next_all.erase
+        d_erase_W2 = d_erase_W2 + d_M_W2_next_all.rate
+        d_gate = together(d_gate, d_M_W2_next_all.gate)
+        d_M_W2_init = d_M_W2_next_all.toward
+        del d_M_W2_next_all
+        d_over = reshaped(d_erase_W2, over)
+        del d_erase_W2
+        d_over_over = d_over / plus
+        del d_over
+        d_value = summed_to(d_over_over, value)
+        del value
+        d_plus = summed_to(-(d_over_over * over), plus)
+        del d_over_over, over, plus
+        d_sum = summed_to(d_plus, sum)
+        del d_plus, sum
+        d_times = d_sum.expand_as(times)
+        del d_sum, times
+        d_k += summed_to(d_times * k * 2, k)
+        del d_times
+        d_eta = d_eta + reshaped(d_value, eta)
+        del d_value
+        d_alpha__log = retention_kernel_back(d_gate, gate, alpha__log, valid)
+        del d_gate, gate
+        d_matmul = silu_back(d_silu, matmul)
+        del d_silu
+        d_silu_pullback__all = silu_pullback_back(d_silu_pullback_, matmul_2, matmul)
+        del d_silu_pullback_, matmul, matmul_2
+        d_matmul_2 = d_silu_pullback__all[0]
+        d_matmul += d_silu_pullback__all[1]
+        del d_silu_pullback__all
+        add_product(d_neg, d_matmul_2, M_W1_seen.mT)
+        d_M_W1_seen = product(neg.mT, d_matmul_2, M_W1_seen)
+        del d_matmul_2, neg
+        add_product(d_k, d_matmul, M_W2_seen)
+        d_M_W2_seen = product(d_matmul.mT, k, M_W2_seen)
+        del d_matmul
+        d_M_write_l2norm = -d_neg
+        del d_neg
+        d_out_2_2 = l2norm_back(d_M_write_l2norm, M_write_l2norm, out_2, eps=1e-06)
+        del M_write_l2norm, d_M_write_l2norm, out_2
+        d_v = summed_to(d_out_2_2, v)
+        d_out_matmul_1_2 = summed_to(d_out_2_2, out_matmul_1_2)
+        del d_out_2_2, out_matmul_1_2
+        d_out_silu_2 = product(d_out_matmul_1_2, M_W1_seen, out_silu_2)
+        add_product(d_M_W1_seen, d_out_matmul_1_2.mT, out_silu_2)
+        del d_out_matmul_1_2, out_silu_2
+        d_out_matmul_2 = silu_back(d_out_silu_2, out_matmul_2)
+        del d_out_silu_2, out_matmul_2
+        d_v = d_v + product(d_out_matmul_2, M_W2_seen, v)
+        add_product(d_M_W2_seen, d_out_matmul_2.mT, v)
+        del d_out_matmul_2
+        d_q = summed_to(d_out_2, q)
+        d_out_matmul_1 = summed_to(d_out_2, out_matmul_1)
+        del d_out_2, out_matmul_1
+        d_out_silu = product(d_out_matmul_1, M_W1_seen, out_silu)
+        add_product(d_M_W1_seen, d_out_matmul_1.mT, out_silu)
+        del d_out_matmul_1, out_silu
+        d_out_matmul = silu_back(d_out_silu, out_matmul)
+        del d_out_silu, out_matmul
+        d_q = d_q + product(d_out_matmul, M_W2_seen, q)
+        add_product(d_M_W2_seen, d_out_matmul.mT, q)
+        del d_out_matmul
+        return (
+            d_q,
+            d_v,
+            d_k,
+            d_eta,
+            None,
+            d_alpha__log,
+            d_M_W2_seen,
+            d_M_W1_seen,
+            d_M_W2,
+            d_M_W1,
+            d_M_W2_init,
+            d_M_W1_init,
+        )
 
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
@@ -233,16 +726,27 @@ class SelfModifyingTitansWithoutInnerValue(Module):
         alpha__log_all = []
         eta_all = []
         for n in range(len(grid)):
-            k_n, alpha_n, alpha__log_n, eta_n, memories_W2_new, memories_W1_new = self._step_memories(
-                z_cut[n],
-                v_cut[n],
-                memories_W2_seen,
-                memories_W1_seen,
-                memories_W2,
-                memories_W1,
-                memories_W2_init,
-                memories_W1_init,
-                grid.valid[n],
+            k_n, alpha_n, alpha__log_n, eta_n, memories_W2_new, memories_W1_new = chunk_step(
+                self._step_memories,
+                self._step_memories_back,
+                (
+                    z_cut[n],
+                    v_cut[n],
+                    memories_W2_seen,
+                    memories_W1_seen,
+                    memories_W2,
+                    memories_W1,
+                    memories_W2_init,
+                    memories_W1_init,
+                    grid.valid[n],
+                ),
+                (
+                    self.alpha.readout.weight,
+                    self.alpha.readout.bias,
+                    self.eta.readout.weight,
+                    self.eta.readout.bias,
+                ),
+                shared=(6, 7),
             )
             k_all.append(k_n)
             alpha_all.append(alpha_n)
@@ -286,20 +790,26 @@ class SelfModifyingTitansWithoutInnerValue(Module):
         M_W1_init = self.M.W1
         y_all = []
         for n_2 in range(len(grid_2)):
-            y_n, M_W2_new, M_W1_new = self._step_M(
-                q_cut[n_2],
-                v_cut_2[n_2],
-                k_cut[n_2],
-                eta_cut[n_2],
-                alpha_cut[n_2],
-                alpha__log_cut[n_2],
-                M_W2_seen,
-                M_W1_seen,
-                M_W2,
-                M_W1,
-                M_W2_init,
-                M_W1_init,
-                grid_2.valid[n_2],
+            y_n, M_W2_new, M_W1_new = chunk_step(
+                self._step_M,
+                self._step_M_back,
+                (
+                    q_cut[n_2],
+                    v_cut_2[n_2],
+                    k_cut[n_2],
+                    eta_cut[n_2],
+                    alpha_cut[n_2],
+                    alpha__log_cut[n_2],
+                    M_W2_seen,
+                    M_W1_seen,
+                    M_W2,
+                    M_W1,
+                    M_W2_init,
+                    M_W1_init,
+                    grid_2.valid[n_2],
+                ),
+                (),
+                shared=(10, 11),
             )
             y_all.append(y_n)
             M_W2 = M_W2_new

@@ -42,7 +42,7 @@ class TitansMac(Module):
     """`titans_mac(x)` with expand = 2, heads = 2, persistent = 4, segment = 64.
 
     M, A: chunk (gradients and reads see the last commit, attention what they tell: 64 tokens are
-    parallel).
+    parallel; its backward pass is always recorded: attention stands in the step).
     """
 
     def __init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from nldsl.runtime.grid import ChunkGrid
 from nldsl.runtime.held_gates import fading
 from nldsl.runtime.held_parts import Pulled
@@ -14,7 +15,7 @@ from torch import Tensor
 
 
 def matrix_kept(key: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """1 results, row by row, and 0 values kept for the way back."""
+    """`matrix`, row by row, and what its way back needs."""
     return (key @ weight.mT,)
 
 
@@ -26,8 +27,9 @@ def matrix_pullback(d_1: Tensor, key: Tensor, weight: Tensor) -> tuple[Tensor, .
 
 
 def matrix_l2_gradient_kept(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """2 results, row by row, and 0 values kept for the way back."""
-    return key, key @ weight.mT - target
+    """`matrix_l2_gradient`, row by row, and what its way back needs."""
+    sub = torch.baddbmm(target, key, weight.mT, beta=-1)
+    return key, sub
 
 
 def matrix_l2_gradient_pullback(
@@ -36,7 +38,8 @@ def matrix_l2_gradient_pullback(
     """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
     the gradient of every weight.
     """
-    return d_1 + d_2 @ weight, -d_2, d_2, key
+    add = torch.baddbmm(d_1, d_2, weight)
+    return add, -d_2, d_2, key
 
 
 class Probe(Module):
