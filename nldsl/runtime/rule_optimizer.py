@@ -286,14 +286,20 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put a saved state back; raises NL0969 if it is of another rule."""
-        wanted = {p: set(s) for p, s in self.state.items()}
+        wanted = {p: {n: (t.device, t.dtype) for n, t in s.items()} for p, s in self.state.items()}
         super().load_state_dict(state_dict)
         self.choices.clear()
         self.places.clear()
-        for p, names in wanted.items():
-            if set(self.state[p]) != names:
-                missing = ", ".join(f"`{n}`" for n in sorted(names ^ set(self.state[p])))
+        for p, types in wanted.items():
+            if set(self.state[p]) != set(types):
+                missing = ", ".join(f"`{n}`" for n in sorted(set(types) ^ set(self.state[p])))
                 raise refusal("NL0969", f"the saved state is of another rule than `{self.rule}`: {missing}")
+        # torch gives everything the type of the weight, and bfloat16 cannot count beyond 256.
+        numbers = (number for group in state_dict["param_groups"] for number in group["params"])
+        own = (p for group in self.param_groups for p in group["params"])
+        for p, number in zip(own, numbers, strict=True):
+            for name, value in state_dict["state"][number].items():
+                self.state[p][name] = value.detach().to(*wanted[p][name], copy=True)
 
     def __getstate__(self) -> dict[str, Any]:
         own = {n: getattr(self, n) for n in ("nonfinite", "form", "seed", "more", "whole")}

@@ -201,6 +201,8 @@ class Trainer:
         """Put the gradients of this step in place, batch by batch; their norm over all parameters."""
         for parameter in self.parameters.values():
             parameter.grad = None
+        for group in self.groups:
+            group.begin(self.step, self.progress)
         windows, fresh = self.windows()
         share = 1 / max(1, targets_of(windows))
         loss, self.behind, engine = 0.0, [], self.engine

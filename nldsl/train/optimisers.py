@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nldsl.catalog.schedules import SCHEDULES
 from nldsl.driver.rules import optimizer
+from nldsl.spec.program import GroupRule
 from nldsl.train.errors import fault
 from nldsl.train.groups import Claimed
 
@@ -26,6 +27,9 @@ class OptimiserGroup(Protocol):
 
     def alternate(self, several: bool) -> None:
         """Whether forward and backward passes of one step alternate (see `RuleOptimizer.several_passes`)."""
+
+    def begin(self, step: int, progress: float) -> dict[str, float]:
+        """Put the scheduled values of `step` in place, which gradients by rows are already made with."""
 
     def step(self, step: int, progress: float) -> dict[str, float]:
         """Take in the gradients of `step` (0 first), update if the clock fires; return scheduled values."""
@@ -68,15 +72,17 @@ class RuleGroup:
         """Pieces, segments and micro-batches: rows are divided by their number as it becomes known."""
         self.optimizer.several_passes = several
 
+    def begin(self, step: int, progress: float) -> dict[str, float]:
+        """Put the scheduled values of a step in place."""
+        found = scheduled(self.rule, step, progress)
+        self.optimizer.param_groups[0].update(found)
+        return found
+
     def step(self, step: int, progress: float) -> dict[str, float]:
         """Take in the gradients of one step; on a slow clock they are summed until it fires."""
-        shown: dict[str, float] = {}
-        if (step + 1) % self.rule.every == 0:
-            for argument, schedule, options in self.rule.schedules:
-                shown[argument] = SCHEDULES[schedule].value(step, progress, dict(options))
-            self.optimizer.param_groups[0].update(shown)
+        found = self.begin(step, progress)
         self.optimizer.step()
-        return shown
+        return found if (step + 1) % self.rule.every == 0 else {}
 
     def state(self) -> dict[str, Tensor]:
         """Memories as `path:memory`."""
@@ -95,6 +101,11 @@ class RuleGroup:
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(state[name])
+
+
+def scheduled(rule: GroupRule, step: int, progress: float) -> dict[str, float]:
+    """The values of a rule's scheduled arguments at a step."""
+    return {name: SCHEDULES[kind].value(step, progress, dict(given)) for name, kind, given in rule.schedules}
 
 
 def make_groups(claims: list[Claimed], module: nn.Module | None = None) -> list[OptimiserGroup]:

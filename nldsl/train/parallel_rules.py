@@ -20,6 +20,7 @@ from nldsl.driver.rules import optimizer
 from nldsl.runtime.rule_optimizer import RuleOptimizer
 from nldsl.train.errors import fault
 from nldsl.train.groups import Claimed
+from nldsl.train.optimisers import scheduled
 from nldsl.train.reduce import buckets
 
 Tensors = dict[str, Tensor]
@@ -176,20 +177,23 @@ class SharedGroup:
         """The paths of the matrices of one process, in the order in which they are sent."""
         return [path for path, who in self.owners.items() if who == owner]
 
+    def begin(self, step: int, progress: float) -> dict[str, float]:
+        """Put the scheduled values of a step in place."""
+        found = scheduled(self.rule, step, progress)
+        for made in self.optimizers:
+            made.param_groups[0].update(found)
+        return found
+
     def step(self, step: int, progress: float) -> dict[str, float]:
         """Take in the gradients of one step; on a slow clock they are summed until it fires."""
-        shown: dict[str, float] = {}
-        fires = (step + 1) % self.rule.every == 0
-        if fires:
-            for argument, schedule, options in self.rule.schedules:
-                shown[argument] = SCHEDULES[schedule].value(step, progress, dict(options))
+        found = self.begin(step, progress)
         self.layout.collect(self)
         for made in self.optimizers:
-            made.param_groups[0].update(shown)
             made.step()
-        if fires:
-            self.layout.spread(self)
-        return shown
+        if (step + 1) % self.rule.every:
+            return {}
+        self.layout.spread(self)
+        return found
 
     def state(self) -> Tensors:
         """The memories this process has, as `path:memory`."""

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from safetensors import safe_open
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
@@ -28,6 +28,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from nldsl.train import checkpoint as saved
 from nldsl.train.errors import fault
+from nldsl.train.sharded_reading import Reader
 
 if TYPE_CHECKING:
     from nldsl.train.parallel import Processes
@@ -191,13 +192,23 @@ def _reason(error: BaseException) -> str:
     return (said or str(found) or type(found).__name__).splitlines()[0]
 
 
+def reader_of(path: Path) -> Reader:
+    """What reads the tensors of a checkpoint, from files that its `state.json` lists."""
+    return Reader(path, saved.described(path)["files"])
+
+
+def table_of(path: Path) -> dict[str, TensorStorageMetadata]:
+    """What torch has written about every tensor of a checkpoint."""
+    return cast("dict[str, TensorStorageMetadata]", reader_of(path).read_metadata().state_dict_metadata)
+
+
 def shapes_of(path: Path) -> Shapes:
     """The whole shapes of what a checkpoint holds, of either format."""
     if (path / saved.TENSORS).is_file():
         with safe_open(str(path / saved.TENSORS), framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    known = FileSystemReader(path).read_metadata().state_dict_metadata
-    return {n: tuple(m.size) for n, m in known.items() if isinstance(m, TensorStorageMetadata)}
+    known = table_of(path)
+    return {name: tuple(entry.size) for name, entry in known.items()}
 
 
 def read_shares(path: Path, into: Mapping[str, Tensor]) -> None:
@@ -210,7 +221,10 @@ def read_shares(path: Path, into: Mapping[str, Tensor]) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         # Every process reads what it needs by itself: those of a matrix need not know of each other.
-        dcp_load(dict(into), checkpoint_id=path, no_dist=True)
+        try:
+            dcp_load(dict(into), storage_reader=reader_of(path), no_dist=True)
+        except CheckpointException as error:  # which is no `Exception`
+            raise ValueError(_reason(error)) from error
 
 
 def _fill(target: Tensor, whole: Tensor) -> None:
@@ -226,12 +240,8 @@ def _fill(target: Tensor, whole: Tensor) -> None:
 
 def read_whole(path: Path) -> dict[str, Tensor]:
     """Everything in a checkpoint of several processes, for one."""
-    known = FileSystemReader(path).read_metadata().state_dict_metadata
-    found = {
-        name: torch.empty(m.size, dtype=m.properties.dtype)
-        for name, m in known.items()
-        if isinstance(m, TensorStorageMetadata)
-    }
+    known = table_of(path)
+    found = {name: torch.empty(m.size, dtype=m.properties.dtype) for name, m in known.items()}
     read_shares(path, found)
     return found
 
@@ -244,8 +254,12 @@ def load_shares(
     Errors: NL0970, NL0971 as in one process; NL0986 if it is of another model or rule.
     """
     found = processes.led(lambda: saved.newest(folder))
-    body = saved.described(found)
-    shapes = shapes_of(found)
+    try:
+        body, shapes = saved.described(found), shapes_of(found)
+    except saved.DAMAGE as error:
+        raise processes.stop(
+            fault("NL0971", f"the checkpoint `{found}` is damaged: {error}", help="train again")
+        ) from error
     _require_same(shapes, into, processes)
     carried: dict[str, Tensor] = {}
     mesh = processes.saver.mesh
@@ -266,8 +280,8 @@ def _types(path: Path, names: Sequence[str]) -> dict[str, torch.dtype]:
     if (path / saved.TENSORS).is_file():
         with safe_open(str(path / saved.TENSORS), framework="pt") as file:
             return {name: file.get_tensor(name).dtype for name in names}
-    known = FileSystemReader(path).read_metadata().state_dict_metadata
-    return {name: cast(TensorStorageMetadata, known[name]).properties.dtype for name in names}
+    known = table_of(path)
+    return {name: known[name].properties.dtype for name in names}
 
 
 def _require_same(shapes: Shapes, into: Mapping[str, Tensor], processes: Processes) -> None:
