@@ -75,17 +75,23 @@ class _Filtered(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        one, (d_new, d_slot) = _Given(*ctx.saved_tensors), grads
-        flat, slot = d_new.flatten(1), one.slot.flatten(1)
-        d_weight, d_keep = d_new, None
-        if one.keep is not None:
-            d_weight = d_new * one.keep[:, None, None]
-            d_keep = torch.linalg.vecdot(flat, one.weight.flatten(1))
-        d_read, d_left = torch.linalg.vecdot(flat, slot), torch.linalg.vecdot(d_slot.flatten(1), slot)
-        to_momentum = (d_new * one.read[:, None, None]).addcmul_(d_slot, one.left[:, None, None])
-        to_weight, to_slot = one.steps()
-        dx = torch.bmm(to_weight, d_new).baddbmm_(to_slot, d_slot).neg_()
-        at_weight, at_slot = torch.bmm(one.x, d_new.mT).neg_(), torch.bmm(one.x, d_slot.mT).neg_()
-        d_reach, d_kept = torch.linalg.vecdot(at_weight, one.dy), torch.linalg.vecdot(at_slot, one.dy)
-        d_dy = at_weight.mul_(one.reach.unsqueeze(-1)).addcmul_(at_slot, one.kept.unsqueeze(-1))
-        return d_weight, to_momentum, dx, d_dy, d_keep, d_read, d_left, d_reach, d_kept
+        one = _Given(*ctx.saved_tensors)
+        # A pass back that is called under autocast must not lower what the pass forward did not.
+        with torch.autocast(one.weight.device.type, enabled=False):
+            return _back(one, *grads)
+
+
+def _back(one: _Given, d_new: Tensor, d_slot: Tensor) -> tuple[Tensor | None, ...]:
+    flat, slot = d_new.flatten(1), one.slot.flatten(1)
+    d_weight, d_keep = d_new, None
+    if one.keep is not None:
+        d_weight = d_new * one.keep[:, None, None]
+        d_keep = torch.linalg.vecdot(flat, one.weight.flatten(1))
+    d_read, d_left = torch.linalg.vecdot(flat, slot), torch.linalg.vecdot(d_slot.flatten(1), slot)
+    to_momentum = (d_new * one.read[:, None, None]).addcmul_(d_slot, one.left[:, None, None])
+    to_weight, to_slot = one.steps()
+    dx = torch.bmm(to_weight, d_new).baddbmm_(to_slot, d_slot).neg_()
+    at_weight, at_slot = torch.bmm(one.x, d_new.mT).neg_(), torch.bmm(one.x, d_slot.mT).neg_()
+    d_reach, d_kept = torch.linalg.vecdot(at_weight, one.dy), torch.linalg.vecdot(at_slot, one.dy)
+    d_dy = at_weight.mul_(one.reach.unsqueeze(-1)).addcmul_(at_slot, one.kept.unsqueeze(-1))
+    return d_weight, to_momentum, dx, d_dy, d_keep, d_read, d_left, d_reach, d_kept

@@ -74,7 +74,7 @@ class Groups(NamedTuple):
         batch, first = self.key.shape[0], self.running[0]
         size = sum(w[:1].numel() for w in (*self.running, *self.slots)) * first.element_size()
         width = max(1, CACHE // max(1, size)) if first.device.type == "cpu" else max(1, batch)
-        for start in range(0, batch, width):
+        for start in range(0, max(1, batch), width):
             yield slice(start, min(start + width, batch))
 
 
@@ -153,7 +153,7 @@ class Chunk(NamedTuple):
 def lifted(which: Tensor, part: slice, like: Tensor) -> Tensor:
     """`[B]` to `[X, 1, 1]`."""
     flags = which[part]
-    return flags.repeat_interleave(like.shape[0] // flags.shape[0])[:, None, None]
+    return flags.repeat_interleave(like.shape[0] // max(1, flags.shape[0]))[:, None, None]
 
 
 def chosen(which: bool | Tensor, part: slice, new: Tensor, old: Tensor) -> Tensor:
