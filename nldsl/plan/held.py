@@ -94,10 +94,10 @@ def _steps(member: ChunkMemory) -> Refusal | None:
     steps = member.steps[0]
     if any(s.erases or s.keep is not None or s.products != 1 for s in steps):
         return Refusal("a rule that erases or scales the weight, or a gradient of several outer products")
-    if len({_coefficients(s) for s in steps}) != 1:
-        return Refusal("weights that step at different rates")
     if any(s.role == "rule" for e in _coefficients(steps[0]) if e is not None for s in symbols(e)):
         return Refusal("a rate that looks at the input of the weight")
+    if len({_coefficients(s) for s in steps}) != 1:
+        return Refusal("weights that step at different rates")
     slots = member.write.terms[0].rule.slots
     expected = 0 if steps[0].momentum is None else 1
     plain = all(s.shape is None and s.clock is None and not s.visible for s in slots)

@@ -107,6 +107,9 @@ REFUSED = {
         "gd(lr = 0.1)",
     ),
     "an objective over several tokens": ("every 4 tokens", "over 2 tokens", "mlp(2)", "gd(lr = 0.1)"),
+    "gradients at another clock": ("every 4 tokens", "gradient every 2 tokens", "mlp(2)", "gd(lr = 0.1)"),
+    "a rate that looks at the input": ("every 4 tokens", "", "mlp(2)", "own(lr = 0.1)"),
+    "a weight that is no matrix": ("every 4 tokens", "", "linear()", "gd(lr = 0.1)"),
     "a rule that erases": ("every 4 tokens", "", "mlp(2)", "dgd(lr = 0.1)"),
 }
 
@@ -117,6 +120,7 @@ def test_says_why_not(reason: str) -> None:
     clock, clause, weights, rule = REFUSED[reason]
     over, rest = (clause, "") if clause.startswith("over") else ("", clause)
     text = (
+        "rule own(lr) { W = W - lr / (1 + sum(x * x)) * g }\n"
         f"block b(x) {{\n  level c {clock} {{ memory M = {weights} }}\n"
         f"  M[l2norm(linear(x))] <- linear(x) minimize l2 {over} by {rule} {rest}\n"
         "  return M[linear(x)]\n}\n"
