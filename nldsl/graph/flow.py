@@ -206,7 +206,8 @@ class _Scope:
         self.needs[statement.out.name] = frozenset().union(*(self.needed(a) for a in statement.args))
         if statement.op == "detach":
             sources = frozenset(Source(s.point, s.crossed, False) for s in sources)
-        for id in dict.fromkeys(self.place.slow_id(p) for p in statement.parameters):
+        moved = [p for p in statement.parameters if p.schedule is None]
+        for id in dict.fromkeys(map(self.place.slow_id, moved)):
             point = self.walker.occurrence(id, self.place.home)
             foreign = [s for s in sources if self._foreign(s)]
             self.walker.link(foreign, point, "input", makes=False)

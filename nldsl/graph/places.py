@@ -69,7 +69,9 @@ def _join(left: str, right: str) -> str:
 
 def claiming_group(train: TrainPlan | None, path: str, parameter: Parameter) -> int | None:
     """The index of the `train` group that steps the parameter at absolute `path`, if one does."""
-    hit = first_match((g.selectors for g in train.groups), path, parameter.role) if train else None
+    if train is None or parameter.schedule is not None:
+        return None
+    hit = first_match((g.selectors for g in train.groups), path, parameter.role)
     return None if hit is None else hit[0]
 
 

@@ -62,7 +62,7 @@ def slow_problems(program: Program) -> Iterator[Problem]:
     for block, place in places(program.root, Place.root(program)):
         starts = {p.path for m in block.memories for p in m.initial if p is not None}
         own = _trained_here(block)
-        for parameter in (p for p in own_once(block) if p.path not in own):
+        for parameter in (p for p in own_once(block) if p.path not in own and p.schedule is None):
             id = place.slow_id(parameter)
             group = groups.setdefault(id, _Slow(id, block, place))
             group.add(parameter, place, is_start=parameter.path in starts)

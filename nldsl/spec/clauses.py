@@ -68,12 +68,6 @@ def _objective_options(
     return bound
 
 
-def memory_rule(frame: Frame, node: tree.Expr, box: MemoryBox) -> Rule | None:
-    """The rule behind `by`, checked on every weight of the memory; the first weight's is kept."""
-    found = bind_rule(frame, node)
-    return None if found is None else bound_rule(frame, found, box, node.span)
-
-
 def bind_rule(frame: Frame, node: tree.Expr) -> BoundDefinition | None:
     """The definition behind `by` with its arguments; they are evaluated here, once."""
     found = bind_definition(frame, node, "rule", ("NL0305", "a rule such as `gd(lr = 0.1)`"), 0)

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from nldsl.source import Span
-from nldsl.spec.clauses import memory_rule, objective_of
+from nldsl.spec.clauses import objective_of
 from nldsl.spec.expressions import value_of
 from nldsl.spec.frame import Frame
+from nldsl.spec.inner_schedules import memory_rule
 from nldsl.spec.items import POISON, MemoryBox, Poison, describe
 from nldsl.spec.primitives import apply
 from nldsl.spec.program import Term, Value, Write

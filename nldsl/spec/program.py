@@ -44,6 +44,8 @@ class Parameter:
     init: Initialiser
     role: Role
     span: Span | None = field(default=None, compare=False, repr=False)
+    schedule: tuple[str, Options] | None = field(default=None, repr=False)
+    """A number that `train` sets at every step: the name of a schedule and its options.  No rule moves it."""
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,8 @@ def _claims(session: Session, program: Program, plan: TrainPlan) -> None:
     orphans = []
     ranks: dict[tuple[int, int], tuple[str, Parameter]] = {}
     for path, parameter in parameters_of(program.root):
+        if parameter.schedule is not None:
+            continue
         hit = first_match(groups, path, parameter.role)
         if hit is None:
             orphans.append(path)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from nldsl.catalog.selectors import matches
 from nldsl.source import Span
+from nldsl.spec.inner_schedules import without_schedules
 from nldsl.spec.program import (
     Block,
     Call,
@@ -32,7 +33,7 @@ def settle(session: Session, program: Program, span: Span) -> Program:
     """The program with every memory on a clock of steps as a plain map that `train` moves.
 
     Errors: NL0505 for a memory that the trainer cannot move, NL0509 for one that is written while tokens
-    arrive or by nobody, NL0605 for a schedule of steps behind a write on tokens.
+    arrive or by nobody.
     """
     root = _settled(session, program.root, span, {})
     if root is program.root:
@@ -94,9 +95,8 @@ def _settled(session: Session, block: Block, span: Span, done: dict[int, Block])
             before = memories[statement.memory]
             memories[statement.memory] = _trained(session, before, statement)
             if memories[statement.memory] is not before:
+                body = without_schedules(body, {v.name for _, v in statement.rule.arguments})
                 continue
-        elif isinstance(statement, TaskWrite):
-            _unscheduled(session, statement, span)
         body.append(statement)
     for memory in memories.values():
         if memory.clock.unit == "steps":
@@ -153,18 +153,6 @@ def _trained(session: Session, memory: Memory, write: TaskWrite) -> Memory:
             return memory
     assert write.outer is not None
     return replace(memory, trained=replace(write.outer, every=memory.clock.every))
-
-
-def _unscheduled(session: Session, write: TaskWrite, span: Span) -> None:
-    """NL0605: schedules count steps of training."""
-    if write.outer is not None and write.outer.schedules:
-        session.report(
-            "NL0605",
-            f"`{write.outer.schedules[0][0]}` follows steps of training, and `{write.memory}` counts tokens",
-            write.span or span,
-            "a schedule of another clock",
-            help="a number, or a clock of steps: `level f every 10 steps`",
-        )
 
 
 def _written_by_train(session: Session, block: Block, memory: Memory, span: Span) -> None:

@@ -6,6 +6,7 @@ from nldsl.spec.clauses import bind_rule, bound_rule, toward_of
 from nldsl.spec.expressions import value_of
 from nldsl.spec.frame import Frame
 from nldsl.spec.gates import gate
+from nldsl.spec.inner_schedules import scheduled
 from nldsl.spec.items import POISON, MemoryBox, describe
 from nldsl.spec.outer_sums import outer_write
 from nldsl.spec.program import TaskWrite, Update, Value
@@ -60,7 +61,8 @@ def _task_rule(frame: Frame, node: tree.TaskWrite, box: MemoryBox, by: tree.Expr
     found = bind_rule(frame, plain)
     if found is None:
         return
-    rule = bound_rule(frame, found, box, by.span)
+    moving = scheduled(frame, found, schedules, node.target.id, by.span)
+    rule = bound_rule(frame, moving, box, by.span)
     outer = outer_group(frame, plain, found, schedules) if rule is not None else None
     gated = gate(frame, box, node.clauses.retain) if node.clauses.retain is not None else None
     center = toward_of(frame, node.clauses.toward)

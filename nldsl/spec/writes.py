@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from nldsl.diagnostics import Label, did_you_mean
 from nldsl.source import Span
-from nldsl.spec.clauses import memory_rule, objective_of, shared_clauses
+from nldsl.spec.clauses import objective_of, shared_clauses
 from nldsl.spec.expressions import evaluate, lookup, value_of
 from nldsl.spec.frame import Frame
 from nldsl.spec.functions import bind_definition
 from nldsl.spec.gates import gate
+from nldsl.spec.inner_schedules import memory_rule
 from nldsl.spec.items import POISON, MemoryBox, Poison, describe
 from nldsl.spec.primitives import apply, merged
 from nldsl.spec.program import Function, Rule, Term, Value, Write

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nldsl.catalog.selectors import ROLES, first_match
-from nldsl.catalog.values import Role
+from nldsl.catalog.values import Options, Role
 from nldsl.diagnostics import did_you_mean
 from nldsl.spec.program import GroupRule, Program, TrainPlan
 from nldsl.spec.step_slots import step_groups
+from nldsl.spec.walk import parameters_of
 from nldsl.train.errors import fault
 
 DEFAULT_GROUPS = (GroupRule(selectors=("rest",), rule="adamw", arguments=(("lr", 3e-3),), schedules=()),)
@@ -22,6 +23,11 @@ def training_plan(program: Program) -> TrainPlan:
     """The `train` section; of a model that declares none, AdamW on everything but memories on step clocks."""
     groups = (*step_groups(program.root), *DEFAULT_GROUPS)
     return program.train or TrainPlan("next_token", "trunc", groups)
+
+
+def inner_schedules(program: Program) -> dict[str, tuple[str, Options]]:
+    """The rates of writes that follow the steps of training, by path: a schedule and its options."""
+    return {path: p.schedule for path, p in parameters_of(program.root) if p.schedule is not None}
 
 
 @dataclass(frozen=True)

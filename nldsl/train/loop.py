@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nldsl.catalog.schedules import SCHEDULES
 from nldsl.evaluate import LanguageModel, writes_task
 from nldsl.evaluate.bits import as_tokens, summed_bits, targets_of
 from nldsl.train import checkpoint as saved
@@ -24,7 +25,7 @@ from nldsl.train.config import RunConfig
 from nldsl.train.data import Corpus
 from nldsl.train.engine import Engine, module_of
 from nldsl.train.errors import fault
-from nldsl.train.groups import claim, training_plan
+from nldsl.train.groups import claim, inner_schedules, training_plan
 from nldsl.train.guard import SKIPS_IN_A_ROW, Guard, culprit, listed, not_finite, trained_by, worst_token
 from nldsl.train.interrupt import Interruption
 from nldsl.train.log import RunLog, Silent, read_log
@@ -79,7 +80,9 @@ class Trainer:
         recompute(model, config.recompute)
         self.engine.prepare(model)
         self.parameters = model.parameter_paths()
-        claims = claim(self.plan, self.parameters, model.parameter_roles())
+        self.rates = inner_schedules(model.program)
+        learnt = {path: p for path, p in self.parameters.items() if path not in self.rates}
+        claims = claim(self.plan, learnt, model.parameter_roles())
         self.groups: list[OptimiserGroup] = self.engine.groups(claims, module_of(model))
         self.alternate()
         require_rows_once(self.groups, config.recompute)
@@ -158,9 +161,10 @@ class Trainer:
     def train_step(self) -> dict[str, Any]:
         """One step on the batch of this step; returns its record.  A fault raises or skips."""
         begin = time.perf_counter()
+        rates = self.set_rates()
         total = self.gradients()
         norm = float(total)
-        record: dict[str, Any] = {"gradient_norm": finite_or_none(norm)}
+        record: dict[str, Any] = {"gradient_norm": finite_or_none(norm), **rates}
         wrong = self.guard.judge(self.loss, norm)
         if wrong:
             record["skipped"] = self.skip_or_stop(wrong, norm)
@@ -186,6 +190,15 @@ class Trainer:
             "tokens_per_second": round(self.tokens_per_step / taken, 1),
             **record,
         }
+
+    @torch.no_grad()
+    def set_rates(self) -> dict[str, float]:
+        """Rates of writes that follow a schedule, set for this step; what they are, by path."""
+        shown: dict[str, float] = {}
+        for path, (schedule, options) in self.rates.items():
+            shown[path] = SCHEDULES[schedule].value(self.step, self.progress, dict(options))
+            self.parameters[path].fill_(shown[path])
+        return shown
 
     def windows(self) -> tuple[Tensor, Tensor]:
         """What this step trains on, `[accumulate * batch, length + 1]`, and which rows begin a document."""

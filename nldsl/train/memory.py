@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nldsl.diagnostics import SpecError
 from nldsl.spec.program import TrainPlan
 from nldsl.train.errors import fault
-from nldsl.train.groups import Claimed, claim, training_plan
+from nldsl.train.groups import Claimed, claim, inner_schedules, training_plan
 from nldsl.train.optimisers import RuleGroup
 
 SHORT = 64
@@ -149,7 +149,8 @@ def optimiser_bytes(model: Any, plan: TrainPlan) -> int:
     """Bytes of the memories of every group, without allocating them where the rule allows."""
     parameters, roles = model.parameter_paths(), model.parameter_roles()
     total = 0
-    for claimed in claim(plan, parameters, roles):
+    rates = inner_schedules(model.program)
+    for claimed in claim(plan, {p: t for p, t in parameters.items() if p not in rates}, roles):
         shadow = {path: torch.empty_like(p, device="meta") for path, p in claimed.parameters.items()}
         try:
             group = RuleGroup(Claimed(claimed.rule, shadow))

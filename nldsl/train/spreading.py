@@ -21,7 +21,7 @@ from nldsl.spec.program import TrainPlan
 from nldsl.train.building import TrainableModel, build, step_of
 from nldsl.train.config import FLOAT32, RunConfig
 from nldsl.train.errors import fault
-from nldsl.train.groups import claim, training_plan
+from nldsl.train.groups import claim, inner_schedules, training_plan
 from nldsl.train.memory import bytes_of, predict, refused, surely_fits
 from nldsl.train.parallel_rules import SharedGroup
 from nldsl.train.passes import gathered_for_the_step
@@ -246,7 +246,8 @@ def sketch_of(model: TrainableModel, config: RunConfig, rows: int) -> Sketch:
     """Of this model."""
     plan = training_plan(model.program)
     needs = predict(model, plan, step_of(model, config), batch=rows, length=config.length)
-    weights = {path: torch.empty_like(p, device="meta") for path, p in model.parameter_paths().items()}
+    learnt = {p: t for p, t in model.parameter_paths().items() if p not in inner_schedules(model.program)}
+    weights = {path: torch.empty_like(p, device="meta") for path, p in learnt.items()}
     roles = dict(model.parameter_roles())
     once = gathered_for_the_step(model)
     return Sketch(weights, roles, needs.state, needs.activations, once, plan, cast(nn.Module, model))

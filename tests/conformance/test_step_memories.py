@@ -182,7 +182,6 @@ def block(clock: str, memory: str, write: str) -> str:
         (block("every 3 steps", "matrix(out = 8)", "F minimizes task by gd(lr = 0.1)"), "NL0505"),
         (block("every 3 steps", "mlp(2)", "F minimizes task by gd(lr = 0.1) retain 0.9"), "NL0505"),
         (block("every 3 steps", "mlp(2) reset every 8 tokens", "F minimizes task by gd(lr = 0.1)"), "NL0505"),
-        (block("every 4 tokens", "mlp(2)", "F minimizes task by gd(lr = cosine(0.1))"), "NL0605"),
     ],
 )
 def test_what_has_no_meaning_there_is_refused(text: str, code: str) -> None:
