@@ -70,7 +70,7 @@ def test_every_step_learns_at_the_rate_of_its_schedule(run: dict[str, Any], tmp_
             trainer.step += 1
             twin = nldsl.compile(SPEC.format(of_s, of_a)).program
             loss, state = Interpreter(twin, values, torch.float64).learn(tokens)
-            assert record["loss"] == pytest.approx(float(loss) / state.scored, rel=1e-5)
+            assert record["loss"] == pytest.approx(float(loss.detach()) / state.scored, rel=1e-5)
     lasting = {p: float(t) for p, t in trainer.parameters.items() if "_lr" in p}
     assert all(v == pytest.approx(0.2 if "S_lr" in p else 0.05) for p, v in lasting.items())
 
