@@ -130,6 +130,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    # As `nldsl train` does.
+    nldsl.keep_freed_memory()
     bound, _ = peak_gflops()
     given, short = inputs(TOKENS), inputs(SHORT)
     modules = {"memories": memories(), "memories, checkpoints": memories(checkpoint=True)}

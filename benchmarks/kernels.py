@@ -178,6 +178,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    # As `nldsl train` does.
+    nldsl.keep_freed_memory()
     if options.profile is None:
         return report(options.rounds, options.names, options.compiled)
     case = all_cases()[options.profile]

@@ -21,7 +21,7 @@ def flat(x: Tensor) -> Tensor:
 
 
 class Solved(NamedTuple):
-    """What `delta_write` is on `D`: its arguments, the inverse of its system, and the values really added."""
+    """`delta_write` on `D`: its arguments, the inverse of its system, and the values really taken away."""
 
     start: Tensor
     x: Tensor
@@ -33,7 +33,7 @@ class Solved(NamedTuple):
     to_end: Tensor
     total: Tensor
     inverse: Tensor
-    added: Tensor
+    taken: Tensor
 
 
 def solve(inputs: tuple[Tensor, ...], inverse: Tensor | None = None) -> Solved:
@@ -45,8 +45,8 @@ def solve(inputs: tuple[Tensor, ...], inverse: Tensor | None = None) -> Solved:
         inverse = unit_lower_inverse(flat((gram * scores).mul_(erase.unsqueeze(-1))))
     wanted = torch.bmm(x_, flat(start).mT).view(dy.shape).mul_((erase * carried).unsqueeze(-1))
     wanted.addcmul_(dy, rate.unsqueeze(-1))
-    added = torch.bmm(inverse, flat(wanted)).neg_()
-    return Solved(start, x, dy, erase, rate, scores, carried, to_end, total, inverse, added)
+    taken = torch.bmm(inverse, flat(wanted))
+    return Solved(start, x, dy, erase, rate, scores, carried, to_end, total, inverse, taken)
 
 
 class DeltaWrite(torch.autograd.Function):
@@ -72,31 +72,32 @@ class DeltaWrite(torch.autograd.Function):
 def ended(solved: Solved) -> Tensor:
     """The weight behind the chunk."""
     new = (solved.start * solved.total[..., None, None]).contiguous()
-    flat(new).baddbmm_(solved.added.mT, flat(solved.x * solved.to_end.unsqueeze(-1)))
+    flat(new).baddbmm_(solved.taken.mT, flat(solved.x * solved.to_end.unsqueeze(-1)), alpha=-1)
     return new
 
 
 def flow_of(solved: Solved, d_new: Tensor, gated: bool) -> tuple[Tensor | None, ...]:
     """The gradients of the nine arguments; `gated`: that of `scores` is wanted."""
-    start, x, dy, erase, rate, scores, carried, to_end, total, inverse, added = solved
+    start, x, dy, erase, rate, scores, carried, to_end, total, inverse, taken = solved
     x_, d_new_ = flat(x), flat(d_new)
     d_total = (d_new * start).sum((-1, -2)).sum_to_size(total.shape)
-    # The write: new += added^T (x * to_end).
-    dx = torch.bmm(added, d_new_).view(x.shape)
-    d_end = torch.linalg.vecdot(dx, x)
-    dx.mul_(to_end.unsqueeze(-1))
-    d_added = torch.bmm(x_, d_new_.mT).view(dy.shape).mul_(to_end.unsqueeze(-1))
-    # The solve: added = -inverse (erase carried (x D^T) + rate dy).
-    flow = torch.bmm(inverse.mT, flat(d_added)).neg_()
-    d_strict = torch.bmm(flow, added.mT).tril_(-1).view(*x.shape[:-1], x.shape[-2])
+    # Signs wait for the numbers per token: a pass over a matrix costs more.
+    # The write: new -= taken^T (x * to_end).
+    dx = torch.bmm(taken, d_new_).view(x.shape)
+    d_end = torch.linalg.vecdot(dx, x).neg_()
+    dx.mul_(-to_end.unsqueeze(-1))
+    against = torch.bmm(x_, d_new_.mT).view(dy.shape).mul_(to_end.unsqueeze(-1))
+    # The solve: taken = inverse (erase carried (x D^T) + rate dy); `flow` is minus the gradient in brackets.
+    flow = torch.bmm(inverse.mT, flat(against))
+    d_strict = torch.bmm(flow, taken.mT).tril_(-1).view(*x.shape[:-1], x.shape[-2])
     flow = flow.view(dy.shape)
-    d_dy, d_rate = flow * rate.unsqueeze(-1), torch.linalg.vecdot(flow, dy)
+    d_dy, d_rate = flow * -rate.unsqueeze(-1), torch.linalg.vecdot(flow, dy).neg_()
     seen = torch.bmm(flat(flow), flat(start)).view(x.shape)
-    d_seen = torch.linalg.vecdot(seen, x)
+    d_seen = torch.linalg.vecdot(seen, x).neg_()
     weight = erase * carried
-    dx.addcmul_(seen, weight.unsqueeze(-1))
+    dx.addcmul_(seen, -weight.unsqueeze(-1))
     d_start = (d_new * total[..., None, None]).contiguous()
-    flat(d_start).baddbmm_(flat(flow).mT, flat(x * weight.unsqueeze(-1)))
+    flat(d_start).baddbmm_(flat(flow).mT, flat(x * weight.unsqueeze(-1)), alpha=-1)
     # The system: strict = erase * (x x^T) * scores.
     gram = torch.bmm(x_, x_.mT).view(d_strict.shape)
     d_erase = d_seen * carried
