@@ -64,7 +64,9 @@ def fading(
         cut = (None if x is None else x[..., start:stop].unflatten(-1, (count, width)) for x in rows)
         parts.append(_of_chunks(*cut))
         start = stop
-    joined = (None if x[0] is None else torch.cat(x, -1) for x in zip(*parts, strict=True))
+    if len(parts) == 1:
+        return Fading(*parts[0])  # type: ignore[arg-type]
+    joined = (None if x[0] is None else torch.cat(x, -1) for x in zip(*parts, strict=True))  # type: ignore[arg-type]
     return Fading(*joined)  # type: ignore[arg-type]
 
 

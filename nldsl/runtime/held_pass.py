@@ -84,7 +84,8 @@ def held_pass(
     answers, ends = made[: len(queries)], made[len(queries) :]
     groups = [tuple(ends[i : i + len(running)]) for i in range(0, len(ends), len(running))]
     reads = tuple(grid.unlay(y) for y in answers)
-    return Held(reads, groups[0], groups[1], groups[2] if slots else ())
+    stays = all(which is False for which in job.ends)
+    return Held(reads, groups[0], committed if stays else groups[1], groups[2] if slots else ())
 
 
 class _HeldPass(torch.autograd.Function):
@@ -105,7 +106,7 @@ class _HeldPass(torch.autograd.Function):
             ctx.likes = [None if t is None else (t.shape, t.dtype, t.device) for t in tensors]
             ctx.set_materialize_grads(False)
         groups = [*given.running, *given.committed, *given.slots]
-        ends = [torch.cat(x).view(old.shape) for x, old in zip(zip(*lasts, strict=True), groups, strict=True)]
+        ends = [_whole(x, old) for x, old in zip(zip(*lasts, strict=True), groups, strict=True)]
         return *answers, *ends
 
     @staticmethod
@@ -123,6 +124,14 @@ class _HeldPass(torch.autograd.Function):
                 found = [c.mapped(lambda places: [saved[i] for i in places]) for c in chunks]
                 Way(job, fade, part, grads, groups).back(found)
         return None, *made
+
+
+def _whole(parts: tuple[Tensor, ...], old: Tensor) -> Tensor:
+    """The weights of all samples; nothing where they are still those in front of the call."""
+    if len(parts) > 1:
+        return torch.cat(parts).view(old.shape)
+    same = parts[0].data_ptr() == old.data_ptr() and old.numel() > 0
+    return old.new_empty(0) if same else parts[0].view(old.shape)
 
 
 def _forward_part(
