@@ -66,7 +66,7 @@ def fading(
         start = stop
     if len(parts) == 1:
         return Fading(*parts[0])  # type: ignore[arg-type]
-    joined = (None if x[0] is None else torch.cat(x, -1) for x in zip(*parts, strict=True))  # type: ignore[arg-type]
+    joined = (None if x[0] is None else torch.cat(x, -1) for x in zip(*parts, strict=True))
     return Fading(*joined)  # type: ignore[arg-type]
 
 
