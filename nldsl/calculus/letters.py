@@ -53,8 +53,22 @@ def unnamed(step: Apply | None) -> bool:
 
 def meaning(block: Block, name: str) -> str:
     """What a value without a name is computed from, as one would write it; short."""
-    text = _text({s.out.name: s for s in block.body if isinstance(s, Apply)}, name, top=True)
+    makers = {s.out.name: s for s in block.body if isinstance(s, Apply)}
+    text = _schedule(makers, name) or _text(makers, name, top=True)
     return text if len(text) <= _LONGEST else ""
+
+
+def _schedule(makers: dict[str, Apply], name: str) -> str:
+    """The schedule that `train` sets a number by; empty for a value of tokens."""
+    step = makers.get(name)
+    while step is not None and step.op in ("minimum", "maximum", "sum", "detach"):
+        step = makers.get(step.args[0].name)
+    if step is None or not step.parameters or step.parameters[0].schedule is None:
+        return ""
+    kind, options = step.parameters[0].schedule
+    given = dict(options)
+    first = [f"{given.pop('value', 0.0):g}"]
+    return f"{kind}({', '.join(first + [f'{n} = {v}' for n, v in given.items() if v])}), of the training step"
 
 
 def _text(makers: dict[str, Apply], name: str, top: bool = False) -> str:

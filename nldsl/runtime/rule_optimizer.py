@@ -115,6 +115,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         attach(layer, weight, self.rows[weight])
 
     @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Asks a `GradScaler` to say that it is there, where a scaled loss would scale the erase away."""
+        return any(rows.erases for rows in self.rows.values())
+
+    @property
     def several_passes(self) -> bool:
         """Whether forward and backward passes of one step alternate, for rules that look at rows.
 
@@ -200,6 +205,12 @@ class RuleOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if hasattr(self, "found_inf"):
+            raise refusal(
+                "NL0976",
+                f"`{self.rule}` erases along the inputs of layers, which a scaled loss does not scale",
+                "train in float32 or, by `torch.autocast`, in bfloat16, which need no `GradScaler`",
+            )
         due = [(group, self._arrived(group)) for group in self.param_groups]
         if self.nonfinite != "ignore" and not checked(self, due):
             return loss

@@ -39,6 +39,8 @@ class Rows:
         """Whether forward and backward passes of one step alternate: sums are kept, to be divided anew."""
         self.sums: Tensor | None = None
         self.divided = 0
+        self.erases = False
+        """Whether a part of what is pulled does not scale with the loss."""
 
     def forget(self) -> None:
         """After a step: the next rows are counted afresh."""
@@ -59,6 +61,7 @@ class Rows:
         given = [torch.tensor(float(v), dtype=x.dtype, device=x.device) for v in self.arguments()]
         summed, mean = self.function(x, y, dy, *given)
         total = self.count * self.processes
+        self.erases = summed is not None
         if self.pulled and self.divided != total and not self.several and summed is not None:
             raise refusal(
                 "NL0975",

@@ -12,6 +12,7 @@ import torch
 
 import nldsl
 from nldsl.certify import verify
+from nldsl.cli import main
 from nldsl.reference import Interpreter
 from nldsl.review import check
 from nldsl.train import checkpoint as saved
@@ -89,6 +90,13 @@ def test_a_run_resumes_bit_for_bit_and_says_its_rates(run: dict[str, Any], tmp_p
 def test_it_is_checked_and_verified() -> None:
     assert not [d for d in check(TEXT) if d.code == "NL0431"]
     assert verify(TEXT).passed
+
+
+def test_the_schedule_is_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "m.nl").write_text(TEXT)
+    with pytest.raises(SystemExit):
+        main(["explain", str(tmp_path / "m.nl")])
+    assert "eta_t = warmup(0.2, warmup = 4), of the training step" in capsys.readouterr().out
 
 
 def test_a_variant_may_move_it_to_the_clock_of_steps() -> None:

@@ -121,6 +121,26 @@ def test_gradients_of_inner_problems_count_no_rows() -> None:
         torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("unscaled", [False, True])
+def test_a_scaled_loss_is_refused_where_it_would_scale_the_erase_away(unscaled: bool) -> None:
+    found = []
+    for rule in ("dgd", "proximal"):
+        model = nn.Linear(4, 3)
+        optimizer = nldsl.optimizer(rule, model, lr=LR)
+        scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+        scaler.scale((model(torch.ones(5, 4)) ** 2).mean()).backward()
+        if unscaled:
+            scaler.unscale_(optimizer)
+        before = model.weight.detach().clone()
+        try:
+            scaler.step(optimizer)
+            found.append("ok")
+        except SpecError as error:
+            found.append(error.diagnostics[0].code)
+            assert torch.equal(model.weight, before)
+    assert found == ["NL0976", "ok"]
+
+
 def test_clipping_and_schedules_see_an_ordinary_gradient() -> None:
     model = layers()
     x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

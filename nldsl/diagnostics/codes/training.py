@@ -116,6 +116,11 @@ CODES = {
         "first, or set `optimizer.several_passes = True`, which keeps a sum per weight and divides it anew. "
         "`nldsl train` does so by itself.",
     ),
+    "NL0976": Entry(
+        "a scaled loss under a rule that erases",
+        "`GradScaler` multiplies the loss and divides the gradients again. What a rule such as `dgd` erases "
+        "along the inputs of a layer does not come from the loss: dividing would take it away in silence.",
+    ),
     "NL0970": Entry(
         "no checkpoint",
         "The run has not been saved yet: there is nothing to resume or to generate from.",
