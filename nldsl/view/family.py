@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nldsl.calculus import Expr, gate_expression
 from nldsl.calculus.affine import scalar_value
-from nldsl.spec.program import Apply, Block, Memory, Read, Term, Value, Write, option
+from nldsl.spec.program import Apply, Block, Memory, Read, Term, Update, Value, Write, option
 from nldsl.view.known import Known
 
 _DELTA = ("DeltaNet (", "Gated DeltaNet (", "Kimi Delta")
@@ -30,7 +30,7 @@ def in_its_block(block: Block, memory: Memory, write: Write, known: Known | None
         return _delta(block, memory, write, known, own)
     if known.name == "gradient descent on the inner product":
         return Known(f"deep linear attention, DLA {_MIRAS}", "Eq. 8, 15")
-    if known.name.startswith("Mamba-2") and _fixed(write.retain, own):
+    if known.name.startswith("Mamba-2") and _fixed(_gate(block, memory, write), own):
         return Known("RetNet (Sun et al. 2023)", "Eq. 64")
     if known.name.startswith("gated linear attention") and _forgets_its_key(write, own):
         return Known("HGRN-2 (Qin et al. 2024)", "Eq. 64")
@@ -117,6 +117,14 @@ def _factors(expr: Expr) -> Iterator[Expr]:
         return
     for argument in expr.args:
         yield from _factors(argument)
+
+
+def _gate(block: Block, memory: Memory, write: Write) -> Value | None:
+    """The gate of a write, or of the `S *= gate` beside it."""
+    scales = [
+        s.value for s in block.body if isinstance(s, Update) and s.memory == memory.name and s.op == "scale"
+    ]
+    return write.retain if write.retain is not None else scales[0] if len(scales) == 1 else None
 
 
 def _fixed(gate: Value | None, own: dict[str, Apply | Read]) -> bool:

@@ -44,8 +44,8 @@ _DEEP: dict[tuple[str, bool, bool], Known] = {
     ("constant", False, False): Known("gradient descent on the inner product", "Eq. 8, 15"),
     ("constant", True, False): Known("delta gradient descent on the inner product", "Eq. 57, 92"),
     ("affine", True, False): Known("delta gradient descent on L2", "Eq. 57, 93"),
-    ("nonlinear", False, False): Known("a robust objective of the Miras family", "Sec. 5"),
-    ("nonlinear", False, True): Known("a robust objective of the Miras family, with momentum", "Sec. 5"),
+    ("nonlinear", False, False): Known("an objective of the Miras family", "Sec. 5"),
+    ("nonlinear", False, True): Known("an objective of the Miras family, with momentum", "Sec. 5"),
 }
 """By how the gradient depends on the answer, whether the rule erases, and momentum."""
 

@@ -40,20 +40,25 @@ def spectrum_words(block: Block, memory: Memory, write: Write, classes: UpdateCl
         )
     if write.at_commit:
         return "one step per chunk, on the sum of its gradients: not linear in the memory, so no spectrum"
-    several = _several_keys(block, write, classes)
+    online = memory.clock.every == 1 and write.base_every == 1
+    several = _several_keys(block, write, classes) if online else ""
     if several:
         return several
     term = classes.terms[0] if classes.terms else None
-    form = term.rules[0].form if term is not None and term.rules else None
-    if form is None or form.momentum is not None:
-        return "its rule is not linear in the memory and its gradients: no spectrum along a key"
+    if term is None or not term.rules:
+        return ""
+    if term.rules[0].form is None:
+        return f"{term.rules[0].reason}, so there is no spectrum along a key"
+    if len(write.terms) > 1 or term.rules[0].form.momentum is not None:
+        return "several terms, or momentum of them, in one step: no spectrum along one key"
     return _LOCAL.format(keep="retention" if write.retain is not None else "1")
 
 
 def _several_keys(block: Block, write: Write, classes: UpdateClass) -> str:
     """`M' = M (diag(w) - sum c k k^T)`: real eigenvalues between what is kept and all that is erased."""
     erasing = [(t, c) for t, c in zip(write.terms, classes.terms, strict=True) if c.dependence != "constant"]
-    if len(write.terms) < 2 or not erasing or write.retain_axis in ("value", "element"):
+    plain = all(c.linear is not None and c.linear.scale.value == 1.0 for c in classes.terms)
+    if len(write.terms) < 2 or not plain or not erasing or write.retain_axis in ("value", "element"):
         return ""
     pulls = [_pull(block, term, found) for term, found in erasing]
     per_channel = [any(v.kind == "headed" for _, v in t.rule.arguments) for t, _ in erasing]

@@ -51,6 +51,28 @@ def test_where_there_is_none_it_is_said_why() -> None:
     )
 
 
+def test_several_terms_of_a_deep_memory_have_no_transition() -> None:
+    text = (
+        "block b(x) { level c every 4 tokens { memory S = residual_mlp() }\n"
+        "  k = l2norm(linear(x))\n"
+        "  write S { [k] <- x minimize l2 by gd(lr = 0.1)\n"
+        "  [l2norm(x)] <- k minimize l2 by gd(lr = 0.1) } retain 0.9\n"
+        "  return S[k] }\n"
+    )
+    (found,) = explain(text, dim=8).equations
+    assert "eigenvalue" not in found.spectrum
+
+
+@pytest.mark.parametrize("gate", ["S *= 1 - 2 ** (-5 - index(2))", ""])
+def test_a_fixed_gate_beside_or_above_the_write_is_retnet(gate: str) -> None:
+    text = (
+        "block b(x) { level c every 1 token { memory S = matrix() per head(2) }\n"
+        f"  {gate}\n  S[linear(x)] <- x minimize dot by gd(lr = 1)"
+        f"{'' if gate else ' retain 1 - 2 ** (-5 - index(2))'}\n  return merge(S[linear(x)]) }}\n"
+    )
+    assert explain(text, dim=8).equations[0].known_as == "RetNet (Sun et al. 2023)"
+
+
 @pytest.mark.parametrize(("name", "refused"), [("ttt_mlp", True), ("gated_deltanet", False)])
 def test_what_export_refuses(name: str, refused: bool) -> None:
     found = explain(name, block=name, dim=16)
