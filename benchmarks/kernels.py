@@ -41,6 +41,7 @@ CLASSES = {
     "delta_block": ("DPLR (RWKV-7)", 0.18, 0.45),
     "filtered": ("kernelised R (Titans, matrix)", 0.24, 0.50),
     "titans": ("N (Titans, MLP of 128)", 0.41, 0.60),
+    "titans compiled": ("the same, compiled by torch", 0.41, 0.60),
     "hope": ("self-referential (Hope)", 0.44, 0.63),
     "hope checkpointed": ("Hope, backward pass written out", 0.44, 0.63),
     "hope compiled": ("the same, compiled by torch", 0.44, 0.63),
@@ -108,10 +109,17 @@ def emitted_cases() -> dict[str, Case]:
 
 
 def compiled_cases() -> dict[str, Case]:
-    """What `torch.compile` makes of the steps of Hope's memories; the first call takes a minute or two."""
-    module = hope_layer.memories()
+    """What `torch.compile` makes of the steps of Hope's memories and of the functions on rows of Titans'.
+
+    The first call takes a minute or two.
+    """
+    module, titans = hope_layer.memories(), titans_layer.layer()
     hope_layer.compile_steps(module)
-    return {"hope compiled": _emitted(module, hope_layer.inputs(T), hope_layer.flops() / 3)}
+    titans_layer.compile_rows(titans)
+    return {
+        "titans compiled": _emitted(titans, titans_layer.inputs(T), titans_layer.flops() / 3),
+        "hope compiled": _emitted(module, hope_layer.inputs(T), hope_layer.flops() / 3),
+    }
 
 
 def _emitted(module: nldsl.Layer, inputs: list[Tensor], flops: float, tokens: int = T) -> Case:

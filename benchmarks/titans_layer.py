@@ -26,6 +26,7 @@ from benchmarks.measure import best_seconds, saved_megabytes
 from benchmarks.peak import peak_gflops
 from nldsl.driver.compile import emit, plan_of
 from nldsl.emit.loader import load_module
+from nldsl.train.manner import row_functions
 
 BATCH, HEADS, SIZE, HIDDEN, TOKENS, CHUNK, SHORT = 4, 4, 64, 128, 1024, 64, 64
 """The loops over `SHORT` tokens are differentiated through the weights behind them too: else they would
@@ -56,11 +57,8 @@ def over_chunks() -> nldsl.Layer:
 
 def compile_rows(module: nldsl.Layer) -> None:
     """`torch.compile` of the functions on the rows of a chunk: whole graphs would unroll every chunk."""
-    functions = type(module.root).forward.__globals__
-    for name, found in list(functions.items()):
-        if found.__class__.__name__ == "function" and name.endswith(("_kept", "_pullback")):
-            if found.__module__ == type(module.root).__module__:
-                functions[name] = torch.compile(found, dynamic=False)
+    for functions, name in list(row_functions(module.root)):
+        functions[name] = torch.compile(functions[name], dynamic=False)
 
 
 def inputs(tokens: int) -> list[Tensor]:

@@ -18,6 +18,8 @@ from nldsl.train.optimisers import OptimiserGroup
 
 STEP = "_step_"
 """How the methods of emitted modules that take one chunk begin."""
+ROWS = ("_kept", "_pullback")
+"""How functions on the rows of a chunk end, in files whose memories run in one pass."""
 
 
 class Lowered:
@@ -66,13 +68,15 @@ def require_rows_once(groups: list[OptimiserGroup], what: str) -> None:
 
 
 def compile_steps(model: Any) -> int:
-    """Let torch compile the step of every loop over chunks; how many there are.
+    """Let torch compile the step of every loop over chunks, and what a pass over all chunks does with the
+    rows of one; how many functions there are.
 
     Elsewhere it does not pay: kernels are hand-written, and a whole graph would unroll every chunk.
     Raises NL0997 if there is no such loop.
     """
-    steps = list(chunk_steps(cast(Model, model).root))
-    if not steps:
+    root = cast(Model, model).root
+    steps, rows = list(chunk_steps(root)), list(row_functions(root))
+    if not steps and not rows:
         raise fault(
             "NL0997",
             f"nothing of `{model.name}` is worth compiling: it has no loop over chunks",
@@ -80,7 +84,9 @@ def compile_steps(model: Any) -> int:
         )
     for module, name in steps:
         object.__setattr__(module, name, torch.compile(getattr(module, name), dynamic=False))
-    return len(steps)
+    for functions, name in rows:
+        functions[name] = torch.compile(functions[name], dynamic=False)
+    return len(steps) + len(rows)
 
 
 def chunk_steps(root: Module) -> Iterator[tuple[Module, str]]:
@@ -88,3 +94,12 @@ def chunk_steps(root: Module) -> Iterator[tuple[Module, str]]:
     for module in root.modules():
         if isinstance(module, Module):
             yield from ((module, name) for name in dir(type(module)) if name.startswith(STEP))
+
+
+def row_functions(root: Module) -> Iterator[tuple[dict[str, Any], str]]:
+    """Every function on the rows of a chunk that `held_pass` calls: names of the emitted file, and which."""
+    files = {id(f): f for m in root.modules() if (f := getattr(type(m).forward, "__globals__", None))}
+    for names in files.values():
+        if "held_pass" in names:
+            own = [n for n, f in names.items() if getattr(f, "__module__", "") == names["__name__"]]
+            yield from ((names, n) for n in own if n.endswith(ROWS))

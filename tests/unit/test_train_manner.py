@@ -13,7 +13,7 @@ import nldsl
 from nldsl.diagnostics import SpecError
 from nldsl.runtime.block_recompute import recompute_blocks
 from nldsl.train import load_run, train
-from nldsl.train.manner import Lowered, chunk_steps, compile_steps
+from nldsl.train.manner import Lowered, chunk_steps, compile_steps, row_functions
 from nldsl.train.memory import measure
 from nldsl.train.passes import backward_from
 
@@ -168,6 +168,20 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         train(tmp_path / "flat.nl", out=tmp_path / "run", data=__file__, steps=1, recompute="blocks")
     assert caught.value.diagnostics[0].code == "NL0996"
+
+
+def test_functions_on_rows_are_what_is_compiled() -> None:
+    """Of a memory whose chunks are one pass: map, gradient, and their ways back; the answers stay."""
+    layer = nldsl.compile(
+        "block b(x) {\n level c every 3 tokens { memory M = mlp(2) }\n"
+        " M[x] <- x by momentum(lr = 0.1)\n return M[x]\n}\n",
+        x=4,
+    )
+    names = {name for _, name in row_functions(layer.root)}
+    assert names == {"mlp_kept", "mlp_pullback", "mlp_l2_gradient_kept", "mlp_l2_gradient_pullback"}
+    assert not list(chunk_steps(layer.root))
+    assert compile_steps(layer) == 4
+    assert all("_torchdynamo_orig_callable" in dir(f[n]) for f, n in row_functions(layer.root))
 
 
 def test_chunk_steps_are_what_is_compiled() -> None:
