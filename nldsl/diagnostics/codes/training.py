@@ -197,8 +197,8 @@ CODES = {
     "NL0997": Entry(
         "nothing to compile",
         "`--compile` is for chunks of memories whose gradients are held for some tokens: the step of a loop, "
-        "or the functions on rows of a pass. Elsewhere kernels are written by hand, and `torch.compile` makes "
-        "them no faster.",
+        "or the functions on rows of a pass. Elsewhere kernels are written by hand, and `torch.compile` "
+        "makes them no faster.",
     ),
     "NL0986": Entry(
         "a checkpoint of something else",
