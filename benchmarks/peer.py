@@ -14,13 +14,14 @@ BATCH, WIDTH, HEADS, SIZE, TOKENS, CHUNK = 4, 256, 4, 64, 1024, 64
 
 @dataclass
 class Pair:
-    """Two things that do the same work; the time of `other` counts `scale` times: it runs on fewer tokens."""
+    """Two things that do the same work, `most` times; `other`, on fewer tokens, counts `scale` times."""
 
     name: str
     ours: Callable[[], object]
     other: Callable[[], object]
     check: Callable[[], str] = lambda: ""
     scale: float = 1.0
+    most: int = 100
 
 
 Peers = Callable[[], list[Pair]]

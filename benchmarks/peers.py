@@ -40,7 +40,7 @@ def paired(pair: Pair, rounds: int) -> tuple[float, float, float]:
     pair.ours()
     pair.other()
     mine, others = [], []
-    for index in range(rounds):
+    for index in range(min(rounds, pair.most)):
         for run, found in ((pair.ours, mine), (pair.other, others))[:: 1 if index % 2 else -1]:
             found.append(seconds(run))
     ratios = [b * pair.scale / a for a, b in zip(mine, others, strict=True)]
