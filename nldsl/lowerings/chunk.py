@@ -23,6 +23,7 @@ from nldsl.emit.nodes import (
     returns,
     to_expression,
 )
+from nldsl.emit.walk import mentioned
 from nldsl.lowerings.blocks import BlockCode
 from nldsl.lowerings.chunk_cache import KeptPairs
 from nldsl.lowerings.chunk_commit import ChunkCommit
@@ -62,6 +63,8 @@ class ChunkLoop:
         self.number = fresh("n")
         self.back: tuple[tuple[Expression, ...], tuple[int, ...]] | None = None
         """The parameters that the written backward pass has gradients of; places without a batch axis."""
+        self.compiled = True
+        """Whether all of it is formulas."""
 
     def emit(self) -> None:
         """States, pieces, loop, results."""
@@ -131,6 +134,8 @@ class ChunkLoop:
             places: dict[str, Like] = {"shared": shared} if shared else {}
             if self.code.plan.target.checkpoint:
                 places["always"] = True
+            if not self.compiled:
+                places["compiled"] = False
             step_of = self.code.runtime("chunk_back", "chunk_step")
             result = call(step_of, target, twin, tuple(arguments), parameters, **places)
         elif self.code.plan.target.checkpoint:
@@ -172,6 +177,7 @@ class ChunkLoop:
             return
         self.code.methods += [method, twin]
         self.back = parameters, shared
+        self.compiled = "by_differentiation" not in mentioned(twin.body)
 
     def _moved(self, family: Family) -> list[str]:
         """Names of what the step returns for a family."""

@@ -29,13 +29,15 @@ def chunk_step(
     shared: Sequence[int] = (),
     *,
     always: bool = False,
+    compiled: bool = True,
 ) -> Any:
     """`step(*arguments)`, with `back(*arguments, kept, *d_results)` for its gradients.
 
     `step(*arguments, kept)` leaves in the list what `back` finds there.  `back` returns one gradient per
     argument but the last (`valid`), then one per parameter.  `shared`: places of the arguments without a
     batch axis.  A step that is not compiled is recorded unless `always`: that keeps six times as much and is
-    a sixth faster, call by call; compiled, the two take the same time.  Second derivatives are refused.
+    a sixth faster, call by call; compiled, the two take the same time.  `compiled = False`: `back` calls what
+    torch does not compile.  Second derivatives are refused.
 
     >>> step = lambda x, valid, kept=None: (3 * x,)
     >>> x = torch.ones(2, 1, requires_grad=True)
@@ -45,7 +47,7 @@ def chunk_step(
     """
     given = [*arguments, *parameters]
     recorded = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
-    if not recorded or torch.compiler.is_compiling() or not (always or is_compiled(step)):
+    if not recorded or torch.compiler.is_compiling() or not (always or (compiled and is_compiled(step))):
         return step(*arguments)
     call = _Call(step, back, len(arguments), frozenset(shared))
     found = _ChunkStep.apply(call, *given)  # type: ignore[no-untyped-call]

@@ -158,6 +158,9 @@ def test_steps_are_recorded_unless_compiled(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.undo()
     monkeypatch.setattr(chunk_back, "is_compiled", lambda step: True)
     assert apart(small, flows(layer, 2 * CHUNK + 1)) < 1e-9
+    # What torch would not compile is left to recording.
+    assert "compiled=False" in built("own").source
+    assert "compiled=False" not in built("self_modifying_titans").source
 
 
 def test_the_plan_says_how() -> None:

@@ -715,6 +715,7 @@ class SelfModifyingTitansWithoutDgd(Module):
                     self.eta.readout.bias,
                 ),
                 shared=(5, 6),
+                compiled=False,
             )
             k_all.append(k_n)
             v_all.append(v_n)
@@ -785,6 +786,7 @@ class SelfModifyingTitansWithoutDgd(Module):
                 ),
                 (),
                 shared=(10, 11),
+                compiled=False,
             )
             y_all.append(y_n)
             M_W2 = M_W2_new
