@@ -17,6 +17,8 @@ from nldsl.train import load_run
 from nldsl.train.checkpoint import SHARED, checkpoints, load, load_newest
 from nldsl.train.parallel import Processes
 from tests.conformance.processes import Case, outcome, spec, together
+from tests.conformance.test_inner_schedules import TEXT
+from tests.conformance.test_step_memories import WIDER
 
 CLOSE = 1e-6
 PAIRS = [
@@ -119,6 +121,20 @@ def test_every_model_with_every_rule(tmp_path: Path) -> None:
     agree(
         tmp_path / "sums", sums, {"close": 2 * CLOSE, "loss_scale": 6.0, "norms": 1e-3}, accumulate=2
     )  # twice as many terms are added
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("text", [TEXT, WIDER], ids=["schedules of inner rates", "memories on steps"])
+def test_what_training_moves_inside_a_model(text: str, tmp_path: Path) -> None:
+    """Numbers that `train` sets, and memories that it moves every few steps, are the same in all processes."""
+    (tmp_path / "text").write_bytes(
+        b"".join(b"%d bottles on the wall, %d left;\n" % (i, i * i) for i in range(3000))
+    )
+    (tmp_path / "m.nl").write_text(text)
+    cases = [Case(str(tmp_path / "m.nl"), kind, kind, steps=5, take=5) for kind in ("ddp", "fsdp")]
+    for case, two in zip(cases, together(2, cases, tmp_path), strict=True):
+        one = outcome(replace(case, kind="", folder=f"{case.folder}_alone"), tmp_path)
+        compare(one, two, loss_scale=6.0, norms=1e-3)
 
 
 def resumed(folder: Path, case: Case, kind: str) -> Case:
