@@ -126,7 +126,7 @@ def test_every_model_with_every_rule(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("text", [TEXT, WIDER], ids=["schedules of inner rates", "memories on steps"])
 def test_what_training_moves_inside_a_model(text: str, tmp_path: Path) -> None:
-    """Numbers that `train` sets, and memories that it moves every few steps, are the same in all processes."""
+    """Numbers that `train` sets and memories that it moves every few steps are the same in all processes."""
     (tmp_path / "text").write_bytes(
         b"".join(b"%d bottles on the wall, %d left;\n" % (i, i * i) for i in range(3000))
     )

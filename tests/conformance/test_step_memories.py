@@ -42,6 +42,8 @@ TRAIN = """train m {
   level training every 1 step { matrices, embeddings, head, norms, rest by sgd(lr = 0.2) }
 }
 """
+WIDER = (SLOTS + TRAIN).replace("vocab = 7, dim = 4", "vocab = 256, dim = 8").replace("out = 2", "out = 4")
+"""The same for bytes."""
 STEPS = 8
 
 
@@ -153,9 +155,7 @@ def test_optimiser_memories_of_such_a_level_are_drawn() -> None:
 
 def test_a_run_resumes_bit_for_bit_with_what_it_has_gathered(tmp_path: Path) -> None:
     spec, data = tmp_path / "slots.nl", tmp_path / "text.txt"
-    spec.write_text(
-        (SLOTS + TRAIN).replace("vocab = 7, dim = 4", "vocab = 256, dim = 8").replace("out = 2", "out = 4")
-    )
+    spec.write_text(WIDER)
     data.write_bytes(b"".join(b"%d green bottles on the wall\n" % i for i in range(400)))
     common: dict[str, Any] = {"data": str(data), "batch": 2, "length": 16, "seed": 1, "show": False}
     train(spec, out=tmp_path / "whole", steps=7, **common)
