@@ -8,6 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from nldsl.cli.common import SetOption, parse_settings, print_json
+from nldsl.driver.compile import plan_of
+from nldsl.graph import open_program
+from nldsl.plan.compiling import compiling
 from nldsl.train.memory import available, shown
 from nldsl.train.run import predict_memory
 from nldsl.train.spreading import Spread, predict_spread
@@ -52,6 +55,8 @@ def command(
     ]
     for name, size, note in rows:
         print(f"{name:<12}{shown(size):>12}  {note}".rstrip())
+    for said in compiling(plan_of(open_program(spec, **asked["arguments"]))):
+        print(f"torch.compile {said.class_name}: {'pays' if said.pays else 'no'}, {said.reason}")
 
 
 def _print_spread(found: Spread, as_json: bool) -> None:

@@ -44,7 +44,11 @@ Recompute = Annotated[
     str, typer.Option(help="`blocks`: computed again in the backward pass, for less memory; or `none`.")
 ]
 Compile = Annotated[
-    bool, typer.Option("--compile", help="Let torch compile the step of every loop over chunks.")
+    str,
+    typer.Option(
+        "--compile",
+        help="torch.compile: `auto` where `nldsl plan` says it pays, `yes` wherever it can, or `no`.",
+    ),
 ]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write what is logged for TensorBoard too.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")]
@@ -70,7 +74,7 @@ def command(
     keep: Keep = 3,
     precision: Precision = "float32",
     recompute: Recompute = "none",
-    compiled: Compile = False,
+    compiled: Compile = "no",
     tensorboard: TensorBoard = False,
     device: Device = "cpu",
     parallel: Parallel = "auto",

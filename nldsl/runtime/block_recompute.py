@@ -47,7 +47,7 @@ def _again(block: Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         found = _Block.apply(call, len(given), *given, *parameters)  # type: ignore[no-untyped-call]
         return call.results(tensors, found)
 
-    run.again = True  # type: ignore[attr-defined]  # by which it is known
+    run.again = forward  # type: ignore[attr-defined]  # by which it is known
     return run
 
 

@@ -19,6 +19,7 @@ OF_THE_SPEC = frozenset({"specification", "digests", "arguments"})
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 PRECISIONS = (FLOAT32, BFLOAT16)
 RECOMPUTE = ("none", "blocks")
+COMPILED = ("no", "auto", "yes")
 ON_FAULT = ("stop", "skip")
 """What happens at a step whose gradient is not finite or a spike."""
 
@@ -36,7 +37,7 @@ class RunConfig:
     the last ones is a fault (0: never); at a fault the run stops or skips the step, as `on_fault` says.
     `precision` (`float32`, `bfloat16`) is that of products with weights and of attention, all else is
     float32; `recompute` (`none`, `blocks`) is what the backward pass computes again instead of keeping
-    it; with `compiled` torch compiles the step of every loop over chunks.
+    it; `compiled` (`no`, `auto`, `yes`) is what torch compiles: by `auto` where the plan says that it pays.
     """
 
     source: str
@@ -56,7 +57,7 @@ class RunConfig:
     stream: bool = False
     precision: str = FLOAT32
     recompute: str = "none"
-    compiled: bool = False
+    compiled: str = "no"
     version: str = ""
     imported: str = ""
     """Where the weights come from, until the run takes its first step; then it is asked what to do."""
@@ -82,7 +83,8 @@ class RunConfig:
                 raise fault("NL0981", f"`{name}` must be at least {lowest}, found {value}")
         if 0 < self.spike <= 1:
             raise fault("NL0981", f"`spike` must be above 1, or 0 for none, found {self.spike}")
-        for name, known in (("on_fault", ON_FAULT), ("precision", PRECISIONS), ("recompute", RECOMPUTE)):
+        words = {"on_fault": ON_FAULT, "precision": PRECISIONS, "recompute": RECOMPUTE, "compiled": COMPILED}
+        for name, known in words.items():
             if getattr(self, name) not in known:
                 said = " or ".join(f"`{word}`" for word in known)
                 raise fault("NL0981", f"`{name}` is {said}, found `{getattr(self, name)}`")
@@ -104,6 +106,8 @@ def read_config(folder: Path) -> RunConfig:
     try:
         body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         known = {f.name for f in fields(RunConfig)}
+        if isinstance(body.get("compiled"), bool):  # as runs had it that knew no `auto`
+            body["compiled"] = "yes" if body["compiled"] else "no"
         config = RunConfig(**{name: value for name, value in body.items() if name in known})
     except (ValueError, TypeError, AttributeError) as error:
         raise fault("NL0982", f"`{path}` cannot be read: {error}") from error

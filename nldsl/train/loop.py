@@ -29,7 +29,7 @@ from nldsl.train.groups import claim, inner_schedules, training_plan
 from nldsl.train.guard import SKIPS_IN_A_ROW, Guard, culprit, listed, not_finite, trained_by, worst_token
 from nldsl.train.interrupt import Interruption
 from nldsl.train.log import RunLog, Silent, read_log
-from nldsl.train.manner import compile_steps, face, recompute, require_rows_once
+from nldsl.train.manner import compile_blocks, face, recompute, require_rows_once
 from nldsl.train.optimisers import OptimiserGroup
 from nldsl.train.passes import backward, backward_from
 from nldsl.train.plot import loss_svg
@@ -86,8 +86,7 @@ class Trainer:
         self.groups: list[OptimiserGroup] = self.engine.groups(claims, module_of(model))
         self.alternate()
         require_rows_once(self.groups, config.recompute)
-        if config.compiled:
-            compile_steps(model)
+        compile_blocks(model, config.compiled)
         self.step = 0
         self.seconds = 0.0
         self.loss = math.nan

@@ -8,7 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from nldsl.driver.compile import plan_of
 from nldsl.evaluate import LanguageModel
+from nldsl.plan.compiling import Compiling, compiling
 from nldsl.runtime.block_recompute import recompute_blocks
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module
@@ -67,33 +69,49 @@ def require_rows_once(groups: list[OptimiserGroup], what: str) -> None:
         )
 
 
-def compile_steps(model: Any) -> int:
-    """Let torch compile the step of every loop over chunks, and what a pass over all chunks does with the
-    rows of one; how many functions there are.
+def verdicts(model: Any) -> tuple[Compiling, ...]:
+    """What the plan of a model says of `torch.compile`, block by block."""
+    return compiling(plan_of(model.program))
 
-    Elsewhere it does not pay: kernels are hand-written, and a whole graph would unroll every chunk.
-    Raises NL0997 if there is no such loop.
+
+def compile_blocks(model: Any, what: str) -> int:
+    """Let torch compile blocks, by `auto` where the plan says that it pays, by `yes` all with memories.
+
+    Of a block that loops over tokens or chunks it is the step that is compiled: a whole graph would unroll
+    all of them.  Returns how many functions are compiled.  Raises NL0997 if `yes` finds none.
     """
-    root = cast(Model, model).root
-    steps, rows = list(chunk_steps(root)), list(row_functions(root))
-    if not steps and not rows:
+    if what == "no":
+        return 0
+    root, found = cast(Model, model).root, 0
+    known = {c.class_name: c for c in verdicts(model) if what == "yes" or c.pays}
+    for module in [m for m in root.modules() if isinstance(m, Module)]:
+        # FSDP2 puts a class of its own in front.
+        verdict = next((known[t.__name__] for t in type(module).__mro__ if t.__name__ in known), None)
+        if verdict is not None:
+            found += compile_module(module, verdict)
+    for functions, name in row_functions(root) if what == "yes" else ():
+        functions[name] = torch.compile(functions[name], dynamic=False)
+        found += 1
+    if any(hasattr(module.forward, "again") for module in root.modules()):
+        recompute_blocks(root)
+    if not found and what == "yes":
         raise fault(
             "NL0997",
-            f"nothing of `{model.name}` is worth compiling: it has no loop over chunks",
+            f"nothing of `{model.name}` can be compiled: it has no memories",
             help="leave `--compile` out",
         )
-    for module, name in steps:
-        object.__setattr__(module, name, torch.compile(getattr(module, name), dynamic=False))
-    for functions, name in rows:
-        functions[name] = torch.compile(functions[name], dynamic=False)
-    return len(steps) + len(rows)
+    return found
 
 
-def chunk_steps(root: Module) -> Iterator[tuple[Module, str]]:
-    """Every method that takes one chunk."""
-    for module in root.modules():
-        if isinstance(module, Module):
-            yield from ((module, name) for name in dir(type(module)) if name.startswith(STEP))
+def compile_module(module: Module, verdict: Compiling) -> int:
+    """Compile the passes of a block, or the step of its loop; how many functions these are."""
+    steps = [name for name in dir(type(module)) if name.startswith(STEP)]
+    names = steps if verdict.unrolls else ["forward"]
+    for name in names:
+        plain = getattr(module, name)
+        # What is computed again is compiled itself, not what computes it again.
+        object.__setattr__(module, name, torch.compile(getattr(plain, "again", plain), dynamic=False))
+    return len(names)
 
 
 def row_functions(root: Module) -> Iterator[tuple[dict[str, Any], str]]:

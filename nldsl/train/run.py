@@ -55,7 +55,7 @@ def train(
     stream: bool = False,
     precision: str = "float32",
     recompute: str = "none",
-    compiled: bool = False,
+    compiled: str = "no",
     tensorboard: bool = False,
     keep: int = 3,
     engine: Engine | None = None,

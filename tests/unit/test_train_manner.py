@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 import torch
 
 import nldsl
+from nldsl.cli import main
 from nldsl.diagnostics import SpecError
 from nldsl.runtime.block_recompute import recompute_blocks
 from nldsl.train import load_run, train
-from nldsl.train.manner import Lowered, chunk_steps, compile_steps, row_functions
+from nldsl.train.manner import STEP, Lowered, compile_blocks, row_functions
 from nldsl.train.memory import measure
 from nldsl.train.passes import backward_from
 
@@ -25,7 +27,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "hope_tiny": {"depth": 2, "chunks": (4, 8)},
 }
 CHECKPOINTED = """
-use "gated_deltanet"
 model m(tokens, vocab = 256, dim = 16) {
   x = embed(tokens, vocab, dim)
   x = x + gated_deltanet(norm(x), 2)
@@ -159,7 +160,7 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     for options, code in (
         ({"precision": "float8"}, "NL0981"),
         ({"recompute": "all"}, "NL0981"),
-        ({"compiled": True}, "NL0997"),
+        ({"compiled": "maybe"}, "NL0981"),
     ):
         with pytest.raises(SpecError) as caught:
             train("transformer", out=tmp_path / "run", data=__file__, steps=1, **options)  # type: ignore[arg-type]
@@ -179,17 +180,45 @@ def test_functions_on_rows_are_what_is_compiled() -> None:
     )
     names = {name for _, name in row_functions(layer.root)}
     assert names == {"mlp_kept", "mlp_pullback", "mlp_l2_gradient_kept", "mlp_l2_gradient_pullback"}
-    assert not list(chunk_steps(layer.root))
-    assert compile_steps(layer) == 4
+    assert compile_blocks(layer, "yes") == 4
     assert all("_torchdynamo_orig_callable" in dir(f[n]) for f, n in row_functions(layer.root))
 
 
-def test_chunk_steps_are_what_is_compiled() -> None:
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs as torch compiles them, without the minute that code for them takes."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_compiled_blocks_say_the_same(again: bool, quick: None) -> None:
+    plain, made = (nldsl.compile(CHECKPOINTED, dtype=torch.float64) for _ in range(2))
+    if again:
+        recompute_blocks(made.root)
+    assert compile_blocks(made, "auto") == 1
+    (loss, want, _), (other, got, _) = gradients(plain), gradients(made)
+    assert loss == pytest.approx(other, rel=1e-12) and want.keys() == got.keys()
+    for path, gradient in want.items():
+        torch.testing.assert_close(got[path], gradient, rtol=1e-9, atol=1e-12, msg=path)
+
+
+def test_what_is_compiled_is_what_the_plan_says() -> None:
     hope = nldsl.compile("hope_tiny", dim=16, depth=2)
-    # A step and its backward pass for each of two layers.
-    assert len(list(chunk_steps(hope.root))) == 4
-    want, _ = hope(tokens(20).clamp_min(0))
-    assert compile_steps(hope) == 4
-    # Without running what compiles for a minute: the wrapped steps are those of torch.
-    assert all("_torchdynamo_orig_callable" in dir(getattr(m, n)) for m, n in chunk_steps(hope.root))
-    assert want.shape == (2, 20, 256)
+    assert compile_blocks(hope, "auto") == 0
+    # Of loops over chunks it is the step; without running what compiles for a minute.
+    modules = list(hope.root.modules())
+    steps = [(module, name) for module in modules for name in dir(type(module)) if name.startswith(STEP)]
+    assert compile_blocks(hope, "yes") == len(steps) > 0
+    assert all("_torchdynamo_orig_callable" in dir(getattr(module, name)) for module, name in steps)
+    assert compile_blocks(nldsl.compile("transformer", dim=16, depth=1, heads=2), "auto") == 0
+    assert compile_blocks(nldsl.compile("samba", dim=16, depth=1, heads=2, window=8), "auto") == 1
+    flat = nldsl.compile("model flat(tokens) { return head(embed(tokens, 256, 8), 256) }")
+    with pytest.raises(SpecError, match="NL0997"):
+        compile_blocks(flat, "yes")
+
+
+def test_the_plan_says_whether_compiling_pays(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["plan", "samba", *"--set dim=16 --set depth=1 --set heads=2 --length 16".split()])
+    said = capsys.readouterr().out
+    assert "torch.compile Mamba1: pays" in said and "torch.compile Attention: no" in said

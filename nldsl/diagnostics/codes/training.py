@@ -196,9 +196,9 @@ CODES = {
     ),
     "NL0997": Entry(
         "nothing to compile",
-        "`--compile` is for chunks of memories whose gradients are held for some tokens: the step of a loop, "
-        "or the functions on rows of a pass. Elsewhere kernels are written by hand, and `torch.compile` "
-        "makes them no faster.",
+        "`--compile yes` is for blocks with memories: their passes, the step of their loop over tokens or "
+        "chunks, or the functions on rows of a pass over all chunks. `auto` takes what `nldsl plan` says it "
+        "pays for, and nothing where it says that of none.",
     ),
     "NL0986": Entry(
         "a checkpoint of something else",
