@@ -111,7 +111,13 @@ class Processes(Engine):
         return super().memory() // here
 
     def require_room(self, model: TrainableModel, config: RunConfig) -> None:
-        """Raise NL0991 if what one process holds in a step is more than it may use."""
+        """Raise NL0991 if a process holds more than it may use in a step, NL0994 for compiling shares."""
+        if self.sharded and config.compiled != "no":
+            raise fault(
+                "NL0994",
+                f"`--compile {config.compiled}` is not for `fsdp`, which gathers weights around passes",
+                help="use `--parallel ddp`, or leave it out",
+            )
         error = refusal(model, config, self.world, sharded=self.sharded, have=self.memory())
         if error is not None:
             raise self.stop(error)

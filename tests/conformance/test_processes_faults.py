@@ -32,6 +32,7 @@ def test_faults_of_one_process_are_those_of_all(tmp_path: Path) -> None:
         "uneven": replace(case, folder="uneven", options={"batch": 3}),
         "different": replace(case, folder="different"),
         "rows": Case(rows, "rows", "fsdp", take=1),
+        "compiled": replace(case, folder="compiled", kind="fsdp", options={"compiled": "auto"}),
         "nowhere": replace(case, folder="nowhere", options={"data": "/no/such/file"}),
         "attention": replace(case, folder="attention", options={"stream": True}),
     }
@@ -41,6 +42,7 @@ def test_faults_of_one_process_are_those_of_all(tmp_path: Path) -> None:
         "poisoned_skipped": ["not finite"] * 3,
         "uneven": "NL0993",
         "rows": "NL0994",
+        "compiled": "NL0994",
         "attention": "NL0990",
     }
     both = {"poisoned": "NL0985", "different": "", "nowhere": "NL0951"}

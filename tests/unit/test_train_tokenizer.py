@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +173,29 @@ def test_warm_up_stable_decay() -> None:
     assert at(95, 0.95) == pytest.approx(1.0) and at(100, 1.0) == 0.0
     assert at(100, 1.0, floor=0.25) == 0.5
     assert at(75, 0.1, steps=100, decay=0.5) == pytest.approx(1.0)
+
+
+def test_runs_with_a_tokenizer_generate_and_chat_in_its_words(
+    source: Path,
+    tokenizer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    prepare_documents([str(source)], str(tmp_path / "shards"), tokenizer=str(tokenizer))
+    sizes = {"dim": 16, "depth": 1, "heads": 2, "vocab": 300}
+    data = {"data": str(tmp_path / "shards"), "arguments": sizes, "show": False}
+    train("gated_deltanet", out=tmp_path / "run", steps=40, batch=4, length=32, **data)
+
+    def told(*words: str) -> bytes:
+        with pytest.raises(SystemExit, match="0"):
+            main([*words])
+        return capsysbinary.readouterr().out
+
+    draw = ("generate", str(tmp_path / "run"), "--prompt", "the naïve", "-n", "20", "--temperature", "0")
+    found = told(*draw)
+    # Twenty tokens are words of many bytes, the same ones each time.
+    assert len(found) > 20 and found == told(*draw) and found.decode("utf-8", "replace").strip()
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO("the key 数学\nsays\n".encode())))
+    answers = told("chat", str(tmp_path / "run"), "-n", "12", "--temperature", "0")
+    assert len(answers.splitlines()) == 2 and all(line.strip() for line in answers.splitlines())
