@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import sys
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Names of `mallopt(3)`."""
+M_TRIM_THRESHOLD = -1
+M_MMAP_MAX = -4
+"""Both are names of `mallopt(3)`."""
 
 
 def keep_freed_memory() -> bool:
