@@ -9,9 +9,11 @@ from torch import Tensor
 
 from nldsl.runtime.matrices import orthogonalize as exactly
 
-LINEAR, SQUARE = -4.7750, 2.0315
+LINEAR = -4.7750
+SQUARE = 2.0315
 """Coefficients of the Gram matrix and of its square."""
-STRIPS, HALVED = 4, 512
+STRIPS = 4
+HALVED = 512
 """Rows of a symmetric product are taken in so many strips from this side on; below, calls cost too much."""
 
 
