@@ -24,15 +24,16 @@ class Rows:
     """The gradient of one weight `[B, ..., out, in]` in the making.
 
     `leaf` is the variable for whatever else is done with the weight than a product with rows; `shared`
-    are the values of the parameter, as long as every sample has them.  `parameter`: what gets its gradient
-    in a pass of its own, when rows are not `gathering` any more.
+    are the values of the parameter, as long as every sample has them.  What rows give when they are not
+    `gathering` any more is summed over the samples in `asked`.
     """
 
-    def __init__(self, leaf: Tensor, shared: Tensor | None, parameter: Tensor | None = None) -> None:
+    def __init__(self, leaf: Tensor, shared: Tensor | None) -> None:
         self.leaf = leaf
         self.shared = shared
-        self.parameter = parameter
         self.gathering = True
+        self.asked: Tensor | None = None
+        """`[..., in, out]`: what later losses ask of the parameter."""
         self.kept: list[tuple[Tensor, Tensor]] = []
         self.total: Tensor | None = None
         """`[B, ..., in, out]`: what rows have given so far."""
@@ -47,16 +48,16 @@ class Rows:
 
     def product(self, z: Tensor) -> Tensor:
         """`z W^T`, row by row; the gradient of `W` arrives here."""
-        return _Product.apply(z, self.leaf, self.parameter, self)  # type: ignore[no-untyped-call, no-any-return]
+        return _Product.apply(z, self.leaf, self)  # type: ignore[no-untyped-call, no-any-return]
 
     def takes(self, z: Tensor) -> bool:
         """Whether `z` are rows of one kind with the weight, a block of them for every matrix of it."""
         same = z.dtype == self.leaf.dtype and z.shape[:-2] == self.leaf.shape[:-2]
         return same and not torch.is_autocast_enabled(z.device.type)
 
-    def values(self) -> Tensor:
-        """Memory for the next values of the weight: its own, if no parameter lies there."""
-        if self.shared is None:
+    def values(self, anew: bool = False) -> Tensor:
+        """Memory for the next values of the weight: its own, if no parameter lies there, or `anew`."""
+        if self.shared is None and not anew:
             return self.leaf.detach()
         return torch.empty_like(self.leaf.mT, memory_format=torch.contiguous_format).mT
 
@@ -65,6 +66,15 @@ class Rows:
         self.kept.append((z, dy))
         if sum(rows.shape[-2] for rows, _ in self.kept) >= ROWS:
             self._multiply()
+
+    def ask(self, z: Tensor, dy: Tensor) -> None:
+        """`sum dy z^T` over rows and samples: one product, or one for every head."""
+        if z.dim() > 3:
+            given = (z.mT @ dy).sum(0)
+            self.asked = given if self.asked is None else self.asked.add_(given)
+            return
+        z, dy = z.flatten(0, -2).mT, dy.flatten(0, -2)
+        self.asked = z @ dy if self.asked is None else self.asked.addmm_(z, dy)
 
     def take(self) -> Tensor | None:
         """The gradient gathered since the last time, `None` if nothing reached the weight."""
@@ -127,13 +137,10 @@ def _variable(value: Any) -> Any:
 
 
 class _Product(torch.autograd.Function):
-    """`y = z W^T`; backward: `dz = dy W`, and the rows of `dW` to whoever keeps them.
-
-    When they are not gathering, the sum over rows and samples goes to the parameter.
-    """
+    """`y = z W^T`; backward: `dz = dy W`, and the rows of `dW` to whoever keeps them."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, weight: Tensor, parameter: Tensor | None, rows: Rows) -> Tensor:
+    def forward(ctx: Any, z: Tensor, weight: Tensor, rows: Rows) -> Tensor:
         ctx.save_for_backward(z)
         ctx.weight = weight.detach() if rows.shared is None else rows.shared
         ctx.rows = rows
@@ -142,16 +149,10 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
-        (z,), dy, whole = ctx.saved_tensors, grads[0], None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
+        (z,), dy = ctx.saved_tensors, grads[0]
         if ctx.rows.gathering:
             ctx.rows.keep(z.detach(), dy)
-        elif ctx.needs_input_grad[2]:
-            whole = _summed(z, dy, ctx.rows.parameter.dim())
-        return dy @ ctx.weight if ctx.needs_input_grad[0] else None, None, whole, None
-
-
-def _summed(z: Tensor, dy: Tensor, axes: int) -> Tensor:
-    """`sum dy z^T` over rows and samples: one product, or one for every head."""
-    turned: Tensor = (z.mT @ dy).sum(0) if axes > 2 else z.flatten(0, -2).mT @ dy.flatten(0, -2)
-    return turned.mT
+        else:
+            ctx.rows.ask(z.detach(), dy)
+        return dy @ ctx.weight if ctx.needs_input_grad[0] else None, None, None

@@ -73,9 +73,11 @@ class Learning:
         segments = self._segments(tasks, state, grid, like)
         for n, (piece, target) in enumerate(parts):
             loss, state = self._piece(piece, target, segments.open(state), grid.valid[n])
-            state = segments.close(state, loss, grid.held(n), grid.full[n])
+            last = n + 1 == len(grid.full)
+            state = segments.close(state, loss, grid.held(n), grid.full[n], last)
             total = total + (loss.detach() if segments.at_once else loss)
-        segments.replay()
+            # Nothing above the state that is handed on has to stay.
+            del loss
         if self.backward and not segments.at_once and total.requires_grad:
             (total * self.backward).backward()
         state = segments.finish(state)

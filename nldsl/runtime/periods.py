@@ -4,10 +4,15 @@ With 64 tokens a segment, a pass over the weights of every sample costs about a 
 products they take part in.  So the weights themselves are the variables, made once per period of C tokens:
 their gradient is what is pending and, summed over the samples, the parameter's (first-order) gradient.
 They lie in memory with their two axes exchanged, as the gradient of `z @ W.mT` comes.
+
+`exact` goes through the sequence once more, from its end to its beginning: gradients are linear in what is
+asked of a segment, and its own loss has been asked already.  What is left comes from later losses through
+the state handed on, and so only through what lies below the uppermost state; nothing above is done twice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +22,7 @@ from torch import Tensor
 from nldsl.runtime.kept_rows import Rows
 from nldsl.runtime.segments import Segments, reset_all
 from nldsl.runtime.state import map_tree
-from nldsl.runtime.task import Key, PlacedTask, Weights, get_at, nothing, prepare, put_at
+from nldsl.runtime.task import Key, PlacedTask, Weights, get_at, nothing, prepare, put_at, variable
 from nldsl.runtime.task_step import Due, apply_by_sample, apply_rule, step
 
 WHOLE = "whole"
@@ -27,24 +32,27 @@ WHOLE = "whole"
 class Periods(Segments):
     """As `Segments`, for calls with `backward` in which all samples stand at the same count.
 
-    Under `trunc` a segment is back-propagated at once, and the variables gather gradients until their period
-    ends.  Under `exact` the graph stays: each segment reads an alias of the weights, by which its own
-    loss is differentiated, and a last pass over all of it gives the parameters their gradients.
+    A segment is back-propagated at once, and the variables gather gradients until their period ends.  Under
+    `exact` its graph stays, and the state that crosses an edge is cut: variables behind it, which gather
+    what later losses ask of the state.
     """
 
     def __init__(self, tasks: list[PlacedTask], carry: str, backward: float, like: Tensor) -> None:
         super().__init__(tasks, carry, backward, like)
-        owned = {task.keys: task.parameters for task in self.moving}
+        self.owned = {task.keys: task.parameters for task in self.moving}
         self.moving = [
             replace(t, parameters={n: _flipped(p) for n, p in t.parameters.items()}) for t in self.moving
         ]
-        self.owned = owned
         self.weights: dict[tuple[Key, ...], Weights] = {}
-        """The variables (`trunc`) or what the aliases are of (`exact`), while a period lasts."""
+        """The variables, while a period lasts."""
         self.rows: dict[tuple[Key, ...], dict[str, Rows]] = {}
         """Where gradients of matrices are gathered."""
-        self.every_rows: list[Rows] = []
-        self.aliases: dict[tuple[Key, ...], Weights] = {}
+        self.totals: dict[tuple[Key, ...], Weights] = {}
+        """Gradients of the parameters, so far."""
+        self.used: list[tuple[PlacedTask, str, Tensor, Rows | None]] = []
+        """Under `exact`: all variables of all periods."""
+        self.edges: list[tuple[list[Tensor], list[Tensor]]] = []
+        """Under `exact`: what came to an edge with a history, and the variables behind it."""
         self.late: set[tuple[Key, ...]] = set()
         """Memories whose deltas are behind their weights: made up for at the end."""
         sources = {task.source for task in tasks}
@@ -55,8 +63,19 @@ class Periods(Segments):
         }
         """Memories that are nothing but stepped: nobody looks at their deltas before the end."""
 
+    @property
+    def at_once(self) -> bool:
+        """Each segment is back-propagated as soon as it is done."""
+        return True
+
+    @property
+    def exact(self) -> bool:
+        """Whether what crosses an edge keeps its history."""
+        return self.carry == "exact"
+
     def open(self, state: Any) -> Any:
         """The state with whole weights to read: `parameter + delta`, made where a period begins."""
+        state = self._cut(state) if self.exact else state
         for task in self.moving:
             entry = get_at(state, task.keys)
             if task.keys not in self.weights:
@@ -66,13 +85,24 @@ class Periods(Segments):
                 }
                 self._gather_anew(task, moved)
             whole = self.weights[task.keys]
-            if not self.at_once:
-                whole = {name: weight.view_as(weight) for name, weight in whole.items()}
-                self.aliases[task.keys] = whole
-            for name, rows in self.rows[task.keys].items():
-                rows.leaf = whole[name]
             whole = whole | {name: rows.weight() for name, rows in self.rows[task.keys].items()}
             state = put_at(state, task.keys, {**entry, WHOLE: whole})
+        return state
+
+    def _cut(self, state: Any) -> Any:
+        """Variables in place of what has a history."""
+        ends: list[Tensor] = []
+        starts: list[Tensor] = []
+
+        def cut(x: Tensor) -> Tensor:
+            if not x.requires_grad:
+                return x
+            ends.append(x)
+            starts.append(variable(x))
+            return starts[-1]
+
+        state = map_tree(cut, state)
+        self.edges.append((ends, starts))
         return state
 
     def _gather_anew(self, task: PlacedTask, moved: bool) -> None:
@@ -82,22 +112,27 @@ class Periods(Segments):
             start = task.parameters[name]
             # A tensor of another class is its own business.
             if weight.dim() > 2 and type(weight.detach()) is Tensor:
-                shared = None if moved or start is None else start.detach()
-                rows = Rows(weight, shared, None if self.at_once else start)
-                self.rows[task.keys][name] = rows
-                self.every_rows.append(rows)
+                self.rows[task.keys][name] = Rows(weight, None if moved or start is None else start)
+        self._note(task)
+
+    def _note(self, task: PlacedTask) -> None:
+        if self.exact:
+            rows = self.rows[task.keys]
+            self.used += [(task, n, weight, rows.get(n)) for n, weight in self.weights[task.keys].items()]
 
     def _whole(self, task: PlacedTask, name: str, delta: Tensor, moved: bool) -> Tensor:
         start = task.parameters[name]
         if start is None:
-            return delta.detach().requires_grad_()
-        made = start + delta.detach() if moved else start.expand_as(delta)
-        return made if made.requires_grad and not self.at_once else made.detach().requires_grad_()
+            return variable(delta)
+        return variable(start + delta.detach() if moved else start.expand_as(delta))
 
-    def close(self, state: Any, loss: Tensor, felt: int | Tensor, full: bool | Tensor) -> Any:
-        """Back-propagate, or differentiate by the aliases; at the edge what is due steps and starts anew."""
-        state = self.count(state, felt)
-        state = self._at_once(state, loss) if self.at_once else self._apart(state, loss)
+    def close(self, state: Any, loss: Tensor, felt: int | Tensor, full: bool | Tensor, last: bool) -> Any:
+        """Back-propagate; at the edge what is due steps and starts anew."""
+        state = self._without(self.count(state, felt))
+        if loss.requires_grad:
+            (loss * self.backward).backward(retain_graph=self.exact and not last)
+        if last or not self.exact:
+            state = map_tree(lambda x: x.detach(), state)
         if not self.tasks or full is False:
             return state
         due = Due()
@@ -111,23 +146,6 @@ class Periods(Segments):
                 del self.weights[task.keys]
         return reset_all(self.tasks, state, felt, due)
 
-    def _at_once(self, state: Any, loss: Tensor) -> Any:
-        if loss.requires_grad:
-            (loss * self.backward).backward()
-        return map_tree(lambda x: x.detach(), self._without(state))
-
-    def _apart(self, state: Any, loss: Tensor) -> Any:
-        aliases = [(task, self.aliases[task.keys]) for task in self.moving]
-        state = self._without(state)
-        leaves = [alias for _, whole in aliases for alias in whole.values()]
-        if not leaves or not loss.requires_grad:
-            return state
-        found = iter(torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True))
-        for task, whole in aliases:
-            gathered: dict[str, Tensor | None] = {name: next(found) for name in whole}
-            state = put_at(state, task.keys, _added(get_at(state, task.keys), gathered))
-        return state
-
     def _without(self, state: Any) -> Any:
         for task in self.moving:
             entry = get_at(state, task.keys)
@@ -137,26 +155,30 @@ class Periods(Segments):
     @torch.no_grad()
     def _flush(self, task: PlacedTask, entry: dict[str, Any]) -> dict[str, Any]:
         """What the variables have gathered: to what is pending, and summed over samples to the parameter."""
-        if not self.at_once:
-            return _pending(entry, {name: rows.take() for name, rows in self.rows[task.keys].items()})
         gathered: dict[str, Tensor | None] = {}
         for name, weight in self.weights[task.keys].items():
-            rows, parameter = self.rows[task.keys].get(name), self.owned[task.keys][name]
+            rows = self.rows[task.keys].get(name)
             g = weight.grad if rows is None else rows.take()
             weight.grad, gathered[name] = None, g
             if g is None:
                 continue
-            if parameter is not None and parameter.requires_grad:
-                total = _over_samples(g)
-                parameter.grad = total.contiguous() if parameter.grad is None else parameter.grad.add_(total)
+            self._add(task, name, g)
             if self.backward != 1.0:
                 g.div_(self.backward)
         return _pending(entry, gathered)
 
+    def _add(self, task: PlacedTask, name: str, g: Tensor, each: bool = True) -> None:
+        """Add to the gradient of a parameter that wants one, `g` of `each` sample or of all together."""
+        parameter = self.owned[task.keys][name]
+        if parameter is not None and parameter.requires_grad:
+            totals = self.totals.setdefault(task.keys, {})
+            total = totals.get(name)
+            totals[name] = _over_samples(g, total) if each else g if total is None else total.add_(g)
+
     @torch.no_grad()
     def _step(self, task: PlacedTask, entry: dict[str, Any]) -> dict[str, Any]:
         """The rule, on whole weights where nothing but the next reads depends on them."""
-        if task.keys not in self.plain or not self.at_once:
+        if task.keys not in self.plain:
             del self.weights[task.keys]
             return {**step(task, entry, True), "pending": {}}
         new: Weights = {}
@@ -164,7 +186,8 @@ class Periods(Segments):
         for name, weight in self.weights[task.keys].items():
             rows = self.rows[task.keys].get(name)
             if rows is not None and not task.memory.remembered:
-                made, kept = rows.values(), Weights()
+                # The graph of earlier segments still needs the old values under `exact`.
+                made, kept = rows.values(anew=self.exact), Weights()
                 self._move(task, entry, name, made)
             else:
                 made, kept = apply_rule(task, entry, name, weight.detach())
@@ -173,6 +196,7 @@ class Periods(Segments):
             if rows is not None:
                 rows.leaf, rows.shared = new[name], None
         self.weights[task.keys] = new
+        self._note(task)
         self.late.add(task.keys)
         return {**entry, "pending": {}, "slots": slots}
 
@@ -184,18 +208,15 @@ class Periods(Segments):
         else:
             torch.sub(old, entry["pending"][name], alpha=task.memory.descent, out=out)
 
-    def replay(self) -> None:
-        """Before the last pass of `exact`: what arrives now is for the parameters."""
-        for rows in self.every_rows:
-            rows.gathering = False
-
-    @torch.no_grad()
     def finish(self, state: Any) -> Any:
         """Periods that go on in the next call leave what they have gathered; deltas catch up."""
         for task in self.moving:
-            entry = get_at(state, task.keys)
             if task.keys in self.weights:
-                entry = self._flush(task, entry)
+                state = put_at(state, task.keys, self._flush(task, get_at(state, task.keys)))
+        self._replay()
+        self._give()
+        for task in self.moving:
+            entry = get_at(state, task.keys)
             if task.keys in self.late:
                 whole = {n: w.detach() for n, w in self.weights[task.keys].items()}
                 starts = task.parameters
@@ -204,25 +225,56 @@ class Periods(Segments):
             state = put_at(state, task.keys, prepare(task, entry, self.like) if entry["delta"] else entry)
         return map_tree(lambda x: x.detach(), state)
 
+    def _replay(self) -> None:
+        """What later losses ask of each segment, the last edge first."""
+        for _, _, _, rows in self.used:
+            if rows is not None:
+                rows.gathering = False
+        while self.edges:
+            ends, starts = self.edges.pop()
+            asked = [(end, start.grad) for end, start in zip(ends, starts, strict=True)]
+            asked = [(end, g) for end, g in asked if g is not None]
+            if asked:
+                torch.autograd.backward([end for end, _ in asked], [g for _, g in asked])
+        for task, name, leaf, rows in self.used:
+            if leaf.grad is not None:
+                self._add(task, name, leaf.grad)
+                leaf.grad = None
+            if rows is not None and rows.asked is not None:
+                self._add(task, name, rows.asked.mT, each=False)
+                rows.asked = None
+
+    @torch.no_grad()
+    def _give(self) -> None:
+        """Their gradients to the parameters."""
+        for keys, totals in self.totals.items():
+            for name, total in totals.items():
+                parameter = self.owned[keys][name]
+                assert parameter is not None
+                parameter.grad = total.contiguous() if parameter.grad is None else parameter.grad.add_(total)
+
 
 def _flipped(parameter: Tensor | None) -> Tensor | None:
-    """The same values, the last two axes exchanged in memory."""
+    """The same values as a constant, the last two axes exchanged in memory."""
     if parameter is None or parameter.dim() < 2:
-        return parameter
-    return parameter.mT.contiguous().mT
+        return None if parameter is None else parameter.detach()
+    return parameter.detach().mT.contiguous().mT
 
 
-def _over_samples(g: Tensor) -> Tensor:
-    """The sum over the batch, as one product with ones: at these sizes much faster than `sum(0)`."""
+def _over_samples(g: Tensor, total: Tensor | None) -> Tensor:
+    """`total` and the sum of `g` over the batch, as one product with ones: much faster than `sum(0)`."""
     flat = g.mT if g.dim() > 2 else g
-    if not flat.is_contiguous():
-        return g.sum(0)
-    total = torch.mv(flat.view(g.shape[0], -1).T, g.new_ones(g.shape[0])).view(flat.shape[1:])
-    return total.mT if g.dim() > 2 else total
+    if type(g) is not Tensor or not flat.is_contiguous():
+        return g.sum(0) if total is None else total.add_(g.sum(0))
+    if total is None:
+        total = torch.zeros_like(flat[0]).mT if g.dim() > 2 else torch.zeros_like(flat[0])
+    place = total.mT if g.dim() > 2 else total
+    place.view(-1).addmv_(flat.view(g.shape[0], -1).T, g.new_ones(g.shape[0]))
+    return total
 
 
 def _less(weight: Tensor, start: Tensor | None) -> Tensor:
-    return weight if start is None else weight.sub_(start.detach())
+    return weight if start is None else weight.sub_(start)
 
 
 def _added(entry: dict[str, Any], gathered: dict[str, Tensor | None]) -> dict[str, Any]:

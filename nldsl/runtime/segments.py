@@ -37,7 +37,7 @@ class Segments:
             state = put_at(state, task.keys, prepare(task, get_at(state, task.keys), self.like))
         return state
 
-    def close(self, state: Any, loss: Tensor, felt: int | Tensor, full: bool | Tensor) -> Any:
+    def close(self, state: Any, loss: Tensor, felt: int | Tensor, full: bool | Tensor, last: bool) -> Any:
         """Gradients to what is pending; at the segment's edge the rules that are due, resets, constants."""
         ended, due = bool(self.tasks) and full is not False, Due()
         state = self.count(state, felt)
@@ -55,9 +55,6 @@ class Segments:
             for task, old in zip(self.moving, found, strict=True):
                 state = put_at(state, task.keys, reopen(get_at(state, task.keys), old["delta"], full))
         return map_tree(lambda x: x.detach(), state) if self.at_once else state
-
-    def replay(self) -> None:
-        """Before the loss of all segments is differentiated."""
 
     def finish(self, state: Any) -> Any:
         """The state behind the last piece."""
