@@ -12,7 +12,6 @@ the state handed on, and so only through what lies below the uppermost state; no
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
