@@ -8,7 +8,7 @@ the same, before the first step, share one product forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from torch.autograd.function import once_differentiable
 
 ROWS = 256
 """So many rows of a sample are kept before they become a gradient."""
+PIECE = 2**20
+"""Bytes of a gradient that are made, summed and applied before the next: they stay in the cache."""
 PRODUCTS = (Tensor.matmul, Tensor.__matmul__, torch.matmul)
 
 
@@ -63,9 +65,9 @@ class Rows:
 
     def keep(self, z: Tensor, dy: Tensor) -> None:
         """Rows `[B, ..., C, in]` and `[B, ..., C, out]`."""
-        self.kept.append((z, dy))
         if sum(rows.shape[-2] for rows, _ in self.kept) >= ROWS:
             self._multiply()
+        self.kept.append((z, dy))
 
     def ask(self, z: Tensor, dy: Tensor) -> None:
         """`sum dy z^T` over rows and samples: one product, or one for every head."""
@@ -89,11 +91,44 @@ class Rows:
         self.room = total
         return total.mT if other is None else other.add_(total.mT)
 
+    @property
+    def descends(self) -> bool:
+        """Whether `descend` is the way: matrices, one per sample, that are large."""
+        large = self.leaf.dim() == 3 and 2 * self.leaf[0].numel() * self.leaf.element_size() > PIECE
+        return large and self.leaf.is_cpu and bool(self.kept) and self.leaf.grad is None
+
     @torch.no_grad()
-    def _multiply(self) -> None:
+    def descend(self, new: Tensor, rate: float, total: Tensor | None) -> None:
+        """`W - rate g` into `new [B, out, in]`, and the sum of `g` over the samples onto `total [in, out]`.
+
+        `g` is the gradient gathered since the last time.  Writing it down and reading it twice again would
+        take as long as a fifth of the product it is.
+        """
+        (z, dy), old, made, gathered = self._joined(), self.leaf.detach().mT, new.mT, self.total
+        inner, outer = made.shape[1:]
+        room = z.new_empty(max(PIECE // z.element_size(), min(inner, outer)))
+        for across, along in _pieces(inner, outer, len(room)):
+            part = None if total is None else total[across, along]
+            for b, (left, right) in enumerate(zip(z[:, across], dy[:, :, along], strict=True)):
+                if gathered is None:
+                    place = room[: left.shape[0] * right.shape[1]].view(left.shape[0], right.shape[1])
+                    g = torch.mm(left, right, out=place)
+                else:
+                    g = gathered[b, across, along].addmm_(left, right)
+                if part is not None:
+                    part.add_(g)
+                torch.sub(old[b, across, along], g, alpha=rate, out=made[b, across, along])
+        self.room, self.total = self.room if gathered is None else gathered, None
+
+    def _joined(self) -> tuple[Tensor, Tensor]:
+        """The rows kept, `[X, in, R]` and `[X, R, out]` for every matrix; they are kept no more."""
         z, dy = (torch.cat(rows, -2) if len(rows) > 1 else rows[0] for rows in zip(*self.kept, strict=True))
         self.kept = []
-        z, dy = z.flatten(0, -3).mT, dy.flatten(0, -3)
+        return z.flatten(0, -3).mT, dy.flatten(0, -3)
+
+    @torch.no_grad()
+    def _multiply(self) -> None:
+        z, dy = self._joined()
         if self.total is not None:
             self.total.view(-1, *self.total.shape[-2:]).baddbmm_(z, dy)
             return
@@ -101,6 +136,16 @@ class Rows:
             self.room = z.new_empty(self.leaf.mT.shape)
         torch.bmm(z, dy, out=self.room.view(-1, *self.room.shape[-2:]))
         self.total = self.room
+
+
+def _pieces(inner: int, outer: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """A matrix in pieces of at most `most` elements, cut across its longer side."""
+    shorter, longer = sorted((inner, outer))
+    step = max(1, most // shorter)
+    whole = slice(0, shorter)
+    for start in range(0, longer, step):
+        part = slice(start, min(start + step, longer))
+        yield (part, whole) if inner > outer else (whole, part)
 
 
 class KeptWeight(Tensor):

@@ -139,7 +139,7 @@ class Periods(Segments):
             entry = get_at(state, task.keys)
             resets = bool(task.memory.reset) and due(entry, felt, task.memory.reset, task.memory.reset)
             if due(entry, felt, task.memory.every, task.memory.reset):
-                state = put_at(state, task.keys, self._step(task, self._flush(task, entry)))
+                state = put_at(state, task.keys, self._step(task, self._flush(task, entry, True)))
             elif resets:
                 state = put_at(state, task.keys, self._flush(task, entry))
                 del self.weights[task.keys]
@@ -152,11 +152,16 @@ class Periods(Segments):
         return state
 
     @torch.no_grad()
-    def _flush(self, task: PlacedTask, entry: dict[str, Any]) -> dict[str, Any]:
-        """What the variables have gathered: to what is pending, and summed over samples to the parameter."""
+    def _flush(self, task: PlacedTask, entry: dict[str, Any], due: bool = False) -> dict[str, Any]:
+        """What the variables have gathered: to what is pending, and summed over samples to the parameter.
+
+        Rows that are `due` to move a weight by plain descent stay where they are: `_move` takes them.
+        """
         gathered: dict[str, Tensor | None] = {}
         for name, weight in self.weights[task.keys].items():
             rows = self.rows[task.keys].get(name)
+            if due and rows is not None and self._descends(task) and rows.descends:
+                continue
             g = weight.grad if rows is None else rows.take()
             weight.grad, gathered[name] = None, g
             if g is None:
@@ -165,6 +170,10 @@ class Periods(Segments):
             if self.backward != 1.0:
                 g.div_(self.backward)
         return _pending(entry, gathered)
+
+    def _descends(self, task: PlacedTask) -> bool:
+        memory = task.memory
+        return task.keys in self.plain and memory.descent is not None and not memory.remembered
 
     def _add(self, task: PlacedTask, name: str, g: Tensor, each: bool = True) -> None:
         """Add to the gradient of a parameter that wants one, `g` of `each` sample or of all together."""
@@ -187,7 +196,7 @@ class Periods(Segments):
             if rows is not None and not task.memory.remembered:
                 # The graph of earlier segments still needs the old values under `exact`.
                 made, kept = rows.values(anew=self.exact), Weights()
-                self._move(task, entry, name, made)
+                self._move(task, entry, name, rows, made)
             else:
                 made, kept = apply_rule(task, entry, name, weight.detach())
             new[name] = made.detach().requires_grad_()
@@ -199,13 +208,24 @@ class Periods(Segments):
         self.late.add(task.keys)
         return {**entry, "pending": {}, "slots": slots}
 
-    def _move(self, task: PlacedTask, entry: dict[str, Any], name: str, out: Tensor) -> None:
+    def _move(self, task: PlacedTask, entry: dict[str, Any], name: str, rows: Rows, out: Tensor) -> None:
         """A rule without memories, in place of the old weights where these are nobody else's."""
-        old = self.weights[task.keys][name].detach()
-        if task.memory.descent is None:
+        old, rate = self.weights[task.keys][name].detach(), task.memory.descent
+        if rate is None:
             apply_by_sample(task, entry, name, old, out)
-        else:
-            torch.sub(old, entry["pending"][name], alpha=task.memory.descent, out=out)
+            return
+        pending = entry["pending"][name]
+        if not rows.kept:
+            torch.sub(old, pending, alpha=rate, out=out)
+            return
+        parameter, total = self.owned[task.keys][name], None
+        if parameter is not None and parameter.requires_grad:
+            totals = self.totals.setdefault(task.keys, {})
+            total = totals.setdefault(name, torch.zeros_like(out[0].mT).mT).mT
+        rows.descend(out, rate / self.backward, total)
+        # An earlier call may have left something of this period.
+        if any(pending.stride()):
+            out.sub_(pending, alpha=rate)
 
     def finish(self, state: Any) -> Any:
         """Periods that go on in the next call leave what they have gathered; deltas catch up."""

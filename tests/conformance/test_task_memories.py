@@ -11,6 +11,8 @@ from torch import Tensor
 
 import nldsl
 from nldsl.reference import Interpreter, flatten_state
+from nldsl.runtime import kept_rows
+from nldsl.runtime.kept_rows import PIECE
 from nldsl.runtime.model import Model
 from nldsl.runtime.state import State
 from tests.conformance.agreement import comparable, compiled
@@ -144,9 +146,15 @@ def test_learn_equals_the_interpreter(name: str, carry: str) -> None:
 
 @pytest.mark.parametrize("carry", ["trunc", "exact"])
 @pytest.mark.parametrize("name", SYSTEMS)
-@pytest.mark.parametrize("scale", [1.0, 0.25])
-def test_training_passes_equal_the_interpreter(name: str, carry: str, scale: float) -> None:
-    """`learn(backward = s)` in one call: gradients of the parameters, loss and state; with masks too."""
+@pytest.mark.parametrize("scale, piece", [(1.0, PIECE), (0.25, PIECE), (0.25, 64)])
+def test_training_passes_equal_the_interpreter(
+    name: str, carry: str, scale: float, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`learn(backward = s)` in one call: gradients of the parameters, loss and state; with masks too.
+
+    With pieces of eight numbers matrices count as large, and plain descent takes them piece by piece.
+    """
+    monkeypatch.setattr(kept_rows, "PIECE", piece)
     model = compiled(source(name, carry))
     tokens, mask = stream(), mask_of(2, TOKENS)
     parameters = model.parameter_paths()
@@ -163,9 +171,11 @@ def test_training_passes_equal_the_interpreter(name: str, carry: str, scale: flo
         close(found, wanted)
 
 
+@pytest.mark.parametrize("piece", [PIECE, 64])
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_training_passes_in_many_calls(name: str) -> None:
+def test_training_passes_in_many_calls(name: str, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls that end within segments and periods: the same states as in one call of the interpreter."""
+    monkeypatch.setattr(kept_rows, "PIECE", piece)
     model, tokens, held = compiled(source(name, "trunc")), stream(), None
     meaning = Interpreter(model.program, dict(model.parameter_paths()), dtype=torch.float64)
     _, state = meaning.learn(tokens)

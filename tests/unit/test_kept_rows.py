@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nldsl.runtime import kept_rows
 from nldsl.runtime.kept_rows import ROWS, Rows
 
 
@@ -63,6 +64,31 @@ def test_the_last_pass_is_for_the_parameter(heads: tuple[int, ...]) -> None:
     taken = rows.take()
     assert taken is not None
     torch.testing.assert_close(taken.sum(0), oracle.grad)
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (3, 8), (5, 5), (1, 40)])
+@pytest.mark.parametrize("lengths", [(5,), (ROWS, 7, 1), (ROWS - 1, 2, ROWS)])
+@pytest.mark.parametrize("same", [True, False])
+def test_descent_piece_by_piece(
+    shape: tuple[int, int], lengths: tuple[int, ...], same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces of at most nine numbers: the weights behind a step, and the sum over the samples."""
+    monkeypatch.setattr(kept_rows, "PIECE", 72)
+    start = drawn(*shape)
+    whole = start.expand(2, *shape) if same else drawn(2, *shape, seed=1)
+    leaf, oracle = (whole.clone().requires_grad_() for _ in range(2))
+    rows = Rows(leaf, start if same else None)
+    for n, length in enumerate(lengths):
+        z = drawn(2, length, shape[1], seed=n + 2)
+        for weight in (rows.weight(), oracle):
+            ((z @ weight.mT) ** 2).sum().backward()
+    assert rows.descends and oracle.grad is not None
+    total = drawn(shape[1], shape[0], seed=9)
+    wanted, new = total + oracle.grad.sum(0).mT, rows.values(anew=True)
+    rows.descend(new, 0.3, total)
+    torch.testing.assert_close(new, oracle.detach() - 0.3 * oracle.grad)
+    torch.testing.assert_close(total, wanted)
+    assert rows.take() is None
 
 
 def test_products_under_autocast_go_the_plain_way() -> None:
