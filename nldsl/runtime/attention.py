@@ -62,7 +62,9 @@ def attention(
         seen = None
         if not (first and tokens == 1):
             seen = _seen(tokens, total, far, causal, (pairs, unseen), keys.device)
-        y = _read(q_BTHK, keys, values, seen, valid, start, scale)
+        # Nobody is left without a pair who sees its own.
+        sure = not unseen and valid is None and tokens * pairs > 0
+        y = _read(q_BTHK, keys, values, seen, valid, start, scale, sure)
     if order is not None:
         assert mask is not None
         y = _take(y, order.argsort(dim=1)).masked_fill(~mask[:, :, None, None], 0.0)
@@ -161,8 +163,9 @@ def _read(
     valid: Tensor | None,
     start: Pairs | None,
     scale: float,
+    sure: bool = False,
 ) -> Tensor:
-    """Attention `[B, T, H, V]`; queries that see nothing give zero."""
+    """Attention `[B, T, H, V]`; queries that see nothing give zero; `sure`: there are none."""
     allowed = None if seen is None else seen[None, None]
     if valid is not None:
         allowed = valid[:, None, None] if allowed is None else allowed & valid[:, None, None]
@@ -172,6 +175,8 @@ def _read(
         return q.new_zeros(*q.shape[:3], values.shape[3])
     if allowed is None:
         return _dot_product(q, keys, values, scale)
+    if sure:
+        return _dot_product(q, keys, values, scale, attn_mask=allowed)
     nothing = ~allowed.any(-1, keepdim=True)
     y = _dot_product(q, keys, values, scale, attn_mask=allowed | nothing)
     return y.masked_fill(nothing.transpose(1, 2), 0.0)
