@@ -42,7 +42,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 @cache
 def compiled(text: str, real: str) -> Step | None:
-    """`step` of a C text, or `None` if the compiler refuses it.
+    """`step` of a C text, or `None` if the compiler refuses it, or what it makes may not be run here.
 
     The arrays of every tensor are contiguous and of the type `real`.
     """
@@ -50,14 +50,20 @@ def compiled(text: str, real: str) -> Step | None:
     stem = f"kernel{len(list(folder.iterdir()))}"
     source, library = folder / f"{stem}.c", folder / f"{stem}.so"
     source.write_text(f"typedef {real} real;\n{text}", encoding="utf-8")
-    for flags in FLAGS:
-        command = [compiler(), str(source), "-o", str(library), *flags]
-        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
-            break
-    else:
+    if not any(_runs([compiler(), str(source), "-o", str(library), *flags]) for flags in FLAGS):
         return None
-    function = ctypes.CDLL(str(library)).step
+    try:
+        function = ctypes.CDLL(str(library)).step
+    except OSError:
+        return None
     function.restype = ctypes.c_int
     function.argtypes = [ctypes.c_long, *[ctypes.c_void_p] * 3, ctypes.c_int]
     step: Step = function
     return step
+
+
+def _runs(command: list[str]) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False

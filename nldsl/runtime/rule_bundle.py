@@ -44,7 +44,10 @@ def choose(optimizer: RuleOptimizer, kernel: Kernel, like: Tensor) -> Choice:
         return Choice(None, f"{count} elements are too few to compile a loop for (fewer than {LEAST})")
     step = compiled(kernel.native, REAL[like.dtype])
     if step is None:
-        return Choice(None, f"`{compiler()}` refuses the loop")
+        against = f"`{compiler()}` makes no loop that runs here"
+        if wanted == "compiled":
+            raise refusal("NL0968", f"`{optimizer.rule}` cannot be compiled: {against}")
+        return Choice(None, against)
     return Choice(step, "one pass over weight, gradient and memories")
 
 

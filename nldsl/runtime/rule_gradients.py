@@ -95,28 +95,25 @@ def all_finite(gradients: Sequence[Tensor], native: bool = True) -> bool:
         >>> all_finite([good, good]), all_finite([good, bad])
         (True, False)
     """
-    sizes = [g.numel() for g in gradients]
-    if not native or sum(sizes) < LEAST or not compiler():
+    if not native or sum(g.numel() for g in gradients) < LEAST or not compiler():
         return all(finite(g) for g in gradients)
-    looped: dict[torch.dtype, tuple[list[int], list[int]]] = {}
-    for g, size in zip(gradients, sizes, strict=True):
-        kind = g.dtype
-        if kind in EXPONENT and g.is_cpu and g.is_contiguous():
-            numbers, pointers = looped.setdefault(kind, ([], []))
-            numbers.append(size)
-            pointers.append(g.data_ptr())
+    looped: dict[torch.dtype, list[Tensor]] = {}
+    for g in gradients:
+        if g.dtype in EXPONENT and g.is_cpu and g.is_contiguous():
+            looped.setdefault(g.dtype, []).append(g)
         elif not finite(g):
             return False
-    return all(_looped_finite(kind, *group) for kind, group in looped.items())
+    return all(_looped_finite(kind, group) for kind, group in looped.items())
 
 
-def _looped_finite(kind: torch.dtype, numbers: list[int], pointers: list[int]) -> bool:
+def _looped_finite(kind: torch.dtype, gradients: list[Tensor]) -> bool:
     unsigned, mask = EXPONENT[kind]
     loop = compiled(FINITE.replace("MASK", mask), unsigned)
-    assert loop is not None, "the compiler took a rule and refuses a comparison"
-    sizes = (ctypes.c_long * len(numbers))(*numbers)
-    arrays = (ctypes.c_void_p * len(pointers))(*pointers)
-    return loop(len(numbers), sizes, arrays, None, torch.get_num_threads()) == 0
+    if loop is None:
+        return all(map(finite, gradients))
+    sizes = (ctypes.c_long * len(gradients))(*(g.numel() for g in gradients))
+    arrays = (ctypes.c_void_p * len(gradients))(*(g.data_ptr() for g in gradients))
+    return loop(len(gradients), sizes, arrays, None, torch.get_num_threads()) == 0
 
 
 def finite(g: Tensor) -> bool:

@@ -122,6 +122,26 @@ def test_the_choice_and_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
         forced.step()
 
 
+@pytest.mark.parametrize("named", ["/bin/false", "/nowhere/cc", __file__])
+def test_a_compiler_that_makes_nothing(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses, it is not there, it cannot be run: torch does it, the choice says so, NaN is found."""
+    uncached = native.compiled.__wrapped__
+    for module in (native, rule_bundle, rule_gradients):
+        monkeypatch.setattr(module, "compiler", lambda: named)
+        monkeypatch.setattr(module, "compiled", uncached)
+    weight = nn.Parameter(torch.ones(300, 300))
+    optimizer = nldsl.optimizer("adamw", [("w", weight)], lr=0.1)
+    assert optimizer.forms()["w"] == ("eager", f"`{named}` makes no loop that runs here")
+    weight.grad = torch.ones(300, 300)
+    optimizer.step()
+    assert weight.detach().lt(1.0).all()
+    with pytest.raises(SpecError, match="NL0968"):
+        nldsl.optimizer("adamw", [weight], lr=0.1, form="compiled").step()
+    weight.grad[299, 299] = float("nan")
+    with pytest.raises(SpecError, match="NL0967"):
+        optimizer.step()
+
+
 @needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("place", [0, 300, 511, 4095, 65535, 69999])
