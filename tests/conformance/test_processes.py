@@ -82,7 +82,8 @@ def agree(
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """Rules by element, by matrix, on slow clocks and by rows; task memories and learned starts."""
-    agree(tmp_path, PAIRS, {})
+    # A loss of 6 is printed by float32 in steps of half a millionth: its bound is relative.
+    agree(tmp_path, PAIRS, {"loss_scale": 6.0})
 
 
 def test_every_held_out_window_is_read_by_one_process() -> None:
