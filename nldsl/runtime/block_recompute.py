@@ -68,11 +68,11 @@ class _Call:
         """Results that are arguments, handed on untouched: which one."""
 
     def variables(self, tensors: list[Tensor]) -> list[Tensor]:
-        """What is differentiated by: the arguments, and what stands behind weights whose rows are kept."""
+        """What is differentiated by: the arguments, variables in place of weights whose rows are kept."""
         given = list(tensors)
         for place, rows in self.kept:
             given[place] = rows.leaf
-        return given + [rows.parameter for _, rows in self.kept if rows.parameter is not None]
+        return given
 
     def again(self, given: list[Tensor]) -> list[Tensor]:
         """The second run, on variables of its own."""
@@ -112,16 +112,14 @@ def _standing_for(
     kept: list[tuple[int, Rows]], shared: list[Tensor | None], given: list[Tensor]
 ) -> Iterator[None]:
     """Inside, weights whose rows are kept are what they were in the first run, and the variables `given`."""
-    before = [(rows, rows.leaf, rows.shared, rows.parameter) for _, rows in kept]
-    behind = iter(given[len(given) - sum(rows.parameter is not None for _, rows in kept) :])
+    before = [(rows, rows.leaf, rows.shared) for _, rows in kept]
     for (place, rows), values in zip(kept, shared, strict=True):
         rows.leaf, rows.shared = given[place], values
-        rows.parameter = None if rows.parameter is None else next(behind)
     try:
         yield
     finally:
-        for rows, leaf, values, parameter in before:
-            rows.leaf, rows.shared, rows.parameter = leaf, values, parameter
+        for rows, leaf, values in before:
+            rows.leaf, rows.shared = leaf, values
 
 
 class _Block(torch.autograd.Function):
