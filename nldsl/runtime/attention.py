@@ -62,7 +62,6 @@ def attention(
         seen = None
         if not (first and tokens == 1):
             seen = _seen(tokens, total, far, causal, (pairs, unseen), keys.device)
-        # Nobody is left without a pair who sees its own.
         sure = not unseen and valid is None and tokens * pairs > 0
         y = _read(q_BTHK, keys, values, seen, valid, start, scale, sure)
     if order is not None:
