@@ -18,6 +18,9 @@ from nldsl.runtime.precision import in_half
 Cache = dict[str, Tensor | None]
 Pairs = tuple[Tensor, Tensor]
 
+BLOCK = 64
+"""The least number of queries of a block when a window is read block by block."""
+
 
 def attention(
     q_BTHK: Tensor,
@@ -37,11 +40,11 @@ def attention(
     """`y_t = sum_i softmax_i(scale q_t . k_i) v_i` over the cached pairs and those of this call.
 
     `cache` is `{"keys": [B, S, J, K], "values": [B, S, J, V], "valid": [B, S] or None}`, the newest
-    pair last.  `window`: only the last so many pairs are seen, and kept.  `read_before`: a token
-    does not see its own pair.  With several `pairs` per token keys and values are `[B, T pairs, J, size]`,
-    and a token does not see the last `unseen` of its own.  `causal=False`: every token sees all pairs.
-    `start`: learned pairs `[J, n, size]` (or `[n, size]` for one head) that are always seen.  Tokens left
-    out by `mask [B, T]` append nothing and read zero, and so does a query with nothing to see.
+    pair last.  `window`: only the last so many pairs are seen, and kept.  `read_before`: a token does not
+    see its own pair.  With several `pairs` per token keys and values are `[B, T pairs, J, size]`, and the
+    last `unseen` of its own are not seen.  `causal=False`: every token sees all pairs.  `start`: learned
+    pairs `[J, n, size]` (or `[n, size]`) always seen.  Tokens left out by `mask [B, T]` append nothing
+    and read zero, and so does a query with nothing to see.
 
     >>> one = torch.ones(1, 1, 1, 1)
     >>> empty = {"keys": torch.zeros(1, 0, 1, 1), "values": torch.zeros(1, 0, 1, 1), "valid": None}
@@ -50,22 +53,22 @@ def attention(
     """
     order = _order(mask)
     if order is not None:
-        q_BTHK = _take(q_BTHK, order)
-        k_BTJK, v_BTJV = (_take(x, _each(order, pairs)) for x in (k_BTJK, v_BTJV))
+        q_BTHK, each = _take(q_BTHK, order), _each(order, pairs)
+        k_BTJK, v_BTJV = _take(k_BTJK, each), _take(v_BTJV, each)
     keys, values, valid = _append(cache, k_BTJK, v_BTJV, None if order is None else mask, pairs)
     tokens, total, unseen = q_BTHK.shape[1], keys.shape[1], pairs if read_before else unseen
     far = None if window is None or total <= window else window
     first = causal and not unseen and far is None and start is None and valid is None
     if first and tokens == total and pairs == 1:
         y = _dot_product(q_BTHK, keys, values, scale, is_causal=True)
+    elif far is not None and causal and pairs == 1 and _blocks_pay(tokens, far + unseen):
+        y = _by_blocks(q_BTHK, keys, values, (far, unseen), valid, start, scale)
     else:
-        seen = None
-        if not (first and tokens == 1):
-            seen = _seen(tokens, total, far, causal, (pairs, unseen), keys.device)
-        sure = not unseen and valid is None and tokens * pairs > 0
+        every = first and tokens == 1
+        seen = None if every else _seen(tokens, total, far, causal, (pairs, unseen), keys.device)
+        sure = not unseen and valid is None and tokens > 0
         y = _read(q_BTHK, keys, values, seen, valid, start, scale, sure)
-    if order is not None:
-        assert mask is not None
+    if order is not None and mask is not None:
         y = _take(y, order.argsort(dim=1)).masked_fill(~mask[:, :, None, None], 0.0)
     lengths = None if order is None or mask is None else mask.sum(1) * pairs
     return y, _trim(keys, values, valid, tokens * pairs, lengths, window)
@@ -152,6 +155,48 @@ def _seen(
     ages = newest + (total - tokens * pairs) - torch.arange(total, device=device)
     seen = ages >= 0 if causal else torch.ones_like(ages, dtype=torch.bool)
     return seen if window is None else seen & (ages < window)
+
+
+def _blocks_pay(tokens: int, reach: int) -> bool:
+    """Whether queries go in blocks: then time and memory grow with the window, not with the tokens.
+
+    An exported program has one form for every length.
+    """
+    return tokens > 2 * max(reach, BLOCK) and not torch.compiler.is_exporting()
+
+
+def _by_blocks(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    reach: tuple[int, int],
+    valid: Tensor | None,
+    start: Pairs | None,
+    scale: float,
+) -> Tensor:
+    """Attention through a window: a block of queries sees the pairs of its own and the block before.
+
+    `reach`: the window, and how many of its own pairs a token does not see.  A block is no shorter than
+    both together, so that no query sees further back than one block.
+    """
+    window, unseen = reach
+    (batch, tokens), total, size = q.shape[:2], keys.shape[1], max(window + unseen, BLOCK)
+    count, old = -(-tokens // size), total - tokens
+    behind = count * size - tokens
+
+    def cut(x: Tensor) -> Tensor:
+        # One block of pairs stands before the first query, as many as there are or filled up.
+        x = x[:, max(0, old - size) :].transpose(1, -1)
+        x = F.pad(x, (max(0, size - old), behind)).transpose(1, -1)
+        parts: Tensor = x.unflatten(1, (count + 1, size))
+        return torch.cat([parts[:, :-1], parts[:, 1:]], 2).flatten(0, 1)
+
+    there = keys.new_ones(batch, total, dtype=torch.bool) if valid is None else valid
+    queries = F.pad(q, (0, 0, 0, 0, 0, behind)).unflatten(1, (count, size)).flatten(0, 1)
+    seen = _seen(size, 2 * size, window, True, (1, unseen), q.device)
+    y: Tensor = _read(queries, cut(keys), cut(values), seen, cut(there), start, scale)
+    y = y.unflatten(0, (batch, count)).flatten(1, 2)
+    return y[:, :tokens]
 
 
 def _read(

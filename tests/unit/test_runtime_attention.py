@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from nldsl.runtime import attention as module
 from nldsl.runtime.attention import attention
 
 torch.set_num_threads(1)
@@ -52,8 +53,12 @@ def empty(batch=B):
 CASES = list(itertools.product((1, 2), (None, 3, 20), (0, 1), (0, 1), (0, 1)))
 
 
+@pytest.mark.parametrize("block", [1, 64])
 @pytest.mark.parametrize(("groups", "window", "started", "read_before", "masked"), CASES)
-def test_equals_the_definition_under_any_split(groups, window, started, read_before, masked):
+def test_equals_the_definition_under_any_split(
+    groups, window, started, read_before, masked, block, monkeypatch
+):
+    monkeypatch.setattr(module, "BLOCK", block)  # 1: nine tokens go in several blocks of queries
     torch.manual_seed(0)
     T, H = 9, groups * J
     draw = lambda *s: torch.randn(*s, dtype=torch.float64, requires_grad=True)  # noqa: E731
@@ -97,3 +102,35 @@ def test_a_memory_of_one_head_takes_start_pairs_without_a_head_axis():
     start = (torch.zeros(3, K), torch.ones(3, K))
     y, _ = attention(q, q, torch.ones_like(q), cache, scale=1.0, start=start)
     torch.testing.assert_close(y, torch.ones_like(y))
+
+
+def scores_of(tokens: int, window: int) -> int:
+    """Sizes of the masks that a call hands to torch: entries over all blocks."""
+    sizes = []
+    read = module._dot_product
+
+    def spy(q, keys, values, scale, **options):
+        sizes.append(q.shape[0] * q.shape[1] * keys.shape[1])
+        return read(q, keys, values, scale, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_dot_product", spy)
+        q = torch.randn(1, tokens, J, K, dtype=torch.float64)
+        attention(q, q, torch.ones(1, tokens, J, V, dtype=torch.float64), empty(1), scale=1.0, window=window)
+    return sum(sizes)
+
+
+def test_scores_of_a_window_grow_with_the_tokens_and_not_with_their_square():
+    assert scores_of(4096, 64) == 4 * scores_of(1024, 64) == 2 * 4096 * 64
+
+
+def test_a_long_sequence_through_a_window_equals_its_pieces():
+    torch.manual_seed(1)
+    q, v = torch.randn(B, 701, J, K, dtype=torch.float64), torch.randn(B, 701, J, V, dtype=torch.float64)
+    whole, kept = attention(q, q, v, empty(), scale=0.5, window=70)
+    cache, pieces = empty(), []
+    for part in (slice(0, 33), slice(33, 500), slice(500, 560), slice(560, 701)):
+        y, cache = attention(q[:, part], q[:, part], v[:, part], cache, scale=0.5, window=70)
+        pieces.append(y)
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(cache["keys"], kept["keys"])
