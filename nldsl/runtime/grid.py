@@ -149,8 +149,12 @@ class ChunkGrid:
         return x if self._source is None else self._gather(x)
 
     def cut(self, x: Tensor, kind: Kind) -> list[Tensor]:
-        """The pieces of a sequence; slots without a token hold zeros."""
-        x = self.lay(x)
+        """The pieces of a sequence; slots without a token repeat the first one.
+
+        They write nothing (`valid`), but steps compute with them: from a value of a token follow numbers
+        that are finite wherever the token's are, and `1 / x` of a zero is not.
+        """
+        x = x if self._source is None else self._taken(x)
         axis = 1
         if kind in _HEAD_MAJOR:
             x, axis = x.transpose(1, 2).contiguous(), 2
@@ -179,10 +183,15 @@ class ChunkGrid:
             ],
             1,
         )
+        return self._taken(x).masked_fill(~_like(valid, x), 0)
+
+    def _taken(self, x: Tensor) -> Tensor:
+        """A token's values in every slot, the first token's in those without one."""
+        assert self._source is not None
         if self._tokens == 0:
             return x.new_zeros(x.shape[0], self._source.shape[1], *x.shape[2:])
         rows = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
-        return x[rows, self._source].masked_fill(~_like(valid, x), 0)
+        return x[rows, self._source]
 
 
 def _whose(flags: Tensor) -> bool | Tensor:

@@ -101,8 +101,7 @@ class Rows:
     def descend(self, new: Tensor, rate: float, total: Tensor | None) -> None:
         """`W - rate g` into `new [B, out, in]`, and the sum of `g` over the samples onto `total [in, out]`.
 
-        `g` is the gradient gathered since the last time.  Writing it down and reading it twice again would
-        take as long as a fifth of the product it is.
+        `g` is the gradient gathered since the last time; it is formed piece by piece and not kept.
         """
         (z, dy), old, made, gathered = self._joined(), self.leaf.detach().mT, new.mT, self.total
         inner, outer = made.shape[1:]

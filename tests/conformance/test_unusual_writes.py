@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 
+import nldsl
 from nldsl.certify import verify
 from nldsl.diagnostics import Diagnostic, SpecError
 from nldsl.graph import open_program
@@ -139,3 +141,32 @@ def test_findings_call_rates_as_a_person_does() -> None:
 
 def test_a_gate_beyond_one_is_told_where_it_acts() -> None:
     assert "away from its key by 1.2" in only(block("S[k] <- v by gd(lr = 0.5) retain 1.2")).message
+
+
+QUOTIENTS = """
+block quotients(x, heads = 2, chunk = 4) {
+  level context every chunk tokens { memory V, S = matrix() per head init learned }
+  z = split(x, heads)
+  v = V[z] / sum(z ** 2)
+  k = l2norm(S[v] + z)
+  V[z] <- v / sum(V[z] ** 2)  minimize l2  by gd(lr = 0.02)
+  S[k] <- log(sum(S[k] ** 2)) * z  minimize l2  by gd(lr = 0.1)
+  return merge(S[z] + v)
+}
+"""
+"""Quotients and logarithms inside of the cycle, of values of the token and of reads."""
+
+
+def test_slots_without_a_token_make_no_gradient_infinite() -> None:
+    torch.manual_seed(0)
+    layer = nldsl.compile(QUOTIENTS, x=8).double()
+    x = torch.randn(2, 11, 8, dtype=torch.float64)
+    mask = torch.ones(2, 11, dtype=torch.bool)
+    mask[0, [1, 6, 7]] = mask[1, 9:] = False
+    weights = list(layer.parameters())
+    y = layer(x, mask=mask)[0]
+    padded = torch.autograd.grad(y[mask].sin().sum(), weights)
+    apart = sum(layer(x[n, mask[n]][None])[0].sin().sum() for n in range(2))
+    wanted = torch.autograd.grad(apart, weights)
+    for got, want in zip(padded, wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
