@@ -32,6 +32,9 @@ def draw_parameters(program: Program, seed: int) -> dict[str, Tensor]:
 def _drawn(parameter: Parameter, source: torch.Generator) -> Tensor:
     noise = torch.randn(parameter.shape, generator=source, dtype=torch.float64)
     init = parameter.init
+    if parameter.schedule is not None:
+        # A rate stays between 0, where nothing would move, and its peak.
+        return init.scale * torch.sigmoid(noise)
     if init.kind == "normal":
         return noise * max(init.scale, SMALLEST if parameter.role == "rest" else 0.0)
     if init.kind == "identity":

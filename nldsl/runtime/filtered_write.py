@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nldsl.runtime.precision import as_given
+
 
 def filtered_write(
     start: Tensor,
@@ -76,8 +78,7 @@ class _Filtered(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         one = _Given(*ctx.saved_tensors)
-        # A pass back that is called under autocast must not lower what the pass forward did not.
-        with torch.autocast(one.weight.device.type, enabled=False):
+        with as_given(one.weight.device):
             return _back(one, *grads)
 
 

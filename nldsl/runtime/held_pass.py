@@ -37,6 +37,7 @@ from nldsl.runtime.held_parts import (
     put,
     sides,
 )
+from nldsl.runtime.precision import as_given
 
 
 class Held(NamedTuple):
@@ -119,7 +120,7 @@ class _HeldPass(torch.autograd.Function):
         ]
         groups = job.groups(made)
         fade = Fading(*(None if t is None else saved.pop(0) for t in groups.fade))  # type: ignore[arg-type]
-        with torch.autocast(groups.key.device.type, enabled=False):
+        with as_given(groups.key.device):
             for part, chunks in reversed(list(zip(ctx.parts, ctx.kept, strict=True))):
                 found = [c.mapped(lambda places: [saved[i] for i in places]) for c in chunks]
                 Way(job, fade, part, grads, groups).back(found)

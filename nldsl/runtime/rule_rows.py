@@ -56,9 +56,18 @@ class Rows:
         y: Tensor = _RowProduct.apply(x, weight, self)  # type: ignore[no-untyped-call]
         return y if bias is None else y + bias
 
+    def again(self, x: Tensor, y: Tensor, before: Tensor, dy: Tensor) -> Tensor:
+        """What a further pass over rows adds: `dy` is now what `before` was, and more."""
+        given = self._arguments(x)
+        (_, old), (_, new) = self.function(x, y, before, *given), self.function(x, y, dy, *given)
+        return (new - old).mT @ x
+
+    def _arguments(self, x: Tensor) -> list[Tensor]:
+        return [torch.tensor(float(v), dtype=x.dtype, device=x.device) for v in self.arguments()]
+
     def gradient(self, x: Tensor, y: Tensor, dy: Tensor) -> Tensor:
         """The effective gradient of the weight; rows `[N, in]`, `[N, out]`, `[N, out]`."""
-        given = [torch.tensor(float(v), dtype=x.dtype, device=x.device) for v in self.arguments()]
+        given = self._arguments(x)
         summed, mean = self.function(x, y, dy, *given)
         total = self.count * self.processes
         self.erases = summed is not None
@@ -87,7 +96,7 @@ class _RowProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, rows: Rows) -> Tensor:
         y = F.linear(x, weight)
         ctx.save_for_backward(x, weight, y)
-        ctx.rows = rows
+        ctx.rows, ctx.before = rows, None
         return y
 
     @staticmethod
@@ -98,7 +107,14 @@ class _RowProduct(torch.autograd.Function):
         dx = dy @ weight if ctx.needs_input_grad[0] else None
         if not _gathers(weight):
             return dx, None, None
-        dw = ctx.rows.gradient(x.flatten(0, -2), y.flatten(0, -2), dy.flatten(0, -2))
+        x, y, dy = x.flatten(0, -2), y.flatten(0, -2), dy.flatten(0, -2)
+        if ctx.before is None:
+            dw = ctx.rows.gradient(x, y, dy)
+        else:
+            # Rows stay the same rows when a later loss asks for more of them (`carry = "exact"`).
+            dy = ctx.before + dy
+            dw = ctx.rows.again(x, y, ctx.before, dy)
+        ctx.before = dy
         return dx, dw, None
 
 

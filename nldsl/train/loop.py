@@ -97,7 +97,7 @@ class Trainer:
     def alternate(self) -> None:
         """Tell rules that look at rows whether one backward pass sees all of them."""
         cut = 0 < self.plan.truncate < self.config.length
-        segments = writes_task(self.model.program) and self.plan.carry == "trunc"
+        segments = writes_task(self.model.program)
         for group in self.groups:
             group.alternate(cut or segments or self.config.accumulate > 1)
 

@@ -64,7 +64,7 @@ def _form(unit: Unit) -> tuple[int, str]:
     if isinstance(unit.detail, MatrixDetail):
         scan = unit.lowering == "scan"
         return (0 if scan else CHUNK), matrix_form(unit.detail)
-    if unit.lowering == "chunk" and isinstance(unit.detail, ChunkDetail):
+    if unit.lowering in ("chunk", "held") and isinstance(unit.detail, ChunkDetail):
         return unit.detail.grid, _held(unit.detail)
     said = {
         "attention": "all queries against all cached keys: softmax(Q K^T + causal mask) V",

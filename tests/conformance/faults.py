@@ -182,12 +182,10 @@ EDITS = (
         "(k, M_write_l2norm, M_W2_seen, M_W1_seen)",
         "(k, M_write_l2norm, M_W2, M_W1)",
     ),
-    Edit("no retention", "hope", "gate=gate, toward=M_W2_init", "toward=M_W2_init"),
-    Edit("decay toward zero", "hope", ", toward=M_W1_init", ""),
+    Edit("no retention", "hope", "gate=gate,\n            toward=M_W2_init", "toward=M_W2_init"),
+    Edit("decay toward zero", "hope", "            toward=M_W1_init,\n", ""),
     Edit("no eps in the normalised rate", "hope", "(0.01 + (x_W1", "(0.0 + (x_W1", True),
-    Edit(
-        "no erase", "hope", "erase=erase_W2, rate=erase_W2, gate", "erase=0.0 * erase_W2, rate=erase_W2, gate"
-    ),
+    Edit("no erase", "hope", "erase=erase_W2,\n", "erase=0.0 * erase_W2,\n"),
     Edit("sign of the log decay", "hope", "log_retain=alpha__log, valid", "log_retain=-alpha__log, valid"),
     Edit("mask ignored by the grid", "hope", '["M"]["count"], mask,', '["M"]["count"], None,'),
     Edit(
@@ -312,8 +310,13 @@ EDITS = (
         "matrix(q_t_2, F_weight_next_2)",
         "matrix(q_t_2, F_weight)",
     ),
-    Edit("transposed gradient", "steps", "S_dy_weight.mT @ S_x_weight", "S_x_weight.mT @ S_dy_weight"),
-    Edit("sign of momentum", "steps", "m_mul - m_mul_1", "m_mul + m_mul_1"),
+    Edit(
+        "transposed gradient",
+        "steps",
+        "(S_dy_weight * eta_t).mT @ S_x_weight",
+        "S_x_weight.mT @ (S_dy_weight * eta_t)",
+    ),
+    Edit("sign of momentum", "steps", "theta_t * S_m_weight - ", "theta_t * S_m_weight + "),
     # gradients held at a base
     Edit("lessons lose their weights", "held", "weight=weight_lessons, ", "", True),
     Edit("lessons of masked tokens stay", "held", "(key_lessons, 1, valid)", "(key_lessons, 1, None)"),

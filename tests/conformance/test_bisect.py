@@ -81,7 +81,10 @@ def test_a_fault_of_the_fast_memory_is_found_in_its_level() -> None:
 
 def test_a_fault_of_the_slow_memory_is_found_where_it_commits() -> None:
     """A commit that comes too late: reads differ from the token behind it, the memory at it."""
-    result = parted("grid.ends(4)", "grid.ends(8)")
+    result = parted(
+        "D_held = held_pass(\n            grid,\n            4,",
+        "D_held = held_pass(\n            grid,\n            8,",
+    )
     assert result.first is not None and result.first.token == 3
     assert result.first.level == "level deep, every 4 tokens"
     assert result.first.part.startswith("committed")

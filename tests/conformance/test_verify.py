@@ -178,7 +178,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = tmp_path / "own.nl"
     spec.write_text(STEPS.replace("gradient every 2 tokens", "").replace("every 3 tokens", "every 3 steps"))
     assert leaves(["verify", str(spec), "--set", "dim=8"]) == 1
-    assert "NL0701" in capsys.readouterr().err
+    assert "NL0509" in capsys.readouterr().err
 
 
 def test_command_fails_on_a_difference(

@@ -81,7 +81,7 @@ def test_everything_is_found_and_named_with_its_distribution(site: Path) -> None
 def test_a_layer_of_added_parts_is_compiled_in_chunks_and_verified(site: Path) -> None:
     shown = json.loads(nldsl(site, "explain", "third_layer", "--set", "dim=8", "--json").stdout)
     (row,) = shown["lowerings"]
-    assert row["lowering"] == "chunk" and row["chunk"] == 4
+    assert row["lowering"] == "held" and row["chunk"] == 4
     nldsl(site, "verify", "third_layer", "--set", "dim=4")
 
 

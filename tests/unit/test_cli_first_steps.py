@@ -70,7 +70,7 @@ def test_converting_says_that_comments_stay_behind(capsys: pytest.CaptureFixture
 def test_a_schedule_outside_of_training_is_no_slip_for_another_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    text = Path("mine.nl").read_text().replace("lr = beta", "lr = cosine(0.1)")
+    text = Path("mine.nl").read_text().replace("sigmoid(linear(x, heads))", "cosine(0.1)")
     Path("mine.nl").write_text(text)
     assert run("check", "mine.nl", "--fix") == 1
     assert "`cosine` is a schedule of steps" in capsys.readouterr().err
