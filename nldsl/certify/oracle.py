@@ -12,7 +12,7 @@ from torch import Tensor
 from nldsl.reference import Event, Interpreter, State
 from nldsl.spec.program import Program
 
-LARGEST = 1e20
+LARGEST = 1e50
 """Beyond it a reference has diverged: what is left after such numbers cancel is rounding."""
 TAME = 1e6
 """Gradients, and `learn`, are compared while states stay below."""
