@@ -1,5 +1,6 @@
 // Completion: names that fit the place, while a word is being typed or on Ctrl+Space.
 const proposals = byId("proposals");
+let known = [];
 let offered = [];
 let picked = -1;
 let wordStart = 0;
@@ -14,17 +15,26 @@ function closeProposals() {
 }
 
 async function propose(force) {
+  if (open()) narrow();
   const mine = (wanted += 1);
   const asked = text.value;
   const at = text.selectionStart;
   const answer = await ask("complete", { text: asked, at });
   if (mine !== wanted || asked !== text.value || at !== text.selectionStart || answer.failed) return;
   wordStart = answer.start;
-  const typed = text.value.slice(wordStart, at).toLowerCase();
+  known = answer.items;
+  if (at > wordStart || force) offer(); else closeProposals();
+}
+
+// The known names that fit what is typed of the word by now. Until the server answers for the next letter the list
+// is narrowed here: what is chosen is never a name that no longer fits.
+function offer() {
+  const word = text.value.slice(wordStart, text.selectionStart);
+  const typed = word.toLowerCase();
   const rank = (item) => (item.label.toLowerCase().startsWith(typed) ? 0 : 1);
-  offered = answer.items.filter((item) => item.label.toLowerCase().includes(typed)).sort((a, b) => rank(a) - rank(b)).slice(0, 60);
-  const complete = offered.length === 1 && offered[0].label === text.value.slice(wordStart, at);
-  if (!offered.length || complete || (!typed && !force)) { closeProposals(); return; }
+  offered = known.filter((item) => item.label.toLowerCase().includes(typed)).sort((a, b) => rank(a) - rank(b)).slice(0, 60);
+  const complete = offered.length === 1 && offered[0].label === word;
+  if (!offered.length || complete) { closeProposals(); return; }
   proposals.replaceChildren();
   offered.forEach((item, i) => {
     const line = make("li", undefined, proposals);
@@ -40,6 +50,10 @@ async function propose(force) {
   proposals.style.left = `${clamp(x - 8, 4, window.innerWidth - box.width - 8)}px`;
   proposals.style.top = `${y + high + box.height > window.innerHeight ? y - box.height - 4 : y + high + 2}px`;
   pick(0);
+}
+
+function narrow() {
+  if (/^\w+$/.test(text.value.slice(wordStart, text.selectionStart))) offer(); else closeProposals();
 }
 
 function pick(index) {
