@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -172,8 +171,10 @@ def test_ctrl_c_leaves_with_130() -> None:
         stderr=subprocess.PIPE,
         env=environment,
     ) as process:
-        # It waits for stdin; long enough for the interpreter to have started.
-        time.sleep(3)
+        # More than a pipe holds: when all is written, the command reads, and it waits for the end.
+        assert process.stdin is not None
+        process.stdin.write(b"# a line\n" * 100_000)
+        process.stdin.flush()
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
