@@ -130,10 +130,10 @@ def test_completion_by_keys(page: Chrome) -> None:
     page.type("s")
     page.wait("!document.getElementById('proposals').hidden")
     # No name that has ceased to fit is on offer while the answer for the next letters is on its way.
-    page.run("window.asks = window.ask; window.ask = () => new Promise(() => {}); 0")
+    page.run("window.fetches = window.fetch; window.fetch = () => new Promise(() => {}); 0")
     page.type("il")
     assert page.run("document.querySelector('#proposals [aria-selected=true] span').textContent") == "silu"
-    page.run("window.ask = window.asks; 0")
+    page.run("window.fetch = window.fetches; 0")
     page.key("Tab")
     assert "silu(" in text(page)
     page.key("Escape")
@@ -229,7 +229,9 @@ def test_tables_timeline_and_source(page: Chrome) -> None:
 def test_graph_and_text_point_at_each_other(page: Chrome) -> None:
     before = drawn(page)
     caret(page, "S[k] <- x")
+    page.run("addEventListener('message', (event) => { window.heard = event.data?.hash || window.heard; })")
     page.key("ArrowRight")
+    page.wait("(window.heard || '').includes('at=S')")
     page.type(" ")
     # The next picture comes with the memory chosen whose line the caret is in.
     assert "at=S" in drawn(page, after=before)
@@ -255,7 +257,7 @@ def test_both_themes_reach_the_graph(page: Chrome) -> None:
     x, y, high = page.run(
         "(({x, y, height}) => [x, y, height])(document.querySelector('iframe').getBoundingClientRect())"
     )
-    assert page.colour(x + 4, y + high - 4) == (255, 255, 255)
+    page.until(lambda: page.colour(x + 4, y + high - 4) == (255, 255, 255), "a light graph")
     page.click("#theme")
     page.until(lambda: page.colour(x + 4, y + high - 4) == (16, 20, 27), "a dark graph")
     assert page.run("getComputedStyle(document.body).backgroundColor") == "rgb(16, 20, 27)"
