@@ -36,19 +36,13 @@ def fingerprint(program: Program) -> str:
     return hashlib.sha256(repr(program.root).encode()).hexdigest()
 
 
-def _before(program: Program) -> str:
-    """What it was called when a memory had no field for the clock of steps, which is empty."""
-    return hashlib.sha256(repr(program.root).replace(", trained=None", "").encode()).hexdigest()
-
-
 def stored(spec: Spec, program: Program) -> dict[str, Any] | None:
     """The certificate of exactly this program, if there is one."""
     path = path_of(spec)
     if not path.is_file():
         return None
     found = json.loads(path.read_text(encoding="utf-8"))
-    current = found["of"] in (fingerprint(program), _before(program))
-    return dict(found["certificate"]) if current else None
+    return dict(found["certificate"]) if found["of"] == fingerprint(program) else None
 
 
 def missing() -> list[Spec]:

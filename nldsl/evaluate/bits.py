@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nldsl.evaluate.contract import LanguageModel, device_of, writes_task
+from nldsl.runtime.learning import summed
 
 Windows = npt.NDArray[np.integer[Any]]
 PADDING = -1
@@ -57,7 +58,7 @@ def summed_loss(model: LanguageModel, tokens: Tensor) -> Tensor:
     inputs, mask = without_padding(tokens[:, :-1])
     logits, _ = model(inputs, None, mask)
     targets = tokens[:, 1:].flatten()
-    return F.cross_entropy(by_token(logits), targets, reduction="sum", ignore_index=PADDING)
+    return summed(F.cross_entropy(by_token(logits), targets, reduction="none", ignore_index=PADDING))
 
 
 def next_token_loss(model: LanguageModel, tokens: Tensor) -> Tensor:

@@ -52,7 +52,9 @@ def delta_write_pullback(
     if folded:
         d_start, d_x = d_start.view(weight.shape), d_x.unsqueeze(-3)
         d_dy = d_dy.unflatten(-1, weight.shape[-3:-1]).transpose(-3, -2)
-        d_erase, d_rate, d_carried, d_end = (r.unsqueeze(-2) for r in (d_erase, d_rate, d_carried, d_end))
+        d_erase, d_rate = d_erase.unsqueeze(-2), d_rate.unsqueeze(-2)
+    if folded and gate is not None:
+        d_carried, d_end = d_carried.unsqueeze(-2), d_end.unsqueeze(-2)
         d_scores, d_total = d_scores.unsqueeze(-3), d_total.unsqueeze(-1)
     d_gate = None if gate is None else Retention(d_end, d_total, d_scores, d_carried)
     return Gradients(

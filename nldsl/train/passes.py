@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nldsl.evaluate import LanguageModel, writes_task
 from nldsl.evaluate.bits import PADDING, by_token, targets_of, without_padding
+from nldsl.runtime.learning import summed
 
 
 def backward(model: LanguageModel, tokens: Tensor, truncate: int, share: float = 0.0) -> float:
@@ -48,13 +49,14 @@ def backward_from(
         piece, mask = without_padding(tokens[:, first:last])
         with around(stop == length):
             if learns:
-                summed, state = model.learn(piece, state, mask, backward=share)
+                loss, state = model.learn(piece, state, mask, backward=share)
             else:
                 logits, state = model(piece, state, mask)
                 targets = tokens[:, start + 1 : stop + 1].flatten()
-                summed = F.cross_entropy(by_token(logits), targets, reduction="sum", ignore_index=PADDING)
-                torch.autograd.backward(summed * share)
-        total += float(summed.detach()) * share
+                losses = F.cross_entropy(by_token(logits), targets, reduction="none", ignore_index=PADDING)
+                loss = summed(losses)
+                torch.autograd.backward(loss * share)
+        total += float(loss.detach()) * share
         state = state.detach()
     return total, state
 

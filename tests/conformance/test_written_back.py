@@ -63,6 +63,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "matrices": (MATRICES, {"block": "matrices", "x": 8, "w": 8}),
     "l2": ("self_modifying_titans_l2", {"x": 8, "heads": 2, "chunk": CHUNK}),
+    "no decay": (
+        "hope_without_decay",
+        {
+            "block": "self_modifying_titans_without_decay",
+            "x": 8,
+            "heads": 2,
+            "chunk": CHUNK,
+            "memory_chunk": CHUNK,
+        },
+    ),
     "literal": ("self_modifying_titans_literal", {"x": 8, "heads": 2, "chunk": CHUNK}),
 }
 
