@@ -1,11 +1,11 @@
-"""One pass over the chunks of a memory with momentum, the filter given as kernels (see `filters`).
+"""One pass over the chunks of a memory and what its rule remembers, the filter given as kernels (see `filters`).
 
-    u = w - e ((k k^T * seen) u + f_0 (k M^T) + f_1 (k P^T)),
-    y = (q k^T * read) u + r_0 (q M^T) + r_1 (q P^T),
-    M <- t_0 M + m P + (h_0 u)^T k, P <- t_1 P + (h_1 u)^T k.
+    u = w - e ((k k^T * seen) u + sum_i f_i (k Z_i^T)),
+    y = (q k^T * read) u + sum_i r_i (q Z_i^T),
+    Z_i <- sum_j t_ij Z_j + (h_i u)^T k.
 
-The backward pass goes the same way once more.  Shapes: `N` chunks, `X` = batch x heads, `C` tokens, keys
-`K`, values `V`; the state is `[X, 2, V, K]`, `M` and `P`.
+`Z_0` is the memory, the others are what its rule remembers.  The backward pass goes the same way once more.
+Shapes: `N` chunks, `X` = batch x heads, `C` tokens, keys `K`, values `V`; the state is `[X, n, V, K]`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Kernels(NamedTuple):
     """What is left of writes and of the state at the rows of a chunk, and behind it.
 
     `seen`, `read` `[N, X, C, C]` for the rows that write and that read (`seen` `None`: a row that writes sees
-    what the row of the token before reads); `fading`, `carried` `[N, X, C, 2]` of
-    `M` and `P` there; `end [N, X, C, 2]`, `total [N, X, 2]`, `mix [N, X]`.
+    what the row of the token before reads); `fading`, `carried` `[N, X, C, n]` of the states there;
+    `end [N, X, C, n]`, `total [N, X, n, n]`.
     """
 
     seen: Tensor | None
@@ -34,7 +34,6 @@ class Kernels(NamedTuple):
     carried: Tensor
     end: Tensor
     total: Tensor
-    mix: Tensor
 
 
 def filtered_pass(
@@ -43,7 +42,7 @@ def filtered_pass(
     """Answers `[N, X, C, V]` to `q [N, X, C, K]`, and the state behind the last chunk; `erase [N, X, C]`.
 
     >>> one, two = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 2)
-    >>> kernels = Kernels(0 * one, one, two, two, two, two[0], one[0, 0])
+    >>> kernels = Kernels(0 * one, one, two, two, two, torch.ones(1, 1, 2, 2))
     >>> y, last = filtered_pass(one, one, one, one[0], kernels, torch.zeros(1, 2, 1, 1))
     >>> y.item(), last.flatten().tolist()
     (1.0, [1.0, 1.0])
@@ -63,7 +62,6 @@ class _Given(NamedTuple):
     carried: Tensor
     end: Tensor
     total: Tensor
-    mix: Tensor
 
     def at(self, n: int, part: slice) -> _Given:
         """One chunk of some heads."""
@@ -80,8 +78,8 @@ class _Given(NamedTuple):
 class _FilteredPass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        given, state = _Given(*arguments[:11]), arguments[11]
-        count, size = given.q.shape[0], given.q.shape[2]
+        given, state = _Given(*arguments[:10]), arguments[10]
+        count, size, several = given.q.shape[0], given.q.shape[2], state.shape[1]
         states = state.new_empty(count + 1, *state.shape)
         states[0] = state
         y, added, inverses = (
@@ -89,15 +87,15 @@ class _FilteredPass(torch.autograd.Function):
             torch.empty_like(given.w),
             torch.empty_like(given.read),
         )
-        # What `M` and `P` answer the rows is kept: a fifth of the work of the way back.
-        said = y.new_empty(*y.shape[:2], 2 * size, 2 * y.shape[3])
+        # What the states answer the rows is kept: a fifth of the work of the way back.
+        said = y.new_empty(*y.shape[:2], 2 * size, several * y.shape[3])
         for part in blocks(given.read[0], given.q[0]):
             for n in range(count):
                 one, old = given.at(n, part), states[n, part]
                 rows = torch.cat([one.k, one.q], 1)
                 gram = torch.bmm(rows, one.k.mT)
                 torch.bmm(rows, old.flatten(1, 2).mT, out=said[n, part])
-                answers = said[n, part].unflatten(-1, (2, -1))
+                answers = said[n, part].unflatten(-1, (several, -1))
                 strict = (gram[:, :size] * one.shown).mul_(one.e.unsqueeze(-1))
                 inverses[n, part] = unit_lower_inverse(strict)
                 held = _weighed(answers[:, :size], one.fading).mul_(one.e.unsqueeze(-1))
@@ -125,19 +123,21 @@ class _FilteredPass(torch.autograd.Function):
 
 
 def _weighed(answers: Tensor, weights: Tensor) -> Tensor:
-    """The answers of `M` and `P` with their weights."""
-    first = answers[:, :, 0] * weights[..., :1]
-    return first.addcmul_(answers[:, :, 1], weights[..., 1:])
+    """The answers of all states with their weights."""
+    first, *rest = answers.unbind(2)
+    total = first * weights[..., :1]
+    for i, answer in enumerate(rest, 1):
+        total.addcmul_(answer, weights[..., i : i + 1])
+    return total
 
 
 def _ended(u: Tensor, end: Tensor) -> Tensor:
-    """Values as they are left behind the chunk in `M` and in `P`, `[X, C, 2 V]`."""
+    """Values as they are left behind the chunk in all states, `[X, C, n V]`."""
     return (u.unsqueeze(-2) * end.unsqueeze(-1)).flatten(-2)
 
 
 def _move(one: _Given, old: Tensor, u: Tensor, out: Tensor) -> None:
-    torch.mul(old, one.total[..., None, None], out=out)
-    out[:, 0].addcmul_(old[:, 1], one.mix[:, None, None])
+    torch.bmm(one.total, old.flatten(2), out=out.flatten(2))
     out += torch.bmm(_ended(u, one.end).mT, one.k).view(out.shape)
 
 
@@ -146,13 +146,12 @@ def _back(
 ) -> Tensor:
     """Fill the gradients of one chunk; return that of the state in front of it."""
     old, u, inverse, said = kept
-    size, answers = dy.shape[1], said.unflatten(-1, (2, -1))
+    size, answers = dy.shape[1], said.unflatten(-1, (old.shape[1], -1))
     rows = torch.cat([one.k, one.q], 1)
     gram = torch.bmm(rows, one.k.mT)
-    torch.sum(d_new * old, (-1, -2), out=made.total)
-    torch.sum(d_new[:, 0] * old[:, 1], (-1, -2), out=made.mix)
+    torch.bmm(d_new.flatten(2), old.flatten(2).mT, out=made.total)
     flat = d_new.flatten(1, 2)
-    at_end = torch.bmm(one.k, flat.mT).unflatten(-1, (2, -1))
+    at_end = torch.bmm(one.k, flat.mT).unflatten(-1, (old.shape[1], -1))
     torch.linalg.vecdot(at_end, u.unsqueeze(-2), out=made.end)
     du = _weighed(at_end, one.end).baddbmm_((gram[:, size:] * one.read).mT, dy)
     torch.bmm(inverse.mT, du, out=made.w)
@@ -168,8 +167,7 @@ def _back(
     made.k.baddbmm_(d_gram.mT, rows)
     made.q.copy_(d_rows[:, size:])
     d_old = torch.bmm(d_answers.mT, rows).view(old.shape)
-    d_old.addcmul_(d_new, one.total[..., None, None])
-    d_old[:, 1].addcmul_(d_new[:, 0], one.mix[:, None, None])
+    d_old.flatten(2).baddbmm_(one.total.mT, d_new.flatten(2))
     return d_old
 
 

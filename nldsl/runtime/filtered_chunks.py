@@ -1,4 +1,4 @@
-"""A matrix memory with momentum in one pass over its chunks: one piece that erases at its own key, one read.
+"""A matrix memory whose rule remembers gradients, in one pass: one piece that erases at its own key, one read.
 
 Every further read is the general form's.  Shapes as in `matrix_memory`.
 """
@@ -13,44 +13,50 @@ from torch import Tensor
 from nldsl.runtime.chunks import tokens
 from nldsl.runtime.filtered import Kernels, filtered_pass
 from nldsl.runtime.filters import MomentumFilter
-from nldsl.runtime.matrix_chunks import Chunks
-from nldsl.runtime.matrix_tokens import Momentum, Side, Step, Write
+from nldsl.runtime.matrix_chunks import Chunks, has_channels
+from nldsl.runtime.matrix_tokens import Momentum, Side, States, Step, Write
+from nldsl.runtime.state_filter import StateFilter
 
 
 def one_key(steps: Sequence[Step], side: Side) -> bool:
     """Whether the pass knows these steps."""
-    pieces = [p for s in steps if isinstance(s, Write) for p in s.pieces]
+    writes = [s for s in steps if isinstance(s, Write)]
+    pieces = [p for w in writes for p in w.pieces]
     single = len(pieces) == 1 and pieces[0].along.shape[3] == 1
-    return single and side == "key" and pieces[0].seen is pieces[0].along
+    if not single or side != "key" or pieces[0].seen is not pieces[0].along:
+        return False
+    looks = next(w for w in writes if w.pieces).mixed(1).of == (0,)
+    return looks and not has_channels(steps)
 
 
 class FilteredChunks(Chunks):
     """The pass for the first read, the general form for others."""
 
     def __init__(
-        self, state: Tensor, steps: Sequence[Step], momentum: Momentum, mask: Tensor | None, chunk: int
+        self,
+        states: States,
+        steps: Sequence[Step],
+        momentum: Momentum | None,
+        mask: Tensor | None,
+        chunk: int,
     ) -> None:
-        super().__init__(state, steps, momentum, mask, "key", chunk)
-        self.number, write = next((i, s) for i, s in enumerate(steps) if isinstance(s, Write))
-        (self.piece,) = write.pieces
-        self.start = torch.stack([state, momentum.state], 2)
+        super().__init__(states, steps, momentum, mask, "key", chunk)
+        ((self.number, self.piece),) = (
+            (i, p) for i, s in enumerate(steps) if isinstance(s, Write) for p in s.pieces
+        )
+        self.start = torch.stack(states, 2)
         self.passed: Tensor | None = None
 
     @property
-    def last(self) -> Tensor:
-        """The state behind the last token."""
-        return super().last if self.passed is None else self.passed[:, :, 0]
-
-    @property
-    def last_momentum(self) -> Tensor:
-        """What the filter holds behind the last token."""
-        return super().last_momentum if self.passed is None else self.passed[:, :, 1]
+    def last(self) -> States:
+        """The states behind the last token."""
+        return super().last if self.passed is None else self.passed.unbind(2)
 
     def read(self, q: Tensor, at: int) -> Tensor:
         """`[B, T, H, m, K]` to `[B, T, H, m, V]`."""
         if self.passed is not None or self.found is not None or q.shape[3] != 1:
             return super().read(q, at)
-        assert isinstance(self.filter, MomentumFilter)
+        assert isinstance(self.filter, MomentumFilter | StateFilter)
         lead = (self.layout.chunks, self.layout.batch * self.layout.heads)
         along, add, _, erase, _ = self.piece
         assert erase is not None
@@ -62,11 +68,14 @@ class FilteredChunks(Chunks):
         self.passed = last.view(self.start.shape)
         return tokens(y.flatten(0, 1), self.layout, None).unsqueeze(3)
 
-    def _kernels(self, found: MomentumFilter, at: int) -> Kernels:
-        write, place = self.places[self.number][0], self._at(at)
-        read, carried = found.rows(place)
+    def _kernels(self, found: MomentumFilter | StateFilter, at: int) -> Kernels:
+        (above, below), place = self.places[self.number], self._at(at)
+        read, carried = found.weights((place,), (below,)), found.front((place,))
+        end, total = found.behind((below,)), found.total.squeeze(-1)
         # The usual case: writes look at the state behind the token before, reads at that behind their own.
-        usual = not write.gates and place.gates == found.count and place.step > found.write.step
-        seen, fading = (None, found.faded_before()) if usual else found.rows(write)
-        end = torch.stack([found.end[:, -1], found.slow.to_end], -1)
-        return Kernels(seen, read, fading, carried, end, torch.stack(found.totals, -1), found.mix.flatten())
+        if self.number == 0 and at == len(self.steps):
+            first = torch.zeros_like(carried[:, :1])
+            first[..., 0] = 1.0
+            fading = torch.cat([first, carried[:, :-1]], 1)
+            return Kernels(None, read, fading, carried, end, total)
+        return Kernels(found.weights((above,), (below,)), read, found.front((above,)), carried, end, total)

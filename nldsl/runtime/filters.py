@@ -18,10 +18,15 @@ from nldsl.runtime.gram import Exponents, channel_apply, channel_gram, pick_base
 
 
 class Place(NamedTuple):
-    """Gates above a point of the token, and the number of the step it belongs to."""
+    """Gates above a point of the token, and the number of the step it belongs to.
+
+    With several states (`StateFilter`) `part` tells which of them a row looks at, and which of the ways to add
+    to them a column has.
+    """
 
     gates: int
     step: int
+    part: int = 0
 
 
 Places = tuple[Place, ...]
@@ -45,12 +50,10 @@ class Filter(Protocol):
 
     @property
     def total(self) -> Tensor:
-        """What is left of the state behind the chunk, `[X, 1, 1]` or `[X, 1, K]`."""
-        ...
+        """What is left of the state behind the chunk, `[X, 1, 1]` or `[X, 1, K]`.
 
-    @property
-    def mix(self) -> Tensor | None:
-        """What the second half of the state's columns adds to the first, `[X, 1, 1]`."""
+        Of n states side by side `[X, n, n, 1]` or `[X, n, n, K]`.
+        """
         ...
 
     def gram(self, rows: Tensor, at: Places, columns: Tensor, of: Places) -> Tensor:
@@ -63,6 +66,10 @@ class Filter(Protocol):
 
     def carried(self, rows: Tensor, at: Places) -> Tensor:
         """Rows as they meet the state in front of the chunk."""
+        ...
+
+    def met(self, answers: Tensor, at: Places) -> Tensor:
+        """What places see of the answers `[X, C * n, K]` of the state in front of the chunk."""
         ...
 
     def ended(self, columns: Tensor, of: Places) -> Tensor:
@@ -78,8 +85,6 @@ def _index(width: int, stages: int, places: Places, device: torch.device) -> Ten
 
 class ScalarFilter:
     """One number per gate: `gates [X, C, S]`, as logarithms or (any sign, zero too) as they are."""
-
-    mix = None
 
     def __init__(self, gates: Tensor, is_log: bool) -> None:
         self.width, self.stages = gates.shape[1], gates.shape[2]
@@ -112,6 +117,8 @@ class ScalarFilter:
         """See `Filter`."""
         return rows * self.fading(at).unsqueeze(-1)
 
+    met = carried
+
     def ended(self, columns: Tensor, of: Places) -> Tensor:
         """See `Filter`."""
         left = self.kernel.to_end[:, _index(self.width, self.stages, of, columns.device)]
@@ -120,8 +127,6 @@ class ScalarFilter:
 
 class PlainFilter:
     """No gate: nothing fades."""
-
-    mix = None
 
     def __init__(self, width: int, like: Tensor) -> None:
         self.width, self.total = width, like.new_ones(1, 1, 1)
@@ -138,6 +143,8 @@ class PlainFilter:
         """See `Filter`."""
         return rows
 
+    met = carried
+
     def ended(self, columns: Tensor, of: Places) -> Tensor:
         """See `Filter`."""
         return columns
@@ -145,8 +152,6 @@ class PlainFilter:
 
 class ChannelFilter:
     """One number per channel and gate: log decays `[X, C, S, K]`; `base` as in `gram.pick_base`."""
-
-    mix = None
 
     def __init__(self, logs: Tensor) -> None:
         self.width, self.dtype = logs.shape[1], logs.dtype
@@ -186,6 +191,8 @@ class ChannelFilter:
         """See `Filter`."""
         return rows * self.sums(at).flatten(1, 2).exp().to(self.dtype)
 
+    met = carried
+
     def ended(self, columns: Tensor, of: Places) -> Tensor:
         """See `Filter`."""
         return columns * (self.end - self.sums(of).flatten(1, 2)).exp().to(self.dtype)
@@ -222,13 +229,8 @@ class MomentumFilter:
         held = self.slow.carried if taken is None else self.slow.carried * taken
         self.end = kept.after @ own
         self.fading_end = torch.stack([kept.carried, (kept.after @ held.unsqueeze(-1)).squeeze(-1)], -1)
-        self.mix = self.fading_end[:, -1:, 1:]
-        self.totals = kept.total, self.slow.total
-        self.total = kept.total[:, None, None]
-
-    def state_total(self, size: int) -> Tensor:
-        """What is left of `M` and of `P`, `[X, 1, 2 * size]`."""
-        return torch.stack(self.totals, -1)[:, None, :, None].expand(-1, 1, 2, size).flatten(2)
+        below = torch.stack([torch.zeros_like(self.slow.total), self.slow.total], -1)
+        self.total = torch.stack([self.fading_end[:, -1], below], 1).unsqueeze(-1)
 
     def faded_before(self) -> Tensor:
         """What is left of `[M | P]` in front of each token, `[X, C, 2]`."""
@@ -255,13 +257,25 @@ class MomentumFilter:
         return seen + own, fading + held
 
     def _stacked(self, at: Places) -> tuple[Tensor, Tensor]:
+        if len(at) == 1:
+            return self.rows(at[0])
         rows = {place: self.rows(place) for place in at}
         seen, fading = (torch.stack([rows[p][i] for p in at], 2).flatten(1, 2) for i in (0, 1))
         return seen, fading
 
     def weights(self, at: Places, of: Places) -> Tensor:
         """`[X, C * n, C * m]`; all columns stand at the one write."""
-        return self._stacked(at)[0].repeat_interleave(len(of), -1)
+        seen = self._stacked(at)[0]
+        return seen if len(of) == 1 else seen.repeat_interleave(len(of), -1)
+
+    def front(self, at: Places) -> Tensor:
+        """What places see of the states in front of the chunk, `[X, C * n, 2]`."""
+        return self._stacked(at)[1]
+
+    def behind(self, of: Places) -> Tensor:
+        """What pieces leave in the states behind the chunk, `[X, C * m, 2]`."""
+        left = torch.stack([self.end[:, -1], self.slow.to_end], -1)
+        return left if len(of) == 1 else left.repeat_interleave(len(of), 1)
 
     def gram(self, rows: Tensor, at: Places, columns: Tensor, of: Places) -> Tensor:
         """See `Filter`."""
@@ -273,11 +287,12 @@ class MomentumFilter:
 
     def carried(self, rows: Tensor, at: Places) -> Tensor:
         """See `Filter`; meets `[M | P]`."""
-        return (rows.unsqueeze(-2) * self._stacked(at)[1].unsqueeze(-1)).flatten(-2)
+        return (rows.unsqueeze(-2) * self.front(at).unsqueeze(-1)).flatten(-2)
+
+    def met(self, answers: Tensor, at: Places) -> Tensor:
+        """See `Filter`."""
+        return (answers.unflatten(-1, (2, -1)) * self.front(at).unsqueeze(-1)).sum(-2)
 
     def ended(self, columns: Tensor, of: Places) -> Tensor:
         """See `Filter`; adds to `[M | P]`."""
-        left = torch.stack([self.end[:, -1], self.slow.to_end], -1)
-        if len(of) > 1:
-            left = left.repeat_interleave(len(of), 1)
-        return (columns.unsqueeze(-2) * left.unsqueeze(-1)).flatten(-2)
+        return (columns.unsqueeze(-2) * self.behind(of).unsqueeze(-1)).flatten(-2)

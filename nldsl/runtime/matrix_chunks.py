@@ -15,8 +15,9 @@ from torch import Tensor
 from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, tokens
 from nldsl.runtime.filters import Filter, MomentumFilter, Place, Places
 from nldsl.runtime.make_filter import make_filter
-from nldsl.runtime.matrix_tokens import Gate, Momentum, Side, Step, Write
+from nldsl.runtime.matrix_tokens import Entry, Gate, Momentum, Side, States, Step, Write
 from nldsl.runtime.memory_scan import memory_scan
+from nldsl.runtime.state_filter import StateFilter
 from nldsl.runtime.triangular import inverse_of_unit_lower
 
 
@@ -43,22 +44,21 @@ class Chunks:
 
     def __init__(
         self,
-        state: Tensor,
+        states: States,
         steps: Sequence[Step],
         momentum: Momentum | None,
         mask: Tensor | None,
         side: Side,
         chunk: int,
     ) -> None:
-        self.side, self.mask, self.size = side, mask, state.shape[-1]
+        self.side, self.mask, self.size = side, mask, states[0].shape[-1]
         writes = [s for s in steps if isinstance(s, Write)]
         erasing = sum(p.along.shape[3] for w in writes for p in w.pieces if p.seen is not None)
         like = next(p.along for w in writes for p in w.pieces)
         self.layout = _layout(like, steps, chunk // max(1, erasing) or 1)
         self.places = places_of(steps)
-        self.filter = self._filter(steps, momentum, state)
-        self.steps = steps
-        self.before = state, momentum
+        self.steps, self.before = steps, states
+        self.filter = self._filter(momentum)
         self.found: _Found | None = None
 
     @cached_property
@@ -81,7 +81,10 @@ class Chunks:
         assert gate.value is not None
         return 1.0 - self._cut(1.0 - gate.value), False
 
-    def _filter(self, steps: Sequence[Step], momentum: Momentum | None, like: Tensor) -> Filter:
+    def _filter(self, momentum: Momentum | None) -> Filter:
+        steps, like = self.steps, self.before[0]
+        if momentum is None and len(self.before) > 1:
+            return self._state_filter()
         gates = [self._gate(g) for g in map(gate_of, steps) if g is not None]
         if momentum is None:
             return make_filter(gates, self.layout.width, like)
@@ -100,13 +103,48 @@ class Chunks:
         read = None if read is None else self._cut(read)
         return MomentumFilter(stacked, is_log, beta, beta_log, read, self.places[write][1])
 
+    def _entry(self, entry: Entry, idle: float) -> Tensor:
+        """A number of a mixing in chunks `[X, C]`; masked tokens and the padding have `idle`."""
+        layout, like = self.layout, self.before[0]
+        if not isinstance(entry, Tensor):
+            if entry == idle:
+                return like.new_full((layout.chunks * layout.batch * layout.heads, layout.width), idle)
+            entry = like.new_full((layout.batch, layout.tokens, layout.heads), entry)
+        return self._cut(entry) if idle == 0.0 else idle - self._cut(idle - entry)
+
+    def _state_filter(self) -> StateFilter:
+        """One matrix per step, and what every piece adds to the states."""
+        count, steps, into = len(self.before), [], []
+        size = self.size if has_channels(self.steps) else 1
+
+        def wide(cell: Tensor) -> Tensor:
+            return (cell if cell.dim() == 3 else cell.unsqueeze(-1)).expand(*cell.shape[:2], size)
+
+        for step in self.steps:
+            rows = (step if isinstance(step, Write) else Write(())).mixed(count).rows
+            cells = [[self._entry(e, float(i == j)) for j, e in enumerate(r)] for i, r in enumerate(rows)]
+            gate = gate_of(step)
+            if gate is not None:
+                value, is_log = self._gate(gate)
+                cells[0][0] = value.exp() if is_log else value
+            else:
+                cells[0][0] = self._entry(1.0, 1.0)
+            steps.append(torch.stack([torch.stack([wide(c) for c in r], 2) for r in cells], 2))
+            if isinstance(step, Write):
+                ways = step.mixed(count).into
+                into += [torch.stack([self._entry(e, 0.0) for e in way], 2) for way in ways]
+        return StateFilter(steps, into)
+
     def _columns(self, erasing: bool) -> _Columns | None:
         """Pieces of one kind, token by token in program order."""
         along, add, seen = [], [], []
         seen_at: list[Place] = []
         at: list[Place] = []
+        number = -1
         for step, (above, below) in zip(self.steps, self.places, strict=True):
-            for piece in step.pieces if isinstance(step, Write) else ():
+            looked = step.mixed(len(self.before)).of if isinstance(step, Write) else ()
+            for piece, of in zip(step.pieces if isinstance(step, Write) else (), looked, strict=True):
+                number += 1
                 if (piece.seen is not None) != erasing:
                     continue
                 along.append(self._cut(piece.along))
@@ -114,8 +152,8 @@ class Chunks:
                 if piece.seen is not None and piece.erase is not None:
                     seen.append(self._cut(piece.seen * piece.erase.unsqueeze(-1)))
                 count = piece.along.shape[3]
-                seen_at += [above] * count
-                at += [below] * count
+                seen_at += [above._replace(part=of)] * count
+                at += [below._replace(part=number)] * count
         if not along:
             return None
         joined = [torch.cat(x, 2).flatten(1, 2) for x in (along, add)]
@@ -123,14 +161,9 @@ class Chunks:
         return _Columns(joined[0], joined[1], asked, tuple(seen_at), tuple(at))
 
     @property
-    def last(self) -> Tensor:
-        """The state behind the last token."""
-        return self._run().last[..., : self.size]
-
-    @property
-    def last_momentum(self) -> Tensor:
-        """What the filter holds behind the last token."""
-        return self._run().last[..., self.size :]
+    def last(self) -> States:
+        """The states behind the last token."""
+        return self._run().last.split(self.size, -1)
 
     def _run(self) -> _Found:
         """Values really added, and the states in front of all chunks; once."""
@@ -139,13 +172,10 @@ class Chunks:
         return self.found
 
     def _made(self) -> _Found:
-        state, momentum = self.before
         lead = (self.layout.chunks, self.layout.batch * self.layout.heads)
-        whole = state if momentum is None else torch.cat([state, momentum.state], -1)
-        total, mix = self.filter.total, self.filter.mix
-        if isinstance(self.filter, MomentumFilter):
-            total = self.filter.state_total(self.size)
-        total = total.expand(lead[0] * lead[1], -1, -1).unflatten(0, lead)
+        whole = self.before[0] if len(self.before) == 1 else torch.cat(self.before, -1)
+        total = self.filter.total
+        total = total.expand(lead[0] * lead[1], *total.shape[1:]).unflatten(0, lead)
         update = target = erased = ended = None
         if self.plain is not None:
             update = self.plain.add.mT @ self.filter.ended(self.plain.along, self.plain.at)
@@ -153,8 +183,7 @@ class Chunks:
         if self.erased is not None:
             target, erased = (x.unflatten(0, lead) for x in self._transform(self.erased))
             ended = self.filter.ended(self.erased.along, self.erased.at).unflatten(0, lead)
-        mix = None if mix is None else mix.unflatten(0, lead)
-        added, states, last = memory_scan(target, erased, ended, update, total, mix, whole.flatten(0, 1))
+        added, states, last = memory_scan(target, erased, ended, update, total, whole.flatten(0, 1))
         added = None if added is None else added.flatten(0, 1)
         return _Found(states.flatten(0, 1), added, last.view(whole.shape))
 
@@ -200,7 +229,7 @@ class Chunks:
         return y
 
     def _read_value(self, rows: Tensor, places: Places) -> Tensor:
-        y = self.filter.carried(rows @ self._run().states, places)
+        y = self.filter.met(rows @ self._run().states, places)
         for pieces, added in self._sources():
             y = y + self.filter.spread(rows @ added.mT, places, pieces.along, pieces.at)
         return y
@@ -209,11 +238,15 @@ class Chunks:
 def _layout(like: Tensor, steps: Sequence[Step], chunk: int) -> Layout:
     """Chunks of equal width; gates per channel need a power of two."""
     layout = layout_of(like, chunk)
-    channels = any((g.log if g.log is not None else g.value).dim() == 4 for s in steps if (g := gate_of(s)))  # type: ignore[union-attr]
-    if not channels:
+    if not has_channels(steps):
         return layout
     width = 1 << (min(chunk, layout.tokens) - 1).bit_length()
     return layout._replace(width=width, chunks=-(-layout.tokens // width))
+
+
+def has_channels(steps: Sequence[Step]) -> bool:
+    """Whether a gate has a number per channel."""
+    return any((g.log if g.log is not None else g.value).dim() == 4 for s in steps if (g := gate_of(s)))  # type: ignore[union-attr]
 
 
 def gate_of(step: Step) -> Gate | None:

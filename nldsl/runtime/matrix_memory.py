@@ -21,7 +21,17 @@ from torch import Tensor
 from nldsl.runtime.chunks import mask_out, pass_width
 from nldsl.runtime.filtered_chunks import FilteredChunks, one_key
 from nldsl.runtime.matrix_chunks import Chunks
-from nldsl.runtime.matrix_tokens import Momentum, Side, Step, Tokens, tokens_of, widened, with_axis
+from nldsl.runtime.matrix_tokens import (
+    Momentum,
+    Side,
+    States,
+    Step,
+    Tokens,
+    tokens_of,
+    widened,
+    with_axis,
+    with_momentum,
+)
 from nldsl.runtime.quick_chunks import QuickChunks, quick
 
 
@@ -30,7 +40,8 @@ class MatrixMemory:
 
     In bfloat16 or float16 everything is computed in float32, the state stays so, and reads are cast back.
     `state [B, H, V, K]`; `start`: the state toward which gates pull and from which erases measure the
-    distance; `mask [B, T]`: false tokens leave the state alone and read zero.
+    distance; `mask [B, T]`: false tokens leave the state alone and read zero.  `held`: what the rules of its
+    writes remember, `[B, H, V, K]` each (see `Mixing`); one `momentum` has a kernel of its own.
 
     >>> from nldsl.runtime.matrix_tokens import Piece, Write
     >>> k = torch.eye(2).view(1, 2, 1, 2)
@@ -48,39 +59,50 @@ class MatrixMemory:
         side: Side = "key",
         start: Tensor | None = None,
         momentum: Momentum | None = None,
+        held: States = (),
         chunk: int | None = None,
     ) -> None:
         # State, gates, sums and inverses want more digits than the half-wide types have.
         state, steps = widened(state), widened(tuple(steps))
-        start, momentum = widened(start), widened(momentum)
+        start, momentum, held = widened(start), widened(momentum), widened(held)
         self.mask, self.side, self.start = mask, side, start
         self.before = state if start is None else state - start
         if side == "value":
             self.before = self.before.mT
             start = None if start is None else start.mT
         steps = [with_axis(s, start) for s in steps]
+        held = held if momentum is None else (momentum.state,)
+        states = (self.before, *(x.mT if side == "value" else x for x in held))
         self.form: Tokens | Chunks | QuickChunks
         if tokens_of(steps) <= 1:
-            self.form = Tokens(self.before, steps, momentum, mask, side)
-        elif momentum is None and quick(steps, side):
+            self.form = Tokens(states, with_momentum(steps, momentum), mask, side)
+        elif not held and quick(steps, side):
             self.form = QuickChunks(self.before, steps, mask, chunk)
-        elif momentum is not None and one_key(steps, side):
+        elif held and one_key(steps, side):
             width = chunk or pass_width(state, erases=True)
-            self.form = FilteredChunks(self.before, steps, momentum, mask, width)
+            self.form = FilteredChunks(states, steps, momentum, mask, width)
         else:
-            self.form = Chunks(self.before, steps, momentum, mask, side, chunk or 64)
+            self.form = Chunks(states, steps, momentum, mask, side, chunk or 64)
 
     @property
     def state(self) -> Tensor:
         """The state behind the last token, `[B, H, V, K]`."""
-        last = self.form.last.mT if self.side == "value" else self.form.last
+        last = self._last[0]
         return last if self.start is None else last + self.start
+
+    @property
+    def _last(self) -> States:
+        return tuple(x.mT for x in self.form.last) if self.side == "value" else self.form.last
 
     @property
     def momentum(self) -> Tensor:
         """What the filter of a rule with momentum holds behind the last token."""
-        assert not isinstance(self.form, QuickChunks), "a filter of gradients has a form of its own"
-        return self.form.last_momentum
+        return self._last[1]
+
+    @property
+    def held(self) -> States:
+        """What its rules remember behind the last token, in the order in which it was given."""
+        return self._last[1:]
 
     def read(self, q: Tensor, *, at: int) -> Tensor:
         """`M q` after the first `at` steps of each token; `q [B, T, m * H, K]` with m queries per copy."""

@@ -16,12 +16,11 @@ from torch.utils.checkpoint import checkpoint
 
 from nldsl.runtime.chunks import mask_out
 from nldsl.runtime.matrix_tokens import (
-    Momentum,
     Side,
+    States,
     Step,
     at_token,
-    keep,
-    momentum_at,
+    kept,
     one_token,
     tokens_of,
     with_axis,
@@ -36,7 +35,7 @@ class Scanned(NamedTuple):
 
     reads: tuple[Tensor, ...]
     state: Tensor
-    momentum: Tensor
+    held: States
 
 
 Query = tuple[Tensor, int]
@@ -51,7 +50,7 @@ def scan_memory(
     mask: Tensor | None,
     side: Side = "key",
     start: Tensor | None = None,
-    momentum: Momentum | None = None,
+    held: States = (),
 ) -> Scanned:
     """A memory one token after the other; arguments as for `matrix_memory.MatrixMemory`.
 
@@ -64,15 +63,15 @@ def scan_memory(
     [1.0, 1.5]
     """
     turned = side == "value"
-    current = state if start is None else state - start
-    current, origin = (current.mT, None if start is None else start.mT) if turned else (current, start)
+    current = (state if start is None else state - start, *held)
+    current, origin = (_turned(current), None if start is None else start.mT) if turned else (current, start)
     steps = [with_axis(s, origin) for s in steps]
-    heads, held = state.shape[1], None if momentum is None else momentum.state
+    heads = state.shape[1]
     grouped = [(q.unflatten(2, (heads, -1)), at) for q, at in queries]
     pieces: list[list[Tensor]] = [[] for _ in queries]
     for first in range(0, tokens_of(steps), PIECE):
         window = slice(first, min(first + PIECE, tokens_of(steps)))
-        found, current, held = _piece(window, current, held, (steps, grouped, momentum), mask, side)
+        found, current = _piece(window, current, (steps, grouped), mask, side)
         for answers, part in zip(pieces, found, strict=True):
             answers.append(part)
     reads = []
@@ -80,45 +79,44 @@ def scan_memory(
         y = torch.cat(answers, 1) if answers else q.new_zeros(*q.shape[:-1], state.shape[-2])
         y = y if start is None else y + q @ start.mT
         reads.append(mask_out(y.flatten(2, 3), mask))
-    last = current.mT if turned else current
-    last = last if start is None else last + start
-    return Scanned(tuple(reads), last, last if held is None else held)
+    last, *rest = _turned(current) if turned else current
+    return Scanned(tuple(reads), last if start is None else last + start, tuple(rest))
 
 
-_Given = tuple[Sequence[Step], Sequence[Query], Momentum | None]
+def _turned(states: States) -> States:
+    return tuple(x.mT for x in states)
+
+
+_Given = tuple[Sequence[Step], Sequence[Query]]
 
 
 def _piece(
-    window: slice, state: Tensor, held: Tensor | None, given: _Given, mask: Tensor | None, side: Side
-) -> tuple[list[Tensor], Tensor, Tensor | None]:
+    window: slice, states: States, given: _Given, mask: Tensor | None, side: Side
+) -> tuple[list[Tensor], States]:
     """Some tokens, computed again in the backward pass."""
     leaves, form = tree_flatten(given)
-    # The momentum's own state is no sequence; it is replaced by `held` at every token.
-    own = None if given[2] is None else given[2].state
-    cut = [x[:, window] if isinstance(x, Tensor) and x is not own else x for x in leaves]
-    live = None if mask is None else mask[:, window]
+    cut = [x[:, window] if isinstance(x, Tensor) else x for x in leaves]
+    live, count = None if mask is None else mask[:, window], len(states)
 
-    def run(state: Tensor, held: Tensor | None, *parts: Tensor) -> tuple[list[Tensor], Tensor, Tensor | None]:
-        steps, queries, momentum = tree_unflatten(list(parts), form)
-        return _tokens(state, held, (steps, queries, momentum), live, side)
+    def run(*parts: Tensor) -> tuple[list[Tensor], States]:
+        return _tokens(parts[:count], tree_unflatten(list(parts[count:]), form), live, side)
 
-    made: tuple[list[Tensor], Tensor, Tensor | None] = checkpoint(
-        run, state, held, *cut, use_reentrant=False, preserve_rng_state=False
+    made: tuple[list[Tensor], States] = checkpoint(
+        run, *states, *cut, use_reentrant=False, preserve_rng_state=False
     )
     return made
 
 
 def _tokens(
-    state: Tensor, held: Tensor | None, given: _Given, mask: Tensor | None, side: Side
-) -> tuple[list[Tensor], Tensor, Tensor | None]:
-    steps, queries, momentum = given
+    states: States, given: _Given, mask: Tensor | None, side: Side
+) -> tuple[list[Tensor], States]:
+    steps, queries = given
     answers: list[list[Tensor]] = [[] for _ in queries]
     for t in range(tokens_of(steps)):
         live = None if mask is None else mask[:, t, None, None, None]
-        part = momentum_at(momentum, held, t)
-        states, new = one_token(state, [at_token(s, t) for s in steps], part, side)
+        places = one_token(states, [at_token(s, t) for s in steps], side)
         for rows, (q, at) in zip(answers, queries, strict=True):
-            rows.append(q[:, t] @ (states[at] if side == "value" else states[at].mT))
-        state = keep(live, states[-1], state)
-        held = new if new is None or held is None else keep(live, new, held)
-    return [torch.stack(rows, 1) for rows in answers], state, held
+            memory = places[at][0]
+            rows.append(q[:, t] @ (memory if side == "value" else memory.mT))
+        states = kept(live, places[-1], states)
+    return [torch.stack(rows, 1) for rows in answers], states

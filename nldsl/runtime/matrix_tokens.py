@@ -40,11 +40,35 @@ class Piece(NamedTuple):
     from_state: Tensor | None = None
 
 
+Entry = Tensor | float
+"""A number per head and token `[B, T, H]`, or one for all."""
+
+
+class Mixing(NamedTuple):
+    """What a write does to the memory `Z_0` and to what its rules remember, `Z_1 ..`: all step together.
+
+    `Z_i <- sum_j rows[i][j] Z_j + sum_p into[p][i] piece_p`; piece `p` looks at `Z_(of[p])`.  `rows[0][0]` is the
+    gate of the write.
+    """
+
+    rows: tuple[tuple[Entry, ...], ...]
+    into: tuple[tuple[Entry, ...], ...]
+    of: tuple[int, ...]
+
+
 class Write(NamedTuple):
     """All pieces see the memory above the write; `gate` decays it in the same step."""
 
     pieces: tuple[Piece, ...]
     gate: Gate | None = None
+    mixing: Mixing | None = None
+
+    def mixed(self, states: int) -> Mixing:
+        """Its mixing; of a write that knows the memory alone, the other states stay as they are."""
+        if self.mixing is not None:
+            return self.mixing
+        rows = tuple(tuple(float(i == j) for j in range(states)) for i in range(states))
+        return Mixing(rows, (rows[0],) * len(self.pieces), (0,) * len(self.pieces))
 
 
 class Momentum(NamedTuple):
@@ -53,6 +77,13 @@ class Momentum(NamedTuple):
     beta: Gate
     read: Tensor | None
     state: Tensor
+
+    def mixing(self, pieces: int) -> Mixing:
+        """The same as the mixing of the one write."""
+        beta = self.beta.log.exp() if self.beta.log is not None else self.beta.value
+        assert beta is not None
+        read = 1.0 if self.read is None else self.read
+        return Mixing(((1.0, read * beta), (0.0, beta)), ((read, 1.0),) * pieces, (0,) * pieces)
 
 
 Step = Gate | Write
@@ -101,28 +132,46 @@ def tokens_of(steps: Sequence[Step]) -> int:
     return next(p for s in steps if isinstance(s, Write) for p in s.pieces).along.shape[1]
 
 
-def one_token(
-    state: Tensor, steps: Sequence[Step], momentum: Momentum | None, side: Side
-) -> tuple[list[Tensor], Tensor | None]:
-    """The state after 0, 1, ... steps of one token, and the new momentum; no tensor has an axis of tokens."""
-    states, held = [state], None if momentum is None else momentum.state
+States = tuple[Tensor, ...]
+"""The memory, and what its rules remember."""
+
+
+def one_token(states: States, steps: Sequence[Step], side: Side) -> list[States]:
+    """The states after 0, 1, ... steps of one token; no tensor has an axis of tokens."""
+    places = [states]
     for step in steps:
         if isinstance(step, Gate):
-            state = gated(state, step, side)
+            states = (gated(states[0], step, side), *states[1:])
         else:
-            added = torch.zeros_like(state)
-            for along, add, seen, erase, _ in step.pieces:
-                value = add
-                if seen is not None and erase is not None:
-                    value = value - erase.unsqueeze(-1) * (seen @ state.mT)
-                added = added + value.mT @ along
-            kept = state if step.gate is None else gated(state, step.gate, side)
-            if momentum is not None and held is not None:
-                held = gated(held, momentum.beta, side) + added
-                added = held if momentum.read is None else momentum.read[..., None, None] * held
-            state = kept + added
-        states.append(state)
-    return states, held
+            states = _written(states, step, side)
+        places.append(states)
+    return places
+
+
+def _written(states: States, write: Write, side: Side) -> States:
+    rows, into, of = write.mixed(len(states))
+    added = []
+    for (along, add, seen, erase, _), looked in zip(write.pieces, of, strict=True):
+        value = add
+        if seen is not None and erase is not None:
+            value = value - erase.unsqueeze(-1) * (seen @ states[looked].mT)
+        added.append(value.mT @ along)
+    made = []
+    for i, row in enumerate(rows):
+        parts = [_times(e, z) for j, (e, z) in enumerate(zip(row, states, strict=True)) if (i, j) != (0, 0)]
+        if i == 0:
+            parts.append(states[0] if write.gate is None else gated(states[0], write.gate, side))
+        parts += [_times(way[i], piece) for way, piece in zip(into, added, strict=True)]
+        found = [p for p in parts if p is not None]
+        made.append(sum(found[1:], found[0]) if found else torch.zeros_like(states[i]))
+    return tuple(made)
+
+
+def _times(entry: Entry, state: Tensor) -> Tensor | None:
+    """A state scaled by a number `[B, H]`; `None` for zero."""
+    if isinstance(entry, Tensor):
+        return state * entry[..., None, None]
+    return None if entry == 0.0 else state if entry == 1.0 else state * entry
 
 
 def gated(state: Tensor, gate: Gate, side: Side) -> Tensor:
@@ -141,19 +190,26 @@ def at_token(step: Step, t: int) -> Step:
     if isinstance(step, Gate):
         return _gate_at(step, t)
     pieces = tuple(Piece(*(None if x is None else x[:, t] for x in p)) for p in step.pieces)  # type: ignore[arg-type]
-    return Write(pieces, None if step.gate is None else _gate_at(step.gate, t))
+    gate = None if step.gate is None else _gate_at(step.gate, t)
+    if step.mixing is None:
+        return Write(pieces, gate)
+    rows, into = (tuple(tuple(_entry_at(e, t) for e in r) for r in x) for x in step.mixing[:2])
+    return Write(pieces, gate, Mixing(rows, into, step.mixing.of))
 
 
 def _gate_at(gate: Gate, t: int) -> Gate:
     return Gate(*(None if x is None else x[:, t] for x in gate))
 
 
-def momentum_at(momentum: Momentum | None, state: Tensor | None, t: int) -> Momentum | None:
-    """The filter at one token, holding `state`."""
-    if momentum is None or state is None:
-        return None
-    read = None if momentum.read is None else momentum.read[:, t]
-    return Momentum(_gate_at(momentum.beta, t), read, state)
+def _entry_at(entry: Entry, t: int) -> Entry:
+    return entry[:, t] if isinstance(entry, Tensor) else entry
+
+
+def with_momentum(steps: Sequence[Step], momentum: Momentum | None) -> list[Step]:
+    """The momentum of the one write as its mixing."""
+    if momentum is None:
+        return list(steps)
+    return [s._replace(mixing=momentum.mixing(len(s.pieces))) if isinstance(s, Write) else s for s in steps]
 
 
 class Tokens:
@@ -161,29 +217,29 @@ class Tokens:
 
     def __init__(
         self,
-        state: Tensor,
+        states: States,
         steps: Sequence[Step],
-        momentum: Momentum | None,
         mask: Tensor | None,
         side: Side,
     ) -> None:
-        self.side, self.states, self.last = side, [state] * (len(steps) + 1), state
-        self.last_momentum = state if momentum is None else momentum.state
+        self.side, self.places, self.last = side, [states] * (len(steps) + 1), states
         if tokens_of(steps) == 0:
             return
-        part = momentum_at(momentum, self.last_momentum, 0)
-        self.states, held = one_token(state, [at_token(s, 0) for s in steps], part, side)
+        self.places = one_token(states, [at_token(s, 0) for s in steps], side)
         live = None if mask is None else mask[:, 0, None, None, None]
-        self.last = keep(live, self.states[-1], state)
-        if held is not None:
-            self.last_momentum = keep(live, held, self.last_momentum)
+        self.last = kept(live, self.places[-1], states)
 
     def read(self, q: Tensor, at: int) -> Tensor:
         """`[B, T, H, m, K]` to `[B, T, H, m, V]`."""
-        state = self.states[at]
+        state = self.places[at][0]
         return q @ (state if self.side == "value" else state.mT).unsqueeze(1)
 
 
 def keep(live: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
     """`new` where the token counts."""
     return new if live is None else torch.where(live, new, old)
+
+
+def kept(live: Tensor | None, new: States, old: States) -> States:
+    """The same for several states."""
+    return tuple(keep(live, a, b) for a, b in zip(new, old, strict=True))

@@ -15,8 +15,6 @@ from nldsl.runtime.filters import Places
 class ProductFilter:
     """`gates [X, C, S, K]`, `C` a power of two; see `filters.Filter`."""
 
-    mix = None
-
     def __init__(self, gates: Tensor) -> None:
         self.width, self.gates = gates.shape[1], gates
         self.token = gates.prod(2)
@@ -46,6 +44,8 @@ class ProductFilter:
     def carried(self, rows: Tensor, at: Places) -> Tensor:
         """See `Filter`."""
         return rows * (_before(self.token).unsqueeze(2) * _pick(self.above, at)).flatten(1, 2)
+
+    met = carried
 
     def ended(self, columns: Tensor, of: Places) -> Tensor:
         """See `Filter`."""

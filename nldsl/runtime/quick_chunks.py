@@ -15,7 +15,7 @@ from torch import Tensor
 from nldsl.runtime.chunk_pass import Pass, Reading, chunk_pass, fits
 from nldsl.runtime.chunks import cut, layout_of, mask_out, pass_width, tokens
 from nldsl.runtime.matrix_chunks import Chunks, gate_of, places_of
-from nldsl.runtime.matrix_tokens import Gate, Side, Step, Write
+from nldsl.runtime.matrix_tokens import Gate, Side, States, Step, Write
 
 
 def quick(steps: Sequence[Step], side: Side) -> bool:
@@ -51,7 +51,7 @@ class QuickChunks:
         """The form that knows everything, made when first needed."""
         if self.chunks is None:
             state, steps, mask, chunk = self.given
-            self.chunks = Chunks(state, steps, None, mask, "key", chunk)
+            self.chunks = Chunks((state,), steps, None, mask, "key", chunk)
         return self.chunks
 
     def _cut(self, x: Tensor) -> Tensor:
@@ -69,11 +69,11 @@ class QuickChunks:
         return torch.ones(width, width, dtype=cells.dtype, device=cells.device).tril_() @ cells
 
     @property
-    def last(self) -> Tensor:
+    def last(self) -> States:
         """The state behind the last token."""
         if self.made is None or self.chunks is not None:
             return self.general().last
-        return self.made.last.view_as(self.given[0])
+        return (self.made.last.view_as(self.given[0]),)
 
     def read(self, q: Tensor, at: int) -> Tensor:
         """`[B, T, H, m, K]` to `[B, T, H, m, V]`."""
