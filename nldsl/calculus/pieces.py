@@ -7,47 +7,33 @@ along the key), `a (W^T s)^T` (along the value), or an outer product free of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
 from nldsl.calculus import polynomial as poly
 from nldsl.calculus.differentiate import MapGradient, NotDifferentiableError, gradient
-from nldsl.calculus.expression import Expr, depends, number, symbol, symbols, walk
+from nldsl.calculus.expression import Expr, depends, symbol, symbols, walk
 from nldsl.calculus.lift import lift, value_symbol, weight_symbol
-from nldsl.calculus.normal import Basis, normal
-from nldsl.calculus.polynomial import Poly, Powers, TooLargeError
+from nldsl.calculus.mixed import Mixed, Telling, mixed_step, of_filter
+from nldsl.calculus.normal import normal
+from nldsl.calculus.polynomial import TooLargeError
 from nldsl.calculus.rules import RuleSymbols, lifted
 from nldsl.calculus.simplify import build, substitute
+from nldsl.calculus.sorting import (
+    PAST,
+    WEIGHTING,
+    Moving,
+    NotRankOneError,
+    Piece,
+    Side,
+    Sorted,
+    pieces_of,
+    sort,
+)
 from nldsl.catalog.primitive import ContractError
 from nldsl.spec.program import Function, Memory, Term
 
-Side = Literal["key", "value"]
-PAST = "past"
-"""Role of the symbols of a lesson that may lie some tokens back (`over c tokens`)."""
-WEIGHTING = "weighting"
-"""Name of the symbol for the weight of a lesson (`weighted gamma`)."""
-
-
-class NotRankOneError(ValueError):
-    """The step has no such form; the message says why."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """`(add - erase * (W seen)) along^T`; on the value side `along (add - erase * (W^T seen))^T`.
-
-    `seen` and `erase` are `None` where nothing is erased.  `from_state` is the part of `erase` that looks
-    at the memory itself where the rest looks at its distance from the initial state.  `lagged`: one such
-    piece for every token of the window.
-    """
-
-    along: Expr
-    seen: Expr | None
-    erase: Expr | None
-    add: Expr
-    from_state: Expr | None
-    lagged: bool
+__all__ = ["PAST", "WEIGHTING", "NotRankOneError", "Piece", "Side"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +41,8 @@ class TermForm:
     """One term: `W' = keep W + pieces`, or with a filter `m' = beta m + pieces`, `W' = keep W + read m'`.
 
     `side` is `None` where nothing is erased: then either side will do, and `turned` are the pieces as
-    the value side has them (`along` and `add` exchanged).
+    the value side has them (`along` and `add` exchanged).  `mixed`: how weight and slots step together, for
+    any linear rule with slots; a `momentum` is the case of one filter before the weight.
     """
 
     side: Side | None
@@ -63,6 +50,14 @@ class TermForm:
     pieces: tuple[Piece, ...]
     momentum: tuple[Expr, Expr] | None
     turned: tuple[Piece, ...] = ()
+    mixed: Mixed | None = None
+    turned_mixed: Mixed | None = None
+
+    def mixing(self) -> Mixed:
+        """How weight and slots step; a rule without slots moves the weight alone."""
+        if self.mixed is not None:
+            return self.mixed
+        return of_filter(self.keep, self.momentum, len(self.pieces))
 
 
 @dataclass(frozen=True)
@@ -114,10 +109,21 @@ def term_form(memory: Memory, term: Term, toward_start: bool, several: bool) -> 
             _check_linear(term, outputs, s)
         known = _lesson(found, term, s, offset, several)
         main, *rest = (substitute(e, known) for e in outputs)
-        moving = _Moving(weight, offset, tuple(p for pair in slots for p in pair))
-        return _form(term, main, rest, slots, moving)
+        moving = Moving(weight, offset, tuple(p for pair in slots for p in pair))
+        form = _form(term, main, rest, slots, moving) if len(slots) < 2 else None
+        return form or _mixed(term, (s, known), moving)
     except TooLargeError:
         raise NotRankOneError("the step is too large to analyse") from None
+
+
+def _mixed(term: Term, told: tuple[RuleSymbols, dict[Expr, Expr]], moving: Moving) -> TermForm:
+    """Weight and slots step together, whatever the rule mixes them by."""
+    s, known = told
+    outputs, pairs = lifted(term.rule, s, moving.weight.shape, cut=False)
+    olds = (s.weight, *(old for old, _ in pairs))
+    telling = Telling(s, olds, known, moving.weight, moving.offset)
+    side, (pieces, mixed), (turned, turned_mixed) = mixed_step(term.rule.name, outputs, telling)
+    return TermForm(side, mixed.rows[0][0], pieces, None, turned, mixed, turned_mixed)
 
 
 ROW = "row"
@@ -138,10 +144,13 @@ def rule_pieces(term: Term, shape: tuple[int, ...]) -> TermForm:
         W, x, dy = (symbol(e.name, e.shape, e.kind, role=ROW) for e in (s.weight, s.x, s.dy))
         known = {s.weight: W, s.gradient: build("outer", dy, x), s.x: x, s.dy: dy}
         main, *rest = (substitute(e, known) for e in outputs)
-        moving = _Moving(W, W, tuple(p for pair in slots for p in pair))
-        return _form(term, main, rest, slots, moving)
+        moving = Moving(W, W, tuple(p for pair in slots for p in pair))
+        form = _form(term, main, rest, slots, moving) if len(slots) < 2 else None
     except TooLargeError:
         raise NotRankOneError("the step is too large to analyse") from None
+    if form is None:
+        raise NotRankOneError(f"rule `{term.rule.name}` is more than one filter in front of the weight")
+    return form
 
 
 def _gradient(memory: Memory, term: Term) -> MapGradient:
@@ -159,8 +168,6 @@ def _rule(
     name = term.rule.name
     if any(slot.clock is not None or slot.shape is not None for slot in term.rule.slots):
         raise NotRankOneError(f"a memory of rule `{name}` has a clock or a map of its own")
-    if len(term.rule.slots) > 1:
-        raise NotRankOneError(f"rule `{name}` keeps {len(term.rule.slots)} memories of its own")
     s = RuleSymbols.of(shape)
     try:
         outputs, slots = lifted(term.rule, s, shape)
@@ -204,36 +211,13 @@ def _lesson(found: MapGradient, term: Term, s: RuleSymbols, offset: Expr, severa
     return known
 
 
-@dataclass(frozen=True)
-class _Moving:
-    """What changes: the memory, its distance from the start (the same symbol if that is zero), slots."""
-
-    weight: Expr
-    offset: Expr
-    slots: tuple[Expr, ...]
-
-    @property
-    def all(self) -> tuple[Expr, ...]:
-        return (self.weight, self.offset, *self.slots)
-
-
-@dataclass
-class _Sorted:
-    """The summands of one new state."""
-
-    scales: dict[Expr, Poly] = field(default_factory=dict)
-    key_side: dict[tuple[Expr, Powers], dict[Expr, Poly]] = field(default_factory=dict)
-    value_side: dict[tuple[Expr, Powers], dict[Expr, Poly]] = field(default_factory=dict)
-    free: list[tuple[Powers, Powers, Poly]] = field(default_factory=list)
-
-
 def _form(
-    term: Term, main: Expr, rest: list[Expr], slots: list[tuple[Expr, Expr]], moving: _Moving
-) -> TermForm:
-    """Sort the new weight, and the filter if there is one."""
+    term: Term, main: Expr, rest: list[Expr], slots: list[tuple[Expr, Expr]], moving: Moving
+) -> TermForm | None:
+    """Sort the new weight, and the filter if there is one; `None` if it is not one in front of the weight."""
     name = term.rule.name
     _leftover(name, [main, *rest])
-    weight = _sort(main, moving, name)
+    weight = sort(main, moving, name)
     keep = poly.to_expr(weight.scales.pop(moving.offset, {}))
     if not slots:
         if weight.scales:
@@ -242,11 +226,14 @@ def _form(
     old, new = slots[0]
     read = weight.scales.pop(new, {})
     if weight.scales or weight.key_side or weight.value_side or weight.free:
-        raise NotRankOneError(f"rule `{name}` steps beside its memory of gradients")
-    filtered = _sort(rest[0], moving, name)
+        return None
+    filtered = sort(rest[0], moving, name)
     beta = filtered.scales.pop(old, {})
-    if filtered.scales:
-        raise NotRankOneError(f"the memory of rule `{name}` is not a linear filter of gradients")
+    looked = {
+        state for side in (filtered.key_side, filtered.value_side) for t in side.values() for state in t
+    }
+    if filtered.scales or looked - {moving.weight, moving.offset}:
+        return None
     return _assembled(filtered, moving, keep, (poly.to_expr(beta), poly.to_expr(read)))
 
 
@@ -257,90 +244,11 @@ def _leftover(name: str, outputs: list[Expr]) -> None:
         raise NotRankOneError(f"rule `{name}` asks for `{min(asked)}`, which this weight does not have")
 
 
-def _sort(expr: Expr, moving: _Moving, name: str) -> _Sorted:
-    out = _Sorted()
-    for (atoms, left, right), c in normal(expr).terms.items():
-        if any(depends(a, moving.all) for p in c for a, _ in p):
-            raise NotRankOneError("the size of a step depends on the memory")
-        if atoms:
-            if len(atoms) != 1 or atoms[0][1] != 1 or atoms[0][0] not in moving.all or left or right:
-                raise NotRankOneError(f"rule `{name}` changes the memory element by element")
-            out.scales[atoms[0][0]] = poly.plus(out.scales.get(atoms[0][0], {}), c)
-        else:
-            _sort_outer(out, (atoms, left, right), c, moving)
-    return out
-
-
-def _sort_outer(out: _Sorted, basis: Basis, c: Poly, moving: _Moving) -> None:
-    _, left, right = basis
-    above, beside = _hits(left, moving), _hits(right, moving)
-    if not above and not beside:
-        out.free.append((left, right, c))
-        return
-    hit, row, column = (above[0], left, right) if above else (beside[0], right, left)
-    if len(above) + len(beside) > 1 or hit[1] != 1:
-        raise NotRankOneError("the gradient is not affine in the memory")
-    atom = hit[0]
-    order = (0, 1) if above else (1, 0)
-    fits = atom.op == "matmul" and atom.args[order[0]] in moving.all and atom.kind == "vector"
-    if not fits or depends(atom.args[order[1]], moving.all):
-        raise NotRankOneError("the gradient is not affine in the memory's answer")
-    if len(row) > 1:
-        which = "value" if above else "key"
-        raise NotRankOneError(
-            f"it erases at a rate per {which} channel, so the channels share no triangular solve"
-        )
-    place = (atom.args[order[1]], column)
-    table = (out.key_side if above else out.value_side).setdefault(place, {})
-    table[atom.args[order[0]]] = poly.plus(table.get(atom.args[order[0]], {}), c)
-
-
-def _hits(product: Powers, moving: _Moving) -> list[tuple[Expr, Fraction]]:
-    return [(a, e) for a, e in product if depends(a, moving.all)]
-
-
-def _assembled(found: _Sorted, moving: _Moving, keep: Expr, momentum: tuple[Expr, Expr] | None) -> TermForm:
+def _assembled(found: Sorted, moving: Moving, keep: Expr, momentum: tuple[Expr, Expr] | None) -> TermForm:
     if found.key_side and found.value_side:
         raise NotRankOneError("it erases along the key and along the value at once")
     side: Side | None = "key" if found.key_side else "value" if found.value_side else None
     if side is None:
-        pieces, turned = _pieces(found, "key", moving), _pieces(found, "value", moving)
+        pieces, turned = pieces_of(found, "key", moving), pieces_of(found, "value", moving)
         return TermForm(None, keep, pieces, momentum, turned)
-    return TermForm(side, keep, _pieces(found, side, moving), momentum)
-
-
-def _pieces(found: _Sorted, side: Side, moving: _Moving) -> tuple[Piece, ...]:
-    """Erases with what is added along the same direction, then the directions that are only written."""
-    adds: dict[Powers, list[tuple[Powers, Poly]]] = {}
-    for left, right, c in found.free:
-        along, add = (right, left) if side == "key" else (left, right)
-        adds.setdefault(along, []).append((add, c))
-    pieces = []
-    for (seen, along), table in (found.key_side if side == "key" else found.value_side).items():
-        total: Poly = {}
-        for c in table.values():
-            total = poly.plus(total, c)
-        from_state = table.get(moving.weight, {}) if moving.weight is not moving.offset else {}
-        erase = poly.to_expr(poly.multiply(total, poly.constant(-1.0)))
-        anchored = poly.to_expr(poly.multiply(from_state, poly.constant(-1.0))) if from_state else None
-        pieces.append(_piece(along, seen, erase, _added(adds.pop(along, [])), anchored))
-    pieces += [_piece(along, None, None, _added(terms), None) for along, terms in adds.items()]
-    return tuple(pieces)
-
-
-def _added(terms: list[tuple[Powers, Poly]]) -> Expr:
-    result = number(0.0)
-    for product, c in terms:
-        body = poly.product_expr(product)
-        coefficient = poly.to_expr(c)
-        result = build("add", result, coefficient if body is None else build("mul", coefficient, body))
-    return result
-
-
-def _piece(along: Powers, seen: Expr | None, erase: Expr | None, add: Expr, anchored: Expr | None) -> Piece:
-    direction = poly.product_expr(along)
-    if direction is None:
-        raise NotRankOneError("it writes to all channels alike")
-    parts = [e for e in (direction, seen, erase, add) if e is not None]
-    lagged = any(s.role == PAST and s.name != WEIGHTING for e in parts for s in symbols(e))
-    return Piece(direction, seen, erase, add, anchored, lagged)
+    return TermForm(side, keep, pieces_of(found, side, moving), momentum)

@@ -128,8 +128,13 @@ def leaves_weight(rule: Rule, shape: Shape) -> bool:
     return m is None or (m.rate.value == 0.0 and m.erase.value == 0.0)
 
 
-def lifted(rule: Rule, s: RuleSymbols, shape: Shape) -> tuple[tuple[Expr, ...], list[tuple[Expr, Expr]]]:
-    """New weight and slots; each slot as (old, new) symbols, where the weight uses the new one."""
+def lifted(
+    rule: Rule, s: RuleSymbols, shape: Shape, cut: bool = True
+) -> tuple[tuple[Expr, ...], list[tuple[Expr, Expr]]]:
+    """New weight and slots; each slot as (old, new) symbols, where the weight uses the new one.
+
+    Without `cut` everything is written in what stands before the step.
+    """
     known = {"W": s.weight, "g": s.gradient, "step": s.step}
     if len(shape) == 2:
         known |= {"x": s.x, "dy": s.dy}
@@ -144,9 +149,9 @@ def lifted(rule: Rule, s: RuleSymbols, shape: Shape) -> tuple[tuple[Expr, ...], 
             known[value.name] = value_symbol(value, "argument")
     old = {t.name: pair[0] for t, pair in zip(rule.slots, slots, strict=True)}
     outs = [v.name for v in rule.function.outputs[1:]]
-    cut = {name: pair[1] for name, pair in zip(outs, slots, strict=True) if name not in old}
+    new = {name: pair[1] for name, pair in zip(outs, slots, strict=True) if cut and name not in old}
     wanted = {v.name for v in rule.function.inputs}
-    outputs = lift(rule.function, {n: e for n, e in (known | old).items() if n in wanted}, cut)
+    outputs = lift(rule.function, {n: e for n, e in (known | old).items() if n in wanted}, new)
     return outputs, slots
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nldsl.calculus.expression import Expr
 from nldsl.calculus.pieces import PAST, WEIGHTING, Piece, TermForm
 from nldsl.emit.nodes import Expression, Like, Literal, Starred, assign, call, name, to_expression
 from nldsl.lowerings import recurrence
@@ -80,6 +81,9 @@ class MemberCode:
             options["start"] = self.headed(self.code.initial(self.memory, 0), 0)
         if self.member.momentum is not None:
             options["momentum"] = self._momentum(self.member.momentum)
+        if self.member.held:
+            slots = self.old["slots"]
+            options["held"] = tuple(self.headed(slots[f"{h.key}.{self.weight}"]) for h in self.member.held)
         state = self.headed(self.old["running"][self.weight])
         made: Expression
         if self.member.elementwise:
@@ -100,7 +104,35 @@ class MemberCode:
         arguments: list[Like] = [tuple(pieces)]
         if step.gated:
             arguments.append(self._retain(step))
-        return call(self.runtime("Write"), *arguments)
+        options: dict[str, Like] = {"mixing": self._mixing(step)} if self.member.held else {}
+        return call(self.runtime("Write"), *arguments, **options)
+
+    def _mixing(self, step: WriteStep) -> Expression:
+        """`Mixing(rows, into, of)`: how the memory and all slots step; those of other writes stay."""
+        count = self.member.states
+        rows: list[list[Like]] = [[float(i == j) for j in range(count)] for i in range(count)]
+        into: list[Like] = []
+        of: list[int] = []
+        for term, form in step.terms:
+            mixed, written, number = form.mixing(), self._rows(term), self._number(term)
+            key = by_head(self.code, term.key, self.memory)
+            places = [0, *(i for i, h in enumerate(self.member.held, 1) if h.term == number)]
+            for i, row in zip(places, mixed.rows, strict=True):
+                for j, entry in zip(places, row, strict=True):
+                    # What a rule leaves of the memory is part of the gate.
+                    rows[i][j] = 1.0 if i == j == 0 else self._entry(written, entry, key)
+            for way, looked in zip(mixed.into, mixed.of, strict=True):
+                full: list[Like] = [0.0] * count
+                for i, entry in zip(places, way, strict=True):
+                    full[i] = self._entry(written, entry, key)
+                into.append(tuple(full))
+                of.append(places[looked])
+        return call(self.runtime("Mixing"), tuple(map(tuple, rows)), tuple(into), tuple(of))
+
+    def _entry(self, rows: ExprRows, entry: Expr, key: Expression) -> Like:
+        """A number per head and token `[B, T, H]`, or one for all."""
+        value = rows.known(entry).value
+        return rows.scalar(entry, key) if value is None else value
 
     def _gate(self, value: Value, log: Value | None, axis: str) -> Expression:
         gate = self.runtime("Gate")
@@ -292,6 +324,11 @@ class MemberCode:
         if self.member.momentum is not None:
             slot = f"{self.member.momentum.slot}.{self.weight}"
             entries["slots"] = {slot: self._kept(after.attr("momentum"))}
+        if self.member.held:
+            entries["slots"] = {
+                f"{h.key}.{self.weight}": self._kept(after.attr("held")[n])
+                for n, h in enumerate(self.member.held)
+            }
         if self.windows:
             entries["windows"] = self.windows
         entries["count"] = count

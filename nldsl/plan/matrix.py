@@ -5,7 +5,15 @@ from __future__ import annotations
 from nldsl.calculus.expression import SYMBOL
 from nldsl.calculus.pieces import NotRankOneError, Side, TermForm, map_read, term_form
 from nldsl.plan.gates import logarithm_of
-from nldsl.plan.matrix_form import Filtered, MatrixDetail, MatrixMember, WriteStep, has_channels, writes_of
+from nldsl.plan.matrix_form import (
+    Filtered,
+    Held,
+    MatrixDetail,
+    MatrixMember,
+    WriteStep,
+    has_channels,
+    writes_of,
+)
 from nldsl.plan.units import feeds_itself, memories_of
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Memory, Read, Statement, Update, Write
@@ -87,8 +95,9 @@ def _member(block: Block, memory: Memory, body: list[Statement]) -> MatrixMember
     if not any(f.pieces for f in every):
         raise NotRankOneError("the objective does not depend on the memory: nothing is written")
     momentum = _momentum(block, steps, axes, side)
+    held = _held(steps) if momentum is None else ()
     window = max(t.window for s in changes if isinstance(s, Write) for t in s.terms)
-    return MatrixMember(memory, steps, side, read, momentum, start, window, elementwise)
+    return MatrixMember(memory, steps, side, read, momentum, start, window, elementwise, held)
 
 
 def _check(memory: Memory, changes: list[Write | Update]) -> None:
@@ -146,26 +155,33 @@ def _write_step(write: Write, forms: tuple[TermForm, ...], side: Side) -> WriteS
 
 
 def _turned(form: TermForm) -> TermForm:
-    return TermForm(None, form.keep, form.turned, form.momentum, form.pieces)
+    return TermForm(None, form.keep, form.turned, form.momentum, form.pieces, form.turned_mixed, form.mixed)
 
 
 def _momentum(
     block: Block, steps: tuple[Update | WriteStep, ...], axes: set[str], side: Side
 ) -> Filtered | None:
-    writes = [s for s in steps if isinstance(s, WriteStep)]
-    found = [(t, f.momentum) for s in writes for t, f in s.terms if f.momentum is not None]
-    if not found:
+    """The filter in front of the weight, where it is the only one and all gates are one number per head."""
+    terms = [pair for s in steps if isinstance(s, WriteStep) for pair in s.terms]
+    if len(terms) > 1 or axes - {"scalar"} or side == "value" or terms[0][1].momentum is None:
         return None
-    if len(writes) > 1 or len(writes[0].terms) > 1:
-        raise NotRankOneError("momentum with several terms")
-    if axes - {"scalar"}:
-        raise NotRankOneError("momentum with gates per channel is no scalar filter")
-    if side == "value":
-        raise NotRankOneError("momentum with an erase along the value")
-    (term, (beta, read)), *_ = found
+    ((term, form),) = terms
+    assert form.momentum is not None
+    beta, read = form.momentum
     argument = dict(term.rule.arguments).get(beta.name) if beta.op == SYMBOL else None
     log = None if argument is None else logarithm_of(block, argument)
     return Filtered(term.rule.slots[0].name, beta, read, log)
+
+
+def _held(steps: tuple[Update | WriteStep, ...]) -> tuple[Held, ...]:
+    """Every slot of every rule, terms numbered in program order."""
+    terms = [t for s in steps if isinstance(s, WriteStep) for t, _ in s.terms]
+    suffixes = ["", *(f"_{n + 1}" for n in range(1, len(terms)))]
+    return tuple(
+        Held(n, slot.name, slot.name + suffix)
+        for n, (term, suffix) in enumerate(zip(terms, suffixes, strict=True))
+        for slot in term.rule.slots
+    )
 
 
 def reason_of(detail: MatrixDetail) -> str:
@@ -190,9 +206,13 @@ def reason_of(detail: MatrixDetail) -> str:
 def _gates(member: MatrixMember) -> str:
     if member.elementwise:
         return "; gates per element leave a scan over the tokens"
-    parts = []
+    parts: list[str] = []
     if member.momentum is not None:
         parts.append("momentum and decay are one scalar filter")
+    elif member.held:
+        kind = "filter per channel" if has_channels(member) else "scalar filter"
+        names = ", ".join(f"`{h.key}`" for h in member.held)
+        parts.append(f"the memory and {names} of its rules mix by numbers, one {kind}")
     if member.window > 1:
         parts.append(f"{member.window} lessons step together")
     if has_channels(member):

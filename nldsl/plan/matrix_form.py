@@ -37,11 +37,22 @@ class Filtered:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What a rule remembers beside the memory: a slot of a term, by its number among all terms."""
+
+    term: int
+    name: str
+    key: str
+    """In the state, without the name of the weight."""
+
+
+@dataclass(frozen=True)
 class MatrixMember:
     """One memory of the unit: gates and writes in program order.
 
-    `start`: its learned initial state is what gates pull toward.  `window` tokens are looked back upon.
-    `elementwise`: no chunk form, but a scan over the tokens.
+    `momentum`: one filter in front of the weight, with a kernel of its own; else what rules remember is
+    `held`, and steps together with the memory.  `start`: what gates pull toward is its learned initial state.
+    `window` tokens are looked back upon.  `elementwise`: no chunk form, but a scan over the tokens.
     """
 
     memory: Memory
@@ -52,6 +63,12 @@ class MatrixMember:
     start: bool
     window: int
     elementwise: bool
+    held: tuple[Held, ...] = ()
+
+    @property
+    def states(self) -> int:
+        """The memory, and what its rules remember."""
+        return 1 + len(self.held) + (self.momentum is not None)
 
 
 @dataclass(frozen=True)
@@ -88,7 +105,7 @@ MatrixLowering = Literal[
 def _name(member: MatrixMember) -> MatrixLowering:
     if member.elementwise:
         return "scan"
-    if member.momentum is not None or member.window > 1:
+    if member.states > 1 or member.window > 1:
         return "filtered"
     pieces = [p for w in writes_of(member) for _, f in w.terms for p in f.pieces]
     channels = has_channels(member)

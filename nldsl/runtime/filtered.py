@@ -1,4 +1,4 @@
-"""One pass over the chunks of a memory and what its rule remembers, the filter given as kernels (see `filters`).
+"""One pass over the chunks of a memory and what its rule remembers, the filter given as kernels.
 
     u = w - e ((k k^T * seen) u + sum_i f_i (k Z_i^T)),
     y = (q k^T * read) u + sum_i r_i (q Z_i^T),

@@ -1,4 +1,4 @@
-"""A matrix memory whose rule remembers gradients, in one pass: one piece that erases at its own key, one read.
+"""A matrix memory whose rule remembers gradients, in one pass: one piece erases at its own key, one read.
 
 Every further read is the general form's.  Shapes as in `matrix_memory`.
 """

@@ -20,8 +20,8 @@ from nldsl.runtime.gram import Exponents, channel_apply, channel_gram, pick_base
 class Place(NamedTuple):
     """Gates above a point of the token, and the number of the step it belongs to.
 
-    With several states (`StateFilter`) `part` tells which of them a row looks at, and which of the ways to add
-    to them a column has.
+    With several states (`StateFilter`) `part` tells which of them a row looks at, and which of the ways to
+    add to them a column has.
     """
 
     gates: int
@@ -291,7 +291,8 @@ class MomentumFilter:
 
     def met(self, answers: Tensor, at: Places) -> Tensor:
         """See `Filter`."""
-        return (answers.unflatten(-1, (2, -1)) * self.front(at).unsqueeze(-1)).sum(-2)
+        shown: Tensor = answers.unflatten(-1, (2, -1)) * self.front(at).unsqueeze(-1)
+        return shown.sum(-2)
 
     def ended(self, columns: Tensor, of: Places) -> Tensor:
         """See `Filter`; adds to `[M | P]`."""

@@ -163,7 +163,8 @@ class Chunks:
     @property
     def last(self) -> States:
         """The states behind the last token."""
-        return self._run().last.split(self.size, -1)
+        states: States = self._run().last.split(self.size, -1)
+        return states
 
     def _run(self) -> _Found:
         """Values really added, and the states in front of all chunks; once."""

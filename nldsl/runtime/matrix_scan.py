@@ -107,9 +107,7 @@ def _piece(
     return made
 
 
-def _tokens(
-    states: States, given: _Given, mask: Tensor | None, side: Side
-) -> tuple[list[Tensor], States]:
+def _tokens(states: States, given: _Given, mask: Tensor | None, side: Side) -> tuple[list[Tensor], States]:
     steps, queries = given
     answers: list[list[Tensor]] = [[] for _ in queries]
     for t in range(tokens_of(steps)):

@@ -47,8 +47,8 @@ Entry = Tensor | float
 class Mixing(NamedTuple):
     """What a write does to the memory `Z_0` and to what its rules remember, `Z_1 ..`: all step together.
 
-    `Z_i <- sum_j rows[i][j] Z_j + sum_p into[p][i] piece_p`; piece `p` looks at `Z_(of[p])`.  `rows[0][0]` is the
-    gate of the write.
+    `Z_i <- sum_j rows[i][j] Z_j + sum_p into[p][i] piece_p`; piece `p` looks at `Z_(of[p])`.  `rows[0][0]`
+    is the gate of the write.
     """
 
     rows: tuple[tuple[Entry, ...], ...]

@@ -105,5 +105,6 @@ def _to_total(flow: Tensor, states: Tensor, total: Tensor) -> Tensor:
     n = total.shape[2]
     after, before = (x.unflatten(-1, (n, -1)).movedim(-2, 2) for x in (flow, states))
     if total.shape[-1] == 1:
-        return (after.flatten(3) @ before.flatten(3).mT).unsqueeze(-1)
+        found: Tensor = after.flatten(3) @ before.flatten(3).mT
+        return found.unsqueeze(-1)
     return torch.stack([(after * old.unsqueeze(2)).sum(3) for old in before.unbind(2)], 3)

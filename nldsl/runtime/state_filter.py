@@ -4,8 +4,8 @@
 
 with gates per head, or per channel of the side along which is written (every channel a filter of its own).
 A write `j` is seen at `t` through `l_t^T A_t ... A_{j+1} b_j`.  Chunks are folded from single tokens by
-doubling: what the second half sees of the first is `(l_t^T A_t ... A_{h+1}) (A_h ... A_{j+1} b_j)`, a sum over
-the n states.  Nothing is divided and no logarithm is taken, so zeros, signs and rotations are exact.
+doubling: what the second half sees of the first is `(l_t^T A_t ... A_{h+1}) (A_h ... A_{j+1} b_j)`, a sum
+over the n states.  Nothing is divided and no logarithm is taken, so zeros, signs and rotations are exact.
 Shapes as in `filters`, with `K` = 1 where all gates are one number per head.
 """
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from nldsl.runtime.filters import Place, Places
+from nldsl.runtime.filters import Places
 
 
 class StateFilter:
@@ -133,7 +133,8 @@ class StateFilter:
         own = own.diagonal(dim1=1, dim2=3).movedim(-1, 1).unsqueeze(-1)
         inside = (own * self._own(at, of) * columns.unsqueeze(2)).sum(3)
         right = self._columns(of) * columns.unsqueeze(3)
-        return (inside + _spread(scores, self._rows(at), right, self.token)).flatten(1, 2)
+        found: Tensor = inside + _spread(scores, self._rows(at), right, self.token)
+        return found.flatten(1, 2)
 
     def carried(self, rows: Tensor, at: Places) -> Tensor:
         """See `Filter`; meets the states side by side."""
@@ -141,11 +142,13 @@ class StateFilter:
 
     def met(self, answers: Tensor, at: Places) -> Tensor:
         """See `Filter`."""
-        return (answers.unflatten(-1, (self.count, -1)) * self._front(at).flatten(1, 2)).sum(-2)
+        shown: Tensor = answers.unflatten(-1, (self.count, -1)) * self._front(at).flatten(1, 2)
+        return shown.sum(-2)
 
     def ended(self, columns: Tensor, of: Places) -> Tensor:
         """See `Filter`; adds to the states side by side."""
-        return (columns.unsqueeze(-2) * self._behind(of).flatten(1, 2)).flatten(-2)
+        left: Tensor = columns.unsqueeze(-2) * self._behind(of).flatten(1, 2)
+        return left.flatten(-2)
 
 
 def _repeated(weights: object, at: Places, of: Places) -> Tensor:
@@ -221,9 +224,9 @@ def fold(
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
     """Tokens joined to one chunk, by doubling.
 
-    `rows [X, C, r, n, K]` as they meet the states in front of their token, `columns [X, C, s, n, K]` as they are
-    left behind theirs, `token [X, C, n, n, K]`, `own [X, C, r, s]`; `C` is a power of two.  Return rows as they
-    meet what is in front of the chunk, columns as they are left behind it (transposed), the product of all
+    `rows [X, C, r, n, K]` as they meet the states in front of their token, `columns [X, C, s, n, K]` as they
+    are left behind theirs, `token [X, C, n, n, K]`, `own [X, C, r, s]`; `C` is a power of two.  Return rows
+    as they meet what is in front of the chunk, columns as they are left behind it, the product of all
     tokens, and all products of rows and columns, `[X, C * r, C * s]`.
     """
     rows = None if rows is None else rows.unsqueeze(2)
@@ -250,7 +253,8 @@ def fold(
 
 def _halves(x: Tensor) -> tuple[Tensor, ...]:
     """First and second of every two blocks."""
-    return x.unflatten(1, (-1, 2)).unbind(2)
+    halves: tuple[Tensor, ...] = x.unflatten(1, (-1, 2)).unbind(2)
+    return halves
 
 
 def _flat(x: Tensor) -> Tensor:

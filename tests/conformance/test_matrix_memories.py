@@ -33,6 +33,25 @@ VALUES = {
 QUADRATIC = "objective own(pred, target) { return 0.25 * sum(pred ** 2) - sum(pred * target) }\n"
 SHRINK = "rule shrink(lr, decay) { W = (1 - 0.1 * decay) * W - lr * g }\n"
 SHIFTED = "map shifted(z) { W = weight(dim(z), dim(z)); return z + W @ silu(z) }\n"
+NESTEROV = "rule ahead(lr, beta) { memory m = like(W); m = beta * m - lr * g; W = W + beta * m - lr * g }\n"
+TWO = (
+    "rule two(lr, fast, slow, share) { memory m, n = like(W); m = fast * m + (1 - fast) * g; "
+    "n = slow * n + (1 - slow) * g; W = (1 - 0.1 * lr) * W - lr * (m + share * n) }\n"
+)
+BY_TWO = "two(lr = beta, fast = mu, slow = 0.95"
+COUPLED = (
+    "rule coupled(lr, turn) { memory m, n = like(W); m = cos(turn) * m + sin(turn) * n - lr * g; "
+    "n = cos(turn) * n - sin(turn) * m + 0.1 * W; W = 0.9 * W + m + 0.5 * n }\n"
+)
+AVERAGED = (
+    "rule averaged(lr, mix) { memory z = like(W); z = z - lr * g; z = 0.9 * z; "
+    "W = (1 - mix) * W + mix * z }\n"
+)
+TURNED = "rule turned(lr) { memory m = like(W); m = 0.8 * m - lr * (outer(m @ x, x) + g); W = W + m }\n"
+INSIDE = (
+    "rule inside(lr, beta) { memory m = like(W); r = lr / (1 + lr * sum(x ** 2)); "
+    "m = beta * m - r * (outer(m @ x, x) + g); W = W + m - 0.3 * lr * (outer(W @ x, x) + outer(dy, x)) }\n"
+)
 STATISTIC = "memory H = matrix() per head init zero"
 
 
@@ -118,6 +137,81 @@ FORMS: dict[str, tuple[str, str]] = {
             f"S *= keep\n{WRITE} dot by momentum(lr = beta, beta = sign)\ny = S[q]\nS *= sign", "S[q] + y"
         ),
     ),
+    "nesterov": (
+        "filtered",
+        program(f"{WRITE} l2 by ahead(lr = beta, beta = mu) retain keep", before=NESTEROV),
+    ),
+    "two_momenta": (
+        "filtered",
+        program(
+            f"S *= sign\n{WRITE} l2 by {BY_TWO}, share = keep)\ny = S[k2]\nS *= keep",
+            "S[q] + y",
+            before=TWO,
+        ),
+    ),
+    "two_momenta_dot": (
+        "filtered",
+        program(f"{WRITE} dot by {BY_TWO}, share = 2)", "S[q6]", before=TWO),
+    ),
+    "coupled": (
+        "filtered",
+        program(f"{WRITE} own by coupled(lr = beta, turn = sign)", before=QUADRATIC + COUPLED),
+    ),
+    "averaged": (
+        "filtered",
+        program(
+            f"{WRITE} l2 by averaged(lr = beta, mix = mu) retain keep toward init",
+            init="learned",
+            before=AVERAGED,
+        ),
+    ),
+    "erase_of_a_slot": ("filtered", program(f"{WRITE} l2 by turned(lr = beta)", before=TURNED)),
+    "erase_inside": ("filtered", program(f"{WRITE} l2 by inside(lr = beta, beta = mu)", before=INSIDE)),
+    "momentum_terms": (
+        "filtered",
+        program(
+            "write S { [k] <- v minimize l2 by momentum(lr = beta, beta = mu); [k2] <- v2 minimize dot "
+            "by ahead(lr = 0.1, beta = keep); [q] <- 0 minimize l2 by gd(lr = mu) } retain sign",
+            before=NESTEROV,
+        ),
+    ),
+    "momentum_writes": (
+        "filtered",
+        program(
+            f"{WRITE} l2 by momentum(lr = beta, beta = mu) retain keep\ny = S[q]\n"
+            "S[k2] <- v2 minimize l2 by momentum(lr = mu, beta = 0.5)",
+            "S[q] + y",
+        ),
+    ),
+    "momentum_channels": (
+        "filtered",
+        program(f"S *= fade\n{WRITE} l2 by momentum(lr = beta, beta = mu)"),
+    ),
+    "momentum_channels_dot": (
+        "filtered",
+        program(f"{WRITE} dot by {BY_TWO}, share = 1) retain steep", before=TWO),
+    ),
+    "momentum_value_channels": (
+        "filtered",
+        program(f"{WRITE} dot by momentum(lr = beta, beta = mu) retain values(wave)", "S[q6]"),
+    ),
+    "momentum_oja": (
+        "filtered",
+        program(f"{WRITE} oja by momentum(lr = beta, beta = mu) retain values(rate)"),
+    ),
+    "omega_two": (
+        "filtered",
+        program(
+            f"{WRITE} l2 over 3 tokens weighted mu by {BY_TWO}, share = 1) retain keep",
+            before=TWO,
+        ),
+    ),
+    "momentum_elements": (
+        "scan",
+        plain(
+            f"{WRITE} l2 by momentum(lr = 0.1, beta = 0.5) retain sin(A + outer(d, k))\nreturn linear(S[q])"
+        ),
+    ),
     "omega": (
         "filtered",
         program(
@@ -195,10 +289,6 @@ REFUSED = {
     "value gates of an erase along keys": (
         f"S *= values(fade)\n{WRITE} l2 by gd(lr = beta)",
         "every row of the memory a triangular system of its own",
-    ),
-    "momentum per channel": (
-        f"S *= fade\n{WRITE} l2 by momentum(lr = beta, beta = mu)",
-        "no scalar filter",
     ),
     "not affine": (f"{WRITE} huber by gd(lr = beta)", "not affine"),
     "both sides": (
