@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nldsl.runtime.matrix_memory import MatrixMemory
-from nldsl.runtime.matrix_tokens import Gate, Mixing, Momentum, Piece, Side, Step, Write
+from nldsl.runtime.matrix_tokens import Gate, Momentum, Piece, Side, Step, Write
 
 B, H, V, K = 2, 2, 3, 4
 CHUNK = 8
@@ -35,7 +35,7 @@ class Draw:
     """Random leaves for one length and side."""
 
     def __init__(self, tokens: int, side: Side) -> None:
-        self.rows = (B, tokens, H)
+        self.rows, self.side = (B, tokens, H), side
         self.along, self.other = (K, V) if side == "key" else (V, K)
         self.random = torch.Generator().manual_seed(tokens)
 
@@ -72,22 +72,6 @@ class Draw:
 
     def momentum(self, beta: Gate) -> Momentum:
         return Momentum(beta, self.normal(*self.rows), self.normal(B, H, V, K))
-
-    def slots(self, count: int) -> tuple[Tensor, ...]:
-        """What the rules remember; with it the memory is written as `mixed` says."""
-        return tuple(self.normal(B, H, V, K) for _ in range(count))
-
-    def mixing(self, pieces: int, states: int, of: tuple[int, ...] = ()) -> Mixing:
-        """Rotations and decays of all states into one another, some numbers the same for all."""
-        drawn = [[(0.8 * self.normal(*self.rows)).tanh() for _ in range(states)] for _ in range(states)]
-        rows = [[d.detach().requires_grad_() for d in row] for row in drawn]
-        given: list[list[Any]] = [list(row) for row in rows]
-        given[-1][0] = 0.0
-        given[0][1] = -0.5
-        into = [[self.normal(*self.rows) for _ in range(states)] for _ in range(pieces)]
-        ways: list[list[Any]] = [list(way) for way in into]
-        ways[0][-1] = 1.0
-        return Mixing(tuple(map(tuple, given)), tuple(map(tuple, ways)), of or (0,) * pieces)
 
 
 def at_its_key(piece: Piece) -> Piece:
@@ -132,37 +116,17 @@ STEPS: dict[str, Callable[[Draw], Made]] = {
     ),
     "momentum alone": lambda d: ([Write((d.erase(),))], d.momentum(d.scalar())),
 }
-MIXED: dict[str, Callable[[Draw], Made]] = {
-    "two states": lambda d: (
-        [Write((at_its_key(d.erase()),), d.scalar(), d.mixing(1, 2)), d.scalar()],
-        d.slots(1),
-    ),
-    "three states": lambda d: (
-        [d.signed(), Write((d.erase(), d.only()), None, d.mixing(2, 3)), d.scalar()],
-        d.slots(2),
-    ),
-    "a sum": lambda d: ([Write((d.only(),), d.scalar(), d.mixing(1, 3))], d.slots(2)),
-    "several writes": lambda d: (
-        [
-            Write((d.erase(2), d.only()), d.scalar(), d.mixing(2, 3, (2, 0))),
-            Write((d.erase(),), d.scalar()),
-            Write((d.only(), d.erase()), None, d.mixing(2, 3, (0, 1))),
-        ],
-        d.slots(2),
-    ),
-    "channels mixed": lambda d: (
-        [d.channel(), Write((d.erase(), d.only()), d.holes(), d.mixing(2, 2)), d.scalar()],
-        d.slots(1),
-    ),
-    "a sum of channels": lambda d: ([Write((d.only(),), d.channel(60.0), d.mixing(1, 2))], d.slots(1)),
-}
-STEPS |= MIXED
 
 
 def case(kind: str, tokens: int, side: Side = "key", start: bool = False, queries: int = 2) -> Case:
     """`queries` of each copy."""
     draw = Draw(tokens, side)
-    made = STEPS[kind](draw)
+    return drawn(draw, STEPS[kind](draw), start, queries)
+
+
+def drawn(draw: Draw, made: Made, start: bool = False, queries: int = 2) -> Case:
+    """Some steps with a state and queries."""
+    tokens, side = draw.rows[1], draw.side
     steps, more = made if isinstance(made, tuple) else (made, None)
     momentum = more if isinstance(more, Momentum) else None
     held = () if more is None or momentum is not None else more
@@ -202,8 +166,6 @@ def added(M: Tensor, distance: Tensor, write: Write, side: Side, t: int) -> Tens
 
 def literally(c: Case, mask: Tensor | None, places: tuple[int, ...] = ()) -> list[Tensor]:
     """Reads, state and momentum, one token after the other."""
-    if c.held:
-        return mixed_literally(c, mask, places)
     M, P = c.state, None if c.momentum is None else c.momentum.state
     r = torch.zeros(H, V, K, dtype=torch.float64) if c.start is None else c.start
     reads: list[list[Tensor]] = [[] for _ in c.queries]
@@ -232,41 +194,6 @@ def literally(c: Case, mask: Tensor | None, places: tuple[int, ...] = ()) -> lis
     return [*joined, M, *([] if P is None else [P])]
 
 
-def mixed_literally(c: Case, mask: Tensor | None, shown: tuple[int, ...]) -> list[Tensor]:
-    """`Z_i <- sum_j A_ij Z_j + sum_p b_pi piece_p`, the first diagonal entry a gate."""
-    tokens, states = c.queries[0].shape[1], [c.state, *c.held]
-    reads: list[list[Tensor]] = [[] for _ in c.queries]
-
-    def entry(e: Any, t: int) -> Any:
-        return e[:, t, :, None, None] if isinstance(e, Tensor) else e
-
-    for t in range(tokens):
-        places = [states]
-        for step in c.steps:
-            Z = list(places[-1])
-            gate = step if isinstance(step, Gate) else step.gate
-            first = Z[0] if gate is None else faded(Z[0], gate, c.side, t)
-            if isinstance(step, Gate) or step.mixing is None:
-                plain = [] if isinstance(step, Gate) else [added(Z[0], Z[0], step, c.side, t)]
-                places.append([sum(plain, first), *Z[1:]])
-                continue
-            rows, into, of = step.mixing
-            new = [sum(entry(e, t) * z for e, z in zip(row, Z, strict=True)) for row in rows]
-            new[0] = first + sum(entry(e, t) * z for e, z in zip(rows[0][1:], Z[1:], strict=True))
-            for piece, way, looked in zip(step.pieces, into, of, strict=True):
-                change = added(Z[looked], Z[looked], Write((piece,)), c.side, t)
-                new = [z + entry(e, t) * change for e, z in zip(way, new, strict=True)]
-            places.append(new)
-        live = torch.ones(B, dtype=torch.bool) if mask is None else mask[:, t]
-        seen = [places[p] for p in shown] if shown else places
-        for out, (M, *_), q in zip(reads, seen, c.queries, strict=True):
-            y = torch.einsum("bhvk,bhmk->bhmv", M, q[:, t].unflatten(1, (H, -1))).flatten(1, 2)
-            out.append(y * live[:, None, None])
-        chosen = live[:, None, None, None]
-        states = [torch.where(chosen, a, b) for a, b in zip(places[-1], states, strict=True)]
-    return [*(torch.stack(rows, 1) for rows in reads), *states]
-
-
 def by_chunks(c: Case, mask: Tensor | None, chunk: int = CHUNK, places: tuple[int, ...] = ()) -> list[Tensor]:
     memory = MatrixMemory(
         c.state,
@@ -282,6 +209,9 @@ def by_chunks(c: Case, mask: Tensor | None, chunk: int = CHUNK, places: tuple[in
     return [*reads, memory.state, *memory.held]
 
 
+Loop = Callable[[Case, Tensor | None, tuple[int, ...]], list[Tensor]]
+
+
 def leaves(x: Any) -> Iterator[Tensor]:
     if isinstance(x, Tensor):
         yield x
@@ -290,9 +220,11 @@ def leaves(x: Any) -> Iterator[Tensor]:
             yield from leaves(part)
 
 
-def distances(c: Case, mask: Tensor | None = None, places: tuple[int, ...] = ()) -> tuple[float, float]:
+def distances(
+    c: Case, mask: Tensor | None = None, places: tuple[int, ...] = (), loop: Loop | None = None
+) -> tuple[float, float]:
     """Largest relative difference of values, and of gradients of a random sum of them."""
-    mine, theirs = by_chunks(c, mask, places=places), literally(c, mask, places)
+    mine, theirs = by_chunks(c, mask, places=places), (loop or literally)(c, mask, places)
     values = max((relative(a, b) for a, b in zip(mine, theirs, strict=True)), default=0.0)
     wanted = list(leaves([c.state, c.steps, c.queries, c.momentum, c.start, c.held]))
     random = torch.Generator().manual_seed(1)
@@ -344,11 +276,6 @@ PASSES: dict[str, Callable[[Draw], Made]] = {
         d.momentum(d.scalar())._replace(read=None),
     ),
     "signed momentum": lambda d: ([d.signed(), Write((at_its_key(d.erase()),))], d.momentum(d.signed())),
-    "mixed": MIXED["two states"],
-    "mixed between gates": lambda d: (
-        [d.scalar(), Write((at_its_key(d.erase()),), None, d.mixing(1, 3)), d.signed()],
-        d.slots(2),
-    ),
 }
 
 
