@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from nldsl.calculus.expression import Expr
+from nldsl.calculus.expression import Expr, number
+from nldsl.calculus.lift import parameter_symbol, weight_symbol
 from nldsl.emit.nodes import Expression, Like, assign, call, name
 from nldsl.lowerings import chunk
-from nldsl.lowerings.blocks import BlockCode
+from nldsl.lowerings.blocks import BlockCode, as_row, as_state
 from nldsl.lowerings.exprs import ExprRows
 from nldsl.lowerings.pullbacks import pulled
+from nldsl.lowerings.slots import origin_of
 from nldsl.plan.details import ChunkMemory
 from nldsl.plan.held import HeldDetail
 from nldsl.plan.plan import Unit
 from nldsl.spec.program import Value
 
 HEADLESS = (slice(None), slice(None), None)
+_FIELDS = {"base": "committed"}
+"""What a group of the state is called behind the pass."""
 
 
 def lower(code: BlockCode, unit: Unit) -> None:
@@ -36,6 +40,8 @@ class HeldPass:
         self.term = self.write.terms[0]
         assert self.memory.function is not None
         self.weights = tuple(w.name for w in self.memory.function.weights)
+        self.shapes = {w.name: w.shape for w in self.memory.function.weights}
+        self.base = "base" if self.member.live else "committed"
 
     def emit(self) -> None:
         """The grid, what fades, the pass, the new state."""
@@ -46,17 +52,27 @@ class HeldPass:
         tokens = self.scope.source.attr("shape")[1]
         cut = call(runtime("grid", "ChunkGrid"), state["count"], name("mask"), tokens, self.detail.grid)
         self.scope.add(assign(grid, cut))
-        self.scope.add(assign(fade, self._fading(name(grid))))
+        gates = self._gates()
+        key = self._row(self.term.key)
+        self.scope.add(assign(fade, call(runtime("held_gates", "fading"), name(grid), key, **gates)))
         queries = tuple(self._row(r.key) for r in self.detail.reads)
-        rows = (queries, self._row(self.term.key), self._row(self.term.target))
+        rows: tuple[Like, ...] = (queries, key, self._row(self.term.target), *self._arguments(key))
         groups = (
             self._held(state["running"], self.weights),
-            self._held(state["committed"], self.weights),
+            self._held(state[self.base], self.weights),
             self._held(state["slots"], self._slots()) if self._slots() else (),
         )
-        clock = self.memory.clock.every
         made = call(
-            runtime("held_pass", "held_pass"), name(grid), clock, self._functions(), rows, name(fade), groups
+            runtime("held_pass", "held_pass"),
+            name(grid),
+            self.write.base_every,
+            self._functions(),
+            rows,
+            name(fade),
+            groups,
+            **self._around(),
+            **self._besides(),
+            **self._following(name(grid), key, gates),
         )
         self.scope.add(assign(held, made))
         for i, read in enumerate(self.detail.reads):
@@ -71,19 +87,57 @@ class HeldPass:
         assert detail.gradient is not None
         assert function is not None
         functions = self.code.functions
-        learnt = f"{function.name}_{self.term.objective.name}_gradient"
+        weights = tuple(weight_symbol(w.name, w.shape) for w in function.weights)
+        weights += tuple(parameter_symbol(p) for a in function.body for p in a.parameters)
+        scaled = f"_{self.term.rule.name}" if detail.scaled else ""
+        learnt = f"{function.name}_{self.term.objective.name}{scaled}_gradient"
         return (
-            pulled(functions, detail.answer, function.name, self.weights),
-            pulled(functions, detail.gradient, learnt, self.weights),
+            pulled(functions, detail.answer, function.name, weights, self.member.live),
+            pulled(functions, detail.gradient, learnt, weights),
         )
+
+    def _arguments(self, key: Expression) -> tuple[Expression, ...]:
+        """Arguments of the rule that stand in front of gradients, as rows `[B, T, H, 1]`."""
+        given, runtime = dict(self.term.rule.arguments), self.code.runtime
+        asked = self.detail.arguments
+        return tuple(call(runtime("held_gates", "spread"), key, self._gate(given[a])) for a in asked)
+
+    def _around(self) -> dict[str, Like]:
+        """What retention moves the weights toward."""
+        initial = [self.code.initial(self.memory, i) for i in range(len(self.weights))]
+        origin = origin_of(self.memory, self.code.block.memories)
+        if self.write.toward != "init" or any(p is None for p in origin.initial):
+            return {}
+        return {"toward": tuple(w if self.memory.per_head else w[None] for w in initial)}
+
+    def _besides(self) -> dict[str, Like]:
+        """Which weights are biases, and slow parameters of the map."""
+        found = tuple(i for i, w in enumerate(self.weights) if len(self.shapes[w]) == 1)
+        assert self.memory.function is not None
+        shared = tuple(self.code.slow(self.memory.function))
+        return ({"biases": found} if found else {}) | ({"shared": shared} if shared else {})
+
+    def _following(self, grid: Expression, key: Expression, gates: dict[str, Like]) -> dict[str, Like]:
+        """What is left of every step at every token, for reads of the running state."""
+        if not self.member.live:
+            return {}
+        made = self.code.runtime("held_gates", "following")
+        kinds = sorted(set(self.detail.before))
+        found = []
+        for before in kinds:
+            label = self.scope.names.fresh(f"{self.memory.name}_{'before' if before else 'after'}")
+            how: dict[str, Like] = {"before": True} if before else {}
+            self.scope.add(assign(label, call(made, grid, key, **gates, **how)))
+            found.append(name(label))
+        return {"live": tuple(found[kinds.index(b)] for b in self.detail.before)}
 
     def _slots(self) -> tuple[str, ...]:
         momentum = self.member.steps[0][0].momentum
         return () if momentum is None else tuple(f"{momentum.slot}.{w}" for w in self.weights)
 
     def _held(self, group: Expression, keys: tuple[str, ...]) -> tuple[Expression, ...]:
-        """Weights `[B, H, out, in]`."""
-        found = [group[k] for k in keys]
+        """Weights `[B, H, out, in]`, biases `[B, H, 1, out]`."""
+        found = [as_row(self.shapes[w], group[k]) for k, w in zip(keys, self.weights, strict=True)]
         return tuple(w if self.memory.per_head else w[slice(None), None] for w in found)
 
     def _row(self, value: Value) -> Expression:
@@ -98,7 +152,8 @@ class HeldPass:
             return expression
         return expression[..., None]
 
-    def _fading(self, grid: Expression) -> Expression:
+    def _gates(self) -> dict[str, Like]:
+        """The numbers of a step, as the runtime takes them."""
         step, options = self.member.steps[0][0], dict[str, Like]()
         rows = ExprRows.inside(self.scope)
         for argument, value in self.term.rule.arguments:
@@ -107,23 +162,28 @@ class HeldPass:
             options["log_retain"] = self._gate(self.write.retain_log)
         elif self.write.retain is not None:
             options["retain"] = self._gate(self.write.retain)
-        momentum = step.momentum
+        momentum, one = step.momentum, number(1.0)
+        scaled = self.detail.scaled
         asked: tuple[tuple[str, Expr | None], ...] = (("rate", step.rate),)
         if momentum is not None:
-            asked += (("beta", momentum.beta), ("slot_rate", momentum.rate), ("read", momentum.read))
+            slot_rate = one if scaled else momentum.rate
+            asked += (("beta", momentum.beta), ("slot_rate", slot_rate), ("read", momentum.read))
+        elif scaled:
+            asked = (("rate", one),)
         known = [(label, rows.known(e)) for label, e in asked if e is not None]
-        rows.count(e for _, e in known)
-        options |= {label: rows.write(e) for label, e in known}
-        return call(self.code.runtime("held_gates", "fading"), grid, self._row(self.term.key), **options)
+        # Each is asked for by what ends and by what follows.
+        rows.count(e for _, e in known * (2 if self.member.live else 1))
+        return options | {label: rows.write(e) for label, e in known}
 
     def _store(self, held: Expression, count: Expression) -> None:
-        groups: list[tuple[str, tuple[str, ...]]] = [("running", self.weights), ("committed", self.weights)]
+        groups: list[tuple[str, tuple[str, ...]]] = [("running", self.weights), (self.base, self.weights)]
         if self._slots():
             groups.append(("slots", self._slots()))
         entries: dict[str, Like] = {}
         for group, keys in groups:
-            found = [held.attr(group)[i] for i in range(len(keys))]
-            shaped = [w if self.memory.per_head else w.attr("squeeze")(1) for w in found]
+            found = [held.attr(_FIELDS.get(group, group))[i] for i in range(len(keys))]
+            whole = [w if self.memory.per_head else w.attr("squeeze")(1) for w in found]
+            shaped = [as_state(self.shapes[n], w) for n, w in zip(self.weights, whole, strict=True)]
             entries[group] = dict(zip(keys, shaped, strict=True))
         entries["count"] = count
         self.scope.add(assign(name("new")[self.memory.path], entries))

@@ -26,14 +26,20 @@ INLINE = ("matmul", "transpose", "neg")
 """Operations that get no name of their own where they are used once."""
 
 
-def pulled(functions: Functions, way: Pullback, wanted: str, weights: tuple[str, ...]) -> Expression:
-    """`Pulled(forward, back, outputs, pairs)`, both functions emitted once."""
-    shown = [str(i) for i in way.inputs]
+def pulled(
+    functions: Functions, way: Pullback, wanted: str, weights: tuple[Expr, ...], live: bool = False
+) -> Expression:
+    """`Pulled(forward, back, outputs, pairs)`, both functions emitted once.
+
+    `live`: a matrix weight is an object of the runtime, `W(z)` for `W @ z` and `W.back(d)` for the way back
+    through it, and a bias has a row for every token.
+    """
+    kind = "live_" if live else ""
     forward = functions.emit(
-        f"{wanted}_kept", ("kept", way), lambda: _forward(functions, way, wanted, [*shown, *weights])
+        f"{wanted}_{kind}kept", ("kept", way, live), lambda: _forward(functions, way, wanted, weights, live)
     )
     back = functions.emit(
-        f"{wanted}_pullback", ("pullback", way), lambda: _back(functions, way, shown, weights)
+        f"{wanted}_{kind}pullback", ("pullback", way, live), lambda: _back(functions, way, weights, live)
     )
     made = functions.imports.use("nldsl.runtime.held_parts:Pulled")
     return call(made, forward, back, len(way.results), tuple(len(terms) for terms in way.weights))
@@ -42,8 +48,13 @@ def pulled(functions: Functions, way: Pullback, wanted: str, weights: tuple[str,
 class _Rows(ExprRows):
     """Rows `[X, C, n]`: a product that is added to something is one call."""
 
+    live = False
+
     def applied(self, node: Expr) -> Expression:
         """See `ExprRows`."""
+        if self.live:
+            through = self._through(node)
+            return super().applied(node) if through is None else through
         if node.op in ("add", "sub"):
             for place in (1, 0):
                 product, other = node.args[place], node.args[1 - place]
@@ -56,6 +67,15 @@ class _Rows(ExprRows):
                     return call("torch.baddbmm", self.done[other], written.left, written.right, **minus)
         return super().applied(node)
 
+    def _through(self, node: Expr) -> Expression | None:
+        """A product with a weight that follows its writes."""
+        if node.op != "matmul":
+            return None
+        left, right = node.args
+        if left.role == "weight":
+            return call(self._bound(left), self.done[right])
+        return call(self._bound(right).attr("back"), self.done[left]) if right.role == "weight" else None
+
 
 def _is_product(expr: Expr, written: Expression) -> bool:
     """Whether an expression is a product of rows with a weight, and has no name yet."""
@@ -64,29 +84,34 @@ def _is_product(expr: Expr, written: Expression) -> bool:
 
 
 def _full(expr: Expr, like: Expr) -> bool:
-    """Whether an expression is rows of full width, one for every token."""
-    varies = any(s.role == "seed" or s.name in ("key", "target") for s in symbols(expr))
+    """Whether an expression is rows of full width, one for every token, or a bias."""
+    varies = expr.role == "weight" or any(s.role in ("seed", "key", "target") for s in symbols(expr))
     return expr.shape == like.shape and varies
 
 
 class _Writer:
     """The body of one function in the making."""
 
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, functions: Functions, live: bool) -> None:
         self.names = Names(functions.locals)
         self.body: list[Statement] = []
         self.rows = _Rows(functions.imports, self.names, self.body)
-        self.parameters: list[str] = []
+        self.rows.live = live
+        self.parameters: list[Parameter] = []
 
-    def symbol(self, symbol: str, role: str = "") -> None:
-        """A parameter for a symbol."""
-        self.parameters.append(self.names.fresh(symbol))
-        self.rows.bind(symbol, name(self.parameters[-1]), role)
+    def symbol(self, symbol: Expr) -> None:
+        """A parameter for a symbol, whose role tells a key from a weight of that name."""
+        matrix = self.rows.live and symbol.role == "weight" and symbol.kind == "matrix"
+        self._parameter(symbol.name, "Any" if matrix else "Tensor")
+        self.rows.bind(symbol.name, name(self.parameters[-1].name), symbol.role)
+
+    def _parameter(self, wanted: str, annotation: str = "Tensor") -> None:
+        self.parameters.append(Parameter(self.names.fresh(wanted), name(annotation)))
 
     def known(self, expr: Expr, wanted: str) -> None:
         """A parameter for what has been computed before."""
-        self.parameters.append(self.names.fresh(wanted))
-        self.rows.done.setdefault(expr, name(self.parameters[-1]))
+        self._parameter(wanted)
+        self.rows.done.setdefault(expr, name(self.parameters[-1].name))
 
     def define(self, results: list[Expr | None], doc: str) -> FunctionDef:
         """The function that returns the results."""
@@ -97,31 +122,33 @@ class _Writer:
             self.rows.uses[expr] += expr.op not in INLINE
         written = [literal(None) if r is None else self.rows.write(r) for r in results]
         body = prune((*self.body, returns(TupleOf(tuple(written)))))
-        annotated = tuple(Parameter(p, name("Tensor")) for p in self.parameters)
         element = name("Tensor") if len(made) == len(results) else name("Any")
-        return FunctionDef(PLACEHOLDER, annotated, body, doc, name("tuple")[element, ...])
+        return FunctionDef(PLACEHOLDER, tuple(self.parameters), body, doc, name("tuple")[element, ...])
 
 
-def _forward(functions: Functions, way: Pullback, wanted: str, arguments: list[str]) -> FunctionDef:
-    writer = _Writer(functions)
-    for s in arguments:
+def _forward(
+    functions: Functions, way: Pullback, wanted: str, weights: tuple[Expr, ...], live: bool
+) -> FunctionDef:
+    writer = _Writer(functions, live)
+    for s in (*way.inputs, *weights):
         writer.symbol(s)
-    doc = f"`{wanted}`, row by row, and what its way back needs."
+    doc = f"`{wanted}`, row by row, and what its way back needs{_LIVE if live else '.'}"
     return writer.define([*way.results, *way.kept], doc)
 
 
-def _back(functions: Functions, way: Pullback, inputs: list[str], weights: tuple[str, ...]) -> FunctionDef:
-    writer = _Writer(functions)
-    for seed in way.seeds:
-        writer.symbol(seed.name, "seed")
-    for s in (*inputs, *weights):
+def _back(functions: Functions, way: Pullback, weights: tuple[Expr, ...], live: bool) -> FunctionDef:
+    writer = _Writer(functions, live)
+    for s in (*way.seeds, *way.inputs, *weights):
         writer.symbol(s)
     for expr in way.kept:
         writer.known(expr, expr.op)
     pairs = [e for terms in way.weights for t in terms for e in (t.dy, t.x)]
-    shown = ", ".join(inputs)
+    shown = ", ".join(str(i) for i in way.inputs)
     doc = (
         f"From gradients `d_i` at its results to those at {shown}, then `dy, x` of every outer product of "
-        "the gradient of every weight."
+        f"the gradient of every weight{_LIVE if live else '.'}"
     )
     return writer.define([*way.rows, *pairs], doc)
+
+
+_LIVE = ", at the weights of every token: `W(z)` for `W @ z`, `W.back(d)` for the way back."

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nldsl.calculus.differentiate import NotDifferentiableError, gradient
-from nldsl.calculus.expression import symbols
-from nldsl.calculus.pullback import Pullback, answers, factors
+from nldsl.calculus.expression import Expr, symbols
+from nldsl.calculus.lift import parameter_symbol
+from nldsl.calculus.pullback import Pullback, answers, factors, gain_arguments
 from nldsl.plan import chunk
 from nldsl.plan.details import ChunkDetail, ChunkMemory, WeightStep
 from nldsl.plan.verdict import Refusal
@@ -15,9 +16,16 @@ from nldsl.spec.program import Block, Memory, Read, Value, Write
 
 @dataclass(frozen=True)
 class HeldDetail(ChunkDetail):
-    """A chunked unit of one memory that runs in one pass: its reads, and the ways back."""
+    """A chunked unit of one memory that runs in one pass: its reads, and the ways back.
+
+    `before`: which reads of a running state see it in front of their token's write.  `scaled`: rates look at
+    the inputs of weights and stand in front of the gradients already, with these `arguments` of the rule.
+    """
 
     reads: tuple[Read, ...] = ()
+    before: tuple[bool, ...] = ()
+    scaled: bool = False
+    arguments: tuple[str, ...] = ()
     answer: Pullback | None = None
     gradient: Pullback | None = None
 
@@ -38,27 +46,44 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[HeldDetail, st
     refusal = _when(member) or _rows(member, reads) or _steps(member)
     if refusal is not None:
         return refusal
-    ways = _ways_back(member.memory, member.write)
+    gains = _gains(member)
+    ways = _ways_back(member.memory, member.write, gains)
     if isinstance(ways, Refusal):
         return ways
+    written = next(i for i, s in enumerate(body) if isinstance(s, Write))
+    before = tuple(i < written for i, s in enumerate(body) if isinstance(s, Read))
     parts = (detail.grid, detail.members, detail.families, detail.incoming, detail.outgoing)
-    reason = (
-        f"reads and gradients see the last commit: {detail.grid} tokens are parallel, and all chunks are one "
-        "function whose way back is derived, not recorded"
+    how = (reads, before, bool(gains), tuple(s.name for s in gain_arguments(gains)))
+    return HeldDetail(*parts, (), False, *how, *ways), _reason(member, detail.grid)
+
+
+def _reason(member: ChunkMemory, grid: int) -> str:
+    seen = (
+        f"gradients are held at a base, reads of `{member.memory.name}` follow"
+        if member.live
+        else "reads and gradients see the last commit"
     )
-    return HeldDetail(*parts, reads=reads, answer=ways[0], gradient=ways[1]), reason
+    return (
+        f"{seen}: {grid} tokens are parallel, and all chunks are one function whose way back is derived, not "
+        "recorded"
+    )
 
 
 def _when(member: ChunkMemory) -> Refusal | None:
     memory, write = member.memory, member.write
     problems = (
-        (member.live, "reads of the running state"),
-        (write.base_every != memory.clock.every, "gradients at another clock than reads"),
+        (
+            not member.live and write.base_every != memory.clock.every,
+            "gradients at another clock than reads",
+        ),
         (write.at_commit, "a rule at the commit"),
         (member.mirrored, "a rule that steps in a dual"),
         (memory.reset != "sequence", "a memory that resets by its own clock"),
         (memory.init in ("from", "first"), "an initial state that is no plain parameter"),
-        (write.toward == "init", "retention toward the initial state"),
+        (
+            write.toward == "init" and len({p is None for p in memory.initial}) > 1,
+            "retention toward an initial state of which some weights are learned",
+        ),
         (write.project is not None, "a write that projects its weights"),
         (write.retain_axis != "scalar", f"retention per {write.retain_axis} channel"),
         (len(write.terms) != 1, "several terms"),
@@ -78,10 +103,9 @@ def _rows(member: ChunkMemory, reads: tuple[Read, ...]) -> Refusal | None:
     gates = [v for v in (member.write.retain, *(v for _, v in term.rule.arguments)) if v is not None]
     if any(not _number(v, memory) for v in gates):
         return Refusal("a gate or rate that is not one number per copy")
-    if any(a.parameters for a in memory.function.body):
-        return Refusal(f"map `{memory.function.name}` has slow parameters inside")
-    if any(len(w.shape) != 2 for w in memory.function.weights):
-        return Refusal("a weight that is no matrix")
+    slow = [p for a in memory.function.body for p in a.parameters]
+    if any(len(w.shape) not in (1, 2) for w in (*memory.function.weights, *slow)):
+        return Refusal("a weight that is a number")
     return None
 
 
@@ -90,13 +114,15 @@ def _number(value: Value, memory: Memory) -> bool:
 
 
 def _steps(member: ChunkMemory) -> Refusal | None:
-    """Every weight steps alike, by numbers that do not look at its input."""
+    """Every weight fades alike, by numbers that do not look at its input; rates may."""
     steps = member.steps[0]
-    if any(s.erases or s.keep is not None or s.products != 1 for s in steps):
+    if any(s.erases or s.keep is not None or s.products > 1 for s in steps):
         return Refusal("a rule that erases or scales the weight, or a gradient of several outer products")
-    if any(s.role == "rule" for e in _coefficients(steps[0]) if e is not None for s in symbols(e)):
-        return Refusal("a rate that looks at the input of the weight")
-    if len({_coefficients(s) for s in steps}) != 1:
+    both = any(s.rate is not None and s.momentum is not None for s in steps)
+    alike = [_coefficients(s) if both else _filter(s) for s in steps]
+    if any(_looks(e) for numbers in alike for e in numbers):
+        return Refusal("a filter, or one of two rates, that looks at the input of the weight")
+    if len(set(alike)) != 1:
         return Refusal("weights that step at different rates")
     slots = member.write.terms[0].rule.slots
     expected = 0 if steps[0].momentum is None else 1
@@ -106,16 +132,35 @@ def _steps(member: ChunkMemory) -> Refusal | None:
     return None
 
 
-def _coefficients(step: WeightStep):  # type: ignore[no-untyped-def]
+def _coefficients(step: WeightStep) -> tuple[Expr | None, ...]:
+    """Rate; beta, rate and reading of the momentum."""
     m = step.momentum
     return (step.rate, *((None, None, None) if m is None else (m.beta, m.rate, m.read)))
 
 
-def _ways_back(memory: Memory, write: Write) -> tuple[Pullback, Pullback] | Refusal:
+def _filter(step: WeightStep) -> tuple[Expr | None, ...]:
+    """What stands between the one rate of a weight and the weight: nothing, or a momentum."""
+    return (None, None) if step.momentum is None else (step.momentum.beta, step.momentum.read)
+
+
+def _looks(expr: Expr | None) -> bool:
+    return expr is not None and any(s.role == "rule" for s in symbols(expr))
+
+
+def _gains(member: ChunkMemory) -> tuple[Expr, ...]:
+    """The one rate of every weight, where it is not the same number for all of them."""
+    steps = member.steps[0]
+    rates = [s.rate if s.momentum is None else s.momentum.rate for s in steps]
+    found = tuple(r for r in rates if r is not None)
+    return found if any(_looks(r) for r in found) or len(set(found)) > 1 else ()
+
+
+def _ways_back(memory: Memory, write: Write, gains: tuple[Expr, ...]) -> tuple[Pullback, Pullback] | Refusal:
     assert memory.function is not None
     try:
         found = gradient(memory.function, write.terms[0].objective)
-        ways = answers(found), factors(found)
+        slow = [parameter_symbol(p) for a in memory.function.body for p in a.parameters]
+        ways = answers(found, slow), factors(found, gains, slow)
     except NotDifferentiableError as error:
         return Refusal(str(error))
     for way in ways:

@@ -148,14 +148,17 @@ class ChunkGrid:
         """A sequence `[B, T, ...]` on the slots of all pieces, `[B, L, ...]`; zeros without a token."""
         return x if self._source is None else self._gather(x)
 
+    def fill(self, x: Tensor) -> Tensor:
+        """The same, where slots without a token repeat the first one (see `cut`)."""
+        return x if self._source is None else self._taken(x)
+
     def cut(self, x: Tensor, kind: Kind) -> list[Tensor]:
         """The pieces of a sequence; slots without a token repeat the first one.
 
         They write nothing (`valid`), but steps compute with them: from a value of a token follow numbers
         that are finite wherever the token's are, and `1 / x` of a zero is not.
         """
-        x = x if self._source is None else self._taken(x)
-        axis = 1
+        x, axis = self.fill(x), 1
         if kind in _HEAD_MAJOR:
             x, axis = x.transpose(1, 2).contiguous(), 2
         return list(x.split(self._widths, axis))

@@ -4,7 +4,11 @@
 
 with constant gradients `g_t`, seen from the end of the chunk:
 
-    D_C = keep D_0 + back m_0 - sum reach_t g_t,   m_C = left m_0 - sum kept_t g_t.
+    D_C = keep D_0 + back m_0 - sum reach_t g_t,   m_C = left m_0 - sum kept_t g_t,
+
+and at every token of it, for reads of the running state:
+
+    D_t = carried_t D_0 + lent_t m_0 - sum kernel_tj g_j.
 
 Shapes: `B` batch, `T` tokens, `H` heads (1 without), `N` chunks, `L` slots of all chunks (see `ChunkGrid`).
 """
@@ -18,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nldsl.runtime.decay import decay_to_end
+from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel, decay_to_end
 from nldsl.runtime.grid import ChunkGrid
 
 Gate = Tensor | float | None
@@ -33,6 +37,25 @@ class Fading(NamedTuple):
     back: Tensor | None
     left: Tensor | None
     kept: Tensor | None
+
+
+class Following(NamedTuple):
+    """`kernel [B, H, L, C]` (`C` the longest chunk), `carried`, `lent` `[B, H, L]`; `None`: 1 and nothing."""
+
+    kernel: Tensor
+    carried: Tensor | None
+    lent: Tensor | None
+
+
+class _Gates(NamedTuple):
+    """The gates of chunks of one width `[B, H, n, C]`."""
+
+    retain: Tensor | None
+    log_retain: Tensor | None
+    rate: Tensor | None
+    beta: Tensor | None
+    slot_rate: Tensor | None
+    read: Tensor | None
 
 
 def fading(
@@ -54,6 +77,51 @@ def fading(
     (0.25, [0.125, 0.25])
     """
     given = (retain, log_retain, rate, beta, slot_rate, read)
+    return Fading(*_joined([_of_chunks(*gates) for gates in _chunks(grid, key, given)]))  # type: ignore[arg-type]
+
+
+def following(
+    grid: ChunkGrid,
+    key: Tensor,
+    *,
+    retain: Gate = None,
+    log_retain: Gate = None,
+    rate: Gate = None,
+    beta: Gate = None,
+    slot_rate: Gate = None,
+    read: Gate = None,
+    before: bool = False,
+) -> Following:
+    """The same at every token, behind its own step or `before` it.
+
+    >>> grid = ChunkGrid(torch.tensor([0]), None, 2, 2)
+    >>> found = following(grid, torch.ones(1, 2, 1, 1), retain=0.5, rate=0.25)
+    >>> found.carried.flatten().tolist(), found.kernel.flatten().tolist()
+    ([0.5, 0.25], [0.25, 0.0, 0.125, 0.25])
+    """
+    given = (retain, log_retain, rate, beta, slot_rate, read)
+    widest = max(grid.widths)
+    kernels, numbers = [], []
+    for gates in _chunks(grid, key, given):
+        kernel, carried, lent = _at_tokens(gates, before)
+        wide = torch.nn.functional.pad(kernel, (0, widest - kernel.shape[-1]))
+        kernels.append(wide.flatten(2, 3))
+        numbers.append(tuple(None if x is None else x.flatten(-2) for x in (carried, lent)))
+    return Following(torch.cat(kernels, 2), *_joined(numbers))
+
+
+def spread(key: Tensor, gate: Tensor | float) -> Tensor:
+    """A gate as rows `[B, T, H, 1]` beside keys `[B, T, H, d]`.
+
+    >>> spread(torch.ones(1, 2, 1, 3), 0.5).shape
+    torch.Size([1, 2, 1, 1])
+    """
+    given = gate if isinstance(gate, Tensor) else key.new_full((1, 1, 1), gate)
+    return given.expand(key.shape[:3]).unsqueeze(-1)
+
+
+def _chunks(grid: ChunkGrid, key: Tensor, given: tuple[Gate, ...]) -> list[_Gates]:
+    """Runs of chunks of one width."""
     # Where no token is nothing fades and nothing is added.
     empty = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
     rows = [_rows(grid, key, x, e) for x, e in zip(given, empty, strict=True)]
@@ -62,12 +130,18 @@ def fading(
         count = len(list(same))
         stop = start + count * width
         cut = (None if x is None else x[..., start:stop].unflatten(-1, (count, width)) for x in rows)
-        parts.append(_of_chunks(*cut))
+        parts.append(_Gates(*cut))
         start = stop
+    return parts
+
+
+def _joined(parts: list[tuple[Tensor | None, ...]]) -> tuple[Tensor | None, ...]:
     if len(parts) == 1:
-        return Fading(*parts[0])  # type: ignore[arg-type]
-    joined = (None if x[0] is None else torch.cat(x, -1) for x in zip(*parts, strict=True))
-    return Fading(*joined)  # type: ignore[arg-type]
+        return parts[0]
+    return tuple(
+        None if x[0] is None else torch.cat([t for t in x if t is not None], -1)
+        for x in zip(*parts, strict=True)
+    )
 
 
 def _rows(grid: ChunkGrid, key: Tensor, gate: Gate, empty: float) -> Tensor | None:
@@ -104,6 +178,29 @@ def _of_chunks(
     reach = through if reach is None else reach + through
     back, left = beta[..., 0] * seen[..., 0], beta[..., 0] * behind[..., 0]
     return keep, reach.flatten(-2), back, left, (slot_rate * behind).flatten(-2)
+
+
+def _at_tokens(gates: _Gates, strict: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Kernel `[B, H, n, C, C]`, carried and lent `[B, H, n, C]` of chunks of one width."""
+    given = next(x for x in (gates.rate, gates.beta) if x is not None)
+    after, carried = causal_mask(given.shape[-1], given), None
+    if gates.retain is not None or gates.log_retain is not None:
+        after, carried, *_ = decay_kernel(gates.log_retain, gates.retain)
+    kernel = None if gates.rate is None else after * gates.rate.unsqueeze(-2)
+    lent = None
+    if gates.beta is not None and gates.slot_rate is not None and gates.read is not None:
+        inner = decay_kernel(None, gates.beta)
+        filtered = inner.after * gates.read.unsqueeze(-1) * gates.slot_rate.unsqueeze(-2)
+        through = after @ filtered
+        kernel = through if kernel is None else kernel + through
+        lent = (after @ (gates.read * inner.carried).unsqueeze(-1)).squeeze(-1)
+    assert kernel is not None, "neither a rate nor a momentum"
+    if not strict:
+        return kernel, carried, lent
+    at_start = torch.ones_like(given) if carried is None else carried
+    kernel, shifted = before(DecayKernel(kernel, at_start, at_start, at_start))
+    lent = None if lent is None else torch.nn.functional.pad(lent, (1, 0))[..., :-1]
+    return kernel, None if carried is None else shifted, lent
 
 
 def products_behind(gates: Tensor) -> Tensor:

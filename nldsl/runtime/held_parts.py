@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nldsl.runtime.held_gates import Fading
+from nldsl.runtime.held_gates import Fading, Following
 
 CACHE = 2**22
 """Bytes of running weights that are worked on together on a CPU."""
@@ -22,7 +22,8 @@ class Pulled(NamedTuple):
 
     `forward(*rows, *weights)` gives `outputs` results and what is kept for the way back.
     `back(*d_results, *rows, *weights, *kept)` gives gradients at the rows (`None`: it does not depend
-    on them), then for every weight as many pairs `dy, x` as `pairs` says: its gradient is `sum dy^T x`.
+    on them), then for every weight as many pairs `dy, x` as `pairs` says: its gradient is `sum dy^T x`, and
+    `sum dy` where `x` is `None` (a bias); so for slow parameters, which stand behind the weights.
     """
 
     forward: Callable[..., tuple[Tensor, ...]]
@@ -32,14 +33,20 @@ class Pulled(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What is no tensor."""
+    """What is no tensor; `live`: which of the `ways` of a running state every query sees, if it does."""
 
     functions: tuple[Pulled, Pulled]
     widths: list[int]
     ends: list[bool | Tensor]
     queries: int
+    inputs: int
     weights: int
+    biases: tuple[int, ...]
     filtered: bool
+    anchored: bool
+    live: tuple[int, ...]
+    ways: int
+    shared: int
     tracked: bool
 
     def slices(self) -> list[slice]:
@@ -52,26 +59,44 @@ class Job(NamedTuple):
 
     def groups(self, tensors: Sequence[Any]) -> Groups:
         """The tensors of a call, or what belongs to them."""
-        m, at = self.queries, self.queries + 7
-        cuts = [tensors[at + i * self.weights : at + (i + 1) * self.weights] for i in range(3)]
-        queries, key, target, fade = tensors[:m], tensors[m], tensors[m + 1], Fading(*tensors[m + 2 : at])
-        return Groups(queries, key, target, fade, cuts[0], cuts[1], cuts[2])
+        rest = iter(tensors)
+
+        def take(count: int) -> list[Any]:
+            return [next(rest) for _ in range(count)]
+
+        queries, inputs, fade = take(self.queries), take(self.inputs), Fading(*take(5))
+        ways = [Following(*take(3)) for _ in range(self.ways)]
+        running, committed = take(self.weights), take(self.weights)
+        slots, anchors = take(self.weights * self.filtered), take(self.weights * self.anchored)
+        return Groups(queries, inputs, fade, ways, running, committed, slots, anchors, take(self.shared))
+
+    def pairs(self, learnt: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """`x, dy` of every weight; a bias is the weight of one row whose `x` are its gradients."""
+        rest, found = iter(learnt), []
+        for i in range(self.weights):
+            x = next(rest)
+            found.append((x, x.new_ones(*x.shape[:-1], 1) if i in self.biases else next(rest)))
+        return found
 
 
 class Groups(NamedTuple):
-    """Rows `[B, L, H, d]`, factors, weights `[B, H, out, in]`."""
+    """Rows `[B, L, H, d]` (`inputs`: key, target and more), factors, weights `[B, H, out, in]`, and slow
+    parameters of the map.
+    """
 
     queries: Sequence[Tensor]
-    key: Tensor
-    target: Tensor
+    inputs: Sequence[Tensor]
     fade: Fading
+    ways: Sequence[Following]
     running: Sequence[Tensor]
     committed: Sequence[Tensor]
     slots: Sequence[Tensor]
+    anchors: Sequence[Tensor]
+    shared: Sequence[Tensor]
 
     def parts(self) -> Iterator[slice]:
         """Samples that are worked on together."""
-        batch, first = self.key.shape[0], self.running[0]
+        batch, first = self.inputs[0].shape[0], self.running[0]
         size = sum(w[:1].numel() for w in (*self.running, *self.slots)) * first.element_size()
         width = max(1, CACHE // max(1, size)) if first.device.type == "cpu" else max(1, batch)
         for start in range(0, max(1, batch), width):
@@ -99,6 +124,23 @@ def numbers_of(job: Job, fade: Fading, part: slice) -> list[Numbers]:
         else:
             columns.append(x[part].flatten(0, 1)[..., None, None].unbind(1))
     return [Numbers(*row) for row in zip(*columns, strict=True)]
+
+
+def ways_of(job: Job, ways: Sequence[Following], part: slice) -> list[list[Following]]:
+    """Of every chunk: `kernel [X, C, C]`, `carried` and `lent` `[X, C, 1]` of every way."""
+    columns = []
+    for way in ways:
+        cut = [
+            [None] * len(job.widths) if x is None else x[part].flatten(0, 1).split(job.widths, 1) for x in way
+        ]
+        rows = zip(job.widths, *cut, strict=True)
+        columns.append(
+            [
+                Following(k[..., :c], *(None if x is None else x.unsqueeze(-1) for x in rest))
+                for c, k, *rest in rows
+            ]
+        )
+    return [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in job.widths]
 
 
 def piece(x: Tensor, part: slice, at: slice) -> Tensor:
@@ -132,12 +174,13 @@ class Shelf:
 
 
 class Chunk(NamedTuple):
-    """Of one chunk: queries, key and target; what reads and gradient keep; `x, dy` of every weight; the
-    weights in front of it.
+    """Of one chunk: queries and inputs; what reads and gradient keep, and what the running weights of reads
+    do; `x, dy` of every weight; the weights in front of it.
     """
 
     rows: list[Any]
     reads: list[list[Any]]
+    live: list[list[Any]]
     kept: list[Any]
     learnt: list[Any]
     committed: list[Any]
@@ -146,8 +189,8 @@ class Chunk(NamedTuple):
 
     def mapped(self, function: Callable[[list[Any]], list[Any]]) -> Chunk:
         """Every list through a function."""
-        rest = (function(x) for x in self[2:])
-        return Chunk(function(self.rows), [function(r) for r in self.reads], *rest)
+        reads, live = ([function(r) for r in group] for group in (self.reads, self.live))
+        return Chunk(function(self.rows), reads, live, *(function(x) for x in self[3:]))
 
 
 def lifted(which: Tensor, part: slice, like: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
-"""All chunks of a memory whose gradients and reads look at the last commit, in one function.
+"""All chunks of a memory whose gradients look at the last commit, in one function.
 
 Between two commits the inputs `x` and output gradients `dy` of every weight follow from the committed weights
 `S` alone; then (see `held_gates`)
 
     W' = keep W + back m - (dy * reach)^T x,   m' = left m - (dy * kept)^T x,   S' = W' where a chunk ends.
+
+Reads look at `S` too, or at the running state of every token (see `held_live`).
 
 What maps and gradients are is given as functions of rows with their pullbacks, both derived when the
 specification was compiled; the way back through the chunks (`held_back`) is made of them.  Nothing of a chunk
@@ -23,7 +25,8 @@ from torch.autograd.function import once_differentiable
 
 from nldsl.runtime.grid import ChunkGrid
 from nldsl.runtime.held_back import Way
-from nldsl.runtime.held_gates import Fading
+from nldsl.runtime.held_gates import Fading, Following
+from nldsl.runtime.held_live import LiveBias, LiveWeight, live_weights
 from nldsl.runtime.held_parts import (
     Chunk,
     Groups,
@@ -36,6 +39,7 @@ from nldsl.runtime.held_parts import (
     piece,
     put,
     sides,
+    ways_of,
 )
 from nldsl.runtime.precision import as_given
 
@@ -54,14 +58,21 @@ def held_pass(
     grid: ChunkGrid,
     clock: int,
     functions: tuple[Pulled, Pulled],
-    rows: tuple[tuple[Tensor, ...], Tensor, Tensor],
+    rows: tuple[tuple[Tensor, ...], Tensor, Tensor, *tuple[Tensor, ...]],
     fade: Fading,
     weights: tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]],
+    *,
+    toward: tuple[Tensor, ...] = (),
+    live: tuple[Following, ...] = (),
+    biases: tuple[int, ...] = (),
+    shared: tuple[Tensor, ...] = (),
 ) -> Held:
     """Reads and writes of a sequence; `functions`: the map, and the gradient with `x, dy` of every weight.
 
-    `rows`: queries, keys and targets `[B, T, H, d]`; `weights`: running, committed, and momenta (none or one
-    of every weight), each `[B, H, out, in]`.
+    `rows`: queries, keys, targets and what else the gradient takes, `[B, T, H, d]`; `weights`: running,
+    committed, and momenta (none or one of every weight), each `[B, H, out, in]`; `toward [H, out, in]`: what
+    retention moves them toward; `live`: what every query sees of a running state; `biases`: which weights
+    are biases, `[B, H, 1, out]`; `shared`: slow parameters of the map.
 
     >>> def read(z, W): return (z @ W.mT,)
     >>> def read_back(dy, z, W): return dy @ W, dy, z
@@ -75,12 +86,29 @@ def held_pass(
     >>> held.reads[0].flatten().tolist(), held.running[0].item()
     ([0.0, 0.5], 0.75)
     """
-    queries, key, target = rows
+    queries, *inputs = rows
     running, committed, slots = weights
-    laid = [grid.lay(x) for x in (*queries, key, target)]
-    tensors = [*laid, *fade, *running, *committed, *slots]
-    tracked = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    job = Job(functions, grid.widths, grid.ends(clock), len(queries), len(running), bool(slots), tracked)
+    ways = list({id(way): way for way in live}.values())
+    places = {id(way): n for n, way in enumerate(ways)}
+    laid = [grid.fill(x) for x in (*queries, *inputs)]
+    anchors = [r.expand_as(w) for r, w in zip(toward, running, strict=False)]
+    numbers = [*fade, *(x for way in ways for x in way)]
+    tensors = [*laid, *numbers, *running, *committed, *slots, *anchors, *shared]
+    job = Job(
+        functions,
+        grid.widths,
+        grid.ends(clock),
+        len(queries),
+        len(inputs),
+        len(running),
+        biases,
+        bool(slots),
+        bool(anchors),
+        tuple(places[id(way)] for way in live),
+        len(ways),
+        len(shared),
+        torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors),
+    )
     made = _HeldPass.apply(job, *tensors)  # type: ignore[no-untyped-call]
     answers, ends = made[: len(queries)], made[len(queries) :]
     groups = [tuple(ends[i : i + len(running)]) for i in range(0, len(ends), len(running))]
@@ -101,8 +129,8 @@ class _HeldPass(torch.autograd.Function):
                 kept.append([chunk.mapped(shelf.put) for chunk in chunks])
             lasts.append(last)
         if job.tracked:
-            fade = [t for t in given.fade if t is not None]
-            ctx.save_for_backward(*fade, *shelf.tensors)
+            numbers = [t for group in (given.fade, *given.ways) for t in group if t is not None]
+            ctx.save_for_backward(*numbers, *given.anchors, *given.shared, *shelf.tensors)
             ctx.job, ctx.kept, ctx.parts = job, kept, list(given.parts())
             ctx.likes = [None if t is None else (t.shape, t.dtype, t.device) for t in tensors]
             ctx.set_materialize_grads(False)
@@ -119,12 +147,23 @@ class _HeldPass(torch.autograd.Function):
             for like in ctx.likes
         ]
         groups = job.groups(made)
-        fade = Fading(*(None if t is None else saved.pop(0) for t in groups.fade))  # type: ignore[arg-type]
-        with as_given(groups.key.device):
+        fade, *ways = (_taken(saved, numbers) for numbers in (groups.fade, *groups.ways))
+        anchors, shared = _taken(saved, groups.anchors), _taken(saved, groups.shared)
+        given = groups._replace(
+            fade=Fading(*fade), ways=[Following(*way) for way in ways], anchors=anchors, shared=shared
+        )
+        for into in groups.shared:
+            into.zero_()
+        with as_given(groups.inputs[0].device):
             for part, chunks in reversed(list(zip(ctx.parts, ctx.kept, strict=True))):
                 found = [c.mapped(lambda places: [saved[i] for i in places]) for c in chunks]
-                Way(job, fade, part, grads, groups).back(found)
+                Way(job, given, part, grads, groups).back(found)
         return None, *made
+
+
+def _taken(saved: list[Tensor], like: Sequence[Tensor | None]) -> list[Any]:
+    """From the front of what was kept, as much as there is."""
+    return [None if t is None else saved.pop(0) for t in like]
 
 
 def _whole(parts: tuple[Tensor, ...], old: Tensor) -> Tensor:
@@ -139,24 +178,30 @@ def _forward_part(
     job: Job, given: Groups, part: slice, answers: list[Tensor]
 ) -> tuple[list[Chunk], list[Tensor]]:
     """All chunks of some samples: what the way back needs, and the weights behind them."""
-    read, learn = job.functions
-    running, committed, slots = ([w[part].flatten(0, 1) for w in group] for group in given[4:])
-    numbers, chunks = numbers_of(job, given.fade, part), []
+    learn = job.functions[1]
+    running, committed, slots, anchors = ([w[part].flatten(0, 1) for w in group] for group in given[4:8])
+    numbers, ways, chunks = numbers_of(job, given.fade, part), ways_of(job, given.ways, part), []
     for n, at in enumerate(job.slices()):
-        rows = [piece(x, part, at) for x in (*given.queries, given.key, given.target)]
-        reads = []
-        for i, q in enumerate(rows[:-2]):
-            found = list(read.forward(q, *committed))
+        rows = [piece(x, part, at) for x in (*given.queries, *given.inputs)]
+        queries, inputs = rows[: job.queries], rows[job.queries :]
+        learnt = list(learn.forward(*inputs, *committed, *given.shared))
+        pairs = job.pairs(learnt)
+        chunk = Chunk(
+            rows, [], [], learnt[learn.outputs :], learnt[: learn.outputs], committed, running, slots
+        )
+        for i, q in enumerate(queries):
+            answer = _answer(
+                job, q, chunk, ways[n][job.live[i]] if job.live else None, pairs, (anchors, given.shared)
+            )
             if len(answers) <= i:
-                answers.append(q.new_empty(*given.key.shape[:3], found[0].shape[-1]))
-            put(found[0], answers[i], part, at)
-            reads.append(found[1:])
-        learnt = list(learn.forward(*rows[-2:], *committed))
+                answers.append(q.new_empty(*given.inputs[0].shape[:3], answer.shape[-1]))
+            put(answer, answers[i], part, at)
         if job.tracked:
-            cut = learn.outputs
-            chunks.append(Chunk(rows, reads, learnt[cut:], learnt[:cut], committed, running, slots))
+            chunks.append(chunk)
         moved = [
-            _move(w, slots[i] if job.filtered else None, learnt[2 * i : 2 * i + 2], numbers[n])
+            _move(
+                w, slots[i] if job.filtered else None, pairs[i], numbers[n], anchors[i] if anchors else None
+            )
             for i, w in enumerate(running)
         ]
         running, slots = [m[0] for m in moved], [m[1] for m in moved if m[1] is not None]
@@ -164,8 +209,34 @@ def _forward_part(
     return chunks, [*running, *committed, *slots]
 
 
+def _answer(
+    job: Job,
+    q: Tensor,
+    chunk: Chunk,
+    way: Following | None,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    rest: tuple[Sequence[Tensor], Sequence[Tensor]],
+) -> Tensor:
+    """What a query is answered; what its way back needs is added to the chunk (`rest`: anchors, parameters)."""
+    read, (anchors, shared) = job.functions[0], rest
+    if way is None:
+        answer, *kept = read.forward(q, *chunk.committed, *shared)
+        chunk.live.append([])
+    else:
+        weights = live_weights(job, chunk, way, pairs, anchors)
+        given = [w.rows() if isinstance(w, LiveBias) else w for w in weights]
+        answer, *kept = read.forward(q, *given, *shared)
+        chunk.live.append([w.scores if isinstance(w, LiveWeight) else w for w in given])
+    chunk.reads.append(list(kept))
+    return answer
+
+
 def _move(
-    weight: Tensor, slot: Tensor | None, pair: Sequence[Tensor], numbers: Numbers
+    weight: Tensor,
+    slot: Tensor | None,
+    pair: tuple[Tensor, Tensor],
+    numbers: Numbers,
+    anchor: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """A weight and its momentum behind a chunk."""
     narrow, wide, _ = sides(pair[0], pair[1], weight)
@@ -176,7 +247,10 @@ def _move(
         left, x = (scaled, wide) if turned else (wide, scaled)
         return matrix.baddbmm_(left.mT, x)
 
-    new = weight.clone() if numbers.keep is None else weight * numbers.keep
+    if numbers.keep is None:
+        new = weight.clone()
+    else:
+        new = weight * numbers.keep if anchor is None else torch.lerp(anchor, weight, numbers.keep)
     if slot is None or numbers.kept is None or numbers.back is None or numbers.left is None:
         return stepped(new, numbers.reach), None
     new.addcmul_(slot, numbers.back)
