@@ -79,12 +79,13 @@ def _define(
     names = Names(functions.locals)
     body: list[Statement] = []
     rows = ExprRows(functions.imports, names, body)
-    inputs = ["key", "target", *(w.name for w in map_function.weights)]
-    arguments = [names.of(i) for i in inputs]
+    inputs = [("key", "key"), ("target", "target"), *((w.name, "weight") for w in map_function.weights)]
+    arguments = [names.fresh(i) for i, _ in inputs]
     slow = [names.fresh(p) for p in slow_parameter_names(map_function)]
-    paths = [p.path for a in map_function.body for p in a.parameters]
-    for symbol, argument in zip((*inputs, *paths), (*arguments, *slow), strict=True):
-        rows.bind(symbol, name(argument))
+    paths = [(p.path, "parameter") for a in map_function.body for p in a.parameters]
+    # A weight may be called `key` too.
+    for (symbol, role), argument in zip((*inputs, *paths), (*arguments, *slow), strict=True):
+        rows.bind(symbol, name(argument), role)
     rows.count(r.expr for r in wanted)
     results = [_full_size(rows, r) for r in wanted]
     doc = "\n\n".join(
@@ -101,7 +102,7 @@ def _define(
 def _full_size(rows: ExprRows, result: _Result) -> Expression:
     """Every result is a batch of rows of the right width, also if its value is the same in all of them."""
     written = rows.write(result.expr)
-    weight, key = rows.symbols[("", result.weight)], rows.symbols[("", "key")]
+    weight, key = rows.symbols["weight", result.weight], rows.symbols["key", "key"]
     if result.axis == 0:
         return written if result.expr.shape else written + call("torch.zeros_like", weight)
     if not result.expr.shape:
@@ -114,4 +115,4 @@ def _full_size(rows: ExprRows, result: _Result) -> Expression:
 
 def _batched(expr: Expr) -> bool:
     """Whether an expression has the rows of the batch: it depends on the key or the target."""
-    return any(s.name in ("key", "target") for s in symbols(expr))
+    return any(s.role in ("key", "target") for s in symbols(expr))

@@ -103,9 +103,6 @@ def _rows(member: ChunkMemory, reads: tuple[Read, ...]) -> Refusal | None:
     gates = [v for v in (member.write.retain, *(v for _, v in term.rule.arguments)) if v is not None]
     if any(not _number(v, memory) for v in gates):
         return Refusal("a gate or rate that is not one number per copy")
-    slow = [p for a in memory.function.body for p in a.parameters]
-    if any(len(w.shape) not in (1, 2) for w in (*memory.function.weights, *slow)):
-        return Refusal("a weight that is a number")
     return None
 
 

@@ -192,7 +192,8 @@ class ChunkGrid:
         """A token's values in every slot, the first token's in those without one."""
         assert self._source is not None
         if self._tokens == 0:
-            return x.new_zeros(x.shape[0], self._source.shape[1], *x.shape[2:])
+            # No row is a token's: one that can be divided by.
+            return x.new_ones(x.shape[0], self._source.shape[1], *x.shape[2:])
         rows = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
         return x[rows, self._source]
 

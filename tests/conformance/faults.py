@@ -18,7 +18,7 @@ from nldsl.emit.nodes import name
 from nldsl.graph import open_program
 from nldsl.lowerings import attention, chunk_family, recurrence, states, token_memory
 from nldsl.plan.plan import Plan, Target
-from nldsl.runtime import segments
+from nldsl.runtime import held_back, held_live, segments
 from nldsl.runtime.model import Layer
 
 STEPS = """
@@ -50,13 +50,27 @@ block held(x, heads = 2) {
   theta = sigmoid(linear(x, heads))
   M[k] <- v  minimize l2 over 2 tokens weighted theta
     by momentum(lr = eta, beta = theta)  retain eta toward init
-  F[k] <- v  minimize l2  by gd(lr = eta)  retain theta  gradient every 3 tokens
+  F[k] <- v  minimize l2  by dgd(lr = eta)  retain theta  gradient every 3 tokens
   C[k] <- v  minimize dot  by muon(lr = 0.1, beta = 0.5)  weighted eta  at commit
     retain theta  project rownorm
   return linear(merge(M[q] + F[q] + C[q]))
 }
 """
 """Takes the chunk form: momentum over a window, reads of a running state, a rule at the commit."""
+
+LIVE = """
+block live(x, heads = 2) {
+  level fast every 1 token { memory M = mlp(1) per head }
+  k     = l2norm(split(linear(x), heads))
+  q     = l2norm(split(linear(x), heads))
+  eta   = sigmoid(linear(x, heads))
+  theta = sigmoid(linear(x, heads))
+  M[k] <- split(linear(x), heads)  minimize l2
+    by normalised_momentum(lr = eta, beta = theta)  retain theta toward init  gradient every 3 tokens
+  return linear(merge(M[q]))
+}
+"""
+"""Takes the pass over all chunks: reads of a running state, rates that look at the input of a weight."""
 
 SMALL = {"dim": 8, "depth": 1, "heads": 2, "vocab": 16}
 PROGRAMS: dict[str, tuple[str, dict[str, Any], ClockSet]] = {
@@ -66,6 +80,7 @@ PROGRAMS: dict[str, tuple[str, dict[str, Any], ClockSet]] = {
     "transformer": ("transformer", {**SMALL, "expand": 2, "window": 8}, ClockSet("test")),
     "steps": (STEPS, {"dim": 8}, ClockSet("test")),
     "held": (HELD, {"dim": 8}, ClockSet("test")),
+    "live": (LIVE, {"dim": 8}, ClockSet("test")),
 }
 
 
@@ -158,6 +173,16 @@ def last_pending(original: Any) -> Any:
         return {**original(task, state, due), "pending": state["pending"]}
 
     return step
+
+
+def silent_seeds(original: Any) -> Any:
+    """A live weight that gathers for its states alone."""
+    return lambda self, d, z, flows, seeds: original(self, d, z, flows, [s.clone() for s in seeds])
+
+
+def faded_to_nothing(original: Any) -> Any:
+    """The way back through retention toward zero."""
+    return lambda self, i, keep, totals: self.running[i].mul_(keep)
 
 
 EDITS = (
@@ -334,6 +359,23 @@ EDITS = (
     Edit("gathered without weights", "held", "weight=eta.mT, ", "", True),
     Edit("gathered twice", "held", "torch.zeros_like(C_W2_gathered_1), C_W2", "C_W2_gathered_1, C_W2"),
     Edit("not projected", "held", "1.0) * C_W2, eps=1e-06)", "1.0) * C_W2, eps=1e3)"),
+    # all chunks in one function
+    Edit(
+        "live read in front of its write",
+        "live",
+        "read=1.0)\n        M_held",
+        "read=1.0, before=True)\n        M_held",
+    ),
+    Edit(
+        "live read without the momentum's rate",
+        "live",
+        "following(grid, k, log_retain=theta__log, beta=theta,",
+        "following(grid, k, log_retain=theta__log, beta=1.0,",
+    ),
+    Edit("pass without its anchor", "live", "toward=(self.M.W2, self.M.W1)", "toward=()"),
+    Edit("chunks of the pass are longer", "live", "x.shape[1], 3)", "x.shape[1], 4)"),
+    Edit("way back without the rate's", "live", "return sub_6, -add_4", "return sub_5, -add_4"),
+    Edit("rate does not look at the input", "live", "lr / add", "lr / 1.01", True),
     Edit(
         "gate of another token", "held", "last_token(theta.mT[..., None], valid)", "theta.mT[:, :, :1, None]"
     ),
@@ -371,5 +413,10 @@ PATCHES = (
         lambda _: lambda code, memory, index: states._empty(memory, index),
     ),
 )
-PENDING = Patch("pending gradient not cleared", "hope", segments, "step", last_pending)
-"""A fault of the runtime: the source is the same."""
+RUNTIME = (
+    Patch("pending gradient not cleared", "hope", segments, "step", last_pending),
+    Patch("live reads say nothing of gradients", "live", held_live.LiveWeight, "gather", silent_seeds),
+    Patch("live reads say nothing of factors", "live", held_back.Toll, "add", lambda _: lambda *a: None),
+    Patch("the way back forgets the anchor", "live", held_back.Way, "_faded", faded_to_nothing),
+)
+"""Faults of the runtime: the source is the same."""

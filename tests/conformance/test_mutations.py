@@ -7,7 +7,7 @@ import torch
 
 from nldsl.certify.bench import build_module
 from nldsl.certify.examine import examine
-from tests.conformance.faults import EDITS, PATCHES, PENDING, PROGRAMS, Edit, Patch, subject
+from tests.conformance.faults import EDITS, PATCHES, PROGRAMS, RUNTIME, Edit, Patch, subject
 
 torch.set_num_threads(1)
 
@@ -32,12 +32,13 @@ def test_fault_is_killed(fault: Edit | Patch) -> None:
     assert "AssertionError" not in failed[0].note, failed[0].note
 
 
-def test_fault_of_the_runtime_is_killed() -> None:
-    with PENDING.applied():
-        section = examine(subject(PENDING.program), build_module, silent, until_failure=True)
+@pytest.mark.parametrize("fault", RUNTIME, ids=lambda f: f"{f.program}: {f.label}")
+def test_fault_of_the_runtime_is_killed(fault: Patch) -> None:
+    with fault.applied():
+        section = examine(subject(fault.program), build_module, silent, until_failure=True)
     assert not section.passed
 
 
 def test_there_are_enough_faults() -> None:
-    labels = [f.label for f in (*EDITS, *PATCHES, PENDING)]
+    labels = [f.label for f in (*EDITS, *PATCHES, *RUNTIME)]
     assert len(set(labels)) == len(labels) >= 30

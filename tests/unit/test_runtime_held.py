@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.grid import ChunkGrid
-from nldsl.runtime.held_gates import fading, sums_behind
+from nldsl.runtime.held_gates import Following, fading, following, sums_behind
 
 
 def drawn(*shape: int) -> Tensor:
@@ -30,6 +30,7 @@ def test_fading_is_the_recurrence() -> None:
         gates["retain"][0, 3] = 0.0
         read, key = drawn(2, 9, 1), drawn(2, 9, 3, 1)
         found = fading(grid, key, **gates, read=read)
+        ways = [following(grid, key, **gates, read=read, before=strict) for strict in (False, True)]
         g = grid.lay(drawn(2, 9, 3))
         at = {n: grid.lay(x.expand(2, 9, 3)) for n, x in (*gates.items(), ("read", read))}
         live = torch.ones(2, g.shape[1], dtype=torch.bool) if grid.slots is None else grid.slots
@@ -37,19 +38,38 @@ def test_fading_is_the_recurrence() -> None:
         for n, width in enumerate(grid.widths):
             stop = start + width
             D, m = drawn(2, 3), drawn(4, 2, 3)[1]
-            first = D, m
+            first, steps = (D, m), g[:, start:stop].transpose(1, 2)
             for t in range(start, stop):
                 alive = live[:, t, None]
+                torch.testing.assert_close(_at(ways[1], t, first, steps)[live[:, t]], D[live[:, t]])
                 m_new = at["beta"][:, t] * m - at["slot_rate"][:, t] * g[:, t]
                 D_new = at["retain"][:, t] * D + at["read"][:, t] * m_new - at["rate"][:, t] * g[:, t]
                 D, m = torch.where(alive, D_new, D), torch.where(alive, m_new, m)
-            steps = g[:, start:stop].transpose(1, 2)
+                torch.testing.assert_close(_at(ways[0], t, first, steps)[live[:, t]], D[live[:, t]])
             ends = found.keep[..., n] * first[0] + found.back[..., n] * first[1]
             ends = ends - (found.reach[..., start:stop] * steps).sum(-1)
             torch.testing.assert_close(ends, D)
             left = found.left[..., n] * first[1] - (found.kept[..., start:stop] * steps).sum(-1)
             torch.testing.assert_close(left, m)
             start = stop
+
+
+def _at(way: Following, t: int, first: tuple[Tensor, Tensor], steps: Tensor) -> Tensor:
+    """What a way says of the weight at one token."""
+    assert way.carried is not None
+    assert way.lent is not None
+    added = (way.kernel[:, :, t, : steps.shape[-1]] * steps).sum(-1)
+    return way.carried[..., t] * first[0] + way.lent[..., t] * first[1] - added
+
+
+def test_following_without_gates() -> None:
+    """Nothing fades: every token sees the steps up to its own, and all of the start."""
+    grid, key = ChunkGrid(torch.tensor([0]), None, 3, 3), drawn(1, 3, 1, 1)
+    for strict, rows in ((False, [1.0, 2.0, 3.0]), (True, [0.0, 1.0, 2.0])):
+        way = following(grid, key, rate=1.0, before=strict)
+        assert way.kernel.sum(-1).flatten().tolist() == rows
+        assert way.carried is None
+        assert way.lent is None
 
 
 def test_logarithms_are_the_same() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nldsl.runtime.course import Course, Impulse, gate_kernel
-from nldsl.runtime.grid import ChunkGrid, choose
+from nldsl.runtime.grid import ChunkGrid
+from nldsl.runtime.held_gates import fading, following
+from nldsl.runtime.held_parts import Pulled
+from nldsl.runtime.held_pass import held_pass
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, silu_pullback, split
@@ -14,31 +16,70 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def mlp_dot_gradient(
-    key: Tensor, target: Tensor, W2: Tensor, W1: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradient of `dot` at the map `mlp`, row by row.
-
-    Returns x_W2, dy_W2, x_W1, dy_W1: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
-    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
+def mlp_live_kept(key: Tensor, W2: Any, W1: Any) -> tuple[Tensor, ...]:
+    """`mlp`, row by row, and what its way back needs, at the weights of every token: `W(z)` for `W @ z`,
+    `W.back(d)` for the way back.
     """
+    matmul = W2(key)
+    silu = functional.silu(matmul)
+    return W1(silu), matmul
+
+
+def mlp_live_pullback(d_1: Tensor, key: Tensor, W2: Any, W1: Any, matmul: Tensor) -> tuple[Tensor, ...]:
+    """From gradients `d_i` at its results to those at key, then `dy, x` of every outer product of the
+    gradient of every weight, at the weights of every token: `W(z)` for `W @ z`, `W.back(d)` for the way
+    back.
+    """
+    silu_pullback_ = silu_pullback(W1.back(d_1), matmul)
+    silu = functional.silu(matmul)
+    return W2.back(silu_pullback_), silu_pullback_, key, d_1, silu
+
+
+def mlp_dot_gradient_kept(key: Tensor, target: Tensor, W2: Tensor, W1: Tensor) -> tuple[Tensor, ...]:
+    """`mlp_dot_gradient`, row by row, and what its way back needs."""
     neg = -target
-    matmul = key @ W2.mT
-    return key, silu_pullback(neg @ W1, matmul), functional.silu(matmul), neg
+    matmul = neg @ W1
+    matmul_2 = key @ W2.mT
+    silu_pullback_ = silu_pullback(matmul, matmul_2)
+    silu = functional.silu(matmul_2)
+    return key, silu_pullback_, silu, neg, neg, matmul, matmul_2
 
 
-def mlp_live(z: Tensor, W2: Any, W1: Any) -> Tensor:
-    """The map `mlp`, row by row, at the weights of every token: `W(z)` for `W @ z`."""
-    out_matmul = W2(z)
-    out_silu = functional.silu(out_matmul)
-    out = W1(out_silu)
-    return out
+def mlp_dot_gradient_pullback(
+    d_1: Tensor,
+    d_2: Tensor,
+    d_3: Tensor,
+    d_4: Tensor,
+    key: Tensor,
+    target: Tensor,
+    W2: Tensor,
+    W1: Tensor,
+    neg: Tensor,
+    matmul: Tensor,
+    matmul_2: Tensor,
+) -> tuple[Tensor, ...]:
+    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
+    the gradient of every weight.
+    """
+    silu_pullback_ = silu_pullback(d_3, matmul_2)
+    silu_pullback_2 = silu_pullback(d_2, matmul_2)
+    sigmoid = torch.sigmoid(matmul_2)
+    mul = 2.0 * silu_pullback_2
+    sub = d_2 - mul
+    mul_2 = sigmoid * sub
+    add = silu_pullback_2 + mul_2
+    mul_3 = matmul * add
+    add_2 = silu_pullback_ + mul_3
+    add_3 = torch.baddbmm(d_1, add_2, W2)
+    add_4 = torch.baddbmm(d_4, silu_pullback_2, W1.mT)
+    return add_3, -add_4, add_2, key, neg, silu_pullback_2
 
 
 class Dla(Module):
     """`dla(x)` with chunk = 16, expand = 2, heads = 2, window = 4.
 
-    M: chunk (gradients are held at a base, reads of `M` follow: chunks of 16 tokens are parallel).
+    M: held (gradients are held at a base, reads of `M` follow: 16 tokens are parallel, and all chunks
+    are one function whose way back is derived, not recorded).
     """
 
     def __init__(self) -> None:
@@ -74,37 +115,6 @@ class Dla(Module):
             },
         }
 
-    def _step_M(
-        self,
-        k: Tensor,
-        M_write_split: Tensor,
-        eta: Tensor,
-        keep: Tensor,
-        q: Tensor,
-        M_W2_base: Tensor,
-        M_W1_base: Tensor,
-        M_W2: Tensor,
-        M_W1: Tensor,
-        M_W2_init: Tensor,
-        M_W1_init: Tensor,
-        valid: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """At most 16 tokens: what they read, and the running weights after their writes."""
-        x_W2, dy_W2, x_W1, dy_W1 = mlp_dot_gradient(k, M_write_split, M_W2_base, M_W1_base)
-        gate = gate_kernel(retain=keep.mT, valid=valid)
-        rate_W2 = eta.mT[..., None].squeeze(-1)
-        M_W2_course = Course(
-            M_W2, (Impulse(x_W2, dy_W2, rate=rate_W2),), gate=gate, toward=M_W2_init, valid=valid
-        )
-        rate_W1 = eta.mT[..., None].squeeze(-1)
-        M_W1_course = Course(
-            M_W1, (Impulse(x_W1, dy_W1, rate=rate_W1),), gate=gate, toward=M_W1_init, valid=valid
-        )
-        out_M = mlp_live(q, M_W2_course.after, M_W1_course.after)
-        M_W2_next = M_W2_course.end()
-        M_W1_next = M_W1_course.end()
-        return out_M, M_W2_next, M_W1_next
-
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
@@ -136,42 +146,29 @@ class Dla(Module):
         keep = 1 - torch.sigmoid(linear(x, self.keep.linear.weight, self.keep.linear.bias)) / 16
         M_write_split = split(v, n=2)
         grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
-        k_cut = grid.cut(k, "headed")
-        M_write_split_cut = grid.cut(M_write_split, "headed")
-        eta_cut = grid.cut(eta, "vector")
-        keep_cut = grid.cut(keep, "vector")
-        q_cut = grid.cut(q, "headed")
-        M_W2 = state["M"]["running"]["W2"]
-        M_W1 = state["M"]["running"]["W1"]
-        M_W2_base = state["M"]["base"]["W2"]
-        M_W1_base = state["M"]["base"]["W1"]
-        M_W2_init = self.M.W2
-        M_W1_init = self.M.W1
-        out_M_all = []
-        for n in range(len(grid)):
-            out_M_n, M_W2_new, M_W1_new = self._step_M(
-                k_cut[n],
-                M_write_split_cut[n],
-                eta_cut[n],
-                keep_cut[n],
-                q_cut[n],
-                M_W2_base,
-                M_W1_base,
-                M_W2,
-                M_W1,
-                M_W2_init,
-                M_W1_init,
-                grid.valid[n],
-            )
-            out_M_all.append(out_M_n)
-            M_W2 = M_W2_new
-            M_W1 = M_W1_new
-            M_W2_base = choose(grid.ends(16)[n], M_W2, M_W2_base)
-            M_W1_base = choose(grid.ends(16)[n], M_W1, M_W1_base)
-        out_M = grid.join(out_M_all, "headed")
+        M_fade = fading(grid, k, retain=keep, rate=eta)
+        M_after = following(grid, k, retain=keep, rate=eta)
+        M_held = held_pass(
+            grid,
+            16,
+            (
+                Pulled(mlp_live_kept, mlp_live_pullback, 1, (1, 1)),
+                Pulled(mlp_dot_gradient_kept, mlp_dot_gradient_pullback, 4, (1, 1)),
+            ),
+            ((q,), k, M_write_split),
+            M_fade,
+            (
+                (state["M"]["running"]["W2"], state["M"]["running"]["W1"]),
+                (state["M"]["base"]["W2"], state["M"]["base"]["W1"]),
+                (),
+            ),
+            toward=(self.M.W2, self.M.W1),
+            live=(M_after,),
+        )
+        out_M = M_held.reads[0]
         new["M"] = {
-            "running": {"W2": M_W2, "W1": M_W1},
-            "base": {"W2": M_W2_base, "W1": M_W1_base},
+            "running": {"W2": M_held.running[0], "W1": M_held.running[1]},
+            "base": {"W2": M_held.committed[0], "W1": M_held.committed[1]},
             "count": grid.count,
         }
         out = linear(

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from nldsl.runtime.attention import attention
-from nldsl.runtime.course import Course, Impulse, Momentum, gate_kernel, momentum_filter
-from nldsl.runtime.grid import ChunkGrid, choose
+from nldsl.runtime.grid import ChunkGrid
+from nldsl.runtime.held_gates import fading, following, spread
+from nldsl.runtime.held_parts import Pulled
+from nldsl.runtime.held_pass import held_pass
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, rope, silu_pullback, split
@@ -15,32 +17,109 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def mlp_l2_gradient(
-    key: Tensor, target: Tensor, W2: Tensor, W1: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradient of `l2` at the map `mlp`, row by row.
-
-    Returns x_W2, dy_W2, x_W1, dy_W1: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
-    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
+def mlp_live_kept(key: Tensor, W2: Any, W1: Any) -> tuple[Tensor, ...]:
+    """`mlp`, row by row, and what its way back needs, at the weights of every token: `W(z)` for `W @ z`,
+    `W.back(d)` for the way back.
     """
+    matmul = W2(key)
+    silu = functional.silu(matmul)
+    return W1(silu), matmul
+
+
+def mlp_live_pullback(d_1: Tensor, key: Tensor, W2: Any, W1: Any, matmul: Tensor) -> tuple[Tensor, ...]:
+    """From gradients `d_i` at its results to those at key, then `dy, x` of every outer product of the
+    gradient of every weight, at the weights of every token: `W(z)` for `W @ z`, `W.back(d)` for the way
+    back.
+    """
+    silu_pullback_ = silu_pullback(W1.back(d_1), matmul)
+    silu = functional.silu(matmul)
+    return W2.back(silu_pullback_), silu_pullback_, key, d_1, silu
+
+
+def mlp_l2_normalised_momentum_gradient_kept(
+    key: Tensor, target: Tensor, lr: Tensor, W2: Tensor, W1: Tensor
+) -> tuple[Tensor, ...]:
+    """`mlp_l2_normalised_momentum_gradient`, row by row, and what its way back needs."""
+    dot = (key * key).sum(-1, keepdim=True)
+    add = 0.01 + dot
+    div = lr / add
     matmul = key @ W2.mT
     silu = functional.silu(matmul)
-    sub = silu @ W1.mT - target
-    return key, silu_pullback(sub @ W1, matmul), silu, sub
+    matmul_2 = silu @ W1.mT
+    sub = matmul_2 - target
+    matmul_3 = sub @ W1
+    silu_pullback_ = silu_pullback(matmul_3, matmul)
+    mul = div * silu_pullback_
+    dot_2 = (silu * silu).sum(-1, keepdim=True)
+    add_2 = 0.01 + dot_2
+    div_2 = lr / add_2
+    mul_2 = sub * div_2
+    return key, mul, silu, mul_2, dot, matmul, silu, matmul_2, matmul_3, dot_2
 
 
-def mlp_live(z: Tensor, W2: Any, W1: Any) -> Tensor:
-    """The map `mlp`, row by row, at the weights of every token: `W(z)` for `W @ z`."""
-    out_matmul = W2(z)
-    out_silu = functional.silu(out_matmul)
-    out = W1(out_silu)
-    return out
+def mlp_l2_normalised_momentum_gradient_pullback(
+    d_1: Tensor,
+    d_2: Tensor,
+    d_3: Tensor,
+    d_4: Tensor,
+    key: Tensor,
+    target: Tensor,
+    lr: Tensor,
+    W2: Tensor,
+    W1: Tensor,
+    dot: Tensor,
+    matmul: Tensor,
+    silu: Tensor,
+    matmul_2: Tensor,
+    matmul_3: Tensor,
+    dot_2: Tensor,
+) -> tuple[Tensor, ...]:
+    """From gradients `d_i` at its results to those at key, target, lr, then `dy, x` of every outer product
+    of the gradient of every weight.
+    """
+    sub = matmul_2 - target
+    add = 0.01 + dot
+    div = lr / add
+    mul = d_2 * div
+    silu_pullback_ = silu_pullback(mul, matmul)
+    sigmoid = torch.sigmoid(matmul)
+    mul_2 = 2.0 * silu_pullback_
+    sub_2 = mul - mul_2
+    mul_3 = sigmoid * sub_2
+    add_2 = silu_pullback_ + mul_3
+    mul_4 = matmul_3 * add_2
+    add_3 = 0.01 + dot_2
+    div_2 = lr / add_3
+    mul_5 = d_4 * div_2
+    add_4 = torch.baddbmm(mul_5, silu_pullback_, W1.mT)
+    dot_3 = (d_4 * sub).sum(-1, keepdim=True)
+    mul_6 = div_2 * dot_3
+    div_3 = mul_6 / add_3
+    mul_7 = silu * div_3
+    sub_3 = d_3 - mul_7
+    sub_4 = sub_3 - mul_7
+    add_5 = torch.baddbmm(sub_4, add_4, W1)
+    silu_pullback_2 = silu_pullback(add_5, matmul)
+    add_6 = mul_4 + silu_pullback_2
+    add_7 = torch.baddbmm(d_1, add_6, W2)
+    silu_pullback_3 = silu_pullback(matmul_3, matmul)
+    dot_4 = (d_2 * silu_pullback_3).sum(-1, keepdim=True)
+    mul_8 = div * dot_4
+    div_4 = mul_8 / add
+    mul_9 = key * div_4
+    sub_5 = add_7 - mul_9
+    sub_6 = sub_5 - mul_9
+    div_5 = dot_3 / add_3
+    div_6 = dot_4 / add
+    add_8 = div_5 + div_6
+    return sub_6, -add_4, add_8, add_6, key, sub, silu_pullback_, add_4, silu
 
 
 class TitansMlp(Module):
     """`titans_mlp(x)` with chunk = 16, expand = 2, heads = 2, window = 4.
 
-    M: chunk (gradients are held at a base, reads of `M` follow: chunks of 16 tokens are parallel).
+    M: held (gradients are held at a base, reads of `M` follow: 16 tokens are parallel, and all chunks
+    are one function whose way back is derived, not recorded).
     """
 
     def __init__(self) -> None:
@@ -78,47 +157,6 @@ class TitansMlp(Module):
             },
         }
 
-    def _step_M(
-        self,
-        k: Tensor,
-        M_write_split: Tensor,
-        theta: Tensor,
-        eta: Tensor,
-        keep: Tensor,
-        q: Tensor,
-        M_W2_base: Tensor,
-        M_W1_base: Tensor,
-        M_W2: Tensor,
-        M_W1: Tensor,
-        M_m_W2: Tensor,
-        M_m_W1: Tensor,
-        valid: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """At most 16 tokens: what they read, and the running weights after their writes."""
-        x_W2, dy_W2, x_W1, dy_W1 = mlp_l2_gradient(k, M_write_split, M_W2_base, M_W1_base)
-        gate = gate_kernel(retain=keep.mT, valid=valid)
-        beta_W2 = eta.mT[..., None].squeeze(-1)
-        slot_rate_W2 = (theta.mT[..., None] / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True))).squeeze(-1)
-        read_W2 = x_W2.new_full(x_W2.shape[:-1], 1.0)
-        momentum_filter_ = momentum_filter(beta_W2, slot_rate_W2, read_W2, valid=valid)
-        M_W2_course = Course(
-            M_W2, (Impulse(x_W2, dy_W2, momentum=Momentum(M_m_W2, momentum_filter_)),), gate=gate, valid=valid
-        )
-        beta_W1 = eta.mT[..., None].squeeze(-1)
-        slot_rate_W1 = (theta.mT[..., None] / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True))).squeeze(-1)
-        read_W1 = x_W1.new_full(x_W1.shape[:-1], 1.0)
-        momentum_filter_2 = momentum_filter(beta_W1, slot_rate_W1, read_W1, valid=valid)
-        M_W1_course = Course(
-            M_W1,
-            (Impulse(x_W1, dy_W1, momentum=Momentum(M_m_W1, momentum_filter_2)),),
-            gate=gate,
-            valid=valid,
-        )
-        out_M = mlp_live(q, M_W2_course.after, M_W1_course.after)
-        M_W2_next, M_m_W2_next = M_W2_course.close()
-        M_W1_next, M_m_W1_next = M_W1_course.close()
-        return out_M, M_W2_next, M_W1_next, M_m_W2_next, M_m_W1_next
-
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
@@ -151,47 +189,34 @@ class TitansMlp(Module):
         keep = 1 - torch.sigmoid(linear(x, self.keep.linear.weight, self.keep.linear.bias)) / 16
         M_write_split = split(v, n=2)
         grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
-        k_cut = grid.cut(k, "headed")
-        M_write_split_cut = grid.cut(M_write_split, "headed")
-        theta_cut = grid.cut(theta, "vector")
-        eta_cut = grid.cut(eta, "vector")
-        keep_cut = grid.cut(keep, "vector")
-        q_cut = grid.cut(q, "headed")
-        M_W2 = state["M"]["running"]["W2"]
-        M_W1 = state["M"]["running"]["W1"]
-        M_W2_base = state["M"]["base"]["W2"]
-        M_W1_base = state["M"]["base"]["W1"]
-        M_m_W2 = state["M"]["slots"]["m.W2"]
-        M_m_W1 = state["M"]["slots"]["m.W1"]
-        out_M_all = []
-        for n in range(len(grid)):
-            out_M_n, M_W2_new, M_W1_new, M_m_W2_new, M_m_W1_new = self._step_M(
-                k_cut[n],
-                M_write_split_cut[n],
-                theta_cut[n],
-                eta_cut[n],
-                keep_cut[n],
-                q_cut[n],
-                M_W2_base,
-                M_W1_base,
-                M_W2,
-                M_W1,
-                M_m_W2,
-                M_m_W1,
-                grid.valid[n],
-            )
-            out_M_all.append(out_M_n)
-            M_W2 = M_W2_new
-            M_W1 = M_W1_new
-            M_m_W2 = M_m_W2_new
-            M_m_W1 = M_m_W1_new
-            M_W2_base = choose(grid.ends(16)[n], M_W2, M_W2_base)
-            M_W1_base = choose(grid.ends(16)[n], M_W1, M_W1_base)
-        out_M = grid.join(out_M_all, "headed")
+        M_fade = fading(grid, k, retain=keep, beta=eta, slot_rate=1.0, read=1.0)
+        M_after = following(grid, k, retain=keep, beta=eta, slot_rate=1.0, read=1.0)
+        M_held = held_pass(
+            grid,
+            16,
+            (
+                Pulled(mlp_live_kept, mlp_live_pullback, 1, (1, 1)),
+                Pulled(
+                    mlp_l2_normalised_momentum_gradient_kept,
+                    mlp_l2_normalised_momentum_gradient_pullback,
+                    4,
+                    (1, 2),
+                ),
+            ),
+            ((q,), k, M_write_split, spread(k, theta)),
+            M_fade,
+            (
+                (state["M"]["running"]["W2"], state["M"]["running"]["W1"]),
+                (state["M"]["base"]["W2"], state["M"]["base"]["W1"]),
+                (state["M"]["slots"]["m.W2"], state["M"]["slots"]["m.W1"]),
+            ),
+            live=(M_after,),
+        )
+        out_M = M_held.reads[0]
         new["M"] = {
-            "running": {"W2": M_W2, "W1": M_W1},
-            "base": {"W2": M_W2_base, "W1": M_W1_base},
-            "slots": {"m.W2": M_m_W2, "m.W1": M_m_W1},
+            "running": {"W2": M_held.running[0], "W1": M_held.running[1]},
+            "base": {"W2": M_held.committed[0], "W1": M_held.committed[1]},
+            "slots": {"m.W2": M_held.slots[0], "m.W1": M_held.slots[1]},
             "count": grid.count,
         }
         out = linear(

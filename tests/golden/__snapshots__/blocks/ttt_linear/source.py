@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nldsl.runtime.course import Course, Impulse
-from nldsl.runtime.grid import ChunkGrid, choose
+from nldsl.runtime.grid import ChunkGrid
+from nldsl.runtime.held_gates import fading, following
+from nldsl.runtime.held_parts import Pulled
+from nldsl.runtime.held_pass import held_pass
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, layernorm, linear, merge, split
@@ -14,45 +16,165 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def ttt_linear_l2_gradient(
+def ttt_linear_live_kept(
+    key: Tensor, W: Any, b: Tensor, M_out_layernorm_weight: Tensor, M_out_layernorm_bias: Tensor
+) -> tuple[Tensor, ...]:
+    """`ttt_linear`, row by row, and what its way back needs, at the weights of every token: `W(z)` for `W
+    @ z`, `W.back(d)` for the way back.
+    """
+    matmul = W(key)
+    add = b + matmul
+    layernorm_ = layernorm(add, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
+    add_2 = key + layernorm_
+    return add_2, matmul
+
+
+def ttt_linear_live_pullback(
+    d_1: Tensor,
+    key: Tensor,
+    W: Any,
+    b: Tensor,
+    M_out_layernorm_weight: Tensor,
+    M_out_layernorm_bias: Tensor,
+    matmul: Tensor,
+) -> tuple[Any, ...]:
+    """From gradients `d_i` at its results to those at key, then `dy, x` of every outer product of the
+    gradient of every weight, at the weights of every token: `W(z)` for `W @ z`, `W.back(d)` for the way
+    back.
+    """
+    add = b + matmul
+    mean = add.mean(-1, keepdim=True)
+    sub = add - mean
+    pow = sub**2.0
+    mean_2 = pow.mean(-1, keepdim=True)
+    add_2 = 1e-05 + mean_2
+    pow_2 = add_2**-0.5
+    mul = M_out_layernorm_weight * d_1
+    mean_3 = mul.mean(-1, keepdim=True)
+    sub_2 = mul - mean_3
+    mul_2 = sub * pow_2
+    mul_3 = mul * mul_2
+    mean_4 = mul_3.mean(-1, keepdim=True)
+    mul_4 = mul_2 * mean_4
+    sub_3 = sub_2 - mul_4
+    mul_5 = pow_2 * sub_3
+    add_3 = d_1 + W.back(mul_5)
+    mul_6 = d_1 * mul_2
+    return add_3, mul_5, key, mul_5, None, mul_6, None, d_1, None
+
+
+def ttt_linear_l2_gradient_kept(
     key: Tensor,
     target: Tensor,
     W: Tensor,
     b: Tensor,
     M_out_layernorm_weight: Tensor,
     M_out_layernorm_bias: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient of `l2` at the map `ttt_linear`, row by row.
+) -> tuple[Tensor, ...]:
+    """`ttt_linear_l2_gradient`, row by row, and what its way back needs."""
+    matmul = key @ W.mT
+    add = b + matmul
+    mean = add.mean(-1, keepdim=True)
+    sub = add - mean
+    pow = sub**2.0
+    mean_2 = pow.mean(-1, keepdim=True)
+    add_2 = 1e-05 + mean_2
+    pow_2 = add_2**-0.5
+    layernorm_ = layernorm(add, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
+    add_3 = key + layernorm_
+    sub_2 = add_3 - target
+    mul = M_out_layernorm_weight * sub_2
+    mean_3 = mul.mean(-1, keepdim=True)
+    sub_3 = mul - mean_3
+    mul_2 = sub * pow_2
+    mul_3 = mul * mul_2
+    mean_4 = mul_3.mean(-1, keepdim=True)
+    mul_4 = mul_2 * mean_4
+    sub_4 = sub_3 - mul_4
+    mul_5 = pow_2 * sub_4
+    return key, mul_5, mul_5, matmul, mean, mean_2, layernorm_, mean_3, mean_4
 
-    Returns x_W, dy_W, g_b: `x_W` is the input of the weight `W`, `dy_W` the gradient at its output, and
-    the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
+
+def ttt_linear_l2_gradient_pullback(
+    d_1: Tensor,
+    d_2: Tensor,
+    d_3: Tensor,
+    key: Tensor,
+    target: Tensor,
+    W: Tensor,
+    b: Tensor,
+    M_out_layernorm_weight: Tensor,
+    M_out_layernorm_bias: Tensor,
+    matmul: Tensor,
+    mean: Tensor,
+    mean_2: Tensor,
+    layernorm_: Tensor,
+    mean_3: Tensor,
+    mean_4: Tensor,
+) -> tuple[Any, ...]:
+    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
+    the gradient of every weight.
     """
-    add = b + key @ W.mT
-    sub = add - add.mean(-1, keepdim=True)
-    pow = (1e-05 + (sub**2.0).mean(-1, keepdim=True)) ** -0.5
-    mul = M_out_layernorm_weight * (
-        key + layernorm(add, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05) - target
-    )
-    mul_2 = sub * pow
-    mul_3 = pow * (mul - mul.mean(-1, keepdim=True) - mul_2 * (mul * mul_2).mean(-1, keepdim=True))
-    return key, mul_3, mul_3
-
-
-def ttt_linear_live(
-    z: Tensor, W: Any, b: Tensor, M_out_layernorm_weight: Tensor, M_out_layernorm_bias: Tensor
-) -> Tensor:
-    """The map `ttt_linear`, row by row, at the weights of every token: `W(z)` for `W @ z`."""
-    out_matmul = W(z)
-    out_add = out_matmul + b
-    out_layernorm = layernorm(out_add, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
-    out = z + out_layernorm
-    return out
+    add = d_2 + d_3
+    sum = add.sum(-1, keepdim=True)
+    add_2 = b + matmul
+    sub = add_2 - mean
+    add_3 = 1e-05 + mean_2
+    pow_2 = add_3**-0.5
+    mul = sum * pow_2
+    mul_2 = -0.0625 * mul
+    mul_3 = add * pow_2
+    mul_4 = sub * pow_2
+    dot = (mul_4 * mul_3).sum(-1, keepdim=True)
+    mul_5 = mul_4 * dot
+    mul_6 = -0.0625 * mul_5
+    add_4 = mul_3 + mul_6
+    add_5 = mul_2 + add_4
+    mul_7 = M_out_layernorm_weight * add_5
+    add_6 = d_1 + mul_7
+    add_7 = key + layernorm_
+    sub_2 = add_7 - target
+    mul_8 = M_out_layernorm_weight * sub_2
+    mul_9 = mul_8 * dot
+    mul_10 = -0.0625 * mul_9
+    mul_12 = mul_3 * mean_4
+    sub_3 = mul_10 - mul_12
+    mul_13 = pow_2 * sub_3
+    pow_3 = add_3**-1.5
+    dot_2 = (sub * sub_3).sum(-1, keepdim=True)
+    sub_4 = mul_8 - mean_3
+    mul_14 = mul_4 * mean_4
+    sub_5 = sub_4 - mul_14
+    dot_3 = (add * sub_5).sum(-1, keepdim=True)
+    add_8 = dot_2 + dot_3
+    mul_15 = pow_3 * add_8
+    mul_16 = sub * mul_15
+    mul_17 = -0.0625 * mul_16
+    add_9 = mul_13 + mul_17
+    sum_2 = add_9.sum(-1, keepdim=True)
+    mul_18 = -0.0625 * sum_2
+    mul_19 = M_out_layernorm_weight * mul_7
+    mean_5 = mul_19.mean(-1, keepdim=True)
+    sub_6 = mul_19 - mean_5
+    mul_20 = mul_4 * mul_19
+    mean_6 = mul_20.mean(-1, keepdim=True)
+    mul_21 = mul_4 * mean_6
+    sub_7 = sub_6 - mul_21
+    mul_22 = pow_2 * sub_7
+    add_10 = add_9 + mul_22
+    add_11 = mul_18 + add_10
+    add_12 = torch.baddbmm(add_6, add_11, W)
+    mul_23 = sub_2 * add_5
+    mul_24 = mul_4 * mul_7
+    add_13 = mul_23 + mul_24
+    return add_12, -mul_7, add_11, key, add_11, None, add_13, None, mul_7, None
 
 
 class TttLinear(Module):
     """`ttt_linear(x)` with batch = 16, heads = 2, rate = 1, window = 4.
 
-    M: chunk (gradients are held at a base, reads of `M` follow: chunks of 16 tokens are parallel).
+    M: held (gradients are held at a base, reads of `M` follow: 16 tokens are parallel, and all chunks
+    are one function whose way back is derived, not recorded).
     """
 
     def __init__(self) -> None:
@@ -86,39 +208,6 @@ class TttLinear(Module):
             },
         }
 
-    def _step_M(
-        self,
-        k: Tensor,
-        M_write_split: Tensor,
-        eta: Tensor,
-        q: Tensor,
-        M_W_base: Tensor,
-        M_b_base: Tensor,
-        M_W: Tensor,
-        M_b: Tensor,
-        valid: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """At most 16 tokens: what they read, and the running weights after their writes."""
-        x_W, dy_W, g_b = ttt_linear_l2_gradient(
-            k, M_write_split, M_W_base, M_b_base, self.M.out.layernorm.weight, self.M.out.layernorm.bias
-        )
-        rate_W = eta.mT[..., None].squeeze(-1)
-        M_W_course = Course(M_W, (Impulse(x_W, dy_W, rate=rate_W),), valid=valid)
-        rate_b = eta.mT[..., None].squeeze(-1)
-        M_b_course = Course(
-            M_b.mT, (Impulse(g_b.new_ones((*g_b.shape[:-1], 1)), g_b, rate=rate_b),), valid=valid
-        )
-        out_M = ttt_linear_live(
-            q,
-            M_W_course.after,
-            M_b_course.after(q.new_ones((*q.shape[:-1], 1))),
-            self.M.out.layernorm.weight,
-            self.M.out.layernorm.bias,
-        )
-        M_W_next = M_W_course.end()
-        M_b_next = M_b_course.end()
-        return out_M, M_W_next, M_b_next.mT
-
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
@@ -135,36 +224,30 @@ class TttLinear(Module):
         eta = 1 * torch.sigmoid(linear(x, self.eta.linear.weight, self.eta.linear.bias)) / 16
         M_write_split = split(v, n=2)
         grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
-        k_cut = grid.cut(k, "headed")
-        M_write_split_cut = grid.cut(M_write_split, "headed")
-        eta_cut = grid.cut(eta, "vector")
-        q_cut = grid.cut(q, "headed")
-        M_W = state["M"]["running"]["W"]
-        M_b = state["M"]["running"]["b"].unsqueeze(-2)
-        M_W_base = state["M"]["base"]["W"]
-        M_b_base = state["M"]["base"]["b"].unsqueeze(-2)
-        out_M_all = []
-        for n in range(len(grid)):
-            out_M_n, M_W_new, M_b_new = self._step_M(
-                k_cut[n],
-                M_write_split_cut[n],
-                eta_cut[n],
-                q_cut[n],
-                M_W_base,
-                M_b_base,
-                M_W,
-                M_b,
-                grid.valid[n],
-            )
-            out_M_all.append(out_M_n)
-            M_W = M_W_new
-            M_b = M_b_new
-            M_W_base = choose(grid.ends(16)[n], M_W, M_W_base)
-            M_b_base = choose(grid.ends(16)[n], M_b, M_b_base)
-        out_M = grid.join(out_M_all, "headed")
+        M_fade = fading(grid, k, rate=eta)
+        M_after = following(grid, k, rate=eta)
+        M_held = held_pass(
+            grid,
+            16,
+            (
+                Pulled(ttt_linear_live_kept, ttt_linear_live_pullback, 1, (1, 1, 1, 1)),
+                Pulled(ttt_linear_l2_gradient_kept, ttt_linear_l2_gradient_pullback, 3, (1, 1, 1, 1)),
+            ),
+            ((q,), k, M_write_split),
+            M_fade,
+            (
+                (state["M"]["running"]["W"], state["M"]["running"]["b"].unsqueeze(-2)),
+                (state["M"]["base"]["W"], state["M"]["base"]["b"].unsqueeze(-2)),
+                (),
+            ),
+            biases=(1,),
+            shared=(self.M.out.layernorm.weight, self.M.out.layernorm.bias),
+            live=(M_after,),
+        )
+        out_M = M_held.reads[0]
         new["M"] = {
-            "running": {"W": M_W, "b": M_b.squeeze(-2)},
-            "base": {"W": M_W_base, "b": M_b_base.squeeze(-2)},
+            "running": {"W": M_held.running[0], "b": M_held.running[1].squeeze(-2)},
+            "base": {"W": M_held.committed[0], "b": M_held.committed[1].squeeze(-2)},
             "count": grid.count,
         }
         out = linear(

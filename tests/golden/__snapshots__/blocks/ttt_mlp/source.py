@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nldsl.runtime.course import Course, Impulse
-from nldsl.runtime.grid import ChunkGrid, choose
+from nldsl.runtime.grid import ChunkGrid
+from nldsl.runtime.held_gates import fading, following
+from nldsl.runtime.held_parts import Pulled
+from nldsl.runtime.held_pass import held_pass
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, layernorm, linear, merge, split
@@ -14,7 +16,79 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def ttt_mlp_l2_gradient(
+def ttt_mlp_live_kept(
+    key: Tensor,
+    W2: Any,
+    b2: Tensor,
+    W1: Any,
+    b1: Tensor,
+    M_out_layernorm_weight: Tensor,
+    M_out_layernorm_bias: Tensor,
+) -> tuple[Tensor, ...]:
+    """`ttt_mlp`, row by row, and what its way back needs, at the weights of every token: `W(z)` for `W @
+    z`, `W.back(d)` for the way back.
+    """
+    matmul = W2(key)
+    add = b2 + matmul
+    gelu = functional.gelu(add)
+    matmul_2 = W1(gelu)
+    add_2 = b1 + matmul_2
+    layernorm_ = layernorm(add_2, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
+    add_3 = key + layernorm_
+    return add_3, matmul, matmul_2
+
+
+def ttt_mlp_live_pullback(
+    d_1: Tensor,
+    key: Tensor,
+    W2: Any,
+    b2: Tensor,
+    W1: Any,
+    b1: Tensor,
+    M_out_layernorm_weight: Tensor,
+    M_out_layernorm_bias: Tensor,
+    matmul: Tensor,
+    matmul_2: Tensor,
+) -> tuple[Any, ...]:
+    """From gradients `d_i` at its results to those at key, then `dy, x` of every outer product of the
+    gradient of every weight, at the weights of every token: `W(z)` for `W @ z`, `W.back(d)` for the way
+    back.
+    """
+    add = b2 + matmul
+    mul = 0.7071067811865476 * add
+    erf = torch.erf(mul)
+    add_2 = 1.0 + erf
+    mul_2 = 0.5 * add_2
+    pow = add**2.0
+    mul_3 = -0.5 * pow
+    exp = torch.exp(mul_3)
+    mul_4 = add * exp
+    mul_5 = 0.3989422804014327 * mul_4
+    add_3 = mul_2 + mul_5
+    gelu = functional.gelu(add)
+    add_4 = b1 + matmul_2
+    mean = add_4.mean(-1, keepdim=True)
+    sub = add_4 - mean
+    pow_2 = sub**2.0
+    mean_2 = pow_2.mean(-1, keepdim=True)
+    add_5 = 1e-05 + mean_2
+    pow_3 = add_5**-0.5
+    mul_6 = M_out_layernorm_weight * d_1
+    mean_3 = mul_6.mean(-1, keepdim=True)
+    sub_2 = mul_6 - mean_3
+    mul_7 = sub * pow_3
+    mul_8 = mul_6 * mul_7
+    mean_4 = mul_8.mean(-1, keepdim=True)
+    mul_9 = mul_7 * mean_4
+    sub_3 = sub_2 - mul_9
+    mul_10 = pow_3 * sub_3
+    mul_11 = add_3 * W1.back(mul_10)
+    add_6 = d_1 + W2.back(mul_11)
+    mul_12 = d_1 * mul_7
+    return add_6, mul_11, key, mul_11, None, mul_10, gelu, mul_10, None, mul_12, None, d_1, None
+
+
+def ttt_mlp_l2_gradient_kept(
     key: Tensor,
     target: Tensor,
     W2: Tensor,
@@ -23,53 +97,199 @@ def ttt_mlp_l2_gradient(
     b1: Tensor,
     M_out_layernorm_weight: Tensor,
     M_out_layernorm_bias: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradient of `l2` at the map `ttt_mlp`, row by row.
-
-    Returns x_W2, dy_W2, g_b2, x_W1, dy_W1, g_b1: `x_W` is the input of the weight `W`, `dy_W` the
-    gradient at its output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
-    """
-    add = b2 + key @ W2.mT
+) -> tuple[Tensor, ...]:
+    """`ttt_mlp_l2_gradient`, row by row, and what its way back needs."""
+    matmul = key @ W2.mT
+    add = b2 + matmul
+    mul = 0.7071067811865476 * add
+    erf = torch.erf(mul)
+    add_2 = 1.0 + erf
+    mul_2 = 0.5 * add_2
+    pow = add**2.0
+    mul_3 = -0.5 * pow
+    exp = torch.exp(mul_3)
+    mul_4 = add * exp
+    mul_5 = 0.3989422804014327 * mul_4
+    add_3 = mul_2 + mul_5
     gelu = functional.gelu(add)
-    add_2 = b1 + gelu @ W1.mT
-    sub = add_2 - add_2.mean(-1, keepdim=True)
-    pow = (1e-05 + (sub**2.0).mean(-1, keepdim=True)) ** -0.5
-    mul = M_out_layernorm_weight * (
-        key + layernorm(add_2, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05) - target
+    matmul_2 = gelu @ W1.mT
+    add_4 = b1 + matmul_2
+    mean = add_4.mean(-1, keepdim=True)
+    sub = add_4 - mean
+    pow_2 = sub**2.0
+    mean_2 = pow_2.mean(-1, keepdim=True)
+    add_5 = 1e-05 + mean_2
+    pow_3 = add_5**-0.5
+    layernorm_ = layernorm(add_4, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
+    add_6 = key + layernorm_
+    sub_2 = add_6 - target
+    mul_6 = M_out_layernorm_weight * sub_2
+    mean_3 = mul_6.mean(-1, keepdim=True)
+    sub_3 = mul_6 - mean_3
+    mul_7 = sub * pow_3
+    mul_8 = mul_6 * mul_7
+    mean_4 = mul_8.mean(-1, keepdim=True)
+    mul_9 = mul_7 * mean_4
+    sub_4 = sub_3 - mul_9
+    mul_10 = pow_3 * sub_4
+    matmul_3 = mul_10 @ W1
+    mul_11 = add_3 * matmul_3
+    return (
+        key,
+        mul_11,
+        mul_11,
+        gelu,
+        mul_10,
+        mul_10,
+        matmul,
+        gelu,
+        matmul_2,
+        mean,
+        mean_2,
+        layernorm_,
+        mean_3,
+        mean_4,
+        mul_10,
+        matmul_3,
     )
-    mul_2 = sub * pow
-    mul_3 = pow * (mul - mul.mean(-1, keepdim=True) - mul_2 * (mul * mul_2).mean(-1, keepdim=True))
-    mul_4 = (
-        0.5 * (1.0 + torch.erf(0.7071067811865476 * add))
-        + 0.3989422804014327 * (add * torch.exp(-0.5 * add**2.0))
-    ) * (mul_3 @ W1)
-    return key, mul_4, mul_4, gelu, mul_3, mul_3
 
 
-def ttt_mlp_live(
-    z: Tensor,
-    W2: Any,
+def ttt_mlp_l2_gradient_pullback(
+    d_1: Tensor,
+    d_2: Tensor,
+    d_3: Tensor,
+    d_4: Tensor,
+    d_5: Tensor,
+    d_6: Tensor,
+    key: Tensor,
+    target: Tensor,
+    W2: Tensor,
     b2: Tensor,
-    W1: Any,
+    W1: Tensor,
     b1: Tensor,
     M_out_layernorm_weight: Tensor,
     M_out_layernorm_bias: Tensor,
-) -> Tensor:
-    """The map `ttt_mlp`, row by row, at the weights of every token: `W(z)` for `W @ z`."""
-    out_matmul = W2(z)
-    out_add = out_matmul + b2
-    out_gelu = functional.gelu(out_add)
-    out_matmul_1 = W1(out_gelu)
-    out_add_1 = out_matmul_1 + b1
-    out_layernorm = layernorm(out_add_1, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
-    out = z + out_layernorm
-    return out
+    matmul: Tensor,
+    gelu: Tensor,
+    matmul_2: Tensor,
+    mean: Tensor,
+    mean_2: Tensor,
+    layernorm_: Tensor,
+    mean_3: Tensor,
+    mean_4: Tensor,
+    mul: Tensor,
+    matmul_3: Tensor,
+) -> tuple[Any, ...]:
+    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
+    the gradient of every weight.
+    """
+    add = b2 + matmul
+    add_2 = b1 + matmul_2
+    sub = add_2 - mean
+    add_3 = 1e-05 + mean_2
+    pow_2 = add_3**-0.5
+    add_4 = d_5 + d_6
+    add_5 = d_2 + d_3
+    mul_2 = 0.7071067811865476 * add
+    erf = torch.erf(mul_2)
+    add_6 = 1.0 + erf
+    mul_3 = 0.5 * add_6
+    pow_3 = add**2.0
+    mul_4 = -0.5 * pow_3
+    exp = torch.exp(mul_4)
+    mul_5 = add * exp
+    mul_6 = 0.3989422804014327 * mul_5
+    add_7 = mul_3 + mul_6
+    mul_7 = add_5 * add_7
+    add_8 = torch.baddbmm(add_4, mul_7, W1.mT)
+    sum = add_8.sum(-1, keepdim=True)
+    mul_8 = pow_2 * sum
+    mul_9 = -0.0625 * mul_8
+    mul_10 = add_8 * pow_2
+    mul_11 = sub * pow_2
+    dot = (mul_11 * mul_10).sum(-1, keepdim=True)
+    mul_12 = mul_11 * dot
+    mul_13 = -0.0625 * mul_12
+    add_9 = mul_10 + mul_13
+    add_10 = mul_9 + add_9
+    mul_14 = M_out_layernorm_weight * add_10
+    add_11 = d_1 + mul_14
+    mul_15 = -0.5000000000000001 * pow_3
+    exp_2 = torch.exp(mul_15)
+    add_12 = key + layernorm_
+    sub_2 = add_12 - target
+    mul_16 = M_out_layernorm_weight * sub_2
+    sub_3 = mul_16 - mean_3
+    mul_18 = mul_11 * mean_4
+    sub_4 = sub_3 - mul_18
+    mul_19 = add_5 * matmul_3
+    mul_20 = exp_2 * mul_19
+    mul_21 = 0.3989422804014327 * mul_20
+    mul_22 = add * mul_19
+    mul_23 = exp * mul_22
+    mul_24 = add * mul_23
+    mul_25 = -0.3989422804014327 * mul_24
+    mul_26 = exp * mul_19
+    mul_27 = 0.3989422804014327 * mul_26
+    mul_28 = mul_16 * dot
+    mul_29 = -0.0625 * mul_28
+    mul_30 = mul_10 * mean_4
+    sub_5 = mul_29 - mul_30
+    mul_31 = pow_2 * sub_5
+    pow_4 = add_3**-1.5
+    dot_2 = (add_8 * sub_4).sum(-1, keepdim=True)
+    dot_3 = (sub * sub_5).sum(-1, keepdim=True)
+    add_13 = dot_2 + dot_3
+    mul_32 = pow_4 * add_13
+    mul_33 = sub * mul_32
+    mul_34 = -0.0625 * mul_33
+    add_14 = mul_31 + mul_34
+    sum_2 = add_14.sum(-1, keepdim=True)
+    mul_35 = -0.0625 * sum_2
+    mul_36 = M_out_layernorm_weight * mul_14
+    mean_5 = mul_36.mean(-1, keepdim=True)
+    sub_6 = mul_36 - mean_5
+    mul_37 = mul_11 * mul_36
+    mean_6 = mul_37.mean(-1, keepdim=True)
+    mul_38 = mul_11 * mean_6
+    sub_7 = sub_6 - mul_38
+    mul_39 = pow_2 * sub_7
+    add_15 = add_14 + mul_39
+    add_16 = mul_35 + add_15
+    add_17 = torch.baddbmm(d_4, add_16, W1)
+    mul_40 = add_7 * add_17
+    add_18 = mul_27 + mul_40
+    add_19 = mul_25 + add_18
+    add_20 = mul_21 + add_19
+    add_21 = torch.baddbmm(add_11, add_20, W2)
+    mul_41 = sub_2 * add_10
+    mul_42 = mul_11 * mul_14
+    add_22 = mul_41 + mul_42
+    return (
+        add_21,
+        -mul_14,
+        add_20,
+        key,
+        add_20,
+        None,
+        mul,
+        mul_7,
+        add_16,
+        gelu,
+        add_16,
+        None,
+        add_22,
+        None,
+        mul_14,
+        None,
+    )
 
 
 class TttMlp(Module):
     """`ttt_mlp(x)` with batch = 16, expand = 4, heads = 2, rate = 0.1, window = 4.
 
-    M: chunk (gradients are held at a base, reads of `M` follow: chunks of 16 tokens are parallel).
+    M: held (gradients are held at a base, reads of `M` follow: 16 tokens are parallel, and all chunks
+    are one function whose way back is derived, not recorded).
     """
 
     def __init__(self) -> None:
@@ -115,60 +335,6 @@ class TttMlp(Module):
             },
         }
 
-    def _step_M(
-        self,
-        k: Tensor,
-        M_write_split: Tensor,
-        eta: Tensor,
-        q: Tensor,
-        M_W2_base: Tensor,
-        M_b2_base: Tensor,
-        M_W1_base: Tensor,
-        M_b1_base: Tensor,
-        M_W2: Tensor,
-        M_b2: Tensor,
-        M_W1: Tensor,
-        M_b1: Tensor,
-        valid: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """At most 16 tokens: what they read, and the running weights after their writes."""
-        x_W2, dy_W2, g_b2, x_W1, dy_W1, g_b1 = ttt_mlp_l2_gradient(
-            k,
-            M_write_split,
-            M_W2_base,
-            M_b2_base,
-            M_W1_base,
-            M_b1_base,
-            self.M.out.layernorm.weight,
-            self.M.out.layernorm.bias,
-        )
-        rate_W2 = eta.mT[..., None].squeeze(-1)
-        M_W2_course = Course(M_W2, (Impulse(x_W2, dy_W2, rate=rate_W2),), valid=valid)
-        rate_b2 = eta.mT[..., None].squeeze(-1)
-        M_b2_course = Course(
-            M_b2.mT, (Impulse(g_b2.new_ones((*g_b2.shape[:-1], 1)), g_b2, rate=rate_b2),), valid=valid
-        )
-        rate_W1 = eta.mT[..., None].squeeze(-1)
-        M_W1_course = Course(M_W1, (Impulse(x_W1, dy_W1, rate=rate_W1),), valid=valid)
-        rate_b1 = eta.mT[..., None].squeeze(-1)
-        M_b1_course = Course(
-            M_b1.mT, (Impulse(g_b1.new_ones((*g_b1.shape[:-1], 1)), g_b1, rate=rate_b1),), valid=valid
-        )
-        out_M = ttt_mlp_live(
-            q,
-            M_W2_course.after,
-            M_b2_course.after(q.new_ones((*q.shape[:-1], 1))),
-            M_W1_course.after,
-            M_b1_course.after(q.new_ones((*q.shape[:-1], 1))),
-            self.M.out.layernorm.weight,
-            self.M.out.layernorm.bias,
-        )
-        M_W2_next = M_W2_course.end()
-        M_b2_next = M_b2_course.end()
-        M_W1_next = M_W1_course.end()
-        M_b1_next = M_b1_course.end()
-        return out_M, M_W2_next, M_b2_next.mT, M_W1_next, M_b1_next.mT
-
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
@@ -185,52 +351,49 @@ class TttMlp(Module):
         eta = 0.1 * torch.sigmoid(linear(x, self.eta.linear.weight, self.eta.linear.bias)) / 16
         M_write_split = split(v, n=2)
         grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
-        k_cut = grid.cut(k, "headed")
-        M_write_split_cut = grid.cut(M_write_split, "headed")
-        eta_cut = grid.cut(eta, "vector")
-        q_cut = grid.cut(q, "headed")
-        M_W2 = state["M"]["running"]["W2"]
-        M_b2 = state["M"]["running"]["b2"].unsqueeze(-2)
-        M_W1 = state["M"]["running"]["W1"]
-        M_b1 = state["M"]["running"]["b1"].unsqueeze(-2)
-        M_W2_base = state["M"]["base"]["W2"]
-        M_b2_base = state["M"]["base"]["b2"].unsqueeze(-2)
-        M_W1_base = state["M"]["base"]["W1"]
-        M_b1_base = state["M"]["base"]["b1"].unsqueeze(-2)
-        out_M_all = []
-        for n in range(len(grid)):
-            out_M_n, M_W2_new, M_b2_new, M_W1_new, M_b1_new = self._step_M(
-                k_cut[n],
-                M_write_split_cut[n],
-                eta_cut[n],
-                q_cut[n],
-                M_W2_base,
-                M_b2_base,
-                M_W1_base,
-                M_b1_base,
-                M_W2,
-                M_b2,
-                M_W1,
-                M_b1,
-                grid.valid[n],
-            )
-            out_M_all.append(out_M_n)
-            M_W2 = M_W2_new
-            M_b2 = M_b2_new
-            M_W1 = M_W1_new
-            M_b1 = M_b1_new
-            M_W2_base = choose(grid.ends(16)[n], M_W2, M_W2_base)
-            M_b2_base = choose(grid.ends(16)[n], M_b2, M_b2_base)
-            M_W1_base = choose(grid.ends(16)[n], M_W1, M_W1_base)
-            M_b1_base = choose(grid.ends(16)[n], M_b1, M_b1_base)
-        out_M = grid.join(out_M_all, "headed")
+        M_fade = fading(grid, k, rate=eta)
+        M_after = following(grid, k, rate=eta)
+        M_held = held_pass(
+            grid,
+            16,
+            (
+                Pulled(ttt_mlp_live_kept, ttt_mlp_live_pullback, 1, (1, 1, 1, 1, 1, 1)),
+                Pulled(ttt_mlp_l2_gradient_kept, ttt_mlp_l2_gradient_pullback, 6, (1, 1, 2, 1, 1, 1)),
+            ),
+            ((q,), k, M_write_split),
+            M_fade,
+            (
+                (
+                    state["M"]["running"]["W2"],
+                    state["M"]["running"]["b2"].unsqueeze(-2),
+                    state["M"]["running"]["W1"],
+                    state["M"]["running"]["b1"].unsqueeze(-2),
+                ),
+                (
+                    state["M"]["base"]["W2"],
+                    state["M"]["base"]["b2"].unsqueeze(-2),
+                    state["M"]["base"]["W1"],
+                    state["M"]["base"]["b1"].unsqueeze(-2),
+                ),
+                (),
+            ),
+            biases=(1, 3),
+            shared=(self.M.out.layernorm.weight, self.M.out.layernorm.bias),
+            live=(M_after,),
+        )
+        out_M = M_held.reads[0]
         new["M"] = {
-            "running": {"W2": M_W2, "b2": M_b2.squeeze(-2), "W1": M_W1, "b1": M_b1.squeeze(-2)},
+            "running": {
+                "W2": M_held.running[0],
+                "b2": M_held.running[1].squeeze(-2),
+                "W1": M_held.running[2],
+                "b1": M_held.running[3].squeeze(-2),
+            },
             "base": {
-                "W2": M_W2_base,
-                "b2": M_b2_base.squeeze(-2),
-                "W1": M_W1_base,
-                "b1": M_b1_base.squeeze(-2),
+                "W2": M_held.committed[0],
+                "b2": M_held.committed[1].squeeze(-2),
+                "W1": M_held.committed[2],
+                "b1": M_held.committed[3].squeeze(-2),
             },
             "count": grid.count,
         }

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nldsl.runtime.course import Course, Impulse, gate_kernel
-from nldsl.runtime.grid import ChunkGrid, choose
+from nldsl.runtime.grid import ChunkGrid
+from nldsl.runtime.held_gates import fading, following
+from nldsl.runtime.held_parts import Pulled
+from nldsl.runtime.held_pass import held_pass
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import conv, l2norm, layernorm, linear, lt, merge, norm, split, where
@@ -14,57 +16,254 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def miras_mlp_huber_gradient(
+def miras_mlp_live_kept(
+    key: Tensor, W2: Any, W1: Any, M_out_layernorm_weight: Tensor, M_out_layernorm_bias: Tensor
+) -> tuple[Tensor, ...]:
+    """`miras_mlp`, row by row, and what its way back needs, at the weights of every token: `W(z)` for `W @
+    z`, `W.back(d)` for the way back.
+    """
+    matmul = W2(key)
+    gelu = functional.gelu(matmul)
+    matmul_2 = W1(gelu)
+    layernorm_ = layernorm(matmul_2, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
+    add = key + layernorm_
+    return add, matmul, matmul_2
+
+
+def miras_mlp_live_pullback(
+    d_1: Tensor,
+    key: Tensor,
+    W2: Any,
+    W1: Any,
+    M_out_layernorm_weight: Tensor,
+    M_out_layernorm_bias: Tensor,
+    matmul: Tensor,
+    matmul_2: Tensor,
+) -> tuple[Any, ...]:
+    """From gradients `d_i` at its results to those at key, then `dy, x` of every outer product of the
+    gradient of every weight, at the weights of every token: `W(z)` for `W @ z`, `W.back(d)` for the way
+    back.
+    """
+    mul = 0.7071067811865476 * matmul
+    erf = torch.erf(mul)
+    add = 1.0 + erf
+    mul_2 = 0.5 * add
+    pow = matmul**2.0
+    mul_3 = -0.5 * pow
+    exp = torch.exp(mul_3)
+    mul_4 = matmul * exp
+    mul_5 = 0.3989422804014327 * mul_4
+    add_2 = mul_2 + mul_5
+    gelu = functional.gelu(matmul)
+    mean = matmul_2.mean(-1, keepdim=True)
+    sub = matmul_2 - mean
+    pow_2 = sub**2.0
+    mean_2 = pow_2.mean(-1, keepdim=True)
+    add_3 = 1e-05 + mean_2
+    pow_3 = add_3**-0.5
+    mul_6 = M_out_layernorm_weight * d_1
+    mean_3 = mul_6.mean(-1, keepdim=True)
+    sub_2 = mul_6 - mean_3
+    mul_7 = sub * pow_3
+    mul_8 = mul_6 * mul_7
+    mean_4 = mul_8.mean(-1, keepdim=True)
+    mul_9 = mul_7 * mean_4
+    sub_3 = sub_2 - mul_9
+    mul_10 = pow_3 * sub_3
+    mul_11 = add_2 * W1.back(mul_10)
+    add_4 = d_1 + W2.back(mul_11)
+    mul_12 = d_1 * mul_7
+    return add_4, mul_11, key, mul_10, gelu, mul_12, None, d_1, None
+
+
+def miras_mlp_huber_gradient_kept(
     key: Tensor,
     target: Tensor,
     W2: Tensor,
     W1: Tensor,
     M_out_layernorm_weight: Tensor,
     M_out_layernorm_bias: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradient of `huber` at the map `miras_mlp`, row by row.
-
-    Returns x_W2, dy_W2, x_W1, dy_W1: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
-    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
-    """
+) -> tuple[Tensor, ...]:
+    """`miras_mlp_huber_gradient`, row by row, and what its way back needs."""
     matmul = key @ W2.mT
+    mul = 0.7071067811865476 * matmul
+    erf = torch.erf(mul)
+    add = 1.0 + erf
+    mul_2 = 0.5 * add
+    pow = matmul**2.0
+    mul_3 = -0.5 * pow
+    exp = torch.exp(mul_3)
+    mul_4 = matmul * exp
+    mul_5 = 0.3989422804014327 * mul_4
+    add_2 = mul_2 + mul_5
     gelu = functional.gelu(matmul)
     matmul_2 = gelu @ W1.mT
-    sub = matmul_2 - matmul_2.mean(-1, keepdim=True)
-    pow = (1e-05 + (sub**2.0).mean(-1, keepdim=True)) ** -0.5
-    sub_2 = key + layernorm(matmul_2, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05) - target
-    lt_ = lt(torch.abs(sub_2), 1.0)
-    mul = M_out_layernorm_weight * (torch.sign(sub_2) * where(lt_, 0.0, 1.0) + sub_2 * where(lt_, 1.0, 0.0))
-    mul_2 = sub * pow
-    mul_3 = pow * (mul - mul.mean(-1, keepdim=True) - mul_2 * (mul_2 * mul).mean(-1, keepdim=True))
+    mean = matmul_2.mean(-1, keepdim=True)
+    sub = matmul_2 - mean
+    pow_2 = sub**2.0
+    mean_2 = pow_2.mean(-1, keepdim=True)
+    add_3 = 1e-05 + mean_2
+    pow_3 = add_3**-0.5
+    layernorm_ = layernorm(matmul_2, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
+    add_4 = key + layernorm_
+    sub_2 = add_4 - target
+    sign = torch.sign(sub_2)
+    abs = torch.abs(sub_2)
+    lt_ = lt(abs, 1.0)
+    where_ = where(lt_, 0.0, 1.0)
+    mul_6 = sign * where_
+    where_2 = where(lt_, 1.0, 0.0)
+    mul_7 = sub_2 * where_2
+    add_5 = mul_6 + mul_7
+    mul_8 = M_out_layernorm_weight * add_5
+    mean_3 = mul_8.mean(-1, keepdim=True)
+    sub_3 = mul_8 - mean_3
+    mul_9 = sub * pow_3
+    mul_10 = mul_9 * mul_8
+    mean_4 = mul_10.mean(-1, keepdim=True)
+    mul_11 = mul_9 * mean_4
+    sub_4 = sub_3 - mul_11
+    mul_12 = pow_3 * sub_4
+    matmul_3 = mul_12 @ W1
+    mul_13 = add_2 * matmul_3
     return (
         key,
-        (
-            0.5 * (1.0 + torch.erf(0.7071067811865476 * matmul))
-            + 0.3989422804014327 * (matmul * torch.exp(-0.5 * matmul**2.0))
-        )
-        * (mul_3 @ W1),
+        mul_13,
         gelu,
-        mul_3,
+        mul_12,
+        matmul,
+        gelu,
+        matmul_2,
+        mean,
+        mean_2,
+        layernorm_,
+        mean_3,
+        mean_4,
+        mul_12,
+        matmul_3,
     )
 
 
-def miras_mlp_live(
-    z: Tensor, W2: Any, W1: Any, M_out_layernorm_weight: Tensor, M_out_layernorm_bias: Tensor
-) -> Tensor:
-    """The map `miras_mlp`, row by row, at the weights of every token: `W(z)` for `W @ z`."""
-    out_matmul = W2(z)
-    out_gelu = functional.gelu(out_matmul)
-    out_matmul_1 = W1(out_gelu)
-    out_layernorm = layernorm(out_matmul_1, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
-    out = z + out_layernorm
-    return out
+def miras_mlp_huber_gradient_pullback(
+    d_1: Tensor,
+    d_2: Tensor,
+    d_3: Tensor,
+    d_4: Tensor,
+    key: Tensor,
+    target: Tensor,
+    W2: Tensor,
+    W1: Tensor,
+    M_out_layernorm_weight: Tensor,
+    M_out_layernorm_bias: Tensor,
+    matmul: Tensor,
+    gelu: Tensor,
+    matmul_2: Tensor,
+    mean: Tensor,
+    mean_2: Tensor,
+    layernorm_: Tensor,
+    mean_3: Tensor,
+    mean_4: Tensor,
+    mul: Tensor,
+    matmul_3: Tensor,
+) -> tuple[Any, ...]:
+    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
+    the gradient of every weight.
+    """
+    add = key + layernorm_
+    sub = add - target
+    abs = torch.abs(sub)
+    lt_ = lt(abs, 1.0)
+    where_ = where(lt_, 1.0, 0.0)
+    sub_2 = matmul_2 - mean
+    add_2 = 1e-05 + mean_2
+    pow_2 = add_2**-0.5
+    mul_2 = 0.7071067811865476 * matmul
+    erf = torch.erf(mul_2)
+    add_3 = 1.0 + erf
+    mul_3 = 0.5 * add_3
+    pow_3 = matmul**2.0
+    mul_4 = -0.5 * pow_3
+    exp = torch.exp(mul_4)
+    mul_5 = matmul * exp
+    mul_6 = 0.3989422804014327 * mul_5
+    add_4 = mul_3 + mul_6
+    mul_7 = d_2 * add_4
+    add_5 = torch.baddbmm(d_4, mul_7, W1.mT)
+    sum = add_5.sum(-1, keepdim=True)
+    mul_8 = pow_2 * sum
+    mul_9 = -0.0625 * mul_8
+    mul_10 = pow_2 * add_5
+    mul_11 = sub_2 * pow_2
+    dot = (mul_11 * mul_10).sum(-1, keepdim=True)
+    mul_12 = mul_11 * dot
+    mul_13 = -0.0625 * mul_12
+    add_6 = mul_10 + mul_13
+    add_7 = mul_9 + add_6
+    mul_14 = M_out_layernorm_weight * add_7
+    mul_15 = where_ * mul_14
+    add_8 = d_1 + mul_15
+    mul_16 = -0.5000000000000001 * pow_3
+    exp_2 = torch.exp(mul_16)
+    sign = torch.sign(sub)
+    where_2 = where(lt_, 0.0, 1.0)
+    mul_17 = sign * where_2
+    mul_18 = sub * where_
+    add_9 = mul_17 + mul_18
+    mul_19 = M_out_layernorm_weight * add_9
+    sub_3 = mul_19 - mean_3
+    mul_21 = mul_11 * mean_4
+    sub_4 = sub_3 - mul_21
+    mul_22 = d_2 * matmul_3
+    mul_23 = exp_2 * mul_22
+    mul_24 = 0.3989422804014327 * mul_23
+    mul_25 = matmul * mul_22
+    mul_26 = exp * mul_25
+    mul_27 = matmul * mul_26
+    mul_28 = -0.3989422804014327 * mul_27
+    mul_29 = exp * mul_22
+    mul_30 = 0.3989422804014327 * mul_29
+    mul_31 = dot * mul_19
+    mul_32 = -0.0625 * mul_31
+    mul_33 = mul_10 * mean_4
+    sub_5 = mul_32 - mul_33
+    mul_34 = pow_2 * sub_5
+    pow_4 = add_2**-1.5
+    dot_2 = (sub_2 * sub_5).sum(-1, keepdim=True)
+    dot_3 = (add_5 * sub_4).sum(-1, keepdim=True)
+    add_10 = dot_2 + dot_3
+    mul_35 = pow_4 * add_10
+    mul_36 = sub_2 * mul_35
+    mul_37 = -0.0625 * mul_36
+    add_11 = mul_34 + mul_37
+    sum_2 = add_11.sum(-1, keepdim=True)
+    mul_38 = -0.0625 * sum_2
+    mul_39 = M_out_layernorm_weight * mul_15
+    mean_5 = mul_39.mean(-1, keepdim=True)
+    sub_6 = mul_39 - mean_5
+    mul_40 = mul_11 * mul_39
+    mean_6 = mul_40.mean(-1, keepdim=True)
+    mul_41 = mul_11 * mean_6
+    sub_7 = sub_6 - mul_41
+    mul_42 = pow_2 * sub_7
+    add_12 = add_11 + mul_42
+    add_13 = mul_38 + add_12
+    add_14 = torch.baddbmm(d_3, add_13, W1)
+    mul_43 = add_4 * add_14
+    add_15 = mul_30 + mul_43
+    add_16 = mul_28 + add_15
+    add_17 = mul_24 + add_16
+    add_18 = torch.baddbmm(add_8, add_17, W2)
+    mul_44 = add_9 * add_7
+    mul_45 = mul_11 * mul_15
+    add_19 = mul_44 + mul_45
+    return add_18, -mul_15, add_17, key, mul, mul_7, add_13, gelu, add_19, None, mul_15, None
 
 
 class Yaad(Module):
     """`yaad(x)` with chunk = 16, delta = 1, expand = 2, heads = 2, window = 4.
 
-    M: chunk (gradients are held at a base, reads of `M` follow: chunks of 16 tokens are parallel).
+    M: held (gradients are held at a base, reads of `M` follow: 16 tokens are parallel, and all chunks
+    are one function whose way back is derived, not recorded).
     """
 
     def __init__(self) -> None:
@@ -102,35 +301,6 @@ class Yaad(Module):
             },
         }
 
-    def _step_M(
-        self,
-        k: Tensor,
-        M_write_split: Tensor,
-        eta: Tensor,
-        alpha: Tensor,
-        q: Tensor,
-        M_W2_base: Tensor,
-        M_W1_base: Tensor,
-        M_W2: Tensor,
-        M_W1: Tensor,
-        valid: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """At most 16 tokens: what they read, and the running weights after their writes."""
-        x_W2, dy_W2, x_W1, dy_W1 = miras_mlp_huber_gradient(
-            k, M_write_split, M_W2_base, M_W1_base, self.M.out.layernorm.weight, self.M.out.layernorm.bias
-        )
-        gate = gate_kernel(retain=alpha.mT, valid=valid)
-        rate_W2 = eta.mT[..., None].squeeze(-1)
-        M_W2_course = Course(M_W2, (Impulse(x_W2, dy_W2, rate=rate_W2),), gate=gate, valid=valid)
-        rate_W1 = eta.mT[..., None].squeeze(-1)
-        M_W1_course = Course(M_W1, (Impulse(x_W1, dy_W1, rate=rate_W1),), gate=gate, valid=valid)
-        out_M = miras_mlp_live(
-            q, M_W2_course.after, M_W1_course.after, self.M.out.layernorm.weight, self.M.out.layernorm.bias
-        )
-        M_W2_next = M_W2_course.end()
-        M_W1_next = M_W1_course.end()
-        return out_M, M_W2_next, M_W1_next
-
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
@@ -162,38 +332,29 @@ class Yaad(Module):
         alpha = 1 - torch.sigmoid(linear(x, self.alpha.linear.weight, self.alpha.linear.bias)) / 16
         M_write_split = split(v, n=2)
         grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
-        k_cut = grid.cut(k, "headed")
-        M_write_split_cut = grid.cut(M_write_split, "headed")
-        eta_cut = grid.cut(eta, "vector")
-        alpha_cut = grid.cut(alpha, "vector")
-        q_cut = grid.cut(q, "headed")
-        M_W2 = state["M"]["running"]["W2"]
-        M_W1 = state["M"]["running"]["W1"]
-        M_W2_base = state["M"]["base"]["W2"]
-        M_W1_base = state["M"]["base"]["W1"]
-        out_M_all = []
-        for n in range(len(grid)):
-            out_M_n, M_W2_new, M_W1_new = self._step_M(
-                k_cut[n],
-                M_write_split_cut[n],
-                eta_cut[n],
-                alpha_cut[n],
-                q_cut[n],
-                M_W2_base,
-                M_W1_base,
-                M_W2,
-                M_W1,
-                grid.valid[n],
-            )
-            out_M_all.append(out_M_n)
-            M_W2 = M_W2_new
-            M_W1 = M_W1_new
-            M_W2_base = choose(grid.ends(16)[n], M_W2, M_W2_base)
-            M_W1_base = choose(grid.ends(16)[n], M_W1, M_W1_base)
-        out_M = grid.join(out_M_all, "headed")
+        M_fade = fading(grid, k, retain=alpha, rate=eta)
+        M_after = following(grid, k, retain=alpha, rate=eta)
+        M_held = held_pass(
+            grid,
+            16,
+            (
+                Pulled(miras_mlp_live_kept, miras_mlp_live_pullback, 1, (1, 1, 1, 1)),
+                Pulled(miras_mlp_huber_gradient_kept, miras_mlp_huber_gradient_pullback, 4, (1, 2, 1, 1)),
+            ),
+            ((q,), k, M_write_split),
+            M_fade,
+            (
+                (state["M"]["running"]["W2"], state["M"]["running"]["W1"]),
+                (state["M"]["base"]["W2"], state["M"]["base"]["W1"]),
+                (),
+            ),
+            shared=(self.M.out.layernorm.weight, self.M.out.layernorm.bias),
+            live=(M_after,),
+        )
+        out_M = M_held.reads[0]
         new["M"] = {
-            "running": {"W2": M_W2, "W1": M_W1},
-            "base": {"W2": M_W2_base, "W1": M_W1_base},
+            "running": {"W2": M_held.running[0], "W1": M_held.running[1]},
+            "base": {"W2": M_held.committed[0], "W1": M_held.committed[1]},
             "count": grid.count,
         }
         out = linear(

@@ -4,32 +4,70 @@ from __future__ import annotations
 
 from typing import Any
 
-from nldsl.runtime.course import Course, Impulse, Momentum, momentum_filter
-from nldsl.runtime.grid import ChunkGrid, choose
+import torch
+from nldsl.runtime.grid import ChunkGrid
+from nldsl.runtime.held_gates import fading
+from nldsl.runtime.held_parts import Pulled
+from nldsl.runtime.held_pass import held_pass
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module
 from torch import Tensor
 
 
-def matrix(z: Tensor, weight: Tensor) -> Tensor:
-    """The map `matrix`, row by row: `[..., C, z] -> [..., C, y]`."""
-    y = z @ weight.mT
-    return y
+def matrix_kept(key: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    """`matrix`, row by row, and what its way back needs."""
+    return (key @ weight.mT,)
 
 
-def matrix_l2_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of `l2` at the map `matrix`, row by row.
-
-    Returns x_weight, dy_weight: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
-    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
+def matrix_pullback(d_1: Tensor, key: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    """From gradients `d_i` at its results to those at key, then `dy, x` of every outer product of the
+    gradient of every weight.
     """
-    return key, key @ weight.mT - target
+    return d_1 @ weight, d_1, key
+
+
+def matrix_l2_normalised_momentum_gradient_kept(
+    key: Tensor, target: Tensor, weight: Tensor
+) -> tuple[Tensor, ...]:
+    """`matrix_l2_normalised_momentum_gradient`, row by row, and what its way back needs."""
+    matmul = key @ weight.mT
+    sub = matmul - target
+    dot = (key * key).sum(-1, keepdim=True)
+    add = 0.01 + dot
+    div = 1.0 / add
+    mul = sub * div
+    mul_2 = 0.1 * mul
+    return key, mul_2, matmul, dot
+
+
+def matrix_l2_normalised_momentum_gradient_pullback(
+    d_1: Tensor, d_2: Tensor, key: Tensor, target: Tensor, weight: Tensor, matmul: Tensor, dot: Tensor
+) -> tuple[Tensor, ...]:
+    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
+    the gradient of every weight.
+    """
+    add = 0.01 + dot
+    div = 1.0 / add
+    mul = d_2 * div
+    mul_2 = 0.1 * mul
+    sub = matmul - target
+    dot_2 = (d_2 * sub).sum(-1, keepdim=True)
+    mul_3 = div * dot_2
+    mul_4 = 0.1 * mul_3
+    div_2 = mul_4 / add
+    mul_5 = key * div_2
+    sub_2 = d_1 - mul_5
+    sub_3 = sub_2 - mul_5
+    add_2 = torch.baddbmm(sub_3, mul_2, weight)
+    mul_6 = -0.1 * mul
+    return add_2, mul_6, mul_2, key
 
 
 class Probe(Module):
     """`probe(x)`.
 
-    M: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
+    M: held (reads and gradients see the last commit: 16 tokens are parallel, and all chunks are one
+    function whose way back is derived, not recorded).
     """
 
     def __init__(self) -> None:
@@ -46,46 +84,36 @@ class Probe(Module):
             },
         }
 
-    def _step_M(
-        self, x: Tensor, M_weight_seen: Tensor, M_weight: Tensor, M_m_weight: Tensor, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """At most 16 tokens: what they read, and the running weights after their writes."""
-        y = matrix(x, M_weight_seen)
-        x_weight, dy_weight = matrix_l2_gradient(x, x, M_weight_seen)
-        beta_weight = x_weight.new_full(x_weight.shape[:-1], 0.9)
-        slot_rate_weight = (0.1 * (1.0 / (0.01 + (x_weight * x_weight).sum(-1, keepdim=True)))).squeeze(-1)
-        read_weight = x_weight.new_full(x_weight.shape[:-1], 1.0)
-        momentum_filter_ = momentum_filter(beta_weight, slot_rate_weight, read_weight, valid=valid)
-        M_weight_course = Course(
-            M_weight,
-            (Impulse(x_weight, dy_weight, momentum=Momentum(M_m_weight, momentum_filter_)),),
-            valid=valid,
-        )
-        M_weight_next, M_m_weight_next = M_weight_course.close()
-        return y, M_weight_next, M_m_weight_next
-
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
-        x_cut = grid.cut(x, "vector")
-        M_weight = state["M"]["running"]["weight"]
-        M_weight_seen = state["M"]["committed"]["weight"]
-        M_m_weight = state["M"]["slots"]["m.weight"]
-        y_all = []
-        for n in range(len(grid)):
-            y_n, M_weight_new, M_m_weight_new = self._step_M(
-                x_cut[n], M_weight_seen, M_weight, M_m_weight, grid.valid[n]
-            )
-            y_all.append(y_n)
-            M_weight = M_weight_new
-            M_m_weight = M_m_weight_new
-            M_weight_seen = choose(grid.ends(16)[n], M_weight, M_weight_seen)
-        y = grid.join(y_all, "vector")
+        M_fade = fading(grid, x[:, :, None], beta=0.9, slot_rate=1.0, read=1.0)
+        M_held = held_pass(
+            grid,
+            16,
+            (
+                Pulled(matrix_kept, matrix_pullback, 1, (1,)),
+                Pulled(
+                    matrix_l2_normalised_momentum_gradient_kept,
+                    matrix_l2_normalised_momentum_gradient_pullback,
+                    2,
+                    (1,),
+                ),
+            ),
+            ((x[:, :, None],), x[:, :, None], x[:, :, None]),
+            M_fade,
+            (
+                (state["M"]["running"]["weight"][:, None],),
+                (state["M"]["committed"]["weight"][:, None],),
+                (state["M"]["slots"]["m.weight"][:, None],),
+            ),
+        )
+        y = M_held.reads[0].squeeze(2)
         new["M"] = {
-            "running": {"weight": M_weight},
-            "committed": {"weight": M_weight_seen},
-            "slots": {"m.weight": M_m_weight},
+            "running": {"weight": M_held.running[0].squeeze(1)},
+            "committed": {"weight": M_held.committed[0].squeeze(1)},
+            "slots": {"m.weight": M_held.slots[0].squeeze(1)},
             "count": grid.count,
         }
         return y, new
