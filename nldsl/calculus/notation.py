@@ -70,6 +70,7 @@ def _levels(expr: Expr) -> tuple[int, ...]:
         "matmul": (2, 2),
         "outer": (1, 2),
         "silu_pullback": (2, 0),
+        "gelu_pullback": (2, 0),
     }
     if expr.op in ("pow", "dot"):
         return (2,) * len(expr.args)
@@ -116,8 +117,8 @@ def _product(expr: Expr, inner: list[str], style: Style) -> tuple[str, int] | No
             return style.dot.join(inner), 1
         case "outer":
             return f"{inner[0]}{style.dot}{inner[1]}{style.transpose}", 1
-        case "silu_pullback":
-            return f"{style.slope('silu', inner[1])}{style.times}{inner[0]}", 1
+        case "silu_pullback" | "gelu_pullback":
+            return f"{style.slope(expr.op.split('_')[0], inner[1])}{style.times}{inner[0]}", 1
         case "dot":
             if expr.args[0] is expr.args[1]:
                 return style.power(style.norm(inner[0]), "2"), 2

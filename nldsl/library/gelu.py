@@ -15,10 +15,7 @@ from nldsl.library._elementwise import elementwise
 def _vjp(
     b: Builder, args: tuple[Any, ...], out: Any, grad: Any, options: Mapping[str, Static]
 ) -> tuple[Any | None, ...]:
-    x = args[0]
-    cumulative = b("mul", b(0.5), b("add", b(1.0), b("erf", b("mul", b(math.sqrt(0.5)), x))))
-    density = b("mul", b(1.0 / math.sqrt(2.0 * math.pi)), b("exp", b("mul", b(-0.5), b("mul", x, x))))
-    return (b("mul", grad, b("add", cumulative, b("mul", x, density))),)
+    return (b("gelu_pullback", grad, args[0]),)
 
 
 def _reference(x: Any) -> Any:

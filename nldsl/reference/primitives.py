@@ -82,6 +82,11 @@ def gelu(x: Tensor) -> Tensor:
     return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
 
 
+def gelu_slope(x: Tensor) -> Tensor:
+    """`Phi(x) + x phi(x)`, phi the density."""
+    return (1 + torch.erf(x / math.sqrt(2))) / 2 + x * torch.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
 def softplus(x: Tensor) -> Tensor:
     """`log(1 + e^x)`."""
     return torch.logaddexp(x, torch.zeros_like(x))
@@ -119,6 +124,7 @@ ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
     "cos": torch.cos,
     "sign": torch.sign,
     "silu_pullback": lambda g, a: g * torch.sigmoid(a) * (1 + a * (1 - torch.sigmoid(a))),
+    "gelu_pullback": lambda g, a: g * gelu_slope(a),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -41,6 +42,42 @@ class _SiluPullback(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return to_grad, None
         return to_grad, silu_bend(upstream, to_grad, grad, x)
+
+
+def gelu_pullback(grad: Tensor, x: Tensor) -> Tensor:
+    """`grad * gelu'(x)` in one pass; its own gradient in a few.
+
+    >>> x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    >>> gelu_pullback(torch.ones_like(x), x).item()
+    0.5
+    """
+    if not torch.is_grad_enabled() and grad.shape == x.shape:
+        return torch.ops.aten.gelu_backward(grad, x)  # type: ignore[no-any-return]
+    result: Tensor = _GeluPullback.apply(grad, x)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _GeluPullback(torch.autograd.Function):
+    """`g gelu'(x)`; for `u` above, the gradient at x is `u g (2 - x^2) p(x)`, `p` the normal density."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, x: Tensor) -> Tensor:
+        grad, x = torch.broadcast_tensors(grad, x)
+        ctx.save_for_backward(grad, x)
+        result: Tensor = torch.ops.aten.gelu_backward(grad, x)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor | None]:
+        grad, x = ctx.saved_tensors
+        (upstream,) = grads
+        to_grad = torch.ops.aten.gelu_backward(upstream, x)
+        if not ctx.needs_input_grad[1]:
+            return to_grad, None
+        square = x * x
+        density = square.mul(-0.5).exp_().mul_(1.0 / math.sqrt(2.0 * math.pi))
+        return to_grad, density.mul_(square.neg_().add_(2.0)).mul_(grad).mul_(upstream)
 
 
 def silu_bend(upstream: Tensor, slope: Tensor, grad: Tensor, x: Tensor) -> Tensor:

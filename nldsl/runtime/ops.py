@@ -1,6 +1,9 @@
 """The torch functions of the primitives, by the names their contracts give."""
 
-from nldsl.runtime.activations import silu_pullback
+from nldsl.runtime.activations import (
+    gelu_pullback,
+    silu_pullback,
+)
 from nldsl.runtime.matrices import (
     eigenbasis,
     headwise,
@@ -59,18 +62,19 @@ __all__ = [
     "constant",
     "conv",
     "dot",
-    "embed",
     "eigenbasis",
+    "embed",
     "eq",
     "expand_last",
     "ge",
+    "gelu_pullback",
     "gt",
     "head",
     "headwise",
     "identity",
     "index",
-    "kron",
     "inverse_root",
+    "kron",
     "l2norm",
     "layernorm",
     "le",
@@ -97,10 +101,10 @@ __all__ = [
     "share",
     "shift",
     "silu_pullback",
-    "stretched_rope",
     "softmax",
     "softplus",
     "split",
+    "stretched_rope",
     "sum",
     "transpose",
     "unbias",

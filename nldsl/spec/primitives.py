@@ -62,6 +62,7 @@ _INSTEAD = {
     "lookup": "look tokens up in a shared table with `embed(tokens, E)`",
     "expand_last": "values of different shapes combine by themselves: a number per head scales its head",
     "silu_pullback": "the compiler derives gradients; write `silu(x)`",
+    "gelu_pullback": "the compiler derives gradients; write `gelu(x)`",
     "conv": "a memory's map sees one token: convolve its key or value, as in `k = conv(linear(x), 4)`",
     "shift": "a memory's map sees one token: shift its key or value before the write",
     "identity": "in a block, a key that is written to itself is `M[k] <- k`",
