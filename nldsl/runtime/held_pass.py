@@ -217,7 +217,7 @@ def _answer(
     pairs: Sequence[tuple[Tensor, Tensor]],
     rest: tuple[Sequence[Tensor], Sequence[Tensor]],
 ) -> Tensor:
-    """What a query is answered; its way back needs what is added to the chunk (`rest`: anchors, parameters)."""
+    """What a query is answered; the chunk keeps what its way back needs (`rest`: anchors, parameters)."""
     read, (anchors, shared) = job.functions[0], rest
     if way is None:
         answer, *kept = read.forward(q, *chunk.committed, *shared)
