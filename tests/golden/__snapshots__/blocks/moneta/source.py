@@ -9,7 +9,7 @@ from nldsl.runtime.course import Course, Impulse, gate_kernel
 from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, l2norm, layernorm, linear, merge, norm, split
+from nldsl.runtime.ops import conv, gelu_pullback, l2norm, layernorm, linear, merge, norm, split
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,16 +48,7 @@ def miras_mlp_lp_gradient(
     mul = M_out_layernorm_weight * (torch.sign(sub_2) * torch.abs(sub_2) ** 2.0)
     mul_2 = sub * pow
     mul_3 = pow * (mul - mul.mean(-1, keepdim=True) - mul_2 * (mul * mul_2).mean(-1, keepdim=True))
-    return (
-        key,
-        (
-            0.5 * (1.0 + torch.erf(0.7071067811865476 * matmul))
-            + 0.3989422804014327 * (matmul * torch.exp(-0.5 * matmul**2.0))
-        )
-        * (mul_3 @ W1),
-        gelu,
-        mul_3,
-    )
+    return key, gelu_pullback(mul_3 @ W1, matmul), gelu, mul_3
 
 
 class Moneta(Module):

@@ -11,7 +11,7 @@ from nldsl.runtime.held_parts import Pulled
 from nldsl.runtime.held_pass import held_pass
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, l2norm, layernorm, linear, lt, merge, norm, split, where
+from nldsl.runtime.ops import conv, gelu_pullback, l2norm, layernorm, linear, lt, merge, norm, split, where
 from torch import Tensor
 from torch.nn import functional
 
@@ -44,36 +44,26 @@ def miras_mlp_live_pullback(
     gradient of every weight, at the weights of every token: `W(z)` for `W @ z`, `W.back(d)` for the way
     back.
     """
-    mul = 0.7071067811865476 * matmul
-    erf = torch.erf(mul)
-    add = 1.0 + erf
-    mul_2 = 0.5 * add
-    pow = matmul**2.0
-    mul_3 = -0.5 * pow
-    exp = torch.exp(mul_3)
-    mul_4 = matmul * exp
-    mul_5 = 0.3989422804014327 * mul_4
-    add_2 = mul_2 + mul_5
     gelu = functional.gelu(matmul)
     mean = matmul_2.mean(-1, keepdim=True)
     sub = matmul_2 - mean
-    pow_2 = sub**2.0
-    mean_2 = pow_2.mean(-1, keepdim=True)
-    add_3 = 1e-05 + mean_2
-    pow_3 = add_3**-0.5
-    mul_6 = M_out_layernorm_weight * d_1
-    mean_3 = mul_6.mean(-1, keepdim=True)
-    sub_2 = mul_6 - mean_3
-    mul_7 = sub * pow_3
-    mul_8 = mul_6 * mul_7
-    mean_4 = mul_8.mean(-1, keepdim=True)
-    mul_9 = mul_7 * mean_4
-    sub_3 = sub_2 - mul_9
-    mul_10 = pow_3 * sub_3
-    mul_11 = add_2 * W1.back(mul_10)
-    add_4 = d_1 + W2.back(mul_11)
-    mul_12 = d_1 * mul_7
-    return add_4, mul_11, key, mul_10, gelu, mul_12, None, d_1, None
+    pow = sub**2.0
+    mean_2 = pow.mean(-1, keepdim=True)
+    add = 1e-05 + mean_2
+    pow_2 = add**-0.5
+    mul = M_out_layernorm_weight * d_1
+    mean_3 = mul.mean(-1, keepdim=True)
+    sub_2 = mul - mean_3
+    mul_2 = sub * pow_2
+    mul_3 = mul * mul_2
+    mean_4 = mul_3.mean(-1, keepdim=True)
+    mul_4 = mul_2 * mean_4
+    sub_3 = sub_2 - mul_4
+    mul_5 = pow_2 * sub_3
+    gelu_pullback_ = gelu_pullback(W1.back(mul_5), matmul)
+    add_2 = d_1 + W2.back(gelu_pullback_)
+    mul_6 = d_1 * mul_2
+    return add_2, gelu_pullback_, key, mul_5, gelu, mul_6, None, d_1, None
 
 
 def miras_mlp_huber_gradient_kept(
@@ -86,51 +76,41 @@ def miras_mlp_huber_gradient_kept(
 ) -> tuple[Tensor, ...]:
     """`miras_mlp_huber_gradient`, row by row, and what its way back needs."""
     matmul = key @ W2.mT
-    mul = 0.7071067811865476 * matmul
-    erf = torch.erf(mul)
-    add = 1.0 + erf
-    mul_2 = 0.5 * add
-    pow = matmul**2.0
-    mul_3 = -0.5 * pow
-    exp = torch.exp(mul_3)
-    mul_4 = matmul * exp
-    mul_5 = 0.3989422804014327 * mul_4
-    add_2 = mul_2 + mul_5
     gelu = functional.gelu(matmul)
     matmul_2 = gelu @ W1.mT
     mean = matmul_2.mean(-1, keepdim=True)
     sub = matmul_2 - mean
-    pow_2 = sub**2.0
-    mean_2 = pow_2.mean(-1, keepdim=True)
-    add_3 = 1e-05 + mean_2
-    pow_3 = add_3**-0.5
+    pow = sub**2.0
+    mean_2 = pow.mean(-1, keepdim=True)
+    add = 1e-05 + mean_2
+    pow_2 = add**-0.5
     layernorm_ = layernorm(matmul_2, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
-    add_4 = key + layernorm_
-    sub_2 = add_4 - target
+    add_2 = key + layernorm_
+    sub_2 = add_2 - target
     sign = torch.sign(sub_2)
     abs = torch.abs(sub_2)
     lt_ = lt(abs, 1.0)
     where_ = where(lt_, 0.0, 1.0)
-    mul_6 = sign * where_
+    mul = sign * where_
     where_2 = where(lt_, 1.0, 0.0)
-    mul_7 = sub_2 * where_2
-    add_5 = mul_6 + mul_7
-    mul_8 = M_out_layernorm_weight * add_5
-    mean_3 = mul_8.mean(-1, keepdim=True)
-    sub_3 = mul_8 - mean_3
-    mul_9 = sub * pow_3
-    mul_10 = mul_9 * mul_8
-    mean_4 = mul_10.mean(-1, keepdim=True)
-    mul_11 = mul_9 * mean_4
-    sub_4 = sub_3 - mul_11
-    mul_12 = pow_3 * sub_4
-    matmul_3 = mul_12 @ W1
-    mul_13 = add_2 * matmul_3
+    mul_2 = sub_2 * where_2
+    add_3 = mul + mul_2
+    mul_3 = M_out_layernorm_weight * add_3
+    mean_3 = mul_3.mean(-1, keepdim=True)
+    sub_3 = mul_3 - mean_3
+    mul_4 = sub * pow_2
+    mul_5 = mul_4 * mul_3
+    mean_4 = mul_5.mean(-1, keepdim=True)
+    mul_6 = mul_4 * mean_4
+    sub_4 = sub_3 - mul_6
+    mul_7 = pow_2 * sub_4
+    matmul_3 = mul_7 @ W1
+    gelu_pullback_ = gelu_pullback(matmul_3, matmul)
     return (
         key,
-        mul_13,
+        gelu_pullback_,
         gelu,
-        mul_12,
+        mul_7,
         matmul,
         gelu,
         matmul_2,
@@ -139,7 +119,7 @@ def miras_mlp_huber_gradient_kept(
         layernorm_,
         mean_3,
         mean_4,
-        mul_12,
+        mul_7,
         matmul_3,
     )
 
@@ -174,89 +154,74 @@ def miras_mlp_huber_gradient_pullback(
     abs = torch.abs(sub)
     lt_ = lt(abs, 1.0)
     where_ = where(lt_, 1.0, 0.0)
+    gelu_pullback_ = gelu_pullback(d_2, matmul)
+    add_2 = torch.baddbmm(d_4, gelu_pullback_, W1.mT)
+    sum = add_2.sum(-1, keepdim=True)
     sub_2 = matmul_2 - mean
-    add_2 = 1e-05 + mean_2
-    pow_2 = add_2**-0.5
-    mul_2 = 0.7071067811865476 * matmul
-    erf = torch.erf(mul_2)
-    add_3 = 1.0 + erf
-    mul_3 = 0.5 * add_3
+    add_3 = 1e-05 + mean_2
+    pow_2 = add_3**-0.5
+    mul_2 = sum * pow_2
+    mul_3 = -0.0625 * mul_2
+    mul_4 = add_2 * pow_2
+    mul_5 = sub_2 * pow_2
+    dot = (mul_4 * mul_5).sum(-1, keepdim=True)
+    mul_6 = mul_5 * dot
+    mul_7 = -0.0625 * mul_6
+    add_4 = mul_4 + mul_7
+    add_5 = mul_3 + add_4
+    mul_8 = M_out_layernorm_weight * add_5
+    mul_9 = where_ * mul_8
+    add_6 = d_1 + mul_9
     pow_3 = matmul**2.0
-    mul_4 = -0.5 * pow_3
-    exp = torch.exp(mul_4)
-    mul_5 = matmul * exp
-    mul_6 = 0.3989422804014327 * mul_5
-    add_4 = mul_3 + mul_6
-    mul_7 = d_2 * add_4
-    add_5 = torch.baddbmm(d_4, mul_7, W1.mT)
-    sum = add_5.sum(-1, keepdim=True)
-    mul_8 = pow_2 * sum
-    mul_9 = -0.0625 * mul_8
-    mul_10 = pow_2 * add_5
-    mul_11 = sub_2 * pow_2
-    dot = (mul_11 * mul_10).sum(-1, keepdim=True)
-    mul_12 = mul_11 * dot
-    mul_13 = -0.0625 * mul_12
-    add_6 = mul_10 + mul_13
-    add_7 = mul_9 + add_6
-    mul_14 = M_out_layernorm_weight * add_7
-    mul_15 = where_ * mul_14
-    add_8 = d_1 + mul_15
-    mul_16 = -0.5000000000000001 * pow_3
-    exp_2 = torch.exp(mul_16)
+    sub_3 = 2.0 - pow_3
+    mul_10 = -0.5 * pow_3
+    exp = torch.exp(mul_10)
+    mul_11 = sub_3 * exp
     sign = torch.sign(sub)
     where_2 = where(lt_, 0.0, 1.0)
-    mul_17 = sign * where_2
-    mul_18 = sub * where_
-    add_9 = mul_17 + mul_18
-    mul_19 = M_out_layernorm_weight * add_9
-    sub_3 = mul_19 - mean_3
-    mul_21 = mul_11 * mean_4
-    sub_4 = sub_3 - mul_21
-    mul_22 = d_2 * matmul_3
-    mul_23 = exp_2 * mul_22
-    mul_24 = 0.3989422804014327 * mul_23
-    mul_25 = matmul * mul_22
-    mul_26 = exp * mul_25
-    mul_27 = matmul * mul_26
-    mul_28 = -0.3989422804014327 * mul_27
-    mul_29 = exp * mul_22
-    mul_30 = 0.3989422804014327 * mul_29
-    mul_31 = dot * mul_19
-    mul_32 = -0.0625 * mul_31
-    mul_33 = mul_10 * mean_4
-    sub_5 = mul_32 - mul_33
-    mul_34 = pow_2 * sub_5
-    pow_4 = add_2**-1.5
-    dot_2 = (sub_2 * sub_5).sum(-1, keepdim=True)
-    dot_3 = (add_5 * sub_4).sum(-1, keepdim=True)
-    add_10 = dot_2 + dot_3
-    mul_35 = pow_4 * add_10
-    mul_36 = sub_2 * mul_35
-    mul_37 = -0.0625 * mul_36
-    add_11 = mul_34 + mul_37
-    sum_2 = add_11.sum(-1, keepdim=True)
-    mul_38 = -0.0625 * sum_2
-    mul_39 = M_out_layernorm_weight * mul_15
-    mean_5 = mul_39.mean(-1, keepdim=True)
-    sub_6 = mul_39 - mean_5
-    mul_40 = mul_11 * mul_39
-    mean_6 = mul_40.mean(-1, keepdim=True)
-    mul_41 = mul_11 * mean_6
-    sub_7 = sub_6 - mul_41
-    mul_42 = pow_2 * sub_7
-    add_12 = add_11 + mul_42
-    add_13 = mul_38 + add_12
-    add_14 = torch.baddbmm(d_3, add_13, W1)
-    mul_43 = add_4 * add_14
-    add_15 = mul_30 + mul_43
-    add_16 = mul_28 + add_15
-    add_17 = mul_24 + add_16
-    add_18 = torch.baddbmm(add_8, add_17, W2)
-    mul_44 = add_9 * add_7
-    mul_45 = mul_11 * mul_15
-    add_19 = mul_44 + mul_45
-    return add_18, -mul_15, add_17, key, mul, mul_7, add_13, gelu, add_19, None, mul_15, None
+    mul_12 = sign * where_2
+    mul_13 = sub * where_
+    add_7 = mul_12 + mul_13
+    mul_14 = M_out_layernorm_weight * add_7
+    sub_4 = mul_14 - mean_3
+    mul_16 = mul_5 * mean_4
+    sub_5 = sub_4 - mul_16
+    mul_17 = d_2 * matmul_3
+    mul_18 = mul_11 * mul_17
+    mul_19 = 0.3989422804014327 * mul_18
+    mul_20 = dot * mul_14
+    mul_21 = -0.0625 * mul_20
+    mul_22 = mul_4 * mean_4
+    sub_6 = mul_21 - mul_22
+    mul_23 = pow_2 * sub_6
+    pow_4 = add_3**-1.5
+    dot_2 = (sub_2 * sub_6).sum(-1, keepdim=True)
+    dot_3 = (add_2 * sub_5).sum(-1, keepdim=True)
+    add_8 = dot_2 + dot_3
+    mul_24 = pow_4 * add_8
+    mul_25 = sub_2 * mul_24
+    mul_26 = -0.0625 * mul_25
+    add_9 = mul_23 + mul_26
+    mul_27 = M_out_layernorm_weight * mul_9
+    mean_5 = mul_27.mean(-1, keepdim=True)
+    sub_7 = mul_27 - mean_5
+    mul_28 = mul_5 * mul_27
+    mean_6 = mul_28.mean(-1, keepdim=True)
+    mul_29 = mul_5 * mean_6
+    sub_8 = sub_7 - mul_29
+    mul_30 = pow_2 * sub_8
+    add_10 = add_9 + mul_30
+    sum_2 = add_9.sum(-1, keepdim=True)
+    mul_31 = -0.0625 * sum_2
+    add_11 = add_10 + mul_31
+    add_12 = torch.baddbmm(d_3, add_11, W1)
+    gelu_pullback_2 = gelu_pullback(add_12, matmul)
+    add_13 = mul_19 + gelu_pullback_2
+    add_14 = torch.baddbmm(add_6, add_13, W2)
+    mul_32 = add_7 * add_5
+    mul_33 = mul_5 * mul_9
+    add_15 = mul_32 + mul_33
+    return add_14, -mul_9, add_13, key, mul, gelu_pullback_, add_11, gelu, add_15, None, mul_9, None
 
 
 class Yaad(Module):

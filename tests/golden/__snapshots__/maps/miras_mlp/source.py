@@ -11,7 +11,7 @@ from nldsl.runtime.held_parts import Pulled
 from nldsl.runtime.held_pass import held_pass
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import layernorm
+from nldsl.runtime.ops import gelu_pullback, layernorm
 from torch import Tensor
 from torch.nn import functional
 
@@ -41,36 +41,26 @@ def miras_mlp_pullback(
     """From gradients `d_i` at its results to those at key, then `dy, x` of every outer product of the
     gradient of every weight.
     """
-    mul = 0.7071067811865476 * matmul
-    erf = torch.erf(mul)
-    add = 1.0 + erf
-    mul_2 = 0.5 * add
-    pow = matmul**2.0
-    mul_3 = -0.5 * pow
-    exp = torch.exp(mul_3)
-    mul_4 = matmul * exp
-    mul_5 = 0.3989422804014327 * mul_4
-    add_2 = mul_2 + mul_5
     gelu = functional.gelu(matmul)
     mean = matmul_2.mean(-1, keepdim=True)
     sub = matmul_2 - mean
-    pow_2 = sub**2.0
-    mean_2 = pow_2.mean(-1, keepdim=True)
-    add_3 = 1e-05 + mean_2
-    pow_3 = add_3**-0.5
-    mul_6 = M_out_layernorm_weight * d_1
-    mean_3 = mul_6.mean(-1, keepdim=True)
-    sub_2 = mul_6 - mean_3
-    mul_7 = sub * pow_3
-    mul_8 = mul_6 * mul_7
-    mean_4 = mul_8.mean(-1, keepdim=True)
-    mul_9 = mul_7 * mean_4
-    sub_3 = sub_2 - mul_9
-    mul_10 = pow_3 * sub_3
-    mul_11 = add_2 * (mul_10 @ W1)
-    add_4 = torch.baddbmm(d_1, mul_11, W2)
-    mul_12 = d_1 * mul_7
-    return add_4, mul_11, key, mul_10, gelu, mul_12, None, d_1, None
+    pow = sub**2.0
+    mean_2 = pow.mean(-1, keepdim=True)
+    add = 1e-05 + mean_2
+    pow_2 = add**-0.5
+    mul = M_out_layernorm_weight * d_1
+    mean_3 = mul.mean(-1, keepdim=True)
+    sub_2 = mul - mean_3
+    mul_2 = sub * pow_2
+    mul_3 = mul * mul_2
+    mean_4 = mul_3.mean(-1, keepdim=True)
+    mul_4 = mul_2 * mean_4
+    sub_3 = sub_2 - mul_4
+    mul_5 = pow_2 * sub_3
+    gelu_pullback_ = gelu_pullback(mul_5 @ W1, matmul)
+    add_2 = torch.baddbmm(d_1, gelu_pullback_, W2)
+    mul_6 = d_1 * mul_2
+    return add_2, gelu_pullback_, key, mul_5, gelu, mul_6, None, d_1, None
 
 
 def miras_mlp_l2_gradient_kept(
@@ -83,43 +73,33 @@ def miras_mlp_l2_gradient_kept(
 ) -> tuple[Tensor, ...]:
     """`miras_mlp_l2_gradient`, row by row, and what its way back needs."""
     matmul = key @ W2.mT
-    mul = 0.7071067811865476 * matmul
-    erf = torch.erf(mul)
-    add = 1.0 + erf
-    mul_2 = 0.5 * add
-    pow = matmul**2.0
-    mul_3 = -0.5 * pow
-    exp = torch.exp(mul_3)
-    mul_4 = matmul * exp
-    mul_5 = 0.3989422804014327 * mul_4
-    add_2 = mul_2 + mul_5
     gelu = functional.gelu(matmul)
     matmul_2 = gelu @ W1.mT
     mean = matmul_2.mean(-1, keepdim=True)
     sub = matmul_2 - mean
-    pow_2 = sub**2.0
-    mean_2 = pow_2.mean(-1, keepdim=True)
-    add_3 = 1e-05 + mean_2
-    pow_3 = add_3**-0.5
+    pow = sub**2.0
+    mean_2 = pow.mean(-1, keepdim=True)
+    add = 1e-05 + mean_2
+    pow_2 = add**-0.5
     layernorm_ = layernorm(matmul_2, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
-    add_4 = key + layernorm_
-    sub_2 = add_4 - target
-    mul_6 = M_out_layernorm_weight * sub_2
-    mean_3 = mul_6.mean(-1, keepdim=True)
-    sub_3 = mul_6 - mean_3
-    mul_7 = sub * pow_3
-    mul_8 = mul_6 * mul_7
-    mean_4 = mul_8.mean(-1, keepdim=True)
-    mul_9 = mul_7 * mean_4
-    sub_4 = sub_3 - mul_9
-    mul_10 = pow_3 * sub_4
-    matmul_3 = mul_10 @ W1
-    mul_11 = add_2 * matmul_3
+    add_2 = key + layernorm_
+    sub_2 = add_2 - target
+    mul = M_out_layernorm_weight * sub_2
+    mean_3 = mul.mean(-1, keepdim=True)
+    sub_3 = mul - mean_3
+    mul_2 = sub * pow_2
+    mul_3 = mul * mul_2
+    mean_4 = mul_3.mean(-1, keepdim=True)
+    mul_4 = mul_2 * mean_4
+    sub_4 = sub_3 - mul_4
+    mul_5 = pow_2 * sub_4
+    matmul_3 = mul_5 @ W1
+    gelu_pullback_ = gelu_pullback(matmul_3, matmul)
     return (
         key,
-        mul_11,
+        gelu_pullback_,
         gelu,
-        mul_10,
+        mul_5,
         matmul,
         gelu,
         matmul_2,
@@ -128,7 +108,7 @@ def miras_mlp_l2_gradient_kept(
         layernorm_,
         mean_3,
         mean_4,
-        mul_10,
+        mul_5,
         matmul_3,
     )
 
@@ -158,85 +138,70 @@ def miras_mlp_l2_gradient_pullback(
     """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
     the gradient of every weight.
     """
+    gelu_pullback_ = gelu_pullback(d_2, matmul)
+    add = torch.baddbmm(d_4, gelu_pullback_, W1.mT)
+    sum = add.sum(-1, keepdim=True)
     sub = matmul_2 - mean
-    add = 1e-05 + mean_2
-    pow_2 = add**-0.5
-    mul_2 = 0.7071067811865476 * matmul
-    erf = torch.erf(mul_2)
-    add_2 = 1.0 + erf
-    mul_3 = 0.5 * add_2
+    add_2 = 1e-05 + mean_2
+    pow_2 = add_2**-0.5
+    mul_2 = sum * pow_2
+    mul_3 = -0.125 * mul_2
+    mul_4 = add * pow_2
+    mul_5 = sub * pow_2
+    dot = (mul_5 * mul_4).sum(-1, keepdim=True)
+    mul_6 = mul_5 * dot
+    mul_7 = -0.125 * mul_6
+    add_3 = mul_4 + mul_7
+    add_4 = mul_3 + add_3
+    mul_8 = M_out_layernorm_weight * add_4
+    add_5 = d_1 + mul_8
     pow_3 = matmul**2.0
-    mul_4 = -0.5 * pow_3
-    exp = torch.exp(mul_4)
-    mul_5 = matmul * exp
-    mul_6 = 0.3989422804014327 * mul_5
-    add_3 = mul_3 + mul_6
-    mul_7 = d_2 * add_3
-    add_4 = torch.baddbmm(d_4, mul_7, W1.mT)
-    sum = add_4.sum(-1, keepdim=True)
-    mul_8 = pow_2 * sum
-    mul_9 = -0.125 * mul_8
-    mul_10 = pow_2 * add_4
-    mul_11 = sub * pow_2
-    dot = (mul_11 * mul_10).sum(-1, keepdim=True)
-    mul_12 = mul_11 * dot
-    mul_13 = -0.125 * mul_12
-    add_5 = mul_10 + mul_13
-    add_6 = mul_9 + add_5
-    mul_14 = M_out_layernorm_weight * add_6
-    add_7 = d_1 + mul_14
-    mul_15 = -0.5000000000000001 * pow_3
-    exp_2 = torch.exp(mul_15)
-    add_8 = key + layernorm_
-    sub_2 = add_8 - target
-    mul_16 = M_out_layernorm_weight * sub_2
-    sub_3 = mul_16 - mean_3
-    mul_18 = mul_11 * mean_4
-    sub_4 = sub_3 - mul_18
-    mul_19 = d_2 * matmul_3
-    mul_20 = exp_2 * mul_19
-    mul_21 = 0.3989422804014327 * mul_20
-    mul_22 = matmul * mul_19
-    mul_23 = exp * mul_22
-    mul_24 = matmul * mul_23
-    mul_25 = -0.3989422804014327 * mul_24
-    mul_26 = exp * mul_19
-    mul_27 = 0.3989422804014327 * mul_26
-    mul_28 = mul_16 * dot
-    mul_29 = -0.125 * mul_28
-    mul_30 = mul_10 * mean_4
-    sub_5 = mul_29 - mul_30
-    mul_31 = pow_2 * sub_5
-    pow_4 = add**-1.5
-    dot_2 = (add_4 * sub_4).sum(-1, keepdim=True)
-    dot_3 = (sub * sub_5).sum(-1, keepdim=True)
-    add_9 = dot_2 + dot_3
-    mul_32 = pow_4 * add_9
-    mul_33 = sub * mul_32
-    mul_34 = -0.125 * mul_33
-    add_10 = mul_31 + mul_34
-    sum_2 = add_10.sum(-1, keepdim=True)
-    mul_35 = -0.125 * sum_2
-    mul_36 = M_out_layernorm_weight * mul_14
-    mean_5 = mul_36.mean(-1, keepdim=True)
-    sub_6 = mul_36 - mean_5
-    mul_37 = mul_11 * mul_36
-    mean_6 = mul_37.mean(-1, keepdim=True)
-    mul_38 = mul_11 * mean_6
-    sub_7 = sub_6 - mul_38
-    mul_39 = pow_2 * sub_7
-    add_11 = add_10 + mul_39
-    add_12 = mul_35 + add_11
-    add_13 = torch.baddbmm(d_3, add_12, W1)
-    mul_40 = add_3 * add_13
-    add_14 = mul_27 + mul_40
-    add_15 = mul_25 + add_14
-    add_16 = mul_21 + add_15
-    add_17 = torch.baddbmm(add_7, add_16, W2)
-    mul_41 = sub_2 * add_6
-    mul_42 = mul_11 * mul_14
-    add_18 = mul_41 + mul_42
-    return add_17, -mul_14, add_16, key, mul, mul_7, add_12, gelu, add_18, None, mul_14, None
+    sub_2 = 2.0 - pow_3
+    mul_9 = -0.5 * pow_3
+    exp = torch.exp(mul_9)
+    mul_10 = sub_2 * exp
+    add_6 = key + layernorm_
+    sub_3 = add_6 - target
+    mul_11 = M_out_layernorm_weight * sub_3
+    sub_4 = mul_11 - mean_3
+    mul_13 = mul_5 * mean_4
+    sub_5 = sub_4 - mul_13
+    mul_14 = d_2 * matmul_3
+    mul_15 = mul_10 * mul_14
+    mul_16 = 0.3989422804014327 * mul_15
+    mul_17 = mul_11 * dot
+    mul_18 = -0.125 * mul_17
+    mul_19 = mul_4 * mean_4
+    sub_6 = mul_18 - mul_19
+    mul_20 = pow_2 * sub_6
+    pow_4 = add_2**-1.5
+    dot_2 = (add * sub_5).sum(-1, keepdim=True)
+    dot_3 = (sub * sub_6).sum(-1, keepdim=True)
+    add_7 = dot_2 + dot_3
+    mul_21 = pow_4 * add_7
+    mul_22 = sub * mul_21
+    mul_23 = -0.125 * mul_22
+    add_8 = mul_20 + mul_23
+    sum_2 = add_8.sum(-1, keepdim=True)
+    mul_24 = -0.125 * sum_2
+    mul_25 = M_out_layernorm_weight * mul_8
+    mean_5 = mul_25.mean(-1, keepdim=True)
+    sub_7 = mul_25 - mean_5
+    mul_26 = mul_5 * mul_25
+    mean_6 = mul_26.mean(-1, keepdim=True)
+    mul_27 = mul_5 * mean_6
+    sub_8 = sub_7 - mul_27
+    mul_28 = pow_2 * sub_8
+    add_9 = add_8 + mul_28
+    add_10 = mul_24 + add_9
+    add_11 = torch.baddbmm(d_3, add_10, W1)
+    gelu_pullback_2 = gelu_pullback(add_11, matmul)
+    add_12 = mul_16 + gelu_pullback_2
+    add_13 = torch.baddbmm(add_5, add_12, W2)
+    mul_29 = sub_3 * add_4
+    mul_30 = mul_5 * mul_8
+    add_14 = mul_29 + mul_30
+    return add_13, -mul_8, add_12, key, mul, gelu_pullback_, add_10, gelu, add_14, None, mul_8, None
 
 
 class Probe(Module):
