@@ -32,22 +32,43 @@ class Pulled(NamedTuple):
     pairs: tuple[int, ...]
 
 
+class Counts(NamedTuple):
+    """How many tensors of each group a call has."""
+
+    queries: int
+    inputs: int
+    ways: int
+    weights: int
+    slots: int
+    anchors: int
+    shared: int
+
+
 class Job(NamedTuple):
-    """What is no tensor; `live`: which of the `ways` of a running state every query sees, if it does."""
+    """What is no tensor; `live`: which of the ways of a running state every query sees, if it does."""
 
     functions: tuple[Pulled, Pulled]
     widths: list[int]
     ends: list[bool | Tensor]
-    queries: int
-    inputs: int
-    weights: int
+    counts: Counts
     biases: tuple[int, ...]
-    filtered: bool
-    anchored: bool
     live: tuple[int, ...]
-    ways: int
-    shared: int
     tracked: bool
+
+    @property
+    def queries(self) -> int:
+        """How many reads there are."""
+        return self.counts.queries
+
+    @property
+    def weights(self) -> int:
+        """How many weights the memory has."""
+        return self.counts.weights
+
+    @property
+    def filtered(self) -> bool:
+        """Whether every weight has a momentum."""
+        return bool(self.counts.slots)
 
     def slices(self) -> list[slice]:
         """Where every chunk lies among the slots."""
@@ -59,16 +80,15 @@ class Job(NamedTuple):
 
     def groups(self, tensors: Sequence[Any]) -> Groups:
         """The tensors of a call, or what belongs to them."""
-        rest = iter(tensors)
+        rest, n = iter(tensors), self.counts
 
         def take(count: int) -> list[Any]:
             return [next(rest) for _ in range(count)]
 
-        queries, inputs, fade = take(self.queries), take(self.inputs), Fading(*take(5))
-        ways = [Following(*take(3)) for _ in range(self.ways)]
-        running, committed = take(self.weights), take(self.weights)
-        slots, anchors = take(self.weights * self.filtered), take(self.weights * self.anchored)
-        return Groups(queries, inputs, fade, ways, running, committed, slots, anchors, take(self.shared))
+        queries, inputs, fade = take(n.queries), take(n.inputs), Fading(*take(5))
+        ways = [Following(*take(3)) for _ in range(n.ways)]
+        weights = (take(count) for count in (n.weights, n.weights, n.slots, n.anchors, n.shared))
+        return Groups(queries, inputs, fade, ways, *weights)
 
     def pairs(self, learnt: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """`x, dy` of every weight; a bias is the weight of one row whose `x` are its gradients."""

@@ -29,6 +29,7 @@ from nldsl.runtime.held_gates import Fading, Following
 from nldsl.runtime.held_live import LiveBias, LiveWeight, live_weights
 from nldsl.runtime.held_parts import (
     Chunk,
+    Counts,
     Groups,
     Job,
     Numbers,
@@ -86,29 +87,16 @@ def held_pass(
     >>> held.reads[0].flatten().tolist(), held.running[0].item()
     ([0.0, 0.5], 0.75)
     """
-    queries, *inputs = rows
-    running, committed, slots = weights
+    (queries, *inputs), (running, committed, slots) = rows, weights
     ways = list({id(way): way for way in live}.values())
-    places = {id(way): n for n, way in enumerate(ways)}
     laid = [grid.fill(x) for x in (*queries, *inputs)]
     anchors = [r.expand_as(w) for r, w in zip(toward, running, strict=False)]
     numbers = [*fade, *(x for way in ways for x in way)]
+    counts = Counts(len(queries), len(inputs), len(ways), len(running), len(slots), len(anchors), len(shared))
     tensors = [*laid, *numbers, *running, *committed, *slots, *anchors, *shared]
-    job = Job(
-        functions,
-        grid.widths,
-        grid.ends(clock),
-        len(queries),
-        len(inputs),
-        len(running),
-        biases,
-        bool(slots),
-        bool(anchors),
-        tuple(places[id(way)] for way in live),
-        len(ways),
-        len(shared),
-        torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors),
-    )
+    tracked = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    seen = tuple(next(n for n, way in enumerate(ways) if way is one) for one in live)
+    job = Job(functions, grid.widths, grid.ends(clock), counts, biases, seen, tracked)
     made = _HeldPass.apply(job, *tensors)  # type: ignore[no-untyped-call]
     answers, ends = made[: len(queries)], made[len(queries) :]
     groups = [tuple(ends[i : i + len(running)]) for i in range(0, len(ends), len(running))]
