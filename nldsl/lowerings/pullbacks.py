@@ -34,12 +34,13 @@ def pulled(
     `live`: a matrix weight is an object of the runtime, `W(z)` for `W @ z` and `W.back(d)` for the way back
     through it, and a bias has a row for every token.
     """
-    kind = "live_" if live else ""
+    # What torch may compile by itself has names of its own (`row_functions`): tensors in, tensors out.
+    there, back_again = ("following", "following_back") if live else ("kept", "pullback")
     forward = functions.emit(
-        f"{wanted}_{kind}kept", ("kept", way, live), lambda: _forward(functions, way, wanted, weights, live)
+        f"{wanted}_{there}", ("kept", way, live), lambda: _forward(functions, way, wanted, weights, live)
     )
     back = functions.emit(
-        f"{wanted}_{kind}pullback", ("pullback", way, live), lambda: _back(functions, way, weights, live)
+        f"{wanted}_{back_again}", ("pullback", way, live), lambda: _back(functions, way, weights, live)
     )
     made = functions.imports.use("nldsl.runtime.held_parts:Pulled")
     return call(made, forward, back, len(way.results), tuple(len(terms) for terms in way.weights))

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def mlp_live_kept(key: Tensor, W2: Any, W1: Any) -> tuple[Tensor, ...]:
+def mlp_following(key: Tensor, W2: Any, W1: Any) -> tuple[Tensor, ...]:
     """`mlp`, row by row, and what its way back needs, at the weights of every token: `W(z)` for `W @ z`,
     `W.back(d)` for the way back.
     """
@@ -25,7 +25,7 @@ def mlp_live_kept(key: Tensor, W2: Any, W1: Any) -> tuple[Tensor, ...]:
     return W1(silu), matmul
 
 
-def mlp_live_pullback(d_1: Tensor, key: Tensor, W2: Any, W1: Any, matmul: Tensor) -> tuple[Tensor, ...]:
+def mlp_following_back(d_1: Tensor, key: Tensor, W2: Any, W1: Any, matmul: Tensor) -> tuple[Tensor, ...]:
     """From gradients `d_i` at its results to those at key, then `dy, x` of every outer product of the
     gradient of every weight, at the weights of every token: `W(z)` for `W @ z`, `W.back(d)` for the way
     back.
@@ -152,7 +152,7 @@ class Dla(Module):
             grid,
             16,
             (
-                Pulled(mlp_live_kept, mlp_live_pullback, 1, (1, 1)),
+                Pulled(mlp_following, mlp_following_back, 1, (1, 1)),
                 Pulled(mlp_dot_gradient_kept, mlp_dot_gradient_pullback, 4, (1, 1)),
             ),
             ((q,), k, M_write_split),

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def mlp_live_kept(key: Tensor, W2: Any, W1: Any) -> tuple[Tensor, ...]:
+def mlp_following(key: Tensor, W2: Any, W1: Any) -> tuple[Tensor, ...]:
     """`mlp`, row by row, and what its way back needs, at the weights of every token: `W(z)` for `W @ z`,
     `W.back(d)` for the way back.
     """
@@ -26,7 +26,7 @@ def mlp_live_kept(key: Tensor, W2: Any, W1: Any) -> tuple[Tensor, ...]:
     return W1(silu), matmul
 
 
-def mlp_live_pullback(d_1: Tensor, key: Tensor, W2: Any, W1: Any, matmul: Tensor) -> tuple[Tensor, ...]:
+def mlp_following_back(d_1: Tensor, key: Tensor, W2: Any, W1: Any, matmul: Tensor) -> tuple[Tensor, ...]:
     """From gradients `d_i` at its results to those at key, then `dy, x` of every outer product of the
     gradient of every weight, at the weights of every token: `W(z)` for `W @ z`, `W.back(d)` for the way
     back.
@@ -245,7 +245,7 @@ class TitansMlp(Module):
             grid,
             16,
             (
-                Pulled(mlp_live_kept, mlp_live_pullback, 1, (1, 1)),
+                Pulled(mlp_following, mlp_following_back, 1, (1, 1)),
                 Pulled(
                     mlp_l2_normalised_momentum_gradient_kept,
                     mlp_l2_normalised_momentum_gradient_pullback,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def ttt_linear_live_kept(
+def ttt_linear_following(
     key: Tensor, W: Any, b: Tensor, M_out_layernorm_weight: Tensor, M_out_layernorm_bias: Tensor
 ) -> tuple[Tensor, ...]:
     """`ttt_linear`, row by row, and what its way back needs, at the weights of every token: `W(z)` for `W
@@ -29,7 +29,7 @@ def ttt_linear_live_kept(
     return add_2, matmul
 
 
-def ttt_linear_live_pullback(
+def ttt_linear_following_back(
     d_1: Tensor,
     key: Tensor,
     W: Any,
@@ -230,7 +230,7 @@ class TttLinear(Module):
             grid,
             16,
             (
-                Pulled(ttt_linear_live_kept, ttt_linear_live_pullback, 1, (1, 1, 1, 1)),
+                Pulled(ttt_linear_following, ttt_linear_following_back, 1, (1, 1, 1, 1)),
                 Pulled(ttt_linear_l2_gradient_kept, ttt_linear_l2_gradient_pullback, 3, (1, 1, 1, 1)),
             ),
             ((q,), k, M_write_split),

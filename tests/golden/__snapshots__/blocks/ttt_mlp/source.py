@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def ttt_mlp_live_kept(
+def ttt_mlp_following(
     key: Tensor,
     W2: Any,
     b2: Tensor,
@@ -38,7 +38,7 @@ def ttt_mlp_live_kept(
     return add_3, matmul, matmul_2
 
 
-def ttt_mlp_live_pullback(
+def ttt_mlp_following_back(
     d_1: Tensor,
     key: Tensor,
     W2: Any,
@@ -322,7 +322,7 @@ class TttMlp(Module):
             grid,
             16,
             (
-                Pulled(ttt_mlp_live_kept, ttt_mlp_live_pullback, 1, (1, 1, 1, 1, 1, 1)),
+                Pulled(ttt_mlp_following, ttt_mlp_following_back, 1, (1, 1, 1, 1, 1, 1)),
                 Pulled(ttt_mlp_l2_gradient_kept, ttt_mlp_l2_gradient_pullback, 6, (1, 1, 2, 1, 1, 1)),
             ),
             ((q,), k, M_write_split),

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def miras_mlp_live_kept(
+def miras_mlp_following(
     key: Tensor, W2: Any, W1: Any, M_out_layernorm_weight: Tensor, M_out_layernorm_bias: Tensor
 ) -> tuple[Tensor, ...]:
     """`miras_mlp`, row by row, and what its way back needs, at the weights of every token: `W(z)` for `W @
@@ -30,7 +30,7 @@ def miras_mlp_live_kept(
     return add, matmul, matmul_2
 
 
-def miras_mlp_live_pullback(
+def miras_mlp_following_back(
     d_1: Tensor,
     key: Tensor,
     W2: Any,
@@ -303,7 +303,7 @@ class Yaad(Module):
             grid,
             16,
             (
-                Pulled(miras_mlp_live_kept, miras_mlp_live_pullback, 1, (1, 1, 1, 1)),
+                Pulled(miras_mlp_following, miras_mlp_following_back, 1, (1, 1, 1, 1)),
                 Pulled(miras_mlp_huber_gradient_kept, miras_mlp_huber_gradient_pullback, 4, (1, 2, 1, 1)),
             ),
             ((q,), k, M_write_split),
