@@ -46,15 +46,26 @@ def summed(losses: Tensor) -> Tensor:
 
 
 class Learning:
-    """One call of `learn`."""
+    """One call of `learn`.
+
+    `differentiable`: the gradient of the loss is or may be asked for.  If not, what crosses a segment's
+    edge needs no history, whatever `carry` says: deltas are constants of the outer problem.
+    """
 
     def __init__(
-        self, root: Module, carry: str, backward: float, levels: Collection[str] | None = None
+        self,
+        root: Module,
+        carry: str,
+        backward: float,
+        levels: Collection[str] | None = None,
+        *,
+        differentiable: bool = True,
     ) -> None:
         self.root = root
-        self.carry = carry
+        self.carry = carry if differentiable else "trunc"
         self.backward = backward
         self.levels = levels
+        self.differentiable = differentiable
         self.streams = list(inspect.signature(root.forward).parameters)[:-2]
         """What the model reads: all it takes but state and mask."""
 
@@ -85,7 +96,7 @@ class Learning:
             loss, state = self._piece(piece, target, segments.open(state), grid.valid[n])
             last = n + 1 == len(grid.full)
             state = segments.close(state, loss, grid.held(n), grid.full[n], last)
-            total = total + (loss.detach() if segments.at_once else loss)
+            total = total + (loss if self.differentiable and not segments.at_once else loss.detach())
             # Nothing above the state that is handed on has to stay.
             del loss
         if self.backward and not segments.at_once and total.requires_grad:

@@ -141,16 +141,17 @@ class Model(Layer):
         outer problem), and under `trunc` all state becomes constant.  Inside a segment history is
         kept, also from call to call: detach the state to cut it.
 
-        The loss is differentiable, and summed in float64. `backward = s` instead adds the gradient of `s *
-        loss` to the parameters segment by segment: under `trunc` one pass serves writes and training, and
-        the graph of one segment is all that is kept; the loss and the state come back detached. `levels`:
-        only task memories of these levels move, the others stay what they are.
+        The loss is differentiable, and summed in float64; under `no_grad` no history outlives its segment.
+        `backward = s` instead adds the gradient of `s * loss` to the parameters segment by segment: under
+        `trunc` one pass serves writes and training, and the graph of one segment is all that is kept; the
+        loss and the state come back detached. `levels`: only task memories of these levels move, the others
+        stay what they are.
 
         Errors: `ValueError` if the labels are missing, or are not those of the model.
         """
         tree = self._tree(state, tokens.shape[0])
-        learning = Learning(self.root, self.carry, backward, levels)
         outside = torch.is_grad_enabled()
+        learning = Learning(self.root, self.carry, backward, levels, differentiable=outside or backward != 0)
         with torch.set_grad_enabled(outside or learning.writes(tree["root"])):
             loss, new, scored = learning.run(tokens, tree, mask, label)
         result = State(new, program=self.name, scored=scored)

@@ -187,6 +187,23 @@ def test_training_passes_in_many_calls(name: str, piece: int, monkeypatch: pytes
     assert not any("whole" in n for n in held.tensors()) and len(learnt(held)) > 2
 
 
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_without_gradients_no_history_outlives_its_segment(name: str) -> None:
+    """Under `no_grad` an `exact` model learns the same, and a stream read for ever keeps no graph."""
+    model, tokens, held = compiled(source(name, "exact")), stream(), None
+    want, behind = model.learn(tokens[:, :17])
+    assert any(x.grad_fn is not None for x in behind.tensors().values()), "a history to be had"
+    losses = []
+    with torch.no_grad():
+        for start, end in ((0, 7), (7, 17)):
+            loss, held = model.learn(tokens[:, start:end], held)
+            losses.append(loss)
+    assert held is not None and not any(loss.requires_grad for loss in losses)
+    torch.testing.assert_close(sum(losses), want.detach(), rtol=1e-12, atol=1e-12)
+    close(learnt(held), learnt(behind))
+    assert not [n for n, x in held.tensors().items() if x.grad_fn is not None]
+
+
 @pytest.mark.parametrize("name", ["chain", "nested", "independent"])
 def test_rate_zero_is_the_plain_chain_to_the_last_bit(name: str) -> None:
     text, tokens = source(name, "trunc"), stream()
