@@ -24,7 +24,10 @@ TOP = 8.0
 
 
 def report(results: list[Result], folder: Path) -> str:
-    """Write `results.json`, `report.md`, `domains.svg` and `forgetting.svg`; the text of the report."""
+    """Write `results.json`, `report.md`, `domains.svg` and `forgetting.svg`; the text of the report.
+
+    A `README.md` that is there gets the new tables in the place of the old ones.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps(result) for result in results)
     text = tables(results)
@@ -32,7 +35,21 @@ def report(results: list[Result], folder: Path) -> str:
     (folder / "report.md").write_text(text, encoding="utf-8")
     for name, drawing in (("domains.svg", domains_svg(results)), ("forgetting.svg", forgetting_svg(results))):
         (folder / name).write_text(drawing, encoding="utf-8")
+    page = folder / "README.md"
+    if page.is_file():
+        page.write_text(renewed(page.read_text(encoding="utf-8"), text), encoding="utf-8")
     return text
+
+
+def renewed(page: str, text: str) -> str:
+    """A page with the tables of `text` in the place of those that begin with the same row.
+
+    >>> renewed("# Title\\n\\n| a |\\n|---|\\n| old |\\n\\nend\\n", "| a |\\n|---|\\n| new |\\n")
+    '# Title\\n\\n| a |\\n|---|\\n| new |\\n\\nend\\n'
+    """
+    fresh = {table.splitlines()[0]: table for table in text.strip().split("\n\n")}
+    # What stands between two empty lines may be nothing.
+    return "\n\n".join(fresh.get(part.partition("\n")[0], part) for part in page.split("\n\n"))
 
 
 def tables(results: list[Result]) -> str:
@@ -82,7 +99,7 @@ def row(*cells: str) -> str:
 
 
 def summary(results: list[Result]) -> str:
-    """A row per model: what was learnt, what is left, what was forgotten."""
+    """A row per model: what was learnt, what is left, what was forgotten, and the time of all runs."""
     lines = [
         row("model", "seeds", "parameters", "right after each", "at the end", "forgotten", "CPU s per run"),
         "|---|---|---|---|---|---|---|",
@@ -91,6 +108,8 @@ def summary(results: list[Result]) -> str:
         cells = [spread([measure(trained(r)) for r in runs]) for measure in (learned, final, forgotten)]
         seconds = f"{mean(r['seconds'] for r in runs):.0f}"
         lines.append(row(LABELS[name], str(len(runs)), f"{runs[0]['parameters']:,}", *cells, seconds))
+    total = sum(r["seconds"] for r in results)
+    lines.append(row("all of them", str(len(results)), "", "", "", "", f"{total:.0f} in all"))
     return "\n".join(lines)
 
 

@@ -97,6 +97,30 @@ def test_a_stream_is_learnt_from_and_the_weights_stay() -> None:
     assert all(torch.equal(before[path], p) for path, p in model.parameter_paths().items())
 
 
+def test_windows_side_by_side_are_read_as_one_by_one() -> None:
+    """Each in a fresh context, learning within it; along a stream only what is told of it is read."""
+    example = load("continual")
+    model = nldsl.compile(EXAMPLES / "continual" / "hope_attention_2.nl", seed=0)
+    windows = torch.randint(0, 256, (3, 2, 129), generator=torch.Generator().manual_seed(0))
+    for mode in ("off", "window"):
+        each = [example.loss(model, windows[n : n + 1, r : r + 1], mode) for n in range(3) for r in range(2)]
+        assert example.loss(model, windows, mode) == pytest.approx(sum(each) / 6, rel=1e-5)
+    rows = [example.row_of(model, [windows] * 3, number, "stream") for number in range(3)]
+    assert [[x is not None for x in row] for row in rows] == [
+        [True, False, False],
+        [False, True, False],
+        [True, True, True],
+    ]
+
+
+def test_renewed_tables_take_the_place_of_the_old() -> None:
+    """A page keeps its words; a table is known by its first row."""
+    renewed = load("continual").report.__globals__["renewed"]
+    page = "# A\n\n| a | b |\n|---|---|\n| old | 1 |\n\nwords\n\n| c |\n|---|\n| 2 |\n"
+    table = "| a | b |\n|---|---|\n| new | 3 |\n"
+    assert renewed(page, table) == page.replace("| old | 1 |", "| new | 3 |")
+
+
 @pytest.mark.parametrize("name", ["continual", "optimisers"])
 def test_kept_figures_are_those_of_the_kept_results(name: str, tmp_path: Path) -> None:
     """Tables, plots and the README are made of `results.json`, one run of every model and seed at most."""
