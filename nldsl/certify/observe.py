@@ -131,6 +131,8 @@ def _events(spot: _Spot, before: dict[str, Any], after: dict[str, Any]) -> Itera
     """What happened to one memory between two tokens."""
     if spot.memory.function is None:
         yield from ("writes", "commits")
+        if spot.memory.reset == "tokens" and int(after["count"]) == 0:
+            yield "resets"
         return
     if spot.kind == "task":
         moved = _moved(before, after, "delta")
@@ -147,7 +149,8 @@ def _events(spot: _Spot, before: dict[str, Any], after: dict[str, Any]) -> Itera
     over = bool(spot.memory.reset == "tokens" and int(after["count"]) == 0)
     if moved:
         yield "commits"
-    if over and int(before["count"]) != 0:
+    # `learn` holds the first token back: nothing is counted with it.
+    if over and (spot.kind == "memory" or int(before["count"]) != 0):
         yield "resets"
 
 

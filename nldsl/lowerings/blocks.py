@@ -34,7 +34,7 @@ COLON = slice(None)
 
 def fork(scope: Scope, layout: Layout) -> Scope:
     """A scope for code nested in another (a loop body, a step): same file, own names."""
-    inner_names = Names(scope.names.reserved, scope.names.taken)
+    inner_names = Names(scope.names.reserved, scope.names.taken, promised=scope.names.promised)
     return Scope(scope.imports, inner_names, layout, source=scope.source, mask=scope.mask)
 
 

@@ -45,7 +45,9 @@ class ChunkCommit:
                 places = [p for p in family.places if (p.term, p.weight) == (n, i)]
                 known = {
                     "W": given,
-                    "g": name(family.gathered[n, w].outer),
+                    "g": call(
+                        self.code.runtime("grid", "of_firing"), ends, name(family.gathered[n, w].outer)
+                    ),
                     "step": call(self.code.runtime("token", "next_step"), name(before), given),
                     **{a: values[v.name] for a, v in term.rule.arguments},
                 }

@@ -308,8 +308,8 @@ class MemberCode:
         return rows.vector(self.member.read.asked, query, self.memory.key_size)
 
     def _live(self, value: Expression) -> Expression:
-        """Masked tokens read zero, whatever the map adds."""
-        return call(self.code.runtime("chunks", "mask_out"), value, self.code.scope.mask)
+        """Masked tokens read what one reads that counts, whatever the map adds."""
+        return call(self.code.runtime("chunks", "stand_in"), value, self.code.scope.mask)
 
     def store(self) -> None:
         """`new["S"] = {...}`."""

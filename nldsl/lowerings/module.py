@@ -32,7 +32,7 @@ from nldsl.lowerings.prune import inline, prune
 from nldsl.lowerings.scope import RESERVED, Imports, Names, Scope
 from nldsl.lowerings.states import initial_state, lasting, noted_values, task_table
 from nldsl.plan.plan import BlockPlan, Plan, Unit
-from nldsl.spec.program import Apply, Block, Call, Repeat, TaskWrite, Write
+from nldsl.spec.program import Apply, Block, Call, Repeat, TaskWrite, Value, Write
 from nldsl.spec.program import Parameter as SlowParameter
 
 LOWERINGS: dict[str, Callable[[BlockCode, Unit], None]] = {
@@ -70,7 +70,9 @@ def lower(plan: Plan, doc: str) -> Module:
 def _class(plan: Plan, block_plan: BlockPlan, functions: Functions) -> ClassDef:
     block = block_plan.block
     functions.imports.use("nldsl.runtime.module:Module")
-    scope = Scope(functions.imports, Names(functions.locals), "sequence")
+    own = [o for s in block.body for o in getattr(s, "outs", None) or (getattr(s, "out", None),)]
+    promised = frozenset(v.name for v in (*block.inputs, *own) if isinstance(v, Value))
+    scope = Scope(functions.imports, Names(functions.locals, promised=promised), "sequence")
     inputs = [scope.names.of(v) for v in block.inputs]
     if inputs:
         scope.source = name(inputs[0])

@@ -59,23 +59,28 @@ class Names:
     reserved: frozenset[str] = RESERVED
     taken: set[str] = field(default_factory=set)
     known: dict[str, str] = field(default_factory=dict)
+    promised: frozenset[str] = frozenset()
+    """Names of the block's values: nobody else gets them, so that each means its value wherever it stands."""
 
     def of(self, value: Value | str) -> str:
         """The Python name of a value; the same value always gets the same name."""
         key = value if isinstance(value, str) else value.name
         if key not in self.known:
-            self.known[key] = self.fresh(key)
+            self.known[key] = self._fresh(key, self.promised - {key})
         return self.known[key]
 
     def fresh(self, wanted: str) -> str:
         """A name nobody has, as close to `wanted` as can be."""
+        return self._fresh(wanted, self.promised)
+
+    def _fresh(self, wanted: str, promised: frozenset[str]) -> str:
         base = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in wanted) or "value"
         if base[0].isdigit():
             base = f"v{base}"
         if base in self.reserved or keyword.iskeyword(base):
             base = f"{base}_"
         candidate, n = base, 1
-        while candidate in self.taken or candidate in self.reserved:
+        while candidate in self.taken or candidate in self.reserved or candidate in promised:
             n += 1
             candidate = f"{base.rstrip('_')}_{n}"
         self.taken.add(candidate)

@@ -218,7 +218,7 @@ class TokenLoop:
         """Pieces `[B, (H,) 1, ...]` to sequence layout `[B, T, ...]`, also for T = 0."""
         axis = 2 if value.kind in ("headed", "heads") else 1
         empty = call("self.zeros", self.outer.source.attr("shape")[0], 0, *value.shape)
-        joined = call(self.code.runtime("token", "join_tokens"), name(pieces), axis, empty)
+        joined = call(self.code.runtime("token", "join_tokens"), name(pieces), axis, empty, self.outer.mask)
         self.outer.add(assign(self.outer.names.of(value), joined))
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nldsl.runtime.chunks import stand_in
 from nldsl.runtime.precision import in_half
 
 Cache = dict[str, Tensor | None]
@@ -69,7 +70,7 @@ def attention(
         sure = not unseen and valid is None and tokens > 0
         y = _read(q_BTHK, keys, values, seen, valid, start, scale, sure)
     if order is not None and mask is not None:
-        y = _take(y, order.argsort(dim=1)).masked_fill(~mask[:, :, None, None], 0.0)
+        y = stand_in(_take(y, order.argsort(dim=1)), mask)
     lengths = None if order is None or mask is None else mask.sum(1) * pairs
     return y, _trim(keys, values, valid, tokens * pairs, lengths, window)
 

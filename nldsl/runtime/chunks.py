@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -45,13 +46,32 @@ def cut(x: Tensor, layout: Layout) -> Tensor:
 
 
 def tokens(y: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
-    """`[N * X, C, V]` to `[B, T, H, V]`, zeros at masked tokens."""
+    """`[N * X, C, V]` to `[B, T, H, V]`, whatever stands in at masked tokens."""
     y = y.view(layout.chunks, layout.batch, layout.heads, layout.width, -1)
     y = y.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, : layout.tokens]
-    return mask_out(y, mask)
+    return stand_in(y, mask)
 
 
 def mask_out(x: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return x
-    return x.masked_fill(~mask.view(*mask.shape, *(1,) * (x.dim() - 2)), 0.0)
+    return x.masked_fill(~_like(mask, x), 0.0)
+
+
+def stand_in(x: Tensor, mask: Tensor | None) -> Tensor:
+    """`x [B, T, ...]` with what the last token that counts has in the place of masked tokens.
+
+    Nothing that counts depends on it, but what follows is computed there too: a zero would make quotients and
+    roots whose gradients are infinite, and zero times infinity is no zero.
+
+    >>> stand_in(torch.tensor([[3.0, 5.0, 0.0]]), torch.tensor([[False, True, False]])).tolist()
+    [[5.0, 5.0, 5.0]]
+    """
+    if mask is None or not mask.numel():
+        return x
+    last = mask.flatten().cumsum(0).argmax(0, keepdim=True)
+    return torch.where(_like(mask, x), x, x.detach().flatten(0, 1).index_select(0, last))
+
+
+def _like(mask: Tensor, x: Tensor) -> Tensor:
+    return mask.view(*mask.shape, *(1,) * (x.dim() - 2))

@@ -17,6 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nldsl.runtime.chunks import stand_in
+
 Kind = Literal["headed", "heads", "vector", "scalar", "token"]
 _HEAD_MAJOR = ("headed", "heads")
 
@@ -164,18 +166,18 @@ class ChunkGrid:
         return list(x.split(self._widths, axis))
 
     def join(self, pieces: list[Tensor], kind: Kind) -> Tensor:
-        """The sequence of the pieces, `[B, T, ...]`; zeros at masked tokens."""
+        """The sequence of the pieces, `[B, T, ...]`; `stand_in` at masked tokens."""
         return self.unlay(
             torch.cat(pieces, 2).transpose(1, 2) if kind in _HEAD_MAJOR else torch.cat(pieces, 1)
         )
 
     def unlay(self, y: Tensor) -> Tensor:
-        """From slots `[B, L, ...]` back to the sequence `[B, T, ...]`; zeros at masked tokens."""
+        """From slots `[B, L, ...]` back to the sequence `[B, T, ...]`; `stand_in` at masked tokens."""
         if self._column is None or self._mask is None:
             return y
         rows = torch.arange(y.shape[0], device=y.device).unsqueeze(1)
         y = y[rows, self._column.clamp_max(y.shape[1] - 1)]
-        return y.masked_fill(~_like(self._mask, y), 0.0)
+        return stand_in(y, self._mask)
 
     def _gather(self, x: Tensor) -> Tensor:
         assert self._source is not None
@@ -216,6 +218,21 @@ def choose(which: bool | Tensor, new: Tensor, old: Tensor) -> Tensor:
     if isinstance(which, bool):
         return new if which else old
     return torch.where(_like(which, new), new, old)
+
+
+def of_firing(which: bool | Tensor, x: Tensor) -> Tensor:
+    """`x [B, ...]` with what a sample named by `which` has in the place of the others.
+
+    For gradients that a rule is given: what it makes of the others is not taken (`choose`), but has to be finite,
+    and a rule that divides by the norm of a gradient has no finite slope where nothing was gathered.
+
+    >>> of_firing(torch.tensor([False, True]), torch.tensor([0.0, 2.0])).tolist()
+    [2.0, 2.0]
+    """
+    if isinstance(which, bool):
+        return x
+    one = x.detach().index_select(0, which.to(torch.uint8).argmax(0, keepdim=True))
+    return torch.where(_like(which, x), x, one)
 
 
 def fires(which: bool | Tensor) -> bool:

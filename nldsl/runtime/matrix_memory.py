@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nldsl.runtime.chunks import mask_out, pass_width
+from nldsl.runtime.chunks import pass_width, stand_in
 from nldsl.runtime.filtered_chunks import FilteredChunks, one_key
 from nldsl.runtime.matrix_chunks import Chunks
 from nldsl.runtime.matrix_tokens import (
@@ -106,12 +106,15 @@ class MatrixMemory:
 
     def read(self, q: Tensor, *, at: int) -> Tensor:
         """`M q` after the first `at` steps of each token; `q [B, T, m * H, K]` with m queries per copy."""
+        return stand_in(self._read(q, at), self.mask)
+
+    def _read(self, q: Tensor, at: int) -> Tensor:
         heads = self.before.shape[1]
         grouped = widened(q).unflatten(2, (heads, -1))
         y = self.form.read(grouped, at)
         if self.start is not None:
             y = y + grouped @ self.start.mT
-        return mask_out(y.flatten(2, 3), self.mask).to(q.dtype)
+        return y.flatten(2, 3).to(q.dtype)
 
     def solve(self, q: Tensor, *, at: int, ridge: float, iterations: int) -> Tensor:
         """`iterations` steps of conjugate gradients from zero for `(M + ridge) x = q` (MesaNet)."""
@@ -121,7 +124,7 @@ class MatrixMemory:
         # Below the rounding of its type a residual is noise, whose quotients have no gradient: it stays.
         least = size.detach() * torch.finfo(size.dtype).eps ** 2
         for _ in range(iterations):
-            image = self.read(p, at=at) + ridge * p
+            image = self._read(p, at) + ridge * p
             done = size <= least
             rate = size / (p * image).sum(-1, keepdim=True).masked_fill(done, 1.0)
             rate = rate.masked_fill(done, 0.0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
-from nldsl.runtime.chunks import mask_out
+from nldsl.runtime.chunks import stand_in
 from nldsl.runtime.matrix_tokens import (
     Side,
     States,
@@ -78,7 +78,7 @@ def scan_memory(
     for (q, _), answers in zip(grouped, pieces, strict=True):
         y = torch.cat(answers, 1) if answers else q.new_zeros(*q.shape[:-1], state.shape[-2])
         y = y if start is None else y + q @ start.mT
-        reads.append(mask_out(y.flatten(2, 3), mask))
+        reads.append(stand_in(y.flatten(2, 3), mask))
     last, *rest = _turned(current) if turned else current
     return Scanned(tuple(reads), last if start is None else last + start, tuple(rest))
 

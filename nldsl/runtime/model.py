@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nldsl.runtime.chunks import stand_in
 from nldsl.runtime.learning import Held, Learning, release
 from nldsl.runtime.module import Module
 from nldsl.runtime.precision import keeps_islands
@@ -69,7 +70,7 @@ class Layer(nn.Module):
         """Outputs `[B, T, ...]` (zero at masked tokens) and the state behind them."""
         inputs, state, mask = _by_position(inputs, state, mask)
         tree = self._tree(state, inputs[0].shape[0])
-        *outputs, new = self.root(*inputs, tree["root"], mask)
+        *outputs, new = self.root(*(stand_in(x, mask) for x in inputs), tree["root"], mask)
         outputs = [_silent(y, mask) for y in outputs]
         y = outputs[0] if len(outputs) == 1 else tuple(outputs)
         return y, State({"root": new}, program=self.name)

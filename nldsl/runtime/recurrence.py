@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nldsl.runtime.attend import chunk_read, chunk_write, delta_transform
 from nldsl.runtime.chunk_pass import Reading, chunk_pass, fits
-from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, pass_width, tokens
+from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, pass_width, stand_in, tokens
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
 from nldsl.runtime.scan import decay_scan, delta_scan
 
@@ -40,7 +40,8 @@ def linear_recurrence(
     """`M_t = a_t M_{t-1} + u_t k_t^T`, read with `q`; return the reads `[B, T, H, V]` and `M_T`.
 
     Gates `[B, T, H]`: `log_decay` where the decay is known to be positive, else `decay` (any
-    sign, zero too).  `mask [B, T]`: false tokens leave the state alone and read zero.
+    sign, zero too).  `mask [B, T]`: false tokens leave the state alone, and others stand in for what they
+    read (`stand_in`).
 
     >>> k = torch.eye(2).view(1, 2, 1, 2)
     >>> y, state = linear_recurrence(k, k, 3.0 * k, torch.zeros(1, 1, 2, 2))
@@ -213,4 +214,4 @@ def _one_token(
     y = (source @ q).squeeze(-1).unsqueeze(1)
     if mask is not None:
         new = torch.where(mask[:, 0, None, None, None], new, state)
-    return mask_out(y, mask), new
+    return stand_in(y, mask), new

@@ -2,7 +2,7 @@
 
 Sequence layout `[B, T, ...]`.  Each takes its state (a small dictionary) and returns the new one.
 A token that `mask [B, T]` leaves out is the identity: it is not seen by later tokens, the state
-passes over it, and its output is zero.
+passes over it, and its output is of no account (`stand_in`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from nldsl.runtime.chunks import stand_in
 
 Cache = dict[str, Tensor]
 CACHE = 2**19
@@ -100,7 +102,7 @@ def position(like: Tensor, *, state: Cache, mask: Tensor | None) -> tuple[Tensor
     ([[4.0, 5.0, 6.0]], [7])
     """
     places, count = _places(like, state["count"], mask)
-    places = places if mask is None else places.masked_fill(~mask, 0)
+    places = stand_in(places, mask)
     return places.to(like.dtype), {"count": count}
 
 
@@ -116,9 +118,7 @@ def add_position(x: Tensor, weight: Tensor, *, state: Cache, mask: Tensor | None
     """
     places, count = _places(x, state["count"], mask)
     y = x + F.embedding(places.clamp(max=weight.shape[0] - 1), weight)
-    if mask is not None:
-        y = y.masked_fill(~mask.unsqueeze(-1), 0.0)
-    return y, {"count": count}
+    return stand_in(y, mask), {"count": count}
 
 
 def rope(x: Tensor, *, base: float, state: Cache, mask: Tensor | None) -> tuple[Tensor, Cache]:
@@ -179,9 +179,7 @@ def _turned(x: Tensor, frequency: Tensor, state: Cache, mask: Tensor | None) -> 
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]
     y = torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
-    if mask is not None:
-        y = y.masked_fill(~mask.view(*mask.shape, *(1,) * (y.dim() - 2)), 0.0)
-    return y, {"count": count}
+    return stand_in(y, mask), {"count": count}
 
 
 def _places(like: Tensor, count: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -206,10 +204,8 @@ def with_past(x: Tensor, tail: Tensor, mask: Tensor | None) -> tuple[Tensor, Ten
 
 
 def _back(y: Tensor, order: Tensor | None, mask: Tensor | None) -> Tensor:
-    """Tokens back in their places, zeros where masked."""
-    if order is None or mask is None:
-        return y
-    return taken(y, order.argsort(1)).masked_fill(~mask.view(*mask.shape, *(1,) * (y.dim() - 2)), 0.0)
+    """Tokens back in their places."""
+    return y if order is None else stand_in(taken(y, order.argsort(1)), mask)
 
 
 def taken(x: Tensor, index: Tensor) -> Tensor:

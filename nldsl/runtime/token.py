@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nldsl.runtime.chunks import stand_in
+
 
 def live_at(mask: Tensor | None, t: int) -> Tensor | None:
     """The mask of one token, `[B, 1]`; `None` if every token counts."""
@@ -90,11 +92,11 @@ def commit(count: Tensor, every: int, live: Tensor | None, running: Tensor, seen
     return torch.where(due.view(-1, *(1,) * (seen.dim() - 1)), running, seen)
 
 
-def join_tokens(pieces: Sequence[Tensor], axis: int, empty: Tensor) -> Tensor:
+def join_tokens(pieces: Sequence[Tensor], axis: int, empty: Tensor, mask: Tensor | None = None) -> Tensor:
     """Pieces of one token each as a sequence `[B, T, ...]`; `axis` is where their token axis is.
 
     Pieces with heads have it behind the heads (`axis = 2`).  `empty [B, 0, ...]` is the answer if
-    there are none.
+    there are none.  `mask` as in `stand_in`.
 
     >>> join_tokens([torch.ones(1, 2, 1, 3)] * 5, 2, torch.ones(1, 0, 2, 3)).shape
     torch.Size([1, 5, 2, 3])
@@ -102,7 +104,7 @@ def join_tokens(pieces: Sequence[Tensor], axis: int, empty: Tensor) -> Tensor:
     if not pieces:
         return empty
     joined = torch.cat(list(pieces), axis)
-    return joined.transpose(1, 2) if axis == 2 else joined
+    return stand_in(joined.transpose(1, 2) if axis == 2 else joined, mask)
 
 
 def spread(gate: Tensor | float, key: Tensor) -> Tensor:

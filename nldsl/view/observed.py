@@ -52,15 +52,16 @@ def compare_observed(line: Timeline, seen: Sequence[Seen]) -> list[str]:
             missing = [t for t in predicted if t not in happened and t not in blind]
             surplus = [t for t in happened if t not in predicted and t not in blind]
             if missing or surplus:
-                found.append(f"{one.path}: {lane} {_told(missing, 'missing')}{_told(surplus, 'unforeseen')}")
+                told = [*_told(missing, "missing"), *_told(surplus, "unforeseen")]
+                found.append(f"{one.path}: {lane} {' and '.join(told)}")
     return found
 
 
-def _told(tokens: list[int], word: str) -> str:
+def _told(tokens: list[int], word: str) -> list[str]:
     if not tokens:
-        return ""
+        return []
     some = ", ".join(map(str, tokens[:6]))
-    return f"{word} at tokens {some}{' ...' if len(tokens) > 6 else ''} "
+    return [f"{word} at tokens {some}{' ...' if len(tokens) > 6 else ''}"]
 
 
 def with_observed(line: Timeline, seen: Sequence[Seen]) -> Timeline:

@@ -161,3 +161,23 @@ def test_bad_requests(
     given = [a.replace("OTHER", spec) for a in arguments]
     assert run(spec, *given, "--set", "dim=4") == (2 if code else 0)
     assert code in capsys.readouterr().err
+
+
+NUMBERED = """
+block numbered(x, clocks = [1, 2, 4]) {
+  y = x
+  for c, i in clocks {
+    level l every c tokens { memory S = matrix() init zero reset every 8 tokens }
+    S[x] <- linear(y)  minimize dot  by gd(lr = 1)
+    y = y + S[x]
+  }
+  return linear(y)
+}
+"""
+"""Values called `y_S`, `y_S_1`, `y_S_2`, the first of them made in a loop: its sequence is no `y_S_2`."""
+
+
+def test_names_of_the_code_are_those_of_the_program() -> None:
+    program = open_program(NUMBERED, dim=4)
+    found = bisect(program, program, ("interpreter", "compiled"), tokens=9)
+    assert found.first is None, found.text()

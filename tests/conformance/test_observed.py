@@ -49,5 +49,23 @@ def test_a_difference_is_told() -> None:
     program = open_program(RESETS, block="b", x=6)
     line, seen = timeline(program, 12), observe(program, 12)
     late = [replace(s, commits=s.commits[1:]) if s.path == "S" else s for s in seen]
-    assert compare_observed(line, late) == ["S: commits missing at tokens 0 "]
+    assert compare_observed(line, late) == ["S: commits missing at tokens 0"]
     assert with_observed(line, seen).name == "b, observed"
+
+
+SHORT = """
+block short(x, heads = 2) {
+  level context every 1 token { memory S = matrix() per head init zero reset every 1 tokens }
+  memory A = softmax() per head reset every 3 tokens
+  S[x] <- linear(x)  minimize dot  by gd(lr = 1)
+  A[x] <- linear(x)
+  return linear(merge(S[x] + A[x]))
+}
+"""
+
+
+def test_resets_of_every_token_and_of_attention_are_seen() -> None:
+    program = open_program(SHORT, dim=4)
+    seen = {s.path: s for s in observe(program, 9)}
+    assert seen["S"].resets == tuple(range(9)) and seen["A"].resets == (2, 5, 8)
+    assert not compare_observed(timeline(program, tokens=9), list(seen.values()))

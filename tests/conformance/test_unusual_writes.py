@@ -15,6 +15,7 @@ from nldsl.lowerings.forms import plan_program
 from nldsl.plan.plan import Unit
 from nldsl.review import check
 from nldsl.view import explain
+from tests.conformance.agreement import compiled, disagreements
 
 HEADS = "k = l2norm(split(linear(x), 2)); v = split(linear(x), 2); a = sigmoid(linear(x, 2))"
 CHANNELS = "w = sigmoid(split(linear(x), 2))"
@@ -170,3 +171,51 @@ def test_slots_without_a_token_make_no_gradient_infinite() -> None:
     wanted = torch.autograd.grad(apart, weights)
     for got, want in zip(padded, wanted, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+
+
+NORMALISED = """
+block normalised(x, heads = 2) {
+  level context every 1 token {
+    memory S = matrix() per head init zero
+    memory z = matrix(out = 1) per head init zero
+  }
+  k = 1 + relu(split(conv(x, 2), heads))
+  S[k] <- split(linear(x), heads)  minimize dot  by gd(lr = 1)
+  z[k] <- 1  minimize dot  by gd(lr = 1)
+  return linear(merge(S[k] / sum(z[k])) / sum(conv(x, 2) ** 2) ** 0.5)
+}
+"""
+"""Linear attention with its normaliser, and a root: both infinite where nothing has been read."""
+
+NORMS = """
+rule unit(lr) { W = W - lr * g / sqrt(sum(sum(g ** 2))) }
+block norms(x, chunk = 3) {
+  level context every chunk tokens { memory M = mlp(1) }
+  M[x] <- linear(x)  minimize l2  by unit(lr = 0.1)  at commit  retain 0.9 toward init
+  return linear(M[x])
+}
+"""
+"""A rule that has no gradient where nothing was gathered."""
+
+
+@pytest.mark.parametrize("lowering", ["auto", "sequential"])
+@pytest.mark.parametrize("text", [NORMALISED, NORMS, NORMS.replace("mlp(1)", "matrix()")])
+def test_an_empty_document_makes_no_gradient_infinite(text: str, lowering: str) -> None:
+    layer = compiled(text, lowering, dim=8)
+    mask = torch.ones(3, 8, dtype=torch.bool)
+    mask[0, :3] = mask[1] = mask[2, 5:] = False
+    for pieces in (None, (4, 1, 3)):
+        assert not disagreements(layer, tokens=8, batch=3, mask=mask, pieces=pieces)
+
+
+def test_padding_may_be_anything() -> None:
+    layer = nldsl.compile(NORMALISED, dim=8)
+    x, mask = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
+    mask[0, 3:] = False
+    wanted, _ = layer(x, mask=mask)
+    for padding in (0.0, float("nan"), 1e30):
+        x[0, 3:] = padding
+        y, _ = layer(x, mask=mask)
+        assert torch.equal(y, wanted)
+        found = torch.autograd.grad(y.square().sum(), list(layer.parameters()))
+        assert all(bool(g.isfinite().all()) for g in found)

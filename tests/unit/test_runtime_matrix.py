@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nldsl.runtime.chunks import mask_out
 from nldsl.runtime.matrix_memory import MatrixMemory
 from nldsl.runtime.matrix_tokens import Gate, Momentum, Piece, Side, Step, Write
 
@@ -205,7 +206,10 @@ def by_chunks(c: Case, mask: Tensor | None, chunk: int = CHUNK, places: tuple[in
         held=c.held,
         chunk=chunk,
     )
-    reads = [memory.read(q, at=i) for i, q in zip(places or range(len(c.queries)), c.queries, strict=True)]
+    reads = [
+        mask_out(memory.read(q, at=i), mask)
+        for i, q in zip(places or range(len(c.queries)), c.queries, strict=True)
+    ]
     return [*reads, memory.state, *memory.held]
 
 

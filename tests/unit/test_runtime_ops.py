@@ -9,6 +9,7 @@ import torch
 
 from nldsl.library import PRIMITIVES
 from nldsl.runtime import ops
+from nldsl.runtime.chunks import mask_out
 
 torch.set_num_threads(1)
 D, H = 6, 2
@@ -160,13 +161,12 @@ def test_windows_are_their_definition_under_any_split(name, masked):
             pieces.append(y)
             at += n
         got = torch.cat(pieces, 1)
-        assert not got[~live].any()
         for b in range(masked, B):
             torch.testing.assert_close(got[b][live[b]], wanted(name, x[b][live[b]]), rtol=1e-12, atol=1e-12)
         if "count" in state:
             assert torch.equal(state["count"], live.sum(1))
     if name != "position":
-        (g,) = torch.autograd.grad(got.square().sum(), x)
+        (g,) = torch.autograd.grad(mask_out(got, mask).square().sum(), x)
         (h,) = torch.autograd.grad(
             sum(wanted(name, x[b][live[b]]).square().sum() for b in range(B) if live[b].any()), x
         )

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from nldsl.runtime.chunks import mask_out
 from nldsl.runtime.decay import before, decay_kernel, decay_to_end
 from nldsl.runtime.recurrence import delta_recurrence, linear_recurrence
 from nldsl.runtime.triangular import by_doubling, unit_lower_inverse
@@ -53,13 +54,15 @@ def case(tokens, kind, dtype=torch.float64):
 def run(c, rule, kind, feedback, read, mask, chunk):
     gates = {"none": {}, "log": {"log_decay": c["gate"]}, "plain": {"decay": c["gate"]}}[kind]
     if rule == "linear":
-        return linear_recurrence(
+        y, last = linear_recurrence(
             c["q"], c["k"], c["w"], c["state"], read=read, mask=mask, chunk=chunk, **gates
         )
-    return delta_recurrence(
-        c["q"], c["k"], c["w"], c["erase"], c["state"],
-        feedback=feedback, read=read, mask=mask, chunk=chunk, **gates,
-    )  # fmt: skip
+    else:
+        y, last = delta_recurrence(
+            c["q"], c["k"], c["w"], c["erase"], c["state"],
+            feedback=feedback, read=read, mask=mask, chunk=chunk, **gates,
+        )  # fmt: skip
+    return mask_out(y, mask), last
 
 
 def wanted(c, rule, kind, feedback, read, mask):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from nldsl.runtime.course import gather
-from nldsl.runtime.grid import ChunkGrid, choose, fires
+from nldsl.runtime.grid import ChunkGrid, choose, fires, of_firing
 from nldsl.runtime.lessons import last_lessons, last_token, with_earlier, with_earlier_weights
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
@@ -271,9 +271,13 @@ class Atlas(Module):
             M_W2_gathered_1 = M_W2_gathered_1_new
             M_W1_gathered_1 = M_W1_gathered_1_new
             if fires(grid.ends(16)[n]):
-                M_W2_step, M_m_W2_next = muon(M_W2, M_W2_gathered_1, eta_last, theta_last, M_m_W2)
+                M_W2_step, M_m_W2_next = muon(
+                    M_W2, of_firing(grid.ends(16)[n], M_W2_gathered_1), eta_last, theta_last, M_m_W2
+                )
                 M_W2_next = M_W2_step + (alpha_last - 1.0) * M_W2
-                M_W1_step, M_m_W1_next = muon(M_W1, M_W1_gathered_1, eta_last, theta_last, M_m_W1)
+                M_W1_step, M_m_W1_next = muon(
+                    M_W1, of_firing(grid.ends(16)[n], M_W1_gathered_1), eta_last, theta_last, M_m_W1
+                )
                 M_W1_next = M_W1_step + (alpha_last - 1.0) * M_W1
                 M_W2 = choose(grid.ends(16)[n], M_W2_next, M_W2)
                 M_W1 = choose(grid.ends(16)[n], M_W1_next, M_W1)

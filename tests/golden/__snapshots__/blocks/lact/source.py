@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from nldsl.runtime.attention import attention
 from nldsl.runtime.course import gather
-from nldsl.runtime.grid import ChunkGrid, choose, fires
+from nldsl.runtime.grid import ChunkGrid, choose, fires, of_firing
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import (
@@ -201,11 +201,11 @@ class Lact(Module):
             M_W2_gathered_1 = M_W2_gathered_1_new
             M_W3_gathered_1 = M_W3_gathered_1_new
             if fires(grid.ends(64)[n]):
-                M_W1_step, M_m_W1_next = muon(M_W1, M_W1_gathered_1, M_m_W1)
+                M_W1_step, M_m_W1_next = muon(M_W1, of_firing(grid.ends(64)[n], M_W1_gathered_1), M_m_W1)
                 M_W1_next = rownorm(M_W1_step, eps=1e-06)
-                M_W2_step, M_m_W2_next = muon(M_W2, M_W2_gathered_1, M_m_W2)
+                M_W2_step, M_m_W2_next = muon(M_W2, of_firing(grid.ends(64)[n], M_W2_gathered_1), M_m_W2)
                 M_W2_next = rownorm(M_W2_step, eps=1e-06)
-                M_W3_step, M_m_W3_next = muon(M_W3, M_W3_gathered_1, M_m_W3)
+                M_W3_step, M_m_W3_next = muon(M_W3, of_firing(grid.ends(64)[n], M_W3_gathered_1), M_m_W3)
                 M_W3_next = rownorm(M_W3_step, eps=1e-06)
                 M_W1 = choose(grid.ends(64)[n], M_W1_next, M_W1)
                 M_W2 = choose(grid.ends(64)[n], M_W2_next, M_W2)

@@ -99,9 +99,9 @@ class Srwm(Module):
             k_all.append(k_2)
             q_all.append(q_2)
             b1_sigmoid_all.append(b1_sigmoid)
-        k = join_tokens(k_all, 2, self.zeros(x.shape[0], 0, 2, 16))
-        q = join_tokens(q_all, 2, self.zeros(x.shape[0], 0, 2, 16))
-        b1_sigmoid_2 = join_tokens(b1_sigmoid_all, 2, self.zeros(x.shape[0], 0, 2, 4))
+        k = join_tokens(k_all, 2, self.zeros(x.shape[0], 0, 2, 16), mask)
+        q = join_tokens(q_all, 2, self.zeros(x.shape[0], 0, 2, 16), mask)
+        b1_sigmoid_2 = join_tokens(b1_sigmoid_all, 2, self.zeros(x.shape[0], 0, 2, 4), mask)
         new["Wk"] = {"running": {"weight": Wk_weight}, "count": tick_all(Wk_count, mask, x)}
         new["Wq"] = {"running": {"weight": Wq_weight}, "count": tick_all(Wq_count, mask, x)}
         new["Wb"] = {"running": {"weight": Wb_weight}, "count": tick_all(Wb_count, mask, x)}
@@ -126,7 +126,7 @@ class Srwm(Module):
             Wy_weight_next = Wy_weight - (Wy_dy_weight * r1_t).mT @ Wy_x_weight
             Wy_weight = hold(live, Wy_weight_next, Wy_weight)
             y_all.append(y)
-        y_2 = join_tokens(y_all, 2, self.zeros(x.shape[0], 0, 2, 16))
+        y_2 = join_tokens(y_all, 2, self.zeros(x.shape[0], 0, 2, 16), mask)
         new["Wy"] = {"running": {"weight": Wy_weight}, "count": tick_all(Wy_count, mask, x)}
         out = linear(merge(y_2), self.out.linear.weight)
         return out, new

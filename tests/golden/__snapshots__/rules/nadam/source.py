@@ -130,7 +130,7 @@ class Probe(Module):
             M_count = tick(M_count, live)
             M_weight_seen = choose(M_ends_16[t], M_weight, M_weight_seen)
             y_all.append(y)
-        y_2 = join_tokens(y_all, 1, self.zeros(x.shape[0], 0, 8))
+        y_2 = join_tokens(y_all, 1, self.zeros(x.shape[0], 0, 8), mask)
         new["M"] = {
             "running": {"weight": M_weight},
             "committed": {"weight": M_weight_seen},
