@@ -223,8 +223,8 @@ def choose(which: bool | Tensor, new: Tensor, old: Tensor) -> Tensor:
 def of_firing(which: bool | Tensor, x: Tensor) -> Tensor:
     """`x [B, ...]` with what a sample named by `which` has in the place of the others.
 
-    For gradients that a rule is given: what it makes of the others is not taken (`choose`), but has to be finite,
-    and a rule that divides by the norm of a gradient has no finite slope where nothing was gathered.
+    For gradients that a rule is given: what it makes of the others is not taken (`choose`) but has to be
+    finite, and a rule that divides by the norm of a gradient has no slope where nothing was gathered.
 
     >>> of_firing(torch.tensor([False, True]), torch.tensor([0.0, 2.0])).tolist()
     [2.0, 2.0]
