@@ -274,10 +274,10 @@ class TokenMemory:
         self.current = {w: name(n) for w, n in self.carried["running"].items()}
         self.current_slots = {s: name(n) for s, n in self.slots.items()}
         of_firing, due = self.code.runtime("grid", "of_firing"), name(self.ends[every])[name("t")]
-        given = {
-            n: {w: call(of_firing, due, name(self.gathered[n][w])) for w in self.weights} for n, _ in own
+        found: dict[int, dict[str, Expression]] = {
+            n: {f"g_{w}": call(of_firing, due, name(self.gathered[n][w])) for w in self.weights}
+            for n, _ in own
         }
-        found = {n: {f"g_{w}": g for w, g in gathered.items()} for n, gathered in given.items()}
         self.stepping.step(write, own, found, name(before))
         for weight, carried in self.carried["running"].items():
             self.scope.add(assign(carried, self._due(every, self.current[weight], carried)))
