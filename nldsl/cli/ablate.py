@@ -13,6 +13,7 @@ from rich.text import Text
 
 from nldsl.cli.common import SetOption, err, out, parse_settings, print_json, write_atomic, wrote
 from nldsl.cli.guard import CommandError
+from nldsl.cli.settings import VERIFYING
 from nldsl.diagnostics import did_you_mean
 from nldsl.view.ablations import TABLES, Ablation, ablations, source_of
 
@@ -43,7 +44,7 @@ def command(
     specs = [row.row.spec for row in rows if row.row.spec and row.row.spec != model]
     if write is not None:
         _write(specs, Path(write))
-    if verify and not _verified([model, *specs], parse_settings(settings)):
+    if verify and not _verified([model, *specs], parse_settings(settings, VERIFYING)):
         raise typer.Exit(1)
 
 

@@ -20,6 +20,7 @@ from nldsl.cli.common import (
     wrote,
 )
 from nldsl.cli.guard import FINDINGS, CommandError
+from nldsl.cli.settings import VERIFYING
 from nldsl.driver import compile_source
 
 
@@ -57,7 +58,7 @@ def command(
 
     With a certificate, `x.certificate.json` stands beside `x.py`; `nldsl verify x.py` says whether it holds.
     """
-    arguments = cast("dict[str, Any]", parse_settings(settings))
+    arguments = cast("dict[str, Any]", parse_settings(settings, VERIFYING if verified else {}))
     source = spec_source(spec)
     kept = _certificate(source, block, arguments, verified, certificate, output)
     text = compile_source(

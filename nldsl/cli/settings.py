@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -19,8 +20,26 @@ SetOption = Annotated[
 ]
 """The type of every command's `--set` option."""
 
-_OPTIONS = frozenset({"block", "checkpoint", "device", "dtype", "lowering", "seed", "source", "standalone"})
-"""Names that the Python functions behind the commands keep for themselves."""
+_TAKEN = {
+    "block": "--block",
+    "checkpoint": "--checkpoint",
+    "device": "--device",
+    "dtype": "",
+    "lowering": "--lowering",
+    "seed": "--seed",
+    "source": "",
+    "standalone": "--standalone",
+}
+"""Names that the Python functions behind the commands keep for themselves, and the options that set them."""
+VERIFYING = {
+    "full": "--full",
+    "long": "--long",
+    "compiled": "--compile",
+    "exported": "--export",
+    "progress": "",
+    "build": "",
+}
+"""The same of `verify`."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _INTEGER = re.compile(r"[+-]?\d+\Z")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z")
@@ -28,10 +47,13 @@ _STRING = re.compile(r"""(["'])(?P<inside>[^"'\\]*)\1\Z""")
 _MAX_LENGTH = 10_000
 
 
-def parse_settings(settings: Sequence[str] | None) -> dict[str, Static]:
+def parse_settings(
+    settings: Sequence[str] | None, taken: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Static]:
     """Read `name=value` pairs: numbers, `true`/`false`, lists, quoted strings and bare names.
 
-    A bare name stays a string: where the parameter is a block, a map or a rule, it names one.
+    A bare name stays a string: where the parameter is a block, a map or a rule, it names one.  `taken`: more
+    names that are no parameters, and the options they belong to.
 
     Raises:
         CommandError: no `=` (NL1010), a bad name (NL1011), a bad value (NL1012), given twice (NL1013).
@@ -52,14 +74,23 @@ def parse_settings(settings: Sequence[str] | None) -> dict[str, Static]:
             raise CommandError(
                 "NL1011", f"`{_short(name)}` is not the name of a parameter", "e.g. --set dim=64"
             )
-        if name in _OPTIONS:
-            raise CommandError(
-                "NL1011", f"`{name}` is an option, not a parameter of the spec", f"use --{name}"
-            )
+        _require_free(name, {**_TAKEN, **taken})
         if name in result:
             raise CommandError("NL1013", f"`{name}` is set twice", "give each parameter once")
         result[name] = parse_value(text)
     return result
+
+
+def _require_free(name: str, taken: Mapping[str, str]) -> None:
+    """Raise NL1011 for a name that no parameter of a spec can have here."""
+    option = taken.get(name)
+    if option is None:
+        return
+    if option:
+        said, help = f"`{name}` is an option, not a parameter of the spec", f"use {option}, where it is known"
+    else:
+        said, help = f"`{name}` is a word of `nldsl` itself", "give the parameter of the spec another name"
+    raise CommandError("NL1011", said, help)
 
 
 def parse_value(text: str) -> Static:

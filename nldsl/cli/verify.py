@@ -22,6 +22,7 @@ from nldsl.cli.common import (
     wrote,
 )
 from nldsl.cli.guard import CommandError
+from nldsl.cli.settings import VERIFYING
 from nldsl.graph import open_program
 from nldsl.spec.program import GroupRule
 
@@ -67,7 +68,7 @@ def command(
     On a small twin of the specification, by a rule that is printed: outputs, states, gradients at many
     lengths, splits and masks, in float64.
     """
-    arguments = cast("dict[str, Any]", parse_settings(settings))
+    arguments = cast("dict[str, Any]", parse_settings(settings, VERIFYING))
     source = spec_source(spec)
     asked: dict[str, Any] = {
         "full": full,

@@ -9,13 +9,15 @@ from typing import Any
 
 from nldsl.catalog.values import Static
 from nldsl.train.checkpoint import write_text
-from nldsl.train.errors import fault
+from nldsl.train.errors import fault, option
 
 RUN = "run.json"
 MAY_CHANGE = frozenset({"steps", "minutes", "threads", "spike", "on_fault"})
 """What a resumed run may ask differently; all else would make it another run."""
 OF_THE_SPEC = frozenset({"specification", "digests", "arguments"})
 """What a run that was imported, and has not begun, knows already."""
+UNTYPED = frozenset({"source", "specification", "version", "imported"})
+"""What is no option of a command."""
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 PRECISIONS = (FLOAT32, BFLOAT16)
 RECOMPUTE = ("none", "blocks")
@@ -66,7 +68,7 @@ class RunConfig:
         """Raise NL0981 for a number out of range."""
         if (self.steps > 0) == (self.minutes > 0) and not self.imported:
             raise fault(
-                "NL0981", "a run ends after `steps` or after `minutes`: give exactly one of them, above 0"
+                "NL0981", "a run ends after `--steps` or after `--minutes`: give exactly one of them, above 0"
             )
         for name, lowest in (
             ("batch", 1),
@@ -80,14 +82,14 @@ class RunConfig:
         ):
             value = getattr(self, name)
             if not value >= lowest:
-                raise fault("NL0981", f"`{name}` must be at least {lowest}, found {value}")
+                raise fault("NL0981", f"`{option(name)}` must be at least {lowest}, found {value}")
         if 0 < self.spike <= 1:
-            raise fault("NL0981", f"`spike` must be above 1, or 0 for none, found {self.spike}")
+            raise fault("NL0981", f"`--spike` must be above 1, or 0 for none, found {self.spike}")
         words = {"on_fault": ON_FAULT, "precision": PRECISIONS, "recompute": RECOMPUTE, "compiled": COMPILED}
         for name, known in words.items():
             if getattr(self, name) not in known:
                 said = " or ".join(f"`{word}`" for word in known)
-                raise fault("NL0981", f"`{name}` is {said}, found `{getattr(self, name)}`")
+                raise fault("NL0981", f"`{option(name)}` is {said}, found `{getattr(self, name)}`")
 
     def write(self, folder: Path) -> None:
         """Write `run.json`."""
@@ -119,6 +121,20 @@ def frozen(value: Any) -> Static:
     return tuple(frozen(item) for item in value) if isinstance(value, list) else value
 
 
+def asked(name: str, value: Any) -> str:
+    """A choice of a run as it was typed.
+
+    Example:
+        >>> asked("on_fault", "skip"), asked("arguments", {"dim": 8}), asked("stream", False)
+        ('`--on-fault skip`', '`--set dim=8`', 'no `--stream`')
+    """
+    if isinstance(value, bool):
+        return f"`{option(name)}`" if value else f"no `{option(name)}`"
+    if name == "arguments":
+        return f"`{' '.join(f'--set {n}={v}' for n, v in value.items())}`" if value else "no `--set`"
+    return f"`{value}`" if name in UNTYPED else f"`{option(name)} {value}`"
+
+
 def require_same(old: RunConfig, new: RunConfig) -> None:
     """Raise NL0983 unless `new` only changes what a resumed run may change."""
     for f in fields(RunConfig):
@@ -126,10 +142,15 @@ def require_same(old: RunConfig, new: RunConfig) -> None:
             continue
         before, now = getattr(old, f.name), getattr(new, f.name)
         if f.name == "digests":  # compare the texts both know: a process may have read more of the library
-            before, now = ({k: v for k, v in d.items() if k in before and k in now} for d in (before, now))
-        if before != now:
-            raise fault(
-                "NL0983",
-                f"the run was started with `{f.name}` = `{before}`, now it is `{now}`",
-                help="resume with what it was started with, or start another run with another `--out`",
-            )
+            changed = sorted(k for k in before.keys() & now.keys() if before[k] != now[k])
+            before, now = ({k: d[k] for k in changed} for d in (before, now))
+        if before == now:
+            continue
+        said = f"the run was started with {asked(f.name, before)}, now it is {asked(f.name, now)}"
+        if f.name == "digests":
+            said = f"{', '.join(f'`{k}`' for k in changed)} has changed since the run was started"
+        raise fault(
+            "NL0983",
+            said,
+            help="resume with what it was started with, or start another run with another `--out`",
+        )

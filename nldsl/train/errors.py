@@ -5,6 +5,19 @@ from __future__ import annotations
 from nldsl.diagnostics import Diagnostic, SpecError
 from nldsl.source import Span
 
+OTHERWISE = {"compiled": "--compile", "arguments": "--set", "source": "SPEC"}
+"""What the commands do not call as Python does."""
+
+
+def option(name: str) -> str:
+    """How the commands call what Python calls `name`: findings speak of what a person typed.
+
+    Example:
+        >>> option("on_fault"), option("compiled")
+        ('--on-fault', '--compile')
+    """
+    return OTHERWISE.get(name) or f"--{name.replace('_', '-')}"
+
 
 def fault(
     code: str, message: str, *, help: str = "", notes: tuple[str, ...] = (), span: Span | None = None

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from nldsl.train.engine import Engine
-from nldsl.train.errors import fault
+from nldsl.train.errors import fault, option
 
 KINDS = ("auto", "ddp", "fsdp")
 BACKENDS = ("auto", "gloo", "nccl")
@@ -31,7 +31,7 @@ def join(
     """
     for name, value, known in (("parallel", parallel, KINDS), ("backend", backend, BACKENDS)):
         if value not in known:
-            raise fault("NL0981", f"`{name}` is one of {', '.join(known)}, found `{value}`")
+            raise fault("NL0981", f"`{option(name)}` is one of {', '.join(known)}, found `{value}`")
     others = int(os.environ.get("WORLD_SIZE", "1")) > 1
     kind = "ddp" if parallel == "auto" and others else parallel
     if kind == "auto":

@@ -65,7 +65,7 @@ def prepare_documents(
     """
     folder, codec = Path(out), read_codec(tokenizer)
     if not 0 < heldout < 1:
-        raise fault("NL0981", f"`heldout` must lie between 0 and 1, found {heldout}")
+        raise fault("NL0981", f"`--heldout` must lie between 0 and 1, found {heldout}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise fault("NL0957", f"`{folder}` is there already", help="give a new folder as `--out`")
     keys, left_out = survey(documents_of(paths, field))

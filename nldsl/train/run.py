@@ -82,7 +82,7 @@ def train(
     config = replace(config, accumulate=accumulate, spike=spike, on_fault=on_fault, stream=stream)
     config = replace(config, precision=precision, recompute=recompute, compiled=compiled)
     if keep < 1:
-        raise fault("NL0981", f"`keep` must be at least 1, found {keep}")
+        raise fault("NL0981", f"`--keep` must be at least 1, found {keep}")
     with closing(engine or join()) as found:
         trainer = start(config, Path(out), resume, found)
         return trainer.run(keep=keep, show=show, evaluate_at=evaluate_at, board=tensorboard)

@@ -122,8 +122,10 @@ def predict_spread(
     Raises NL0981 for another `parallel` than `ddp` or `fsdp`, NL0993 if the batch cannot be shared, NL0994
     for a rule that shares of weights cannot have.
     """
-    if parallel not in ("ddp", "fsdp") or devices < 1:
-        raise fault("NL0981", f"`ddp` or `fsdp` on at least one device, found `{parallel}` on {devices}")
+    if parallel not in ("ddp", "fsdp"):
+        raise fault("NL0981", f"`--parallel` is `ddp` or `fsdp`, found `{parallel}`")
+    if devices < 1:
+        raise fault("NL0981", f"`--devices` must be at least 1, found {devices}")
     if batch % devices:
         raise fault("NL0993", f"`--batch {batch}` windows cannot be shared by {devices} devices")
     config = RunConfig(str(source), arguments=dict(arguments or {}), batch=batch, length=length, steps=1)

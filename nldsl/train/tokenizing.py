@@ -87,7 +87,7 @@ def train_tokenizer(paths: Sequence[str], out: str | Path, *, vocab: int, field:
     """
     target = Path(out)
     if vocab < SMALLEST:
-        raise fault("NL0981", f"`vocab` must be at least {SMALLEST}: 256 bytes and a pair, found {vocab}")
+        raise fault("NL0981", f"`--vocab` must be at least {SMALLEST}: 256 bytes and a pair, found {vocab}")
     if target.exists():
         raise fault("NL0957", f"`{target}` is there already", help="give a new file as `--out`")
     module = required("tokenizers", EXTRA, "byte-pair encoding is trained by it")

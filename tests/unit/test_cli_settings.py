@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nldsl.catalog.values import Static
+from nldsl.cli import main
 from nldsl.cli.common import write_atomic
 from nldsl.cli.guard import CommandError, describe_os_error
 from nldsl.cli.settings import parse_settings, parse_value
@@ -79,6 +80,37 @@ def test_bad_settings_are_coded(settings: list[str], code: str) -> None:
     with pytest.raises(CommandError) as caught:
         parse_settings(settings)
     assert caught.value.code == code
+
+
+BAD_OPTIONS = {
+    "--compile": (["train", "gated_deltanet", "--steps", "1", "--compile", "maybe"], "`maybe`"),
+    "--on-fault": (["train", "gated_deltanet", "--steps", "1", "--on-fault", "shrug"], "`shrug`"),
+    "--spike": (["train", "gated_deltanet", "--steps", "1", "--spike", "0.5"], "0.5"),
+    "--recompute": (["plan", "gated_deltanet", "--recompute", "all"], "`all`"),
+    "--precision": (["train", "gated_deltanet", "--steps", "1", "--precision", "int4"], "`int4`"),
+    "--steps": (["train", "gated_deltanet"], "`--minutes`"),
+    "--parallel": (["train", "gated_deltanet", "--steps", "1", "--parallel", "tensor"], "`tensor`"),
+    "--backend": (["train", "gated_deltanet", "--steps", "1", "--backend", "mpi"], "`mpi`"),
+    "--parallel ": (["plan", "gated_deltanet", "--devices", "2", "--parallel", "tensor"], "`tensor`"),
+    "--heldout": (["data", "prepare", __file__, "--heldout", "2"], "2"),
+    "--full": (["verify", "gated_deltanet", "--set", "full=1"], "`full`"),
+    "--compile ": (["verify", "gated_deltanet", "--set", "compiled=1"], "`compiled`"),
+}
+"""By the option at fault: what was typed, and what else the finding says."""
+
+
+@pytest.mark.parametrize("option", BAD_OPTIONS)
+def test_findings_name_the_option_that_was_typed(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, found = BAD_OPTIONS[option]
+    place = ["--out", str(tmp_path / "new")] if words[0] in ("train", "data") else []
+    with pytest.raises(SystemExit):
+        main([*words, *place])
+    said = capsys.readouterr().err
+    assert option.strip() in said and found in said
+    assert "NL0981" in said or "NL1011" in said
+    assert not (tmp_path / "new").exists()
 
 
 def test_settings_keep_their_order_and_allow_equal_signs_in_text() -> None:

@@ -136,7 +136,8 @@ CODES = {
     ),
     "NL0981": Entry(
         "a bad number for a run",
-        "A run ends after `steps` or after `minutes`, one of them; the other numbers have lower bounds.",
+        "A run ends after `--steps` or after `--minutes`, one of them; other numbers have bounds, and words "
+        "are of a list.",
     ),
     "NL0982": Entry(
         "no run",
@@ -144,8 +145,8 @@ CODES = {
     ),
     "NL0983": Entry(
         "resumed as another run",
-        "Only `steps`, `minutes` and `threads` may change when a run is resumed; with anything else it "
-        "would not be the run that was started.",
+        "Only `--steps`, `--minutes`, `--threads`, `--spike` and `--on-fault` may change when a run is "
+        "resumed; with anything else it would not be the run that was started.",
     ),
     "NL0984": Entry(
         "a task that bytes cannot give",
