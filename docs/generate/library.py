@@ -87,6 +87,7 @@ def homes() -> dict[tuple[str, str], Spec]:
 
 _EQUATIONS = re.compile(r"\bEqs?\. ?(\d+(?:\s*(?:-|,|and|to)\s*\d+)*)")
 _OTHERS = re.compile(r"\b(Table|Algorithm|Alg\.|Sec\.) ?(\d+(?:\.\d+)*)")
+_ARXIV = re.compile(r"\barXiv \d{4}\.\d{5}\b")
 _READINGS = re.compile(r"\bP(\d{1,2})(?:-P?(\d{1,2}))?\b")
 _PARTS = re.compile(r";|\.\s+(?=[A-Z])|, and (?=Eq\.)")
 _AUTHORS = (
@@ -107,6 +108,8 @@ class Citation:
 def citations(text: str) -> Iterator[Citation]:
     """What a comment cites, source by source: a name with a year holds up to the next `;` or full stop.
 
+    Of others a paper as a whole, by its number at arXiv, where no place in it is named.
+
     Example:
         >>> for found in citations("Paper: Eq. 65, 70-71 and Table 6; Hu et al. (2025), Eq. 8-9: S' = S."):
         ...     print(found)
@@ -116,8 +119,11 @@ def citations(text: str) -> Iterator[Citation]:
     for part in _PARTS.split(" ".join(text.split())):
         cited = tuple(n for run in _EQUATIONS.findall(part) for n in _numbers(run))
         others = tuple(f"{'Algorithm' if w == 'Alg.' else w} {n}" for w, n in _OTHERS.findall(part))
+        source = _source(part)
+        if source and not (cited or others):
+            others = tuple(_ARXIV.findall(part))
         if cited or others:
-            yield Citation(_source(part), cited, others)
+            yield Citation(source, cited, others)
 
 
 def _source(part: str) -> str:

@@ -40,7 +40,7 @@ _MATRIX: dict[tuple[Erase, Gating, bool], Known] = {
 }
 _DEEP: dict[tuple[str, bool, bool], Known] = {
     ("affine", False, False): Known("a TTT layer (Sun et al. 2024)", "Sec. 5"),
-    ("affine", False, True): Known("Titans, a deep memory with momentum (Behrouz et al. 2025)", "Eq. 33"),
+    ("affine", False, True): Known("Titans, a deep memory with momentum (Behrouz et al. 2024)", "Eq. 33"),
     ("constant", False, False): Known("gradient descent on the inner product", "Eq. 8, 15"),
     ("constant", True, False): Known("delta gradient descent on the inner product", "Eq. 57, 92"),
     ("affine", True, False): Known("delta gradient descent on L2", "Eq. 57, 93"),
@@ -89,7 +89,7 @@ def _matrix(term: TermClass, gate: Gating, first: bool) -> Known | None:
         return _deep(term)
     if term.online.momentum is not None:
         plain = scalar_value(term.online.erase) != 0.0
-        titans = Known("Titans, a matrix memory with momentum (Behrouz et al. 2025)", "Eq. 33")
+        titans = Known("Titans, a matrix memory with momentum (Behrouz et al. 2024)", "Eq. 33")
         return titans if plain else None
     erase = _erase(term)
     if erase is None:
