@@ -13,6 +13,7 @@ import argparse
 import torch
 
 from benchmarks.measure import best_seconds
+from nldsl.train.bound import product
 
 SHAPES = ((1, 2048, 2048, 2048), (1, 1024, 1024, 1024), (16, 64, 64, 64), (80, 64, 64, 64), (256, 64, 64, 64))
 """Products measured: batch, rows, inner size, columns."""
@@ -24,16 +25,15 @@ def peak_gflops(threads: int = 1, rounds: int = 5) -> tuple[float, dict[str, flo
     cases, work = {}, {}
     for batch, rows, inner, columns in SHAPES:
         name = f"{batch} x [{rows}, {inner}] x [{inner}, {columns}]"
-        a, b = torch.randn(batch, rows, inner), torch.randn(batch, inner, columns)
-        out = torch.empty(batch, rows, columns)
-        repeat = max(1, round(2e8 / (batch * rows * inner * columns)))
+        once, flops = product(batch, rows, inner, columns)
+        repeat = max(1, round(4e8 / flops))
 
-        def product(a=a, b=b, out=out, repeat=repeat):
+        def repeated(once=once, repeat=repeat):
             for _ in range(repeat):
-                torch.bmm(a, b, out=out)
+                once()
 
-        cases[name] = product
-        work[name] = 2e-9 * repeat * batch * rows * inner * columns
+        cases[name] = repeated
+        work[name] = 1e-9 * repeat * flops
     seconds = best_seconds(cases, rounds)
     # CPU time adds up over threads.
     rates = {name: work[name] / seconds[name] * threads for name in cases}

@@ -58,23 +58,40 @@ class ByteTokens:
 BYTES = ByteTokens()
 
 
+def opened(text: str) -> Any:
+    """The tokenizer of the text of a `tokenizer.json`, which neither pads nor cuts.
+
+    Errors: `ModuleNotFoundError` for the package `tokenizers`, `ValueError` for a text that is none.
+    """
+    module = import_module("tokenizers")
+    try:
+        inner = module.Tokenizer.from_str(text)
+    except Exception as wrong:  # the package raises nothing more exact
+        raise ValueError(str(wrong)) from wrong
+    inner.no_padding()
+    inner.no_truncation()
+    return inner
+
+
+def ids_of(inner: Any, text: str) -> list[int]:
+    """The tokens of a text, without those that only mark its beginning or end."""
+    found: list[int] = inner.encode(text, add_special_tokens=False).ids
+    return found
+
+
 class FileTokens:
     """A `tokenizer.json`, read by the package `tokenizers`.  Errors: `ModuleNotFoundError`, `ValueError`."""
 
     def __init__(self, path: Path) -> None:
-        module = import_module("tokenizers")
         try:
-            self.inner: Any = module.Tokenizer.from_file(str(path))
-        except Exception as wrong:  # the package raises nothing more exact
+            self.inner = opened(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as wrong:
             raise ValueError(f"`{path}` is no tokenizer: {wrong}") from wrong
-        self.inner.no_padding()
-        self.inner.no_truncation()
         self.name, self.count = path.name, int(self.inner.get_vocab_size(with_added_tokens=True))
 
     def encode(self, text: bytes) -> list[int]:
         """The tokens of a text, without those that only mark its beginning or end."""
-        found: list[int] = self.inner.encode(text.decode("utf-8", "replace"), add_special_tokens=False).ids
-        return found
+        return ids_of(self.inner, text.decode("utf-8", "replace"))
 
     def stream(self) -> FileDecoder:
         """A decoder of its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import torch
@@ -59,9 +59,7 @@ class RuleGroup:
             every=claimed.rule.every,
             nonfinite="ignore",
         )
-        for argument, schedule, _ in claimed.rule.schedules:
-            if argument not in self.optimizer.arguments or schedule not in SCHEDULES:
-                raise fault("NL0965", f"`{argument}` of `{claimed.rule.rule}` cannot follow `{schedule}`")
+        require_schedules(claimed.rule, self.optimizer.arguments)
 
     @property
     def counts_rows(self) -> bool:
@@ -94,13 +92,24 @@ class RuleGroup:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Put saved memories back.  Raises NL0986 unless they are those of this rule."""
-        own = self.state()
-        if state.keys() != own.keys():
-            wrong = sorted(state.keys() ^ own.keys())[0]
-            raise fault("NL0986", f"the checkpoint is of another rule than `{self.rule.rule}`: `{wrong}`")
-        with torch.no_grad():
-            for name, value in own.items():
-                value.copy_(state[name])
+        put_back(self.rule, self.state(), state)
+
+
+def require_schedules(rule: GroupRule, known: Collection[str]) -> None:
+    """Raise NL0965 for a schedule of something that is none of the `known` open numbers of a rule."""
+    for argument, schedule, _ in rule.schedules:
+        if argument not in known or schedule not in SCHEDULES:
+            raise fault("NL0965", f"`{argument}` of `{rule.rule}` cannot follow `{schedule}`")
+
+
+def put_back(rule: GroupRule, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Put saved memories into a rule's own.  Raises NL0986 unless they have the same names."""
+    if state.keys() != own.keys():
+        wrong = sorted(state.keys() ^ own.keys())[0]
+        raise fault("NL0986", f"the checkpoint is of another rule than `{rule.rule}`: `{wrong}`")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(state[name])
 
 
 def scheduled(rule: GroupRule, step: int, progress: float) -> dict[str, float]:

@@ -14,13 +14,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nldsl.catalog.schedules import SCHEDULES
 from nldsl.diagnostics import SpecError
 from nldsl.driver.rules import optimizer
 from nldsl.runtime.rule_optimizer import RuleOptimizer
 from nldsl.train.errors import fault
 from nldsl.train.groups import Claimed
-from nldsl.train.optimisers import scheduled
+from nldsl.train.optimisers import put_back, require_schedules, scheduled
 from nldsl.train.reduce import buckets
 
 Tensors = dict[str, Tensor]
@@ -108,7 +107,7 @@ class SharedGroup:
             self._by_rows(module)
         else:
             self._by_form(probe, like)
-        self._require_schedules()
+        require_schedules(self.rule, self.optimizers[0].arguments if self.optimizers else self.arguments)
 
     def _by_rows(self, module: nn.Module) -> None:
         """A rule that looks at rows: each process pulls its own, as a share of the rows of all."""
@@ -156,12 +155,6 @@ class SharedGroup:
             if held
         ]
         self.arguments = probe.arguments
-
-    def _require_schedules(self) -> None:
-        known = self.optimizers[0].arguments if self.optimizers else self.arguments
-        for argument, schedule, _ in self.rule.schedules:
-            if argument not in known or schedule not in SCHEDULES:
-                raise fault("NL0965", f"`{argument}` of `{self.rule.rule}` cannot follow `{schedule}`")
 
     @property
     def counts_rows(self) -> bool:
@@ -212,13 +205,7 @@ class SharedGroup:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Put saved memories back.  Raises NL0986 unless they are those of this rule."""
-        own = self.state()
-        if state.keys() != own.keys():
-            wrong = sorted(state.keys() ^ own.keys())[0]
-            raise fault("NL0986", f"the checkpoint is of another rule than `{self.rule.rule}`: `{wrong}`")
-        with torch.no_grad():
-            for name, value in own.items():
-                value.copy_(state[name])
+        put_back(self.rule, self.state(), state)
         self.layout.collect(self, weights=True)
 
 

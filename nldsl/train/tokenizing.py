@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nldsl.evaluate.tokens import ids_of, opened
 from nldsl.train.checkpoint import write_text
 from nldsl.train.errors import fault
 from nldsl.train.reading import documents_of, required
@@ -42,8 +43,7 @@ class Codec:
                 f"a document is not UTF-8 at byte {error.start}, behind `{said}`",
                 help="convert it, or prepare bytes: leave `--tokenizer` out",
             ) from error
-        ids = self.inner.encode(text, add_special_tokens=False).ids
-        return np.array(ids, dtype=self.dtype)
+        return np.array(ids_of(self.inner, text), dtype=self.dtype)
 
 
 def byte_codec() -> Codec:
@@ -63,17 +63,15 @@ def read_codec(path: str) -> Codec:
     """
     if not path:
         return byte_codec()
-    module = required("tokenizers", EXTRA, f"`{path}` is a tokenizer")
+    required("tokenizers", EXTRA, f"`{path}` is a tokenizer")
     try:
         text = Path(path).read_text(encoding="utf-8")
-        inner = module.Tokenizer.from_str(text)
-    except Exception as error:  # the package raises nothing more exact than `Exception`
+        inner = opened(text)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise fault(
             "NL0942", f"`{path}` cannot be read as a tokenizer: {reason}", help="give a `tokenizer.json`"
         ) from error
-    inner.no_padding()
-    inner.no_truncation()
     vocab = inner.get_vocab_size(with_added_tokens=True)
     dtype = "<u2" if vocab <= 1 << 16 else "<u4"
     return Codec(sha256(text.encode()).hexdigest(), vocab, dtype, text, inner)
