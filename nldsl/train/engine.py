@@ -156,15 +156,27 @@ class Engine:
     def close(self) -> None:
         """Leave the other processes."""
 
+    def gone(self, error: RuntimeError) -> Exception | None:
+        """What to raise if an error says that another process is gone."""
+        return None
+
 
 @contextmanager
 def closing(engine: Engine) -> Iterator[Engine]:
-    """Close the engine behind work that ends well or is interrupted; a fault ends the process anyway."""
+    """Close the engine behind work that ends well or is interrupted; a fault ends the process anyway.
+
+    Raises NL0998 where another process has gone away meanwhile.
+    """
     try:
         yield engine
     except KeyboardInterrupt:
         engine.close()
         raise
+    except RuntimeError as error:
+        gone = engine.gone(error)
+        if gone is None:
+            raise
+        raise gone from error
     engine.close()
 
 

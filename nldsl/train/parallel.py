@@ -207,6 +207,19 @@ class Processes(Engine):
         """Leave the other processes."""
         dist.destroy_process_group()
 
+    def gone(self, error: RuntimeError) -> Exception | None:
+        """NL0998 for an error of the transport: of gloo, which has no type for it, or of torch's own types."""
+        said = str(error).splitlines()[0] if str(error) else ""
+        if not isinstance(error, dist.DistError) and "gloo" not in said:
+            return None
+        return fault(
+            "NL0998",
+            "another process of the run is gone, or does not answer",
+            notes=(said,),
+            help="the checkpoints are whole: start all processes again with `--resume`, "
+            "or let `torchrun --max-restarts N` do it",
+        )
+
 
 class Face:
     """A model whose passes go through `DistributedDataParallel`."""

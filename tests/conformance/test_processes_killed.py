@@ -24,6 +24,7 @@ from nldsl.diagnostics import SpecError
 from nldsl.train import checkpoint as saved
 from nldsl.train import join
 from nldsl.train.config import RunConfig
+from nldsl.train.engine import closing
 from nldsl.train.loop import CHECKPOINTS
 from nldsl.train.run import start
 from tests.conformance.processes import environment, free_port, spec
@@ -56,20 +57,20 @@ class Job:
         config = RunConfig(
             self.source, steps=STEPS, batch=4, length=16, data=str(Path(self.source).parent / "text")
         )
-        trainer = start(config, self.folder, False, join(self.kind, async_save=self.later))
-        engine: Any = trainer.engine
-        while trainer.step < STEPS:
-            trainer.train_step()
-            engine.settle()
-            if trainer.step % 2 == 0:
-                trainer.save(keep=2, wait=not self.later)
-                asked = trainer.step
-            if rank == 0 and trainer.step > 1 and engine.saver.pending is None:
-                (self.folder / "told").write_text(str(asked))
-        engine.settle(wait=True)
-        if rank == 0:
-            (self.folder / "told").write_text(str(STEPS))
-        engine.close()
+        with closing(join(self.kind, async_save=self.later)) as engine:
+            trainer = start(config, self.folder, False, engine)
+            saver: Any = trainer.engine
+            while trainer.step < STEPS:
+                trainer.train_step()
+                engine.settle()
+                if trainer.step % 2 == 0:
+                    trainer.save(keep=2, wait=not self.later)
+                    asked = trainer.step
+                if trainer.step % 2 == 0 and rank == 0 and saver.saver.pending is None:
+                    (self.folder / "told").write_text(str(asked))
+            engine.settle(wait=True)
+            if rank == 0:
+                (self.folder / "told").write_text(str(STEPS))
 
 
 def two(work: Work, folder: Path) -> list[int]:
@@ -159,7 +160,11 @@ def check_kills(folder: Path, kind: str, later: bool, kills: int, seed: int) -> 
             time.sleep(took * draw.uniform(0.2, 0.9))
             for rank in victims:
                 os.kill(children[rank], signal.SIGKILL)
-        died += any(os.WIFSIGNALED(status) for status in ended(children, folder))
+        found = ended(children, folder)
+        died += any(os.WIFSIGNALED(status) for status in found)
+        for rank, status in enumerate(found):  # who is left says so, and no traceback of gloo
+            said = (folder / f"said{rank}").read_text()
+            assert os.WIFSIGNALED(status) or not status or "SpecError: NL0998" in said, said
         if STEPS in check_nothing_is_lost(run):
             check_same(whole, run)
             shutil.rmtree(run.folder)

@@ -201,6 +201,11 @@ CODES = {
         "chunks, or the functions on rows of a pass over all chunks. `auto` takes what `nldsl plan` says it "
         "pays for, and nothing where it says that of none.",
     ),
+    "NL0998": Entry(
+        "another process is gone",
+        "One of the processes of a run has died or hangs, and the others cannot go on without it. What had "
+        "been saved is whole; `torchrun --max-restarts N` starts all of them again from there.",
+    ),
     "NL0986": Entry(
         "a checkpoint of something else",
         "The checkpoint's weights have other paths or shapes than the model's, or its data are others.",
