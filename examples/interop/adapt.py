@@ -2,9 +2,9 @@
 
     python examples/interop/adapt.py [--steps 300] [--rate 0.1]
 
-Trains a small Llama of transformers on one of Python's modules, brings it in with `--stack`, and lets it read specifications,
-which it has never seen, with `nldsl run --online`: what each segment takes in bits per byte before and after it is learnt,
-and what it takes where nothing learns (`rate = 0`).
+Trains a small Llama of transformers on one of Python's modules, brings it in as `nldsl import --stack` does, and
+lets it read specifications, which it has never seen, as `nldsl run --online` does: what each segment takes in bits
+per byte before and after it is learnt, and what it takes where nothing learns (`rate = 0`).
 """
 
 from __future__ import annotations
@@ -66,10 +66,12 @@ def main(steps: int, rate: float) -> None:
         still, learnt = read(folder, 0.0, text), read(folder, rate, text)
     print(f"{'bytes':>16}  {'still':>7} {'before':>7} {'after':>7}   bits per byte")
     for without, s in zip(still, learnt, strict=True):
-        print(f"{f'{s.first:,} - {s.first + s.bytes:,}':>16}  {without.before:7.3f} {s.before:7.3f} {s.after:7.3f}")
+        place = f"{s.first:,} - {s.first + s.bytes:,}"
+        print(f"{place:>16}  {without.before:7.3f} {s.before:7.3f} {s.after:7.3f}")
     forgotten = mean([s.forgotten for s in learnt])
     print(f"forgotten by the end: {forgotten:+.3f}")
-    print(f"loss {mean([s.before for s in still]):.3f} -> {mean([s.before for s in learnt]):.3f} bits per byte")
+    means = [mean([s.before for s in found]) for found in (still, learnt)]
+    print(f"loss {means[0]:.3f} -> {means[1]:.3f} bits per byte")
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ class Processes(Engine):
         dist.destroy_process_group()
 
     def gone(self, error: RuntimeError) -> Exception | None:
-        """NL0998 for an error of the transport: of gloo, which has no type for it, or of torch's own types."""
+        """NL0998 for an error of the transport: of gloo, which has no type for it, or of torch."""
         said = str(error).splitlines()[0] if str(error) else ""
         if not isinstance(error, dist.DistError) and "gloo" not in said:
             return None
