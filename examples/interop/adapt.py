@@ -2,9 +2,9 @@
 
     python examples/interop/adapt.py [--steps 300] [--rate 0.1]
 
-Trains a small Llama of transformers on one of Python's modules, brings it in as `nldsl import --stack` does, and
-lets it read specifications, which it has never seen, as `nldsl run --online` does: what each segment takes in bits
-per byte before and after it is learnt, and what it takes where nothing learns (`rate = 0`).
+Trains a small Llama of transformers on one of Python's modules, brings it in as `nldsl import --stack`
+does, and lets it read specifications, which it has never seen, as `nldsl run --online` does: what each
+segment takes in bits per byte before and after it is learnt, and what it takes where nothing learns.
 """
 
 from __future__ import annotations
