@@ -29,6 +29,7 @@ from torch.distributed.tensor import DTensor, Shard
 from nldsl.train import checkpoint as saved
 from nldsl.train.errors import fault
 from nldsl.train.sharded_reading import Reader
+from nldsl.train.sharded_writing import Writer
 
 if TYPE_CHECKING:
     from nldsl.train.parallel import Processes
@@ -72,7 +73,7 @@ class Saver:
             if self.later and not wait:
                 self._write_later(tensors, temporary, digests)
             else:
-                save(tensors, checkpoint_id=temporary, process_group=self.group)
+                save(tensors, storage_writer=Writer(temporary), process_group=self.group)
                 digests.set_result(self._digests(temporary))
         except BaseException as error:  # DCP raises what is no `Exception`
             if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -117,7 +118,7 @@ class Saver:
             except OSError as unreadable:
                 digests.set_exception(unreadable)
 
-        writing = async_save(tensors, checkpoint_id=folder, process_group=self.group)
+        writing = async_save(tensors, storage_writer=Writer(folder), process_group=self.group)
         cast("Future[Any]", writing).add_done_callback(written)
 
     def _named(self, tensors: Mapping[str, Tensor], batch: int) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """A model of transformers whose feed-forward blocks become levels that go on learning.
 
-    python examples/interop/adapt.py [--steps 300] [--rate 0.1]
+    python examples/adapt/run.py [--steps 300] [--rate 0.1]
 
 Trains a small Llama of transformers on one of Python's modules, brings it in as `nldsl import --stack`
 does, and lets it read specifications, which it has never seen, as `nldsl run --online` does: what each
