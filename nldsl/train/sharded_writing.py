@@ -1,7 +1,7 @@
 """Checkpoints in torch's format, written so that the system's own reason for a failure is what is told.
 
-On a full disk torch's archive notices a wrong position when it is closed, and says that in place of what the system
-said; processes tell each other their errors as pickles, which carry no history.
+On a full disk torch's archive notices a wrong position when it is closed, and says that in place of what the
+system said; processes tell each other their errors as pickles, which carry no history.
 """
 
 from __future__ import annotations
