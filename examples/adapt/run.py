@@ -1,6 +1,6 @@
 """A model of transformers whose feed-forward blocks become levels that go on learning.
 
-    python examples/adapt/run.py [--steps 300] [--rate 0.1]
+    python examples/adapt/run.py [--steps 300] [--rate 0.1] [--bytes 12288]
 
 Trains a small Llama of transformers on one of Python's modules, brings it in as `nldsl import --stack`
 does, and lets it read specifications, which it has never seen, as `nldsl run --online` does: what each
@@ -22,7 +22,7 @@ from nldsl.evaluate import Segment, learn_online
 from nldsl.exchange import import_hub
 from nldsl.train import load_run
 
-LENGTH, BATCH, STREAM, SEGMENT = 128, 8, 12 * 1024, 1024
+LENGTH, BATCH, SEGMENT = 128, 8, 1024
 CHUNKS = "[64, 256]"
 
 
@@ -57,9 +57,9 @@ def mean(numbers: list[float]) -> float:
     return sum(numbers) / len(numbers)
 
 
-def main(steps: int, rate: float) -> None:
+def main(steps: int, rate: float, length: int) -> None:
     """Print the table."""
-    text = b"".join(path.read_bytes() for path in sorted((specs_folder() / "blocks").glob("*.nl")))[:STREAM]
+    text = b"".join(path.read_bytes() for path in sorted((specs_folder() / "blocks").glob("*.nl")))[:length]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "llama"
         print(f"trained on argparse: {pretrained(folder, steps):.3f} bits per byte")
@@ -71,12 +71,13 @@ def main(steps: int, rate: float) -> None:
     forgotten = mean([s.forgotten for s in learnt])
     print(f"forgotten by the end: {forgotten:+.3f}")
     means = [mean([s.before for s in found]) for found in (still, learnt)]
-    print(f"loss {means[0]:.3f} -> {means[1]:.3f} bits per byte")
+    print(f"read for the first time: {means[0]:.3f} still, {means[1]:.3f} learning")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rate", type=float, default=0.1)
+    parser.add_argument("--bytes", type=int, default=12 * 1024)
     asked = parser.parse_args()
-    main(asked.steps, asked.rate)
+    main(asked.steps, asked.rate, asked.bytes)

@@ -45,7 +45,10 @@ PATIENCE = timedelta(minutes=10)
 
 
 def engine_of(kind: str, *, backend: str, device: str, async_save: bool) -> Engine:
-    """Join the processes `torchrun` started.  Raises NL0992 for a backend or device that is not there."""
+    """Join the processes `torchrun` started.
+
+    Raises NL0992 for a backend or device that is not there, NL0998 if the others do not come.
+    """
     place = local_device(device)
     chosen = ("nccl" if place.startswith("cuda") else "gloo") if backend == "auto" else backend
     there = dist.is_gloo_available() if chosen == "gloo" else dist.is_nccl_available()
@@ -53,21 +56,45 @@ def engine_of(kind: str, *, backend: str, device: str, async_save: bool) -> Engi
         raise fault("NL0992", f"the backend `{chosen}` cannot work on `{place}` here", help="try the other")
     if place.startswith("cuda"):
         torch.cuda.set_device(place)
-    if not dist.is_initialized():
-        seconds = float(os.environ.get("NLDSL_TIMEOUT", PATIENCE.total_seconds()))
-        # Checkpoints are agreed upon over the CPU, whatever carries the gradients.
-        dist.init_process_group(
-            "gloo" if chosen == "gloo" else "cpu:gloo,cuda:nccl",
-            store=meeting_place(timedelta(seconds=seconds)),
-            rank=int(os.environ["RANK"]),
-            world_size=int(os.environ["WORLD_SIZE"]),
-            timeout=timedelta(seconds=seconds),
-        )
-    if kind == "ddp":
-        return Replicated(place, async_save=async_save)
-    from nldsl.train.sharding import Sharded
+    try:
+        if not dist.is_initialized():
+            meet("gloo" if chosen == "gloo" else "cpu:gloo,cuda:nccl")
+        if kind == "ddp":
+            return Replicated(place, async_save=async_save)
+        from nldsl.train.sharding import Sharded
 
-    return Sharded(place, async_save=async_save)
+        return Sharded(place, async_save=async_save)
+    except RuntimeError as error:
+        gone = left_alone(error)
+        if gone is None:
+            raise
+        raise gone from error
+
+
+def meet(backend: str) -> None:
+    """Find the other processes.  Checkpoints are agreed upon over the CPU, whatever carries the gradients."""
+    seconds = float(os.environ.get("NLDSL_TIMEOUT", PATIENCE.total_seconds()))
+    dist.init_process_group(
+        backend,
+        store=meeting_place(timedelta(seconds=seconds)),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=timedelta(seconds=seconds),
+    )
+
+
+def left_alone(error: RuntimeError) -> SpecError | None:
+    """NL0998 for an error of the transport: of gloo, which has no type for it, or of torch; else nothing."""
+    said = str(error).splitlines()[0] if str(error) else ""
+    if not isinstance(error, dist.DistError) and "gloo" not in said:
+        return None
+    return fault(
+        "NL0998",
+        "another process of the run is gone, or does not answer",
+        notes=(said,),
+        help="the checkpoints are whole: start all processes again with `--resume`, "
+        "or let `torchrun --max-restarts N` do it",
+    )
 
 
 def meeting_place(patience: timedelta) -> PrefixStore:
@@ -208,17 +235,8 @@ class Processes(Engine):
         dist.destroy_process_group()
 
     def gone(self, error: RuntimeError) -> Exception | None:
-        """NL0998 for an error of the transport: of gloo, which has no type for it, or of torch."""
-        said = str(error).splitlines()[0] if str(error) else ""
-        if not isinstance(error, dist.DistError) and "gloo" not in said:
-            return None
-        return fault(
-            "NL0998",
-            "another process of the run is gone, or does not answer",
-            notes=(said,),
-            help="the checkpoints are whole: start all processes again with `--resume`, "
-            "or let `torchrun --max-restarts N` do it",
-        )
+        """What to raise if an error says that another process is gone."""
+        return left_alone(error)
 
 
 class Face:

@@ -18,7 +18,17 @@ from nldsl.diagnostics import SpecError
 from nldsl.train import join, load_run
 from nldsl.train.checkpoint import checkpoints
 from nldsl.train.log import read_log
-from tests.conformance.processes import ROOT, Case, ended, environment, outcome, spawned, spec, started
+from tests.conformance.processes import (
+    ROOT,
+    Case,
+    ended,
+    environment,
+    free_port,
+    outcome,
+    spawned,
+    spec,
+    started,
+)
 
 
 def test_faults_of_one_process_are_those_of_all(tmp_path: Path) -> None:
@@ -65,6 +75,15 @@ def test_words_that_are_unknown() -> None:
     for given in ({"parallel": "tensor"}, {"backend": "mpi"}):
         with pytest.raises(SpecError, match="NL0981"):
             join(**given)
+
+
+def test_who_finds_nobody_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (environment(1, 2, free_port()) | {"NLDSL_TIMEOUT": "1"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SpecError) as caught:
+        join("ddp")
+    (found,) = caught.value.diagnostics
+    assert found.code == "NL0998" and "--resume" in found.help and found.notes[0]
 
 
 def words(source: str, run: Path, steps: int, folder: Path) -> list[str]:

@@ -84,7 +84,7 @@ def two(work: Work, folder: Path) -> list[int]:
                     os.dup2(said.fileno(), 1)
                     os.dup2(said.fileno(), 2)
                     sys.stdout = sys.stderr = said
-                    os.environ.update(environment(rank, 2, port))
+                    os.environ.update(environment(rank, 2, port) | {"NLDSL_TIMEOUT": "20"})
                     work(rank)
                 os._exit(0)
             except BaseException:
