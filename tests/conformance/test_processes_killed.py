@@ -201,7 +201,9 @@ def refusing(owner: Any, name: str) -> tuple[Callable[[], None], Callable[[], No
     """What makes a function fail as on a read-only disk, and what takes that back."""
     kept = getattr(owner, name)
 
-    def fail(*_: object, **__: object) -> None:
+    def fail(*given: object, **named: object) -> Any:
+        if any("step-" in str(x) for x in given):  # what has been saved can be read
+            return kept(*given, **named)
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     return lambda: setattr(owner, name, fail), lambda: setattr(owner, name, kept)
