@@ -55,8 +55,9 @@ class Saver:
 
     def __init__(self, device: torch.device, *, later: bool) -> None:
         self.later = later
-        # Threads that write have a group of their own: its messages never mix with those of training.
-        self.group = dist.new_group(backend="gloo")
+        # Threads that write have a group of their own: its messages never mix with those of training, nor with
+        # what is agreed upon while they write, which each process may come to before or behind its thread.
+        self.writing, self.agreeing = (dist.new_group(backend="gloo") for _ in range(2))
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.mesh = init_device_mesh(device.type, (self.world,))
         self.pending: Pending | None = None
@@ -73,7 +74,7 @@ class Saver:
             if self.later and not wait:
                 self._write_later(tensors, temporary, digests)
             else:
-                save(tensors, storage_writer=Writer(temporary), process_group=self.group)
+                save(tensors, storage_writer=Writer(temporary), process_group=self.writing)
                 digests.set_result(self._digests(temporary))
         except BaseException as error:  # DCP raises what is no `Exception`
             if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -97,7 +98,7 @@ class Saver:
         error = pending.digests.exception()
         mine = {} if error else pending.digests.result()
         found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, (mine, "" if error is None else _reason(error)), group=self.group)
+        dist.all_gather_object(found, (mine, "" if error is None else _reason(error)), group=self.agreeing)
         wrong = next((said for _, said in found if said), "")
         if wrong:
             shutil.rmtree(pending.temporary, ignore_errors=True)
@@ -118,7 +119,7 @@ class Saver:
             except OSError as unreadable:
                 digests.set_exception(unreadable)
 
-        writing = async_save(tensors, storage_writer=Writer(folder), process_group=self.group)
+        writing = async_save(tensors, storage_writer=Writer(folder), process_group=self.writing)
         cast("Future[Any]", writing).add_done_callback(written)
 
     def _named(self, tensors: Mapping[str, Tensor], batch: int) -> dict[str, Tensor]:
@@ -145,14 +146,14 @@ class Saver:
                 told[0] = bool(work())
             except OSError as error:
                 told[1] = _reason(error)
-        dist.broadcast_object_list(told, src=0, group=self.group)
+        dist.broadcast_object_list(told, src=0, group=self.agreeing)
         if told[1]:
             raise saved.unwritten(final, OSError(told[1]), self._newest(final))
         return bool(told[0])
 
     def _all(self, done: bool) -> bool:
         flag = torch.tensor(float(done))
-        dist.all_reduce(flag, dist.ReduceOp.MIN, group=self.group)
+        dist.all_reduce(flag, dist.ReduceOp.MIN, group=self.agreeing)
         return bool(flag)
 
     def _newest(self, final: Path) -> Path | None:
