@@ -55,8 +55,8 @@ class Saver:
 
     def __init__(self, device: torch.device, *, later: bool) -> None:
         self.later = later
-        # Threads that write have a group of their own: its messages mix neither with those of training nor with
-        # what is agreed upon meanwhile, which a process may come to before or behind its thread.
+        # Threads that write have a group of their own: its messages mix neither with those of training
+        # nor with what is agreed upon meanwhile, which a process may come to before or behind its thread.
         self.writing, self.agreeing = (dist.new_group(backend="gloo") for _ in range(2))
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.mesh = init_device_mesh(device.type, (self.world,))
