@@ -1,6 +1,6 @@
 """A model of transformers whose feed-forward blocks become levels that go on learning.
 
-    python examples/adapt/run.py [--steps 300] [--rate 0.1] [--bytes 12288]
+    python examples/adapt/run.py [--steps 300] [--rate 0.1] [--bytes 8192]
 
 Trains a small Llama of transformers on one of Python's modules, brings it in as `nldsl import --stack`
 does, and lets it read specifications, which it has never seen, as `nldsl run --online` does: what each
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import math
 import tempfile
 from pathlib import Path
 
@@ -28,6 +29,7 @@ CHUNKS = "[64, 256]"
 
 def pretrained(folder: Path, steps: int) -> float:
     """Train a Llama of bytes on the text of `argparse` and save it; its last loss in bits per byte."""
+    torch.set_num_threads(1)  # so small a model is slower on several
     torch.manual_seed(0)
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=256, tie_word_embeddings=False, **sizes))
@@ -42,7 +44,7 @@ def pretrained(folder: Path, steps: int) -> float:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     model.save_pretrained(folder)
-    return float(loss) / float(torch.tensor(2.0).log())
+    return loss.item() / math.log(2)
 
 
 def read(folder: Path, rate: float, text: bytes) -> tuple[Segment, ...]:
@@ -78,6 +80,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rate", type=float, default=0.1)
-    parser.add_argument("--bytes", type=int, default=12 * 1024)
+    parser.add_argument("--bytes", type=int, default=8 * 1024)
     asked = parser.parse_args()
     main(asked.steps, asked.rate, asked.bytes)

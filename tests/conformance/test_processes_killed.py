@@ -173,6 +173,7 @@ def check_kills(folder: Path, kind: str, later: bool, kills: int, seed: int) -> 
     check_same(whole, run)
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_of_a_save(tmp_path: Path) -> None:
     check_kills(tmp_path, "fsdp", True, kills=3, seed=1)
 
@@ -250,7 +251,10 @@ def meet(rank: int, job: Job) -> None:
     trainer.engine.close()
 
 
-@pytest.mark.parametrize("later", [False, True], ids=["at once", "while training"])
+LATER = pytest.param(True, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("later", [False, LATER], ids=["at once", "while training"])
 def test_a_disk_that_takes_nothing(later: bool, tmp_path: Path) -> None:
     """Full or read-only, for one process or both: all say why, and what had been saved is what there is."""
     source = spec("gated_deltanet", "slow", tmp_path)
