@@ -1,6 +1,6 @@
 """A model of transformers whose feed-forward blocks become levels that go on learning.
 
-    python examples/adapt/run.py [--steps 300] [--rate 0.1] [--bytes 8192]
+    python examples/adapt/run.py [--steps 300] [--rate 1.0] [--bytes 8192]
 
 Trains a small Llama of transformers on one of Python's modules, brings it in as `nldsl import --stack`
 does, and lets it read specifications, which it has never seen, as `nldsl run --online` does: what each
@@ -79,7 +79,7 @@ def main(steps: int, rate: float, length: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--rate", type=float, default=0.1)
+    parser.add_argument("--rate", type=float, default=1.0)
     parser.add_argument("--bytes", type=int, default=8 * 1024)
     asked = parser.parse_args()
     main(asked.steps, asked.rate, asked.bytes)
