@@ -28,7 +28,7 @@ def test_example(name: str) -> None:
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | ours)
     assert run.returncode == 0, run.stderr
     found = re.search(r"loss ([\d.]+) -> ([\d.]+)", run.stdout)
-    assert found is not None and float(found[2]) < float(found[1]) - 0.1
+    assert found is not None and float(found[2]) < float(found[1]) - 0.2
 
 
 def test_an_imported_model_adapts() -> None:
