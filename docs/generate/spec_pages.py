@@ -204,7 +204,7 @@ def lowerings(explanation: Explanation) -> str:
     rows = []
     for row in explanation.lowerings:
         others = [f"{o.lowering}: {'would do too, ' if o.accepted else ''}{o.reason}" for o in row.others]
-        chunk = f"{row.chunk} tokens at once" if row.chunk else ""
+        chunk = f"{row.width} at once" if row.chunk else ""
         rows.append(
             (
                 ", ".join(map(code, row.memories)),

@@ -75,7 +75,8 @@ def _general(
     """One weight of a map that is not linear: its own input `z` and slope `d`, at the base state."""
     name = style.symbol(grad.name, "")
     old, space = f"{name}_{{t-1}}", style.dot
-    if form is None or grad.x is None or grad.dy is None:
+    beside = form is not None and form.momentum is not None and form.rate.value != 0.0
+    if form is None or grad.x is None or grad.dy is None or beside:
         gate = f"{retain}{space}" if retain else ""
         return f"{name}_t = {gate}{style.call('rule', f'{old}, {style.gradient(name)}')}"
     inner = {**names, form.x.name: "z"}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nldsl.calculus.expression import Expr
+from nldsl.catalog.widths import pass_width
 from nldsl.spec.program import Memory, Read, Value, Write
 
 ReadState = Literal["before", "decayed", "after"]
@@ -47,6 +48,11 @@ class RecurrenceDetail:
     reads: tuple[tuple[Read, ReadState], ...]
     erase: Expr | None
     add: Expr
+
+    def width(self, device: str) -> int:
+        """Tokens that are computed at once; gates without a logarithm take the form with whole kernels."""
+        in_one_pass = self.erase is not None and (self.decay is None or self.decay_is_log)
+        return pass_width(in_one_pass, device)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nldsl.calculus.expression import Expr
-from nldsl.calculus.pieces import MapRead, Side, TermForm
+from nldsl.calculus.pieces import MapRead, Piece, Side, TermForm
+from nldsl.catalog.widths import doubled_width, general_width, pass_width
 from nldsl.spec.program import Apply, Memory, Read, Term, Update, Value, Write
 
 
@@ -127,3 +128,47 @@ def has_channels(member: MatrixMember) -> bool:
     """Whether a gate has one number per channel."""
     axes = {s.axis if isinstance(s, Update) else s.write.retain_axis for s in member.steps}
     return bool(axes & {"key", "value"})
+
+
+def pieces_of(member: MatrixMember) -> list[tuple[Piece, int]]:
+    """Every piece, and how many of its kind a token has."""
+    return [(p, t.window if p.lagged else 1) for w in writes_of(member) for t, f in w.terms for p in f.pieces]
+
+
+def chunk_width(member: MatrixMember, detail: MatrixDetail, device: str) -> int:
+    """Tokens that are computed at once; 0 for a scan.
+
+    What `matrix_memory` takes where the values of a call allow it; steep decays take the general form.
+    """
+    if member.elementwise:
+        return 0
+    erasing = sum(n for p, n in pieces_of(member) if p.seen is not None)
+    if _in_one_pass(member, detail):
+        return pass_width(erasing > 0, device)
+    width = general_width(erasing)
+    return doubled_width(width) if has_channels(member) else width
+
+
+def _in_one_pass(member: MatrixMember, detail: MatrixDetail) -> bool:
+    """Whether the first read comes from a pass over the chunks (`quick_chunks`, `filtered_chunks`)."""
+    memory, pieces = member.memory, pieces_of(member)
+    first = next((r.key for r, _, _ in detail.reads if r.memory == memory.name and r.solve is None), None)
+    grouped = first is not None and first.kind == "headed" and first.shape[0] != memory.heads
+    if member.side != "key" or grouped or first is None or any(n > 1 or p.lagged for p, n in pieces):
+        return False
+    erasing = [p for p, _ in pieces if p.seen is not None]
+    if member.states > 1:
+        looks = all(f.mixing().of == (0,) * len(f.pieces) for w in writes_of(member) for _, f in w.terms)
+        own = len(pieces) == len(erasing) == 1 and erasing[0].seen is erasing[0].along
+        return own and looks and not has_channels(member)
+    gates = [s for s in member.steps if isinstance(s, Update) or s.gated]
+    few = len(erasing) <= 1 and len(pieces) - len(erasing) <= 1 and len(gates) <= 1
+    ends = isinstance(member.steps[-1], Update) or len(writes_of(member)) != 1
+    return few and not ends and all(_has_log(s) for s in gates)
+
+
+def _has_log(step: Update | WriteStep) -> bool:
+    """Whether the gate comes as its logarithm."""
+    if isinstance(step, Update):
+        return step.value_log is not None
+    return step.write.retain_log is not None and all(f.keep.value == 1.0 for _, f in step.terms)

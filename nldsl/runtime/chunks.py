@@ -27,15 +27,6 @@ def layout_of(q_BTHK: Tensor, chunk: int) -> Layout:
     return Layout(batch, tokens, heads, chunks, -(-tokens // chunks))
 
 
-def pass_width(like: Tensor, erases: bool) -> int:
-    """Tokens of a chunk in one pass, where nobody chose.
-
-    The products of rows and columns of a chunk grow with its square: on a CPU 32 tokens with an erase take an
-    eighth less than 64 (`benchmarks.choices`).  Elsewhere fewer and larger products win.
-    """
-    return 32 if erases and like.device.type == "cpu" else 64
-
-
 def cut(x: Tensor, layout: Layout) -> Tensor:
     """`[B, T, H, ...]` to `[N * X, C, ...]`, zeros behind the end."""
     missing = layout.chunks * layout.width - layout.tokens

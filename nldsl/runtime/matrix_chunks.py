@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nldsl.catalog.widths import doubled_width, general_width
 from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, tokens
 from nldsl.runtime.filters import Filter, MomentumFilter, Place, Places
 from nldsl.runtime.make_filter import make_filter
@@ -55,7 +56,7 @@ class Chunks:
         writes = [s for s in steps if isinstance(s, Write)]
         erasing = sum(p.along.shape[3] for w in writes for p in w.pieces if p.seen is not None)
         like = next(p.along for w in writes for p in w.pieces)
-        self.layout = _layout(like, steps, chunk // max(1, erasing) or 1)
+        self.layout = _layout(like, steps, general_width(erasing, chunk))
         self.places = places_of(steps)
         self.steps, self.before = steps, states
         self.filter = self._filter(momentum)
@@ -241,7 +242,7 @@ def _layout(like: Tensor, steps: Sequence[Step], chunk: int) -> Layout:
     layout = layout_of(like, chunk)
     if not has_channels(steps):
         return layout
-    width = 1 << (min(chunk, layout.tokens) - 1).bit_length()
+    width = doubled_width(min(chunk, layout.tokens))
     return layout._replace(width=width, chunks=-(-layout.tokens // width))
 
 

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nldsl.runtime.chunks import pass_width, stand_in
+from nldsl.catalog.widths import WIDTH, pass_width
+from nldsl.runtime.chunks import stand_in
 from nldsl.runtime.filtered_chunks import FilteredChunks, one_key
 from nldsl.runtime.matrix_chunks import Chunks
 from nldsl.runtime.matrix_tokens import (
@@ -79,10 +80,10 @@ class MatrixMemory:
         elif not held and quick(steps, side):
             self.form = QuickChunks(self.before, steps, mask, chunk)
         elif held and one_key(steps, side):
-            width = chunk or pass_width(state, erases=True)
+            width = chunk or pass_width(True, state.device.type)
             self.form = FilteredChunks(states, steps, momentum, mask, width)
         else:
-            self.form = Chunks(states, steps, momentum, mask, side, chunk or 64)
+            self.form = Chunks(states, steps, momentum, mask, side, chunk or WIDTH)
 
     @property
     def state(self) -> Tensor:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nldsl.catalog.widths import WIDTH, pass_width
 from nldsl.runtime.chunk_pass import Pass, Reading, chunk_pass, fits
-from nldsl.runtime.chunks import cut, layout_of, mask_out, pass_width, tokens
+from nldsl.runtime.chunks import cut, layout_of, mask_out, tokens
 from nldsl.runtime.matrix_chunks import Chunks, gate_of, places_of
 from nldsl.runtime.matrix_tokens import Gate, Side, States, Step, Write
 
@@ -35,9 +36,9 @@ class QuickChunks:
     """The pass where it applies, the general form where not."""
 
     def __init__(self, state: Tensor, steps: Sequence[Step], mask: Tensor | None, chunk: int | None) -> None:
-        self.given = state, steps, mask, chunk or 64
+        self.given = state, steps, mask, chunk or WIDTH
         pieces = next(s for s in steps if isinstance(s, Write)).pieces
-        width = chunk or pass_width(state, any(p.seen is not None for p in pieces))
+        width = chunk or pass_width(any(p.seen is not None for p in pieces), state.device.type)
         self.layout = layout_of(pieces[0].along, width)
         self.made: Pass | None = None
         self.chunks: Chunks | None = None

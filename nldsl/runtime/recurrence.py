@@ -15,9 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nldsl.catalog.widths import WIDTH, pass_width
 from nldsl.runtime.attend import chunk_read, chunk_write, delta_transform
 from nldsl.runtime.chunk_pass import Reading, chunk_pass, fits
-from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, pass_width, stand_in, tokens
+from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, stand_in, tokens
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
 from nldsl.runtime.scan import decay_scan, delta_scan
 
@@ -35,7 +36,7 @@ def linear_recurrence(
     log_decay: Tensor | None = None,
     read: Read = "after",
     mask: Tensor | None = None,
-    chunk: int = 64,
+    chunk: int = WIDTH,
 ) -> tuple[Tensor, Tensor]:
     """`M_t = a_t M_{t-1} + u_t k_t^T`, read with `q`; return the reads `[B, T, H, V]` and `M_T`.
 
@@ -95,10 +96,10 @@ def delta_recurrence(
     given = (q_BTHK, k_BTHK, w_BTHV, erase_BTH)
     if q_BTHK.shape[1] <= 1:
         return _one_token(*given, state_BHVK, decay, log_decay, feedback, read, mask)
-    layout = layout_of(q_BTHK, chunk or pass_width(q_BTHK, erases=True))
+    layout = layout_of(q_BTHK, chunk or pass_width(True, q_BTHK.device.type))
     if (made := _in_one_pass(layout, given, state_BHVK, decay, log_decay, feedback, read, mask)) is not None:
         return made
-    layout = layout_of(q_BTHK, chunk or 64)
+    layout = layout_of(q_BTHK, chunk or WIDTH)
     q, k, w, kernel = _chunks(layout, q_BTHK, k_BTHK, w_BTHV, decay, log_decay, mask)
     erase = cut(mask_out(erase_BTH, mask), layout)
     scores, carried = _read_kernel(kernel, "before" if feedback == "raw" else "decayed", layout.width, q)

@@ -28,6 +28,7 @@ from nldsl.spec.program import Apply, Block, Memory, Program, TaskWrite, Update,
 from nldsl.view.family import in_its_block
 from nldsl.view.formulas import attention_formulas, escaped, own_name, task_formulas, write_formulas
 from nldsl.view.known import Gating, Known, known_as
+from nldsl.view.mixing import mixed_form, mixed_letter, mixed_words
 from nldsl.view.pens import Formula, both
 from nldsl.view.spectrum import one_piece, spectrum_words
 from nldsl.view.transition import Step, Transition, key_is_unit, transition
@@ -133,11 +134,18 @@ def _written(
         lines += made[0]
         where += [*made[1], *_meanings(block, write, scale)]
         reasons += classes.reasons
+        mixed = mixed_form(memory, write)
+        if mixed is not None:
+            letters_found[-1] = mixed_letter(mixed)
+            reasons.append(f"weight and memories of rule `{write.terms[0].rule.name}` mix by numbers")
         moved = _transitions(block, memory, write, classes, scale) or _of_one_piece(
             block, memory, write, scale
         )
         transitions += moved
-        spectra.append("" if moved else spectrum_words(block, memory, write, classes))
+        told = spectrum_words(block, memory, write, classes) if mixed is None else ""
+        if mixed is not None:
+            told = mixed_words(block, memory, write, scale, mixed)
+        spectra.append("" if moved else told)
     # Several writes make one recurrence: it has a name only if all of them say the same.
     known = names[0] if len(set(names)) == 1 else None
     letter = max(letters_found, key=_ORDER.index, default="D")

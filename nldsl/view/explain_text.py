@@ -116,7 +116,7 @@ def lowerings_text(rows: Iterable[LoweringRow]) -> Iterator[RenderableType]:
         yield Text.assemble("  ", (names, "bold cyan"), f"  in {row.block}  ", (row.lowering, "bold green"))
         yield _indented(f"because {row.reason}", 6)
         if row.form:
-            chunk = f"chunks of {row.chunk} tokens: " if row.chunk else ""
+            chunk = f"chunks of {row.width}: " if row.chunk else ""
             yield _indented(Text.assemble((chunk, "dim"), row.form), 6)
         for other in row.others:
             word = f"{other.lowering} would do too" if other.accepted else f"not {other.lowering}"

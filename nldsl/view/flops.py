@@ -1,7 +1,7 @@
 """Floating-point operations of primitives and memories, per token.
 
-Only products are counted, as `torch.utils.flop_counter` does.  With `m x n` weights, `C` tokens in a
-chunk, keys of size `k` and values of size `v`, one head:
+Only products are counted, as `torch.utils.flop_counter` does, in the chunks that a CPU takes.  With `m x n`
+weights, `C` tokens in a chunk, keys of size `k` and values of size `v`, one head:
 
 * one write, token by token: the products of the map, of the way back, `2 m n` for the gradient's
   `d z^T`, `2 m n` more where the rule erases along `z`;
@@ -22,13 +22,10 @@ from nldsl.calculus import Expr, NotDifferentiableError, gradient, rule_form, wa
 from nldsl.calculus.affine import scalar_value
 from nldsl.calculus.differentiate import MapGradient
 from nldsl.plan.details import ChunkDetail, RecurrenceDetail
-from nldsl.plan.matrix_form import MatrixDetail
+from nldsl.plan.matrix_form import MatrixDetail, chunk_width
 from nldsl.plan.plan import Plan, Unit
 from nldsl.spec.program import Apply, Block, Memory, Read, TaskWrite, Term, Value, Write, option
 from nldsl.view.matrix_form import member_flops, member_of
-
-CHUNK = 64
-"""The chunk of recurrences that are written every token."""
 
 
 class MemoryFlops(NamedTuple):
@@ -198,10 +195,13 @@ def _chunked(
     if unit is None or unit.detail is None:
         return None
     if isinstance(unit.detail, RecurrenceDetail):
-        return _recurrence(memory, unit.detail, reads, min(CHUNK, cut or CHUNK))
+        width = unit.detail.width("cpu")
+        return _recurrence(memory, unit.detail, reads, min(width, cut or width))
     if isinstance(unit.detail, MatrixDetail):
         member = member_of(unit.detail, memory.name)
-        return member_flops(member, sum(_query_heads(memory, s.key) for s in reads), min(CHUNK, cut or CHUNK))
+        width = chunk_width(member, unit.detail, "cpu")
+        queries = sum(_query_heads(memory, s.key) for s in reads)
+        return member_flops(member, queries, min(width, cut or width))
     if isinstance(unit.detail, ChunkDetail):
         chunk = min(unit.detail.grid, cut or unit.detail.grid)
         steps = (_held(memory, term, chunk) for w in writes for term in w.terms)

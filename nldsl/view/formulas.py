@@ -228,9 +228,10 @@ def _weight_lines(
 
     def step(pen: Pen) -> str:
         pulls = [] if scalar_value(form.erase) == 0.0 else [(_lettered(form.erase, form), "z")]
-        push = pen.summand("-", rate, pen.outer(*gradient) if gradient else "g")
+        still = form.momentum is not None and scalar_value(form.rate) == 0.0
+        push = "" if still else pen.summand("-", rate, pen.outer(*gradient) if gradient else "g")
         if form.momentum is not None:
-            push = pen.summand("+", form.momentum.read, "m_t")
+            push += pen.summand("+", form.momentum.read, "m_t")
         keep = "" if form.keep.value == 1.0 else pen.expr(form.keep)
         return Recurrence(pen, state, pen.style.symbol(state, "t-1"), pulls, push).line(write, keep)
 

@@ -127,6 +127,8 @@ def _deep(term: TermClass) -> Known | None:
     form = term.rules[0].form if term.rules else None
     if form is None:
         return None
+    if form.momentum is not None and scalar_value(form.rate) != 0.0:
+        return None
     erases = scalar_value(form.taken) != 0.0
     return _DEEP.get((term.dependence, erases, form.momentum is not None))
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from nldsl.calculus.affine import scalar_value
 from nldsl.plan.details import ChunkDetail, RecurrenceDetail
-from nldsl.plan.matrix_form import MatrixDetail
+from nldsl.plan.matrix_form import MatrixDetail, chunk_width
 from nldsl.plan.plan import BlockPlan, Plan, Unit
-from nldsl.view.flops import CHUNK
 from nldsl.view.matrix_form import MATRIX_FORMS, matrix_form
 
 
@@ -25,7 +24,8 @@ class Alternative:
 class LoweringRow:
     """How the memories of a unit are computed.
 
-    `chunk` is how many tokens are computed at once (0: no chunks), `form` the equation of that.
+    `chunk` is how many tokens a CPU computes at once (0: no chunks), `elsewhere` another device, `form` the
+    equation of that.
     """
 
     unit: str
@@ -36,6 +36,15 @@ class LoweringRow:
     chunk: int
     form: str
     others: tuple[Alternative, ...]
+    elsewhere: int = 0
+
+    @property
+    def width(self) -> str:
+        """`32 tokens (64 on a GPU)`; empty without chunks."""
+        if not self.chunk:
+            return ""
+        other = f" ({self.elsewhere} on a GPU)" if self.elsewhere != self.chunk else ""
+        return f"{self.chunk} tokens{other}"
 
 
 def lowering_rows(plan: Plan) -> tuple[LoweringRow, ...]:
@@ -44,7 +53,7 @@ def lowering_rows(plan: Plan) -> tuple[LoweringRow, ...]:
 
 
 def _row(block: BlockPlan, unit: Unit) -> LoweringRow:
-    chunk, form = _form(unit)
+    chunk, elsewhere, form = _width(unit, "cpu"), _width(unit, "cuda"), _form(unit)
     others = tuple(
         Alternative(v.lowering, v.accepted, v.reason) for v in unit.verdicts if v.lowering != unit.lowering
     )
@@ -54,25 +63,41 @@ def _row(block: BlockPlan, unit: Unit) -> LoweringRow:
     if unit.lowering in ("linear", "delta"):
         others = tuple(o for o in others if o.lowering not in MATRIX_FORMS)
     return LoweringRow(
-        block.class_name, block.block.name, unit.memories, unit.lowering, unit.reason, chunk, form, others
+        block.class_name,
+        block.block.name,
+        unit.memories,
+        unit.lowering,
+        unit.reason,
+        chunk,
+        form,
+        others,
+        elsewhere,
     )
 
 
-def _form(unit: Unit) -> tuple[int, str]:
-    if unit.lowering in ("linear", "delta") and isinstance(unit.detail, RecurrenceDetail):
-        return CHUNK, _recurrence(unit.detail)
+def _width(unit: Unit, device: str) -> int:
+    """Tokens that are computed at once, those of the first memory of the unit."""
+    if isinstance(unit.detail, RecurrenceDetail):
+        return unit.detail.width(device)
     if isinstance(unit.detail, MatrixDetail):
-        scan = unit.lowering == "scan"
-        return (0 if scan else CHUNK), matrix_form(unit.detail)
-    if unit.lowering in ("chunk", "held") and isinstance(unit.detail, ChunkDetail):
-        return unit.detail.grid, _held(unit.detail)
+        return chunk_width(unit.detail.members[0], unit.detail, device)
+    return unit.detail.grid if isinstance(unit.detail, ChunkDetail) else 0
+
+
+def _form(unit: Unit) -> str:
+    if isinstance(unit.detail, RecurrenceDetail):
+        return _recurrence(unit.detail)
+    if isinstance(unit.detail, MatrixDetail):
+        return matrix_form(unit.detail)
+    if isinstance(unit.detail, ChunkDetail):
+        return _held(unit.detail)
     said = {
         "attention": "all queries against all cached keys: softmax(Q K^T + causal mask) V",
         "task": "a plain map for all tokens of a segment at once",
         "static": "a plain map for all tokens at once",
         "sequential": "none: one token after the other",
     }
-    return 0, said.get(unit.lowering, "")
+    return said.get(unit.lowering, "")
 
 
 def _recurrence(detail: RecurrenceDetail) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from nldsl.calculus.pieces import Piece
-from nldsl.plan.matrix_form import MatrixDetail, MatrixLowering, MatrixMember, has_channels, writes_of
+from nldsl.plan.matrix_form import MatrixDetail, MatrixLowering, MatrixMember, has_channels, pieces_of
 from nldsl.spec.program import Update
 
 MATRIX_FORMS = (*get_args(MatrixLowering), "recurrence")
@@ -28,7 +27,7 @@ def _member(member: MatrixMember) -> str:
     fading = _fading(member)
     key, answer = ("k", "q") if member.side == "key" else ("v", "q")
     start = f"{fading[1]}M_0 {answer}_t"
-    pieces = _pieces(member)
+    pieces = pieces_of(member)
     counted = sum(n for p, n in pieces if p.seen is not None)
     if not counted:
         return f"y_t = {start} + sum_j {fading[0]}(k_j^T q_t) u_j, two products per chunk{_anchors(member)}"
@@ -43,11 +42,17 @@ def _member(member: MatrixMember) -> str:
 def _fading(member: MatrixMember) -> tuple[str, str]:
     if member.momentum is not None:
         return "G_tj ", "(A_t, B_t) (M_0, P_0), here "
+    if member.held:
+        return "G_tj ", "(row of A_t .. A_1) Z_0, here "
     gated = any(isinstance(s, Update) or s.gated for s in member.steps)
     return ("A_tj ", "A_t ") if gated else ("", "")
 
 
 def _anchors(member: MatrixMember) -> str:
+    if member.held:
+        names = ", ".join(["M", *(h.key for h in member.held)])
+        wide = ", every channel a filter of its own" if has_channels(member) else ""
+        return f"; G_tj = (A_t .. A_{{j+1}} b_j) at M for Z = ({names}), chunks folded by doubling{wide}"
     if not has_channels(member):
         return "; G = L_gates L_momentum, one product per chunk" if member.momentum is not None else ""
     return (
@@ -56,22 +61,16 @@ def _anchors(member: MatrixMember) -> str:
     )
 
 
-def _pieces(member: MatrixMember) -> list[tuple[Piece, int]]:
-    """Every piece, and how many of its kind a token has."""
-    return [(p, t.window if p.lagged else 1) for w in writes_of(member) for t, f in w.terms for p in f.pieces]
-
-
 def member_flops(member: MatrixMember, queries: int, chunk: int) -> int | None:
-    """Products of one token in the chunk form, all copies together; `None` for a scan."""
+    """Products of one token in chunks of so many, all copies together; `None` for a scan."""
     if member.elementwise:
         return None
     memory = member.memory
     k, v = memory.key_size, memory.value_size
-    erasing = sum(n for p, n in _pieces(member) if p.seen is not None)
-    plain = sum(n for p, n in _pieces(member) if p.seen is None)
-    c = max(1, chunk // max(1, erasing))
+    erasing = sum(n for p, n in pieces_of(member) if p.seen is not None)
+    plain = sum(n for p, n in pieces_of(member) if p.seen is None)
+    c, states = max(1, chunk), member.states
     columns = (erasing + plain) * c
-    states = 2 if member.momentum is not None else 1
     solve = erasing * (2 * k * columns + 2 * (k + v) * erasing * c + 2 * v * plain * c)
     solve += erasing**3 * c * c // 3
     scan = 2 * k * v * states * (2 * erasing + plain)

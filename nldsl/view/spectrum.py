@@ -25,7 +25,8 @@ def one_piece(memory: Memory, write: Write) -> TermForm | None:
         form = term_form(memory, write.terms[0], False, False)
     except NotRankOneError:
         return None
-    plain = form.momentum is None and len([p for p in form.pieces if p.erase is not None]) == 1
+    alone = form.momentum is None and form.mixed is None
+    plain = alone and len([p for p in form.pieces if p.erase is not None]) == 1
     return form if plain and write.terms[0].window == 1 else None
 
 

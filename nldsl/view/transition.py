@@ -292,10 +292,14 @@ def _samples(wanted: list[Expr], gates: Mapping[Expr, Expr]) -> Iterator[tuple[f
     boxes = list(unknowns.found.values())
     if len(boxes) > 4 or not all(b.low > -INFINITY for b in boxes):
         return
-    axes = [[_point(b, i / 8) for i in range(9)] for b in boxes]
-    for point in product(*axes):
+    for point in product(*(grid_points(b) for b in boxes)):
         at = dict(zip(unknowns.found, point, strict=True))
         yield tuple(unknowns.value(e, at) for e in bound)
+
+
+def grid_points(box: Interval) -> list[float]:
+    """Nine points of a range, its ends among them."""
+    return [_point(box, i / 8) for i in range(9)]
 
 
 def _point(box: Interval, part: float) -> float:

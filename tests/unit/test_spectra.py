@@ -106,3 +106,54 @@ def test_probabilities_where_scores_are_due(op: str) -> None:
 def test_a_missing_size_is_told_with_the_call() -> None:
     (found,) = check("model m(tokens) { return head(embed(tokens, 16, 8)) }")
     assert found.code == "NL0410" and found.help == "`head(x, vocab = ...)`, the same number as `embed` has"
+
+
+TWO = """rule two(lr, slow) {
+  memory m, n = like(W)
+  m = 0.5 * m + 0.5 * g
+  n = slow * n + (1 - slow) * g
+  W = W - lr * (m + 2 * n)
+}
+block b(x, heads = 2) {
+  level context every 1 token { memory S = matrix() per head init zero }
+  k    = l2norm(split(linear(x), heads))
+  beta = 0.1 + 0.4 * sigmoid(linear(x, heads))
+  S[k] <- split(linear(x), heads)  minimize OBJECTIVE  by RULE  retain 0.9
+  return linear(merge(S[k]))
+}
+"""
+
+
+def written(objective: str, rule: str) -> Dynamics:
+    text = TWO.replace("OBJECTIVE", objective).replace("RULE", rule)
+    return next(d for d in explain(text, block="b", dim=8).equations if d.name == "S")
+
+
+def test_two_momenta_are_three_states_whose_eigenvalues_are_told() -> None:
+    """`Z = (S, m, n)` along a key: the matrix written out by hand, the rate between 0.1 and 0.5."""
+    found = written("l2", "two(lr = beta, slow = 0.8)")
+    assert found.letter == "R" and "Z = (S, m, n)" in found.spectrum and not found.transitions
+
+    def largest(lr: float) -> float:
+        pull = lr * (0.5 + 2 * 0.2)
+        rows = [[0.9 - pull, -lr * 0.5, -lr * 2 * 0.8], [0.5, 0.5, 0.0], [0.2, 0.0, 0.8]]
+        return float(torch.linalg.eigvals(torch.tensor(rows, dtype=torch.float64)).abs().max())
+
+    told = [largest(0.1 + 0.4 * i / 8) for i in range(9)]
+    assert f"the largest eigenvalue has size {min(told):.3g} .. {max(told):.3g}, and they may be complex" in (
+        found.spectrum
+    )
+    (times,) = (float(w) for w in found.spectrum.split("up to ")[1].split()[:1])
+    assert largest(0.5 * times * 0.995) < 1.0 < largest(0.5 * times * 1.01)
+
+
+def test_a_sum_of_constant_gradients_stays_a_sum_under_any_rule() -> None:
+    found = written("dot", "two(lr = beta, slow = 0.8)")
+    assert found.letter == "D" and "along" not in found.spectrum and "are real" in found.spectrum
+
+
+def test_what_steps_beside_its_momentum_is_shown_whole() -> None:
+    """Nesterov's rule adds the gradient itself too, and is no Titans."""
+    found = written("l2", "nesterov(lr = beta, beta = 0.5)")
+    assert any("S_t = 0.9 S_{t-1} - beta_t d z^T + 0.5 m_t" in f.text for f in found.formulas)
+    assert not found.known_as and "Z = (S, m)" in found.spectrum
