@@ -134,18 +134,11 @@ def _written(
         lines += made[0]
         where += [*made[1], *_meanings(block, write, scale)]
         reasons += classes.reasons
-        mixed = mixed_form(memory, write)
-        if mixed is not None:
-            letters_found[-1] = mixed_letter(mixed)
-            reasons.append(f"weight and memories of rule `{write.terms[0].rule.name}` mix by numbers")
         moved = _transitions(block, memory, write, classes, scale) or _of_one_piece(
             block, memory, write, scale
         )
         transitions += moved
-        told = spectrum_words(block, memory, write, classes) if mixed is None else ""
-        if mixed is not None:
-            told = mixed_words(block, memory, write, scale, mixed)
-        spectra.append("" if moved else told)
+        spectra.append("" if moved else _spectrum(block, memory, write, classes, scale))
     # Several writes make one recurrence: it has a name only if all of them say the same.
     known = names[0] if len(set(names)) == 1 else None
     letter = max(letters_found, key=_ORDER.index, default="D")
@@ -176,7 +169,18 @@ def _letter(memory: Memory, write: Write, classes: UpdateClass) -> str:
     if write.append:
         return "S"
     online = memory.clock.every == 1 and write.base_every == 1
+    mixed = mixed_form(memory, write)
+    if mixed is not None:
+        return mixed_letter(mixed)
     return classes.letter if online else classes.chunked_letter
+
+
+def _spectrum(block: Block, memory: Memory, write: Write, classes: UpdateClass, scale: Update | None) -> str:
+    """What can be said where there is no transition along one key."""
+    mixed = mixed_form(memory, write)
+    if mixed is not None:
+        return mixed_words(block, memory, write, scale, mixed)
+    return spectrum_words(block, memory, write, classes)
 
 
 def _scale(block: Block, memory: Memory, writes: list[Write], updates: list[Update]) -> Update | None:
