@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nldsl.calculus.expression import Expr, number
 from nldsl.calculus.lift import parameter_symbol, weight_symbol
-from nldsl.emit.nodes import Expression, Like, assign, call, name
+from nldsl.emit.nodes import Expression, Like, assign, call, name, to_expression
 from nldsl.lowerings import chunk
 from nldsl.lowerings.blocks import BlockCode, as_row, as_state
 from nldsl.lowerings.exprs import ExprRows
@@ -16,6 +16,8 @@ from nldsl.plan.plan import Unit
 from nldsl.spec.program import Value
 
 HEADLESS = (slice(None), slice(None), None)
+WINDOW = ("key", "target", "weight")
+"""What the state keeps of the lessons that later windows hold."""
 _FIELDS = {"base": "committed"}
 """What a group of the state is called behind the pass."""
 
@@ -52,11 +54,24 @@ class HeldPass:
         tokens = self.scope.source.attr("shape")[1]
         cut = call(runtime("grid", "ChunkGrid"), state["count"], name("mask"), tokens, self.detail.grid)
         self.scope.add(assign(grid, cut))
-        gates = self._gates()
         key = self._row(self.term.key)
+        lessons = self._lessons(name(grid), key, state)
+        gates = self._gates()
+        if lessons is not None:
+            gates["lessons"] = lessons.attr("lessons")
+        elif self.term.weight is not None:
+            weight = self._named(
+                call(runtime("held_lessons", "weighed"), name(grid), self._weight(key)), f"{label}_lessons"
+            )
+            gates["lessons"] = weight
         self.scope.add(assign(fade, call(runtime("held_gates", "fading"), name(grid), key, **gates)))
         queries = tuple(self._row(r.key) for r in self.detail.reads)
-        rows: tuple[Like, ...] = (queries, key, self._row(self.term.target), *self._arguments(key))
+        told = (
+            (key, self._row(self.term.target))
+            if lessons is None
+            else (lessons.attr("key"), lessons.attr("target"))
+        )
+        rows: tuple[Like, ...] = (queries, *told, *self._arguments(key))
         groups = (
             self._held(state["running"], self.weights),
             self._held(state[self.base], self.weights),
@@ -79,7 +94,28 @@ class HeldPass:
             answer = name(held).attr("reads")[i]
             shaped = answer if self.memory.per_head else answer.attr("squeeze")(2)
             self.scope.add(assign(self.scope.names.of(read.out), shaped))
-        self._store(name(held), name(grid).attr("count"))
+        self._store(name(held), name(grid).attr("count"), lessons)
+
+    def _lessons(self, grid: Expression, key: Expression, state: Expression) -> Expression | None:
+        """The lessons in the windows of all chunks."""
+        if self.term.window == 1:
+            return None
+        kept = [state["windows"]["0"][part] for part in WINDOW]
+        behind = tuple(w if self.memory.per_head else w[slice(None), None] for w in kept)
+        rows = (key, self._row(self.term.target), self._weight(key))
+        told = self.code.runtime("held_lessons", "window_lessons")
+        return self._named(call(told, grid, rows, behind, self.term.window), f"{self.memory.name}_lessons")
+
+    def _named(self, made: Expression, wanted: str) -> Expression:
+        label = self.scope.names.fresh(wanted)
+        self.scope.add(assign(label, made))
+        return name(label)
+
+    def _weight(self, key: Expression) -> Expression:
+        """What a token's lesson counts, `[B, T, H, 1]`."""
+        weight = self.term.weight
+        given = to_expression(1.0) if weight is None else self._gate(weight)
+        return call(self.code.runtime("held_gates", "spread"), key, given)
 
     def _functions(self) -> Expression | tuple[Expression, Expression]:
         detail, function = self.detail, self.memory.function
@@ -115,7 +151,8 @@ class HeldPass:
         found = tuple(i for i, w in enumerate(self.weights) if len(self.shapes[w]) == 1)
         assert self.memory.function is not None
         shared = tuple(self.code.slow(self.memory.function))
-        return ({"biases": found} if found else {}) | ({"shared": shared} if shared else {})
+        window: dict[str, Like] = {} if self.term.window == 1 else {"window": self.term.window}
+        return ({"biases": found} if found else {}) | ({"shared": shared} if shared else {}) | window
 
     def _following(self, grid: Expression, key: Expression, gates: dict[str, Like]) -> dict[str, Like]:
         """What is left of every step at every token, for reads of the running state."""
@@ -175,7 +212,7 @@ class HeldPass:
         rows.count(e for _, e in known * (2 if self.member.live else 1))
         return options | {label: rows.write(e) for label, e in known}
 
-    def _store(self, held: Expression, count: Expression) -> None:
+    def _store(self, held: Expression, count: Expression, lessons: Expression | None) -> None:
         groups: list[tuple[str, tuple[str, ...]]] = [("running", self.weights), (self.base, self.weights)]
         if self._slots():
             groups.append(("slots", self._slots()))
@@ -185,5 +222,9 @@ class HeldPass:
             whole = [w if self.memory.per_head else w.attr("squeeze")(1) for w in found]
             shaped = [as_state(self.shapes[n], w) for n, w in zip(self.weights, whole, strict=True)]
             entries[group] = dict(zip(keys, shaped, strict=True))
+        if lessons is not None:
+            kept = [lessons.attr("kept")[i] for i in range(len(WINDOW))]
+            whole = [w if self.memory.per_head else w.attr("squeeze")(1) for w in kept]
+            entries["windows"] = {"0": dict(zip(WINDOW, whole, strict=True))}
         entries["count"] = count
         self.scope.add(assign(name("new")[self.memory.path], entries))

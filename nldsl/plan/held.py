@@ -47,6 +47,8 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[HeldDetail, st
     if refusal is not None:
         return refusal
     gains = _gains(member)
+    if gains and member.write.terms[0].window > 1:
+        return Refusal("a rate that looks at the input of the weight, over several tokens")
     ways = _ways_back(member.memory, member.write, gains)
     if isinstance(ways, Refusal):
         return ways
@@ -87,7 +89,6 @@ def _when(member: ChunkMemory) -> Refusal | None:
         (write.project is not None, "a write that projects its weights"),
         (write.retain_axis != "scalar", f"retention per {write.retain_axis} channel"),
         (len(write.terms) != 1, "several terms"),
-        (any(t.window != 1 or t.weight is not None for t in write.terms), "an objective over several tokens"),
     )
     return next((Refusal(reason) for found, reason in problems if found), None)
 

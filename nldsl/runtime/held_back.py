@@ -54,6 +54,7 @@ class Way:
         places, made = self.job.slices(), self.made
         for n in range(len(chunks) - 1, -1, -1):
             self._commit(self.job.ends[n])
+            at, told = places[n]
             pairs = self.job.pairs(chunks[n].learnt)
             seeds = self._written(chunks[n], pairs, self.numbers[n])
             before = self.job.ends[n - 1] if n else False
@@ -61,8 +62,8 @@ class Way:
                 self.committed = [torch.zeros_like(w) for w in self.running]
                 self.apart = True
             for i in range(self.job.queries):
-                self._answered(i, chunks[n], places[n], (pairs, seeds, self.ways[n]))
-            self._learnt(chunks[n], seeds, places[n])
+                self._answered(i, chunks[n], at, (pairs, seeds, self.ways[n]))
+            self._learnt(chunks[n], seeds, told)
         groups = (made.running, made.committed, made.slots, made.anchors)
         flows = (self.running, self.committed, self.slots, self.anchored)
         for group, flow in zip(groups, flows, strict=True):

@@ -10,6 +10,9 @@ and at every token of it, for reads of the running state:
 
     D_t = carried_t D_0 + lent_t m_0 - sum kernel_tj g_j.
 
+Over a window of `c` tokens `g_t = sum w_j g_j` over its lessons, `C + c - 1` of a chunk (see `held_lessons`);
+then `reach`, `kept` and the columns of `kernel` belong to lessons.
+
 Shapes: `B` batch, `T` tokens, `H` heads (1 without), `N` chunks, `L` slots of all chunks (see `ChunkGrid`).
 """
 
@@ -47,6 +50,27 @@ class Following(NamedTuple):
     lent: Tensor | None
 
 
+class Lessons(NamedTuple):
+    """How many tokens a window has; the weights of all lessons `[B, H, L']`, if they have any."""
+
+    window: int = 1
+    weight: Tensor | None = None
+
+    def of(self, per_token: Tensor) -> Tensor:
+        """From what counts for a step `[.., C]` to what counts for the lessons in its window."""
+        if self.window > 1:
+            tokens = per_token.shape[-1]
+            ones = per_token.new_ones(tokens, tokens + self.window - 1)
+            per_token = per_token @ ones.triu_().tril_(self.window - 1)
+        if self.weight is None:
+            return per_token
+        return per_token * (self.weight if per_token.dim() == 4 else self.weight.unsqueeze(-2))
+
+
+ALONE = Lessons()
+"""Every token has its own lesson, of weight one."""
+
+
 class _Gates(NamedTuple):
     """The gates of chunks of one width `[B, H, n, C]`."""
 
@@ -56,6 +80,7 @@ class _Gates(NamedTuple):
     beta: Tensor | None
     slot_rate: Tensor | None
     read: Tensor | None
+    lessons: Lessons
 
 
 def fading(
@@ -68,6 +93,7 @@ def fading(
     beta: Gate = None,
     slot_rate: Gate = None,
     read: Gate = None,
+    lessons: Lessons = ALONE,
 ) -> Fading:
     """The numbers above for keys `[B, T, H, d]`; `beta`, `slot_rate`, `read` come together or not at all.
 
@@ -77,7 +103,7 @@ def fading(
     (0.25, [0.125, 0.25])
     """
     given = (retain, log_retain, rate, beta, slot_rate, read)
-    return Fading(*_joined([_of_chunks(*gates) for gates in _chunks(grid, key, given)]))  # type: ignore[arg-type]
+    return Fading(*_joined([_of_chunks(*gates) for gates in _chunks(grid, key, given, lessons)]))  # type: ignore[arg-type]
 
 
 def following(
@@ -90,6 +116,7 @@ def following(
     beta: Gate = None,
     slot_rate: Gate = None,
     read: Gate = None,
+    lessons: Lessons = ALONE,
     before: bool = False,
 ) -> Following:
     """The same at every token, behind its own step or `before` it.
@@ -100,9 +127,9 @@ def following(
     ([0.5, 0.25], [0.25, 0.0, 0.125, 0.25])
     """
     given = (retain, log_retain, rate, beta, slot_rate, read)
-    widest = max(grid.widths)
+    widest = max(grid.widths) + lessons.window - 1
     kernels, numbers = [], []
-    for gates in _chunks(grid, key, given):
+    for gates in _chunks(grid, key, given, lessons):
         kernel, carried, lent = _at_tokens(gates, before)
         wide = torch.nn.functional.pad(kernel, (0, widest - kernel.shape[-1]))
         kernels.append(wide.flatten(2, 3))
@@ -120,19 +147,23 @@ def spread(key: Tensor, gate: Tensor | float) -> Tensor:
     return given.expand(key.shape[:3]).unsqueeze(-1)
 
 
-def _chunks(grid: ChunkGrid, key: Tensor, given: tuple[Gate, ...]) -> list[_Gates]:
+def _chunks(grid: ChunkGrid, key: Tensor, given: tuple[Gate, ...], lessons: Lessons) -> list[_Gates]:
     """Runs of chunks of one width."""
     # Where no token is nothing fades and nothing is added.
     empty = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
     rows = [_rows(grid, key, x, e) for x, e in zip(given, empty, strict=True)]
-    parts, start = [], 0
+    parts, at, seen = [], 0, 0
     for width, same in groupby(grid.widths):
-        count = len(list(same))
-        stop = start + count * width
-        cut = (None if x is None else x[..., start:stop].unflatten(-1, (count, width)) for x in rows)
-        parts.append(_Gates(*cut))
-        start = stop
+        count, wide = len(list(same)), width + lessons.window - 1
+        cut = [_run(x, at, count, width) for x in rows]
+        parts.append(_Gates(*cut, Lessons(lessons.window, _run(lessons.weight, seen, count, wide))))
+        at, seen = at + count * width, seen + count * wide
     return parts
+
+
+def _run(x: Tensor | None, start: int, count: int, width: int) -> Tensor | None:
+    """`count` chunks of one width, `[B, H, n, C]`."""
+    return None if x is None else x[..., start : start + count * width].unflatten(-1, (count, width))
 
 
 def _joined(parts: list[tuple[Tensor | None, ...]]) -> tuple[Tensor | None, ...]:
@@ -161,6 +192,7 @@ def _of_chunks(
     beta: Tensor | None,
     slot_rate: Tensor | None,
     read: Tensor | None,
+    lessons: Lessons,
 ) -> tuple[Tensor | None, ...]:
     """Chunks of one width: everything `[B, H, n, C]`."""
     to_end = keep = None
@@ -172,12 +204,13 @@ def _of_chunks(
     reach = None if rate is None else (rate if to_end is None else rate * to_end)
     if beta is None or slot_rate is None or read is None:
         assert reach is not None, "neither a rate nor a momentum"
-        return keep, reach.flatten(-2), None, None, None
+        return keep, lessons.of(reach).flatten(-2), None, None, None
     seen = sums_behind(read if to_end is None else read * to_end, beta)
     through, behind = slot_rate * seen, products_behind(beta)
     reach = through if reach is None else reach + through
     back, left = beta[..., 0] * seen[..., 0], beta[..., 0] * behind[..., 0]
-    return keep, reach.flatten(-2), back, left, (slot_rate * behind).flatten(-2)
+    kept = lessons.of(slot_rate * behind)
+    return keep, lessons.of(reach).flatten(-2), back, left, kept.flatten(-2)
 
 
 def _at_tokens(gates: _Gates, strict: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -196,11 +229,11 @@ def _at_tokens(gates: _Gates, strict: bool) -> tuple[Tensor, Tensor | None, Tens
         lent = (after @ (gates.read * inner.carried).unsqueeze(-1)).squeeze(-1)
     assert kernel is not None, "neither a rate nor a momentum"
     if not strict:
-        return kernel, carried, lent
+        return gates.lessons.of(kernel), carried, lent
     at_start = torch.ones_like(given) if carried is None else carried
     kernel, shifted = before(DecayKernel(kernel, at_start, at_start, at_start))
     lent = None if lent is None else torch.nn.functional.pad(lent, (1, 0))[..., :-1]
-    return kernel, None if carried is None else shifted, lent
+    return gates.lessons.of(kernel), None if carried is None else shifted, lent
 
 
 def products_behind(gates: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Shapes: `B` batch, `H` heads, `X` = some samples x heads, `L` slots of all chunk
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -45,7 +46,10 @@ class Counts(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What is no tensor; `live`: which of the ways of a running state every query sees, if it does."""
+    """What is no tensor; `live`: which of the ways of a running state every query sees, if it does.
+
+    `earlier`: how many lessons of a chunk are those of earlier tokens.
+    """
 
     functions: tuple[Pulled, Pulled]
     widths: list[int]
@@ -53,6 +57,7 @@ class Job(NamedTuple):
     counts: Counts
     biases: tuple[int, ...]
     live: tuple[int, ...]
+    earlier: int
     tracked: bool
 
     @property
@@ -70,13 +75,14 @@ class Job(NamedTuple):
         """Whether every weight has a momentum."""
         return bool(self.counts.slots)
 
-    def slices(self) -> list[slice]:
-        """Where every chunk lies among the slots."""
-        found, start = [], 0
-        for width in self.widths:
-            found.append(slice(start, start + width))
-            start += width
-        return found
+    @property
+    def lessons(self) -> list[int]:
+        """How many every chunk has."""
+        return [width + self.earlier for width in self.widths]
+
+    def slices(self) -> list[tuple[slice, slice]]:
+        """Where every chunk lies among the slots, and among the lessons."""
+        return list(zip(_runs(self.widths), _runs(self.lessons), strict=True))
 
     def groups(self, tensors: Sequence[Any]) -> Groups:
         """The tensors of a call, or what belongs to them."""
@@ -97,6 +103,11 @@ class Job(NamedTuple):
             x = next(rest)
             found.append((x, x.new_ones(*x.shape[:-1], 1) if i in self.biases else next(rest)))
         return found
+
+
+def _runs(widths: list[int]) -> list[slice]:
+    ends = list(accumulate(widths, initial=0))
+    return [slice(start, stop) for start, stop in pairwise(ends)]
 
 
 class Groups(NamedTuple):
@@ -140,7 +151,7 @@ def numbers_of(job: Job, fade: Fading, part: slice) -> list[Numbers]:
         if x is None:
             columns.append([None] * len(job.widths))
         elif wide:
-            columns.append(x[part].flatten(0, 1).neg().unsqueeze(-1).split(job.widths, 1))
+            columns.append(x[part].flatten(0, 1).neg().unsqueeze(-1).split(job.lessons, 1))
         else:
             columns.append(x[part].flatten(0, 1)[..., None, None].unbind(1))
     return [Numbers(*row) for row in zip(*columns, strict=True)]
@@ -153,7 +164,7 @@ def ways_of(job: Job, ways: Sequence[Following], part: slice) -> list[list[Follo
         cut = [
             [None] * len(job.widths) if x is None else x[part].flatten(0, 1).split(job.widths, 1) for x in way
         ]
-        rows = zip(job.widths, *cut, strict=True)
+        rows = zip(job.lessons, *cut, strict=True)
         columns.append(
             [
                 Following(k[..., :c], *(None if x is None else x.unsqueeze(-1) for x in rest))

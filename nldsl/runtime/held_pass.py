@@ -67,13 +67,15 @@ def held_pass(
     live: tuple[Following, ...] = (),
     biases: tuple[int, ...] = (),
     shared: tuple[Tensor, ...] = (),
+    window: int = 1,
 ) -> Held:
     """Reads and writes of a sequence; `functions`: the map, and the gradient with `x, dy` of every weight.
 
     `rows`: queries, keys, targets and what else the gradient takes, `[B, T, H, d]`; `weights`: running,
     committed, and momenta (none or one of every weight), each `[B, H, out, in]`; `toward [H, out, in]`: what
     retention moves them toward; `live`: what every query sees of a running state; `biases`: which weights
-    are biases, `[B, H, 1, out]`; `shared`: slow parameters of the map.
+    are biases, `[B, H, 1, out]`; `shared`: slow parameters of the map; with a `window`
+    inputs are lessons `[B, L', H, d]`.
 
     >>> def read(z, W): return (z @ W.mT,)
     >>> def read_back(dy, z, W): return dy @ W, dy, z
@@ -89,14 +91,14 @@ def held_pass(
     """
     (queries, *inputs), (running, committed, slots) = rows, weights
     ways = list({id(way): way for way in live}.values())
-    laid = [grid.fill(x) for x in (*queries, *inputs)]
+    laid = [*(grid.fill(q) for q in queries), *(inputs if window > 1 else map(grid.fill, inputs))]
     anchors = [r.expand_as(w) for r, w in zip(toward, running, strict=False)]
     numbers = [*fade, *(x for way in ways for x in way)]
     counts = Counts(len(queries), len(inputs), len(ways), len(running), len(slots), len(anchors), len(shared))
     tensors = [*laid, *numbers, *running, *committed, *slots, *anchors, *shared]
     tracked = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     seen = tuple(next(n for n, way in enumerate(ways) if way is one) for one in live)
-    job = Job(functions, grid.widths, grid.ends(clock), counts, biases, seen, tracked)
+    job = Job(functions, grid.widths, grid.ends(clock), counts, biases, seen, window - 1, tracked)
     made = _HeldPass.apply(job, *tensors)  # type: ignore[no-untyped-call]
     answers, ends = made[: len(queries)], made[len(queries) :]
     groups = [tuple(ends[i : i + len(running)]) for i in range(0, len(ends), len(running))]
@@ -169,9 +171,10 @@ def _forward_part(
     learn = job.functions[1]
     running, committed, slots, anchors = ([w[part].flatten(0, 1) for w in group] for group in given[4:8])
     numbers, ways, chunks = numbers_of(job, given.fade, part), ways_of(job, given.ways, part), []
-    for n, at in enumerate(job.slices()):
-        rows = [piece(x, part, at) for x in (*given.queries, *given.inputs)]
-        queries, inputs = rows[: job.queries], rows[job.queries :]
+    for n, (at, told) in enumerate(job.slices()):
+        queries = [piece(x, part, at) for x in given.queries]
+        inputs = [piece(x, part, told) for x in given.inputs]
+        rows = [*queries, *inputs]
         learnt = list(learn.forward(*inputs, *committed, *given.shared))
         pairs = job.pairs(learnt)
         chunk = Chunk(
@@ -182,7 +185,7 @@ def _forward_part(
                 job, q, chunk, ways[n][job.live[i]] if job.live else None, pairs, (anchors, given.shared)
             )
             if len(answers) <= i:
-                answers.append(q.new_empty(*given.inputs[0].shape[:3], answer.shape[-1]))
+                answers.append(q.new_empty(*given.queries[0].shape[:3], answer.shape[-1]))
             put(answer, answers[i], part, at)
         if job.tracked:
             chunks.append(chunk)

@@ -103,7 +103,12 @@ def test_only_what_is_asked_for(name: str) -> None:
 
 
 REFUSED = {
-    "an objective over several tokens": ("every 4 tokens", "over 2 tokens", "mlp(2)", "gd(lr = 0.1)"),
+    "a rate that looks at the input of the weight, over several tokens": (
+        "every 4 tokens",
+        "over 2 tokens",
+        "mlp(2)",
+        "normalised_momentum(lr = 0.1, beta = 0.5)",
+    ),
     "gradients at another clock": ("every 4 tokens", "gradient every 2 tokens", "mlp(2)", "gd(lr = 0.1)"),
     "a filter, or one of two rates, that looks at the input": (
         "every 4 tokens",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nldsl.runtime.course import Course, Impulse, gate_kernel
-from nldsl.runtime.grid import ChunkGrid, choose
-from nldsl.runtime.lessons import last_lessons, with_earlier, with_earlier_weights
+from nldsl.runtime.grid import ChunkGrid
+from nldsl.runtime.held_gates import fading, following, spread
+from nldsl.runtime.held_lessons import window_lessons
+from nldsl.runtime.held_parts import Pulled
+from nldsl.runtime.held_pass import held_pass
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import concat, conv, kron, l2norm, linear, merge, norm, parts, silu_pullback, split
@@ -15,26 +17,67 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def perceptron_l2_gradient(
-    key: Tensor, target: Tensor, W2: Tensor, W1: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradient of `l2` at the map `perceptron`, row by row.
-
-    Returns x_W2, dy_W2, x_W1, dy_W1: `x_W` is the input of the weight `W`, `dy_W` the gradient at its
-    output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.
+def perceptron_following(key: Tensor, W2: Any, W1: Any) -> tuple[Tensor, ...]:
+    """`perceptron`, row by row, and what its way back needs, at the weights of every token: `W(z)` for `W
+    @ z`, `W.back(d)` for the way back.
     """
+    matmul = W2(key)
+    silu = functional.silu(matmul)
+    return W1(silu), matmul
+
+
+def perceptron_following_back(
+    d_1: Tensor, key: Tensor, W2: Any, W1: Any, matmul: Tensor
+) -> tuple[Tensor, ...]:
+    """From gradients `d_i` at its results to those at key, then `dy, x` of every outer product of the
+    gradient of every weight, at the weights of every token: `W(z)` for `W @ z`, `W.back(d)` for the way
+    back.
+    """
+    silu_pullback_ = silu_pullback(W1.back(d_1), matmul)
+    silu = functional.silu(matmul)
+    return W2.back(silu_pullback_), silu_pullback_, key, d_1, silu
+
+
+def perceptron_l2_gradient_kept(key: Tensor, target: Tensor, W2: Tensor, W1: Tensor) -> tuple[Tensor, ...]:
+    """`perceptron_l2_gradient`, row by row, and what its way back needs."""
     matmul = key @ W2.mT
     silu = functional.silu(matmul)
-    sub = silu @ W1.mT - target
-    return key, silu_pullback(sub @ W1, matmul), silu, sub
+    sub = torch.baddbmm(target, silu, W1.mT, beta=-1)
+    matmul_2 = sub @ W1
+    silu_pullback_ = silu_pullback(matmul_2, matmul)
+    return key, silu_pullback_, silu, sub, matmul, silu, sub, matmul_2
 
 
-def perceptron_live(z: Tensor, W2: Any, W1: Any) -> Tensor:
-    """The map `perceptron`, row by row, at the weights of every token: `W(z)` for `W @ z`."""
-    out_matmul = W2(z)
-    out_silu = functional.silu(out_matmul)
-    out = W1(out_silu)
-    return out
+def perceptron_l2_gradient_pullback(
+    d_1: Tensor,
+    d_2: Tensor,
+    d_3: Tensor,
+    d_4: Tensor,
+    key: Tensor,
+    target: Tensor,
+    W2: Tensor,
+    W1: Tensor,
+    matmul: Tensor,
+    silu: Tensor,
+    sub: Tensor,
+    matmul_2: Tensor,
+) -> tuple[Tensor, ...]:
+    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
+    the gradient of every weight.
+    """
+    silu_pullback_ = silu_pullback(d_2, matmul)
+    sigmoid = torch.sigmoid(matmul)
+    mul = 2.0 * silu_pullback_
+    sub_2 = d_2 - mul
+    mul_2 = sigmoid * sub_2
+    add = silu_pullback_ + mul_2
+    mul_3 = matmul_2 * add
+    add_2 = torch.baddbmm(d_4, silu_pullback_, W1.mT)
+    add_3 = torch.baddbmm(d_3, add_2, W1)
+    silu_pullback_2 = silu_pullback(add_3, matmul)
+    add_4 = mul_3 + silu_pullback_2
+    add_5 = torch.baddbmm(d_1, add_4, W2)
+    return add_5, -add_2, add_4, key, sub, silu_pullback_, add_2, silu
 
 
 class Taylor(Module):
@@ -61,7 +104,8 @@ class Taylor(Module):
 class Omeganet(Module):
     """`omeganet(x)` with chunk = 16, context = 4, heads = 2, hidden = 64, window = 4.
 
-    M: chunk (gradients are held at a base, reads of `M` follow: chunks of 16 tokens are parallel).
+    M: held (gradients are held at a base, reads of `M` follow: 16 tokens are parallel, and all chunks
+    are one function whose way back is derived, not recorded).
     """
 
     def __init__(self) -> None:
@@ -107,51 +151,6 @@ class Omeganet(Module):
             },
         }
 
-    def _step_M(
-        self,
-        M_write_split: Tensor,
-        M_write_split_1: Tensor,
-        eta: Tensor,
-        gamma: Tensor,
-        alpha: Tensor,
-        out_split: Tensor,
-        M_W2_base: Tensor,
-        M_W1_base: Tensor,
-        M_W2: Tensor,
-        M_W1: Tensor,
-        M_key_1: Tensor,
-        M_target_1: Tensor,
-        M_weight_1: Tensor,
-        valid: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """At most 16 tokens: what they read, and the running weights after their writes."""
-        key_lessons = with_earlier(M_key_1, M_write_split)
-        key_kept = last_lessons(key_lessons, 3, valid)
-        target_lessons = with_earlier(M_target_1, M_write_split_1)
-        target_kept = last_lessons(target_lessons, 3, valid)
-        weight_lessons = with_earlier_weights(M_weight_1, gamma.mT, M_write_split)
-        weight_kept = last_lessons(weight_lessons, 3, valid, axis=-1)
-        x_W2, dy_W2, x_W1, dy_W1 = perceptron_l2_gradient(key_lessons, target_lessons, M_W2_base, M_W1_base)
-        gate = gate_kernel(retain=alpha.mT, valid=valid)
-        rate_W2 = eta.mT[..., None].squeeze(-1)
-        M_W2_course = Course(
-            M_W2,
-            (Impulse(x_W2, dy_W2, rate=rate_W2, weight=weight_lessons, window=4),),
-            gate=gate,
-            valid=valid,
-        )
-        rate_W1 = eta.mT[..., None].squeeze(-1)
-        M_W1_course = Course(
-            M_W1,
-            (Impulse(x_W1, dy_W1, rate=rate_W1, weight=weight_lessons, window=4),),
-            gate=gate,
-            valid=valid,
-        )
-        out_M = perceptron_live(out_split, M_W2_course.after, M_W1_course.after)
-        M_W2_next = M_W2_course.end()
-        M_W1_next = M_W1_course.end()
-        return out_M, M_W2_next, M_W1_next, key_kept, target_kept, weight_kept
-
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
@@ -188,50 +187,42 @@ class Omeganet(Module):
         out_taylor, _ = self.taylor_2(q, state, mask)
         out_split = split(out_taylor, n=2)
         grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
-        M_write_split_cut = grid.cut(M_write_split, "headed")
-        M_write_split_1_cut = grid.cut(M_write_split_1, "headed")
-        eta_cut = grid.cut(eta, "vector")
-        gamma_cut = grid.cut(gamma, "vector")
-        alpha_cut = grid.cut(alpha, "vector")
-        out_split_cut = grid.cut(out_split, "headed")
-        M_W2 = state["M"]["running"]["W2"]
-        M_W1 = state["M"]["running"]["W1"]
-        M_W2_base = state["M"]["base"]["W2"]
-        M_W1_base = state["M"]["base"]["W1"]
-        M_key_1 = state["M"]["windows"]["0"]["key"]
-        M_target_1 = state["M"]["windows"]["0"]["target"]
-        M_weight_1 = state["M"]["windows"]["0"]["weight"]
-        out_M_all = []
-        for n in range(len(grid)):
-            out_M_n, M_W2_new, M_W1_new, M_key_1_new, M_target_1_new, M_weight_1_new = self._step_M(
-                M_write_split_cut[n],
-                M_write_split_1_cut[n],
-                eta_cut[n],
-                gamma_cut[n],
-                alpha_cut[n],
-                out_split_cut[n],
-                M_W2_base,
-                M_W1_base,
-                M_W2,
-                M_W1,
-                M_key_1,
-                M_target_1,
-                M_weight_1,
-                grid.valid[n],
-            )
-            out_M_all.append(out_M_n)
-            M_W2 = M_W2_new
-            M_W1 = M_W1_new
-            M_key_1 = M_key_1_new
-            M_target_1 = M_target_1_new
-            M_weight_1 = M_weight_1_new
-            M_W2_base = choose(grid.ends(16)[n], M_W2, M_W2_base)
-            M_W1_base = choose(grid.ends(16)[n], M_W1, M_W1_base)
-        out_M = grid.join(out_M_all, "headed")
+        M_lessons = window_lessons(
+            grid,
+            (M_write_split, M_write_split_1, spread(M_write_split, gamma)),
+            (
+                state["M"]["windows"]["0"]["key"],
+                state["M"]["windows"]["0"]["target"],
+                state["M"]["windows"]["0"]["weight"],
+            ),
+            4,
+        )
+        M_fade = fading(grid, M_write_split, retain=alpha, rate=eta, lessons=M_lessons.lessons)
+        M_after = following(grid, M_write_split, retain=alpha, rate=eta, lessons=M_lessons.lessons)
+        M_held = held_pass(
+            grid,
+            16,
+            (
+                Pulled(perceptron_following, perceptron_following_back, 1, (1, 1)),
+                Pulled(perceptron_l2_gradient_kept, perceptron_l2_gradient_pullback, 4, (1, 2)),
+            ),
+            ((out_split,), M_lessons.key, M_lessons.target),
+            M_fade,
+            (
+                (state["M"]["running"]["W2"], state["M"]["running"]["W1"]),
+                (state["M"]["base"]["W2"], state["M"]["base"]["W1"]),
+                (),
+            ),
+            window=4,
+            live=(M_after,),
+        )
+        out_M = M_held.reads[0]
         new["M"] = {
-            "running": {"W2": M_W2, "W1": M_W1},
-            "base": {"W2": M_W2_base, "W1": M_W1_base},
-            "windows": {"0": {"key": M_key_1, "target": M_target_1, "weight": M_weight_1}},
+            "running": {"W2": M_held.running[0], "W1": M_held.running[1]},
+            "base": {"W2": M_held.committed[0], "W1": M_held.committed[1]},
+            "windows": {
+                "0": {"key": M_lessons.kept[0], "target": M_lessons.kept[1], "weight": M_lessons.kept[2]},
+            },
             "count": grid.count,
         }
         out = linear(
