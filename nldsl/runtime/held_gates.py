@@ -155,8 +155,9 @@ def _chunks(grid: ChunkGrid, key: Tensor, given: tuple[Gate, ...], lessons: Less
     parts, at, seen = [], 0, 0
     for width, same in groupby(grid.widths):
         count, wide = len(list(same)), width + lessons.window - 1
-        cut = [_run(x, at, count, width) for x in rows]
-        parts.append(_Gates(*cut, Lessons(lessons.window, _run(lessons.weight, seen, count, wide))))
+        told = Lessons(lessons.window, _run(lessons.weight, seen, count, wide))
+        retain, log_retain, rate, beta, slot_rate, read = (_run(x, at, count, width) for x in rows)
+        parts.append(_Gates(retain, log_retain, rate, beta, slot_rate, read, told))
         at, seen = at + count * width, seen + count * wide
     return parts
 

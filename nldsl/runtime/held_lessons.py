@@ -53,6 +53,6 @@ def window_lessons(
         behind = tuple(last_lessons(x, window - 1, valid) for x in lessons)  # type: ignore[assignment]
         found.append(tuple(lessons))
     keys, targets, weights = (torch.cat(x, 2) for x in zip(*found, strict=True))
-    rows_of = (x.transpose(1, 2) for x in (keys, targets))
     last = (behind[0], behind[1], behind[2].squeeze(-1))
-    return Windows(*rows_of, Lessons(window, weights.squeeze(-1)), last)
+    lessons_of = Lessons(window, weights.squeeze(-1))
+    return Windows(keys.transpose(1, 2), targets.transpose(1, 2), lessons_of, last)
