@@ -22,6 +22,23 @@ PIECE = 2**20
 PRODUCTS = (Tensor.matmul, Tensor.__matmul__, torch.matmul)
 
 
+def lying(x: Tensor, weight: Tensor) -> Tensor:
+    """`x [..., out, in]` as `weight` lies in memory, or back again: with the longer axis last.
+
+    Products with few rows read a weight fastest that way, forwards and backwards.
+
+    >>> wide, tall = torch.zeros(3, 8), torch.zeros(8, 3)
+    >>> lying(wide, wide).shape, lying(tall, tall).shape
+    (torch.Size([3, 8]), torch.Size([3, 8]))
+    """
+    return x.mT if weight.shape[-2] >= weight.shape[-1] else x
+
+
+def laid(like: Tensor) -> Tensor:
+    """Room of the shape of `like`, laid so."""
+    return lying(torch.empty_like(lying(like, like), memory_format=torch.contiguous_format), like)
+
+
 class Rows:
     """The gradient of one weight `[B, ..., out, in]` in the making.
 
@@ -35,10 +52,10 @@ class Rows:
         self.shared = shared
         self.gathering = True
         self.asked: Tensor | None = None
-        """`[..., in, out]`: what later losses ask of the parameter."""
+        """`[..., out, in]`: what later losses ask of the parameter."""
         self.kept: list[tuple[Tensor, Tensor]] = []
         self.total: Tensor | None = None
-        """`[B, ..., in, out]`: what rows have given so far."""
+        """`[B, ..., out, in]`: what rows have given so far."""
         self.room: Tensor | None = None
         """Memory for the next total: fresh pages cost as much as the product."""
 
@@ -61,7 +78,7 @@ class Rows:
         """Memory for the next values of the weight: its own, if no parameter lies there, or `anew`."""
         if self.shared is None and not anew:
             return self.leaf.detach()
-        return torch.empty_like(self.leaf.mT, memory_format=torch.contiguous_format).mT
+        return laid(self.leaf.detach())
 
     def keep(self, z: Tensor, dy: Tensor) -> None:
         """Rows `[B, ..., C, in]` and `[B, ..., C, out]`."""
@@ -72,11 +89,19 @@ class Rows:
     def ask(self, z: Tensor, dy: Tensor) -> None:
         """`sum dy z^T` over rows and samples: one product, or one for every head."""
         if z.dim() > 3:
-            given = (z.mT @ dy).sum(0)
+            left, right = self._sides(z, dy)
+            given = lying(left.mT @ right, self.leaf).sum(0)
             self.asked = given if self.asked is None else self.asked.add_(given)
             return
-        z, dy = z.flatten(0, -2).mT, dy.flatten(0, -2)
-        self.asked = z @ dy if self.asked is None else self.asked.addmm_(z, dy)
+        left, right = self._sides(z.flatten(0, -2), dy.flatten(0, -2))
+        if self.asked is None:
+            self.asked = lying(left.mT @ right, self.leaf)
+        else:
+            lying(self.asked, self.leaf).addmm_(left.mT, right)
+
+    def _sides(self, z: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows `left`, `right`, so that `left^T right` is the gradient as it lies."""
+        return (z, dy) if self.leaf.shape[-2] >= self.leaf.shape[-1] else (dy, z)
 
     def take(self) -> Tensor | None:
         """The gradient gathered since the last time, `None` if nothing reached the weight."""
@@ -89,7 +114,7 @@ class Rows:
         if total is None:
             return other
         self.room = total
-        return total.mT if other is None else other.add_(total.mT)
+        return total if other is None else other.add_(total)
 
     @property
     def descends(self) -> bool:
@@ -99,16 +124,19 @@ class Rows:
 
     @torch.no_grad()
     def descend(self, new: Tensor, rate: float, total: Tensor | None) -> None:
-        """`W - rate g` into `new [B, out, in]`, and the sum of `g` over the samples onto `total [in, out]`.
+        """`W - rate g` into `new [B, out, in]`, and the sum of `g` over the samples onto `total [out, in]`.
 
         `g` is the gradient gathered since the last time; it is formed piece by piece and not kept.
         """
-        (z, dy), old, made, gathered = self._joined(), self.leaf.detach().mT, new.mT, self.total
-        inner, outer = made.shape[1:]
-        room = z.new_empty(max(PIECE // z.element_size(), min(inner, outer)))
-        for across, along in _pieces(inner, outer, len(room)):
+        (lefts, rights), gathered = self._joined(), self.total
+        old, made = lying(self.leaf.detach(), new), lying(new, new)
+        total = None if total is None else lying(total, new)
+        gathered = None if gathered is None else lying(gathered, new)
+        shorter, longer = made.shape[1:]
+        room = lefts.new_empty(max(PIECE // lefts.element_size(), shorter))
+        for across, along in _pieces(shorter, longer, len(room)):
             part = None if total is None else total[across, along]
-            for b, (left, right) in enumerate(zip(z[:, across], dy[:, :, along], strict=True)):
+            for b, (left, right) in enumerate(zip(lefts[:, across], rights[:, :, along], strict=True)):
                 if gathered is None:
                     place = room[: left.shape[0] * right.shape[1]].view(left.shape[0], right.shape[1])
                     g = torch.mm(left, right, out=place)
@@ -117,23 +145,26 @@ class Rows:
                 if part is not None:
                     part.add_(g)
                 torch.sub(old[b, across, along], g, alpha=rate, out=made[b, across, along])
-        self.room, self.total = self.room if gathered is None else gathered, None
+        self.room, self.total = self.room if self.total is None else self.total, None
 
     def _joined(self) -> tuple[Tensor, Tensor]:
-        """The rows kept, `[X, in, R]` and `[X, R, out]` for every matrix; they are kept no more."""
+        """The rows kept, `left [X, n, R]` and `right [X, R, m]` for every matrix; they are kept no more."""
         z, dy = (torch.cat(rows, -2) if len(rows) > 1 else rows[0] for rows in zip(*self.kept, strict=True))
         self.kept = []
-        return z.flatten(0, -3).mT, dy.flatten(0, -3)
+        left, right = self._sides(z.flatten(0, -3), dy.flatten(0, -3))
+        return left.mT, right
 
     @torch.no_grad()
     def _multiply(self) -> None:
-        z, dy = self._joined()
+        left, right = self._joined()
+        if self.total is None and self.room is None:
+            self.room = laid(self.leaf.detach())
+        place = lying(self.room if self.total is None else self.total, self.leaf)
+        place = place.view(-1, *place.shape[-2:])
         if self.total is not None:
-            self.total.view(-1, *self.total.shape[-2:]).baddbmm_(z, dy)
+            place.baddbmm_(left, right)
             return
-        if self.room is None:
-            self.room = z.new_empty(self.leaf.mT.shape)
-        torch.bmm(z, dy, out=self.room.view(-1, *self.room.shape[-2:]))
+        torch.bmm(left, right, out=place)
         self.total = self.room
 
 

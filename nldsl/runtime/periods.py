@@ -3,7 +3,7 @@
 With 64 tokens a segment, a pass over the weights of every sample costs about a twentieth of the matrix
 products they take part in.  So the weights themselves are the variables, made once per period of C tokens:
 their gradient is what is pending and, summed over the samples, the parameter's (first-order) gradient.
-They lie in memory with their two axes exchanged, as the gradient of `z @ W.mT` comes.
+They lie in memory with their longer axis last (`kept_rows.lying`).
 
 `exact` goes through the sequence once more, from its end to its beginning: gradients are linear in what is
 asked of a segment, and its own loss has been asked already.  What is left comes from later losses through
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nldsl.runtime.kept_rows import Rows
+from nldsl.runtime.kept_rows import Rows, laid, lying
 from nldsl.runtime.segments import Segments, reset_all
 from nldsl.runtime.state import map_tree
 from nldsl.runtime.task import Key, PlacedTask, Weights, get_at, nothing, prepare, put_at, variable
@@ -40,7 +40,7 @@ class Periods(Segments):
         super().__init__(tasks, carry, backward, like)
         self.owned = {task.keys: task.parameters for task in self.moving}
         self.moving = [
-            replace(t, parameters={n: _flipped(p) for n, p in t.parameters.items()}) for t in self.moving
+            replace(t, parameters={n: _constant(p) for n, p in t.parameters.items()}) for t in self.moving
         ]
         self.weights: dict[tuple[Key, ...], Weights] = {}
         """The variables, while a period lasts."""
@@ -221,7 +221,7 @@ class Periods(Segments):
         parameter, total = self.owned[task.keys][name], None
         if parameter is not None and parameter.requires_grad:
             totals = self.totals.setdefault(task.keys, {})
-            total = totals.setdefault(name, torch.zeros_like(out[0].mT).mT).mT
+            total = totals.setdefault(name, laid(out[0]).zero_())
         rows.descend(out, rate / self.backward, total)
         # An earlier call may have left something of this period.
         if any(pending.stride()):
@@ -260,7 +260,7 @@ class Periods(Segments):
                 self._add(task, name, leaf.grad)
                 leaf.grad = None
             if rows is not None and rows.asked is not None:
-                self._add(task, name, rows.asked.mT, each=False)
+                self._add(task, name, rows.asked, each=False)
                 rows.asked = None
 
     @torch.no_grad()
@@ -273,21 +273,22 @@ class Periods(Segments):
                 parameter.grad = total.contiguous() if parameter.grad is None else parameter.grad.add_(total)
 
 
-def _flipped(parameter: Tensor | None) -> Tensor | None:
-    """The same values as a constant, the last two axes exchanged in memory."""
+def _constant(parameter: Tensor | None) -> Tensor | None:
+    """The same values as a constant, laid out as weights of task memories are."""
     if parameter is None or parameter.dim() < 2:
         return None if parameter is None else parameter.detach()
-    return parameter.detach().mT.contiguous().mT
+    constant = parameter.detach()
+    return lying(lying(constant, constant).contiguous(), constant)
 
 
 def _over_samples(g: Tensor, total: Tensor | None) -> Tensor:
     """`total` and the sum of `g` over the batch, as one product with ones: much faster than `sum(0)`."""
-    flat = g.mT if g.dim() > 2 else g
+    flat = lying(g, g) if g.dim() > 2 else g
     if type(g) is not Tensor or not flat.is_contiguous():
         return g.sum(0) if total is None else total.add_(g.sum(0))
     if total is None:
-        total = torch.zeros_like(flat[0]).mT if g.dim() > 2 else torch.zeros_like(flat[0])
-    place = total.mT if g.dim() > 2 else total
+        total = laid(g[0]).zero_() if g.dim() > 2 else torch.zeros_like(g[0])
+    place = lying(total, g) if g.dim() > 2 else total
     place.view(-1).addmv_(flat.view(g.shape[0], -1).T, g.new_ones(g.shape[0]))
     return total
 

@@ -60,7 +60,7 @@ def test_the_last_pass_is_for_the_parameter(heads: tuple[int, ...]) -> None:
     loss.backward()
     wanted.backward()
     assert rows.asked is not None and oracle.grad is not None
-    torch.testing.assert_close(rows.asked.mT, 2 * oracle.grad)
+    torch.testing.assert_close(rows.asked, 2 * oracle.grad)
     taken = rows.take()
     assert taken is not None
     torch.testing.assert_close(taken.sum(0), oracle.grad)
@@ -83,8 +83,8 @@ def test_descent_piece_by_piece(
         for weight in (rows.weight(), oracle):
             ((z @ weight.mT) ** 2).sum().backward()
     assert rows.descends and oracle.grad is not None
-    total = drawn(shape[1], shape[0], seed=9)
-    wanted, new = total + oracle.grad.sum(0).mT, rows.values(anew=True)
+    total = drawn(*shape, seed=9)
+    wanted, new = total + oracle.grad.sum(0), rows.values(anew=True)
     rows.descend(new, 0.3, total)
     torch.testing.assert_close(new, oracle.detach() - 0.3 * oracle.grad)
     torch.testing.assert_close(total, wanted)
