@@ -157,15 +157,15 @@ class Rows:
     @torch.no_grad()
     def _multiply(self) -> None:
         left, right = self._joined()
-        if self.total is None and self.room is None:
-            self.room = laid(self.leaf.detach())
-        place = lying(self.room if self.total is None else self.total, self.leaf)
+        made = self.room if self.total is None else self.total
+        made = laid(self.leaf.detach()) if made is None else made
+        place = lying(made, self.leaf)
         place = place.view(-1, *place.shape[-2:])
-        if self.total is not None:
+        if self.total is None:
+            torch.bmm(left, right, out=place)
+        else:
             place.baddbmm_(left, right)
-            return
-        torch.bmm(left, right, out=place)
-        self.total = self.room
+        self.room = self.total = made
 
 
 def _pieces(inner: int, outer: int, most: int) -> Iterator[tuple[slice, slice]]:

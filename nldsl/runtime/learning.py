@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nldsl.runtime.grid import ChunkGrid
+from nldsl.runtime.growth import Room
 from nldsl.runtime.module import Module
 from nldsl.runtime.periods import Periods
 from nldsl.runtime.segments import Segments
@@ -91,9 +92,11 @@ class Learning:
         grid = self._grid(tasks, state, inputs, scored)
         total = summed(like.new_zeros(0))
         parts = zip(grid.cut(inputs, "token"), grid.cut(targets, "token"), strict=True)
-        segments = self._segments(tasks, state, grid, like)
+        segments, room = self._segments(tasks, state, grid, like), Room(sum(grid.widths))
         for n, (piece, target) in enumerate(parts):
-            loss, state = self._piece(piece, target, segments.open(state), grid.valid[n])
+            state = segments.open(state)
+            with room.piece(grid.widths[n]):
+                loss, state = self._piece(piece, target, state, grid.valid[n])
             last = n + 1 == len(grid.full)
             state = segments.close(state, loss, grid.held(n), grid.full[n], last)
             total = total + (loss if self.differentiable and not segments.at_once else loss.detach())

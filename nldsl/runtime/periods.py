@@ -221,7 +221,9 @@ class Periods(Segments):
         parameter, total = self.owned[task.keys][name], None
         if parameter is not None and parameter.requires_grad:
             totals = self.totals.setdefault(task.keys, {})
-            total = totals.setdefault(name, laid(out[0]).zero_())
+            if name not in totals:
+                totals[name] = laid(out[0]).zero_()
+            total = totals[name]
         rows.descend(out, rate / self.backward, total)
         # An earlier call may have left something of this period.
         if any(pending.stride()):
