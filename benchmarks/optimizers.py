@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -130,8 +133,53 @@ def memory() -> None:
         print(f"  {rule:<44} {held / (4 * slots * sum(p.numel() for p in weights)):.4f}")
 
 
+def resident(field: str) -> int:
+    """Bytes of this process that are in memory: `VmRSS` now, `VmHWM` at most."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def peak_of_a_step(rule: str, passes: int) -> None:
+    """Print bytes a parameter at the peak of one step: weights, gradients, state and whatever else is needed.
+
+    Ten linear layers of 1024 x 1024 and 64 rows; forward, backward and the step, the third of three.
+    """
+    torch.set_num_threads(1)
+    steps(rule, 300, 1, passes)  # imports, and what is compiled
+    before = resident("VmRSS")
+    print((steps(rule, 1024, 10, passes) - before) / (10 * 1024 * 1024))
+
+
+def steps(rule: str, size: int, depth: int, passes: int) -> int:
+    """Bytes of this process at the peak of the third step, of so many passes forward and backward."""
+    rows = torch.randn(64, size)
+    net = nn.Sequential(*(nn.Linear(size, size, bias=False) for _ in range(depth)))
+    optimizer = nldsl.optimizer(rule, net)
+    optimizer.several_passes = passes > 1
+    for _ in range(3):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # a new peak from here on
+        optimizer.zero_grad()
+        for _ in range(passes):
+            net(rows).square().mean().backward()
+        optimizer.step()
+    return resident("VmHWM")
+
+
+def peaks() -> None:
+    """The peak of a step of each rule, in a process of its own."""
+    print("\nbytes a parameter at the peak of a step: 4 of weights, 4 of gradients, the state and the rest")
+    for name, passes in (("sgd", 1), ("dgd", 1), ("dgd", 2), ("dgd_momentum", 1), ("adamw", 1)):
+        rule = f"{name}(lr = 1e-3)"
+        command = [sys.executable, "-m", "benchmarks.optimizers", rule, str(passes)]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        print(f"  {rule + ', two passes' * (passes - 1):<44} {float(found):.1f}")
+
+
 def main() -> None:
-    """Print every comparison."""
+    """Print every comparison, or the peak of one rule."""
+    if sys.argv[1:]:
+        peak_of_a_step(sys.argv[1], int(sys.argv[2]))
+        return
     torch.set_num_threads(1)
     weights = parameters()
     count = sum(p.numel() for p in weights)
@@ -166,6 +214,7 @@ def main() -> None:
         "the products of Muon alone",
     )
     memory()
+    peaks()
 
 
 if __name__ == "__main__":
