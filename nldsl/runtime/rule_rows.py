@@ -83,10 +83,13 @@ class Rows:
         if not self.several:
             return (summed * (1 / total) + mean).mT @ x
         now = summed.mT @ x
-        earlier = torch.zeros_like(now) if self.sums is None else self.sums
-        self.sums = earlier + now
-        again = 1 / total - 1 / before if before else 0.0
-        return now / total + earlier * again + mean.mT @ x
+        found = (mean.mT @ x).add_(now, alpha=1 / total)
+        if self.sums is None:
+            self.sums = now
+        else:
+            found.add_(self.sums, alpha=1 / total - 1 / before)
+            self.sums.add_(now)
+        return found
 
 
 class _RowProduct(torch.autograd.Function):
