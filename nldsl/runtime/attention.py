@@ -6,7 +6,6 @@ Shape suffixes: `B` batch, `T` tokens of the call, `S` tokens cached, `J` heads 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -58,8 +57,7 @@ def attention(
     if order is not None:
         q_BTHK, each = _take(q_BTHK, order), _each(order, pairs)
         k_BTJK, v_BTJV = _take(k_BTJK, each), _take(v_BTJV, each)
-    join = append if window is None else _cat
-    keys, values, valid = _append(cache, k_BTJK, v_BTJV, None if order is None else mask, pairs, join)
+    keys, values, valid = _append(cache, k_BTJK, v_BTJV, None if order is None else mask, pairs, window)
     tokens, total, unseen = q_BTHK.shape[1], keys.shape[1], pairs if read_before else unseen
     far = None if window is None or total <= window else window
     first = causal and not unseen and far is None and start is None and valid is None
@@ -128,7 +126,7 @@ def _append(
     v: Tensor,
     mask: Tensor | None,
     pairs: int,
-    join: Callable[[Tensor, Tensor], Tensor],
+    window: int | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Cached pairs (newest last) and those of the call (real ones first) behind them."""
     keys, values, valid = cache["keys"], cache["values"], cache["valid"]
@@ -139,15 +137,13 @@ def _append(
         if mask is not None:
             here = torch.arange(k.shape[1], device=k.device) < mask.sum(1, keepdim=True) * pairs
         past = keys.new_ones(keys.shape[0], old, dtype=torch.bool) if valid is None else valid
-        valid, join = torch.cat([past, here], 1), _cat
+        valid = torch.cat([past, here], 1)
     if old == 0:
         return k, v, valid
-    return join(keys, k), join(values, v), valid
-
-
-def _cat(old: Tensor, new: Tensor) -> Tensor:
-    """For a cache that is taken apart again: there is no room behind what is left of it."""
-    return torch.cat([old, new], 1)
+    if window is None and valid is None:
+        return append(keys, k), append(values, v), None
+    # Behind what is left of a cache that is taken apart there is no room.
+    return torch.cat([keys, k], 1), torch.cat([values, v], 1), valid
 
 
 def _seen(
