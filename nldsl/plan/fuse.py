@@ -76,6 +76,10 @@ def _merge(block: Block, first: Unit, second: Unit) -> Unit | None:
     detail, reason = answer
     if len(detail.caches) > len(caches):
         return None  # attention between the two is faster for all tokens at once
+    own = (set(first.memories), set(second.memories))
+    together = any(set(f) & own[0] and set(f) & own[1] for f in detail.families)
+    if first.lowering == second.lowering == "held" and not together:
+        return None  # a pass for each is faster than one loop, unless products are shared
     return Unit(statements, (*first.memories, *second.memories), "chunk", reason, first.verdicts, detail)
 
 

@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def silu_pullback(grad: Tensor, x: Tensor) -> Tensor:
+def silu_pullback(grad: Tensor | float, x: Tensor) -> Tensor:
     """`grad * silu'(x)` in one pass; its own gradient in a few.
 
     >>> x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     >>> silu_pullback(torch.ones_like(x), x).item()
     0.5
     """
+    grad = grad if isinstance(grad, Tensor) else x.new_full((), grad)
     if not torch.is_grad_enabled() and grad.shape == x.shape:
         return torch.ops.aten.silu_backward(grad, x)  # type: ignore[no-any-return]
     result: Tensor = _SiluPullback.apply(grad, x)  # type: ignore[no-untyped-call]
@@ -44,13 +45,14 @@ class _SiluPullback(torch.autograd.Function):
         return to_grad, silu_bend(upstream, to_grad, grad, x)
 
 
-def gelu_pullback(grad: Tensor, x: Tensor) -> Tensor:
+def gelu_pullback(grad: Tensor | float, x: Tensor) -> Tensor:
     """`grad * gelu'(x)` in one pass; its own gradient in a few.
 
     >>> x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     >>> gelu_pullback(torch.ones_like(x), x).item()
     0.5
     """
+    grad = grad if isinstance(grad, Tensor) else x.new_full((), grad)
     if not torch.is_grad_enabled() and grad.shape == x.shape:
         return torch.ops.aten.gelu_backward(grad, x)  # type: ignore[no-any-return]
     result: Tensor = _GeluPullback.apply(grad, x)  # type: ignore[no-untyped-call]

@@ -39,14 +39,16 @@ block held(x, heads = 2) {
 
 LIVE = """
 block live(x, heads = 2) {
-  level fast every 1 token { memory M = mlp(1) per head }
+  level fast every 1 token { memory M, N = mlp(1) per head }
   k     = l2norm(split(linear(x), heads))
   q     = l2norm(split(linear(x), heads))
   eta   = sigmoid(linear(x, heads))
   theta = sigmoid(linear(x, heads))
   M[k] <- split(linear(x), heads)  minimize l2
     by normalised_momentum(lr = eta, beta = theta)  retain theta toward init  gradient every 3 tokens
-  return linear(merge(M[q]))
+  N[k] <- split(linear(x), heads)  minimize huber over 2 tokens weighted theta
+    by gd(lr = eta)  retain theta  gradient every 3 tokens
+  return linear(merge(M[q] + N[q]))
 }
 """
-"""Takes the pass over all chunks: reads of a running state, rates that look at the input of a weight."""
+"""Takes the pass over all chunks: reads of a running state, rates that look at inputs, windows."""

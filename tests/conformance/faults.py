@@ -324,6 +324,8 @@ EDITS = (
     ),
     Edit("pass without its anchor", "live", "toward=(self.M.W2, self.M.W1)", "toward=()"),
     Edit("chunks of the pass are longer", "live", "x.shape[1], 3)", "x.shape[1], 4)"),
+    Edit("windows without weights", "live", "spread(k, theta)", "spread(k, 1.0)"),
+    Edit("windows are not carried", "live", "N_lessons.kept[2]", 'state["N"]["windows"]["0"]["weight"]'),
     Edit("way back without the rate's", "live", "return sub_6, -add_4", "return sub_5, -add_4"),
     Edit("rate does not look at the input", "live", "lr / add", "lr / 1.01", True),
     Edit(
