@@ -6,8 +6,6 @@ The loop keeps, for every family of memories side by side, the running weights t
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from nldsl.emit.nodes import (
     Evaluate,
     Expression,
@@ -29,7 +27,6 @@ from nldsl.lowerings.chunk_cache import KeptPairs
 from nldsl.lowerings.chunk_commit import ChunkCommit
 from nldsl.lowerings.chunk_family import Family
 from nldsl.lowerings.chunk_step import ChunkStep
-from nldsl.lowerings.flat import NotFlatError
 from nldsl.lowerings.functions import tensors
 from nldsl.lowerings.step_back import written_back
 from nldsl.plan.details import ChunkDetail
@@ -167,14 +164,9 @@ class ChunkLoop:
         toward = {p.inner for f in self.families for p in f.toward.values()}
         given = {p.inner for f in self.families for p in f.given()} | {names[-1]}
         shared = tuple(i for i, n in enumerate(names) if n in toward or (i >= cut and n not in given))
-        try:
-            twin, parameters = written_back(
-                method, functions, self.scope.imports, self.code.functions.locals, names[-1]
-            )
-        except NotFlatError as problem:
-            recorded = f"{method.doc}\n\nIts backward pass is recorded: there is no formula for {problem}."
-            self.code.methods.append(replace(method, doc=recorded))
-            return
+        twin, parameters = written_back(
+            method, functions, self.scope.imports, self.code.functions.locals, names[-1]
+        )
         self.code.methods += [method, twin]
         self.back = parameters, shared
         self.compiled = "by_differentiation" not in mentioned(twin.body)

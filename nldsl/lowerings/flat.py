@@ -29,7 +29,7 @@ MODULES = frozenset({"torch", "functional", "Tensor"})
 
 
 class NotFlatError(Exception):
-    """A construction that has no simplest form."""
+    """A construction that has no simplest form: nothing of a step whose writes are plain is one."""
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ def written_back(
 ) -> tuple[FunctionDef, tuple[Expression, ...]]:
     """`step_back(*arguments, kept, *d_results)`, and the parameters of the module whose gradients it returns.
 
-    The last parameter of the step is `kept`, the one in front of it `valid`, which has no gradient.  Raises
-    `NotFlatError` where the step has no simplest form.
+    The last parameter of the step is `kept`, the one in front of it `valid`, which has no gradient.  The plan
+    asks for it where every statement has a simplest form; `NotFlatError` is a fault of this package.
     """
     flat = Flat(Names(reserved), functions).function(step)
     *given, kept = (p.name for p in step.parameters)

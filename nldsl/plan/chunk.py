@@ -114,7 +114,10 @@ def _backward(recorded: str | None) -> str:
         return ""
     if recorded:
         return f"; its backward pass is always recorded: {recorded}"
-    return "; its backward pass is written out, for checkpoints and compiled steps"
+    return (
+        "; its backward pass is written out, for checkpoints and, where every operation has a formula, "
+        "for compiled steps"
+    )
 
 
 def _between(statement: Statement) -> Refusal | None:

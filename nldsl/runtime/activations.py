@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from nldsl.runtime.first_order import first_order
 
 
 def silu_pullback(grad: Tensor | float, x: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ class _SiluPullback(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor | None]:
         grad, x = ctx.saved_tensors
         (upstream,) = grads
@@ -70,7 +71,7 @@ class _GeluPullback(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor | None]:
         grad, x = ctx.saved_tensors
         (upstream,) = grads

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from nldsl.runtime.first_order import first_order
 from nldsl.runtime.triangular import unit_lower_inverse
 
 CACHE = 2**18
@@ -101,7 +101,7 @@ class _ChunkRead(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         dy = grads[0].contiguous()
         q, k, u, scores, carried, state = ctx.saved_tensors
@@ -134,7 +134,7 @@ class _ChunkWrite(torch.autograd.Function):
         return torch.bmm(u.mT, k * _column(to_end))
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor]:
         (d_added,) = grads
         k, u, to_end = ctx.saved_tensors
@@ -157,7 +157,7 @@ class _DeltaTransform(torch.autograd.Function):
         return target, erased
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         d_target, d_erased = grads
         k, erase, scores, carried, inverse, target, erased = ctx.saved_tensors

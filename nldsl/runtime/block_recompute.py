@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils import _pytree as pytree
 
+from nldsl.runtime.first_order import first_order
 from nldsl.runtime.kept_rows import KeptWeight, Rows
 from nldsl.runtime.module import Module
 from nldsl.runtime.precision import chosen, restored
@@ -133,7 +133,7 @@ class _Block(torch.autograd.Function):
         return tuple(found)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[2:]
         arguments = [

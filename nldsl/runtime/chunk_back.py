@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from nldsl.runtime.first_order import first_order
 from nldsl.runtime.precision import chosen, restored
 
 CACHE = 2**21
@@ -37,7 +37,7 @@ def chunk_step(
     argument but the last (`valid`), then one per parameter.  `shared`: places of the arguments without a
     batch axis.  A step that is not compiled is recorded unless `always`: that keeps six times as much and is
     a sixth faster, call by call; compiled, the two take the same time.  `compiled = False`: `back` calls what
-    torch does not compile.  Second derivatives are refused.
+    torch does not compile.  Second derivatives are refused (NL0977).
 
     >>> step = lambda x, valid, kept=None: (3 * x,)
     >>> x = torch.ones(2, 1, requires_grad=True)
@@ -117,7 +117,7 @@ class _ChunkStep(torch.autograd.Function):
         return tuple(_joined(list(column)) for column in zip(*results, strict=True))
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         call, saved = ctx.call, ctx.saved_tensors
         wanted = ctx.needs_input_grad[1:]

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from nldsl.runtime.first_order import first_order
 from nldsl.runtime.gram import limit_of
 from nldsl.runtime.triangular import unit_lower_inverse
 
@@ -197,7 +197,7 @@ class _ChunkPass(torch.autograd.Function):
         return y, added, states[:-1], states[-1]
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         dy, d_added, d_states, d_last = grads
         *saved, states, added, inverses = ctx.saved_tensors

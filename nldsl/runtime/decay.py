@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from nldsl.runtime.first_order import first_order
 
 
 class DecayKernel(NamedTuple):
@@ -98,7 +99,7 @@ class _LogKernel(torch.autograd.Function):
         return after, carried, to_end
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> Tensor:
         d_after, d_carried, d_to_end = grads
         after, carried = ctx.saved_tensors
@@ -124,7 +125,7 @@ class _PlainKernel(torch.autograd.Function):
         return after, carried, after[..., -1, :].clone()
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> Tensor:
         d_after, d_carried, d_to_end = grads
         after, carried = ctx.saved_tensors

@@ -7,8 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nldsl.runtime.delta_system import flow_of, solve
+from nldsl.runtime.delta_system import Flow, Gated, ScoreSums, flow_of, solve
 from nldsl.runtime.memory import Retention, alive, prepared
+
+
+class GateFlow(NamedTuple):
+    """The gradient of a `Retention`; of `scores` there are only the sums that its logarithms ask for."""
+
+    to_end: Tensor
+    total: Tensor
+    scores: ScoreSums
+    carried: Tensor
 
 
 class Gradients(NamedTuple):
@@ -19,7 +28,7 @@ class Gradients(NamedTuple):
     dy: Tensor
     erase: Tensor
     rate: Tensor
-    gate: Retention | None
+    gate: GateFlow | None
     toward: Tensor | None
 
 
@@ -47,26 +56,37 @@ def delta_write_pullback(
     (0.5, -1.0)
     """
     inputs, folded = prepared(weight, x, dy, alive(erase, valid), alive(rate, valid), gate, toward)
-    found = flow_of(solve(inputs, inverse), d.view(inputs[0].shape) if folded else d, gate is not None)
-    d_start, d_x, d_dy, d_erase, d_rate, d_scores, d_carried, d_end, d_total = map(_known, found)
+    sums: Gated = "none" if gate is None else "sums"
+    found = flow_of(solve(inputs, inverse), d.view(inputs[0].shape) if folded else d, sums)
     if folded:
-        d_start, d_x = d_start.view(weight.shape), d_x.unsqueeze(-3)
-        d_dy = d_dy.unflatten(-1, weight.shape[-3:-1]).transpose(-3, -2)
-        d_erase, d_rate = d_erase.unsqueeze(-2), d_rate.unsqueeze(-2)
-    if folded and gate is not None:
-        d_carried, d_end = d_carried.unsqueeze(-2), d_end.unsqueeze(-2)
-        d_scores, d_total = d_scores.unsqueeze(-3), d_total.unsqueeze(-1)
-    d_gate = None if gate is None else Retention(d_end, d_total, d_scores, d_carried)
+        found = _unfolded(found, weight.shape)
+    d_gate = None
+    if isinstance(found.scores, ScoreSums):
+        d_gate = GateFlow(found.to_end, found.total, found.scores, found.carried)
     return Gradients(
-        d_start,
-        d_x.sum_to_size(x.shape),
-        d_dy.sum_to_size(dy.shape),
-        alive(d_erase.sum_to_size(erase.shape), valid),
-        alive(d_rate.sum_to_size(rate.shape), valid),
+        found.start,
+        found.x.sum_to_size(x.shape),
+        found.dy.sum_to_size(dy.shape),
+        alive(found.erase.sum_to_size(erase.shape), valid),
+        alive(found.rate.sum_to_size(rate.shape), valid),
         d_gate,
-        None if toward is None else (d - d_start).sum_to_size(toward.shape),
+        None if toward is None else d.sum_to_size(toward.shape) - found.start.sum_to_size(toward.shape),
     )
 
 
-def _known(x: Tensor | None) -> Tensor:
-    return torch.zeros(()) if x is None else x
+def _unfolded(found: Flow, shape: torch.Size) -> Flow:
+    """Memories side by side again, `[B, H, m, o, i]`; what they share has size 1 there."""
+    scores = found.scores
+    if isinstance(scores, ScoreSums):
+        scores = ScoreSums(*(sums.unsqueeze(-2) for sums in scores))
+    return Flow(
+        found.start.view(shape),
+        found.x.unsqueeze(-3),
+        found.dy.unflatten(-1, shape[-3:-1]).transpose(-3, -2),
+        found.erase.unsqueeze(-2),
+        found.rate.unsqueeze(-2),
+        scores,
+        found.carried.unsqueeze(-2),
+        found.to_end.unsqueeze(-2),
+        found.total.unsqueeze(-1),
+    )

@@ -5,12 +5,13 @@ Shapes as in `memory`; `scores`, `carried`, `to_end`, `total` broadcast against 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from nldsl.runtime.delta_rows import RowFlow, Through, pays, rows_ended, rows_flow, through
+from nldsl.runtime.first_order import first_order
 from nldsl.runtime.recompute import results_wanted
 from nldsl.runtime.triangular import unit_lower_inverse
 
@@ -18,6 +19,16 @@ from nldsl.runtime.triangular import unit_lower_inverse
 def flat(x: Tensor) -> Tensor:
     """All leading axes of a matrix as one."""
     return x.flatten(0, -3)
+
+
+Gated = Literal["none", "whole", "sums"]
+
+
+class ScoreSums(NamedTuple):
+    """Of the gradient of `scores` times `scores`: the sums of its rows and of its columns."""
+
+    rows: Tensor
+    columns: Tensor
 
 
 class Solved(NamedTuple):
@@ -36,13 +47,15 @@ class Solved(NamedTuple):
     taken: Tensor
 
 
-def solve(inputs: tuple[Tensor, ...], inverse: Tensor | None = None) -> Solved:
+def solve(inputs: tuple[Tensor, ...], inverse: Tensor | None = None) -> Solved | Through:
     """Solve for the values really added; `inverse` of the system where it is known."""
     start, x, dy, erase, rate, scores, carried, to_end, total = inputs
     x_ = flat(x)
     if inverse is None:
         gram = torch.bmm(x_, x_.mT).view(*x.shape[:-1], x.shape[-2])
-        inverse = unit_lower_inverse(flat((gram * scores).mul_(erase.unsqueeze(-1))))
+        inverse = unit_lower_inverse(flat(gram.mul_(scores).mul_(erase.unsqueeze(-1))))
+    if pays(start, x):
+        return through(inputs, inverse)
     wanted = torch.bmm(x_, flat(start).mT).view(dy.shape).mul_((erase * carried).unsqueeze(-1))
     wanted.addcmul_(dy, rate.unsqueeze(-1))
     taken = torch.bmm(inverse, flat(wanted))
@@ -61,26 +74,70 @@ class DeltaWrite(torch.autograd.Function):
             start = solved.start
             new = torch.zeros((), dtype=start.dtype, device=start.device).expand_as(start)
         ctx.save_for_backward(*solved)
+        ctx.form = type(solved)
         return new
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        return flow_of(Solved(*ctx.saved_tensors), grads[0], ctx.needs_input_grad[5])
+    @first_order
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | ScoreSums | None, ...]:
+        return flow_of(ctx.form(*ctx.saved_tensors), grads[0], "whole" if ctx.needs_input_grad[5] else "none")
 
 
-def ended(solved: Solved) -> Tensor:
+def ended(solved: Solved | Through) -> Tensor:
     """The weight behind the chunk."""
+    if isinstance(solved, Through):
+        return rows_ended(solved)
     new = (solved.start * solved.total[..., None, None]).contiguous()
     flat(new).baddbmm_(solved.taken.mT, flat(solved.x * solved.to_end.unsqueeze(-1)), alpha=-1)
     return new
 
 
-def flow_of(solved: Solved, d_new: Tensor, gated: bool) -> tuple[Tensor | None, ...]:
-    """The gradients of the nine arguments; `gated`: that of `scores` is wanted."""
-    start, x, dy, erase, rate, scores, carried, to_end, total, inverse, taken = solved
+class Flow(NamedTuple):
+    """The gradients of the nine arguments."""
+
+    start: Tensor
+    x: Tensor
+    dy: Tensor
+    erase: Tensor
+    rate: Tensor
+    scores: Tensor | ScoreSums | None
+    carried: Tensor
+    to_end: Tensor
+    total: Tensor
+
+
+def flow_of(solved: Solved | Through, d_new: Tensor, gate: Gated) -> Flow:
+    """From the gradient of the weight behind the chunk; `gate`: what is wanted of that of `scores`."""
+    found = rows_flow(solved, d_new) if isinstance(solved, Through) else _flow(solved, d_new)
+    dx, d_erase = found.x, found.seen * solved.carried
+    d_scores: Tensor | ScoreSums | None = None
+    # The system: strict = erase * (x x^T) * scores.
+    x_, erase, scores = flat(solved.x), solved.erase, solved.scores
+    d_strict = found.strict.view(*solved.x.shape[:-1], solved.x.shape[-2])
+    gram = torch.bmm(x_, x_.mT).view(d_strict.shape)
+    if gate == "whole":
+        part = (gram * d_strict).mul_(erase.unsqueeze(-1))
+        d_scores = part.sum_to_size(scores.shape).tril_(-1)
+    # Nothing stands above the diagonal of `scores`.
+    gram.mul_(d_strict.mul_(scores))
+    d_erase += gram.sum(-1)
+    if gate == "sums":
+        size = scores.shape[:-1]
+        gram.mul_(erase.unsqueeze(-1))
+        d_scores = ScoreSums(gram.sum(-1).sum_to_size(size), gram.sum(-2).sum_to_size(size))
+    by_gram = flat(d_strict.mul_(erase.unsqueeze(-1)))
+    # Rows and columns of the products are the same keys: one product with the sum of both parts.
+    flat(dx).baddbmm_(by_gram + by_gram.mT, x_)
+    d_carried = (found.seen * erase).sum_to_size(solved.carried.shape)
+    d_end = found.to_end.sum_to_size(solved.to_end.shape)
+    d_total = found.total.sum_to_size(solved.total.shape)
+    return Flow(found.start, dx, found.dy, d_erase, found.rate, d_scores, d_carried, d_end, d_total)
+
+
+def _flow(solved: Solved, d_new: Tensor) -> RowFlow:
+    start, x, dy, erase, rate, _, carried, to_end, total, inverse, taken = solved
     x_, d_new_ = flat(x), flat(d_new)
-    d_total = (d_new * start).sum((-1, -2)).sum_to_size(total.shape)
+    d_total = torch.linalg.vecdot(d_new.flatten(-2), start.flatten(-2))
     # Signs wait for the numbers per token: a pass over a matrix costs more.
     # The write: new -= taken^T (x * to_end).
     dx = torch.bmm(taken, d_new_).view(x.shape)
@@ -89,30 +146,14 @@ def flow_of(solved: Solved, d_new: Tensor, gated: bool) -> tuple[Tensor | None, 
     against = torch.bmm(x_, d_new_.mT).view(dy.shape).mul_(to_end.unsqueeze(-1))
     # The solve: taken = inverse (erase carried (x D^T) + rate dy); `flow` is minus the gradient in brackets.
     flow = torch.bmm(inverse.mT, flat(against))
-    d_strict = torch.bmm(flow, taken.mT).tril_(-1).view(*x.shape[:-1], x.shape[-2])
+    d_strict = torch.bmm(flow, taken.mT)
     flow = flow.view(dy.shape)
-    d_dy, d_rate = flow * -rate.unsqueeze(-1), torch.linalg.vecdot(flow, dy).neg_()
+    d_rate = torch.linalg.vecdot(flow, dy).neg_()
     seen = torch.bmm(flat(flow), flat(start)).view(x.shape)
     d_seen = torch.linalg.vecdot(seen, x).neg_()
     weight = erase * carried
-    dx.addcmul_(seen, -weight.unsqueeze(-1))
+    dx.addcmul_(seen, weight.unsqueeze(-1), value=-1)
     d_start = (d_new * total[..., None, None]).contiguous()
     flat(d_start).baddbmm_(flat(flow).mT, flat(x * weight.unsqueeze(-1)), alpha=-1)
-    # The system: strict = erase * (x x^T) * scores.
-    gram = torch.bmm(x_, x_.mT).view(d_strict.shape)
-    d_erase = d_seen * carried
-    d_scores = None
-    if gated:
-        gram.mul_(d_strict)
-        d_erase += torch.linalg.vecdot(gram, scores.expand_as(gram))
-        d_scores = gram.mul_(erase.unsqueeze(-1)).sum_to_size(scores.shape)
-        d_strict.mul_(scores)
-    else:
-        d_strict.mul_(scores)
-        d_erase += torch.linalg.vecdot(gram, d_strict)
-    by_gram = flat(d_strict.mul_(erase.unsqueeze(-1)))
-    # Rows and columns of the products are the same keys: one product with the sum of both parts.
-    flat(dx).baddbmm_(by_gram + by_gram.mT, x_)
-    d_carried = (d_seen * erase).sum_to_size(carried.shape)
-    d_end = d_end.sum_to_size(to_end.shape)
-    return d_start, dx, d_dy, d_erase, d_rate, d_scores, d_carried, d_end, d_total
+    d_dy = flow.mul_(-rate.unsqueeze(-1))
+    return RowFlow(d_start, dx, d_dy, d_seen, d_rate, d_end, d_total, d_strict)

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nldsl.runtime.attend import blocks
+from nldsl.runtime.first_order import first_order
 from nldsl.runtime.triangular import unit_lower_inverse
 
 
@@ -107,7 +107,7 @@ class _FilteredPass(torch.autograd.Function):
         return y, states[-1]
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         *saved, states, added, inverses, said = ctx.saved_tensors
         given = _Given(*saved)

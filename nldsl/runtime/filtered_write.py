@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from nldsl.runtime.first_order import first_order
 from nldsl.runtime.precision import as_given
 
 
@@ -75,7 +75,7 @@ class _Filtered(torch.autograd.Function):
         return new.baddbmm_(to_weight.mT, one.x, alpha=-1), slot.baddbmm_(to_slot.mT, one.x, alpha=-1)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         one = _Given(*ctx.saved_tensors)
         with as_given(one.weight.device):

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from nldsl.runtime.first_order import first_order
 
 
 class Exponents(NamedTuple):
@@ -153,7 +154,7 @@ class _Gram(torch.autograd.Function):
         return out.masked_fill_(seen == 0, 0.0)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         rows, columns, g, h, front, seen = ctx.saved_tensors
         flow = grads[0].contiguous().masked_fill(seen == 0, 0.0)
@@ -209,7 +210,7 @@ class _Apply(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         dy = grads[0].contiguous()
         scores, columns, g, h, front, seen, y = ctx.saved_tensors

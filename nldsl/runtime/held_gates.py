@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel, decay_to_end
+from nldsl.runtime.first_order import first_order
 from nldsl.runtime.grid import ChunkGrid
 
 Gate = Tensor | float | None
@@ -270,7 +270,7 @@ class _SumsBehind(torch.autograd.Function):
         return made.movedim(0, -1)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor]:
         gates, made = ctx.saved_tensors
         flow = grads[0].movedim(-1, 0).clone(memory_format=torch.contiguous_format)

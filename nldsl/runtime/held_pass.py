@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from nldsl.runtime.first_order import first_order
 from nldsl.runtime.grid import ChunkGrid
 from nldsl.runtime.held_back import Way
 from nldsl.runtime.held_gates import Fading, Following
@@ -129,7 +129,7 @@ class _HeldPass(torch.autograd.Function):
         return *answers, *ends
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         job, saved = ctx.job, list(ctx.saved_tensors)
         made = [

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from nldsl.runtime.first_order import first_order
 
 ROWS = 256
 """So many rows of a sample are kept before they become a gradient."""
@@ -223,7 +224,7 @@ class _Product(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
         (z,), dy = ctx.saved_tensors, grads[0]
         if ctx.rows.gathering:

@@ -115,6 +115,9 @@ def delta_write(
         solved = solve(inputs)
         kept.append(None if folded else solved.inverse)
         new = ended(solved)
+        # Not recorded and its own tensor.
+        new = new if toward is None else new.view(weight.shape).add_(toward)
+        return new.view(weight.shape)
     new = new.view(weight.shape) if folded else new
     return new if toward is None else new + toward
 

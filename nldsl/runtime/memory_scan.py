@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from nldsl.runtime.first_order import first_order
 
 
 def memory_scan(
@@ -62,7 +63,7 @@ class _MemoryScan(torch.autograd.Function):
         return added, states[:-1], states[-1]
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         d_added, d_states, d_last = grads
         erased, ended, total, states, added = ctx.saved_tensors

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.activations import silu_bend
+from nldsl.runtime.delta_back import GateFlow
 from nldsl.runtime.memory import Retention, alive
 
 
@@ -109,20 +110,18 @@ def logsigmoid_back(d: Tensor, x: Tensor) -> Tensor:
     return d * torch.sigmoid(-x)
 
 
-def retention_kernel_back(d: Retention, gate: Retention, log_retain: Tensor, valid: Tensor | None) -> Tensor:
+def retention_kernel_back(d: GateFlow, gate: Retention, log_retain: Tensor, valid: Tensor | None) -> Tensor:
     """Of `gate = retention_kernel(log_retain=..., valid=...)`: every entry is `exp` of a difference of sums.
 
     With `P = d_scores * scores`, the gradient of the running sum is the sum of a row of `P` less that of its
     column, and likewise at both ends.
     """
-    assert d.scores is not None and d.carried is not None
-    assert gate.scores is not None and gate.carried is not None
-    flow = d.scores * gate.scores
+    assert gate.carried is not None
     # Row t of the scores, and entry t of `carried`, stand for the sum in front of token t.
-    front = flow.sum(-1) + d.carried * gate.carried
+    front = d.scores.rows + d.carried * gate.carried
     end = d.to_end * gate.to_end
     last = d.total * gate.total + end.sum(-1)
-    d_sum = torch.cat([front[..., 1:], last.unsqueeze(-1)], -1) - flow.sum(-2) - end
+    d_sum = torch.cat([front[..., 1:], last.unsqueeze(-1)], -1) - d.scores.columns - end
     d_log = d_sum.flip(-1).cumsum(-1).flip(-1)
     return alive(d_log, valid).view(log_retain.shape)
 
@@ -178,7 +177,8 @@ def _asked(x: Any) -> bool:
 
 def _grad_of(x: Any, grads: Iterator[Tensor | None]) -> Any:
     if isinstance(x, tuple):
-        parts = [_grad_of(part, grads) for part in x]
+        # Unused parts stay `None`: another user of the gate may have a gradient of another form there.
+        parts: list[Any] = [next(grads, None) if _asked(part) else _grad_of(part, grads) for part in x]
         return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
     if not _asked(x):
         return None

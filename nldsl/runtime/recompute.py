@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from nldsl.runtime.first_order import first_order
 
 _AGAIN: ContextVar[bool] = ContextVar("again", default=False)
 
@@ -56,7 +57,7 @@ class _Recomputed(torch.autograd.Function):
         return step(*tensors[:count])
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[2:]
         arguments = [

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from nldsl.runtime.first_order import first_order
 from nldsl.runtime.precision import in_half
 from nldsl.runtime.rule_kernel import refusal
 
@@ -103,7 +103,7 @@ class _RowProduct(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight, y = ctx.saved_tensors
         dy = grads[0]

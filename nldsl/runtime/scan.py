@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from nldsl.runtime.first_order import first_order
 
 
 def decay_scan(total: Tensor, update: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +53,7 @@ class _DecayScan(torch.autograd.Function):
         return states[:-1], states[-1]
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor]:
         d_states, d_last = grads
         total, states = ctx.saved_tensors
@@ -82,7 +83,7 @@ class _DeltaScan(torch.autograd.Function):
         return written, states[:-1], states[-1]
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         d_written, d_states, d_last = grads
         erased, key_end, total, states, written = ctx.saved_tensors

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from nldsl.runtime.first_order import first_order
 from nldsl.runtime.rule_rows import rows_linear
 
 Number = Tensor | float
@@ -123,7 +123,7 @@ class _UnitLength(torch.autograd.Function):
         return unit
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
         unit, inverse = ctx.saved_tensors
         along = torch.linalg.vecdot(grads[0], unit).unsqueeze(-1)
@@ -151,7 +151,7 @@ class _RootMeanSquare(torch.autograd.Function):
         return (x * inverse).mul_(weight)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor | None, None]:
         x, weight, inverse = ctx.saved_tensors
         to_weight = None

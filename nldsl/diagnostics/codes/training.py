@@ -121,6 +121,12 @@ CODES = {
         "`GradScaler` multiplies the loss and divides the gradients again. What a rule such as `dgd` erases "
         "along the inputs of a layer does not come from the loss: dividing would take it away in silence.",
     ),
+    "NL0977": Entry(
+        "a derivative of gradients",
+        "The backward passes of compiled memories are formulas that are written out, without derivatives of "
+        "their own: a backward pass through gradients made with `create_graph = True` is refused. What a "
+        "model learns through the steps of its memories is part of the first derivative.",
+    ),
     "NL0970": Entry(
         "no checkpoint",
         "The run has not been saved yet: there is nothing to resume or to generate from.",

@@ -74,10 +74,11 @@ class SelfModifyingTitansWithoutDecay(Module):
     window = 4.
 
     Mk, Mv, Me: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel; its
-    backward pass is written out, for checkpoints and compiled steps).
+    backward pass is written out, for checkpoints and, where every operation has a formula, for compiled
+    steps).
 
     M: chunk (reads and gradients see the last commit: chunks of 64 tokens are parallel; its backward
-    pass is written out, for checkpoints and compiled steps).
+    pass is written out, for checkpoints and, where every operation has a formula, for compiled steps).
     """
 
     def __init__(self) -> None:

@@ -76,10 +76,11 @@ class SelfModifyingTitansWithoutDgd(Module):
     window = 4.
 
     Mk, Mv, Me, Ma: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel;
-    its backward pass is written out, for checkpoints and compiled steps).
+    its backward pass is written out, for checkpoints and, where every operation has a formula, for
+    compiled steps).
 
     M: chunk (reads and gradients see the last commit: chunks of 64 tokens are parallel; its backward
-    pass is written out, for checkpoints and compiled steps).
+    pass is written out, for checkpoints and, where every operation has a formula, for compiled steps).
     """
 
     def __init__(self) -> None:

@@ -75,10 +75,11 @@ class SelfModifyingTitansL2(Module):
     """`self_modifying_titans_l2(x)` with chunk = 16, expand = 1, heads = 4, memory_chunk = 64, window = 4.
 
     Mk, Mv, Me, Ma: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel;
-    its backward pass is written out, for checkpoints and compiled steps).
+    its backward pass is written out, for checkpoints and, where every operation has a formula, for
+    compiled steps).
 
     M: chunk (reads and gradients see the last commit: chunks of 64 tokens are parallel; its backward
-    pass is written out, for checkpoints and compiled steps).
+    pass is written out, for checkpoints and, where every operation has a formula, for compiled steps).
     """
 
     def __init__(self) -> None:
