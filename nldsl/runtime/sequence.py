@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nldsl.runtime.first_order import first_order
-
 from nldsl.runtime.chunks import stand_in
+from nldsl.runtime.first_order import first_order
 
 Cache = dict[str, Tensor]
 CACHE = 2**19
