@@ -96,6 +96,11 @@ def _member(block: Block, memory: Memory, body: list[Statement]) -> MatrixMember
         raise NotRankOneError("the objective does not depend on the memory: nothing is written")
     momentum = _momentum(block, steps, axes, side)
     held = _held(steps) if momentum is None else ()
+    if held and axes & {"key", "value"} and _erases(every) and not elementwise:
+        raise NotRankOneError(
+            "momentum with gates per channel makes every channel a filter of its own, and with an erase their "
+            "chunks take longer than one token after the other"
+        )
     window = max(t.window for s in changes if isinstance(s, Write) for t in s.terms)
     return MatrixMember(memory, steps, side, read, momentum, start, window, elementwise, held)
 
@@ -147,6 +152,11 @@ def _side(forms: list[TermForm], axes: set[str]) -> tuple[Side, bool]:
             f"and it erases along the {side}"
         )
     return side, False
+
+
+def _erases(forms: list[TermForm]) -> bool:
+    """Whether a term erases anything."""
+    return any(p.seen is not None for f in forms for p in f.pieces)
 
 
 def _write_step(write: Write, forms: tuple[TermForm, ...], side: Side) -> WriteStep:

@@ -27,7 +27,7 @@ SPECS = {
     "two_momenta_dot": (64, FORMS["two_momenta_dot"][1]),
     "omega_two": (21, FORMS["omega_two"][1]),
     "momentum_terms": (32, FORMS["momentum_terms"][1]),
-    "momentum_channels": (64, FORMS["momentum_channels"][1]),
+    "momentum_channels_dot": (64, FORMS["momentum_channels_dot"][1]),
     "oja": (64, FORMS["oja"][1]),
     "scan": (0, FORMS["mamba1"][1]),
 }

@@ -183,10 +183,6 @@ FORMS: dict[str, tuple[str, str]] = {
             "S[q] + y",
         ),
     ),
-    "momentum_channels": (
-        "filtered",
-        program(f"S *= fade\n{WRITE} l2 by momentum(lr = beta, beta = mu)"),
-    ),
     "momentum_channels_dot": (
         "filtered",
         program(f"{WRITE} dot by {BY_TWO}, share = 1) retain steep", before=TWO),
@@ -197,7 +193,7 @@ FORMS: dict[str, tuple[str, str]] = {
     ),
     "momentum_oja": (
         "filtered",
-        program(f"{WRITE} oja by momentum(lr = beta, beta = mu) retain values(rate)"),
+        program(f"{WRITE} oja by momentum(lr = beta, beta = mu) retain keep"),
     ),
     "omega_two": (
         "filtered",
@@ -289,6 +285,10 @@ REFUSED = {
     "value gates of an erase along keys": (
         f"S *= values(fade)\n{WRITE} l2 by gd(lr = beta)",
         "every row of the memory a triangular system of its own",
+    ),
+    "momentum per channel with an erase": (
+        f"S *= fade\n{WRITE} l2 by momentum(lr = beta, beta = mu)",
+        "every channel a filter of its own",
     ),
     "not affine": (f"{WRITE} huber by gd(lr = beta)", "not affine"),
     "both sides": (
