@@ -3,8 +3,8 @@
     python -m benchmarks.filters [--tokens 1024] [--rounds 2] [NAME ...]
 
 Keys, values, queries and gates are inputs, so nothing but the memory is timed: 4 heads of width 64, batch 4,
-float32, one thread, forward and backward.  The token form runs SHORT tokens and is scaled; it costs the same per
-token.
+float32, one thread, forward and backward.  The token form runs SHORT tokens and is scaled: it costs the same
+per token.
 """
 
 from __future__ import annotations

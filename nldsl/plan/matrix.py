@@ -98,8 +98,8 @@ def _member(block: Block, memory: Memory, body: list[Statement]) -> MatrixMember
     held = _held(steps) if momentum is None else ()
     if held and axes & {"key", "value"} and _erases(every) and not elementwise:
         raise NotRankOneError(
-            "momentum with gates per channel makes every channel a filter of its own, and with an erase their "
-            "chunks take longer than one token after the other"
+            "momentum with gates per channel makes every channel a filter of its own, and with an erase "
+            "their chunks take longer than one token after the other"
         )
     window = max(t.window for s in changes if isinstance(s, Write) for t in s.terms)
     return MatrixMember(memory, steps, side, read, momentum, start, window, elementwise, held)
