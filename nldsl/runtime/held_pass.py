@@ -125,7 +125,14 @@ class _HeldPass(torch.autograd.Function):
             ctx.likes = [None if t is None else (t.shape, t.dtype, t.device) for t in tensors]
             ctx.set_materialize_grads(False)
         groups = [*given.running, *given.committed, *given.slots]
-        ends = [_whole(x, old) for x, old in zip(zip(*lasts, strict=True), groups, strict=True)]
+        # Committed weights are still those in front of the call where no chunk ends.
+        stays = all(which is False for which in job.ends)
+        same = range(job.weights, 2 * job.weights) if stays else ()
+        columns = zip(*lasts, strict=True)
+        ends = [
+            old.new_empty(0) if i in same else _whole(parts).view(old.shape)
+            for i, (parts, old) in enumerate(zip(columns, groups, strict=True))
+        ]
         return *answers, *ends
 
     @staticmethod
@@ -156,12 +163,9 @@ def _taken(saved: list[Tensor], like: Sequence[Tensor | None]) -> list[Any]:
     return [None if t is None else saved.pop(0) for t in like]
 
 
-def _whole(parts: tuple[Tensor, ...], old: Tensor) -> Tensor:
-    """The weights of all samples; nothing where they are still those in front of the call."""
-    if len(parts) > 1:
-        return torch.cat(parts).view(old.shape)
-    same = parts[0].data_ptr() == old.data_ptr() and old.numel() > 0
-    return old.new_empty(0) if same else parts[0].view(old.shape)
+def _whole(parts: tuple[Tensor, ...]) -> Tensor:
+    """The weights of all samples."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _forward_part(
