@@ -66,9 +66,13 @@ def elaborate_rule(
         if not fresh:
             return None
         frame, state = _open(session, definition, unit, bound, weight, linear, span, views or {})
-        run(frame, definition.body)
+        with session.collecting() as found:
+            run(frame, definition.body)
+        for item in found.items:
+            session.bag.add(item)
     result = frame.names["W"]
-    if not isinstance(result, Value):
+    # A write `W[x] <- ...` that is refused leaves `W` as it was: what is wrong has been said.
+    if not isinstance(result, Value) or (result.name == "W" and found.errors):
         return None
     if result.name == "W":
         session.report(

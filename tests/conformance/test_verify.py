@@ -196,3 +196,18 @@ def leaves(arguments: list[str]) -> int:
         main(arguments)
     code = left.value.code
     return code if isinstance(code, int) else 0
+
+
+def test_the_rate_of_a_task_write_has_no_slope() -> None:
+    """The state keeps the last token's rate and gate as constants of the task."""
+    text = """
+block b(x) {
+  level f every 4 tokens { memory F = mlp(1) }
+  F minimizes task  by gd(lr = 1e-2 * sigmoid(linear(x, 1)))  retain sigmoid(mean(x)) toward init
+  return x + F[norm(x)]
+}
+model m(tokens, vocab = 16) { return head(norm(b(embed(tokens, vocab, 4))), vocab) }
+train m { task next_token; rest by adamw(lr = 1e-3) }
+"""
+    certificate = verify(text)
+    assert certificate.passed, [c for s in certificate.sections for c in s.checks if not c.passed]

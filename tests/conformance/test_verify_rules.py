@@ -13,6 +13,7 @@ from nldsl.assets import specs_folder
 from nldsl.certify import rules as certify_rules
 from nldsl.certify import rules_in, rules_of, verify_rules
 from nldsl.cli.app import main
+from nldsl.diagnostics import SpecError
 from nldsl.graph import open_program
 
 RULES = sorted(p.stem for p in (specs_folder() / "rules").glob("*.nl"))
@@ -65,6 +66,29 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("verify", "hope_tiny", "--rules") == 0
     shown = capsys.readouterr().out
     assert "muon" in shown and "agree" in shown
+
+
+WRITTEN = """
+rule written(lr, rate = "proximal") { W[x] <- -dy  minimize l2  by proximal(lr, rate = rate) }
+model m(tokens, vocab = 16) { return head(norm(linear(embed(tokens, vocab, 4), 6)), vocab) }
+train m {
+  task next_token
+  matrices, head  by written(lr = 0.1)
+  rest            by adamw(lr = 1e-3)
+}
+"""
+"""Eq. 56 as a write, for layers that are not square; embeddings have no input."""
+
+
+def test_a_rule_that_is_a_write_trains_every_layer() -> None:
+    certificate = verify_rules(rules_of(open_program(WRITTEN)), "written")
+    assert certificate.passed and any("written" in line for line in certificate.text().splitlines())
+
+
+def test_what_is_wrong_in_such_a_write_is_told_once() -> None:
+    with pytest.raises(SpecError) as refused:
+        open_program(WRITTEN.replace("-dy", "-dx"))
+    assert [(d.code, d.message) for d in refused.value.diagnostics] == [("NL0301", "unknown name `dx`")]
 
 
 def run(*arguments: str) -> int:
