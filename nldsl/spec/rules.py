@@ -66,13 +66,10 @@ def elaborate_rule(
         if not fresh:
             return None
         frame, state = _open(session, definition, unit, bound, weight, linear, span, views or {})
-        with session.collecting() as found:
-            run(frame, definition.body)
-        for item in found.items:
-            session.bag.add(item)
+        wrong = _faulty(session, frame, definition)
     result = frame.names["W"]
     # A write `W[x] <- ...` that is refused leaves `W` as it was: what is wrong has been said.
-    if not isinstance(result, Value) or (result.name == "W" and found.errors):
+    if not isinstance(result, Value) or (result.name == "W" and wrong):
         return None
     if result.name == "W":
         session.report(
@@ -97,6 +94,15 @@ def elaborate_rule(
     arguments = tuple(state.arguments.items())
     static = tuple(sorted((n, freeze(v)) for n, v in bound.items() if is_static(v)))
     return Rule(definition.name.id, function, tuple(state.slots.values()), arguments, static)
+
+
+def _faulty(session: Session, frame: Frame, definition: tree.Definition) -> bool:
+    """Run the text of a rule; whether it has errors."""
+    with session.collecting() as found:
+        run(frame, definition.body)
+    for item in found.items:
+        session.bag.add(item)
+    return bool(found.errors)
 
 
 def _open(
