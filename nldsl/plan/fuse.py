@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nldsl.plan import chunk, sequential
 from nldsl.plan.details import ChunkDetail
-from nldsl.plan.plan import Unit
+from nldsl.plan.plan import Unit, Verdict
 from nldsl.plan.units import dependency_graph
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block
@@ -80,7 +82,16 @@ def _merge(block: Block, first: Unit, second: Unit) -> Unit | None:
     together = any(set(f) & own[0] and set(f) & own[1] for f in detail.families)
     if first.lowering == second.lowering == "held" and not together:
         return None  # a pass for each is faster than one loop, unless products are shared
-    return Unit(statements, (*first.memories, *second.memories), "chunk", reason, first.verdicts, detail)
+    verdicts = tuple(_in_one_loop(v, second.memories) for v in first.verdicts)
+    return Unit(statements, (*first.memories, *second.memories), "chunk", reason, verdicts, detail)
+
+
+def _in_one_loop(verdict: Verdict, others: tuple[str, ...]) -> Verdict:
+    """What would have taken a unit alone does not take it beside others."""
+    if verdict.family != "held" or not verdict.accepted:
+        return verdict
+    names = ", ".join(f"`{name}`" for name in others)
+    return replace(verdict, accepted=False, reason=f"it runs in one loop over chunks with {names}")
 
 
 def _reach(step: object, start: set[int]) -> set[int]:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+CODE = "NL0977"
+
 
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     """A `backward` that is not differentiated itself: its gradients hang on all they were computed from.
@@ -63,6 +65,6 @@ class _Refused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         raise RuntimeError(
-            "NL0977: a derivative of gradients is asked for, and the backward passes of nldsl are formulas "
+            f"{CODE}: a derivative of gradients is asked for, and the backward passes of nldsl are formulas "
             "that have none: ask for gradients without `create_graph`"
         )

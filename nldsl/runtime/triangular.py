@@ -36,7 +36,7 @@ def unit_lower_inverse(strict: Tensor) -> Tensor:
         return by_doubling(strict)
     if strict.shape[-1] > BASE:
         return by_doubling(strict, BASE)
-    return _substitute(strict).contiguous()
+    return _substitute(strict).to(strict.dtype).contiguous()
 
 
 def by_doubling(strict: Tensor, base: int = 1) -> Tensor:
