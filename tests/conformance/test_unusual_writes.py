@@ -96,7 +96,7 @@ def test_slopes_are_looked_for_where_values_do_not_jump() -> None:
 
 
 REASONS = {
-    "momentum_channels": ("S[k] <- v by momentum(lr = a, beta = 0.5) retain w", "every channel a filter of its own"),
+    "momentum_channels": ("S[k] <- v by momentum(lr = a, beta = 0.5) retain w", "every channel a filter"),
     "sides": (
         "write S { [k] <- v minimize oja by gd(lr = 0.1)\n  [k] <- 0 minimize l2 by gd(lr = a) }",
         "along the key and some along the value",
