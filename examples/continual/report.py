@@ -20,7 +20,7 @@ LABELS = {
 }
 MODES = {"off": "off", "window": "within a window", "stream": "along the stream"}
 TOP = 8.0
-"""Where the plots are cut: what stands above is the beginning of training."""
+"""Where the plots are cut: guessing bytes takes as many bits."""
 
 
 def report(results: list[Result], folder: Path) -> str:

@@ -86,7 +86,8 @@ def main() -> None:
         for model, seed in missing:
             run(model, seed, plan, options)
         return
-    side_by_side(missing, options)
+    # The dearest models stand last and begin first, so that no core waits for the other at the end.
+    side_by_side(sorted(missing, key=lambda one: MODELS.index(one[0]), reverse=True), options)
     results = [json.loads(result_file(options.out, m, s).read_text(encoding="utf-8")) for m, s in wanted]
     if len({json.dumps(r["asked"], sort_keys=True) for r in results}) != 1:
         raise SystemExit(f"`{options.out}` holds runs of different settings: give another `--out`")
