@@ -7,17 +7,15 @@ what the gradient looks at, elsewhere by `A` alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
 
 import numpy as np
 
 from nldsl.calculus import Expr, build, number, substitute, symbol
 from nldsl.calculus.lift import source_expression
 from nldsl.calculus.pieces import NotRankOneError, TermForm, term_form
-from nldsl.calculus.ranges import INFINITY, Unknowns
 from nldsl.calculus.sorting import PAST
 from nldsl.spec.program import Block, Memory, Update, Write
-from nldsl.view.transition import grid_points, key_is_unit
+from nldsl.view.transition import key_is_unit, samples
 
 STRONGEST = 64.0
 """Up to how many times its own strength a step is tried."""
@@ -116,7 +114,7 @@ def _matrices(
         for row in table:
             row[0] = build("mul", row[0], above)
     asked = [substitute(_at_unit(e), known) for table in (rows, taken) for row in table for e in row]
-    for point in _points(asked):
+    for point in samples(asked, {}):
         cells = [list(point[i : i + count]) for i in range(0, 2 * count * count, count)]
         yield cells[:count], cells[count:]
 
@@ -134,15 +132,3 @@ def _at_unit(expr: Expr) -> Expr:
         else:
             waiting += node.args
     return substitute(expr, found) if found else expr
-
-
-def _points(asked: list[Expr]) -> Iterator[tuple[float, ...]]:
-    unknowns = Unknowns()
-    for expr in asked:
-        unknowns.bare(expr)
-    boxes = list(unknowns.found.values())
-    if len(boxes) > 4 or not all(b.low > -INFINITY for b in boxes):
-        return
-    for point in product(*(grid_points(b) for b in boxes)):
-        at = dict(zip(unknowns.found, point, strict=True))
-        yield tuple(unknowns.value(e, at) for e in asked)

@@ -243,7 +243,7 @@ def _stale(step: Step, pulled: Expr, gates: Mapping[Expr, Expr], key: str) -> st
     push = build("mul", _times(step.rate, number(1.0)), step.slope)
     push = _times(push, step.square)
     stay = build("sub", step.keep, pulled)
-    found = [_over_chunk(a, r, step.chunk) for a, r in _samples([stay, push], gates)]
+    found = [_over_chunk(a, r, step.chunk) for a, r in samples([stay, push], gates)]
     if not found:
         return ""
     simple = scalar_value(pulled) == 0.0 and scalar_value(step.keep) == 1.0
@@ -257,7 +257,7 @@ def _stale_filtered(step: Step, momentum: tuple[Expr, Expr], gates: Mapping[Expr
         return ""
     push = _times(build("mul", step.rate, step.slope), step.square)
     found = []
-    for keep, beta, read, rate in _samples([step.keep, *momentum, push], gates):
+    for keep, beta, read, rate in samples([step.keep, *momentum, push], gates):
         weight, slot = 1.0, 0.0
         for _ in range(step.chunk):
             slot = beta * slot - rate
@@ -283,7 +283,7 @@ def _over_chunk(stay: float, push: float, chunk: int) -> float:
     return value
 
 
-def _samples(wanted: list[Expr], gates: Mapping[Expr, Expr]) -> Iterator[tuple[float, ...]]:
+def samples(wanted: list[Expr], gates: Mapping[Expr, Expr]) -> Iterator[tuple[float, ...]]:
     """Values of some expressions at a grid over the ranges of what they are computed from."""
     bound = [substitute(e, gates) for e in wanted]
     unknowns = Unknowns()

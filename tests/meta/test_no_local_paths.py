@@ -52,7 +52,7 @@ def test_no_package_hosts() -> None:
     assert not findings(HOST)
 
 
-@pytest.mark.parametrize("text", ["see /work/main", '"/root/x"', "=/home/me/x", "(/Users/me)"])
+@pytest.mark.parametrize("text", ["see /work/tree", '"/root/x"', "=/home/me/x", "(/Users/me)"])
 def test_machine_paths_are_recognised(text: str) -> None:
     assert LOCAL.search(text)
 
