@@ -10,7 +10,11 @@ For gates whose products inside a chunk stay in the range of the numbers, one an
 The backward pass goes the same way once more.  Every value depends on differences of `g` only, so with total
 gradients `dg = rows * d_rows - columns * d_columns`, and `dg_C` gains `sum(dM_1 * M_1)`.
 
-Shapes: `N` chunks, `X` = batch x heads, `C` tokens, `K` along which is written, `V` the other side.
+Tensors stay as they are given, token by token: scaling reads them through views and writes rows and columns
+head by head, so nothing is laid out anew, and the last chunk may be shorter than the others.
+
+Shapes: `B` batch, `T` tokens, `H` heads, `C` tokens of a chunk, `X` = batch x heads, `K` along which is
+written, `V` the other side.
 """
 
 from __future__ import annotations
@@ -21,39 +25,51 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nldsl.runtime.chunk_buffers import BackBuffers, Buffers, Given, How, Reading, cells, times
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.gram import limit_of
 from nldsl.runtime.triangular import unit_lower_inverse
 
 CACHE = 2**18
-"""Bytes of scores that are worked on together on a CPU."""
+"""Bytes of the scores of one row with one column that are worked on together on a CPU."""
 
 
-class Reading(NamedTuple):
-    """Where rows stand: `early` in front of the token's gate, `strict` in front of its write."""
+def sums_of(log: Tensor, width: int) -> Tensor:
+    """Running sums of `log [B, T, H, ...]` inside each chunk of `width` tokens.
 
-    early: bool
-    strict: bool
-
-
-class Pass(NamedTuple):
-    """Answers `[N, X, C, V]`, values really added, states in front of every chunk, and behind the last."""
-
-    y: Tensor
-    added: Tensor
-    states: Tensor
-    last: Tensor
+    >>> sums_of(torch.ones(1, 3, 1), 2).flatten().tolist()
+    [1.0, 2.0, 1.0]
+    """
+    batch, tokens = log.shape[:2]
+    whole = tokens - tokens % width
+    parts = [log[:, :whole].reshape(-1, width, *log.shape[2:]), log[:, whole:]]
+    made = [_summed(x).reshape(batch, -1, *log.shape[2:]) for x in parts if x.shape[1]]
+    return made[0] if len(made) == 1 else torch.cat(made, 1)
 
 
-def fits(sums: Tensor) -> bool:
-    """Whether one anchor serves every chunk of `sums [..., C, K]`; never known under `torch.compile`."""
+def _summed(x: Tensor) -> Tensor:
+    if x.dim() == 3:
+        return x.double().cumsum(1).to(x.dtype)
+    width = x.shape[1]
+    lower = torch.ones(width, width, dtype=x.dtype, device=x.device).tril_()
+    return (lower @ x.flatten(2)).view(x.shape)
+
+
+def fits(sums: Tensor, width: int) -> bool:
+    """Whether one anchor serves every chunk of `sums [B, T, ...]`; never known under `torch.compile`."""
     if torch.compiler.is_compiling():
         return False
-    held = sums.detach()
-    middle = held[..., held.shape[-2] // 2, :].unsqueeze(-2)
-    # The state in front of the chunk is scaled by the anchor itself.
-    farthest = torch.maximum((held - middle).abs().amax(), middle.abs().amax())
-    return bool(farthest <= limit_of(sums.dtype))
+    held, limit = sums.detach(), limit_of(sums.dtype)
+    whole = held.shape[1] - held.shape[1] % width
+    parts = (held[:, :whole].unflatten(1, (-1, width)), held[:, whole:].unsqueeze(1))
+    return all(_near(x, limit) for x in parts if x.numel())
+
+
+def _near(sums: Tensor, limit: float) -> bool:
+    """Whether no sum `[B, N, C, ...]` is farther from that in the middle, which scales the state."""
+    middle = sums[:, :, sums.shape[2] // 2]
+    above, below = sums.amax(2).sub_(middle), sums.amin(2).sub_(middle)
+    return all(bool(x.abs().amax() <= limit) for x in (middle, above, below))
 
 
 def chunk_pass(
@@ -65,249 +81,223 @@ def chunk_pass(
     *,
     reads: Reading,
     early_erase: bool,
-) -> Pass:
-    """Read with `q [N, X, C, K]`; `erase` is `(f, e, c, w)`, `write` is `(k, v)`, at least one of them.
+    width: int,
+) -> tuple[Tensor, Tensor]:
+    """Answers `[B, T, H, V]` to `q [B, T, H, K]` and the last state, in chunks of `width` tokens.
 
-    `M <- a M + (w - e (M f)) c^T + v k^T`, `e [N, X, C]`; `sums [N, X, C, K]` or `[N, X, C, 1]` are running
-    sums of log decays inside each chunk, `state [X, V, K]`.
+    `M <- a M + (w - e (M f)) c^T + v k^T` with `erase` = `(f, e, c, w)`, `write` = `(k, v)`, at least one of
+    them, `e [B, T, H]`; `sums [B, T, H, K]` or `[B, T, H, 1]` are running sums of log decays inside each
+    chunk (`sums_of`), `state [B, H, V, K]`.
 
-    >>> one, none = torch.ones(1, 1, 2, 1), torch.zeros(1, 1, 1)
-    >>> made = chunk_pass(one, None, (one, one), None, none, reads=Reading(False, False), early_erase=False)
-    >>> made.y.flatten().tolist(), made.last.item()
+    >>> one, none, after = torch.ones(1, 2, 1, 1), torch.zeros(1, 1, 1, 1), Reading(False, False)
+    >>> y, last = chunk_pass(one, None, (one, one), None, none, reads=after, early_erase=False, width=2)
+    >>> y.flatten().tolist(), last.item()
     ([1.0, 2.0], 2.0)
     """
     f, e, c, w = erase if erase is not None else (None,) * 4
     k, v = write if write is not None else (None,) * 2
-    arguments = (q, f, e, c, w, k, v, sums, state, reads, early_erase)
-    return Pass(*_ChunkPass.apply(*arguments))  # type: ignore[no-untyped-call]
+    e = None if e is None else e.unsqueeze(-1)
+    y, last = _ChunkPass.apply(q, f, e, c, w, k, v, sums, state, How(reads, early_erase, width))  # type: ignore[no-untyped-call]
+    return y, last
 
 
-class _Chunk(NamedTuple):
-    """One chunk of some heads, everything scaled around its anchor."""
-
-    rows: Tensor
-    columns: Tensor
-    row_scale: list[Tensor | None]
-    column_scale: Tensor | None
-    anchor: Tensor | None
-    end: Tensor | None
-    values: Tensor | None
-
-    def state(self, state: Tensor) -> Tensor:
-        """The state as rows meet it."""
-        return state if self.anchor is None else state * self.anchor
-
-    def scores(self, hidden: Tensor) -> Tensor:
-        """`rows columns^T` where a row sees a column."""
-        return torch.bmm(self.rows, self.columns.mT).masked_fill_(hidden, 0.0)
+def _parts(q: Tensor, width: int) -> Iterator[tuple[slice, slice]]:
+    """Samples and heads that are worked on together."""
+    batch, _, heads, _ = q.shape
+    count = batch * heads
+    if q.device.type == "cpu":
+        count = max(1, CACHE // (width**2 * q.element_size()))
+    samples, some = max(1, count // max(1, heads)), min(count, heads)
+    for first in range(0, batch, samples):
+        for start in range(0, heads, some):
+            yield slice(first, first + samples), slice(start, start + some)
 
 
-class _Given(NamedTuple):
-    """The tensors of the call that stand in rows and columns; any of the last six may be missing."""
+def _factors(ones: list[Given]) -> list[Tensor] | None:
+    """What the state is scaled by in front of the first chunk and behind every chunk, `[X, 1, K]`.
 
-    q: Tensor
-    f: Tensor | None
-    e: Tensor | None
-    c: Tensor | None
-    w: Tensor | None
-    k: Tensor | None
-    v: Tensor | None
-    sums: Tensor | None
-
-    def at(self, n: int, part: slice) -> _Given:
-        """One chunk of some heads."""
-        return _Given(*(None if x is None else x[n, part] for x in self))  # type: ignore[arg-type]
-
-
-def _scaled(given: _Given, reads: Reading, early_erase: bool) -> _Chunk:
-    """Rows `[f; q]` and columns `[c; k]` around the anchor."""
-    row_scale: list[Tensor | None] = [None, None]
-    column_scale = anchor = end = None
-    if given.sums is not None:
-        middle = given.sums[:, given.sums.shape[1] // 2, :].unsqueeze(1)
-        late = (given.sums - middle).exp_()
-        column_scale, anchor, end = late.reciprocal(), middle.exp(), late[:, -1:]
-        early = None
-        if early_erase or reads.early:
-            early = torch.cat([anchor.reciprocal(), late[:, :-1]], 1)
-        row_scale = [early if early_erase else late, early if reads.early else late]
-    rows: list[Tensor] = []
-    if given.f is not None and given.e is not None:
-        rows.append(_times(given.f * given.e.unsqueeze(-1), row_scale[0]))
-    rows.append(_times(given.q, row_scale[1]))
-    columns = [_times(x, column_scale) for x in (given.c, given.k) if x is not None]
-    return _Chunk(_joined(rows), _joined(columns), row_scale, column_scale, anchor, end, given.v)
-
-
-def _times(x: Tensor, factor: Tensor | None) -> Tensor:
-    return x if factor is None else x * factor
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-
-
-def _hidden(given: _Given, reads: Reading) -> Tensor:
-    """Which columns a row does not see, `[rows, columns]`."""
-    size = given.q.shape[2]
-    upper = torch.ones(size, size, dtype=torch.bool, device=given.q.device)
-    rows = [upper.triu(0)] if given.f is not None else []
-    rows.append(upper.triu(0 if reads.strict else 1))
-    columns = (given.c is not None) + (given.k is not None)
-    return torch.cat([torch.cat([row] * columns, 1) for row in rows], 0)
-
-
-def _parts(given: _Given) -> Iterator[slice]:
-    """Heads that are worked on together."""
-    count, size = given.q.shape[1], given.q.shape[2] ** 2 * given.q.element_size()
-    width = max(1, CACHE // max(1, size)) if given.q.device.type == "cpu" else max(1, count)
-    for start in range(0, count, width):
-        yield slice(start, start + width)
+    Each carries it from the anchor of one chunk to that of the next, the last one to the end.
+    """
+    sums = [x.sums for x in ones if x.sums is not None]
+    if not sums:
+        return None
+    middles = torch.cat([x[:, :, x.shape[2] // 2].unsqueeze(2) for x in sums], 2)
+    ends = torch.cat([x[:, :, -1:] for x in sums], 2)
+    none = torch.zeros_like(middles[:, :, :1])
+    found = torch.cat([middles[:, :, :1], ends - middles + torch.cat([middles[:, :, 1:], none], 2)], 2)
+    return list(found.exp_().flatten(0, 1).split(1, 1))
 
 
 class _ChunkPass(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        given, (state, reads, early) = _Given(*arguments[:8]), arguments[8:]
-        count, heads, size, _ = given.q.shape
-        states = state.new_empty(count + 1, *state.shape)
-        states[0] = state
-        y = given.q.new_empty(*given.q.shape[:3], state.shape[1])
-        added = torch.empty_like(y) if given.c is not None else y.new_empty(0)
-        inverses = y.new_empty(*((count, heads, size, size) if given.c is not None else (0,)))
-        hidden = _hidden(given, reads)
-        for part in _parts(given):
-            for n in range(count):
-                chunk = _scaled(one := given.at(n, part), reads, early)
-                old, scores = states[n, part], chunk.scores(hidden)
-                seen, values = torch.bmm(chunk.rows, chunk.state(old).mT), chunk.values
-                if one.w is not None:
-                    wanted = one.w - seen[:, :size]
-                    if values is not None:
-                        wanted.baddbmm_(scores[:, :size, size:], values, alpha=-1)
-                    inverses[n, part] = unit_lower_inverse(scores[:, :size, :size])
-                    torch.bmm(inverses[n, part], wanted, out=added[n, part])
-                    values = added[n, part] if values is None else torch.cat([added[n, part], values], 1)
-                assert values is not None
-                torch.baddbmm(seen[:, -size:], scores[:, -size:], values, out=y[n, part])
-                _move(chunk, old, torch.bmm(values.mT, chunk.columns), states[n + 1, part])
-        ctx.save_for_backward(*given, states, added, inverses)
-        ctx.how = reads, early
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        given, state, how = Given(*arguments[:8]), arguments[8], arguments[9]
+        y = given.q.new_empty(*given.q.shape[:3], state.shape[2])
+        last = torch.empty_like(state, memory_format=torch.contiguous_format)
+        kept: list[Tensor] = []
+        for part in _parts(given.q, how.width):
+            ones, buffers = given.chunks(part, how.width), None
+            factors, now = _factors(ones), state[part].flatten(0, 1)
+            if factors is not None:
+                now = now * factors[0]
+            for n, (one, answer) in enumerate(zip(ones, cells(y, part, how.width), strict=True)):
+                if buffers is None or buffers.size != one.q.shape[2]:
+                    buffers = Buffers(one, how, state.shape[2])
+                kept.append(now)
+                now, *found = _forward(one, now, buffers, answer)
+                kept += found
+                if factors is not None:
+                    now.mul_(factors[n + 1])
+            kept.append(now)
+            last[part] = now.view(last[part].shape)
+        ctx.how = how
+        ctx.save_for_backward(*given, *kept)
         ctx.set_materialize_grads(False)
-        return y, added, states[:-1], states[-1]
+        return y, last
 
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-        dy, d_added, d_states, d_last = grads
-        *saved, states, added, inverses = ctx.saved_tensors
-        given, (reads, early) = _Given(*saved), ctx.how
-        made = _Given(*(None if x is None else torch.empty_like(x) for x in given))  # type: ignore[arg-type]
-        dy = (
-            torch.zeros_like(given.q[..., :1]).expand(*given.q.shape[:3], states.shape[2])
-            if dy is None
-            else dy
-        )
-        hidden, count = _hidden(given, reads), given.q.shape[0]
-        d_state = torch.zeros_like(states[0]) if d_last is None else d_last.clone()
-        for part in _parts(given):
-            flow = d_state[part]
-            for n in range(count - 1, -1, -1):
-                one = _Saved(
-                    given.at(n, part),
-                    states[n, part],
-                    states[n + 1, part],
-                    added[n, part] if given.c is not None else None,
-                    inverses[n, part] if given.c is not None else None,
-                    None if d_added is None or given.c is None else d_added[n, part],
-                )
-                flow = _back(one, dy[n, part], flow, (reads, early, hidden), made.at(n, part))
-                if d_states is not None:
-                    flow += d_states[n, part]
-            d_state[part] = flow
-        return (*made, d_state, None, None)
+        given, saved, how = Given(*ctx.saved_tensors[:8]), list(ctx.saved_tensors[8:]), ctx.how
+        dy, d_last = _whole(given, saved[0].shape[1], *grads)
+        made = _made(given, ctx.needs_input_grad)
+        d_first, each = torch.empty_like(d_last), 1 if given.c is None else 3
+        for part in _parts(given.q, how.width):
+            ones, buffers = given.chunks(part, how.width), None
+            factors, flow = _factors(ones), d_last[part].flatten(0, 1)
+            own, saved = saved[: each * len(ones) + 1], saved[each * len(ones) + 1 :]
+            rows = list(zip(ones, cells(dy, part, how.width), made.chunks(part, how.width), strict=True))
+            for n, (one, answer, flows) in reversed(list(enumerate(rows))):
+                if buffers is None or buffers.size != one.q.shape[2]:
+                    buffers = BackBuffers(one, how, flow.shape[1])
+                kept = _Kept(own[each * n + each], own[each * n], *own[each * n + 1 : each * n + each])
+                factor = None if factors is None else factors[n + 1]
+                flow = _backward(one, kept, answer, flow, factor, buffers, flows)
+            d_first[part] = (flow if factors is None else flow * factors[0]).view(d_first[part].shape)
+        return (*made, d_first, None)
 
 
-def _move(chunk: _Chunk, old: Tensor, written: Tensor, out: Tensor) -> None:
-    """The state behind the chunk."""
-    if chunk.anchor is None or chunk.end is None:
-        torch.add(old, written, out=out)
-        return
-    torch.mul(old, chunk.anchor * chunk.end, out=out)
-    out.addcmul_(written, chunk.end)
+class _Kept(NamedTuple):
+    """Of a chunk: the states behind it and in front of it, scaled for their chunks, `u`, the inverse."""
 
-
-class _Saved(NamedTuple):
-    given: _Given
-    old: Tensor
     new: Tensor
-    added: Tensor | None
-    inverse: Tensor | None
-    d_added: Tensor | None
+    old: Tensor
+    added: Tensor | None = None
+    inverse: Tensor | None = None
 
 
-def _back(one: _Saved, dy: Tensor, d_new: Tensor, how: tuple[Reading, bool, Tensor], made: _Given) -> Tensor:
+def _whole(given: Given, outer: int, dy: Tensor | None, d_last: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Zeros for gradients that did not come."""
+    batch, tokens, heads, inner = given.q.shape
+    none = given.q.new_zeros(())
+    dy = none.expand(batch, tokens, heads, outer) if dy is None else dy
+    return dy, none.expand(batch, heads, outer, inner).contiguous() if d_last is None else d_last
+
+
+def _made(given: Given, wanted: tuple[bool, ...]) -> Given:
+    """Room for the gradients; rates and targets are often constants."""
+    spared = {i for i, name in enumerate(Given._fields) if name in ("e", "w") and not wanted[i]}
+    room = (None if x is None or i in spared else torch.empty_like(x) for i, x in enumerate(given))
+    return Given(*room)  # type: ignore[arg-type]
+
+
+def _forward(one: Given, old: Tensor, buffers: Buffers, answer: Tensor) -> list[Tensor]:
+    """Fill the answers of one chunk; return the state behind it, `u` and the inverse."""
+    buffers.fill(one)
+    scores, values, found = buffers.scores, buffers.values, []
+    seen = torch.bmm(buffers.rows.all, old.mT)
+    if one.w is not None:
+        inverse = unit_lower_inverse(scores.erased)
+        wanted = torch.sub(one.w, seen[:, : buffers.size].view(one.w.shape)).flatten(0, 1)
+        if one.v is not None:
+            wanted.baddbmm_(scores.written, values.end, alpha=-1)
+        added = torch.bmm(inverse, wanted)
+        values.begin.copy_(added)
+        found = [added, inverse]
+    made = torch.baddbmm(seen[:, -buffers.size :], scores.read, values.all)
+    answer.copy_(made.view(answer.shape))
+    return [torch.bmm(values.all.mT, buffers.columns.all).add_(old), *found]
+
+
+def _backward(
+    one: Given,
+    kept: _Kept,
+    dy: Tensor,
+    d_new: Tensor,
+    factor: Tensor | None,
+    buffers: BackBuffers,
+    made: Given,
+) -> Tensor:
     """Fill the gradients of one chunk; return that of the state in front of it."""
-    (reads, early, hidden), given, size = how, one.given, dy.shape[1]
-    chunk = _scaled(given, reads, early)
-    scores, state = chunk.scores(hidden), chunk.state(one.old)
-    d_end = d_new if chunk.end is None else d_new * chunk.end
-    values = _joined([x for x in (one.added, given.v) if x is not None])
-    d_values = torch.bmm(chunk.columns, d_end.mT).baddbmm_(scores[:, -size:].mT, dy)
-    d_seen = dy
-    if one.inverse is not None and made.w is not None:
-        d_added = d_values[:, :size] if one.d_added is None else d_values[:, :size] + one.d_added
-        torch.bmm(one.inverse.mT, d_added, out=made.w)
-        if made.v is not None:
-            d_values[:, size:].baddbmm_(scores[:, :size, size:].mT, made.w, alpha=-1)
-        d_seen = torch.cat([-made.w, dy], 1)
-    if made.v is not None:
-        made.v.copy_(d_values[:, -size:])
-    d_scores = torch.bmm(d_seen, values.mT).masked_fill_(hidden, 0.0)
-    d_rows = torch.bmm(d_seen, state).baddbmm_(d_scores, chunk.columns)
-    d_columns = torch.bmm(values, d_end).baddbmm_(d_scores.mT, chunk.rows)
-    d_old = torch.bmm(d_seen.mT, chunk.rows)
-    if chunk.anchor is not None and chunk.end is not None:
-        d_old.mul_(chunk.anchor).addcmul_(d_new, chunk.anchor * chunk.end)
-    else:
-        d_old += d_new
-    _unscale(chunk, given, d_rows, d_columns, made)
-    if made.sums is not None:
-        _to_sums(one, d_new, how, made)
-    return d_old
+    buffers.fill(one)
+    scores, values, d_seen, d_values = buffers.scores, buffers.values, buffers.d_seen, buffers.d_values
+    d_rows, d_columns = buffers.d_rows, buffers.d_columns
+    at_end = None if made.sums is None else _at_end(d_new, kept.new, made.sums)
+    flow = d_new.clone() if factor is None else d_new * factor
+    d_seen.last.copy_(dy)
+    torch.bmm(buffers.columns.all, flow.mT, out=d_values.all)
+    d_values.all.baddbmm_(scores.read.mT, d_seen.end)
+    if kept.inverse is not None and kept.added is not None:
+        values.begin.copy_(kept.added)
+        d_wanted = torch.bmm(kept.inverse.mT, d_values.begin)
+        torch.neg(d_wanted, out=d_seen.begin)
+        if made.w is not None:
+            made.w.copy_(d_wanted.view(made.w.shape))
+    if made.v is not None and one.w is not None:
+        through = torch.bmm(scores.written.mT, d_seen.begin)
+        torch.add(d_values.last, through.view(made.v.shape), out=made.v)
+    elif made.v is not None:
+        made.v.copy_(d_values.last)
+    flows = buffers.d_scores.fill()
+    torch.bmm(d_seen.all, kept.old, out=d_rows.all)
+    d_rows.all.baddbmm_(flows, buffers.columns.all)
+    torch.bmm(values.all, flow, out=d_columns.all)
+    d_columns.all.baddbmm_(flows.mT, buffers.rows.all)
+    flow.baddbmm_(d_seen.all.mT, buffers.rows.all)
+    _unscale(one, buffers, made)
+    if at_end is not None and made.sums is not None:
+        _to_sums(buffers, at_end, made.sums)
+    return flow
 
 
-def _unscale(chunk: _Chunk, given: _Given, d_rows: Tensor, d_columns: Tensor, made: _Given) -> None:
+def _unscale(one: Given, buffers: BackBuffers, made: Given) -> None:
     """From scaled rows and columns to those that were given."""
-    size = given.q.shape[1]
-    torch.mul(d_rows[:, -size:], 1.0 if chunk.row_scale[1] is None else chunk.row_scale[1], out=made.q)
-    if given.f is not None and given.e is not None and made.f is not None and made.e is not None:
-        first = _times(d_rows[:, :size], chunk.row_scale[0])
-        torch.linalg.vecdot(first, given.f, out=made.e)
-        torch.mul(first, given.e.unsqueeze(-1), out=made.f)
-    factor = 1.0 if chunk.column_scale is None else chunk.column_scale
+    times(buffers.d_rows.last, buffers.read_scale, made.q)
+    if one.f is not None and one.e is not None and made.f is not None:
+        scaled = buffers.scaled
+        times(buffers.d_rows.first, buffers.erase_scale, scaled)
+        torch.mul(scaled, one.e, out=made.f)
+        if made.e is not None:
+            torch.sum(scaled.mul_(one.f), -1, keepdim=True, out=made.e)
     if made.c is not None:
-        torch.mul(d_columns[:, :size], factor, out=made.c)
+        times(buffers.d_columns.first, buffers.column_scale, made.c)
     if made.k is not None:
-        torch.mul(d_columns[:, -size:], factor, out=made.k)
+        times(buffers.d_columns.last, buffers.column_scale, made.k)
 
 
-def _to_sums(one: _Saved, d_new: Tensor, how: tuple[Reading, bool, Tensor], made: _Given) -> None:
+def _at_end(d_new: Tensor, new: Tensor, sums: Tensor) -> Tensor:
+    """What the last sum of a chunk gains, `[b, h, K]` or `[b, h, 1]`."""
+    both = (d_new * new).sum(1) if sums.shape[-1] > 1 else (d_new * new).sum((1, 2)).unsqueeze(-1)
+    return both.view(*sums.shape[:2], -1)
+
+
+def _to_sums(buffers: BackBuffers, at_end: Tensor, made: Tensor) -> None:
     """`dg` of the rows and columns, moved up where a row stands in front of the gate."""
-    reads, early, _ = how
-    given = one.given
-    total, earlier = torch.zeros_like(given.q), torch.zeros_like(given.q)
-    for x, dx, target in (
-        (given.q, made.q, earlier if reads.early else total),
-        (given.f, made.f, earlier if early else total),
-    ):
-        if x is not None and dx is not None:
-            target.addcmul_(x, dx)
-    for x, dx in ((given.c, made.c), (given.k, made.k)):
-        if x is not None and dx is not None:
-            total.addcmul_(x, dx, value=-1.0)
-    if reads.early or early:
-        total[:, :-1] += earlier[:, 1:]
-    total[:, -1] += torch.linalg.vecdot(d_new, one.new, dim=1)
-    assert made.sums is not None
-    made.sums.copy_(total if made.sums.shape[-1] == total.shape[-1] else total.sum(-1, keepdim=True))
+    rows, columns = buffers.d_rows, buffers.d_columns
+    rows.all.mul_(buffers.rows.all)
+    columns.all.mul_(buffers.columns.all)
+    groups = [(rows.last, buffers.how.reads.early)]
+    groups += [(rows.first, buffers.how.early_erase)] if buffers.erases else []
+    total = columns.first
+    if columns.all.shape[1] > buffers.size:
+        total = total.add_(columns.last)
+    total = total.neg_()
+    for row, early in groups:
+        if early:
+            total[:, :, :-1].add_(row[:, :, 1:])
+        else:
+            total.add_(row)
+    if made.shape[-1] < total.shape[-1]:
+        total = total.sum(-1, keepdim=True)
+    total[:, :, -1].add_(at_end)
+    made.copy_(total)

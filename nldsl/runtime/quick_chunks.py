@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from nldsl.catalog.widths import WIDTH, pass_width
-from nldsl.runtime.chunk_pass import Pass, Reading, chunk_pass, fits
-from nldsl.runtime.chunks import cut, layout_of, mask_out, tokens
+from nldsl.runtime.chunk_buffers import Reading
+from nldsl.runtime.chunk_pass import chunk_pass, fits, sums_of
+from nldsl.runtime.chunks import layout_of, mask_out
 from nldsl.runtime.matrix_chunks import Chunks, gate_of, places_of
 from nldsl.runtime.matrix_tokens import Gate, Side, States, Step, Write
 
@@ -39,13 +39,13 @@ class QuickChunks:
         self.given = state, steps, mask, chunk or WIDTH
         pieces = next(s for s in steps if isinstance(s, Write)).pieces
         width = chunk or pass_width(any(p.seen is not None for p in pieces), state.device.type)
-        self.layout = layout_of(pieces[0].along, width)
-        self.made: Pass | None = None
+        self.width = layout_of(pieces[0].along, width).width
+        self.found: Tensor | None = None
         self.chunks: Chunks | None = None
         self.places = places_of(steps)
         gate = next((g for s in steps if (g := gate_of(s)) is not None), None)
         self.sums = None if gate is None or gate.log is None else self._sums(gate.log)
-        if self.sums is not None and not fits(self.sums):
+        if self.sums is not None and not fits(self.sums, self.width):
             self.general()
 
     def general(self) -> Chunks:
@@ -55,49 +55,42 @@ class QuickChunks:
             self.chunks = Chunks((state,), steps, None, mask, "key", chunk)
         return self.chunks
 
-    def _cut(self, x: Tensor) -> Tensor:
-        """`[B, T, H, ...]` as `[N, X, C, ...]`."""
-        lead = (self.layout.chunks, self.layout.batch * self.layout.heads)
-        cells: Tensor = cut(mask_out(x, self.given[2]), self.layout).unflatten(0, lead)
-        return cells
+    def _masked(self, x: Tensor) -> Tensor:
+        """What tokens that do not count have is nothing."""
+        return mask_out(x, self.given[2])
 
     def _sums(self, log: Tensor) -> Tensor:
-        """Running sums inside each chunk, `[N, X, C, K]` or `[N, X, C, 1]`."""
-        cells = self._cut(log)
-        if cells.dim() == 3:
-            return cells.double().cumsum(-1).to(cells.dtype).unsqueeze(-1)
-        width = cells.shape[2]
-        return torch.ones(width, width, dtype=cells.dtype, device=cells.device).tril_() @ cells
+        """Running sums inside each chunk, `[B, T, H, K]` or `[B, T, H, 1]`."""
+        sums = sums_of(self._masked(log), self.width)
+        return sums if sums.dim() == 4 else sums.unsqueeze(-1)
 
     @property
     def last(self) -> States:
         """The state behind the last token."""
-        if self.made is None or self.chunks is not None:
+        if self.found is None or self.chunks is not None:
             return self.general().last
-        return (self.made.last.view_as(self.given[0]),)
+        return (self.found,)
 
     def read(self, q: Tensor, at: int) -> Tensor:
         """`[B, T, H, m, K]` to `[B, T, H, m, V]`."""
-        if self.chunks is not None or self.made is not None or q.shape[3] != 1:
+        if self.chunks is not None or self.found is not None or q.shape[3] != 1:
             return self.general().read(q, at)
-        self.made = self._pass(q.squeeze(3), at)
-        y = tokens(self.made.y.flatten(0, 1), self.layout, None)
+        y, self.found = self._pass(q.squeeze(3), at)
         return y.unsqueeze(3)
 
-    def _pass(self, q: Tensor, at: int) -> Pass:
+    def _pass(self, q: Tensor, at: int) -> tuple[Tensor, Tensor]:
         state, steps, _, _ = self.given
         number, write = next((i, s) for i, s in enumerate(steps) if isinstance(s, Write))
         erase = plain = None
         for piece in write.pieces:
-            along, add = self._cut(piece.along.squeeze(3)), self._cut(piece.add.squeeze(3))
+            along, add = self._masked(piece.along.squeeze(3)), self._masked(piece.add.squeeze(3))
             if piece.seen is None or piece.erase is None:
                 plain = along, add
                 continue
-            seen = along if piece.seen is piece.along else self._cut(piece.seen.squeeze(3))
-            erase = seen, self._cut(piece.erase.squeeze(3)), along, add
+            seen = along if piece.seen is piece.along else self._masked(piece.seen.squeeze(3))
+            erase = seen, self._masked(piece.erase.squeeze(3)), along, add
         gates = self.places[at - 1][1].gates if at else 0
         reads = Reading(early=self.sums is not None and not gates, strict=at <= number)
         early = self.sums is not None and not self.places[number][0].gates
-        return chunk_pass(
-            self._cut(q), erase, plain, self.sums, state.flatten(0, 1), reads=reads, early_erase=early
-        )
+        q = self._masked(q)
+        return chunk_pass(q, erase, plain, self.sums, state, reads=reads, early_erase=early, width=self.width)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from nldsl.catalog.widths import WIDTH, pass_width
 from nldsl.runtime.attend import chunk_read, chunk_write, delta_transform
-from nldsl.runtime.chunk_pass import Reading, chunk_pass, fits
+from nldsl.runtime.chunk_buffers import Reading
+from nldsl.runtime.chunk_pass import chunk_pass, fits, sums_of
 from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, stand_in, tokens
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
 from nldsl.runtime.scan import decay_scan, delta_scan
@@ -132,22 +133,18 @@ def _in_one_pass(
     """Reads and state by `chunk_pass`; `None` if the gates are not of the kind it takes."""
     if decay is not None and log_decay is None:
         return None
-    lead = (layout.chunks, layout.batch * layout.heads)
     sums = None
     if log_decay is not None:
-        sums = cut(mask_out(log_decay, mask), layout).double().cumsum(-1).to(log_decay.dtype)
-        if not fits(sums.unsqueeze(-1)):
+        sums = sums_of(mask_out(log_decay, mask), layout.width).unsqueeze(-1)
+        if not fits(sums, layout.width):
             return None
-        sums = sums.unflatten(0, lead).unsqueeze(-1)
-    q, k, w = (cut(mask_out(x, mask), layout).unflatten(0, lead) for x in given[:3])
-    erase = None
-    if given[3] is not None:
-        erase = (k, cut(mask_out(given[3], mask), layout).unflatten(0, lead), k, w)
+    q, k, w = (mask_out(x, mask) for x in given[:3])
+    erase = None if given[3] is None else (k, mask_out(given[3], mask), k, w)
     reads = Reading(early=sums is not None and read == "before", strict=read != "after")
     early = sums is not None and feedback == "raw"
     plain = (k, w) if erase is None else None
-    made = chunk_pass(q, erase, plain, sums, state.flatten(0, 1), reads=reads, early_erase=early)
-    return tokens(made.y.flatten(0, 1), layout, mask), made.last.view(state.shape)
+    y, last = chunk_pass(q, erase, plain, sums, state, reads=reads, early_erase=early, width=layout.width)
+    return stand_in(y, mask), last
 
 
 def _chunks(

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import torch
 
-from nldsl.runtime import chunks, matrix_chunks, quick_chunks, recurrence
+from nldsl.runtime import chunk_pass, chunks, matrix_chunks, quick_chunks, recurrence
 from nldsl.view.lowering import lowering_rows
 from tests.conformance.agreement import compiled
 from tests.conformance.test_matrix_memories import FORMS, WRITE, program
@@ -41,11 +41,16 @@ def widths(layer: Any, tokens: int) -> list[int]:
         found.append(layout.width)
         return original(x, layout)
 
-    original = chunks.cut
+    def passed(*given: Any, width: int, **how: Any) -> Any:
+        found.append(width)
+        return one_pass(*given, width=width, **how)
+
+    original, one_pass = chunks.cut, chunk_pass.chunk_pass
     with (
         mock.patch.object(matrix_chunks, "cut", cut),
-        mock.patch.object(quick_chunks, "cut", cut),
         mock.patch.object(recurrence, "cut", cut),
+        mock.patch.object(quick_chunks, "chunk_pass", passed),
+        mock.patch.object(recurrence, "chunk_pass", passed),
     ):
         layer(torch.randn(1, tokens, 8))
     return found
