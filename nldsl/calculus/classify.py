@@ -14,7 +14,8 @@ from nldsl.calculus.mirror import mirror_form
 from nldsl.calculus.normal import canonical
 from nldsl.calculus.polynomial import TooLargeError
 from nldsl.calculus.positive import positive
-from nldsl.calculus.rules import RuleAnalysis, RuleForm, rule_form
+from nldsl.calculus.rule_states import rule_states
+from nldsl.calculus.rules import RuleAnalysis, RuleForm, RuleSymbols, rule_form
 from nldsl.calculus.simplify import build, substitute
 from nldsl.spec.program import Apply, Block, Memory, Rule, Term, Value, Write
 
@@ -199,7 +200,11 @@ def _chunkable(grad: WeightGradient, analysis: RuleAnalysis, rule: Rule) -> bool
     """With its gradient held constant, is the recurrence of the weight or its dual linear, of rank one?"""
     form = analysis.form
     if form is None:
-        return grad.x is not None and mirror_form(rule, grad.weight.shape) is not None
+        mixed = rule_states(rule, grad.weight.shape)
+        if isinstance(mixed, str):
+            return grad.x is not None and mirror_form(rule, grad.weight.shape) is not None
+        x = RuleSymbols.of(grad.weight.shape).x
+        return grad.x is not None or not (mixed.erases or any(depends(c, [x]) for c in mixed.numbers()))
     erases = form.erase.value != 0.0 or (form.momentum is not None and form.momentum.erase.value != 0.0)
     needs_input = erases or any(depends(c, [form.x]) for c in _coefficients(form))
     return grad.x is not None or (not needs_input and grad.general is None) or len(grad.weight.shape) == 1

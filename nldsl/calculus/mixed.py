@@ -211,7 +211,7 @@ class _Written:
         return tuple(self._checked(written))
 
     def _checked(self, found: list[Expr]) -> list[Expr]:
-        asked = {s.name for e in found for s in symbols(e) if s.role == "rule"}
+        asked = {s.name for e in found for s in symbols(e) if s.role == "rule"} - {"step"}
         if asked:
             raise NotRankOneError(
                 f"rule `{self.name}` asks for `{min(asked)}`, which this weight does not have"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from nldsl.calculus import polynomial as poly
-from nldsl.calculus.expression import Expr, number, walk
+from nldsl.calculus.expression import SYMBOL, Expr, number, walk
 from nldsl.calculus.polynomial import Poly, Powers
 from nldsl.calculus.simplify import apply, build, total
 
@@ -326,8 +326,39 @@ def _expand_last(expr: Expr, args: list[Form]) -> Form:
 
 
 def _where(expr: Expr, args: list[Form]) -> Form | None:
-    same = args[1].terms == args[2].terms
-    return Form(args[1].terms, expr) if same else None
+    """A number chooses the coefficients of what is finite anyhow: of symbols, and of their products."""
+    _, yes, no = args
+    if yes.terms == no.terms:
+        return Form(yes.terms, expr)
+    condition = expr.args[0]
+    if condition.shape or not expr.shape or not all(map(_finite, (*yes.terms, *no.terms))):
+        return None
+    pairs: list[tuple[Basis, Poly]] = []
+    for basis in dict.fromkeys((*yes.terms, *no.terms)):
+        chosen = (poly.to_expr(form.terms.get(basis, {})) for form in (yes, no))
+        pairs.append((basis, _number(build("where", condition, *chosen))))
+    return _collect(pairs, expr)
+
+
+def _number(expr: Expr) -> Poly:
+    """A scalar that is not taken apart."""
+    return poly.atom(expr) if expr.value is None else poly.constant(expr.value)
+
+
+def _finite(basis: Basis) -> bool:
+    """Whether it is a product of symbols, or of matrices and vectors that are symbols."""
+    factors = [f for part in basis for f in part]
+    return all(
+        e > 0 and (a.op == SYMBOL or (a.op == "matmul" and all(b.op == SYMBOL for b in a.args)))
+        for a, e in factors
+    )
+
+
+def _unbias(expr: Expr, args: list[Form]) -> Form:
+    """A mean over one minus a power: a number."""
+    _, beta, step = expr.args
+    left = build("sub", 1.0, build("pow", beta, step))
+    return _product(expr, [args[0], Form({ONE: _number(build("div", 1.0, left))}, left)])
 
 
 _RULES: dict[str, Callable[[Expr, list[Form]], Form | None]] = {
@@ -346,4 +377,5 @@ _RULES: dict[str, Callable[[Expr, list[Form]], Form | None]] = {
     "dot": _dot,
     "expand_last": _expand_last,
     "where": _where,
+    "unbias": _unbias,
 }

@@ -141,6 +141,8 @@ def rule_pieces(term: Term, shape: tuple[int, ...]) -> TermForm:
         raise NotRankOneError("a bias has no rank")
     try:
         outputs, slots, s = _rule(term, shape)
+        if any(depends(e, [s.step]) for e in outputs):
+            raise NotRankOneError(f"rule `{term.rule.name}` depends on the number of the step")
         W, x, dy = (symbol(e.name, e.shape, e.kind, role=ROW) for e in (s.weight, s.x, s.dy))
         known = {s.weight: W, s.gradient: build("outer", dy, x), s.x: x, s.dy: dy}
         main, *rest = (substitute(e, known) for e in outputs)
@@ -173,8 +175,6 @@ def _rule(
         outputs, slots = lifted(term.rule, s, shape)
     except (KeyError, ContractError) as reason:
         raise NotRankOneError(f"rule `{name}` does not fit this weight: {reason}") from None
-    if any(depends(e, [s.step]) for e in outputs):
-        raise NotRankOneError(f"rule `{name}` depends on the number of the step")
     return outputs, slots, s
 
 
@@ -239,7 +239,7 @@ def _form(
 
 def _leftover(name: str, outputs: list[Expr]) -> None:
     """The rule asks for `x` or `dy`, and there is none."""
-    asked = {s.name for e in outputs for s in symbols(e) if s.role == "rule"}
+    asked = {s.name for e in outputs for s in symbols(e) if s.role == "rule"} - {"step"}
     if asked:
         raise NotRankOneError(f"rule `{name}` asks for `{min(asked)}`, which this weight does not have")
 

@@ -129,14 +129,16 @@ def factors(
 
 
 def gain_arguments(gains: Sequence[Expr | None]) -> list[Expr]:
-    """The arguments of a rule in its gains, sorted by name."""
-    found = {s for g in gains if g is not None for s in symbols(g) if s.role == "argument"}
+    """The arguments of a rule in its gains, sorted by name; the number `step` of its application is one."""
+    asked = [s for g in gains if g is not None for s in symbols(g)]
+    found = {s for s in asked if s.role == "argument" or (s.role, s.name) == ("rule", "step")}
     return sorted(found, key=lambda s: s.name)
 
 
 def _pair(weight: WeightGradient, gain: Expr | None) -> list[Expr]:
     dy = weight.expression if weight.dy is None else weight.dy
     if gain is not None:
-        own = {s: weight.x for s in symbols(gain) if s.role == "rule" and weight.x is not None}
+        asked = [s for s in symbols(gain) if (s.role, s.name) == ("rule", "x")]
+        own = {s: weight.x for s in asked if weight.x is not None}
         dy = build("mul", dy, substitute(gain, own))
     return [dy] if weight.x is None else [weight.x, dy]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
-from nldsl.calculus.expression import Expr
+from nldsl.calculus.expression import SYMBOL, Expr
 
 INFINITY = math.inf
 MAX_UNKNOWNS = 8
@@ -137,10 +137,8 @@ class Unknowns:
         if expr.op == "where":
             a, b = (range_of(x, self.known) for x in expr.args[1:])
             return Interval(min(a.low, b.low), max(a.high, b.high))
-        if expr.op == "pow" and expr.args[1].value == 2.0:
-            return _square(range_of(expr.args[0], self.known))
-        if expr.op == "pow" and (expr.args[0].value or 0.0) > 1.0:
-            return _power(expr.args[0].value or 0.0, range_of(expr.args[1], self.known))
+        if expr.op == "pow":
+            return _raised(*(range_of(x, self.known) for x in expr.args))
         if expr.op == "outer":
             return _product(*(range_of(x, self.known) for x in expr.args))
         if expr.op == "index":
@@ -148,11 +146,46 @@ class Unknowns:
             return Interval(0.0, float(size) - 1.0)  # type: ignore[arg-type]
         if expr.op == "dot" and expr.args[0] is expr.args[1]:
             return SQUARE
+        if (expr.op, expr.role, expr.name) == (SYMBOL, "rule", "step"):
+            return Interval(1.0)
         return _FIXED.get(expr.op, Interval())
 
 
+def _raised(base: Interval, power: Interval) -> Interval:
+    """`base ** power`, where one of them is a number."""
+    if power.low == power.high == 2.0:
+        return _square(base)
+    if base.low == base.high == 1.0:
+        return base
+    if power.low == power.high and base.low >= 0.0:
+        return _rooted(base, power.low)
+    if base.low != base.high or base.low <= 0.0:
+        return Interval()
+    if base.low < 1.0:
+        return _power(1.0 / base.low, Interval(-power.high, -power.low, power.high_open, power.low_open))
+    return _power(base.low, power)
+
+
+def _rooted(base: Interval, power: float) -> Interval:
+    """`x ** power` for `x` of at least zero: it rises, or falls where the power is negative."""
+    if power == 0.0:
+        return Interval(1.0, 1.0)
+    ends = [
+        (_end_of(x, power), o or math.isinf(x))
+        for x, o in ((base.low, base.low_open), (base.high, base.high_open))
+    ]
+    (low, low_open), (high, high_open) = ends if power > 0.0 else ends[::-1]
+    return Interval(low, high, low_open, high_open or math.isinf(high))
+
+
+def _end_of(x: float, power: float) -> float:
+    if x == 0.0 or math.isinf(x):
+        return INFINITY if (x == 0.0) == (power < 0.0) else 0.0
+    return float(x**power)
+
+
 def _power(base: float, inner: Interval) -> Interval:
-    """`base ** x` for a base above one: it rises."""
+    """`base ** x` for a base of at least one: it rises."""
     low, high = (base ** max(min(x, 300.0), -300.0) for x in (inner.low, inner.high))
     bottom, top = inner.low == -INFINITY, inner.high == INFINITY
     return Interval(

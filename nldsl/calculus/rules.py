@@ -159,11 +159,11 @@ def _form(
     name: str, outputs: tuple[Expr, ...], slots: list[tuple[Expr, Expr]], s: RuleSymbols
 ) -> RuleAnalysis:
     """Match the new weight, then the slot."""
-    moving = (s.weight, s.gradient, s.dy, s.step, *(e for pair in slots for e in pair))
+    moving = (s.weight, s.gradient, s.dy, *(e for pair in slots for e in pair))
     main = coefficients(outputs[0], moving, s)
     zero = number(0.0)
-    olds = [old for old, _ in slots]
-    if main is None or any(old in main for old in olds):
+    expected = {s.weight, s.gradient, s.x, *(new for _, new in slots)}
+    if main is None or set(main) - expected:
         return RuleAnalysis(None, f"rule `{name}` is not linear in the weight, its gradient and its memory")
     momentum = None
     if slots:
@@ -186,7 +186,10 @@ def _form(
 
 
 def coefficients(expr: Expr, moving: tuple[Expr, ...], s: RuleSymbols) -> dict[Expr, Expr] | None:
-    """The scalar coefficient of each moving tensor; that of the erase term is under `x`."""
+    """The scalar coefficient of each moving tensor; that of the erase term is under `x`.
+
+    Erases of what another state `Z` has stored are under `Z @ x`.
+    """
     try:
         form = normal(expr)
     except TooLargeError:
@@ -210,7 +213,10 @@ def _tensor(basis: Basis, s: RuleSymbols, moving: tuple[Expr, ...]) -> Expr | No
         return None
     if left[0][0] is s.dy:
         return s.gradient
-    return s.x if left[0][0] is build("matmul", s.weight, s.x) else None
+    seen = left[0][0]
+    if seen is build("matmul", s.weight, s.x):
+        return s.x
+    return seen if any(seen is build("matmul", z, s.x) for z in moving if z.kind == "matrix") else None
 
 
 def _words(form: RuleForm) -> str:

@@ -28,6 +28,7 @@ from nldsl.lowerings.chunk_commit import ChunkCommit
 from nldsl.lowerings.chunk_family import Family
 from nldsl.lowerings.chunk_step import ChunkStep
 from nldsl.lowerings.functions import tensors
+from nldsl.lowerings.numbered import STEP, number_steps
 from nldsl.lowerings.step_back import written_back
 from nldsl.plan.details import ChunkDetail
 from nldsl.plan.plan import Unit
@@ -76,6 +77,8 @@ class ChunkLoop:
         )
         self.scope.add(assign(self.grid, made))
         cut = [(v, self._cut(v)) for v in self.detail.incoming if not self._plain(v)]
+        if any(m.counted for m in self.detail.members):
+            cut.append((STEP, self._cut_of(number_steps(self.code, first), STEP)))
         for family in self.families:
             self.scope.add(*family.load(self.code, name(self.grid)))
         for cache in self.caches:
@@ -107,8 +110,11 @@ class ChunkLoop:
         return value.name in self.scope.constants or value.name in self.scope.unbatched
 
     def _cut(self, value: Value) -> str:
+        return self._cut_of(self.scope.ref(value), value)
+
+    def _cut_of(self, whole: Expression, value: Value) -> str:
         pieces = self.scope.names.fresh(f"{value.name}_cut")
-        self.scope.add(assign(pieces, call(f"{self.grid}.cut", self.scope.ref(value), value.kind)))
+        self.scope.add(assign(pieces, call(f"{self.grid}.cut", whole, value.kind)))
         return pieces
 
     def _turn(

@@ -9,9 +9,11 @@ from nldsl.calculus.expression import Expr, symbols
 from nldsl.emit.nodes import Expression, Like, Starred, assign, call, name
 from nldsl.lowerings.chunk_commit import commit_values
 from nldsl.lowerings.chunk_family import Family, Part
+from nldsl.lowerings.chunk_states import StatesWriter
 from nldsl.lowerings.exprs import ExprRows
 from nldsl.lowerings.functions import slow_parameters
-from nldsl.lowerings.gates import gate, head_gate, target_rows
+from nldsl.lowerings.gates import gate, head_gate, rows_of, target_rows
+from nldsl.lowerings.numbered import STEP
 from nldsl.plan.details import MomentumStep, WeightStep
 from nldsl.spec.program import Read, Term, Value
 
@@ -33,6 +35,7 @@ class ChunkWriter:
         """What each moved part became, by the identity of the part."""
         self.courses: dict[str, Expression] = {}
         self.filters: dict[tuple[int, tuple[Expr, ...]], Expression] = {}
+        self.states = StatesWriter(self)
         self.ready = False
 
     def results(self) -> list[Expression]:
@@ -72,10 +75,13 @@ class ChunkWriter:
         if family.write.at_commit:
             self._gather()
             return
-        gates = None if self._own_gates() else self._gates()
+        mixed = family.members[0].mixed
+        gates = None if self._own_gates() or mixed else self._gates()
         for i, w in enumerate(family.weights):
             steps = [term[i] for term in family.members[0].steps]
-            if family.members[0].plain and not family.live:
+            if mixed:
+                self.courses[w] = self.named(self.states.course(w, steps), f"{family.label}_{w}_course")
+            elif family.members[0].plain and not family.live:
                 self.new[id(family.running[w])] = self._plain(w, steps[0], gates)
             else:
                 self.courses[w] = self._course(w, steps, gates)
@@ -84,7 +90,7 @@ class ChunkWriter:
         """Whether a rule scales the weight, so that every weight has gates of its own."""
         return any(s.keep is not None for term in self.family.members[0].steps for s in term)
 
-    def _named(self, expression: Expression, wanted: str) -> Expression:
+    def named(self, expression: Expression, wanted: str) -> Expression:
         made = self.scope.names.fresh(wanted)
         self.scope.add(assign(made, expression))
         return name(made)
@@ -95,7 +101,7 @@ class ChunkWriter:
         """Inputs and output gradients of every weight, for the tokens of the chunk or their windows."""
         family = self.family
         key = self.step.value(term.key)
-        weight = None if term.weight is None else self._per_token(term.weight, key)
+        weight = None if term.weight is None else self.per_token(term.weight, key)
         if family.size > 1:
             key = key.method("unsqueeze", -3)
         target = self._target(n)
@@ -133,10 +139,10 @@ class ChunkWriter:
             function = "with_earlier" if part != "weight" else "with_earlier_weights"
             extra = (key,) if part == "weight" else ()
             joined = call(runtime("lessons", function), name(kept.inner), now[part], *extra)
-            lessons = self._named(joined, f"{part}_lessons")
+            lessons = self.named(joined, f"{part}_lessons")
             axis: dict[str, Like] = {"axis": -1} if part == "weight" else {}
             last = call(runtime("lessons", "last_lessons"), lessons, term.window - 1, self.valid, **axis)
-            self.new[id(kept)] = self._named(last, f"{part}_kept")
+            self.new[id(kept)] = self.named(last, f"{part}_kept")
             found.append(lessons)
         return found[0], found[1], found[2]
 
@@ -153,6 +159,12 @@ class ChunkWriter:
         together = self.code.runtime("course", "together")
         return call(together, *xs), call(together, *dys)
 
+    def seen(self, n: int, term: Term, step: WeightStep) -> tuple[Expression, Expression, Expression]:
+        """The same, and the inputs of the tokens themselves."""
+        x, dy = self._rows(n, step)
+        now = x if step.products < 2 else self.gradients[n][f"x_{step.weight}"]
+        return x, dy, now if term.window == 1 else now[..., slice(term.window - 1, None), COLON]
+
     # --- gates and rates ---------------------------------------------------------------------
 
     def _gates(self) -> Expression | None:
@@ -164,9 +176,9 @@ class ChunkWriter:
             self.step.value(write.retain)
             rows = gate(self.scope, write.retain, self.family.memory, "key")
             prepare = self.code.runtime("course", "channel_gates")
-            return self._named(call(prepare, rows, write.retain_axis, self.valid), "gate")
+            return self.named(call(prepare, rows, write.retain_axis, self.valid), "gate")
         value = write.retain_log or write.retain
-        expression = self._per_token(value, self.step.value(write.terms[0].key))
+        expression = self.per_token(value, self.step.value(write.terms[0].key))
         if self.family.size > 1:
             expression = expression.method("unsqueeze", -2)
         erases = any(_erases(s) for term in self.family.members[0].steps for s in term)
@@ -179,9 +191,9 @@ class ChunkWriter:
             module, function = "memory", "retention"
         keyword = "log_retain" if write.retain_log is not None else "retain"
         prepared = call(self.code.runtime(module, function), **{keyword: expression}, valid=self.valid)
-        return self._named(prepared, "gate")
+        return self.named(prepared, "gate")
 
-    def _per_token(self, value: Value, key: Expression) -> Expression:
+    def per_token(self, value: Value, key: Expression) -> Expression:
         """A number per copy and token, `[B, H, C]`; literals become tensors."""
         self.step.value(value)
         expression = head_gate(self.scope, value, self.family.memory)
@@ -189,10 +201,13 @@ class ChunkWriter:
             expression = call(self.code.runtime("token", "spread_heads"), expression, key)
         return expression
 
-    def _expressions(self, term: Term, x: Expression) -> ExprRows:
+    def expressions(self, term: Term, x: Expression) -> ExprRows:
         """Where the coefficients of a rule are written: its arguments and the weight's input."""
         rows = ExprRows.inside(self.scope)
         rows.bind("x", x)
+        if self.family.members[0].counted:
+            number = rows_of(name(self.scope.names.of(STEP)), STEP, self.family.memory)
+            rows.bind("step", number.method("unsqueeze", -3) if self.family.size > 1 else number)
         for argument, value in term.rule.arguments:
             self.step.value(value)
             expression = gate(self.scope, value, self.family.memory)
@@ -205,69 +220,67 @@ class ChunkWriter:
     def _plain(self, w: str, step: WeightStep, gates: Expression | None) -> Expression:
         """One `delta_write` or `decay_write`."""
         x, dy = self._rows(0, step)
-        rows = self._expressions(self.family.write.terms[0], x)
+        rows = self.expressions(self.family.write.terms[0], x)
         rates: dict[str, Like] = {}
         assert step.rate is not None
         if step.erase is not None:
-            rates["erase"] = self._named(rows.scalar(step.erase, x), f"erase_{w}")
+            rates["erase"] = self.named(rows.scalar(step.erase, x), f"erase_{w}")
         same = step.erase is step.rate
-        rates["rate"] = rates["erase"] if same else self._named(rows.scalar(step.rate, x), f"rate_{w}")
+        rates["rate"] = rates["erase"] if same else self.named(rows.scalar(step.rate, x), f"rate_{w}")
         function = self.code.runtime("memory", "delta_write" if step.erase is not None else "decay_write")
         kept = {} if self.step.inverses is None or step.erase is None else {"kept": self.step.inverses}
-        written = call(function, self._column(w, "running"), x, dy, **rates, **self._around(w, gates), **kept)
-        return self._named(self._column_back(w, written), f"{self.family.label}_{w}_next")
+        written = call(function, self.column(w, "running"), x, dy, **rates, **self._around(w, gates), **kept)
+        return self.named(self._column_back(w, written), f"{self.family.label}_{w}_next")
 
     def _around(self, w: str, gates: Expression | None) -> dict[str, Like]:
         out: dict[str, Like] = {} if gates is None else {"gate": gates}
         if w in self.family.toward:
-            out["toward"] = self._column(w, "toward")
+            out["toward"] = self.column(w, "toward")
         return {**out, "valid": self.valid}
 
-    def _column(self, w: str, group: str) -> Expression:
+    def column(self, w: str, group: str) -> Expression:
         """A weight as a matrix; a bias is a column, driven by an input of one."""
         part = {"running": self.family.running, "toward": self.family.toward}[group][w]
-        return self._as_column(w, name(part.inner))
+        return self.as_column(w, name(part.inner))
 
-    def _as_column(self, w: str, row: Expression) -> Expression:
+    def as_column(self, w: str, row: Expression) -> Expression:
         return row.attr("mT") if len(self.family.shapes[w]) == 1 else row
 
-    _column_back = _as_column
+    _column_back = as_column
 
     def _course(self, w: str, steps: list[WeightStep], gates: Expression | None) -> Expression:
         """`Course(W, (Impulse(x, dy, ...), ...), gate)`."""
         impulses, keeps = [], []
         for n, (term, step) in enumerate(zip(self.family.write.terms, steps, strict=True)):
-            x, dy = self._rows(n, step)
-            now = x if step.products < 2 else self.gradients[n][f"x_{w}"]
-            now = now if term.window == 1 else now[..., slice(term.window - 1, None), COLON]
-            rows = self._expressions(term, now)
+            x, dy, now = self.seen(n, term, step)
+            rows = self.expressions(term, now)
             impulses.append(self._impulse(n, term, step, (x, dy, now), rows))
             if step.keep is not None:
-                keeps.append(self._named(rows.scalar(step.keep, now), f"keep_{w}"))
+                keeps.append(self.named(rows.scalar(step.keep, now), f"keep_{w}"))
         if self._own_gates():
             gates = self._scaled_gates(keeps)
         slot = self._dual(w)
-        start = self._column(w, "running") if slot is None else self._as_column(w, name(slot.inner))
+        start = self.column(w, "running") if slot is None else self.as_column(w, name(slot.inner))
         course = call(
             self.code.runtime("course", "Course"),
             start,
             tuple(impulses),
             **self._around(w, gates),
         )
-        return self._named(course, f"{self.family.label}_{w}_course")
+        return self.named(course, f"{self.family.label}_{w}_course")
 
     def _scaled_gates(self, keeps: list[Expression]) -> Expression | None:
         """`a + sum of (keep - 1)`: retention and what the rules leave of the weight."""
         write = self.family.write
         total: Expression | None = None
         if write.retain is not None:
-            total = self._per_token(write.retain, self.step.value(write.terms[0].key))
+            total = self.per_token(write.retain, self.step.value(write.terms[0].key))
         for keep in keeps:
             total = keep if total is None else total + keep - 1.0
         if total is None:
             return None
         prepare = self.code.runtime("course", "gate_kernel")
-        return self._named(call(prepare, retain=total, valid=self.valid), "gate")
+        return self.named(call(prepare, retain=total, valid=self.valid), "gate")
 
     def _impulse(
         self,
@@ -281,7 +294,7 @@ class ChunkWriter:
         w, options = step.weight, dict[str, Like]()
 
         def rate(expr: Expr, wanted: str) -> Expression:
-            return self._named(rows.scalar(expr, now), f"{wanted}_{w}")
+            return self.named(rows.scalar(expr, now), f"{wanted}_{w}")
 
         if step.erase is not None:
             options["erase"] = rate(step.erase, "erase")
@@ -291,16 +304,22 @@ class ChunkWriter:
             m = step.momentum
             i = self.family.weights.index(w)
             place = next(p for p in self.family.places if (p.term, p.weight, p.name) == (n, i, m.slot))
-            slot = self._as_column(w, name(self.family.slots[place.key].inner))
+            slot = self.as_column(w, name(self.family.slots[place.key].inner))
             filtered = self._filter(n, m, rate)
             options["momentum"] = call(self.code.runtime("course", "Momentum"), slot, filtered)
+        options |= self.lesson_options(n, term, step)
+        return call(self.code.runtime("course", "Impulse"), x, dy, **options)
+
+    def lesson_options(self, n: int, term: Term, step: WeightStep) -> dict[str, Like]:
+        """How the lessons of a term are told, beside `x` and `dy`."""
+        options: dict[str, Like] = {}
         if self.weights[n] is not None:
             options["weight"] = self.weights[n]
         if term.window > 1:
             options["window"] = term.window
         if step.products > 1:
             options["products"] = step.products
-        return call(self.code.runtime("course", "Impulse"), x, dy, **options)
+        return options
 
     def _filter(self, n: int, m: MomentumStep, rate: Callable[[Expr, str], Expression]) -> Expression:
         """The filter of a momentum; one for all weights, unless it asks for their inputs."""
@@ -309,7 +328,7 @@ class ChunkWriter:
             names = ("beta", "slot_rate", "read", "slot_erase")
             coefficients = (rate(e, wanted) for e, wanted in zip(asked, names, strict=False))
             prepare = self.code.runtime("course", "momentum_filter")
-            made = self._named(call(prepare, *coefficients, valid=self.valid), "momentum_filter")
+            made = self.named(call(prepare, *coefficients, valid=self.valid), "momentum_filter")
             self.filters[n, asked] = made
         if any(s.role == "rule" for e in asked for s in symbols(e)):
             return self.filters.pop((n, asked))
@@ -322,13 +341,13 @@ class ChunkWriter:
         dual = self._dual(w)
         parts = [self.family.running[w], *(self.family.slots[k] for k in slots)] if dual is None else [dual]
         if len(parts) == 1:
-            ends = [self._named(course.method("end"), f"{self.family.label}_{w}_next")]
+            ends = [self.named(course.method("end"), f"{self.family.label}_{w}_next")]
         else:
             names = [self.scope.names.fresh(f"{p.outer}_next") for p in parts]
             self.scope.add(assign(names, course.method("close")))
             ends = [name(n) for n in names]
         for part, end in zip(parts, ends, strict=True):
-            self.new[id(part)] = self._as_column(w, end)
+            self.new[id(part)] = self.as_column(w, end)
         if dual is not None:
             self.new[id(self.family.running[w])] = self._linked(w, self.new[id(dual)])
 
@@ -345,7 +364,7 @@ class ChunkWriter:
         rows = ExprRows.inside(self.scope)
         rows.bind(step.dual.symbol.name, dual, "slot")
         rows.count([step.dual.link])
-        return self._named(rows.write(step.dual.link), f"{self.family.label}_{w}_linked")
+        return self.named(rows.write(step.dual.link), f"{self.family.label}_{w}_linked")
 
     # --- at the commit -----------------------------------------------------------------------
 
@@ -355,18 +374,12 @@ class ChunkWriter:
             for step in self.family.members[0].steps[n]:
                 x, dy = self._rows(n, step)
                 part = self.family.gathered[n, step.weight]
-                options: dict[str, Like] = {}
-                if self.weights[n] is not None:
-                    options["weight"] = self.weights[n]
-                if term.window > 1:
-                    options["window"] = term.window
-                if step.products > 1:
-                    options["products"] = step.products
-                total = self._as_column(step.weight, name(part.inner))
+                options = self.lesson_options(n, term, step)
+                total = self.as_column(step.weight, name(part.inner))
                 gathered = call(
                     self.code.runtime("course", "gather"), total, x, dy, **options, valid=self.valid
                 )
-                self.new[id(part)] = self._named(self._as_column(step.weight, gathered), f"{part.outer}_next")
+                self.new[id(part)] = self.named(self.as_column(step.weight, gathered), f"{part.outer}_next")
 
     def _last(self, value: Value, axis: str) -> Expression:
         """A gate or rate at the last token of the chunk, `[B, H, 1, 1]` (or `[.., 1, n]`)."""

@@ -8,6 +8,7 @@ from nldsl.emit.nodes import Expression, Like, assign, call, name, to_expression
 from nldsl.lowerings import chunk
 from nldsl.lowerings.blocks import BlockCode, as_row, as_state
 from nldsl.lowerings.exprs import ExprRows
+from nldsl.lowerings.numbered import number_steps
 from nldsl.lowerings.pullbacks import pulled
 from nldsl.lowerings.slots import origin_of
 from nldsl.plan.details import ChunkMemory
@@ -135,8 +136,12 @@ class HeldPass:
     def _arguments(self, key: Expression) -> tuple[Expression, ...]:
         """Arguments of the rule that stand in front of gradients, as rows `[B, T, H, 1]`."""
         given, runtime = dict(self.term.rule.arguments), self.code.runtime
-        asked = self.detail.arguments
-        return tuple(call(runtime("held_gates", "spread"), key, self._gate(given[a])) for a in asked)
+        asked = (self._steps() if a == "step" else self._gate(given[a]) for a in self.detail.arguments)
+        return tuple(call(runtime("held_gates", "spread"), key, a) for a in asked)
+
+    def _steps(self) -> Expression:
+        """The number of the rule's application, `[B, T, 1]`."""
+        return number_steps(self.code, self.memory)[..., None]
 
     def _around(self) -> dict[str, Like]:
         """What retention moves the weights toward."""
@@ -193,6 +198,8 @@ class HeldPass:
         """The numbers of a step, as the runtime takes them."""
         step, options = self.member.steps[0][0], dict[str, Like]()
         rows = ExprRows.inside(self.scope)
+        if self.member.counted:
+            rows.bind("step", self._steps())
         for argument, value in self.term.rule.arguments:
             rows.bind(argument, self._gate(value), "argument")
         if self.write.retain_log is not None:

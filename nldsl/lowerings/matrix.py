@@ -12,7 +12,8 @@ from nldsl.lowerings.apply import lower_apply
 from nldsl.lowerings.blocks import BlockCode
 from nldsl.lowerings.everywhere import spread
 from nldsl.lowerings.exprs import ExprRows
-from nldsl.lowerings.recurrence import by_head, gate_rows, target_rows
+from nldsl.lowerings.numbered import asks
+from nldsl.lowerings.recurrence import by_head, gate_rows, step_rows, target_rows
 from nldsl.plan.details import RecurrenceDetail
 from nldsl.plan.matrix_form import Filtered, MatrixDetail, MatrixMember, WriteStep, writes_of
 from nldsl.plan.plan import Unit
@@ -230,6 +231,8 @@ class MemberCode:
         target = target_rows(self.code, term.target, self.memory)
         rows.bind("key", key)
         rows.bind("target", target)
+        if any(asks(w.write) for w in writes_of(self.member)):
+            rows.bind("step", step_rows(self.code, self.memory))
         for argument, value in term.rule.arguments:
             rows.bind(argument, self._argument(value), "argument")
         if term.weight is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nldsl.emit.nodes import Assign, Expression, Literal, TupleOf, assign, call, name
 from nldsl.lowerings.blocks import BlockCode
 from nldsl.lowerings.exprs import ExprRows
+from nldsl.lowerings.numbered import asks, number_steps
 from nldsl.plan.details import RecurrenceDetail
 from nldsl.plan.plan import Unit
 from nldsl.spec.program import Memory, Value
@@ -77,9 +78,16 @@ def _rows(code: BlockCode, detail: RecurrenceDetail) -> ExprRows:
     rows.bind("key", by_head(code, term.key, detail.memory))
     rows.bind("x", by_head(code, term.key, detail.memory))
     rows.bind("target", target_rows(code, term.target, detail.memory))
+    if asks(detail.write):
+        rows.bind("step", step_rows(code, detail.memory))
     for argument, value in term.rule.arguments:
         rows.bind(argument, gate_rows(code, value, detail.memory), "argument")
     return rows
+
+
+def step_rows(code: BlockCode, memory: Memory) -> Expression:
+    """The number of the rule's application as rows `[B, T, H, 1]`."""
+    return number_steps(code, memory)[..., None, None].method("expand", -1, -1, memory.heads, 1)
 
 
 def target_rows(code: BlockCode, value: Value, memory: Memory) -> Expression:

@@ -48,8 +48,14 @@ def fits(memory: Memory, body: list[Statement], steps: tuple[tuple[WeightStep, .
     changes = [s for s in body if isinstance(s, Write | Update) and s.memory == memory.name]
     if len(changes) == 1:
         return None
-    looks = any(s.erases or s.keep is not None or s.dual is not None for term in steps for s in term)
+    looks = any(_looks(s) for term in steps for s in term)
     return Refusal("its rule looks at the weight, between several changes of a token") if looks else None
+
+
+def _looks(step: WeightStep) -> bool:
+    if step.states is not None:
+        return not step.states.adds_only
+    return step.erases or step.keep is not None or step.dual is not None
 
 
 def _clauses(write: Write) -> tuple[object, ...]:

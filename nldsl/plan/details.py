@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from nldsl.calculus.expression import Expr
+from nldsl.calculus.expression import Expr, symbols
+from nldsl.calculus.rule_states import StatesForm
 from nldsl.catalog.widths import pass_width
 from nldsl.spec.program import Memory, Read, Value, Write
 
@@ -95,16 +96,27 @@ class WeightStep:
     momentum: MomentumStep | None = None
     products: int = 1
     dual: Dual | None = None
+    states: StatesForm | None = None
 
     @property
     def erases(self) -> bool:
         """Whether anything is taken away along the input."""
+        if self.states is not None:
+            return bool(self.states.erases)
         return self.erase is not None or (self.momentum is not None and self.momentum.erase is not None)
+
+    @property
+    def counted(self) -> bool:
+        """Whether a coefficient depends on the number of the step."""
+        m = self.momentum
+        found = [self.erase, self.rate, self.keep, *(() if m is None else (m.beta, m.rate, m.read, m.erase))]
+        found += self.states.numbers() if self.states is not None else ()
+        return any((s.role, s.name) == ("rule", "step") for e in found if e is not None for s in symbols(e))
 
     @property
     def plain(self) -> bool:
         """One outer product, and nothing between the gradient and the weight but a rate."""
-        between = (self.momentum, self.keep, self.dual)
+        between = (self.momentum, self.keep, self.dual, self.states)
         return self.products == 1 and self.rate is not None and all(b is None for b in between)
 
 
@@ -127,6 +139,16 @@ class ChunkMemory:
         write = self.write
         one = len(write.terms) == 1 and write.terms[0].window == 1 and write.terms[0].weight is None
         return one and write.retain_axis == "scalar" and all(s.plain for t in self.steps for s in t)
+
+    @property
+    def counted(self) -> bool:
+        """Whether some of its steps depend on their number."""
+        return any(s.counted for t in self.steps for s in t)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether its weights and what its rules remember mix by numbers, as one filter of several states."""
+        return any(s.states is not None for t in self.steps for s in t)
 
     @property
     def mirrored(self) -> bool:

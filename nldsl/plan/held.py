@@ -114,6 +114,8 @@ def _number(value: Value, memory: Memory) -> bool:
 def _steps(member: ChunkMemory) -> Refusal | None:
     """Every weight fades alike, by numbers that do not look at its input; rates may."""
     steps = member.steps[0]
+    if member.mixed:
+        return Refusal("a rule whose memories mix with the weight")
     if any(s.erases or s.keep is not None or s.products > 1 for s in steps):
         return Refusal("a rule that erases or scales the weight, or a gradient of several outer products")
     both = any(s.rate is not None and s.momentum is not None for s in steps)
@@ -142,7 +144,7 @@ def _filter(step: WeightStep) -> tuple[Expr | None, ...]:
 
 
 def _looks(expr: Expr | None) -> bool:
-    return expr is not None and any(s.role == "rule" for s in symbols(expr))
+    return expr is not None and any((s.role, s.name) == ("rule", "x") for s in symbols(expr))
 
 
 def _gains(member: ChunkMemory) -> tuple[Expr, ...]:

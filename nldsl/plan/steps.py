@@ -5,7 +5,8 @@ from __future__ import annotations
 from nldsl.calculus.differentiate import NotDifferentiableError, WeightGradient, gradient
 from nldsl.calculus.expression import Expr, depends, walk
 from nldsl.calculus.mirror import mirror_form
-from nldsl.calculus.rules import RuleForm, rule_form
+from nldsl.calculus.rule_states import rule_states
+from nldsl.calculus.rules import RuleForm, RuleSymbols, rule_form
 from nldsl.plan.closed import makes_matrices
 from nldsl.plan.details import Dual, MomentumStep, WeightStep
 from nldsl.plan.verdict import Refusal
@@ -14,19 +15,32 @@ from nldsl.spec.program import Memory, Term, Write
 
 def write_steps(memory: Memory, write: Write) -> tuple[tuple[WeightStep, ...], ...] | Refusal:
     """The steps of every term; none for a write `at commit`, whose gradients are only gathered."""
-    found = []
-    for term in write.terms:
-        steps = _term_steps(memory, term, write)
-        if isinstance(steps, Refusal):
-            return steps
-        found.append(steps)
-    erases = any(s.erases for term in found for s in term)
-    if erases and write.retain is not None and write.retain_axis != "scalar":
-        return Refusal(f"retention per {write.retain_axis} channel meets a rule that erases")
+    found = _all_steps(memory, write, False)
+    if isinstance(found, Refusal) and not write.at_commit:
+        found = _all_steps(memory, write, True)
+    if isinstance(found, Refusal):
+        return found
+    if write.retain is not None and write.retain_axis != "scalar":
+        meets = f"retention per {write.retain_axis} channel meets a rule that"
+        if any(s.erases for term in found for s in term):
+            return Refusal(f"{meets} erases")
+        if any(s.states is not None or s.keep is not None for term in found for s in term):
+            return Refusal(f"{meets} mixes the weight with what it remembers, or scales it")
     return tuple(found)
 
 
-def _term_steps(memory: Memory, term: Term, write: Write) -> tuple[WeightStep, ...] | Refusal:
+def _all_steps(memory: Memory, write: Write, mixed: bool) -> list[tuple[WeightStep, ...]] | Refusal:
+    """The steps of every term; `mixed`: as states that mix, which any linear rule does."""
+    found = []
+    for term in write.terms:
+        steps = _term_steps(memory, term, write, mixed)
+        if isinstance(steps, Refusal):
+            return steps
+        found.append(steps)
+    return found
+
+
+def _term_steps(memory: Memory, term: Term, write: Write, mixed: bool) -> tuple[WeightStep, ...] | Refusal:
     assert memory.function is not None
     try:
         found = gradient(memory.function, term.objective)
@@ -43,7 +57,10 @@ def _term_steps(memory: Memory, term: Term, write: Write) -> tuple[WeightStep, .
         if write.at_commit:
             steps.append(WeightStep(weight.name, None, None, products=products))
             continue
-        step = _mirrored(term, weight, products) or _linear(term, weight, products)
+        if mixed:
+            step = _mixed(term, weight, products)
+        else:
+            step = _mirrored(term, weight, products) or _linear(term, weight, products)
         if isinstance(step, Refusal):
             return step
         steps.append(step)
@@ -55,6 +72,20 @@ def _term_steps(memory: Memory, term: Term, write: Write) -> tuple[WeightStep, .
 def _linear(term: Term, weight: WeightGradient, products: int) -> WeightStep | Refusal:
     form = _rule(term, weight)
     return form if isinstance(form, Refusal) else _step(weight.name, form, products)
+
+
+def _mixed(term: Term, weight: WeightGradient, products: int) -> WeightStep | Refusal:
+    """The weight and the memories of its rule, as states."""
+    form = rule_states(term.rule, weight.weight.shape)
+    if isinstance(form, str):
+        return Refusal(form)
+    if weight.x is None and any(depends(e, [RuleSymbols.of(weight.weight.shape).x]) for e in form.numbers()):
+        return Refusal(f"rule `{term.rule.name}` asks for the input of `{weight.name}`, which has not one")
+    if weight.x is None and form.erases:
+        return Refusal(
+            f"rule `{term.rule.name}` erases along the input of `{weight.name}`, which has not one"
+        )
+    return WeightStep(weight.name, None, None, products=products, states=form)
 
 
 def _mirrored(term: Term, weight: WeightGradient, products: int) -> WeightStep | Refusal | None:

@@ -25,6 +25,7 @@ from torch import Tensor
 from nldsl.runtime.course_channels import answer, channel_filters
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
 from nldsl.runtime.filtered_write import filtered_write
+from nldsl.runtime.lessons import lessons_of, lessons_seen
 from nldsl.runtime.memory import Retention, alive, lift, valid_gates
 from nldsl.runtime.triangular import solve_unit_lower
 
@@ -141,7 +142,7 @@ class Course:
                 new = new - self._gathered(one, reach)
                 continue
             inner, rate, *_ = one.momentum.filter
-            kept = _lessons(one, inner.to_end * rate, False)
+            kept = lessons_of(one, inner.to_end * rate, False)
             if not isinstance(self.gate, Channels):
                 read = torch.linalg.vecdot(self._read(one.momentum), inner.carried)
                 factors = (read, inner.total, reach, kept)
@@ -207,7 +208,7 @@ class Course:
                 parts.append((inner.after.mT @ read) * rate.unsqueeze(-1))
             else:
                 parts.append((read.unsqueeze(-2) @ inner.after).squeeze(-2) * rate)
-        return _lessons(one, sum(parts[1:], parts[0]), wide)
+        return lessons_of(one, sum(parts[1:], parts[0]), wide)
 
     def _gathered(self, one: Impulse, reach: Tensor) -> Tensor:
         if isinstance(self.gate, Channels):
@@ -249,13 +250,7 @@ class Course:
                 from_slot = (decay @ (read * inner.carried).unsqueeze(-1)).squeeze(-1)
                 y = y + (z @ one.momentum.slot.mT) * _rows(from_slot, repeat, -1).unsqueeze(-1)
             assert isinstance(kernel, Tensor)
-            if one.window > 1:
-                kernel = kernel @ _band(self._tokens, one.window, kernel)
-            if one.weight is not None:
-                kernel = kernel * one.weight.unsqueeze(-2)
-            if one.products > 1:
-                kernel = torch.cat([kernel] * one.products, -1)
-            y = y - ((z @ one.x.mT) * _rows(kernel, repeat, -2)) @ one.dy
+            y = y - ((z @ one.x.mT) * _rows(lessons_seen(one, kernel), repeat, -2)) @ one.dy
         return y
 
     def _added(self, one: Impulse) -> Tensor:
@@ -265,11 +260,7 @@ class Course:
             inner, rate, read, _ = one.momentum.filter
             made = made + inner.after * read.unsqueeze(-1) * rate.unsqueeze(-2)
         assert isinstance(made, Tensor)
-        if one.window > 1:
-            made = made @ _band(self._tokens, one.window, made)
-        if one.weight is not None:
-            made = made * one.weight.unsqueeze(-2)
-        return torch.cat([made] * one.products, -1) if one.products > 1 else made
+        return lessons_seen(one, made)
 
     # --- erases ------------------------------------------------------------------------------
 
@@ -365,22 +356,12 @@ def gather(
     one = Impulse(x, dy, weight=weight, window=window, products=products)
     tokens = x.shape[-2] // products - window + 1
     ticks = x.new_ones(tokens) if valid is None else lift(valid, x[..., 0]).to(x.dtype)
-    return total + _scaled(dy, _lessons(one, ticks, False)).mT @ x
+    return total + _scaled(dy, lessons_of(one, ticks, False)).mT @ x
 
 
 def together(*rows: Tensor) -> Tensor:
     """The rows of several outer products below one another."""
     return torch.cat(torch.broadcast_tensors(*rows), -2)
-
-
-def _lessons(one: Impulse, per_token: Tensor, wide: bool) -> Tensor:
-    """From tokens to the lessons in their windows, times the lessons' weights; `wide`: per channel."""
-    if one.window > 1:
-        band = _band(per_token.shape[-2 if wide else -1], one.window, per_token)
-        per_token = band.mT @ per_token if wide else per_token @ band
-    if one.weight is not None:
-        per_token = per_token * (one.weight.unsqueeze(-1) if wide else one.weight)
-    return per_token if one.products == 1 else torch.cat([per_token] * one.products, -2 if wide else -1)
 
 
 def _scaled(rows: Tensor, by: Tensor) -> Tensor:
@@ -389,12 +370,3 @@ def _scaled(rows: Tensor, by: Tensor) -> Tensor:
 
 def _rows(x: Tensor, repeat: int, axis: int) -> Tensor:
     return x if repeat == 1 else x.repeat_interleave(repeat, axis)
-
-
-def _band(tokens: int, window: int, like: Tensor) -> Tensor:
-    """`[C, J]`: lesson j stands in the windows of the tokens j - c + 1 .. j."""
-    return (
-        torch.ones(tokens, tokens + window - 1, dtype=like.dtype, device=like.device)
-        .triu_()
-        .tril_(window - 1)
-    )

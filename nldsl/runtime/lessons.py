@@ -7,6 +7,8 @@ the first token all weights are zero.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -64,3 +66,42 @@ def last_token(rows: Tensor, valid: Tensor | None) -> Tensor:
         return rows[..., -1:, :]
     index = (valid.sum(1) - 1).clamp_min(0).view(-1, *(1,) * (rows.dim() - 1))
     return rows.gather(-2, index.expand(*rows.shape[:-2], 1, rows.shape[-1]))
+
+
+class Told(Protocol):
+    """What tokens are taught: one lesson each, or those in a window, with their weights."""
+
+    @property
+    def weight(self) -> Tensor | None: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def products(self) -> int: ...
+
+
+def lessons_of(one: Told, per_token: Tensor, wide: bool) -> Tensor:
+    """From tokens to the lessons in their windows, times the lessons' weights; `wide`: per channel."""
+    if one.window > 1:
+        band = _band(per_token.shape[-2 if wide else -1], one.window, per_token)
+        per_token = band.mT @ per_token if wide else per_token @ band
+    if one.weight is not None:
+        per_token = per_token * (one.weight.unsqueeze(-1) if wide else one.weight)
+    return per_token if one.products == 1 else torch.cat([per_token] * one.products, -2 if wide else -1)
+
+
+def lessons_seen(one: Told, kernel: Tensor) -> Tensor:
+    """From what is seen of tokens `[*lead, T, C]` to what is seen of the lessons in their windows."""
+    if one.window > 1:
+        kernel = kernel @ _band(kernel.shape[-1], one.window, kernel)
+    if one.weight is not None:
+        kernel = kernel * one.weight.unsqueeze(-2)
+    return torch.cat([kernel] * one.products, -1) if one.products > 1 else kernel
+
+
+def _band(tokens: int, window: int, like: Tensor) -> Tensor:
+    """`[C, J]`: lesson j stands in the windows of the tokens j - c + 1 .. j."""
+    return (
+        torch.ones(tokens, tokens + window - 1, dtype=like.dtype, device=like.device)
+        .triu_()
+        .tril_(window - 1)
+    )

@@ -44,6 +44,22 @@ def next_step(count: Tensor, like: Tensor) -> Tensor:
     return (count + 1).to(like.dtype).view(-1, *(1,) * (like.dim() - 1))
 
 
+def step_numbers(count: Tensor, mask: Tensor | None, like: Tensor, *, reset: int = 0) -> Tensor:
+    """The same for every token of `like [B, T, ...]`, as a tensor `[B, T]`; masked tokens make no step.
+
+    >>> step_numbers(torch.tensor([0, 3]), None, torch.zeros(2, 2, 1), reset=4).tolist()
+    [[1.0, 2.0], [4.0, 1.0]]
+    """
+    tokens = like.shape[1]
+    if mask is None:
+        earlier = torch.arange(tokens, device=count.device)
+    else:
+        earlier = (mask.cumsum(1) - 1).clamp_min(0)
+    numbers = count.unsqueeze(1) + earlier
+    dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
+    return ((numbers % reset if reset else numbers) + 1).to(dtype)
+
+
 def commits_before(count: Tensor, every: int, reset: int = 0) -> Tensor:
     """How often a memory had committed since its reset before the commit at `count [B]`.
 

@@ -27,6 +27,7 @@ from nldsl.calculus import (
     symbols,
     update_class,
 )
+from nldsl.calculus.ranges import range_of
 from nldsl.spec.program import Apply, Block, Clock, Function, Memory, Rule, Term, Value, Write
 from tests.unit.calculus_examples import (
     Code,
@@ -219,7 +220,6 @@ SEQUENTIAL = {
     "norm of the gradient": rule(
         lambda c, i: (c("sub", i["W"], c("mul", c("dot", i["dy"], i["dy"]), i["g"])),), arguments=()
     ),
-    "rate of the step": rule(lambda c, i: (c("sub", i["W"], c("div", i["g"], i["step"])),), arguments=()),
     "normalised weight": rule(lambda c, i: (c("rownorm", c("sub", i["W"], c("mul", i["lr"], i["g"]))),)),
     "orthogonalised": rule(lambda c, i: (c("sub", i["W"], c("mul", i["lr"], c("orthogonalize", i["g"]))),)),
     "erase along the gradient": rule(
@@ -241,6 +241,31 @@ SEQUENTIAL = {
         )
     ),
 }
+
+
+def test_a_rate_of_the_step_is_a_number() -> None:
+    counted = rule(lambda c, i: (c("sub", i["W"], c("div", i["g"], i["step"])),), arguments=())
+    form = rule_form(counted, (3, 4)).form
+    assert form is not None and str(form.rate) == "1 / step"
+    assert update_class(memory(matrix_map()), write(l2(), counted)).letter == "R"
+
+
+STEP = symbol("step", role="rule")
+POWERS = {
+    "0.1 / (1 - 0.9 ** step)": (build("div", 0.1, build("sub", 1.0, build("pow", 0.9, STEP))), "(0.1, 1]"),
+    "1 / sqrt(step)": (build("div", 1.0, build("pow", STEP, 0.5)), "(0, 1]"),
+    "step ** -0.8": (build("pow", STEP, -0.8), "(0, 1]"),
+    "sigmoid(a) ** -1": (build("pow", build("sigmoid", symbol("a")), -1.0), "(1, inf)"),
+    "2 ** step": (build("pow", 2.0, STEP), "[2, inf)"),
+    "a ** 3": (build("pow", symbol("a"), 3.0), "any number"),
+    "1 ** step": (build("pow", 1.0, STEP), "1"),
+}
+
+
+@pytest.mark.parametrize("text", POWERS)
+def test_ranges_of_powers(text: str) -> None:
+    expr, wanted = POWERS[text]
+    assert str(range_of(expr)) == wanted
 
 
 @pytest.mark.parametrize("text", sorted(SEQUENTIAL))

@@ -76,9 +76,8 @@ def adafactor(W: Tensor, g: Tensor, step: Tensor, r: Tensor, c: Tensor) -> tuple
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: rule `adafactor` does not fit this weight: `add`
-    cannot combine vector [8] with matrix [8, 8]; expected a scalar or a matrix of the same shape (use
-    `outer` or `@` for products)).
+    M: sequential (one token after the other: `M`: a memory of rule `adafactor` has a clock or a shape
+    of its own).
     """
 
     def __init__(self) -> None:

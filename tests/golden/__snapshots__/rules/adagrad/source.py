@@ -50,7 +50,7 @@ class Probe(Module):
     """`probe(x)`.
 
     M: sequential (one token after the other: `M`: rule `adagrad` is not linear in the weight, its
-    gradient and its memory).
+    gradient and its memories).
     """
 
     def __init__(self) -> None:

@@ -52,7 +52,8 @@ def adam(W: Tensor, g: Tensor, step: Tensor, m: Tensor, s: Tensor) -> tuple[Tens
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: rule `adam` keeps 2 memories of its own).
+    M: sequential (one token after the other: `M`: rule `adam` is not linear in the weight, its gradient
+    and its memories).
     """
 
     def __init__(self) -> None:

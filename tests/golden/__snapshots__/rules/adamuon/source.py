@@ -56,7 +56,8 @@ def adamuon(W: Tensor, g: Tensor, m: Tensor, s: Tensor) -> tuple[Tensor, Tensor,
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: rule `adamuon` keeps 2 memories of its own).
+    M: sequential (one token after the other: `M`: rule `adamuon` is not linear in the weight, its
+    gradient and its memories).
     """
 
     def __init__(self) -> None:

@@ -59,7 +59,8 @@ def ademamix(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: rule `ademamix` keeps 3 memories of its own).
+    M: sequential (one token after the other: `M`: rule `ademamix` is not linear in the weight, its
+    gradient and its memories).
     """
 
     def __init__(self) -> None:

@@ -55,7 +55,8 @@ def amsgrad(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: rule `amsgrad` keeps 3 memories of its own).
+    M: sequential (one token after the other: `M`: rule `amsgrad` is not linear in the weight, its
+    gradient and its memories).
     """
 
     def __init__(self) -> None:

@@ -74,7 +74,8 @@ def deep_momentum(W: Tensor, g: Tensor, m_W2: Tensor, m_W1: Tensor) -> tuple[Ten
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: rule `deep_momentum` keeps 2 memories of its own).
+    M: sequential (one token after the other: `M`: a memory of rule `deep_momentum` has a clock or a
+    shape of its own).
     """
 
     def __init__(self) -> None:

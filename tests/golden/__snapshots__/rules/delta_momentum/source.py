@@ -60,8 +60,8 @@ def delta_momentum(W: Tensor, g: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: the memory of rule `delta_momentum` is not a linear
-    filter of gradients).
+    M: sequential (one token after the other: `M`: rule `delta_momentum` is not linear in the weight,
+    its gradient and its memories).
     """
 
     def __init__(self) -> None:

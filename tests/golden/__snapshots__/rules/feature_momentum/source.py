@@ -29,8 +29,8 @@ def matrix_l2_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Ten
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: the memory of rule `feature_momentum` is not a linear
-    filter of gradients).
+    M: sequential (one token after the other: `M`: rule `feature_momentum` is not linear in the weight,
+    its gradient and its memories).
     """
 
     def __init__(self) -> None:

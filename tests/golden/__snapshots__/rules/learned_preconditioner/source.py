@@ -63,7 +63,7 @@ class Probe(Module):
     """`probe(x)`.
 
     M: sequential (one token after the other: `M`: rule `learned_preconditioner` is not linear in the
-    weight, its gradient and its memory).
+    weight, its gradient and its memories).
     """
 
     def __init__(self) -> None:

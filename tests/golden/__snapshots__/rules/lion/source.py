@@ -47,7 +47,7 @@ class Probe(Module):
     """`probe(x)`.
 
     M: sequential (one token after the other: `M`: rule `lion` is not linear in the weight, its gradient
-    and its memory).
+    and its memories).
     """
 
     def __init__(self) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from nldsl.runtime.grid import choose
+from nldsl.runtime.course_states import Mixing, StatesCourse, Taken
+from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module
 from nldsl.runtime.ops import multiple_of, where
-from nldsl.runtime.token import ends_of, hold, join_tokens, live_at, next_step, tick
+from nldsl.runtime.token import step_numbers
 from torch import Tensor
 
 
@@ -27,28 +28,10 @@ def matrix_l2_gradient(key: Tensor, target: Tensor, weight: Tensor) -> tuple[Ten
     return key, key @ weight.mT - target
 
 
-def lookahead(W: Tensor, g: Tensor, step: Tensor, drift: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of the rule `lookahead` for one token; gates are `[..., 1, 1]`."""
-    d_mul = 0 * W
-    d = g + d_mul
-    W_mul = 0.1 * d
-    W_1 = W - W_mul
-    drift_sub = W_1 - W
-    drift_1 = drift + drift_sub
-    W_mul_1 = 0.5 * drift_1
-    W_2 = W_1 - W_mul_1
-    drift_2 = 0 * drift_1
-    drift_multiple_of = multiple_of(step, of=5)
-    W_3 = where(drift_multiple_of, W_2, W_1)
-    drift_where = where(drift_multiple_of, drift_2, drift_1)
-    return W_3, drift_where
-
-
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: rule `lookahead` is not linear in the weight, its
-    gradient and its memory).
+    M: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel).
     """
 
     def __init__(self) -> None:
@@ -65,38 +48,64 @@ class Probe(Module):
             },
         }
 
+    def _step_M(
+        self,
+        x: Tensor,
+        step_number: Tensor,
+        M_weight_seen: Tensor,
+        M_weight: Tensor,
+        M_drift_weight: Tensor,
+        valid: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """At most 16 tokens: what they read, and the running weights after their writes."""
+        y = matrix(x, M_weight_seen)
+        x_weight, dy_weight = matrix_l2_gradient(x, x, M_weight_seen)
+        multiple_of_ = multiple_of(step_number[..., None], of=5)
+        where_ = where(multiple_of_, -0.5, 0.0)
+        where_2 = where(multiple_of_, 0.0, 1.0)
+        where_3 = where(multiple_of_, -0.05, -0.1)
+        neg = -where_3
+        where_4 = where(multiple_of_, 0.0, -0.1)
+        neg_2 = -where_4
+        mixing = Mixing(
+            x,
+            ((1.0, where_.squeeze(-1)), (0.0, where_2.squeeze(-1))),
+            ((neg.squeeze(-1), neg_2.squeeze(-1)),),
+            valid,
+        )
+        M_weight_course = StatesCourse(
+            M_weight, (M_drift_weight,), (Taken(x_weight, dy_weight, 0),), (), mixing
+        )
+        M_weight_next, M_drift_weight_next = M_weight_course.close()
+        return y, M_weight_next, M_drift_weight_next
+
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        x_tokens = x.split(1, 1)
+        grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
+        x_cut = grid.cut(x, "vector")
+        step_number = step_numbers(state["M"]["count"], mask, x)
+        step_number_cut = grid.cut(step_number, "scalar")
         M_weight = state["M"]["running"]["weight"]
         M_weight_seen = state["M"]["committed"]["weight"]
         M_drift_weight = state["M"]["slots"]["drift.weight"]
-        M_count = state["M"]["count"]
-        M_ends_16 = ends_of(M_count, mask, x, 16)
         y_all = []
-        for t in range(x.shape[1]):
-            live = live_at(mask, t)
-            x_t = x_tokens[t]
-            y = matrix(x_t, M_weight_seen)
-            M_x_weight, M_dy_weight = matrix_l2_gradient(x_t, x_t, M_weight_seen)
-            M_weight_step, M_drift_weight_next = lookahead(
-                M_weight, M_dy_weight.mT @ M_x_weight, next_step(M_count, M_weight), M_drift_weight
+        for n in range(len(grid)):
+            y_n, M_weight_new, M_drift_weight_new = self._step_M(
+                x_cut[n], step_number_cut[n], M_weight_seen, M_weight, M_drift_weight, grid.valid[n]
             )
-            M_weight_next = M_weight_step
-            M_weight = hold(live, M_weight_next, M_weight)
-            M_drift_weight = hold(live, M_drift_weight_next, M_drift_weight)
-            M_count = tick(M_count, live)
-            M_weight_seen = choose(M_ends_16[t], M_weight, M_weight_seen)
-            y_all.append(y)
-        y_2 = join_tokens(y_all, 1, self.zeros(x.shape[0], 0, 8), mask)
+            y_all.append(y_n)
+            M_weight = M_weight_new
+            M_drift_weight = M_drift_weight_new
+            M_weight_seen = choose(grid.ends(16)[n], M_weight, M_weight_seen)
+        y = grid.join(y_all, "vector")
         new["M"] = {
             "running": {"weight": M_weight},
             "committed": {"weight": M_weight_seen},
             "slots": {"drift.weight": M_drift_weight},
-            "count": M_count,
+            "count": grid.count,
         }
-        return y_2, new
+        return y, new
 
 
 def build(seed: int = 0) -> Layer:

@@ -54,7 +54,8 @@ def m3(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: a memory of rule `m3` has a clock of its own).
+    M: sequential (one token after the other: `M`: a memory of rule `m3` has a clock or a shape of its
+    own).
     """
 
     def __init__(self) -> None:

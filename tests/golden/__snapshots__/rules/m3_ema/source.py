@@ -58,7 +58,8 @@ def m3_ema(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: a memory of rule `m3_ema` has a clock of its own).
+    M: sequential (one token after the other: `M`: a memory of rule `m3_ema` has a clock or a shape of
+    its own).
     """
 
     def __init__(self) -> None:

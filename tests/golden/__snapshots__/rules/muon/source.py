@@ -44,7 +44,7 @@ class Probe(Module):
     """`probe(x)`.
 
     M: sequential (one token after the other: `M`: rule `muon` is not linear in the weight, its gradient
-    and its memory).
+    and its memories).
     """
 
     def __init__(self) -> None:

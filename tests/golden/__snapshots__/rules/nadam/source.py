@@ -76,7 +76,8 @@ def nadam(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: rule `nadam` keeps 3 memories of its own).
+    M: sequential (one token after the other: `M`: a memory of rule `nadam` has a clock or a shape of
+    its own).
     """
 
     def __init__(self) -> None:

@@ -71,7 +71,8 @@ def radam(W: Tensor, g: Tensor, step: Tensor, m: Tensor, s: Tensor) -> tuple[Ten
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: rule `radam` keeps 2 memories of its own).
+    M: sequential (one token after the other: `M`: rule `radam` is not linear in the weight, its
+    gradient and its memories).
     """
 
     def __init__(self) -> None:

@@ -68,7 +68,8 @@ def schedule_free(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: rule `schedule_free` keeps 4 memories of its own).
+    M: sequential (one token after the other: `M`: a memory of rule `schedule_free` has a clock or a
+    shape of its own).
     """
 
     def __init__(self) -> None:

@@ -53,7 +53,8 @@ def shampoo(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: rule `shampoo` keeps 5 memories of its own).
+    M: sequential (one token after the other: `M`: rule `shampoo` is not linear in the weight, its
+    gradient and its memories).
     """
 
     def __init__(self) -> None:

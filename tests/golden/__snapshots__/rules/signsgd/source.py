@@ -41,7 +41,7 @@ class Probe(Module):
     """`probe(x)`.
 
     M: sequential (one token after the other: `M`: rule `signsgd` is not linear in the weight, its
-    gradient and its memory).
+    gradient and its memories).
     """
 
     def __init__(self) -> None:

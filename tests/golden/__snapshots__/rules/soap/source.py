@@ -101,7 +101,8 @@ def soap(
 class Probe(Module):
     """`probe(x)`.
 
-    M: sequential (one token after the other: `M`: rule `soap` keeps 6 memories of its own).
+    M: sequential (one token after the other: `M`: rule `soap` is not linear in the weight, its gradient
+    and its memories).
     """
 
     def __init__(self) -> None:
