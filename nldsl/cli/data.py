@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,6 +39,9 @@ def command(
     tokenizer: Annotated[
         str, typer.Option(help="prepare: a `tokenizer.json`; without it a token is a byte.")
     ] = "",
+    label_field: Annotated[
+        str, typer.Option(help="prepare: what holds a document's label, for `task label`.")
+    ] = "",
     vocab: Annotated[int, typer.Option(min=257, help="tokenizer: how many tokens.")] = 4096,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
@@ -46,13 +49,15 @@ def command(
 
     A document is a text file, or with --field a line of a JSONL file.  Unless --packed, a window never
     crosses into another document: short ones are padded and masked.  Equal documents are kept once.
+    A label is a word or a number for a whole document, or a list of one for every token.
     Tokens are bytes, or those of a `tokenizer.json`, such as `nldsl data tokenizer` trains.
     """
     if action is Action.TOKENIZER:
         tokens = train_tokenizer(paths, out, vocab=vocab, field=field)
         print_json({"file": out, "vocab": tokens}) if as_json else print(f"wrote {out}: {tokens:,} tokens")
         return
-    found = prepare_documents(paths, out, field=field, packed=packed, heldout=heldout, tokenizer=tokenizer)
+    how: dict[str, Any] = {"packed": packed, "heldout": heldout, "tokenizer": tokenizer}
+    found = prepare_documents(paths, out, field=field, label_field=label_field, **how)
     if as_json:
         print_json(asdict(found) | {"folder": str(found.folder)})
         return
@@ -64,3 +69,5 @@ def command(
     )
     if tokenizer:
         print(f"{found.vocab:,} different tokens: train with `--set vocab={found.vocab}`")
+    if found.classes:
+        print(f"{found.classes:,} classes: the head of the model has as many rows")

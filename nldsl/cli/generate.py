@@ -34,6 +34,7 @@ def command(
     """
     text = read_text("-") if prompt == "-" else prompt
     loaded = load_run(run)
+    loaded.require_tokens()
     tokens = loaded.tokens
     decoder, given = tokens.stream(), tokens.encode(os.fsencode(text) or START)
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)

@@ -12,7 +12,7 @@ from nldsl.cli.common import write_atomic, wrote
 from nldsl.train.config import read_config
 from nldsl.train.errors import fault
 from nldsl.train.log import read_log
-from nldsl.train.plot import compare_svg
+from nldsl.train.plot import HELD_OUT, compare_svg, points_of, unit_of
 
 
 class By(Enum):
@@ -40,7 +40,9 @@ def command(
             raise fault("NL0982", f"the run in `{run}` has no log yet", help="train it for a step")
     write_atomic(output, compare_svg(logs, by.value))
     for run, records in logs.items():
-        held = [r["heldout_bits_per_byte"] for r in records if "heldout_bits_per_byte" in r]
-        last = f"{held[-1]:.4f} bits per byte held out, least {min(held):.4f}" if held else "nothing held out"
+        held, unit = [bits for _, bits in points_of(records, HELD_OUT)], unit_of(records)
+        last = (
+            f"{held[-1]:.4f} bits per {unit} held out, least {min(held):.4f}" if held else "nothing held out"
+        )
         print(f"{run}: {records[-1]['step']} steps, {last}")
     wrote(output)

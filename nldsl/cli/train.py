@@ -82,7 +82,7 @@ def command(
     async_save: AsyncSave = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a model on bytes: either --steps or --minutes.
+    """Train a model on bytes, tokens or labels: either --steps or --minutes.
 
     Ctrl-C and SIGTERM save a checkpoint; --resume goes on from it, bit for bit on a CPU.
     """
@@ -109,7 +109,9 @@ def _report(result: TrainResult, as_json: bool) -> None:
         print_json(asdict(result) | {"folder": str(result.folder)})
         return
     err().print(f"wrote {result.folder}: run.json, log.jsonl, loss.svg, checkpoints/")
+    right = result.heldout_accuracy
+    said = "byte held out" if right is None else f"label held out, {right:.1%} right,"
     print(
-        f"{result.heldout_bits_per_byte:.4f} bits per byte held out after {result.steps} steps, "
+        f"{result.heldout_bits_per_byte:.4f} bits per {said} after {result.steps} steps, "
         f"{result.tokens:,} tokens, {result.seconds:.1f} s"
     )

@@ -1,4 +1,8 @@
-"""Bits per byte on held-out text."""
+"""Bits per byte on held-out text, or per label; accuracy.
+
+Windows `[n, T + 1]` hold tokens, each of which but the first is a target; labelled windows `[n, T, 2]` hold
+tokens, each with the label that is its target.  Padding is -1, and so is the label of a token without one.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +55,11 @@ def summed_loss(model: LanguageModel, tokens: Tensor) -> Tensor:
 
     A model with memories that minimise the task is run by `learn`, which performs their writes as the
     targets arrive: that is the model which is trained, and a byte is always predicted before it is learnt.
+    Of labelled windows `[B, T, 2]` it is the sum over labels.
     """
     tokens = tokens.to(device_of(model))
+    if tokens.dim() == 3:
+        return learn_labels(model, tokens)[0]
     if writes_task(model.program):
         return model.learn(tokens.clamp_min(0), None, without_padding(tokens)[1])[0]
     inputs, mask = without_padding(tokens[:, :-1])
@@ -61,14 +68,36 @@ def summed_loss(model: LanguageModel, tokens: Tensor) -> Tensor:
     return summed(F.cross_entropy(by_token(logits), targets, reduction="none", ignore_index=PADDING))
 
 
+def learn_labels(
+    model: LanguageModel, windows: Tensor, state: Any = None, backward: float = 0.0
+) -> tuple[Tensor, Any]:
+    """`learn` on labelled windows `[B, T, 2]`: the summed loss, and the state behind them."""
+    tokens, mask = without_padding(windows[..., 0])
+    return model.learn(tokens, state, mask, backward=backward, label=windows[..., 1])
+
+
+def read_labels(model: Any, windows: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    """The logits of labelled windows `[B, T, 2]` without task writes, and the state behind them."""
+    tokens, mask = without_padding(windows[..., 0])
+    # The streams in the order in which the model declares them.
+    given = {value.name: tokens for value in model.program.root.inputs} | {"label": windows[..., 1]}
+    logits, behind = model(*given.values(), state, mask)
+    return logits, behind
+
+
 def next_token_loss(model: LanguageModel, tokens: Tensor) -> Tensor:
     """The mean that belongs to `summed_loss`."""
     return summed_loss(model, tokens) / targets_of(tokens)
 
 
 def targets_of(tokens: Tensor) -> int:
-    """How many predictions windows hold."""
-    return int((tokens[:, 1:] != PADDING).sum())
+    """How many predictions windows hold.
+
+    Example:
+        >>> targets_of(torch.tensor([[7, 8, -1]])), targets_of(torch.tensor([[[7, -1], [8, 2], [-1, -1]]]))
+        (1, 1)
+    """
+    return int(((tokens[..., 1] if tokens.dim() == 3 else tokens[:, 1:]) != PADDING).sum())
 
 
 def bits_per_byte(model: LanguageModel, windows: Windows, *, batch: int) -> float:
@@ -86,3 +115,20 @@ def summed_bits(model: LanguageModel, windows: Windows, *, batch: int) -> tuple[
             total += float(summed_loss(model, part).detach())
             count += targets_of(part)
     return total / math.log(2), count
+
+
+def summed_hits(model: LanguageModel, windows: Windows, *, batch: int) -> tuple[int, int, int]:
+    """Of labelled windows: how many labels were the likeliest class, of how many last labels, and windows.
+
+    The last label of a window knows most of its document.
+    """
+    hits = last = whole = 0
+    with torch.no_grad():
+        for start in range(0, len(windows), batch):
+            part = as_tokens(windows[start : start + batch]).to(device_of(model))
+            right, has = learn_labels(model, part)[1].right, part[..., 1] >= 0
+            ends = has & (has.flip(1).cumsum(1).flip(1) == 1)
+            hits += int(right.sum())
+            last += int((right & ends).sum())
+            whole += int(ends.sum())
+    return hits, last, whole

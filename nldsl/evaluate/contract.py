@@ -20,9 +20,15 @@ class LanguageModel(Protocol):
         """Tokens `[B, T]` to logits `[B, T, vocab]` and the state behind them."""
 
     def learn(
-        self, tokens: Tensor, state: Any = None, mask: Tensor | None = None, *, backward: float = 0.0
+        self,
+        tokens: Tensor,
+        state: Any = None,
+        mask: Tensor | None = None,
+        *,
+        backward: float = 0.0,
+        label: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
-        """The summed next-token loss (nats) of `[B, T]` under the task writes it performs, and the state.
+        """The summed loss (nats) of the task on `[B, T]` under the task writes it performs, and the state.
 
         `backward = s` adds the gradient of `s * loss` to the parameters on the way, and detaches.
         """
@@ -41,6 +47,16 @@ def device_of(model: LanguageModel) -> torch.device:
         return known
     first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return torch.device("cpu") if first is None else first.device
+
+
+def labelled(program: Program) -> bool:
+    """Whether the task is `label`: every token is scored by a label of its own."""
+    return program.train is not None and program.train.task == "label"
+
+
+def learns(program: Program) -> bool:
+    """Whether a pass of training is a call of `learn`: for task writes, and for labels."""
+    return labelled(program) or writes_task(program)
 
 
 def writes_task(program: Program) -> bool:

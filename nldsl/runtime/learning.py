@@ -36,6 +36,11 @@ def release(held: Held, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Te
     return stream, live, {"token": held["token"], "valid": stays} if bool(stays.any()) else None
 
 
+def streams_of(root: Module) -> list[str]:
+    """What a model reads: all that its pass takes but state and mask."""
+    return list(inspect.signature(root.forward).parameters)[:-2]
+
+
 def summed(losses: Tensor) -> Tensor:
     """The sum of losses in float64 (where a device has it): in float32 the sum of a batch loses two digits.
 
@@ -67,8 +72,11 @@ class Learning:
         self.backward = backward
         self.levels = levels
         self.differentiable = differentiable
-        self.streams = list(inspect.signature(root.forward).parameters)[:-2]
+        self.streams = streams_of(root)
         """What the model reads: all it takes but state and mask."""
+        self.right: Tensor | None = None
+        """Which labels `[B, T]` were the likeliest classes, behind a run with labels."""
+        self.hits: list[Tensor] = []
 
     def writes(self, tree: Any) -> bool:
         """Whether the model has task memories at all."""
@@ -108,6 +116,8 @@ class Learning:
         count = inputs.numel() if scored is None else int(scored.sum())
         if label is not None:
             count = int((label >= 0).sum() if mask is None else ((label >= 0) & mask).sum())
+            found = grid.join(self.hits, "token") if self.hits else torch.zeros_like(label, dtype=torch.bool)
+            self.right = found & (label >= 0)
         return total, {"root": state, **({} if held is None else {"held": held})}, count
 
     def _check_labels(self, tokens: Tensor, mask: Tensor | None, label: Tensor | None, tree: Any) -> None:
@@ -169,6 +179,8 @@ class Learning:
         given = {"label": target}
         streams = [given.get(name, piece) for name in self.streams]
         logits, state = self.root(*streams, state, valid)
+        if "label" in self.streams:
+            self.hits.append(logits.detach().argmax(-1) == target)
         losses = F.cross_entropy(
             logits.flatten(0, 1), target.flatten(), reduction="none", ignore_index=UNLABELLED
         )

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from nldsl.runtime.chunks import stand_in
-from nldsl.runtime.learning import Held, Learning, release
+from nldsl.runtime.learning import Held, Learning, release, streams_of
 from nldsl.runtime.module import Module
 from nldsl.runtime.precision import keeps_islands
 from nldsl.runtime.state import State, StateMismatchError, batch_of
 from nldsl.runtime.task import PlacedTask, find_tasks
+
+NO_LABEL = -1
 
 
 class Layer(nn.Module):
@@ -99,14 +101,19 @@ class Model(Layer):
         if carry not in ("trunc", "exact"):
             raise ValueError(f"`carry` is `trunc` or `exact`, found `{carry}`")
         self.carry = carry
+        self.streams = streams_of(root)
 
     @keeps_islands
     def forward(self, *inputs: Tensor, state: State | None = None, mask: Tensor | None = None) -> Any:
         """Logits `[B, T, vocab]` and the state behind them.
 
-        A token held back by `learn` is processed before the first real one; its output is dropped.
+        The stream `label` may be left out: who asks for a class does not know it.  A token held back by
+        `learn` is processed before the first real one; its output is dropped.
         """
         inputs, state, mask = _by_position(inputs, state, mask)
+        if "label" in self.streams and len(inputs) == len(self.streams) - 1:
+            place = self.streams.index("label")
+            inputs = (*inputs[:place], torch.full_like(inputs[0], NO_LABEL), *inputs[place:])
         tree = self._tree(state, inputs[0].shape[0])
         held: Held | None = tree.get("held")
         if held is None:
@@ -137,9 +144,9 @@ class Model(Layer):
         Task `next_token`: position t is scored by token t + 1; the last token of a call is held back until
         the next call brings its target.  Task `label`: it is scored by `label [B, T]` at once, and not at all
         where that is negative; if the model has task memories, every token has a label.  `state.scored`
-        counts the targets.  The sequence runs in segments of the smallest task clock; behind each, the
-        gradient of its loss moves the deltas (constants of the
-        outer problem), and under `trunc` all state becomes constant.  Inside a segment history is
+        counts the targets, `state.right` says which labels were the likeliest classes.  The sequence runs in
+        segments of the smallest task clock; behind each, the gradient of its loss moves the deltas (constants
+        of the outer problem), and under `trunc` all state becomes constant.  Inside a segment history is
         kept, also from call to call: detach the state to cut it.
 
         The loss is differentiable, and summed in float64; under `no_grad` no history outlives its segment.
@@ -155,7 +162,7 @@ class Model(Layer):
         learning = Learning(self.root, self.carry, backward, levels, differentiable=outside or backward != 0)
         with torch.set_grad_enabled(outside or learning.writes(tree["root"])):
             loss, new, scored = learning.run(tokens, tree, mask, label)
-        result = State(new, program=self.name, scored=scored)
+        result = State(new, program=self.name, scored=scored, right=learning.right)
         if backward:
             return loss.detach(), result.detach()
         return (loss if outside else loss.detach()), result

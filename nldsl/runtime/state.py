@@ -40,21 +40,27 @@ class State:
     """Memories, convolution tails, counters and caches of a batch, as nested dictionaries of tensors.
 
     `program` names the program it belongs to; `scored` counts the targets of the `learn` call that
-    returned it.  States are values: calls return new ones and never change old ones.
+    returned it, and `right [B, T]` says which of its labels were the likeliest classes.  States are values:
+    calls return new ones and never change old ones.
 
     >>> state = State({"S": {"running": {"weight": torch.zeros(2, 3)}, "count": torch.tensor([0, 0])}})
     >>> state.to(torch.float64).tree["S"]["count"].dtype, state.numel(), state.bytes()
     (torch.int64, 8, 40)
     """
 
-    def __init__(self, tree: Tree, *, program: str = "", scored: int = 0) -> None:
+    def __init__(
+        self, tree: Tree, *, program: str = "", scored: int = 0, right: Tensor | None = None
+    ) -> None:
         self.tree = tree
         self.program = program
         self.scored = scored
+        self.right = right
 
     def map(self, function: Callable[[Tensor], Tensor]) -> State:
         """A state with `function` applied to every tensor."""
-        return State(map_tree(function, self.tree), program=self.program, scored=self.scored)
+        return State(
+            map_tree(function, self.tree), program=self.program, scored=self.scored, right=self.right
+        )
 
     def detach(self) -> State:
         """The same values without their history."""

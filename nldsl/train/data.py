@@ -23,7 +23,7 @@ from nldsl.train.checkpoint import write_text
 from nldsl.train.documents import Documents
 from nldsl.train.errors import fault
 from nldsl.train.files import Found, discover, refusal
-from nldsl.train.prepared import TOKENIZER, is_prepared, read_sidecar
+from nldsl.train.prepared import TOKENIZER, checked, is_prepared, read_sidecar
 from nldsl.train.tokenizing import BYTES
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
@@ -59,6 +59,8 @@ class Corpus:
     """The text of the `tokenizer.json`, where a token is not a byte."""
     bytes_per_token: tuple[float, float] = (1.0, 1.0)
     """Of the training and of the held-out part: what turns bits per token into bits per byte."""
+    classes: int = 0
+    """Of labels, where tokens have some: then a window is `[length, 2]`, and bits are per label."""
 
     def batch(self, *, seed: int, step: int, batch: int, length: int) -> Windows:
         """The windows `[batch, length + 1]` that step `step` trains on: a pure function of its arguments."""
@@ -170,12 +172,16 @@ def open_prepared(source: str) -> Corpus:
     cut: list[Documents | None] = [None, None]
     if about["documents"] == "respected":
         offsets = [np.fromfile(folder / f"{part}.offsets", dtype="<i8") for part in ("train", "heldout")]
-        cut = [Documents(train, offsets[0]), Documents(heldout, offsets[1])]
+        labels: list[Any] = [None, None]
+        if "labels" in about:
+            labels = [map_tokens(folder / f"{part}.labels", "<i4") for part in ("train", "heldout")]
+        cut = [Documents(train, offsets[0], labels[0]), Documents(heldout, offsets[1], labels[1])]
+    classes = int(about["labels"]["classes"]) if "labels" in about else 0
     named = [] if about["tokenizer"] == BYTES else [about["tokenizer"]]
     digests = [
         *named,
         about["documents"],
-        *(parts[p][d] for p in parts for d in ("sha256", "offsets_sha256")),
+        *(parts[p][d] for p in parts for _, d in checked(about)),
     ]
     return Corpus(
         name=source,
@@ -189,7 +195,8 @@ def open_prepared(source: str) -> Corpus:
         heldout_documents=cut[1],
         vocab=about["vocab"],
         tokenizer=(folder / TOKENIZER).read_text(encoding="utf-8") if named else "",
-        bytes_per_token=(per_token(parts["train"]), per_token(parts["heldout"])),
+        bytes_per_token=(1.0, 1.0) if classes else (per_token(parts["train"]), per_token(parts["heldout"])),
+        classes=classes,
     )
 
 

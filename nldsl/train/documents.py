@@ -2,6 +2,7 @@
 
 A corpus of documents is its tokens one after the other, and the offsets `[documents + 1]` where they
 begin.  A window holds at most `length` predictions of one document; a state never crosses into another.
+With labels every token is a prediction of its own: a window is `[length, 2]`, tokens and their labels.
 """
 
 from __future__ import annotations
@@ -33,18 +34,25 @@ class Documents:
 
     data: Tokens
     offsets: Offsets
+    labels: npt.NDArray[np.int32] | None = None
     courses: dict[tuple[int, int], tuple[Offsets, Offsets]] = field(
         default_factory=dict, compare=False, repr=False
     )
 
     @cached_property
     def ends(self) -> Offsets:
-        """Behind how many predictions every document ends; its first token is predicted by nothing."""
-        return np.cumsum(np.maximum(np.diff(self.offsets) - 1, 0), dtype=np.int64)
+        """Behind how many predictions every document ends."""
+        return np.cumsum(self.own, dtype=np.int64)
+
+    @cached_property
+    def own(self) -> Offsets:
+        """How many predictions every document has; without labels nothing predicts its first token."""
+        counts: Offsets = np.diff(self.offsets) - (self.labels is None)
+        return np.maximum(counts, 0)
 
     @property
     def predictions(self) -> int:
-        """Tokens that have one before them in their document."""
+        """Tokens that have one before them in their document, or a label."""
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def drawn(self, raw: npt.NDArray[np.uint64], length: int) -> Windows:
@@ -54,7 +62,7 @@ class Documents:
         """
         hit = (raw % np.uint64(self.predictions)).astype(np.int64)
         document = np.searchsorted(self.ends, hit, side="right")
-        own = np.diff(self.offsets)[document] - 1
+        own = self.own[document]
         within = hit - (self.ends[document] - own)
         starts = np.minimum(within, np.maximum(own - length, 0))
         counts = np.minimum(length, own)
@@ -74,7 +82,7 @@ class Documents:
         chosen = (np.arange(rows, dtype=np.int64) * total // rows + step) % total
         place = np.searchsorted(upto, chosen, side="right")
         document = order[place]
-        own = np.diff(self.offsets)[document] - 1
+        own = self.own[document]
         first = (chosen - (upto[place] - -(-own // length))) * length
         windows = self.cut(self.offsets[document] + first, np.minimum(length, own - first), length)
         return windows, (first == 0) | (step == 0)
@@ -85,13 +93,13 @@ class Documents:
         if known is None:
             raw = np.random.Philox(key=[seed & (2**64 - 1), 2**63]).random_raw(len(self.offsets) - 1)
             order = np.argsort(raw, kind="stable").astype(np.int64)
-            own = np.maximum(np.diff(self.offsets)[order] - 1, 0)
+            own = self.own[order]
             known = self.courses[length, seed] = order, np.cumsum(-(-own // length), dtype=np.int64)
         return known
 
     def spread(self, *, length: int, limit: int) -> Windows:
         """At most `limit` windows, evenly spread, of those that documents fall into from their starts."""
-        own = np.maximum(np.diff(self.offsets) - 1, 0)
+        own = self.own
         upto = np.cumsum(-(-own // length), dtype=np.int64)
         total = int(upto[-1])
         count = min(limit, total)
@@ -102,6 +110,12 @@ class Documents:
 
     def cut(self, starts: Offsets, counts: Offsets, length: int) -> Windows:
         """The windows of these first tokens and numbers of predictions, padded behind."""
+        if self.labels is not None:
+            pairs: Windows = np.full((len(starts), length, 2), PADDING, dtype=np.int64)
+            for row, start, count in zip(pairs, starts, counts, strict=True):
+                row[:count, 0] = self.data[start : start + count]
+                row[:count, 1] = self.labels[start : start + count]
+            return pairs
         dtype = np.int16 if self.data.dtype.itemsize == 1 else np.int64
         windows: Windows = np.full((len(starts), length + 1), PADDING, dtype=dtype)
         for row, start, count in zip(windows, starts, counts, strict=True):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nldsl.evaluate import LanguageModel
-from nldsl.evaluate.bits import PADDING, by_token, without_padding
+from nldsl.evaluate.bits import PADDING, by_token, read_labels, without_padding
 
 RECENT, FEWEST = 64, 16
 """A norm is compared with the median of the `RECENT` last ones, once there are `FEWEST`."""
@@ -105,13 +105,16 @@ def culprit(gradients: Mapping[str, Tensor | None]) -> tuple[str, str]:
 def worst_token(model: LanguageModel, tokens: Tensor) -> str:
     """Where in a batch `[B, T + 1]` the loss is first not finite, or else highest (without task writes)."""
     with torch.no_grad():
-        inputs, mask = without_padding(tokens[:, :-1])
-        logits, _ = model(inputs, None, mask)
-        targets = tokens[:, 1:].flatten()
+        if tokens.dim() == 3:
+            (logits, _), targets = read_labels(model, tokens), tokens[..., 1].flatten()
+        else:
+            inputs, mask = without_padding(tokens[:, :-1])
+            logits, _ = model(inputs, None, mask)
+            targets = tokens[:, 1:].flatten()
         losses = F.cross_entropy(by_token(logits), targets, reduction="none", ignore_index=PADDING)
     broken = ~torch.isfinite(losses)
     index = int(broken.int().argmax()) if bool(broken.any()) else int(losses.argmax())
-    row, column = divmod(index, tokens.shape[1] - 1)
+    row, column = divmod(index, tokens.shape[1] - (tokens.dim() != 3))
     kind = "first loss that is not finite" if bool(broken.any()) else "highest loss of the batch"
     return f"the {kind}, {float(losses[index]):.4g}, is at byte {column + 1} of window {row}"
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from nldsl.certify.align import Place, places
 from nldsl.certify.forget import entry, forgotten
 from nldsl.evaluate import writes_task
-from nldsl.evaluate.bits import without_padding
+from nldsl.evaluate.bits import learn_labels, read_labels, without_padding
 from nldsl.runtime.module import Module
 from nldsl.runtime.state import State, flatten
 from nldsl.spec.program import Apply, Block, Call, Program, Repeat, Update, Value, Write
@@ -113,8 +113,13 @@ def by_level(found: tuple[Lived, ...]) -> dict[str, dict[str, float]]:
 
 def _read(model: Any, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
     """The logits of windows and the state behind them; memories that minimise the task learn on the way."""
-    real, mask = without_padding(tokens)
     with torch.no_grad():
+        if tokens.dim() == 3:
+            logits, behind = read_labels(model, tokens, state)
+            if writes_task(model.program):
+                behind = learn_labels(model, tokens, state)[1]
+            return logits, behind.detach()
+        real, mask = without_padding(tokens)
         logits, behind = model(real, state, mask)
         if writes_task(model.program):
             behind = model.learn(real, state, mask)[1]

@@ -77,7 +77,7 @@ class RunLog:
         if self.live:
             said = (
                 f"step {record['step']}  loss {record.get('loss', math.nan):.3f}  "
-                f"{record.get('bits_per_byte', math.nan):.3f} bits/byte  "
+                f"{self.bits(record)[0]:.3f} bits/{self.bits(record)[1]}  "
                 f"{record['tokens_per_second']:,.0f} tokens/s"
             )
             self.progress.update(self.task, completed=progress, said=said)
@@ -86,10 +86,18 @@ class RunLog:
         """Write and show a held-out evaluation."""
         self.write(record)
         if self.show:
+            bits, unit = self.bits(record, "heldout_")
+            right = f", {record['heldout_accuracy']:.1%} right" if "heldout_accuracy" in record else ""
             self.console.print(
-                f"step {record['step']}: {record['heldout_bits_per_byte']:.3f} bits per byte held out "
+                f"step {record['step']}: {bits:.3f} bits per {unit} held out{right} "
                 f"({record['tokens']:,} tokens, {record['seconds']:.0f} s)"
             )
+
+    @staticmethod
+    def bits(record: dict[str, Any], which: str = "") -> tuple[float, str]:
+        """The bits of a record, and what they are per."""
+        unit = "label" if f"{which}bits_per_label" in record else "byte"
+        return record.get(f"{which}bits_per_{unit}", math.nan), unit
 
     def write(self, record: dict[str, Any]) -> None:
         """Write one record; it is in the file when the call returns."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nldsl.catalog.schedules import SCHEDULES
 from nldsl.evaluate import LanguageModel, writes_task
-from nldsl.evaluate.bits import as_tokens, summed_bits, targets_of
+from nldsl.evaluate.bits import Windows, as_tokens, summed_bits, summed_hits, targets_of
 from nldsl.train import checkpoint as saved
 from nldsl.train.building import TrainableModel
 from nldsl.train.carried import Carried
@@ -43,7 +43,10 @@ HELDOUT_WINDOWS = 64
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended.  `seconds` is time in training steps; evaluation and saving are not in it."""
+    """How a run ended.  `seconds` is time in training steps; evaluation and saving are not in it.
+
+    With labels `heldout_bits_per_byte` are bits per label.
+    """
 
     steps: int
     seconds: float
@@ -52,6 +55,8 @@ class TrainResult:
     heldout_bits_per_byte: float
     parameters: int
     folder: Path
+    heldout_accuracy: float | None = None
+    """The share of held-out labels that are the likeliest class."""
 
 
 class Trainer:
@@ -70,13 +75,7 @@ class Trainer:
         self.model, self.corpus, self.config, self.folder = model, corpus, config, folder
         self.specification, self.engine = specification, engine or Engine()
         self.plan = training_plan(model.program)
-        if self.plan.task != "next_token":
-            raise fault(
-                "NL0984",
-                f"`nldsl train` reads bytes, which have no stream for the task `{self.plan.task}`",
-                help="write the loop: `model.learn(tokens, label = labels, backward = 1.0)` and an optimizer",
-                span=self.plan.span,
-            )
+        self.unit = "label" if corpus.classes else "byte"
         recompute(model, config.recompute)
         self.engine.prepare(model)
         self.parameters = model.parameter_paths()
@@ -91,6 +90,7 @@ class Trainer:
         self.seconds = 0.0
         self.loss = math.nan
         self.heldout = math.nan
+        self.right: float | None = None
         self.guard = Guard(config.spike)
         self.carried, self.behind = Carried(), list[Any]()
 
@@ -155,7 +155,8 @@ class Trainer:
         if asked:
             raise KeyboardInterrupt
         count = sum(p.numel() for p in self.parameters.values())
-        return TrainResult(self.step, self.seconds, self.tokens, self.loss, self.heldout, count, self.folder)
+        found = (self.step, self.seconds, self.tokens, self.loss, self.heldout, count, self.folder)
+        return TrainResult(*found, heldout_accuracy=self.right)
 
     def train_step(self) -> dict[str, Any]:
         """One step on the batch of this step; returns its record.  A fault raises or skips."""
@@ -180,7 +181,7 @@ class Trainer:
         taken = self.engine.longest(time.perf_counter() - begin)
         self.seconds += taken
         bits = self.loss / math.log(2) / self.corpus.bytes_per_token[0]
-        losses = {"loss": self.loss, "bits_per_byte": bits}
+        losses = {"loss": self.loss, f"bits_per_{self.unit}": bits}
         return {
             "step": self.step,
             "tokens": self.tokens,
@@ -289,13 +290,23 @@ class Trainer:
             found = summed_bits(self.face(self.model), mine, batch=batch)
             bits, count = (engine.summed(float(number)) for number in found)
             self.heldout = bits / count
+            if self.corpus.classes:
+                record |= self.accuracy(mine, batch)
             record |= levels_of(self.model, as_tokens(windows[:2]).to(engine.device))
         self.heldout /= self.corpus.bytes_per_token[1]
         record |= pace_of(self.model, self.tokens, self.seconds, length, engine.device, engine.world)
         if math.isfinite(self.heldout):
-            log.heldout(record | {"heldout_bits_per_byte": self.heldout})
+            log.heldout(record | {f"heldout_bits_per_{self.unit}": self.heldout})
         else:
             log.write(record | {"heldout": "not finite"})
+
+    def accuracy(self, windows: Windows, batch: int) -> dict[str, float]:
+        """The share of held-out labels that are the likeliest class, and of the last one of every window."""
+        found = summed_hits(self.face(self.model), windows, batch=batch)
+        labels = targets_of(as_tokens(windows))
+        hits, last, whole, count = (self.engine.summed(float(n)) for n in (*found, labels))
+        self.right = hits / count
+        return {"heldout_accuracy": self.right, "heldout_accuracy_at_ends": last / whole}
 
     def learnt(self) -> dict[str, Tensor]:
         """The weights and every memory of their optimisers, by the names of checkpoints."""
@@ -313,6 +324,7 @@ class Trainer:
             "seconds": self.seconds,
             "loss": finite_or_none(self.loss),
             "heldout": finite_or_none(self.heldout),
+            "right": self.right,
             "guard": self.guard.saved(),
             "carried": self.carried.structures(),
             "corpus": self.corpus.digest,
@@ -337,6 +349,7 @@ class Trainer:
         carried = self.engine.place(found.section("carried"))
         self.carried.restore(found.rest.get("carried", []), carried)
         self.guard.restore(found.rest.get("guard", {}))
+        self.right = found.rest.get("right")
         self.step, self.seconds = found.step, float(found.rest["seconds"])
         self.loss, self.heldout = (
             math.nan if found.rest[name] is None else float(found.rest[name]) for name in ("loss", "heldout")

@@ -40,11 +40,17 @@ class Lowered:
             return self.model(tokens, state, mask)
 
     def learn(
-        self, tokens: Tensor, state: Any = None, mask: Tensor | None = None, *, backward: float = 0.0
+        self,
+        tokens: Tensor,
+        state: Any = None,
+        mask: Tensor | None = None,
+        *,
+        backward: float = 0.0,
+        label: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
         """The model's own, under autocast."""
         with torch.autocast(self.device.type, torch.bfloat16):
-            return self.model.learn(tokens, state, mask, backward=backward)
+            return self.model.learn(tokens, state, mask, backward=backward, label=label)
 
 
 def face(model: LanguageModel, precision: str, device: torch.device) -> LanguageModel:

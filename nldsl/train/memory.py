@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from nldsl.diagnostics import SpecError
+from nldsl.evaluate import labelled
 from nldsl.spec.program import TrainPlan
 from nldsl.train.errors import fault
+from nldsl.train.fitting import vocabulary_of
 from nldsl.train.groups import Claimed, claim, inner_schedules, training_plan
 from nldsl.train.optimisers import RuleGroup
 
@@ -96,7 +98,9 @@ def measure(model: Any, step: Callable[[Any, Tensor], Any], length: int) -> tupl
         p.grad = None
     peak = Peak(parameters.values())
     with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(peak.pack, unpack):
-        tokens = torch.arange(length + 1)[None] % 251
+        tokens = torch.arange(length + 1)[None] % min(251, vocabulary_of(model) or 251)
+        if labelled(model.program):
+            tokens = torch.stack([tokens[:, 1:], torch.zeros(1, length, dtype=torch.int64)], -1)
         _, state = step(model, tokens)
     for name, p in parameters.items():
         p.grad = before[name]

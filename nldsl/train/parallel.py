@@ -24,7 +24,7 @@ from torch._C._distributed_c10d import PrefixStore, TCPStore
 from torch.nn.parallel import DistributedDataParallel
 
 from nldsl.diagnostics import SpecError
-from nldsl.evaluate import LanguageModel, writes_task
+from nldsl.evaluate import LanguageModel, learns
 from nldsl.evaluate.bits import PADDING, Windows
 from nldsl.train import checkpoint as saved
 from nldsl.train.building import TrainableModel
@@ -153,7 +153,8 @@ class Processes(Engine):
         """The r-th N-th, filled up with windows of padding: all read equally many."""
         each = -(-len(windows) // self.world)
         mine = windows[self.rank * each : (self.rank + 1) * each]
-        return np.pad(mine, ((0, each - len(mine)), (0, 0)), constant_values=PADDING)
+        rows = (0, each - len(mine))
+        return np.pad(mine, (rows, *((0, 0),) * (mine.ndim - 1)), constant_values=PADDING)
 
     def require_shares(self, batch: int) -> None:
         """Raise NL0993 unless every process gets equally many rows of a batch."""
@@ -267,7 +268,7 @@ class Replicated(Processes):
         """The model on the device; wrapped where its gradients come from one pass."""
         super().prepare(model)
         self.parameters: Callable[[], dict[str, nn.Parameter]] = model.parameter_paths
-        if not writes_task(model.program):
+        if not learns(model.program):
             # Some weights may have no part in some pass: those that no process used keep no gradient.
             self.wrapped = DistributedDataParallel(
                 model,

@@ -37,7 +37,7 @@ def loss_svg(records: Sequence[dict[str, Any]], title: str) -> str:
     """
     train, heldout = smoothed(points_of(records, TRAINING)), points_of(records, HELD_OUT)
     curves = [Curve("training", train, TRAIN), Curve("held-out", heldout, HELDOUT, 2, marked=True)]
-    return drawn(curves, title, "step")
+    return drawn(curves, title, "step", unit_of(records))
 
 
 def compare_svg(runs: Mapping[str, Sequence[dict[str, Any]]], by: str) -> str:
@@ -55,15 +55,22 @@ def compare_svg(runs: Mapping[str, Sequence[dict[str, Any]]], by: str) -> str:
         colour = PALETTE[number % len(PALETTE)]
         curves.append(Curve("", smoothed(points_of(records, TRAINING, by)), colour))
         curves.append(Curve(name, points_of(records, HELD_OUT, by), colour, 2, marked=True))
-    return drawn(curves, "held-out bold, training thin", by)
+    units = {unit_of(records) for records in runs.values()}
+    return drawn(curves, "held-out bold, training thin", by, " or ".join(sorted(units)))
+
+
+def unit_of(records: Sequence[dict[str, Any]]) -> str:
+    """What the bits of a log are per."""
+    return "label" if any(TRAINING.replace("byte", "label") in r for r in records) else "byte"
 
 
 def points_of(records: Sequence[dict[str, Any]], value: str, by: str = "step") -> Points:
     """The points of a log that have both."""
-    return [(r[by], r[value]) for r in records if value in r and by in r]
+    named = (value, value.replace("_byte", "_label"))
+    return [(r[by], r[name]) for r in records for name in named if name in r and by in r]
 
 
-def drawn(curves: Sequence[Curve], title: str, by: str) -> str:
+def drawn(curves: Sequence[Curve], title: str, by: str, unit: str) -> str:
     """The picture of curves on common axes."""
     every = [point for curve in curves for point in curve.points] or [(0.0, 0.0)]
     last = max(x for x, _ in every) or 1.0
@@ -82,7 +89,7 @@ def drawn(curves: Sequence[Curve], title: str, by: str) -> str:
         f'font-size="12" role="img" aria-label="{escape(title)}">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{LEFT}" y="22" font-size="15">{escape(title)}</text>',
-        *axes(last, low, high, by),
+        *axes(last, low, high, by, unit),
         *(line(map(place, curve.points), curve.colour, curve.width) for curve in curves),
         *(f'<circle r="3" fill="{colour}" cx="{x}" cy="{y}"/>' for colour, (x, y) in marks),
         *legend([curve for curve in curves if curve.name]),
@@ -105,7 +112,7 @@ def line(places: Iterable[str], colour: str, width: int) -> str:
     return f'<polyline fill="none" stroke="{colour}" stroke-width="{width}" points="{" ".join(places)}"/>'
 
 
-def axes(last: float, low: float, high: float, by: str) -> list[str]:
+def axes(last: float, low: float, high: float, by: str, unit: str) -> list[str]:
     """Five marks on each axis, and what they measure."""
     parts = []
     right, floor = WIDTH - RIGHT, HEIGHT - BOTTOM
@@ -121,7 +128,7 @@ def axes(last: float, low: float, high: float, by: str) -> list[str]:
     return [
         *parts,
         f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 12}" text-anchor="middle">{by}</text>',
-        f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">bits per byte</text>',
+        f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">bits per {unit}</text>',
     ]
 
 

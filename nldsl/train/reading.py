@@ -1,4 +1,4 @@
-"""Documents of files and folders, one after the other."""
+"""Documents of files and folders, one after the other, with their labels if they have some."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import json
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nldsl.train.errors import fault
 from nldsl.train.files import discover, refusal
 
 PARQUET, ROWS = ".parquet", 1024
+Label = str | int | tuple[str | int, ...] | None
+"""Of a document: of all its tokens, or of each its own; negative numbers are none."""
 
 
-def documents_of(paths: Iterable[str], field: str) -> Iterator[bytes]:
-    """The documents of these paths in order, empty ones too."""
+class Document(NamedTuple):
+    """A text, and what it is labelled."""
+
+    text: bytes
+    label: Label = None
+
+
+def documents_of(paths: Iterable[str], field: str, label: str = "") -> Iterator[Document]:
+    """The documents of these paths in order, empty ones too; `label` names what holds their labels."""
     for source in paths:
         for _, path in discover(source, also=frozenset({PARQUET})).files:
             if path.suffix.lower() == PARQUET:
@@ -23,11 +32,17 @@ def documents_of(paths: Iterable[str], field: str) -> Iterator[bytes]:
                     raise fault(
                         "NL0956", f"`{path}` is a table", help="say which column is text: `--field NAME`"
                     )
-                yield from rows_of(path, field)
+                yield from rows_of(path, field, label)
             elif field and path.suffix.lower() == ".jsonl":
-                yield from lines_of(path, field)
+                yield from lines_of(path, field, label)
+            elif label:
+                raise fault(
+                    "NL0956",
+                    f"`{path}` has no labels: lines of `.jsonl` and rows of `.parquet` files can have them",
+                    help="leave it out",
+                )
             else:
-                yield read(path)
+                yield Document(read(path))
 
 
 def read(path: Path) -> bytes:
@@ -38,19 +53,19 @@ def read(path: Path) -> bytes:
         raise refusal(path, error) from error
 
 
-def lines_of(path: Path, field: str) -> Iterator[bytes]:
-    """The text under `field` of every line that is not blank.  Raises NL0956 for a line without one."""
+def lines_of(path: Path, field: str, label: str) -> Iterator[Document]:
+    """The text under `field` of every line that is not blank, and its label.  Raises NL0956."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield text_of(line, field, f"{path}:{number}")
+                    yield document_of(line, field, label, f"{path}:{number}")
     except OSError as error:
         raise refusal(path, error) from error
 
 
-def text_of(line: bytes, field: str, place: str) -> bytes:
-    """The text under `field` of one line as UTF-8."""
+def document_of(line: bytes, field: str, label: str, place: str) -> Document:
+    """The text under `field` of one line as UTF-8, and what is under `label`."""
     try:
         record: Any = json.loads(line)
     except ValueError as error:
@@ -59,25 +74,47 @@ def text_of(line: bytes, field: str, place: str) -> bytes:
     if not isinstance(found, str):
         names = ", ".join(f"`{name}`" for name in record) if isinstance(record, dict) else "no fields"
         raise fault("NL0956", f"{place} has no text under `{field}`", help=f"it has {names or 'no fields'}")
-    return found.encode("utf-8", "surrogatepass")
+    own = label_of(record.get(label), label, place) if label else None
+    return Document(found.encode("utf-8", "surrogatepass"), own)
 
 
-def rows_of(path: Path, field: str) -> Iterator[bytes]:
-    """The text in the column `field` of every row of a parquet file.  Raises NL0956, NL0941."""
+def label_of(found: Any, name: str, place: str) -> Label:
+    """A label as it is written: a number from 0, a word, or a list of them.  Raises NL0956."""
+    if isinstance(found, list) and all(isinstance(one, int | str) for one in found):
+        return tuple(found)
+    if isinstance(found, str) or (isinstance(found, int) and found >= 0):
+        return found
+    said = "nothing" if found is None else f"`{found}`"
+    raise fault(
+        "NL0956",
+        f"{place} has {said} as label under `{name}`",
+        help="a label is a word or a number from 0, of a whole document, or a list of one for every token, "
+        "where -1 is none",
+    )
+
+
+def rows_of(path: Path, field: str, label: str) -> Iterator[Document]:
+    """The text in the column `field` of every row of a parquet file, and its label.
+
+    Raises NL0956, NL0941.
+    """
     parquet = required("pyarrow.parquet", "datasets", f"`{path}` is a parquet file")
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            if field not in names:
+            columns = [name for name in (field, label) if name]
+            for missing in (name for name in columns if name not in names):
                 said = ", ".join(f"`{name}`" for name in names)
-                raise fault("NL0956", f"{path} has no column `{field}`", help=f"it has {said}")
+                raise fault("NL0956", f"{path} has no column `{missing}`", help=f"it has {said}")
             number = 0
-            for batch in file.iter_batches(columns=[field], batch_size=ROWS):
-                for value in batch.column(0).to_pylist():
+            for batch in file.iter_batches(columns=columns, batch_size=ROWS):
+                for row in batch.to_pylist():
                     number += 1
+                    value, place = row[field], f"{path}, row {number}"
                     if not isinstance(value, str):
-                        raise fault("NL0956", f"{path}, row {number}: `{field}` is no text")
-                    yield value.encode("utf-8", "surrogatepass")
+                        raise fault("NL0956", f"{place}: `{field}` is no text")
+                    own = label_of(row[label], label, place) if label else None
+                    yield Document(value.encode("utf-8", "surrogatepass"), own)
     except (OSError, ValueError) as error:  # what pyarrow raises is one of both
         raise fault("NL0952", f"cannot read `{path}`: {error}", help="is it a whole parquet file?") from error
 

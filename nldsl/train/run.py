@@ -12,6 +12,7 @@ import torch
 from nldsl.assets import specs_folder
 from nldsl.catalog.values import Static
 from nldsl.diagnostics import DiagnosticBag
+from nldsl.evaluate import labelled
 from nldsl.evaluate.session import Session
 from nldsl.evaluate.tokens import Tokens, tokens_of
 from nldsl.runtime.model import Model
@@ -19,9 +20,11 @@ from nldsl.spec import load
 from nldsl.train import checkpoint as saved
 from nldsl.train.building import TrainableModel, build, step_of
 from nldsl.train.config import RUN, RunConfig, read_config, require_same
-from nldsl.train.data import Corpus, prepare
+from nldsl.train.data import prepare
 from nldsl.train.engine import Engine, closing
 from nldsl.train.errors import fault
+from nldsl.train.fitting import require_streams, require_vocabulary
+from nldsl.train.groups import training_plan
 from nldsl.train.joining import join, restarted
 from nldsl.train.loop import (
     CHECKPOINTS,
@@ -106,6 +109,7 @@ def start(config: RunConfig, folder: Path, resume: bool, engine: Engine | None =
         require_same(read_config(folder), config)
     engine.require_room(model, config)
     corpus = engine.led(lambda: prepare(config.data, folder / "data", length=config.length))
+    require_streams(model.program, training_plan(model.program), corpus)
     require_vocabulary(model, corpus)
     trainer = Trainer(model, corpus, config, folder, next(iter(texts.values()), ""), engine)
     if resume:
@@ -132,19 +136,6 @@ def predict_memory(
     config = replace(config, recompute=recompute, precision=precision)
     model = build(config.source, config)
     return predict(model, model.program.train, step_of(model, config), batch=batch, length=length)
-
-
-def require_vocabulary(model: TrainableModel, corpus: Corpus) -> None:
-    """Raise NL0944 if the data have tokens that the model has no row for."""
-    roles = model.parameter_roles()
-    tables = [p for path, p in model.parameter_paths().items() if roles[path] in ("embedding", "head")]
-    rows = min((p.shape[0] for p in tables), default=corpus.vocab)
-    if rows < corpus.vocab:
-        raise fault(
-            "NL0944",
-            f"the data in `{corpus.name}` have {corpus.vocab:,} tokens, and `{model.program.name}` {rows:,}",
-            help=f"`--set vocab={corpus.vocab}`, where the spec has such a parameter",
-        )
 
 
 def _seed(threads: int, seed: int) -> None:
@@ -182,8 +173,19 @@ class Run:
         """A session on the model: `feed`, `generate`, `save`, `load`, `fork`, `merge`.
 
         learn: whether memories that minimise the task may change, or the names of the levels that may.
+        Raises NL0984 for a model that tells classes instead of tokens.
         """
+        self.require_tokens()
         return Session(cast(Model, self.model), learn=learn, batch=batch, tokens=self.tokens)
+
+    def require_tokens(self) -> None:
+        """Raise NL0984 unless what the model tells are tokens."""
+        if labelled(self.model.program):
+            raise fault(
+                "NL0984",
+                f"`{self.model.program.name}` tells classes of tokens, and no next token",
+                help="in Python, `nldsl.load(RUN).model(tokens)[0]` are the logits of classes",
+            )
 
 
 def load_run(out: str | Path) -> Run:

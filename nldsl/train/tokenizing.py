@@ -107,4 +107,4 @@ def train_tokenizer(paths: Sequence[str], out: str | Path, *, vocab: int, field:
 
 def _texts(paths: Sequence[str], field: str) -> Iterator[str]:
     for document in documents_of(paths, field):
-        yield document.decode("utf-8", "replace")
+        yield document.text.decode("utf-8", "replace")

@@ -50,8 +50,8 @@ CODES = {
     "NL0956": Entry(
         "a line without a document",
         "With `--field NAME` every line of a `.jsonl` file is an object whose NAME is text, and a `.parquet` "
-        "file has a column of texts of that name. None is skipped "
-        "in silence.",
+        "file has a column of texts of that name; with `--label-field NAME` each has a label, too: a word or "
+        "a number from 0, or a list with one for every token. None is skipped in silence.",
     ),
     "NL0957": Entry(
         "prepared data would be written over",
@@ -155,8 +155,11 @@ CODES = {
         "resumed; with anything else it would not be the run that was started.",
     ),
     "NL0984": Entry(
-        "a task that bytes cannot give",
-        "Training on bytes knows the task `next_token`.",
+        "a task that the data cannot give",
+        "`task label` is trained on documents with labels, from `nldsl data prepare --label-field NAME`, and "
+        "`next_token` on any others; a model declares the streams it takes: `tokens`, and `label` for that "
+        "task. Memories that minimise the task need the label of every token. A model that tells classes has "
+        "no next token to generate.",
     ),
     "NL0985": Entry(
         "training diverged",
