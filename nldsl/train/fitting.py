@@ -41,10 +41,25 @@ def rows_of(model: Any, *roles: str) -> int | None:
     return min((p.shape[0] for path, p in known.items() if found[path] in roles), default=None)
 
 
-def require_streams(program: Program, plan: TrainPlan, corpus: Corpus) -> None:
-    """Raise NL0984 unless the data have what the task scores by, and the model the streams for it."""
-    help = "`nldsl data prepare FILE.jsonl --field text --label-field label --out DATA`"
+def require_streams(program: Program) -> None:
+    """Raise NL0984 unless the model reads what there can be: tokens and, where they are the task, labels."""
+    names = [value.name for value in program.root.inputs]
+    wanted = {"label"} if labelled(program) else set()
+    if len(names) != 1 + len(wanted) or not wanted <= set(names):
+        said, task = ", ".join(f"`{name}`" for name in names), "label" if wanted else "next_token"
+        raise fault(
+            "NL0984",
+            f"`{program.name}` has the streams {said}; the task `{task}` gives "
+            f"{'`tokens` and `label`' if wanted else '`tokens`'}",
+            help="train it in a loop of your own: `model(...)`, or `model.learn(...)`, and `nldsl.optimizer`",
+            span=program.root.span,
+        )
+
+
+def require_labels(program: Program, plan: TrainPlan, corpus: Corpus) -> None:
+    """Raise NL0984 unless the data have labels where the task is those, and everywhere if tokens write."""
     if plan.task == "label" and not corpus.classes:
+        help = "`nldsl data prepare FILE.jsonl --field text --label-field label --out DATA`"
         raise fault(
             "NL0984", f"the task is `label`, and `{corpus.name}` has no labels", help=help, span=plan.span
         )
@@ -54,17 +69,6 @@ def require_streams(program: Program, plan: TrainPlan, corpus: Corpus) -> None:
             f"`{corpus.name}` has labels, and the task is `{plan.task}`",
             help="write `task label` in `train`, or prepare the data without `--label-field`",
             span=plan.span,
-        )
-    names = [value.name for value in program.root.inputs]
-    wanted = {"label"} if labelled(program) else set()
-    if len(names) != 1 + len(wanted) or not wanted <= set(names):
-        said = ", ".join(f"`{name}`" for name in names)
-        has = "`tokens` and `label`" if wanted else "`tokens`"
-        raise fault(
-            "NL0984",
-            f"`{program.name}` has the streams {said}; the data have {has}",
-            help="train it in a loop of your own: `model(...)`, or `model.learn(...)`, and `nldsl.optimizer`",
-            span=program.root.span,
         )
     if corpus.classes and writes_task(program) and has_unlabelled(corpus):
         raise fault(

@@ -23,7 +23,7 @@ from nldsl.train.config import RUN, RunConfig, read_config, require_same
 from nldsl.train.data import prepare
 from nldsl.train.engine import Engine, closing
 from nldsl.train.errors import fault
-from nldsl.train.fitting import require_streams, require_vocabulary
+from nldsl.train.fitting import require_labels, require_streams, require_vocabulary
 from nldsl.train.groups import training_plan
 from nldsl.train.joining import join, restarted
 from nldsl.train.loop import (
@@ -102,6 +102,7 @@ def start(config: RunConfig, folder: Path, resume: bool, engine: Engine | None =
     _seed(config.threads, config.seed)
     where, texts = texts_of(config.source)
     model = build(config.source, config)
+    require_streams(model.program)
     config = replace(config, specification=where, digests=dict(model.program.sources))
     engine.require_alike(repr(config))
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +110,7 @@ def start(config: RunConfig, folder: Path, resume: bool, engine: Engine | None =
         require_same(read_config(folder), config)
     engine.require_room(model, config)
     corpus = engine.led(lambda: prepare(config.data, folder / "data", length=config.length))
-    require_streams(model.program, training_plan(model.program), corpus)
+    require_labels(model.program, training_plan(model.program), corpus)
     require_vocabulary(model, corpus)
     trainer = Trainer(model, corpus, config, folder, next(iter(texts.values()), ""), engine)
     if resume:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import doctest
 import io
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ _FENCE = re.compile(
 )
 _TITLE = re.compile(r'title="([^"]+)"')
 _ELLIPSIS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-LANGUAGES = {"nl", "yaml", "python", "sh", "text"}
+LANGUAGES = {"nl", "yaml", "python", "sh", "text", "json"}
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,19 @@ class Page:
                 self.printed = "".join(self.command(line, fence.exits, place) for line in lines_of(fence))
             case "text":
                 self.compare(fence, place)
+            case "json":
+                self.keep(fence, place)
 
     def check(self, fence: Fence, place: str) -> None:
         found = nldsl.check(fence.body)
         assert {d.code for d in found} == fence.finds, f"{place}: {[str(d) for d in found]}"
         if fence.title:
             (self.folder / fence.title).write_text(fence.body, encoding="utf-8")
+
+    def keep(self, fence: Fence, place: str) -> None:
+        """A file of objects, one per line."""
+        assert fence.title and all(isinstance(json.loads(x), dict) for x in fence.body.splitlines()), place
+        (self.folder / fence.title).write_text(fence.body, encoding="utf-8")
 
     def execute(self, fence: Fence, place: str) -> str:
         said = io.StringIO()

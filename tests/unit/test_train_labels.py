@@ -223,7 +223,7 @@ def test_models_and_data_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     how: dict[str, Any] = {"steps": 1, "batch": 1, "length": LENGTH, "show": False}
     cases = [
         (PLAIN, str(tmp_path / "x.jsonl"), "NL0984", "has no labels"),
-        (PLAIN.replace("task label", "task next_token"), data, "NL0984", "has labels, and the task"),
+        (OTHER.replace("32", "256"), data, "NL0984", "has labels, and the task"),
         (PLAIN.replace("tokens, label", "tokens, other"), data, "NL0984", "the streams `tokens`, `other`"),
         (TASK, gaps, "NL0984", "does not label every token"),
         (PLAIN.replace("classes = 2", "classes = 1"), data, "NL0944", "2 classes, and `m` knows 1"),
