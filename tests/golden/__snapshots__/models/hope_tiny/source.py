@@ -71,7 +71,8 @@ def gd(W: Tensor, g: Tensor) -> Tensor:
 
 
 class SelfModifyingTitans(Module):
-    """`self_modifying_titans(x)` with chunk = 16, expand = 1, heads = 2, memory_chunk = 64, window = 4.
+    """`self_modifying_titans(x)` with chunk = 16, expand = 1, heads = 2, memory_chunk = 64, start = 0,
+    window = 4.
 
     Mk, Mv, Me, Ma, M: chunk (reads and gradients see the last commit: chunks of 16 tokens are parallel;
     its backward pass is written out, for checkpoints and, where every operation has a formula, for
