@@ -21,6 +21,8 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,7 @@ def main() -> None:
         for model in MODELS
         if options.only in (None, model) and options.seed in (None, seed)
     ]
-    missing = [(model, seed) for model, seed in wanted if not result_file(options.out, model, seed).is_file()]
+    missing = [one for one in wanted if not result_file(options.out, *one).is_file()]
     if options.only is not None and options.seed is not None:
         for model, seed in missing:
             run(model, seed, plan, options)
@@ -115,8 +117,15 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def result_file(out: Path, model: str, seed: int) -> Path:
-    """Where a run leaves its figures."""
-    return out / f"{model}-{seed}.json"
+    """Where a run leaves its figures: a model whose program has changed is run again."""
+    return out / f"{model}-{seed}-{digest_of(model)}.json"
+
+
+@cache
+def digest_of(model: str) -> str:
+    """What tells programs of one name apart, and how they are trained; not comments, nor places in a text."""
+    program = nldsl.program(HERE / f"{model}.nl")
+    return sha256(repr((program.root, program.train)).encode()).hexdigest()[:12]
 
 
 def side_by_side(missing: list[tuple[str, int]], options: argparse.Namespace) -> None:

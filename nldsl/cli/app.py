@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any
 
 import typer
 
@@ -48,6 +49,9 @@ COMMANDS: dict[str, str] = {
 }
 """Every command with its line in `--help`, in the order in which one meets them."""
 
+SAY_OUT = frozenset({"data", "import", "train"})
+SAY_OUTPUT = frozenset({"compile", "convert", "export", "graph", "new", "plot", "test", "timeline", "verify"})
+
 HELP = "A language and compiler for nested learning: architectures and optimisers as memories on clocks."
 
 
@@ -84,8 +88,14 @@ def build_app(requested: str | None) -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     for name, line in COMMANDS.items():
         function = _load(name) if name == requested else _placeholder(line)
-        app.command(name, short_help=line)(function)
+        app.command(name, short_help=line, context_settings=_settings(name))(function)
     return app
+
+
+def _settings(name: str) -> dict[str, Any]:
+    """Where a command writes is said by `--out` or `--output`, whichever of them its help names."""
+    spellings = {"out": "output"} if name in SAY_OUTPUT else {"output": "out"} if name in SAY_OUT else {}
+    return {"token_normalize_func": lambda word: spellings.get(word, word)} if spellings else {}
 
 
 def _root(

@@ -71,6 +71,17 @@ ALONE = Lessons()
 """Every token has its own lesson, of weight one."""
 
 
+class Given(NamedTuple):
+    """The gates of a memory; `beta`, `slot_rate`, `read` come together or not at all."""
+
+    retain: Gate = None
+    log_retain: Gate = None
+    rate: Gate = None
+    beta: Gate = None
+    slot_rate: Gate = None
+    read: Gate = None
+
+
 class _Gates(NamedTuple):
     """The gates of chunks of one width `[B, H, n, C]`."""
 
@@ -83,41 +94,20 @@ class _Gates(NamedTuple):
     lessons: Lessons
 
 
-def fading(
-    grid: ChunkGrid,
-    key: Tensor,
-    *,
-    retain: Gate = None,
-    log_retain: Gate = None,
-    rate: Gate = None,
-    beta: Gate = None,
-    slot_rate: Gate = None,
-    read: Gate = None,
-    lessons: Lessons = ALONE,
-) -> Fading:
-    """The numbers above for keys `[B, T, H, d]`; `beta`, `slot_rate`, `read` come together or not at all.
+def fading(grid: ChunkGrid, key: Tensor, *, lessons: Lessons = ALONE, **gates: Gate) -> Fading:
+    """The numbers above for keys `[B, T, H, d]` and the gates of `Given`.
 
     >>> grid = ChunkGrid(torch.tensor([0]), None, 2, 2)
     >>> found = fading(grid, torch.ones(1, 2, 1, 1), retain=0.5, rate=0.25)
     >>> found.keep.item(), found.reach.flatten().tolist()
     (0.25, [0.125, 0.25])
     """
-    given = (retain, log_retain, rate, beta, slot_rate, read)
-    return Fading(*_joined([_of_chunks(*gates) for gates in _chunks(grid, key, given, lessons)]))  # type: ignore[arg-type]
+    parts = _chunks(grid, key, Given(**gates), lessons)
+    return Fading(*_joined([_of_chunks(*one) for one in parts]))  # type: ignore[arg-type]
 
 
 def following(
-    grid: ChunkGrid,
-    key: Tensor,
-    *,
-    retain: Gate = None,
-    log_retain: Gate = None,
-    rate: Gate = None,
-    beta: Gate = None,
-    slot_rate: Gate = None,
-    read: Gate = None,
-    lessons: Lessons = ALONE,
-    before: bool = False,
+    grid: ChunkGrid, key: Tensor, *, lessons: Lessons = ALONE, before: bool = False, **given: Gate
 ) -> Following:
     """The same at every token, behind its own step or `before` it.
 
@@ -126,10 +116,9 @@ def following(
     >>> found.carried.flatten().tolist(), found.kernel.flatten().tolist()
     ([0.5, 0.25], [0.25, 0.0, 0.125, 0.25])
     """
-    given = (retain, log_retain, rate, beta, slot_rate, read)
     widest = max(grid.widths) + lessons.window - 1
     kernels, numbers = [], []
-    for gates in _chunks(grid, key, given, lessons):
+    for gates in _chunks(grid, key, Given(**given), lessons):
         kernel, carried, lent = _at_tokens(gates, before)
         wide = torch.nn.functional.pad(kernel, (0, widest - kernel.shape[-1]))
         kernels.append(wide.flatten(2, 3))
@@ -147,7 +136,7 @@ def spread(key: Tensor, gate: Tensor | float) -> Tensor:
     return given.expand(key.shape[:3]).unsqueeze(-1)
 
 
-def _chunks(grid: ChunkGrid, key: Tensor, given: tuple[Gate, ...], lessons: Lessons) -> list[_Gates]:
+def _chunks(grid: ChunkGrid, key: Tensor, given: Given, lessons: Lessons) -> list[_Gates]:
     """Runs of chunks of one width."""
     # Where no token is nothing fades and nothing is added.
     empty = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)

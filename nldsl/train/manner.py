@@ -21,7 +21,11 @@ from nldsl.train.optimisers import OptimiserGroup
 STEP = "_step_"
 """How the methods of emitted modules that take one chunk begin."""
 ROWS = ("_kept", "_pullback")
-"""How functions on the rows of a chunk end, in files whose memories run in one pass."""
+"""How functions on the rows of a chunk end, in files whose memories run in one pass.
+
+Those of reads that follow the running state (`_following`) take objects of the runtime in the place of
+weights, which torch cannot compile: they stay as they are.
+"""
 
 
 class Lowered:

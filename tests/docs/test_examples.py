@@ -157,7 +157,8 @@ def test_domains_of_ones_own(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "out" / "hope_attention_2-0.json").read_text())
+    (kept,) = (tmp_path / "out").glob("hope_attention_2-0-*.json")  # its name tells the program, too
+    result = json.loads(kept.read_text())
     assert list(result["asked"]["domains"]) == ["first", "second"]
     matrix = result["matrices"]["window"]
     assert matrix[0][0] < result["curve"][0][1] and matrix[1][1] < result["curve"][0][2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -182,7 +183,6 @@ def test_ctrl_c_leaves_with_130() -> None:
 
 
 def test_every_code_of_the_command_line_is_in_the_catalogue() -> None:
-    import re
 
     folder = Path(guard.__file__).parent
     used = {code for path in folder.glob("*.py") for code in re.findall(r"NL10\d\d", path.read_text("utf-8"))}
@@ -203,3 +203,22 @@ def test_the_graph_is_a_room_and_a_verb() -> None:
 
     assert nldsl.graph("hope").name == "hope"
     assert room.build_graph and nldsl.graph is room
+
+
+def test_where_to_write_is_said_in_both_spellings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command's own is in its help; a typing error is none of them."""
+    texts = []
+    for number, spelling in enumerate(("--out", "--output", "-o")):
+        assert run("compile", "linear_attention", spelling, str(tmp_path / f"{number}.py")) == 0
+        texts.append((tmp_path / f"{number}.py").read_text())
+        (tmp_path / "a.txt").write_text("one")
+        (tmp_path / "b.txt").write_text("two")
+        given = [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
+        assert run("data", "prepare", *given, spelling, str(tmp_path / f"data{number}")) == 0
+        assert (tmp_path / f"data{number}" / "data.json").is_file()
+    assert len(set(texts)) == 1
+    assert run("compile", "linear_attention", "--outputs", str(tmp_path / "x.py")) == 2
+    capsys.readouterr()
+    for command, own in (("compile", "--output"), ("data", "--out")):
+        assert run(command, "--help") == 0
+        assert set(re.findall(r"--out(?:put)?\b", capsys.readouterr().out)) == {own}
