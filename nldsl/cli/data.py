@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from nldsl.cli.common import print_json
-from nldsl.train.prepared import prepare_documents
+from nldsl.cli.guard import CommandError
+from nldsl.train.prepared import Prepared, prepare_documents
 from nldsl.train.tokenizing import train_tokenizer
 
 
@@ -53,6 +54,7 @@ def command(
     Tokens are bytes, or those of a `tokenizer.json`, such as `nldsl data tokenizer` trains.
     """
     if action is Action.TOKENIZER:
+        _of_prepare_alone(packed=packed, tokenizer=tokenizer, label_field=label_field)
         tokens = train_tokenizer(paths, out, vocab=vocab, field=field)
         print_json({"file": out, "vocab": tokens}) if as_json else print(f"wrote {out}: {tokens:,} tokens")
         return
@@ -61,6 +63,19 @@ def command(
     if as_json:
         print_json(asdict(found) | {"folder": str(found.folder)})
         return
+    _report(found, bool(tokenizer))
+
+
+def _of_prepare_alone(**given: object) -> None:
+    """Raise NL1024 for what says something about shards, not about a tokenizer."""
+    for name, value in given.items():
+        if value:
+            option = f"--{name.replace('_', '-')}"
+            raise CommandError("NL1024", f"`{option}` is for `nldsl data prepare`", "leave it out")
+
+
+def _report(found: Prepared, tokenizer: bool) -> None:
+    """What was found, in words."""
     of = (f" in {found.tokens:,} tokens", f" in {found.heldout_tokens:,} tokens") if tokenizer else ("", "")
     print(
         f"{found.documents:,} documents, {found.bytes:,} bytes{of[0]} to train on; "

@@ -73,10 +73,8 @@ def prepare_documents(
     folder, codec = Path(out), read_codec(tokenizer)
     if not 0 < heldout < 1:
         raise fault("NL0981", f"`--heldout` must lie between 0 and 1, found {heldout}")
-    if label_field and (packed or not field):
-        why = "windows that cross documents have no label" if packed else "a file of plain text has no labels"
-        help = "leave `--packed` out" if packed else "name what holds the text, too: `--field NAME`"
-        raise fault("NL0981", f"`--label-field {label_field}`: {why}", help=help)
+    if label_field:
+        require_documents(label_field, field, packed)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise fault("NL0957", f"`{folder}` is there already", help="give a new folder as `--out`")
     keys, left_out, seen = survey(documents_of(paths, field, label_field))
@@ -90,10 +88,7 @@ def prepare_documents(
         sizes = write_parts(partial, documents, keys, chosen, codec, classes)
         about = describe(partial, packed, left_out, codec, sizes)
         if classes is not None:
-            about |= {"version": LABELLED, "labels": classes.describe(label_field)}
-            for part in PARTS:
-                sync_file(partial / f"{part}.labels")
-                about["parts"][part]["labels_sha256"] = digest_of(partial / f"{part}.labels")
+            describe_labels(partial, about, classes.describe(label_field))
         write_text(partial / SIDECAR, json.dumps(about, indent=2) + "\n")
         partial.replace(folder)
         sync_folder(folder.parent)
@@ -104,6 +99,22 @@ def prepare_documents(
     counts = (train["documents"], train["bytes"], kept["documents"], kept["bytes"], left_out)
     labelled = 0 if classes is None else classes.count
     return Prepared(folder, *counts, train["tokens"], kept["tokens"], codec.vocab, labelled)
+
+
+def require_documents(label_field: str, field: str, packed: bool) -> None:
+    """Raise NL0981 unless labels are of documents with fields."""
+    why = "windows that cross documents have no label" if packed else "a file of plain text has no labels"
+    help = "leave `--packed` out" if packed else "name what holds the text, too: `--field NAME`"
+    if packed or not field:
+        raise fault("NL0981", f"`--label-field {label_field}`: {why}", help=help)
+
+
+def describe_labels(folder: Path, about: dict[str, Any], labels: dict[str, Any]) -> None:
+    """Put labels that have been written, synced to the disk, into the sidecar."""
+    about |= {"version": LABELLED, "labels": labels}
+    for part in PARTS:
+        sync_file(folder / f"{part}.labels")
+        about["parts"][part]["labels_sha256"] = digest_of(folder / f"{part}.labels")
 
 
 def key_of(document: Document) -> bytes:
