@@ -71,7 +71,7 @@ def block_expression(block: Block, name: str, stop: Iterable[str] = ()) -> Expr:
 
 
 def source_expression(block: Block, name: str) -> Expr:
-    """As `block_expression`, but also through `outer`, `parts` and `index`: for ranges, not for code.
+    """As `block_expression`, but also through `outer`, `parts`, `index`, `position`: for ranges, not code.
 
     Errors: `KeyError` if the block computes no such value.
     """
@@ -80,7 +80,7 @@ def source_expression(block: Block, name: str) -> Expr:
 
 @by_identity(4)
 def _sources(block: Block) -> dict[str, Expr]:
-    return _expressions(block, frozenset(), ("outer", "parts", "index"))
+    return _expressions(block, frozenset(), ("outer", "parts", "index", "position"))
 
 
 @by_identity(4)

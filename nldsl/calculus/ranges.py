@@ -80,7 +80,13 @@ _FIXED: dict[str, Interval] = {
     "sin": Interval(-1.0, 1.0),
     "cos": Interval(-1.0, 1.0),
     "abs": SQUARE,
+    "sqrt": SQUARE,
     "silu": Interval(-0.2785, INFINITY),
+    "gelu": Interval(-0.17, INFINITY),
+    "position": SQUARE,
+    "erf": Interval(-1.0, 1.0),
+    "sign": Interval(-1.0, 1.0),
+    **dict.fromkeys(("lt", "le", "gt", "ge", "eq", "ne"), Interval(0.0, 1.0)),
 }
 _THROUGH = frozenset({"split", "merge", "detach", "expand_last", "parts"})
 _COMPOSED = frozenset({"add", "sub", "mul", "div", "neg"})
@@ -128,8 +134,9 @@ class Unknowns:
     def _atom(self, expr: Expr) -> Interval:
         if expr.op in _FUNCTIONS:
             return _rising(expr.op, range_of(expr.args[0], self.known))
-        if expr.op == "mean":
-            return range_of(expr.args[0], self.known)
+        if expr.op in ("mean", "sum"):
+            inner = range_of(expr.args[0], self.known)
+            return inner if expr.op == "mean" else _summed(inner)
         if expr.op in ("maximum", "minimum"):
             a, b = (range_of(x, self.known) for x in expr.args)
             pick = max if expr.op == "maximum" else min
@@ -144,11 +151,17 @@ class Unknowns:
         if expr.op == "index":
             size = dict(expr.options)["size"]
             return Interval(0.0, float(size) - 1.0)  # type: ignore[arg-type]
-        if expr.op == "dot" and expr.args[0] is expr.args[1]:
-            return SQUARE
         if (expr.op, expr.role, expr.name) == (SYMBOL, "rule", "step"):
             return Interval(1.0)
-        return _FIXED.get(expr.op, Interval())
+        square = expr.op == "dot" and expr.args[0] is expr.args[1]
+        return SQUARE if square else _FIXED.get(expr.op, Interval())
+
+
+def _summed(inner: Interval) -> Interval:
+    """A sum of some numbers of one sign has that sign."""
+    low = 0.0 if inner.low >= 0.0 else -INFINITY
+    high = 0.0 if inner.high <= 0.0 else INFINITY
+    return Interval(low, high, inner.low_open and low == 0.0, inner.high_open and high == 0.0)
 
 
 def _raised(base: Interval, power: Interval) -> Interval:

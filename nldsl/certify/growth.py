@@ -22,7 +22,7 @@ def float32_growth(bench: Bench) -> tuple[tuple[Growth, ...], CheckResult]:
     """The compiled program in float32 against itself in float64, with the parameters it starts from."""
     name = "float32 growth"
     if bench.reference.diverges is not None:
-        return (), CheckResult(name, True, 0, None, NONSENSE, note="not measured: the program diverges")
+        return (), _diverging(name)
     double = copy.deepcopy(bench.module)
     with torch.no_grad():
         for path, parameter in double.parameter_paths().items():
@@ -34,6 +34,8 @@ def float32_growth(bench: Bench) -> tuple[tuple[Growth, ...], CheckResult]:
         for n in LENGTHS:
             part = tuple(s[:, :n] for s in inputs)
             exact, _ = call(double, part)
+            if n == LENGTHS[0] and not all(bool(e.isfinite().all()) for e in exact if e.is_floating_point()):
+                return (), _diverging(name, f" within {n} tokens, in float64 too")
             rough, _ = call(single, tuple(s.float() if s.is_floating_point() else s for s in part))
             errors = [
                 distance(r[:, -TAIL:].double(), e[:, -TAIL:]) for r, e in zip(rough, exact, strict=True)
@@ -43,3 +45,7 @@ def float32_growth(bench: Bench) -> tuple[tuple[Growth, ...], CheckResult]:
     good = first is not None and first <= NONSENSE
     text = ", ".join(f"{g.tokens} tokens {'-' if g.error is None else f'{g.error:.1e}'}" for g in found)
     return tuple(found), CheckResult(name, good, len(found), first, NONSENSE, text)
+
+
+def _diverging(name: str, where: str = "") -> CheckResult:
+    return CheckResult(name, True, 0, None, NONSENSE, note=f"not measured: the program diverges{where}")

@@ -82,7 +82,13 @@ def _reason(members: list[ChunkMemory], caches: list[ChunkCache], grid: int) -> 
             f"gradients and reads see the last commit, attention what they tell: {grid} tokens are parallel"
         )
     if not live:
-        return f"reads and gradients see the last commit: chunks of {grid} tokens are parallel"
+        older = any(m.write.base_every != m.memory.clock.every for m in members)
+        seen = (
+            "reads see the last commit, gradients a base"
+            if older
+            else "reads and gradients see the last commit"
+        )
+        return f"{seen}: chunks of {grid} tokens are parallel"
     shown = ", ".join(f"`{n}`" for n in live)
     return f"gradients are held at a base, reads of {shown} follow: chunks of {grid} tokens are parallel"
 

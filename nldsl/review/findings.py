@@ -165,9 +165,16 @@ def _advice(found: Blowup, key: str) -> str:
     if not found.limit:
         return "make the rate smaller, or let it depend on the gate"
     bounded = f"`{rate} = {_times(found.limit)}sigmoid(...)`"
-    if not found.step.rates:
+    if not found.step.rates and _is_number(found.limit):
         return f"use `{rate} = {_below(found.limit)}` or less"
+    if not found.step.rates:
+        return f"keep `{rate}` below `{found.limit}` for every value of the gate"
     return f"keep `{rate}` below `{found.limit}`, for example {bounded}"
+
+
+def _is_number(limit: str) -> bool:
+    """Whether a limit is a number, and not an expression over a gate."""
+    return not any(c.isalpha() for c in limit.replace("e-", "").replace("e+", ""))
 
 
 def _below(limit: str) -> str:

@@ -19,8 +19,9 @@ from nldsl.calculus import (
 from nldsl.calculus.affine import scalar_value
 from nldsl.calculus.differentiate import WeightGradient
 from nldsl.calculus.letters import letter
+from nldsl.calculus.lift import value_symbol
 from nldsl.calculus.memo import by_identity
-from nldsl.calculus.ranges import Interval, range_of
+from nldsl.calculus.ranges import SQUARE, Interval, range_of
 from nldsl.calculus.rules import RuleForm
 from nldsl.review.lengths import square_bound
 from nldsl.spec.program import Apply, Block, Memory, Read, Term, Update, Value, Write
@@ -155,6 +156,8 @@ def _step(
     fed = grad.x is found.gradient.key
     length = square_bound(block, term.key) if fed else math.inf
     known = {square: Interval(0.0, length, high_open=math.isinf(length))}
+    places = (s.out for s in block.body if isinstance(s, Apply) and s.op == "position")
+    known |= {value_symbol(place, "value"): SQUARE for place in places}
     return Step(
         weight=grad.name,
         keep=keep,

@@ -11,21 +11,22 @@ from nldsl.calculus import (
     UpdateClass,
     build,
     gate_expression,
-    gate_name,
     number,
     substitute,
     symbol,
     update_class,
 )
 from nldsl.calculus.affine import scalar_value
+from nldsl.calculus.expression import depends
 from nldsl.calculus.letters import letter, letters, meaning
 from nldsl.calculus.lift import source_expression
 from nldsl.calculus.mirror import mirror_form
 from nldsl.calculus.ranges import range_of
 from nldsl.graph.places import Place, places
 from nldsl.graph.problems import written_pair
-from nldsl.spec.program import Apply, Block, Memory, Program, TaskWrite, Update, Value, Write
-from nldsl.view.family import in_its_block
+from nldsl.spec.program import Block, Memory, Program, TaskWrite, Update, Value, Write
+from nldsl.view.direct import own_answer, scaled_too, spoken_names, update_formula
+from nldsl.view.family import beside_updates, in_its_block
 from nldsl.view.formulas import attention_formulas, escaped, own_name, task_formulas, write_formulas
 from nldsl.view.known import Gating, Known, known_as
 from nldsl.view.mixing import mixed_form, mixed_letter, mixed_words
@@ -117,30 +118,31 @@ def _written(
     spectra: list[str] = []
     names: list[Known | None] = []
     transitions: list[tuple[str, Transition]] = []
-    for update in updates:
-        if update is not scale:
-            lines.append(_direct(memory, update))
-    for write in writes:
+    beside = [u for u in updates if u is not scale]
+    spoken = spoken_names(block)
+    for write in (s for s in block.body if s in beside or s in writes):
+        if isinstance(write, Update):
+            lines.append(update_formula(block, memory, write, spoken))
+            continue
+        assert isinstance(write, Write)
         classes = update_class(memory, write)
-        letters_found.append(_letter(memory, write, classes))
-        target = written_pair(write.terms[0])[1] if write.terms else ""
-        step = known_as(memory, write, classes, (_gating(block, write, scale), scale is not None), target)
+        letters_found.append(_letter(block, memory, write, classes))
+        step = known_as(memory, write, classes, (_gating(block, write, scale), scale is not None))
         names.append(in_its_block(block, memory, write, step))
         made = (
             attention_formulas(memory)
             if write.append
-            else write_formulas(memory, write, classes, scale, _spoken(block))
+            else write_formulas(memory, write, classes, scale, spoken)
         )
         lines += made[0]
         where += [*made[1], *_meanings(block, write, scale)]
         reasons += classes.reasons
-        moved = _transitions(block, memory, write, classes, scale) or _of_one_piece(
-            block, memory, write, scale
-        )
+        moved, words = _moves(block, memory, write, classes, scale)
         transitions += moved
-        spectra.append("" if moved else _spectrum(block, memory, write, classes, scale))
+        spectra.append(words)
     # Several writes make one recurrence: it has a name only if all of them say the same.
-    known = names[0] if len(set(names)) == 1 else None
+    known = beside_updates(names[0] if len(set(names)) == 1 else None, block, memory, beside)
+    spectra.append(scaled_too(block, beside) if transitions else "")
     letter = max(letters_found, key=_ORDER.index, default="D")
     return Dynamics(
         id,
@@ -165,14 +167,30 @@ def _paper(known: Known | None, memory: Memory) -> str:
     return f"{known.paper}, in chunks as Eq. 90" if chunked else known.paper
 
 
-def _letter(memory: Memory, write: Write, classes: UpdateClass) -> str:
+def _letter(block: Block, memory: Memory, write: Write, classes: UpdateClass) -> str:
     if write.append:
         return "S"
     online = memory.clock.every == 1 and write.base_every == 1
     mixed = mixed_form(memory, write)
+    found: str = classes.letter if online else classes.chunked_letter
     if mixed is not None:
-        return mixed_letter(mixed)
-    return classes.letter if online else classes.chunked_letter
+        found = mixed_letter(mixed)
+    # A sum of what the memory itself answers is no plain sum.
+    return ("X" if online else "N") if found == "D" and own_answer(block, memory, write) else found
+
+
+def _moves(
+    block: Block, memory: Memory, write: Write, classes: UpdateClass, scale: Update | None
+) -> tuple[list[tuple[str, Transition]], str]:
+    """The transitions of a write, and what else is to be said of its spectrum."""
+    own = "" if write.append else own_answer(block, memory, write)
+    if own and _letter(block, memory, write, classes) in "XN" and classes.letter == "D":
+        return [], f"what is added is made of `{own}`, so the sum feeds on itself: no spectrum along a key"
+    moved = _transitions(block, memory, write, classes, scale) or _of_one_piece(block, memory, write, scale)
+    if not moved:
+        return [], _spectrum(block, memory, write, classes, scale)
+    online = memory.clock.every == 1 and write.base_every == 1
+    return moved, f"that is for a target that is given; this one is made of `{own}`" if own and online else ""
 
 
 def _spectrum(block: Block, memory: Memory, write: Write, classes: UpdateClass, scale: Update | None) -> str:
@@ -202,19 +220,6 @@ def _gating(block: Block, write: Write, scale: Update | None) -> Gating:
     return write.retain_axis if write.retain is not None or scale is None else scale.axis
 
 
-def _spoken(block: Block) -> dict[str, str]:
-    """How values are written where not by name: as a number, or as the vector of one that holds them."""
-    found = {}
-    for step in block.body:
-        if isinstance(step, Apply):
-            value = scalar_value(gate_expression(block, step.out)) if not step.out.shape else None
-            if value is not None:
-                found[step.out.name] = f"{value:.6g}"
-            elif step.op == "mean":
-                found[step.out.name] = gate_name(block, step.out)
-    return found | letters(block)
-
-
 def _meanings(block: Block, write: Write, scale: Update | None) -> Iterator[Formula]:
     """What the letters stand for that gates without a name got."""
     own = letters(block)
@@ -227,16 +232,6 @@ def _meanings(block: Block, write: Write, scale: Update | None) -> Iterator[Form
         if text:
             pair = both({}, lambda pen, name=own[value.name]: pen.name(name))  # type: ignore[misc]
             yield Formula(f"{pair.text} = {text}", rf"{pair.latex} = \texttt{{{escaped(text)}}}")
-
-
-def _direct(memory: Memory, update: Update) -> Formula:
-    name, value = memory.name, update.value.name
-    text = {
-        "scale": f"{name}_t = {value}_t {name}_{{t-1}}",
-        "add": f"{name}_t = {name}_{{t-1}} + {value}_t",
-        "set": f"{name}_t = {value}_t",
-    }[update.op]
-    return Formula(text, text)
 
 
 def _gates(block: Block, writes: list[Write], scale: Update | None) -> Iterator[tuple[str, str]]:
@@ -331,7 +326,8 @@ def _at_commit(block: Block, memory: Memory, write: Write) -> list[tuple[str, Tr
     if write.retain is None:
         return []
     one, zero = number(1.0), number(0.0)
-    return [(memory.name, _one(block, write, None, Step(one, zero, zero, one), False, "z"))]
+    step = Step(one, zero, zero, one, beside=True)
+    return [(memory.name, _one(block, write, None, step, False, "z"))]
 
 
 def _by_weight(
@@ -354,7 +350,8 @@ def _by_weight(
         m = form.momentum
         moved = (form.keep, form.erase, form.rate) if m is None else (form.keep, m.erase, m.rate)
         filtered = None if m is None else (m.beta, m.read)
-        step = Step(*moved, build("dot", form.x, form.x), None, slope, chunk, filtered)
+        beside = chunk > 1 and grad.dy is not None and depends(grad.dy, [grad.weight])
+        step = Step(*moved, build("dot", form.x, form.x), None, slope, chunk, beside, filtered)
         yield own_name(memory, grad.name), _one(block, write, scale, step, unit, "z")
 
 
@@ -390,6 +387,7 @@ def _one(block: Block, write: Write, scale: Update | None, step: Step, unit: boo
             named(scale.value) if scale is not None else None,
             step.slope,
             step.chunk,
+            step.beside,
             None
             if step.momentum is None
             else (substitute(step.momentum[0], arguments), substitute(step.momentum[1], arguments)),

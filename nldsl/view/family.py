@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Literal
 
 from nldsl.calculus import Expr, gate_expression
 from nldsl.calculus.affine import scalar_value
+from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Apply, Block, Memory, Read, Term, Update, Value, Write, option
 from nldsl.view.known import Known
 
 _DELTA = ("DeltaNet (", "Gated DeltaNet (", "Kimi Delta")
 _MIRAS = "(Behrouz et al. 2025)"
+_PAIRED = re.compile(r"\bself\[")
 
 
 def in_its_block(block: Block, memory: Memory, write: Write, known: Known | None) -> Known | None:
@@ -23,20 +27,32 @@ def in_its_block(block: Block, memory: Memory, write: Write, known: Known | None
     special = _by_rule(write) or _two_terms(write, own)
     if special is not None:
         return special
+    if known is not None and _generates_itself(memory, write, own):
+        return Known(f"self-modifying Titans: {known.name}", f"Eq. 83-88, {known.paper.removeprefix('Eq. ')}")
     known = _but_for_sums_of_itself(known, memory, write, own)
+    known = _but_for_gates_of_no_token(known, _source(_gate(block, memory, write), own))
     if known is None:
         return _self_made(memory, write, own)
     if known.name.startswith(_DELTA):
         return _delta(block, memory, write, known, own)
     if known.name == "gradient descent on the inner product":
         return Known(f"deep linear attention, DLA {_MIRAS}", "Eq. 8, 15")
-    if known.name.startswith("Mamba-2") and _fixed(_gate(block, memory, write), own):
-        return Known("RetNet (Sun et al. 2023)", "Eq. 64")
     if known.name.startswith("gated linear attention") and _forgets_its_key(write, own):
         return Known("HGRN-2 (Qin et al. 2024)", "Eq. 64")
     if known.name.startswith("the element-wise gate") and _diagonal_erase(write, own):
         return Known("Longhorn, the diagonal of the exact step (Liu et al. 2024)", "Eq. 31, 65")
     return known
+
+
+def beside_updates(known: Known | None, block: Block, memory: Memory, updates: list[Update]) -> Known | None:
+    """The name of a memory that is also changed by what stands beside its writes."""
+    if not updates or known is None:
+        return known
+    first = next((n for n, s in enumerate(block.body) if isinstance(s, Write) and s.memory == memory.name), 0)
+    above = all(u.op == "scale" and block.body.index(u) < first for u in updates)
+    if len(updates) == 1 and above and updates[0].axis == "scalar" and known.name.startswith("DeltaProduct"):
+        return Known(f"Gated {known.name}", known.paper)
+    return None
 
 
 def _makers(block: Block) -> dict[str, Apply | Read]:
@@ -90,6 +106,8 @@ def _is_zero(target: Value, own: dict[str, Apply | Read]) -> bool:
 
 def _delta(block: Block, memory: Memory, write: Write, known: Known, own: dict[str, Apply | Read]) -> Known:
     """The delta rule: by itself, several times per token, on what it reads itself, with a rate above one."""
+    if _is_zero(write.terms[0].target, own):
+        return Known("erases of the delta rule alone, as PaTH has them (Yang et al. 2025)", "Eq. 65")
     target = own.get(write.terms[0].target.name)
     if isinstance(target, Read) and target.memory == memory.name:
         return Known("a self-referential weight matrix, SRWM (Irie et al. 2022)", "Eq. 58, 65")
@@ -127,12 +145,48 @@ def _gate(block: Block, memory: Memory, write: Write) -> Value | None:
     return write.retain if write.retain is not None else scales[0] if len(scales) == 1 else None
 
 
-def _fixed(gate: Value | None, own: dict[str, Apply | Read]) -> bool:
-    """Whether a gate is made of numbers alone, another one for every head."""
+Source = Literal["numbers", "weights", "position", "tokens"]
+_SOURCES: tuple[Source, ...] = ("numbers", "weights", "position", "tokens")
+
+
+def _source(gate: Value | None, own: dict[str, Apply | Read]) -> Source:
+    """What a gate is made of: numbers alone, learned weights too, the place of the token, or the token."""
     if gate is None:
-        return False
+        return "numbers"
     made = own.get(gate.name)
-    return isinstance(made, Apply) and not made.parameters and all(_fixed(a, own) for a in made.args)
+    if not isinstance(made, Apply):
+        return "tokens"
+    least: Source = "position" if made.op == "position" else "weights" if made.parameters else "numbers"
+    return max((least, *(_source(a, own) for a in made.args)), key=_SOURCES.index)
+
+
+_FIXED_GATES = {
+    "Mamba-2, a scalar gate": ("RetNet (Sun et al. 2023)", "RetNet with decays that are learned"),
+    "Gated DeltaNet": ("Gated DeltaNet with a fixed gate", "Gated DeltaNet with a fixed gate"),
+    "the gated delta rule of Hope": (
+        "the gated delta rule of Hope with a fixed gate",
+        "the gated delta rule of Hope with a fixed gate",
+    ),
+}
+_TOKEN_GATES = (*_FIXED_GATES, "gated linear attention", "the element-wise gate", "Kimi Delta")
+
+
+def _but_for_gates_of_no_token(known: Known | None, source: Source) -> Known | None:
+    """Layers whose gates are made of their input keep the name only if these are."""
+    if known is None or source == "tokens" or not known.name.startswith(_TOKEN_GATES):
+        return known
+    named = next((v for k, v in _FIXED_GATES.items() if known.name.startswith(k)), None)
+    if named is None or source == "position":
+        return None
+    later = ", read as of the last commit" if known.name.endswith("commit") else ""
+    return Known(named[source == "weights"] + later, known.paper)
+
+
+def _generates_itself(memory: Memory, write: Write, own: dict[str, Apply | Read]) -> bool:
+    """Whether the target stands as a read of the memory at something else than the key it is written to."""
+    if not _PAIRED.search(written_pair(write.terms[0])[1].replace(f"{memory.name}[", "self[")):
+        return False
+    return any(r.key.name != write.terms[0].key.name for r in _own_reads(memory, write, own))
 
 
 def _self_made(memory: Memory, write: Write, own: dict[str, Apply | Read]) -> Known | None:
@@ -155,6 +209,11 @@ def _but_for_sums_of_itself(
 
 def _sees_itself(memory: Memory, write: Write, own: dict[str, Apply | Read]) -> bool:
     """Whether what is added is made of what the memory holds: then it is no plain sum."""
+    return any(True for _ in _own_reads(memory, write, own))
+
+
+def _own_reads(memory: Memory, write: Write, own: dict[str, Apply | Read]) -> Iterator[Read]:
+    """The reads of a memory that the targets of its own write are made of."""
     waiting, seen = [t.target.name for t in write.terms], set[str]()
     while waiting:
         made = own.get(name := waiting.pop())
@@ -162,9 +221,9 @@ def _sees_itself(memory: Memory, write: Write, own: dict[str, Apply | Read]) -> 
             continue
         seen.add(name)
         if isinstance(made, Read) and made.memory == memory.name:
-            return True
+            yield made
+            continue
         waiting += [made.key.name] if isinstance(made, Read) else [a.name for a in made.args]
-    return False
 
 
 def _forgets_its_key(write: Write, own: dict[str, Apply | Read]) -> bool:

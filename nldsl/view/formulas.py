@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from nldsl.calculus import Expr, UpdateClass, WeightGradient, symbol
@@ -11,7 +12,7 @@ from nldsl.calculus.rules import RuleForm, rule_form
 from nldsl.graph.equations import rule_formula
 from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Memory, TaskWrite, Term, Update, Write, option
-from nldsl.view.pens import Formula, Pen, Recurrence, both, pens
+from nldsl.view.pens import Formula, Pen, Recurrence, authors, both, pens
 from nldsl.view.shared import shared
 
 Lines = tuple[tuple[Formula, ...], tuple[Formula, ...]]
@@ -82,9 +83,10 @@ def _names(memory: Memory, write: Write, n: int, spoken: Mapping[str, str]) -> d
     suffix = str(n + 1) if len(write.terms) > 1 else ""
     key, target = written_pair(term)
     names = dict(spoken)
-    names |= {name: spoken.get(value.name, value.name) for name, value in term.rule.arguments}
-    names |= {"key": key if key.isidentifier() else f"k{suffix}"}
-    names |= {"target": target if target.isidentifier() or _is_number(target) else f"vhat{suffix}"}
+    names |= {name: authors(spoken.get(value.name, value.name)) for name, value in term.rule.arguments}
+    names |= {"key": authors(key) if key.isidentifier() else f"k{suffix}"}
+    plain = target.isidentifier() or _is_number(target)
+    names |= {"target": authors(target) if plain else f"vhat{suffix}"}
     if memory.function is not None:
         older = "_c" if write.base_every > 1 else ""
         names |= {w.name: f"{own_name(memory, w.name)}{older}" for w in memory.function.weights}
@@ -152,7 +154,7 @@ def _closed_side(
     old = pen.name(memory.name, "t-1")
     if scale is not None:
         old = pen.gate(scale.value.name, scale.axis, old)
-    pulls = [(f.erase, p.expr(f.x, 2)) for p, f in parts if scalar_value(f.erase) != 0.0]
+    pulls = [(p, f.erase, p.expr(f.x, 2)) for p, f in parts if scalar_value(f.erase) != 0.0]
     push = "".join(
         _signed(p, p.expr(f.value, 1), p.expr(f.x, 2)) for p, f in parts if p.names["target"] != "0"
     )
@@ -162,7 +164,7 @@ def _closed_side(
     if form.momentum is None:
         return [Recurrence(pen, memory.name, old, pulls, push).line(write, keep)]
     beta, read = form.momentum
-    pulled = "".join(pen.summand("-", rate, old, pen.outer(x, x)) for rate, x in pulls)
+    pulled = "".join(p.summand("-", rate, old, p.outer(x, x)) for p, rate, x in pulls)
     first = f"m_t = {pen.join(pen.expr(beta, 2), 'm_{t-1}')}{pulled}{push}"
     added = pen.summand("+", read, "m_t")
     return [first, Recurrence(pen, memory.name, old, (), added).line(write, keep)]
@@ -227,7 +229,7 @@ def _weight_lines(
     gradient = ("d", "z") if grad.x is not None else None
 
     def step(pen: Pen) -> str:
-        pulls = [] if scalar_value(form.erase) == 0.0 else [(_lettered(form.erase, form), "z")]
+        pulls = [] if scalar_value(form.erase) == 0.0 else [(pen, _lettered(form.erase, form), "z")]
         still = form.momentum is not None and scalar_value(form.rate) == 0.0
         push = "" if still else pen.summand("-", rate, pen.outer(*gradient) if gradient else "g")
         if form.momentum is not None:
@@ -269,7 +271,9 @@ def _gated_rule(names: Mapping[str, str], write: Write, formula: str) -> Formula
     if write.retain is None:
         return _rule_line(formula)
     gate = names.get(write.retain.name, f"{write.retain.name}_t")
-    return _rule_line(f"W = {gate} * W; {formula}")
+    text = f"W = {gate} * W; {formula}"
+    # The rule is given the distance from the start.
+    return _rule_line(re.sub(r"\bW\b", "D", text) if write.toward == "init" else text)
 
 
 def _rate_letter(form: RuleForm | MirrorForm) -> str:

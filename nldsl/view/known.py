@@ -22,6 +22,8 @@ class Known:
 
 
 _DELTA = "Eq. 65"
+_MOMENTUM = "Titans, a deep memory with momentum (Behrouz et al. 2024)"
+_MATRIX_MOMENTUM = "Titans, a matrix memory with momentum (Behrouz et al. 2024)"
 _MATRIX: dict[tuple[Erase, Gating, bool], Known] = {
     ("none", "none", False): Known("linear attention (Katharopoulos et al. 2020)", "Eq. 15, 64"),
     ("none", "constant", False): Known("RetNet (Sun et al. 2023)", "Eq. 64"),
@@ -40,7 +42,7 @@ _MATRIX: dict[tuple[Erase, Gating, bool], Known] = {
 }
 _DEEP: dict[tuple[str, bool, bool], Known] = {
     ("affine", False, False): Known("a TTT layer (Sun et al. 2024)", "Sec. 5"),
-    ("affine", False, True): Known("Titans, a deep memory with momentum (Behrouz et al. 2024)", "Eq. 33"),
+    ("affine", False, True): Known(_MOMENTUM, "Eq. 33"),
     ("constant", False, False): Known("gradient descent on the inner product", "Eq. 8, 15"),
     ("constant", True, False): Known("delta gradient descent on the inner product", "Eq. 57, 92"),
     ("affine", True, False): Known("delta gradient descent on L2", "Eq. 57, 93"),
@@ -50,13 +52,10 @@ _DEEP: dict[tuple[str, bool, bool], Known] = {
 """By how the gradient depends on the answer, whether the rule erases, and momentum."""
 
 
-def known_as(
-    memory: Memory, write: Write, update: UpdateClass, gate: tuple[Gating, bool], target: str
-) -> Known | None:
+def known_as(memory: Memory, write: Write, update: UpdateClass, gate: tuple[Gating, bool]) -> Known | None:
     """The name of what `write` does to `memory`.
 
     `gate` is what kind of gate it has, and whether that acts before the step (`S *= gate`).
-    `target` is the target as written: a memory written with what it reads itself modifies itself.
     """
     if write.append:
         window = option(memory.options, "window", 0)
@@ -71,11 +70,11 @@ def known_as(
     if len(update.terms) != 1:
         return None
     term = update.terms[0]
-    own = "self[" in target or f"{memory.name}[" in target
-    found = _matrix(term, *gate) if term.linear is not None and write.base_every == 1 else _deep(term)
-    if found is not None and own:
-        return Known(f"self-modifying Titans: {found.name}", f"Eq. 83-88, {found.paper.removeprefix('Eq. ')}")
-    return found
+    if term.linear is None:
+        return _deep(term)
+    if write.base_every == 1:
+        return _matrix(term, *gate)
+    return _held_matrix(term, gate[0], memory.clock.every > 1)
 
 
 def is_zero(expr: Expr) -> bool:
@@ -89,13 +88,26 @@ def _matrix(term: TermClass, gate: Gating, first: bool) -> Known | None:
         return _deep(term)
     if term.online.momentum is not None:
         plain = scalar_value(term.online.erase) != 0.0
-        titans = Known("Titans, a matrix memory with momentum (Behrouz et al. 2024)", "Eq. 33")
+        titans = Known(_MATRIX_MOMENTUM, "Eq. 33")
         return titans if plain else None
     erase = _erase(term)
     if erase is None:
         return None
     # Without an erase it makes no difference where the decay stands.
     return _MATRIX.get((erase, gate, first and erase != "none"))
+
+
+def _held_matrix(term: TermClass, gate: Gating, committed: bool) -> Known | None:
+    """One matrix whose gradients are older than its tokens."""
+    deep = _deep(term)
+    if deep is not None and deep.name == _MOMENTUM:
+        return Known(f"{_MATRIX_MOMENTUM}, gradients held for a chunk", deep.paper)
+    if deep is None or deep.name != "gradient descent on the inner product":
+        return deep
+    plain = _MATRIX.get(("none", gate, False))
+    if plain is None or not committed:
+        return plain
+    return Known(f"{plain.name}, read as of the last commit", plain.paper)
 
 
 def _erase(term: TermClass) -> Erase | None:

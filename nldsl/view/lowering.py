@@ -49,7 +49,9 @@ class LoweringRow:
 
 def lowering_rows(plan: Plan) -> tuple[LoweringRow, ...]:
     """One row per unit that holds a memory, in the order of the plan."""
-    return tuple(_row(block, unit) for block in plan.blocks for unit in block.units if unit.memories)
+    rows = (_row(block, unit) for block in plan.blocks for unit in block.units if unit.memories)
+    # Every read of a memory that nothing writes is a unit of its own.
+    return tuple(dict.fromkeys(rows))
 
 
 def _row(block: BlockPlan, unit: Unit) -> LoweringRow:

@@ -20,6 +20,17 @@ class Formula:
 
 _OWN = frozenset({"z", "d", "r", "e", "g", "m"})
 """Letters of the equations themselves; they bear no time index."""
+_AUTHOR = "author:"
+"""Before a letter that the author uses too: it bears an index as any other name."""
+
+
+def authors(name: str) -> str:
+    """A name of the author as pens take it.
+
+    >>> pens({})[0].style.symbol(authors("z"), "t"), pens({})[0].style.symbol("z", "t")
+    ('z_t', 'z')
+    """
+    return f"{_AUTHOR}{name}" if name in _OWN else name
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class Pen:
 
     def name(self, name: str, index: str = "t") -> str:
         """A value or a state: `k_t`, `S_{t-1}`, `S_0`."""
-        return self.style.symbol(self.names.get(name, name), index)
+        return self.style.symbol(authors(self.names.get(name, name)), index)
 
     def summand(self, sign: str, factor: Expr, *factors: str) -> str:
         """` - lr v k^T`: a product behind its sign, which a minus of its first factor joins."""
@@ -66,13 +77,13 @@ class Pen:
 class Recurrence:
     """The pieces of `S_t = S_{t-1} (a I - e k k^T) + v k^T`, written by one pen.
 
-    `pulls` are (rate, vector) of the erases, `pushes` signed summands.
+    `pulls` are (pen, rate, vector) of the erases, `pushes` signed summands.
     """
 
     pen: Pen
     state: str
     old: str
-    pulls: Sequence[tuple[Expr, str]]
+    pulls: Sequence[tuple[Pen, Expr, str]]
     pushes: str
 
     def line(self, write: Write, keep: str) -> str:
@@ -81,7 +92,7 @@ class Recurrence:
         axis = write.retain_axis
         factor = f"({gate} + {keep} - 1)" if gate and keep else gate or (f"({keep})" if keep else "")
         body = self._body(write, factor, axis)
-        return f"{self.pen.style.symbol(self.state, 't')} = {body}{self.pushes}"
+        return f"{self.pen.style.symbol(authors(self.state), 't')} = {body}{self.pushes}"
 
     def _body(self, write: Write, factor: str, axis: str) -> str:
         pen, old = self.pen, self.old
@@ -89,12 +100,12 @@ class Recurrence:
             if write.retain is not None and axis != "scalar":
                 return pen.gate(write.retain.name, axis, old)
             return pen.join(factor, old)
-        erased = "".join(pen.summand("-", rate, pen.outer(x, x)) for rate, x in self.pulls)
+        erased = "".join(p.summand("-", rate, p.outer(x, x)) for p, rate, x in self.pulls)
         if axis in ("scalar", "key"):
             identity = pen.style.call("diag", factor) if axis == "key" else pen.join(factor, "I")
             return pen.join(old, f"({identity}{erased})")
         assert write.retain is not None
-        pulled = "".join(pen.summand("-", rate, old, pen.outer(x, x)) for rate, x in self.pulls)
+        pulled = "".join(p.summand("-", rate, old, p.outer(x, x)) for p, rate, x in self.pulls)
         return pen.gate(write.retain.name, axis, old) + pulled
 
 
@@ -105,6 +116,9 @@ def pens(names: Mapping[str, str]) -> tuple[Pen, Pen]:
 
 def _symbol(style: Style) -> Callable[[str, str], str]:
     def named(name: str, index: str) -> str:
+        if name.startswith(_AUTHOR):
+            own = name.removeprefix(_AUTHOR)
+            return f"{style.symbol(own, '')}_{{t-1}}" if index == "t-1" else style.symbol(own, index)
         if index == "t-1":
             return f"{style.symbol(name, '')}_{{t-1}}"
         bare = index == "t" and (name in _OWN or not name.isidentifier())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from nldsl.calculus import TermClass, UpdateClass
 from nldsl.calculus.affine import scalar_value
+from nldsl.calculus.letters import letter
 from nldsl.calculus.lift import source_expression
 from nldsl.calculus.pieces import NotRankOneError, TermForm, term_form
 from nldsl.calculus.ranges import Interval, range_of
+from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Block, Memory, Term, Write
 from nldsl.view.transition import key_is_unit
 
@@ -70,7 +72,7 @@ def _several_keys(block: Block, write: Write, classes: UpdateClass) -> str:
     )
     most = sum(p.high for p in pulls if p is not None)
     low = kept.low - most
-    names = " - ".join(["diag(w)" if write.retain_axis == "key" else "w", *_erased(erasing, per_channel)])
+    names = " - ".join([_kept(block, write), *_erased(block, write, erasing, per_channel)])
     bounds = f"{low:.3g} and {kept.high:.3g}"
     sign = "may be negative, which tracking a state needs" if low < 0.0 else "are never negative"
     inside = low >= -1.0 and kept.high <= 1.0
@@ -78,12 +80,25 @@ def _several_keys(block: Block, write: Write, classes: UpdateClass) -> str:
     return f"the transition is {names}: its eigenvalues are real, between {bounds}, {verdict}; they {sign}"
 
 
-def _erased(erasing: list[tuple[Term, TermClass]], per_channel: list[bool]) -> list[str]:
+def _kept(block: Block, write: Write) -> str:
+    """What is kept: a number or a gate times the identity, or a gate per channel."""
+    if write.retain is None:
+        return "I"
+    value = scalar_value(source_expression(block, write.retain.name))
+    name = letter(block, write.retain) if value is None else f"{value:.6g}"
+    return f"diag({name})" if write.retain_axis == "key" else f"{name} I"
+
+
+def _erased(
+    block: Block, write: Write, erasing: list[tuple[Term, TermClass]], per_channel: list[bool]
+) -> list[str]:
     """`kappa (a kappa)^T` for a rate per channel, `eta k k^T` for one number."""
     found = []
     for (term, _), wide in zip(erasing, per_channel, strict=True):
-        rate = next((v.name for _, v in term.rule.arguments), "rate")
-        key = term.key.name
+        static = dict(term.rule.static).get("lr", "rate")
+        rate = next((letter(block, v) for _, v in term.rule.arguments), str(static))
+        key = written_pair(term)[0]
+        key = key if key.isidentifier() else f"k{write.terms.index(term) + 1}"
         found.append(f"{key} ({rate} {key})^T" if wide else f"{rate} {key} {key}^T")
     return found
 

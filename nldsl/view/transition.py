@@ -47,6 +47,8 @@ class Transition:
     elsewhere: str
     gates: tuple[Gate, ...]
     stale: str = ""
+    beside: bool = False
+    """Whether a gradient taken at an older state acts beside it, which `factor` leaves out."""
 
     @property
     def sentence(self) -> str:
@@ -62,6 +64,9 @@ class Transition:
             False: "; never negative, so it cannot track a state such as parity",
             None: "",
         }
+        if self.beside and self.verdict in ("contracts", "keeps"):
+            start = {"contracts": "a contraction", "keeps": "bounded by one"}[self.verdict]
+            return f"{start} but for the gradient, which acts beside it"
         return words[self.verdict] + (sign[self.negative] if self.verdict != "unknown" else "")
 
 
@@ -80,6 +85,8 @@ class Step:
     scale: Expr | None = None
     slope: Expr | None = None
     chunk: int = 1
+    beside: bool = False
+    """Whether the gradient sees the memory, at a state that is older than the token."""
     momentum: tuple[Expr, Expr] | None = None
     """(beta, read) of a filter between the step and the weight."""
 
@@ -110,6 +117,7 @@ def transition(step: Step, gates: Mapping[Expr, Expr], unit_key: bool, key: str)
         elsewhere=_shown(away, key, TEXT),
         gates=tuple(Gate(g.name, str(range_of(e))) for g, e in gates.items() if _occurs(g, factor)),
         stale=_stale(step, pulled, gates, key),
+        beside=step.beside,
     )
 
 
@@ -167,6 +175,7 @@ def filtered_transition(
         elsewhere=" and ".join(names),
         gates=tuple(Gate(g.name, str(range_of(e))) for g, e in gates.items() if _occurs(g, trace)),
         stale=_stale(step, pulled, gates, key),
+        beside=step.beside,
     )
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from nldsl.driver import open_program
-from nldsl.view.equations import dynamics
+from nldsl.view.equations import Dynamics, dynamics
 
 
 def lines(write: str, before: str = "", memory: str = "matrix() init zero", clock: int = 1) -> list[str]:
@@ -92,3 +92,97 @@ def test_a_gate_out_of_a_vector_of_one_is_called_as_the_author_does() -> None:
     assert row.formulas[0].text == "S_t = keep_t S_{t-1} (I - eta_t k_t k_t^T) + eta_t x_t k_t^T"
     assert [name for name, _ in row.gates] == ["eta", "keep"]
     assert row.transitions[0][1].factor == "keep (1 - eta)"
+
+
+def dynamics_of(body: str, *declared: str, every: int = 1) -> Dynamics:
+    """Of `S` in a block of two heads with keys, values, gates `a`, `b` per head and `w` per channel."""
+    levels = "; ".join(declared or ("memory S = matrix() per head(2)",))
+    unit = "token" if every == 1 else "tokens"
+    used = {
+        "k": "l2norm(split(linear(x), 2))",
+        "v": "split(linear(x), 2)",
+        "a": "sigmoid(linear(x, 2))",
+        "b": "sigmoid(linear(x, 2))",
+        "w": "sigmoid(split(linear(x), 2))",
+    }
+    lines = "\n".join(f"  {n} = {t}" for n, t in used.items() if re.search(rf"\b{n}\b", body))
+    text = (
+        f"block f(x) {{\n  level c every {every} {unit} {{ {levels} }}\n{lines}\n  {body}\n"
+        "  return linear(merge(S[split(linear(x), 2)]))\n}\n"
+    )
+    return next(d for d in dynamics(open_program(text, dim=8)) if d.name == "S")
+
+
+def test_updates_stand_where_the_program_has_them() -> None:
+    found = dynamics_of("S *= a; S *= values(w); S[k] <- v by gd(lr = b); S += 0.01 * weight(4, 4); S *= 0.5")
+    assert [f.text for f in found.formulas] == [
+        "S_t = a_t S_{t-1}",
+        "S_t = diag(w_t) S_{t-1}",
+        "S_t = S_{t-1} (I - b_t k_t k_t^T) + b_t v_t k_t^T",
+        "S_t = S_{t-1} + 0.01 * weight(, ..)",
+        "S_t = 0.5 S_{t-1}",
+    ]
+    assert found.known_as == ""
+    assert found.spectrum == "beside that, every token scales what is held by a in (0, 1), w in (0, 1), 0.5"
+
+
+def test_a_sum_of_what_the_memory_answers_is_no_plain_sum() -> None:
+    for body in (
+        "S += 0.5 * outer(v - S[k], k)",
+        "y = tanh(S[k]); S[k] <- y * y minimize dot by gd(lr = 0.1)",
+    ):
+        found = dynamics_of(body)
+        assert found.letter == "X" and not found.transitions and found.known_as == ""
+        assert "`S[k]`" in found.spectrum
+    held = dynamics_of("S[k] <- v - S[k] minimize dot by gd(lr = 0.1)", every=4)
+    assert held.letter == "N" and not held.transitions and held.known_as == ""
+
+
+def test_letters_of_the_author_bear_their_index() -> None:
+    made = "d = l2norm(split(linear(x), 2)); g = sigmoid(linear(x, 2)); "
+    write = "S[d] <- v minimize dot by gd(lr = 1) retain g"
+    assert dynamics_of(made + write).formulas[0].text == "S_t = g_t S_{t-1} + v_t d_t^T"
+
+
+def test_every_term_calls_its_own_rate_by_its_own_name() -> None:
+    body = "write S { [k] <- v by gd(lr = 0.2); [l2norm(w)] <- v by gd(lr = sigmoid(linear(x, 2))) } retain a"
+    found = dynamics_of(body)
+    assert "0.2 k_t k_t^T - eta_t k2_t k2_t^T" in found.formulas[0].text
+    assert found.spectrum.startswith("the transition is a I - 0.2 k k^T - eta k2 k2^T: ")
+
+
+HELD = {
+    "S[k] <- v by momentum(lr = 0.2, beta = 0.9)": "Titans, a matrix memory with momentum",
+    "S[k] <- v minimize dot by gd(lr = 0.2)": "linear attention (Katharopoulos et al. 2020), read as of",
+    "S[k] <- v minimize dot by gd(lr = 0.2) retain a": "Mamba-2, a scalar gate per head",
+    "S[k] <- v by gd(lr = 0.2)": "a TTT layer",
+}
+
+
+@pytest.mark.parametrize("body", HELD)
+def test_a_matrix_on_a_clock_is_no_deep_memory(body: str) -> None:
+    found = dynamics_of(body, every=4)
+    assert found.known_as.startswith(HELD[body])
+    assert all("track" not in step.sentence for _, step in found.transitions if "dot" not in body)
+
+
+GATES = {
+    "1 - 2 ** (-5 - index(2))": "RetNet (Sun et al. 2023)",
+    "sigmoid(weight(2))": "RetNet with decays that are learned",
+    "1 - 1 / (2 + position())": "",
+    "1 - 1 / (2 + position() + index(2))": "",
+    "a": "Mamba-2, a scalar gate per head (Dao and Gu 2024)",
+    "split(sigmoid(weight(8)), 2)": "",
+    "w": "gated linear attention, GLA (Yang et al. 2024)",
+}
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_a_name_asks_what_the_gate_is_made_of(gate: str) -> None:
+    found = dynamics_of(f"S[k] <- v minimize dot by gd(lr = 1) retain {gate}")
+    assert found.known_as == GATES[gate]
+
+
+def test_erases_alone_are_no_delta_rule() -> None:
+    learned = "memory S = matrix(out = 4) per head(2) init learned"
+    assert "PaTH" in dynamics_of("S[k] <- 0 by gd(lr = b)", learned).known_as
