@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,8 +14,10 @@ from nldsl.certify.bench import build_module
 from nldsl.certify.clocks import task_names
 from nldsl.certify.draws import draw_inputs, draw_parameters
 from nldsl.certify.learning import learns
+from nldsl.certify.oracle import Forward, run_forward
 from nldsl.driver.compile import plan_of
 from nldsl.graph.places import Place
+from nldsl.reference import State as MeantState
 from nldsl.runtime.model import Layer, Model
 from nldsl.runtime.state import flatten
 from nldsl.spec.program import Block, Call, Memory, Program, Repeat, TaskWrite, Update, Write
@@ -25,7 +27,11 @@ LANES = ("writes", "commits", "bases", "resets")
 
 @dataclass(frozen=True)
 class Seen:
-    """The tokens at which one copy of a memory was seen to change; `path` is its absolute path."""
+    """The tokens at which one copy of a memory was seen to change; `path` is its absolute path.
+
+    `still` are tokens whose steps are zero by definition, as the interpreter says, `unmoved` those at which
+    what reads see stays what it was: there a write or a commit has nothing to show.
+    """
 
     problem: str
     path: str
@@ -33,6 +39,8 @@ class Seen:
     commits: tuple[int, ...]
     bases: tuple[int, ...]
     resets: tuple[int, ...]
+    still: tuple[int, ...] = ()
+    unmoved: tuple[int, ...] = ()
 
 
 def observe(program: Program, tokens: int, seed: int = 0) -> tuple[Seen, ...]:
@@ -58,7 +66,32 @@ def observe(program: Program, tokens: int, seed: int = 0) -> tuple[Seen, ...]:
     for kind, states in _runs(module, program, inputs, {s.kind for s in spots}):
         found += [_seen(spot, states) for spot in spots if spot.kind == kind]
     order = {spot.path: i for i, spot in enumerate(spots)}
+    plain = {s.path for s in spots if s.kind == "memory" and s.memory.function is not None}
+    if any(one.path in plain and len(one.writes) < tokens for one in found):
+        defined = run_forward(program, drawn, inputs, lambda _: None)
+        found = [_with_still(one, defined) if one.path in plain else one for one in found]
     return tuple(sorted(found, key=lambda s: order[s.path]))
+
+
+def _with_still(one: Seen, defined: Forward) -> Seen:
+    """What the interpreter leaves as it was, token by token."""
+    entries = [_entries(state, one.path) for state in defined.states]
+    still, unmoved = [], []
+    for t, (before, after) in enumerate(zip(entries, entries[1:], strict=False)):
+        changed = {name for name, value in after.items() if not torch.equal(before[name], value)}
+        shown = "committed" if any(n.startswith("committed") for n in after) else "running"
+        if not any(n.startswith(("running", "slots", "gathered")) for n in changed):
+            still.append(t)
+        if not any(n.startswith(shown) for n in changed):
+            unmoved.append(t)
+    # Numbers that have left their range tell nothing any more.
+    lost = range(len(entries) - 1, defined.inputs[0].shape[1])
+    return replace(one, still=(*still, *lost), unmoved=(*unmoved, *lost))
+
+
+def _entries(state: MeantState, path: str) -> dict[str, Tensor]:
+    """The weights, slots and sums of one memory of the first sample."""
+    return {n: v for n, v in state.samples[0].memories[path].entries() if v.is_floating_point()}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from nldsl.calculus.lift import parameter_symbol
 from nldsl.calculus.pullback import Pullback, answers, factors, gain_arguments
 from nldsl.plan import chunk
 from nldsl.plan.details import ChunkDetail, ChunkMemory, WeightStep
+from nldsl.plan.units import feeds_itself
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Memory, Read, Value, Write
 
@@ -40,7 +41,7 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[HeldDetail, st
     if len(detail.members) != 1 or detail.caches:
         return Refusal("several memories side by side")
     member = detail.members[0]
-    if any(not isinstance(s, Read | Write) for s in body):
+    if any(not isinstance(s, Read | Write) for s in body) or feeds_itself(block, statements):
         return Refusal("a memory that makes its own keys, targets or gates")
     reads = tuple(s for s in body if isinstance(s, Read))
     refusal = _when(member) or _rows(member, reads) or _steps(member)

@@ -38,6 +38,14 @@ class Seen(Protocol):
     def resets(self) -> Times:
         """It started anew."""
 
+    @property
+    def still(self) -> Times:
+        """Its step is zero by definition: a write leaves no trace."""
+
+    @property
+    def unmoved(self) -> Times:
+        """What reads see is the same by definition: a commit leaves no trace."""
+
 
 def compare_observed(line: Timeline, seen: Sequence[Seen]) -> list[str]:
     """One sentence per memory and event that came at other tokens than predicted."""
@@ -49,7 +57,8 @@ def compare_observed(line: Timeline, seen: Sequence[Seen]) -> list[str]:
             predicted, happened = list(getattr(track, lane)), list(getattr(one, lane))
             # A state that starts anew may look as it did: only other tokens than these must agree.
             blind = set(track.resets) | set(one.resets) if lane in ("writes", "commits", "bases") else set()
-            missing = [t for t in predicted if t not in happened and t not in blind]
+            mute = {"writes": set(one.still), "commits": set(one.unmoved)}.get(lane, set())
+            missing = [t for t in predicted if t not in happened and t not in blind | mute]
             surplus = [t for t in happened if t not in predicted and t not in blind]
             if missing or surplus:
                 told = [*_told(missing, "missing"), *_told(surplus, "unforeseen")]

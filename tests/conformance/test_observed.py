@@ -69,3 +69,26 @@ def test_resets_of_every_token_and_of_attention_are_seen() -> None:
     seen = {s.path: s for s in observe(program, 9)}
     assert seen["S"].resets == tuple(range(9)) and seen["A"].resets == (2, 5, 8)
     assert not compare_observed(timeline(program, tokens=9), list(seen.values()))
+
+
+STILL = """
+block still(x, heads = 2) {
+  level context every 1 token { memory S = matrix() per head init zero }
+  level slow every 3 tokens { memory P = matrix() per head init zero }
+  k = l2norm(split(shift(linear(x)), heads))
+  S[k] <- linear(x)  by gd(lr = 0.5)
+  P[k] <- P[k]  by gd(lr = 0.5)
+  return linear(merge(S[k] + P[k]))
+}
+"""
+
+
+def test_a_step_of_zero_leaves_no_trace_and_is_no_difference() -> None:
+    program = open_program(STILL, dim=4)
+    line, seen = timeline(program, tokens=7), observe(program, 7)
+    assert compare_observed(line, seen) == []
+    found = {s.path: s for s in seen}
+    assert found["S"].writes == (1, 2, 3, 4, 5, 6) and found["S"].still == (0,)
+    assert found["P"].writes == () and found["P"].still == tuple(range(7))
+    lost = [replace(s, writes=s.writes[1:]) for s in seen]
+    assert compare_observed(line, lost) == ["S: writes missing at tokens 1"]

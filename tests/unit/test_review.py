@@ -394,29 +394,3 @@ def test_attention_that_looks_ahead() -> None:
 )
 def test_arguments_that_nothing_reads(call: str, idle: bool) -> None:
     assert ("NL0331" in codes(body(f"S[k] <- x  by {call}"))) is idle
-
-
-def test_a_rate_that_is_a_number_above_what_the_gate_admits() -> None:
-    (found,) = check(layer("by gd(lr = 2) retain alpha", alpha="tanh(linear(x, 2))"))
-    assert found.code == "NL0430" and "between -3 and 1" in found.message
-    assert found.help == "keep `lr` below `1 + alpha` for every value of the gate"
-
-
-RANGES = {
-    "sum of squares": (build("sum", build("pow", symbol("v", (4,), "vector"), 2.0)), Interval(0.0)),
-    "square root": (build("sqrt", symbol("a")), Interval(0.0)),
-    "error function": (build("erf", symbol("a")), Interval(-1.0, 1.0)),
-    "comparison": (build("lt", symbol("a"), symbol("b")), Interval(0.0, 1.0)),
-}
-
-
-@pytest.mark.parametrize("case", RANGES)
-def test_ranges_of_functions_of_any_number(case: str) -> None:
-    expr, wanted = RANGES[case]
-    assert range_of(expr) == wanted
-
-
-def test_a_gate_made_of_the_position_never_blows_up() -> None:
-    write = "by gd(lr = 0.5) retain alpha"
-    assert not codes(layer(write, alpha="1 - 1 / (2 + position())"))
-    assert codes(layer(write, alpha="1 + 1 / (2 + position())")) == ["NL0430"]
