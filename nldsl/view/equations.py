@@ -114,8 +114,7 @@ def _written(
     lines: list[Formula] = []
     where: list[Formula] = []
     reasons: list[str] = []
-    letters_found: list[str] = []
-    spectra: list[str] = []
+    letters_found, spectra = list[str](), list[str]()
     names: list[Known | None] = []
     transitions: list[tuple[str, Transition]] = []
     beside = [u for u in updates if u is not scale]
