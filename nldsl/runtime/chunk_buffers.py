@@ -7,10 +7,14 @@ that are worked on together, `X` = b h.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+CACHE = 2**18
+"""Bytes of the scores of one row with one column that are worked on together on a CPU."""
 
 
 class Reading(NamedTuple):
@@ -55,6 +59,18 @@ def cells(x: Tensor, part: tuple[slice, slice], width: int) -> tuple[Tensor, ...
     """
     found: tuple[Tensor, ...] = x[part[0], :, part[1]].transpose(1, 2).split(width, 2)
     return found
+
+
+def parts(q: Tensor, width: int) -> Iterator[tuple[slice, slice]]:
+    """Samples and heads that are worked on together."""
+    batch, _, heads, _ = q.shape
+    count = batch * heads
+    if q.device.type == "cpu":
+        count = max(1, CACHE // (width**2 * q.element_size()))
+    samples, some = max(1, count // max(1, heads)), min(count, heads)
+    for first in range(0, batch, samples):
+        for start in range(0, heads, some):
+            yield slice(first, first + samples), slice(start, start + some)
 
 
 class Halves:

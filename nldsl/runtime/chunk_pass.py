@@ -19,19 +19,15 @@ written, `V` the other side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from nldsl.runtime.chunk_buffers import BackBuffers, Buffers, Given, How, Reading, cells, times
+from nldsl.runtime.chunk_buffers import BackBuffers, Buffers, Given, How, Reading, cells, parts, times
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.gram import limit_of
 from nldsl.runtime.triangular import unit_lower_inverse
-
-CACHE = 2**18
-"""Bytes of the scores of one row with one column that are worked on together on a CPU."""
 
 
 def sums_of(log: Tensor, width: int) -> Tensor:
@@ -101,18 +97,6 @@ def chunk_pass(
     return y, last
 
 
-def _parts(q: Tensor, width: int) -> Iterator[tuple[slice, slice]]:
-    """Samples and heads that are worked on together."""
-    batch, _, heads, _ = q.shape
-    count = batch * heads
-    if q.device.type == "cpu":
-        count = max(1, CACHE // (width**2 * q.element_size()))
-    samples, some = max(1, count // max(1, heads)), min(count, heads)
-    for first in range(0, batch, samples):
-        for start in range(0, heads, some):
-            yield slice(first, first + samples), slice(start, start + some)
-
-
 def _factors(ones: list[Given]) -> list[Tensor] | None:
     """What the state is scaled by in front of the first chunk and behind every chunk, `[X, 1, K]`.
 
@@ -135,7 +119,7 @@ class _ChunkPass(torch.autograd.Function):
         y = given.q.new_empty(*given.q.shape[:3], state.shape[2])
         last = torch.empty_like(state, memory_format=torch.contiguous_format)
         kept: list[Tensor] = []
-        for part in _parts(given.q, how.width):
+        for part in parts(given.q, how.width):
             ones, buffers = given.chunks(part, how.width), None
             factors, now = _factors(ones), state[part].flatten(0, 1)
             if factors is not None:
@@ -162,7 +146,7 @@ class _ChunkPass(torch.autograd.Function):
         dy, d_last = _whole(given, saved[0].shape[1], *grads)
         made = _made(given, ctx.needs_input_grad)
         d_first, each = torch.empty_like(d_last), 1 if given.c is None else 3
-        for part in _parts(given.q, how.width):
+        for part in parts(given.q, how.width):
             ones, buffers = given.chunks(part, how.width), None
             factors, flow = _factors(ones), d_last[part].flatten(0, 1)
             own, saved = saved[: each * len(ones) + 1], saved[each * len(ones) + 1 :]
@@ -208,7 +192,8 @@ def _forward(one: Given, old: Tensor, buffers: Buffers, answer: Tensor) -> list[
     seen = torch.bmm(buffers.rows.all, old.mT)
     if one.w is not None:
         inverse = unit_lower_inverse(scores.erased)
-        wanted = torch.sub(one.w, seen[:, : buffers.size].view(one.w.shape)).flatten(0, 1)
+        wanted = seen.new_empty(seen.shape[0], buffers.size, seen.shape[2])
+        torch.sub(one.w, seen[:, : buffers.size].view(one.w.shape), out=wanted.view(one.w.shape))
         if one.v is not None:
             wanted.baddbmm_(scores.written, values.end, alpha=-1)
         added = torch.bmm(inverse, wanted)

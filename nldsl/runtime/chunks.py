@@ -29,11 +29,14 @@ def layout_of(q_BTHK: Tensor, chunk: int) -> Layout:
 
 def cut(x: Tensor, layout: Layout) -> Tensor:
     """`[B, T, H, ...]` to `[N * X, C, ...]`, zeros behind the end."""
-    missing = layout.chunks * layout.width - layout.tokens
-    if missing:
-        x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing))
+    x = padded(x, layout.chunks * layout.width - layout.tokens)
     x = x.unflatten(1, (layout.chunks, layout.width)).transpose(2, 3).transpose(0, 1)
     return x.flatten(0, 2) if x.is_contiguous() else x.contiguous().flatten(0, 2)
+
+
+def padded(x: Tensor, missing: int) -> Tensor:
+    """`x [B, T, ...]` with so many zeros behind the end."""
+    return F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing)) if missing else x
 
 
 def tokens(y: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:

@@ -1,11 +1,15 @@
-"""One pass over the chunks of a memory and what its rule remembers, the filter given as kernels.
+"""One pass over the chunks of a memory and what its rules remember, the filter given as kernels.
 
-    u = w - e ((k k^T * seen) u + sum_i f_i (k Z_i^T)),
-    y = (q k^T * read) u + sum_i r_i (q Z_i^T),
-    Z_i <- sum_j t_ij Z_j + (h_i u)^T k.
+    u = w - e ((f k^T * seen) u + sum_i fading_i (f Z_i^T)),
+    y = (q k^T * read) u + sum_i carried_i (q Z_i^T),
+    Z_i <- sum_j total_ij Z_j + u^T (end_i k).
 
-`Z_0` is the memory, the others are what its rule remembers.  The backward pass goes the same way once more.
-Shapes: `N` chunks, `X` = batch x heads, `C` tokens, keys `K`, values `V`; the state is `[X, n, V, K]`.
+`Z_0` is the memory, the others are what its rules remember.  Transposed and below one another, `[n K, V]`,
+they meet rows that are weighted for every state, `[rows, n K]`: one product sums over the states.  The backward
+pass goes the same way once more.  Tensors of tokens stay as they are given, as in `chunk_pass`.
+
+Shapes: `N` chunks, `B` batch, `H` heads, `X` = B H, `C` tokens of a chunk, `p` pieces of a token, `r` = C p,
+`n` states, keys `K`, values `V`.
 """
 
 from __future__ import annotations
@@ -15,17 +19,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nldsl.runtime.attend import blocks
+from nldsl.runtime.chunk_buffers import cells, parts
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.triangular import unit_lower_inverse
 
 
 class Kernels(NamedTuple):
-    """What is left of writes and of the state at the rows of a chunk, and behind it.
+    """What is left of writes and of the states at the rows of a chunk, and behind it.
 
-    `seen`, `read` `[N, X, C, C]` for the rows that write and that read (`seen` `None`: a row that writes sees
-    what the row of the token before reads); `fading`, `carried` `[N, X, C, n]` of the states there;
-    `end [N, X, C, n]`, `total [N, X, n, n]`.
+    `seen [N, X, r, r]`, `read [N, X, C, r]` for the rows that write and that read (`seen` `None`: a row that
+    writes sees what the row of the token before reads); `fading [N, X, r, n]`, `carried [N, X, C, n]` of the
+    states there; `end [N, X, r, n]`, `total [N, X, n, n]`.
     """
 
     seen: Tensor | None
@@ -36,26 +40,41 @@ class Kernels(NamedTuple):
     total: Tensor
 
 
-def filtered_pass(
-    q: Tensor, k: Tensor, w: Tensor, erase: Tensor, kernels: Kernels, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Answers `[N, X, C, V]` to `q [N, X, C, K]`, and the state behind the last chunk; `erase [N, X, C]`.
+class Rows(NamedTuple):
+    """Tensors of tokens: `q [B, T, H, K]`, the others with an axis `p` behind the heads.
+
+    `seen` `None`: pieces look where they write.  `T` = N C.
+    """
+
+    q: Tensor
+    along: Tensor
+    add: Tensor
+    erase: Tensor
+    seen: Tensor | None = None
+
+
+def filtered_pass(rows: Rows, kernels: Kernels, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Answers `[B, T, H, V]`, and the states behind the last chunk, `[B, H, n, K, V]` as `state`.
 
     >>> one, two = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 2)
+    >>> rows = Rows(one, one.unsqueeze(3), one.unsqueeze(3), one)
     >>> kernels = Kernels(0 * one, one, two, two, two, torch.ones(1, 1, 2, 2))
-    >>> y, last = filtered_pass(one, one, one, one[0], kernels, torch.zeros(1, 2, 1, 1))
+    >>> y, last = filtered_pass(rows, kernels, torch.zeros(1, 1, 2, 1, 1))
     >>> y.item(), last.flatten().tolist()
     (1.0, [1.0, 1.0])
     """
-    y, last = _FilteredPass.apply(q, k, w, erase, *kernels, state)  # type: ignore[no-untyped-call]
+    y, last = _FilteredPass.apply(*rows, *kernels, state)  # type: ignore[no-untyped-call]
     return y, last
 
 
 class _Given(NamedTuple):
+    """Rows and kernels; of a chunk the former are `[b, h, C, ..]`, the latter `[X, ..]`."""
+
     q: Tensor
     k: Tensor
     w: Tensor
     e: Tensor
+    f: Tensor | None
     seen: Tensor | None
     read: Tensor
     fading: Tensor
@@ -63,129 +82,191 @@ class _Given(NamedTuple):
     end: Tensor
     total: Tensor
 
-    def at(self, n: int, part: slice) -> _Given:
-        """One chunk of some heads."""
-        return _Given(*(None if x is None else x[n, part] for x in self))  # type: ignore[arg-type]
+    def chunks(self, part: tuple[slice, slice]) -> list[_Given]:
+        """The chunks of some heads of some samples."""
+        count, (batch, tokens, heads) = self.read.shape[0], self.q.shape[:3]
+        missing = (None,) * count
+        columns: list[tuple[Tensor | None, ...]] = []
+        for i, x in enumerate(self):
+            if x is None:
+                columns.append(missing)
+            elif i < 5:
+                columns.append(cells(x, part, tokens // count))
+            else:
+                whole = x.view(count, batch, heads, *x.shape[2:])[:, part[0], part[1]]
+                columns.append(whole.flatten(1, 2).unbind(0))
+        return [_Given(*row) for row in zip(*columns, strict=True)]
 
-    @property
-    def shown(self) -> Tensor:
-        """What the rows that write see."""
-        if self.seen is not None:
-            return self.seen
-        return torch.nn.functional.pad(self.read, (0, 0, 1, 0))[:, :-1]
+
+class _Buffers:
+    """The memory in which a chunk is worked on, with views of its parts (see `chunk_buffers`).
+
+    Rows `[f; q]`; `spread` are they with their weights for every state, `left` the columns with theirs.
+    """
+
+    def __init__(self, like: _Given, outer: int) -> None:
+        self.new, self.own, (count, reading, size) = like.q.new_empty, like.f is None, like.read.shape
+        self.size, self.lead, inner, states = size, like.k.shape[:-1], like.q.shape[-1], like.end.shape[-1]
+        self.shape = (count, size + reading, inner)
+        self.rows, self.gram = self.new(self.shape), self.new(count, size + reading, size)
+        self.row_f = self.rows[:, :size].view(like.k.shape)
+        self.row_q = self.rows[:, size:].view(like.q.shape)
+        self.columns = self.rows[:, :size] if self.own else self.new(count, size, inner)
+        self.column = self.columns.view(like.k.shape)
+        self.rate = self.new(count, size, 1)
+        self.weights = self.new(count, size + reading, states)
+        self.spread = self.new(count, size + reading, states, inner)
+        self.left = self.new(count, size, states, inner)
+        # Rows that write see nothing of the last row that reads.
+        self.shown, self.strict = like.q.new_zeros(count, size, size), self.new(count, size, size)
+        self.reads = self.new(count, reading, size)
+
+    def fill(self, one: _Given) -> None:
+        """Everything of a chunk but the values really added."""
+        size = self.size
+        self.row_f.copy_(one.k if one.f is None else one.f)
+        self.row_q.copy_(one.q)
+        if not self.own:
+            self.column.copy_(one.k)
+        self.rate.view(self.lead).copy_(one.e)
+        torch.mul(one.fading, self.rate, out=self.weights[:, :size])
+        self.weights[:, size:].copy_(one.carried)
+        torch.mul(self.rows.unsqueeze(2), self.weights.unsqueeze(-1), out=self.spread)
+        torch.mul(self.columns.unsqueeze(2), one.end.unsqueeze(-1), out=self.left)
+        torch.bmm(self.rows, self.columns.mT, out=self.gram)
+        if one.seen is None:
+            self.shown[:, 1:].copy_(one.read[:, :-1])
+        else:
+            self.shown.copy_(one.seen)
+        torch.mul(self.gram[:, :size], self.shown, out=self.strict).mul_(self.rate)
+        torch.mul(self.gram[:, size:], one.read, out=self.reads)
 
 
 class _FilteredPass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        given, state = _Given(*arguments[:10]), arguments[10]
-        count, size, several = given.q.shape[0], given.q.shape[2], state.shape[1]
-        states = state.new_empty(count + 1, *state.shape)
-        states[0] = state
-        y, added, inverses = (
-            torch.empty_like(given.w),
-            torch.empty_like(given.w),
-            torch.empty_like(given.read),
-        )
-        # What the states answer the rows is kept: a fifth of the work of the way back.
-        said = y.new_empty(*y.shape[:2], 2 * size, several * y.shape[3])
-        for part in blocks(given.read[0], given.q[0]):
-            for n in range(count):
-                one, old = given.at(n, part), states[n, part]
-                rows = torch.cat([one.k, one.q], 1)
-                gram = torch.bmm(rows, one.k.mT)
-                torch.bmm(rows, old.flatten(1, 2).mT, out=said[n, part])
-                answers = said[n, part].unflatten(-1, (several, -1))
-                strict = (gram[:, :size] * one.shown).mul_(one.e.unsqueeze(-1))
-                inverses[n, part] = unit_lower_inverse(strict)
-                held = _weighed(answers[:, :size], one.fading).mul_(one.e.unsqueeze(-1))
-                u = torch.bmm(inverses[n, part], one.w - held, out=added[n, part])
-                shown = _weighed(answers[:, size:], one.carried)
-                torch.baddbmm(shown, gram[:, size:] * one.read, u, out=y[n, part])
-                _move(one, old, u, states[n + 1, part])
-        ctx.save_for_backward(*given, states, added, inverses, said)
-        return y, states[-1]
+        given, state = _Given(*arguments[:11]), arguments[11]
+        y = given.q.new_empty(*given.q.shape[:3], state.shape[-1])
+        last, kept = torch.empty_like(state, memory_format=torch.contiguous_format), []
+        width = given.q.shape[1] // given.read.shape[0]
+        for part in parts(given.q, given.read.shape[-1]):
+            ones, now = given.chunks(part), state[part].flatten(0, 1)
+            buffers = _Buffers(ones[0], y.shape[-1])
+            for one, answer in zip(ones, cells(y, part, width), strict=True):
+                buffers.fill(one)
+                kept.append(now)
+                now, *found = _forward(one, now, buffers, answer)
+                kept += found
+            last[part] = now.view(last[part].shape)
+        ctx.save_for_backward(*given, *kept)
+        return y, last
 
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        *saved, states, added, inverses, said = ctx.saved_tensors
-        given = _Given(*saved)
+        given, saved, (dy, d_state) = _Given(*ctx.saved_tensors[:11]), ctx.saved_tensors[11:], grads
         made = _Given(*(None if x is None else torch.empty_like(x) for x in given))  # type: ignore[arg-type]
-        dy, d_state = grads[0], grads[1].clone()
-        for part in blocks(given.read[0], given.q[0]):
-            flow = d_state[part]
-            for n in range(given.q.shape[0] - 1, -1, -1):
-                kept = states[n, part], added[n, part], inverses[n, part], said[n, part]
-                flow = _back(given.at(n, part), kept, dy[n, part], flow, made.at(n, part))
-            d_state[part] = flow
-        return (*made, d_state)
+        d_first, start = torch.empty_like(d_state, memory_format=torch.contiguous_format), 0
+        width = given.q.shape[1] // given.read.shape[0]
+        for part in parts(given.q, given.read.shape[-1]):
+            ones, flow = given.chunks(part), d_state[part].flatten(0, 1)
+            buffers = _BackBuffers(ones[0], dy.shape[-1])
+            rows = zip(ones, cells(dy, part, width), made.chunks(part), strict=True)
+            for n, (one, answer, flows) in reversed(list(enumerate(rows))):
+                buffers.fill(one)
+                own = saved[start + 3 * n : start + 3 * n + 3]
+                flow = _backward(one, own, answer, flow, buffers, flows)
+            d_first[part] = flow.view(d_first[part].shape)
+            start += 3 * len(ones)
+        return (*made, d_first)
 
 
-def _weighed(answers: Tensor, weights: Tensor) -> Tensor:
-    """The answers of all states with their weights."""
-    first, *rest = answers.unbind(2)
-    total = first * weights[..., :1]
-    for i, answer in enumerate(rest, 1):
-        total.addcmul_(answer, weights[..., i : i + 1])
-    return total
+def _forward(one: _Given, old: Tensor, buffers: _Buffers, answer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Fill the answers of one chunk; return the states `[X, n, K, V]` behind it, `u` and the inverse."""
+    size = buffers.size
+    met = torch.bmm(buffers.spread.flatten(2), old.flatten(1, 2))
+    inverse = unit_lower_inverse(buffers.strict)
+    wanted = buffers.new(met.shape[0], size, met.shape[2])
+    torch.sub(one.w, met[:, :size].view(one.w.shape), out=wanted.view(one.w.shape))
+    added = torch.bmm(inverse, wanted)
+    answer.copy_(torch.baddbmm(met[:, size:], buffers.reads, added).view(answer.shape))
+    new = torch.bmm(one.total, old.flatten(2)).view(old.shape)
+    new.flatten(1, 2).baddbmm_(buffers.left.flatten(2).mT, added)
+    return new, added, inverse
 
 
-def _ended(u: Tensor, end: Tensor) -> Tensor:
-    """Values as they are left behind the chunk in all states, `[X, C, n V]`."""
-    return (u.unsqueeze(-2) * end.unsqueeze(-1)).flatten(-2)
+class _BackBuffers(_Buffers):
+    """With the gradients of all of them."""
+
+    def __init__(self, like: _Given, outer: int) -> None:
+        super().__init__(like, outer)
+        count, rows, _ = self.shape
+        self.d_seen = self.new(count, rows, outer)
+        self.d_written = self.d_seen[:, : self.size]
+        self.d_read = self.d_seen[:, self.size :]
+        self.d_answer = self.d_read.view(*like.q.shape[:-1], outer)
+        self.d_gram, self.d_rows = torch.empty_like(self.gram), torch.empty_like(self.rows)
+        self.d_columns = self.new(count, self.size, self.shape[2])
+        self.d_spread, self.d_left = torch.empty_like(self.spread), torch.empty_like(self.left)
 
 
-def _move(one: _Given, old: Tensor, u: Tensor, out: Tensor) -> None:
-    torch.bmm(one.total, old.flatten(2), out=out.flatten(2))
-    out += torch.bmm(_ended(u, one.end).mT, one.k).view(out.shape)
-
-
-def _back(
-    one: _Given, kept: tuple[Tensor, Tensor, Tensor, Tensor], dy: Tensor, d_new: Tensor, made: _Given
+def _backward(
+    one: _Given, kept: tuple[Tensor, ...], dy: Tensor, d_new: Tensor, buffers: _BackBuffers, made: _Given
 ) -> Tensor:
-    """Fill the gradients of one chunk; return that of the state in front of it."""
-    old, u, inverse, said = kept
-    size, answers = dy.shape[1], said.unflatten(-1, (old.shape[1], -1))
-    rows = torch.cat([one.k, one.q], 1)
-    gram = torch.bmm(rows, one.k.mT)
+    """Fill the gradients of one chunk; return that of the states in front of it."""
+    (old, added, inverse), at, size = kept, buffers, buffers.size
+    flat, flow = old.flatten(1, 2), d_new.flatten(1, 2)
+    at.d_answer.copy_(dy)
+    d_added = torch.bmm(at.left.flatten(2), flow).baddbmm_(at.reads.mT, at.d_read)
+    d_wanted = torch.bmm(inverse.mT, d_added)
+    made.w.copy_(d_wanted.view(made.w.shape))
+    torch.neg(d_wanted, out=at.d_written)
+    torch.bmm(at.d_seen, added.mT, out=at.d_gram)
+    torch.bmm(at.d_seen, flat.mT, out=at.d_spread.flatten(2))
+    torch.bmm(added, flow.mT, out=at.d_left.flatten(2))
     torch.bmm(d_new.flatten(2), old.flatten(2).mT, out=made.total)
-    flat = d_new.flatten(1, 2)
-    at_end = torch.bmm(one.k, flat.mT).unflatten(-1, (old.shape[1], -1))
-    torch.linalg.vecdot(at_end, u.unsqueeze(-2), out=made.end)
-    du = _weighed(at_end, one.end).baddbmm_((gram[:, size:] * one.read).mT, dy)
-    torch.bmm(inverse.mT, du, out=made.w)
-    d_seen = torch.cat([made.w.neg(), dy], 1)
-    d_gram = torch.bmm(d_seen, u.mT)
-    _to_kernels(one, gram, answers, d_gram, d_seen, made)
-    d_gram[:, :size].mul_(one.shown).mul_(one.e.unsqueeze(-1)).tril_(-1)
-    d_gram[:, size:].mul_(one.read)
-    weights = torch.cat([one.fading * one.e.unsqueeze(-1), one.carried], 1)
-    d_answers = _ended(d_seen, weights)
-    d_rows = torch.bmm(d_answers, old.flatten(1, 2)).baddbmm_(d_gram, one.k)
-    torch.add(d_rows[:, :size], torch.bmm(_ended(u, one.end), flat), out=made.k)
-    made.k.baddbmm_(d_gram.mT, rows)
-    made.q.copy_(d_rows[:, size:])
-    d_old = torch.bmm(d_answers.mT, rows).view(old.shape)
-    d_old.flatten(2).baddbmm_(one.total.mT, d_new.flatten(2))
+    d_old = torch.bmm(one.total.mT, d_new.flatten(2)).view(old.shape)
+    d_old.flatten(1, 2).baddbmm_(at.spread.flatten(2).mT, at.d_seen)
+    _weighed(at.d_spread, at.weights, at.d_rows)
+    _weighed(at.d_left, one.end, at.d_columns)
+    _to_kernels(one, at, made)
+    at.d_rows.baddbmm_(at.d_gram, at.columns)
+    at.d_columns.baddbmm_(at.d_gram.mT, at.rows)
+    d_f, d_k = at.d_rows[:, :size].view(made.k.shape), at.d_columns.view(made.k.shape)
+    made.q.copy_(at.d_rows[:, size:].view(made.q.shape))
+    if made.f is None:
+        torch.add(d_k, d_f, out=made.k)
+    else:
+        made.k.copy_(d_k)
+        made.f.copy_(d_f)
     return d_old
 
 
-def _to_kernels(
-    one: _Given, gram: Tensor, answers: Tensor, d_gram: Tensor, d_seen: Tensor, made: _Given
-) -> None:
-    """Gradients of the kernels and of the rate; `d_gram` are those of the products with their weights."""
-    size = one.k.shape[1]
-    torch.mul(d_gram, gram, out=gram)
-    of_rate = gram[:, :size].tril_(-1)
-    torch.linalg.vecdot(of_rate, one.shown, out=made.e)
-    of_rate.mul_(one.e.unsqueeze(-1))
-    made.read.copy_(gram[:, size:])
+def _weighed(answers: Tensor, weights: Tensor, out: Tensor) -> None:
+    """The answers `[X, rows, n, K]` of all states with their weights `[X, rows, n]`."""
+    first, *rest = answers.unbind(2)
+    torch.mul(first, weights[..., :1], out=out)
+    for i, answer in enumerate(rest, 1):
+        out.addcmul_(answer, weights[..., i : i + 1])
+
+
+def _to_kernels(one: _Given, at: _BackBuffers, made: _Given) -> None:
+    """Gradients of the kernels and of the rate; `d_gram` becomes that of products without weights."""
+    size = at.size
+    met = at.d_spread.mul_(at.rows.unsqueeze(2)).sum(-1)
+    torch.sum(at.d_left.mul_(at.columns.unsqueeze(2)), -1, out=made.end)
+    made.carried.copy_(met[:, size:])
+    torch.mul(met[:, :size], at.rate, out=made.fading)
+    d_rate = met[:, :size].mul_(one.fading).sum(-1)
+    at.gram.mul_(at.d_gram)
+    of_rate = at.gram[:, :size].tril_(-1)
+    d_rate += (of_rate * at.shown).sum(-1)
+    made.e.copy_(d_rate.view(made.e.shape))
+    of_rate.mul_(at.rate)
+    made.read.copy_(at.gram[:, size:])
     if made.seen is None:
         made.read[:, :-1] += of_rate[:, 1:]
     else:
         made.seen.copy_(of_rate)
-    at_rows = torch.linalg.vecdot(answers, d_seen.unsqueeze(-2))
-    made.e.add_((at_rows[:, :size] * one.fading).sum(-1))
-    torch.mul(at_rows[:, :size], one.e.unsqueeze(-1), out=made.fading)
-    made.carried.copy_(at_rows[:, size:])
+    at.d_gram[:, :size].mul_(at.shown).mul_(at.rate).tril_(-1)
+    at.d_gram[:, size:].mul_(one.read)

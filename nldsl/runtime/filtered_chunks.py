@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nldsl.runtime.chunks import tokens
-from nldsl.runtime.filtered import Kernels, filtered_pass
+from nldsl.runtime.chunks import mask_out, padded
+from nldsl.runtime.filtered import Kernels, Rows, filtered_pass
 from nldsl.runtime.filters import MomentumFilter
 from nldsl.runtime.matrix_chunks import Chunks, has_channels
 from nldsl.runtime.matrix_tokens import Momentum, Side, States, Step, Write
@@ -44,13 +44,15 @@ class FilteredChunks(Chunks):
         ((self.number, self.piece),) = (
             (i, p) for i, s in enumerate(steps) if isinstance(s, Write) for p in s.pieces
         )
-        self.start = torch.stack(states, 2)
+        self.start = torch.stack([x.mT for x in states], 2)
         self.passed: Tensor | None = None
 
     @property
     def last(self) -> States:
         """The states behind the last token."""
-        return super().last if self.passed is None else self.passed.unbind(2)
+        return (
+            super().last if self.passed is None else tuple(x.mT.contiguous() for x in self.passed.unbind(2))
+        )
 
     def read(self, q: Tensor, at: int) -> Tensor:
         """`[B, T, H, m, K]` to `[B, T, H, m, V]`."""
@@ -60,13 +62,12 @@ class FilteredChunks(Chunks):
         lead = (self.layout.chunks, self.layout.batch * self.layout.heads)
         along, add, _, erase, _ = self.piece
         assert erase is not None
-        cells = (q.squeeze(3), along.squeeze(3), add.squeeze(3), erase.squeeze(3))
-        q, k, w, e = (self._cut(x).unflatten(0, lead) for x in cells)
+        missing = self.layout.chunks * self.layout.width - self.layout.tokens
+        given = (padded(mask_out(x, self.mask), missing) for x in (q.squeeze(3), along, add, erase))
         made = self._kernels(self.filter, at)
         kernels = Kernels(*(None if x is None else x.unflatten(0, lead) for x in made))  # type: ignore[arg-type]
-        y, last = filtered_pass(q, k, w, e, kernels, self.start.flatten(0, 1))
-        self.passed = last.view(self.start.shape)
-        return tokens(y.flatten(0, 1), self.layout, None).unsqueeze(3)
+        y, self.passed = filtered_pass(Rows(*given), kernels, self.start)
+        return y[:, : self.layout.tokens].unsqueeze(3)
 
     def _kernels(self, found: MomentumFilter | StateFilter, at: int) -> Kernels:
         (above, below), place = self.places[self.number], self._at(at)
