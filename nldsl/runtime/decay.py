@@ -91,9 +91,8 @@ class _LogKernel(torch.autograd.Function):
             # The rounding of the running sums would be seen in their small differences.
             rest = (exact - total).to(log_decay.dtype)
             after.add_(rest.unsqueeze(-1)).sub_(rest.unsqueeze(-2))
-        size = log_decay.shape[-1]
-        upper = torch.ones(size, size, dtype=torch.bool, device=after.device).triu_(1)
-        after.masked_fill_(upper, -torch.inf).exp_()
+        # Zeros above the diagonal twice: `exp` of what would overflow there, or of minus infinity, is slow.
+        after.tril_().exp_().tril_()
         carried, to_end = total.exp(), after[..., -1, :].clone()
         ctx.save_for_backward(after, carried)
         return after, carried, to_end

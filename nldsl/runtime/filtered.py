@@ -4,9 +4,9 @@
     y = (q k^T * read) u + sum_i carried_i (q Z_i^T),
     Z_i <- sum_j total_ij Z_j + u^T (end_i k).
 
-`Z_0` is the memory, the others are what its rules remember.  Transposed and below one another, `[n K, V]`,
-they meet rows that are weighted for every state, `[rows, n K]`: one product sums over the states.  The backward
-pass goes the same way once more.  Tensors of tokens stay as they are given, as in `chunk_pass`.
+`Z_0` is the memory, the others are what its rules remember.  The backward pass goes the same way once more.
+Tensors of tokens stay as they are given, as in `chunk_pass`; what belongs to a state is a tensor of its own,
+for rows of many states side by side are too short for the vector units.
 
 Shapes: `N` chunks, `B` batch, `H` heads, `X` = B H, `C` tokens of a chunk, `p` pieces of a token, `r` = C p,
 `n` states, keys `K`, values `V`.
@@ -54,12 +54,12 @@ class Rows(NamedTuple):
 
 
 def filtered_pass(rows: Rows, kernels: Kernels, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Answers `[B, T, H, V]`, and the states behind the last chunk, `[B, H, n, K, V]` as `state`.
+    """Answers `[B, T, H, V]`, and the states behind the last chunk, `[n, B, H, V, K]` as `state`.
 
     >>> one, two = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 2)
     >>> rows = Rows(one, one.unsqueeze(3), one.unsqueeze(3), one)
     >>> kernels = Kernels(0 * one, one, two, two, two, torch.ones(1, 1, 2, 2))
-    >>> y, last = filtered_pass(rows, kernels, torch.zeros(1, 1, 2, 1, 1))
+    >>> y, last = filtered_pass(rows, kernels, torch.zeros(2, 1, 1, 1, 1))
     >>> y.item(), last.flatten().tolist()
     (1.0, [1.0, 1.0])
     """
@@ -105,59 +105,79 @@ class _Buffers:
     """
 
     def __init__(self, like: _Given, outer: int) -> None:
-        self.new, self.own, (count, reading, size) = like.q.new_empty, like.f is None, like.read.shape
-        self.size, self.lead, inner, states = size, like.k.shape[:-1], like.q.shape[-1], like.end.shape[-1]
-        self.shape = (count, size + reading, inner)
-        self.rows, self.gram = self.new(self.shape), self.new(count, size + reading, size)
+        new, (count, reading, size) = like.q.new_empty, like.read.shape
+        inner, states = like.q.shape[-1], like.end.shape[-1]
+        self.size, self.shape = size, (count, size + reading, inner)
+        self.rows, self.rate = new(self.shape), new(count, size, 1)
         self.row_f = self.rows[:, :size].view(like.k.shape)
         self.row_q = self.rows[:, size:].view(like.q.shape)
-        self.columns = self.rows[:, :size] if self.own else self.new(count, size, inner)
+        self.columns = self.rows[:, :size] if like.f is None else new(count, size, inner)
         self.column = self.columns.view(like.k.shape)
-        self.rate = self.new(count, size, 1)
-        self.weights = self.new(count, size + reading, states)
-        self.spread = self.new(count, size + reading, states, inner)
-        self.left = self.new(count, size, states, inner)
+        self.rates = self.rate.view(like.k.shape[:-1])
+        weights = new(count, size + reading, states)
+        self.of_f, self.of_q, self.weights = weights[:, :size], weights[:, size:], _each(weights)
+        self.spread = new(states, count, size + reading, inner).unbind(0)
+        self.left = new(states, count, size, inner).unbind(0)
         # Rows that write see nothing of the last row that reads.
-        self.shown, self.strict = like.q.new_zeros(count, size, size), self.new(count, size, size)
-        self.reads = self.new(count, reading, size)
+        self.shown, self.strict = like.q.new_zeros(count, size, size), new(count, size, size)
+        self.reads, self.wanted = new(count, reading, size), new(count, size, outer)
+        self.later = self.shown[:, 1:]
 
-    def fill(self, one: _Given) -> None:
-        """Everything of a chunk but the values really added."""
-        size = self.size
+    def fill(self, one: _Given, gram: Tensor | None = None) -> Tensor:
+        """Everything of a chunk but the values really added; returns the products of rows and columns."""
         self.row_f.copy_(one.k if one.f is None else one.f)
         self.row_q.copy_(one.q)
-        if not self.own:
+        if one.f is not None:
             self.column.copy_(one.k)
-        self.rate.view(self.lead).copy_(one.e)
-        torch.mul(one.fading, self.rate, out=self.weights[:, :size])
-        self.weights[:, size:].copy_(one.carried)
-        torch.mul(self.rows.unsqueeze(2), self.weights.unsqueeze(-1), out=self.spread)
-        torch.mul(self.columns.unsqueeze(2), one.end.unsqueeze(-1), out=self.left)
-        torch.bmm(self.rows, self.columns.mT, out=self.gram)
+        self.rates.copy_(one.e)
+        torch.mul(one.fading, self.rate, out=self.of_f)
+        self.of_q.copy_(one.carried)
+        for spread, left, weight, end in zip(
+            self.spread, self.left, self.weights, _each(one.end), strict=True
+        ):
+            torch.mul(self.rows, weight, out=spread)
+            torch.mul(self.columns, end, out=left)
         if one.seen is None:
-            self.shown[:, 1:].copy_(one.read[:, :-1])
+            self.later.copy_(one.read[:, :-1])
         else:
             self.shown.copy_(one.seen)
-        torch.mul(self.gram[:, :size], self.shown, out=self.strict).mul_(self.rate)
-        torch.mul(self.gram[:, size:], one.read, out=self.reads)
+        found = torch.bmm(self.rows, self.columns.mT) if gram is None else gram
+        torch.mul(found[:, self.size :], one.read, out=self.reads)
+        return found
+
+
+def _each(weights: Tensor) -> tuple[Tensor, ...]:
+    """Weights `[X, rows, n]` of every state, `[X, rows, 1]`."""
+    found: tuple[Tensor, ...] = weights.split(1, -1)
+    return found
+
+
+def _mixed(states: Tensor, weights: Tensor) -> Tensor:
+    """`sum_j weights_ij Z_j` for all i: states `[n, X, V, K]`, weights `[X, n, n]`."""
+    made, numbers = torch.empty_like(states), iter(weights.flatten(1)[..., None, None].unbind(1))
+    olds = states.unbind(0)
+    for new in made.unbind(0):
+        torch.mul(olds[0], next(numbers), out=new)
+        for old in olds[1:]:
+            new.addcmul_(old, next(numbers))
+    return made
 
 
 class _FilteredPass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         given, state = _Given(*arguments[:11]), arguments[11]
-        y = given.q.new_empty(*given.q.shape[:3], state.shape[-1])
+        y = given.q.new_empty(*given.q.shape[:3], state.shape[-2])
         last, kept = torch.empty_like(state, memory_format=torch.contiguous_format), []
         width = given.q.shape[1] // given.read.shape[0]
         for part in parts(given.q, given.read.shape[-1]):
-            ones, now = given.chunks(part), state[part].flatten(0, 1)
+            ones, now = given.chunks(part), state[:, *part].flatten(1, 2)
             buffers = _Buffers(ones[0], y.shape[-1])
             for one, answer in zip(ones, cells(y, part, width), strict=True):
-                buffers.fill(one)
-                kept.append(now)
-                now, *found = _forward(one, now, buffers, answer)
-                kept += found
-            last[part] = now.view(last[part].shape)
+                gram, old = buffers.fill(one), now
+                now, *found = _forward(one, gram, now, buffers, answer)
+                kept += [old, gram, *found]
+            last[:, *part] = now.view(last[:, *part].shape)
         ctx.save_for_backward(*given, *kept)
         return y, last
 
@@ -169,29 +189,34 @@ class _FilteredPass(torch.autograd.Function):
         d_first, start = torch.empty_like(d_state, memory_format=torch.contiguous_format), 0
         width = given.q.shape[1] // given.read.shape[0]
         for part in parts(given.q, given.read.shape[-1]):
-            ones, flow = given.chunks(part), d_state[part].flatten(0, 1)
+            ones, flow = given.chunks(part), d_state[:, *part].flatten(1, 2)
             buffers = _BackBuffers(ones[0], dy.shape[-1])
             rows = zip(ones, cells(dy, part, width), made.chunks(part), strict=True)
             for n, (one, answer, flows) in reversed(list(enumerate(rows))):
-                buffers.fill(one)
-                own = saved[start + 3 * n : start + 3 * n + 3]
+                own = saved[start + 4 * n : start + 4 * n + 4]
+                buffers.fill(one, own[1])
                 flow = _backward(one, own, answer, flow, buffers, flows)
-            d_first[part] = flow.view(d_first[part].shape)
-            start += 3 * len(ones)
+            d_first[:, *part] = flow.view(d_first[:, *part].shape)
+            start += 4 * len(ones)
         return (*made, d_first)
 
 
-def _forward(one: _Given, old: Tensor, buffers: _Buffers, answer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Fill the answers of one chunk; return the states `[X, n, K, V]` behind it, `u` and the inverse."""
-    size = buffers.size
-    met = torch.bmm(buffers.spread.flatten(2), old.flatten(1, 2))
-    inverse = unit_lower_inverse(buffers.strict)
-    wanted = buffers.new(met.shape[0], size, met.shape[2])
-    torch.sub(one.w, met[:, :size].view(one.w.shape), out=wanted.view(one.w.shape))
-    added = torch.bmm(inverse, wanted)
+def _forward(
+    one: _Given, gram: Tensor, old: Tensor, buffers: _Buffers, answer: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fill the answers of one chunk; return the states `[n, X, V, K]` behind it, `u` and the inverse."""
+    size, met = buffers.size, torch.bmm(buffers.spread[0], old[0].mT)
+    for spread, state in zip(buffers.spread[1:], old[1:], strict=True):
+        met.baddbmm_(spread, state.mT)
+    inverse = unit_lower_inverse(
+        torch.mul(gram[:, :size], buffers.shown, out=buffers.strict).mul_(buffers.rate)
+    )
+    torch.sub(one.w, met[:, :size].view(one.w.shape), out=buffers.wanted.view(one.w.shape))
+    added = torch.bmm(inverse, buffers.wanted)
     answer.copy_(torch.baddbmm(met[:, size:], buffers.reads, added).view(answer.shape))
-    new = torch.bmm(one.total, old.flatten(2)).view(old.shape)
-    new.flatten(1, 2).baddbmm_(buffers.left.flatten(2).mT, added)
+    new = _mixed(old, one.total)
+    for state, left in zip(new, buffers.left, strict=True):
+        state.baddbmm_(added.mT, left)
     return new, added, inverse
 
 
@@ -200,73 +225,82 @@ class _BackBuffers(_Buffers):
 
     def __init__(self, like: _Given, outer: int) -> None:
         super().__init__(like, outer)
-        count, rows, _ = self.shape
-        self.d_seen = self.new(count, rows, outer)
-        self.d_written = self.d_seen[:, : self.size]
-        self.d_read = self.d_seen[:, self.size :]
+        (count, rows, inner), size, new = self.shape, self.size, self.rows.new_empty
+        self.d_seen, self.d_rows, self.d_gram = (
+            new(count, rows, outer),
+            new(self.shape),
+            new(count, rows, size),
+        )
+        self.d_written, self.d_read = self.d_seen[:, :size], self.d_seen[:, size:]
         self.d_answer = self.d_read.view(*like.q.shape[:-1], outer)
-        self.d_gram, self.d_rows = torch.empty_like(self.gram), torch.empty_like(self.rows)
-        self.d_columns = self.new(count, self.size, self.shape[2])
-        self.d_spread, self.d_left = torch.empty_like(self.spread), torch.empty_like(self.left)
+        self.d_columns = new(count, size, inner)
+        self.d_f, self.d_q = (
+            self.d_rows[:, :size].view(like.k.shape),
+            self.d_rows[:, size:].view(like.q.shape),
+        )
+        self.d_k = self.d_columns.view(like.k.shape)
+        self.d_spread = tuple(map(torch.empty_like, self.spread))
+        self.d_left = tuple(map(torch.empty_like, self.left))
+        self.met = new(count, rows, len(self.spread))
+        self.met_f, self.met_q, self.mets = self.met[:, :size], self.met[:, size:], _each(self.met)
 
 
 def _backward(
     one: _Given, kept: tuple[Tensor, ...], dy: Tensor, d_new: Tensor, buffers: _BackBuffers, made: _Given
 ) -> Tensor:
     """Fill the gradients of one chunk; return that of the states in front of it."""
-    (old, added, inverse), at, size = kept, buffers, buffers.size
-    flat, flow = old.flatten(1, 2), d_new.flatten(1, 2)
+    (old, gram, added, inverse), at = kept, buffers
     at.d_answer.copy_(dy)
-    d_added = torch.bmm(at.left.flatten(2), flow).baddbmm_(at.reads.mT, at.d_read)
+    d_added, olds, flows = torch.bmm(at.reads.mT, at.d_read), old.unbind(0), d_new.unbind(0)
+    for left, flow in zip(at.left, flows, strict=True):
+        d_added.baddbmm_(left, flow.mT)
     d_wanted = torch.bmm(inverse.mT, d_added)
     made.w.copy_(d_wanted.view(made.w.shape))
     torch.neg(d_wanted, out=at.d_written)
     torch.bmm(at.d_seen, added.mT, out=at.d_gram)
-    torch.bmm(at.d_seen, flat.mT, out=at.d_spread.flatten(2))
-    torch.bmm(added, flow.mT, out=at.d_left.flatten(2))
-    torch.bmm(d_new.flatten(2), old.flatten(2).mT, out=made.total)
-    d_old = torch.bmm(one.total.mT, d_new.flatten(2)).view(old.shape)
-    d_old.flatten(1, 2).baddbmm_(at.spread.flatten(2).mT, at.d_seen)
+    torch.bmm(d_new.flatten(2).transpose(0, 1), old.flatten(2).permute(1, 2, 0), out=made.total)
+    d_old, d_seen = _mixed(d_new, one.total.mT), at.d_seen.mT
+    for i, flow in enumerate(d_old.unbind(0)):
+        torch.bmm(at.d_seen, olds[i], out=at.d_spread[i])
+        torch.bmm(added, flows[i], out=at.d_left[i])
+        flow.baddbmm_(d_seen, at.spread[i])
     _weighed(at.d_spread, at.weights, at.d_rows)
-    _weighed(at.d_left, one.end, at.d_columns)
-    _to_kernels(one, at, made)
+    _weighed(at.d_left, _each(one.end), at.d_columns)
+    _to_kernels(one, gram, at, made)
     at.d_rows.baddbmm_(at.d_gram, at.columns)
     at.d_columns.baddbmm_(at.d_gram.mT, at.rows)
-    d_f, d_k = at.d_rows[:, :size].view(made.k.shape), at.d_columns.view(made.k.shape)
-    made.q.copy_(at.d_rows[:, size:].view(made.q.shape))
+    made.q.copy_(at.d_q)
     if made.f is None:
-        torch.add(d_k, d_f, out=made.k)
+        torch.add(at.d_k, at.d_f, out=made.k)
     else:
-        made.k.copy_(d_k)
-        made.f.copy_(d_f)
+        made.k.copy_(at.d_k)
+        made.f.copy_(at.d_f)
     return d_old
 
 
-def _weighed(answers: Tensor, weights: Tensor, out: Tensor) -> None:
-    """The answers `[X, rows, n, K]` of all states with their weights `[X, rows, n]`."""
-    first, *rest = answers.unbind(2)
-    torch.mul(first, weights[..., :1], out=out)
-    for i, answer in enumerate(rest, 1):
-        out.addcmul_(answer, weights[..., i : i + 1])
+def _weighed(parts: tuple[Tensor, ...], weights: tuple[Tensor, ...], out: Tensor) -> None:
+    """The sum over the states of `[X, rows, K]` with weights `[X, rows, 1]`."""
+    torch.mul(parts[0], weights[0], out=out)
+    for part, weight in zip(parts[1:], weights[1:], strict=True):
+        out.addcmul_(part, weight)
 
 
-def _to_kernels(one: _Given, at: _BackBuffers, made: _Given) -> None:
+def _to_kernels(one: _Given, gram: Tensor, at: _BackBuffers, made: _Given) -> None:
     """Gradients of the kernels and of the rate; `d_gram` becomes that of products without weights."""
     size = at.size
-    met = at.d_spread.mul_(at.rows.unsqueeze(2)).sum(-1)
-    torch.sum(at.d_left.mul_(at.columns.unsqueeze(2)), -1, out=made.end)
-    made.carried.copy_(met[:, size:])
-    torch.mul(met[:, :size], at.rate, out=made.fading)
-    d_rate = met[:, :size].mul_(one.fading).sum(-1)
-    at.gram.mul_(at.d_gram)
-    of_rate = at.gram[:, :size].tril_(-1)
-    d_rate += (of_rate * at.shown).sum(-1)
+    for x, met in zip(at.d_spread, at.mets, strict=True):
+        torch.sum(x.mul_(at.rows), -1, keepdim=True, out=met)
+    for x, end in zip(at.d_left, _each(made.end), strict=True):
+        torch.sum(x.mul_(at.columns), -1, keepdim=True, out=end)
+    made.carried.copy_(at.met_q)
+    torch.mul(at.met_f, at.rate, out=made.fading)
+    torch.mul(gram[:, size:], at.d_gram[:, size:], out=made.read)
+    of_rate = torch.mul(gram[:, :size], at.d_gram[:, :size], out=at.strict).tril_(-1)
+    d_rate = (of_rate * at.shown).sum(-1).add_(at.met_f.mul_(one.fading).sum(-1))
     made.e.copy_(d_rate.view(made.e.shape))
-    of_rate.mul_(at.rate)
-    made.read.copy_(at.gram[:, size:])
     if made.seen is None:
-        made.read[:, :-1] += of_rate[:, 1:]
+        made.read[:, :-1] += of_rate.mul_(at.rate)[:, 1:]
     else:
-        made.seen.copy_(of_rate)
+        torch.mul(of_rate, at.rate, out=made.seen)
     at.d_gram[:, :size].mul_(at.shown).mul_(at.rate).tril_(-1)
     at.d_gram[:, size:].mul_(one.read)

@@ -44,15 +44,13 @@ class FilteredChunks(Chunks):
         ((self.number, self.piece),) = (
             (i, p) for i, s in enumerate(steps) if isinstance(s, Write) for p in s.pieces
         )
-        self.start = torch.stack([x.mT for x in states], 2)
+        self.start = torch.stack(states)
         self.passed: Tensor | None = None
 
     @property
     def last(self) -> States:
         """The states behind the last token."""
-        return (
-            super().last if self.passed is None else tuple(x.mT.contiguous() for x in self.passed.unbind(2))
-        )
+        return super().last if self.passed is None else self.passed.unbind(0)
 
     def read(self, q: Tensor, at: int) -> Tensor:
         """`[B, T, H, m, K]` to `[B, T, H, m, V]`."""
