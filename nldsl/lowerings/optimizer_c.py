@@ -36,8 +36,8 @@ ONE_ARGUMENT: dict[str, str] = {
 class Native:
     """The C text of a rule, or why there is none.
 
-    `step(tensors, sizes, arrays, numbers, threads)`: the arrays of every tensor are its weight, its gradient
-    and its memories in order.
+    `step(tensors, sizes, arrays, numbers, threads)`: `arrays[0][t]` is the weight of tensor t, `arrays[1][t]`
+    its gradient, and then come its memories in order.
     """
 
     text: str = ""
@@ -114,7 +114,7 @@ def native(plan: RulePlan) -> Native:
 
 
 def _text(arrays: int, before: Iterable[str], inside: Iterable[str], after: Sequence[str]) -> str:
-    """Four functions: a block of one tensor, a part of it in two streams, all parts, and all tensors.
+    """Four functions: a block of one tensor, a part of it in two streams, all parts, all tensors from the last.
 
     The loop stands in a function of its own: inside of a parallel region compilers forget what is constant.
     One stream waits for memory; from two places of a tensor at once it comes a tenth faster.
@@ -148,7 +148,11 @@ def _text(arrays: int, before: Iterable[str], inside: Iterable[str], after: Sequ
             *(_behind(head, after) if after else ()),
             "}",
             "int step(long tensors, const long *sizes, void ***arrays, const double *numbers, int threads) {",
-            "  for (long t = 0; t < tensors; t++) whole(sizes[t], arrays[t], numbers, threads);",
+            "  for (long t = tensors - 1; t >= 0; t--) {",
+            f"    void *own[{arrays}];",
+            f"    for (int a = 0; a < {arrays}; a++) own[a] = arrays[a][t];",
+            "    whole(sizes[t], own, numbers, threads);",
+            "  }",
             "  return 0;",
             "}",
             "",

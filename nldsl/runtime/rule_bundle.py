@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 LEAST = 1 << 16
 """Elements from which on compiling a loop (a third of a second) is worth it by itself."""
 FORMS = ("auto", "eager", "compiled")
+States = Mapping[Tensor, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,10 @@ class Place:
         # The count is one float on the CPU: written in place, without an operation of torch for each.
         self.counter = ctypes.c_float.from_address(self.count.data_ptr())
         self.pointer = p.data_ptr()
-        arrays = (self.weight, self.weight, *self.memories)
-        dense = all(t.is_contiguous() and t.dtype == p.dtype for t in arrays)
+        dense = all(t.is_contiguous() and t.dtype == p.dtype for t in (self.weight, *self.memories))
         self.loop = choice.step if dense else None
         self.size, self.kind = p.numel(), p.dtype
-        self.arrays = (ctypes.c_void_p * len(arrays))(*(t.data_ptr() for t in arrays))
-        self.address = ctypes.addressof(self.arrays)
+        self.addresses = [t.data_ptr() for t in (self.weight, *self.memories)]
 
     def fits(self, state: dict[str, Tensor], p: Tensor) -> bool:
         """Whether nobody has moved the weight or replaced a memory since."""
@@ -102,10 +102,7 @@ class Place:
 
     def loops(self, g: Tensor) -> bool:
         """Whether the loop in C takes this gradient; it does not lie between other numbers then."""
-        if self.loop is None or g.dtype is not self.kind or not g.is_contiguous():
-            return False
-        self.arrays[1] = g.data_ptr()
-        return True
+        return self.loop is not None and g.dtype is self.kind and g.is_contiguous()
 
     def apply(self, g: Tensor, numbers: Numbers) -> None:
         """One application of the rule, in place, by torch."""
@@ -117,51 +114,121 @@ class Place:
             self.kernel.update(weight, gradient, *kept, *cast)
 
 
-class Bundle:
-    """The weights of one kernel that are at one step: those with a loop take it in one call.
+class Lineup:
+    """The weights that one call of a loop in C takes, and where everything of them lies.
 
-    A call for each costs about ten microseconds, as much as a loop over 15,000 elements.
+    A call for each costs about ten microseconds, as much as a loop over 15,000 elements; to ask anew at
+    every step where things lie costs as much as a tenth of the loop, for it finds them out of the cache.
+    So a lineup stays from step to step while all is where it was.
     """
+
+    def __init__(self, weights: Sequence[Tensor], places: Sequence[Place], states: States) -> None:
+        first, count = places[0], len(places)
+        assert first.loop is not None
+        self.kernel, self.kind, self.loop = first.kernel, first.kind, first.loop
+        self.weights, self.held = list(weights), _held(states, weights)
+        self.pointers = [place.pointer for place in places]
+        self.counters = [place.counter for place in places]
+        self.sizes = (ctypes.c_long * count)(*(place.size for place in places))
+        self.gradients = (ctypes.c_void_p * count)()
+        columns = list(zip(*(place.addresses for place in places), strict=True))
+        self.columns = [(ctypes.c_void_p * count)(*column) for column in columns]
+        self.columns.insert(1, self.gradients)
+        self.arrays = (ctypes.c_void_p * len(self.columns))(*map(ctypes.addressof, self.columns))
+
+    def takes(self, params: Sequence[Tensor], states: States) -> bool:
+        """Whether all of these have gradients, are at one step and lie where they lay; notes the gradients."""
+        weights, kind, strided = self.weights, self.kind, torch.strided
+        if not _same(params, weights):
+            return False
+        gradients = [p.grad for p in weights]
+        for g in gradients:
+            if g is None or g.layout is not strided or g.dtype is not kind or not g.is_contiguous():
+                return False
+        if [p.data_ptr() for p in weights] != self.pointers or not _same(_held(states, weights), self.held):
+            return False
+        if len({counter.value for counter in self.counters}) > 1:
+            return False
+        self.gradients[:] = [g.data_ptr() for g in gradients if g is not None]
+        return True
+
+    def tick(self) -> float:
+        """Count one application of every weight."""
+        step: float = self.counters[0].value + 1.0
+        for counter in self.counters:
+            counter.value = step
+        return step
+
+    def run(self, numbers: Numbers) -> None:
+        """The loop over all of them."""
+        self.loop(len(self.weights), self.sizes, self.arrays, numbers.plain(), torch.get_num_threads())
+
+
+def _same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return len(some) == len(others) and all(map(is_, some, others))
+
+
+def _held(states: States, weights: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor for p in weights for tensor in states[p].values()]
+
+
+class Bundle:
+    """The weights of one kernel that are at one step: those with a loop take it in one call."""
 
     def __init__(self, numbers: Numbers) -> None:
         self.numbers = numbers
-        self.looped: dict[torch.dtype, list[Place]] = {}
+        self.looped: dict[torch.dtype, list[tuple[Tensor, Place, Tensor]]] = {}
 
-    def add(self, place: Place, g: Tensor) -> None:
+    def add(self, p: Tensor, place: Place, g: Tensor) -> None:
         """Update one weight, now or with the others at `run`."""
         if place.loops(g):
-            self.looped.setdefault(g.dtype, []).append(place)
+            self.looped.setdefault(g.dtype, []).append((p, place, g))
         else:
             place.apply(g, self.numbers)
 
-    def run(self) -> None:
+    def run(self, states: States) -> list[Lineup]:
         """The loops, over all weights they have in common."""
-        for places in self.looped.values():
-            sizes = (ctypes.c_long * len(places))(*(place.size for place in places))
-            arrays = (ctypes.c_void_p * len(places))(*(place.address for place in places))
-            loop = places[0].loop
-            assert loop is not None
-            loop(len(places), sizes, arrays, self.numbers.plain(), torch.get_num_threads())
+        made = []
+        for found in self.looped.values():
+            weights, places, gradients = map(list, zip(*found, strict=True))
+            lineup = Lineup(weights, places, states)
+            lineup.gradients[:] = [g.data_ptr() for g in gradients]
+            lineup.run(self.numbers)
+            made.append(lineup)
+        return made
 
 
 class Numbers:
     """The numbers of one kernel at one step, in the forms they are asked for."""
 
-    def __init__(self, values: Sequence[Tensor]) -> None:
-        self.values = values
-        self.array: ctypes.Array[ctypes.c_double] | None = None
+    def __init__(self, kernel: Kernel, given: Sequence[float]) -> None:
+        self.kernel, self.given = kernel, given
+
+    def values(self) -> tuple[Tensor, ...]:
+        """As tensors in double precision."""
+        return self.kernel.numbers(*torch.tensor(self.given, dtype=torch.float64).unbind())
 
     def plain(self) -> ctypes.Array[ctypes.c_double]:
         """As an array of doubles."""
-        if self.array is None:
-            found = torch.stack(list(self.values)).tolist() if self.values else [0.0]
-            self.array = (ctypes.c_double * len(found))(*found)
-        return self.array
+        found = self._by_python() or [float(value) for value in self.values()]
+        return (ctypes.c_double * max(len(found), 1))(*found)
+
+    def _by_python(self) -> list[float] | None:
+        """Where operators are all that is needed: the same operations in a fifth of the time.
+
+        Nothing if torch has another answer: 1 / 0, or a root of what is negative.
+        """
+        if self.kernel.numbers.__code__.co_names:
+            return None
+        try:
+            return [float(value) for value in self.kernel.numbers(*self.given)]
+        except (ArithmeticError, TypeError):
+            return None
 
     def cast(self, like: Tensor) -> list[Tensor]:
         """As tensors on the device of a weight, at least in single precision."""
         kind = like.dtype if like.dtype == torch.float64 else torch.float32
-        return [n.to(like.device, kind) for n in self.values]
+        return [n.to(like.device, kind) for n in self.values()]
 
 
 def _pieces(

@@ -15,6 +15,7 @@ from nldsl.runtime.native import compiled, compiler
 from nldsl.runtime.rule_kernel import refusal
 
 if TYPE_CHECKING:
+    from nldsl.runtime.rule_bundle import Lineup
     from nldsl.runtime.rule_optimizer import RuleOptimizer
 
 Policy = Literal["raise", "skip", "zero", "ignore"]
@@ -32,22 +33,23 @@ EXPONENT = {
 """Of every type of numbers: an integer as wide, and the bits of the exponent, all set in NaN and infinity."""
 FINITE = """
 #define STREAMS 8
-#define BLOCK 64
+#define LANES 64
 static int bad(const real *restrict g, long from, long to) {
-  long each = (to - from) / (STREAMS * BLOCK) * BLOCK;
-  real top = 0;
-  for (long b = from; b < from + each; b += BLOCK)
+  const long each = (to - from) / (STREAMS * LANES) * LANES;
+  real top[LANES] = {0}, most = 0;
+  for (long b = from; b < from + each; b += LANES)
     for (int s = 0; s < STREAMS; s++) {
       const real *restrict h = g + each * s + b;
-#pragma omp simd reduction(max : top)
-      for (int i = 0; i < BLOCK; i++) { real x = h[i] & MASK; top = x > top ? x : top; }
+#pragma omp simd
+      for (int i = 0; i < LANES; i++) { real x = h[i] & MASK; top[i] = x > top[i] ? x : top[i]; }
     }
-#pragma omp simd reduction(max : top)
-  for (long i = from + each * STREAMS; i < to; i++) { real x = g[i] & MASK; top = x > top ? x : top; }
-  return top == MASK;
+  for (int i = 0; i < LANES; i++) most = top[i] > most ? top[i] : most;
+#pragma omp simd reduction(max : most)
+  for (long i = from + each * STREAMS; i < to; i++) { real x = g[i] & MASK; most = x > most ? x : most; }
+  return most == MASK;
 }
 int step(long tensors, const long *sizes, void **arrays, const double *numbers, int threads) {
-  for (long t = tensors - 1; t >= 0; t--) {
+  for (long t = 0; t < tensors; t++) {
     long n = sizes[t];
     int parts = n < 16384 ? 1 : threads, found = 0;
 #pragma omp parallel for num_threads(parts) reduction(| : found) if (parts > 1)
@@ -58,18 +60,28 @@ int step(long tensors, const long *sizes, void **arrays, const double *numbers, 
   return 0;
 }
 """
-"""Whether an element is not finite.  Eight streams at once: one alone waits for memory half of the time."""
+"""Whether an element is not finite.
+
+Eight streams at once, for one alone waits for memory; the largest of every lane, for a largest of each
+block costs more than the block.
+"""
 
 
-def checked(optimizer: RuleOptimizer, due: Sequence[tuple[Any, Sequence[Arrival]]]) -> bool:
+Due = Sequence[tuple[Any, Sequence[Arrival], "Lineup | None"]]
+"""Groups with what arrived for them, or the lineup that knows where it is."""
+
+
+def checked(optimizer: RuleOptimizer, due: Due) -> bool:
     """Whether the step may be taken; raises NL0967, warns, or repairs, as the policy says."""
     policy = optimizer.nonfinite
     if policy not in POLICIES:
         raise refusal("NL0968", f"`nonfinite` is one of {', '.join(POLICIES)}; found `{policy}`")
-    gradients = [g for _, found in due for _, g in found]
-    if policy == "ignore" or all_finite(gradients, native=optimizer.form != "eager"):
+    if policy == "ignore" or _good(due, native=optimizer.form != "eager"):
         return True
-    bad = [(p, g) for _, found in due for p, g in found if not finite(g)]
+    arrived = [(p, p.grad) for group, _, _ in due for p in group["params"]]
+    bad = [(p, g) for p, g in arrived if g is not None and not finite(g)]
+    if not bad:
+        return True
     step = int(max(optimizer.state[p]["step"] for p, _ in bad)) + 1
     shown = ", ".join(_described(optimizer.name_of(p), g) for p, g in bad[:3])
     shown += f" and {len(bad) - 3} more" if len(bad) > 3 else ""
@@ -84,10 +96,22 @@ def checked(optimizer: RuleOptimizer, due: Sequence[tuple[Any, Sequence[Arrival]
     return policy == "zero"
 
 
+def _good(due: Due, native: bool) -> bool:
+    """Whether all that arrived is finite."""
+    loose: list[Tensor] = []
+    for _, found, lineup in due:
+        if lineup is None:
+            loose += [g for _, g in found]
+        elif not _looped_finite(lineup.kind, lineup.sizes, lineup.gradients):
+            return False
+    return all_finite(loose, native)
+
+
 def all_finite(gradients: Sequence[Tensor], native: bool = True) -> bool:
     """Whether every element of every gradient is finite; many are looked at by one loop in C.
 
-    The last one is looked at first: the rule begins with the first, which then still lies in the cache.
+    The first one is looked at first: the backward pass ends with it.  The rule begins with the last one,
+    which then still lies in the cache.
 
     Example:
         >>> good, bad = torch.ones(1 << 16), torch.ones(1 << 16)
@@ -103,17 +127,19 @@ def all_finite(gradients: Sequence[Tensor], native: bool = True) -> bool:
             looped.setdefault(g.dtype, []).append(g)
         elif not finite(g):
             return False
-    return all(_looped_finite(kind, group) for kind, group in looped.items())
+    for kind, group in looped.items():
+        sizes = (ctypes.c_long * len(group))(*(g.numel() for g in group))
+        arrays = (ctypes.c_void_p * len(group))(*(g.data_ptr() for g in group))
+        if not _looped_finite(kind, sizes, arrays) and not all(map(finite, group)):
+            return False
+    return True
 
 
-def _looped_finite(kind: torch.dtype, gradients: list[Tensor]) -> bool:
+def _looped_finite(kind: torch.dtype, sizes: Any, arrays: Any) -> bool:
+    """Whether the loop says so; it never does where there is none."""
     unsigned, mask = EXPONENT[kind]
     loop = compiled(FINITE.replace("MASK", mask), unsigned)
-    if loop is None:
-        return all(map(finite, gradients))
-    sizes = (ctypes.c_long * len(gradients))(*(g.numel() for g in gradients))
-    arrays = (ctypes.c_void_p * len(gradients))(*(g.data_ptr() for g in gradients))
-    return loop(len(gradients), sizes, arrays, None, torch.get_num_threads()) == 0
+    return loop is not None and loop(len(sizes), sizes, arrays, None, torch.get_num_threads()) == 0
 
 
 def finite(g: Tensor) -> bool:

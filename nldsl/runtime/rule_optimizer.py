@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nldsl.diagnostics import did_you_mean
 from nldsl.runtime.gathered_rows import GatheredRows
-from nldsl.runtime.rule_bundle import Bundle, Choice, Numbers, Place, choose
+from nldsl.runtime.rule_bundle import Bundle, Choice, Lineup, Numbers, Place, choose
 from nldsl.runtime.rule_gradients import Arrival, Policy, checked
 from nldsl.runtime.rule_kernel import Kernel, refusal
 from nldsl.runtime.rule_rows import Rows, attach
@@ -66,6 +66,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.whole = dict(whole or {})
         self.choices: dict[tuple[int, torch.dtype, str], Choice] = {}
         self.places: dict[int, Place] = {}
+        self.lineups: dict[int, Lineup] = {}
         self.rows: dict[Tensor, Rows] = {}
         unknown = [name for name in arguments if name not in self.arguments]
         if unknown:
@@ -86,8 +87,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             raise refusal("NL0968", f"`every` counts steps, a whole number from 1; found `{every}`")
         for index, p in enumerate(group["params"]):
             self._allocate(p, self._name(group, index), every)
-        self.choices.clear()
-        self.places.clear()
+        self._forget_places()
 
     def kernel_of(self, p: Tensor, name: str = "a parameter") -> Kernel:
         """The kernel that trains `p`; raises NL0963 if there is none."""
@@ -211,7 +211,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"`{self.rule}` erases along the inputs of layers, which a scaled loss does not scale",
                 "train in float32 or, by `torch.autocast`, in bfloat16, which need no `GradScaler`",
             )
-        due = [(group, self._arrived(group)) for group in self.param_groups]
+        due = [(group, *self._arrived(group)) for group in self.param_groups]
         if self.nonfinite != "ignore" and not checked(self, due):
             return loss
         if not self.rows and any(kernel.looks_at_rows for kernel in self.kernels.values()):
@@ -219,12 +219,18 @@ class RuleOptimizer(torch.optim.Optimizer):
         for rows in self.rows.values():
             if not isinstance(rows, GatheredRows):
                 rows.forget()
-        for group, found in due:
-            self._update(group, list(self._gathered(group, found)) if group["every"] > 1 else found)
+        for group, found, lineup in reversed(due):  # what was looked at last still lies in the cache
+            if lineup is not None:
+                lineup.run(self._numbers(group, lineup.kernel, lineup.tick()))
+            else:
+                self._update(group, list(self._gathered(group, found)) if group["every"] > 1 else found)
         return loss
 
-    def _arrived(self, group: Mapping[str, Any]) -> list[Arrival]:
-        """Every parameter that has a gradient, with it."""
+    def _arrived(self, group: Mapping[str, Any]) -> tuple[list[Arrival], Lineup | None]:
+        """Every parameter that has a gradient, with it; or the lineup of the last step, if it takes them."""
+        lineup = self.lineups.get(id(group))
+        if lineup is not None and lineup.takes(group["params"], self.state):
+            return [], lineup
         found = [(p, g) for p in group["params"] if (g := p.grad) is not None]
         for p, g in found:
             if g.layout != torch.strided:
@@ -233,7 +239,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                     f"the gradient of {self.name_of(p)} is sparse",
                     "use `sparse = False` in the embedding",
                 )
-        return found
+        return found, None
 
     def _gathered(self, group: Mapping[str, Any], found: Iterable[Arrival]) -> Iterator[Arrival]:
         """On a slow clock: sums, at the step where it fires."""
@@ -259,12 +265,16 @@ class RuleOptimizer(torch.optim.Optimizer):
             key = (place.kernel_id, step)
             bundle = bundles.get(key)
             if bundle is None:
-                given = [step, *(float(group[name]) for name in self.arguments)]
-                tensors = torch.tensor(given, dtype=torch.float64).unbind()
-                bundle = bundles[key] = Bundle(Numbers(place.kernel.numbers(*tensors)))
-            bundle.add(place, g)
-        for bundle in bundles.values():
-            bundle.run()
+                bundle = bundles[key] = Bundle(self._numbers(group, place.kernel, step))
+            bundle.add(p, place, g)
+        made = [lineup for bundle in bundles.values() for lineup in bundle.run(self.state)]
+        if group["every"] == 1 and len(made) == 1:
+            self.lineups[id(group)] = made[0]
+
+    def _numbers(self, group: Mapping[str, Any], kernel: Kernel, step: float) -> Numbers:
+        """What depends on the step and the arguments of a group alone."""
+        given = [step, *(float(group[name]) for name in self.arguments)]
+        return Numbers(kernel, given)
 
     def _place(self, state: dict[str, Tensor], p: Tensor) -> Place:
         """Where `p` and its memories are; looked up again when somebody has moved them."""
@@ -276,6 +286,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         take = partial(rows.take, name=self.name_of(p)) if isinstance(rows, GatheredRows) else None
         place = self.places[id(p)] = Place(kernel, state, p, self.choices[key], take)
         return place
+
+    def _forget_places(self) -> None:
+        for known in (self.choices, self.places, self.lineups):
+            known.clear()
 
     # --- state --------------------------------------------------------------------------------
 
@@ -299,8 +313,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Put a saved state back; raises NL0969 if it is of another rule."""
         wanted = {p: {n: (t.device, t.dtype) for n, t in s.items()} for p, s in self.state.items()}
         super().load_state_dict(state_dict)
-        self.choices.clear()
-        self.places.clear()
+        self._forget_places()
         for p, types in wanted.items():
             if set(self.state[p]) != set(types):
                 missing = ", ".join(f"`{n}`" for n in sorted(set(types) ^ set(self.state[p])))
@@ -314,4 +327,4 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         own = {n: getattr(self, n) for n in ("nonfinite", "form", "seed", "more", "whole")}
-        return {**super().__getstate__(), **own, "choices": {}, "places": {}, "rows": {}}
+        return {**super().__getstate__(), **own, "choices": {}, "places": {}, "lineups": {}, "rows": {}}
