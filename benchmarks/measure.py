@@ -13,13 +13,22 @@ import torch
 from torch import Tensor
 
 
-def best_seconds(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The shortest CPU time of every case over `rounds`, after one call to warm up."""
+def best_seconds(
+    cases: Mapping[str, Callable[[], object]],
+    rounds: int,
+    before: Mapping[str, Callable[[], object]] | None = None,
+) -> dict[str, float]:
+    """The shortest CPU time of every case over `rounds`, after one call to warm up.
+
+    before: what is done before each call of a case and not counted.
+    """
     for case in cases.values():
         case()
     best = dict.fromkeys(cases, float("inf"))
     for _ in range(rounds):
         for name, case in cases.items():
+            if before is not None:
+                before[name]()
             started = time.process_time()
             case()
             best[name] = min(best[name], time.process_time() - started)

@@ -114,7 +114,7 @@ def native(plan: RulePlan) -> Native:
 
 
 def _text(arrays: int, before: Iterable[str], inside: Iterable[str], after: Sequence[str]) -> str:
-    """Four functions: a block of one tensor, a part of it in two streams, all parts, all tensors from the last.
+    """Four functions: a block of a tensor, a part of it in two streams, all parts, all tensors from the last.
 
     The loop stands in a function of its own: inside of a parallel region compilers forget what is constant.
     One stream waits for memory; from two places of a tensor at once it comes a tenth faster.

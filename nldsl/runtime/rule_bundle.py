@@ -137,7 +137,7 @@ class Lineup:
         self.arrays = (ctypes.c_void_p * len(self.columns))(*map(ctypes.addressof, self.columns))
 
     def takes(self, params: Sequence[Tensor], states: States) -> bool:
-        """Whether all of these have gradients, are at one step and lie where they lay; notes the gradients."""
+        """Whether all have gradients, are at one step and lie where they lay; notes where gradients are."""
         weights, kind, strided = self.weights, self.kind, torch.strided
         if not _same(params, weights):
             return False
@@ -145,7 +145,9 @@ class Lineup:
         for g in gradients:
             if g is None or g.layout is not strided or g.dtype is not kind or not g.is_contiguous():
                 return False
-        if [p.data_ptr() for p in weights] != self.pointers or not _same(_held(states, weights), self.held):
+        if [p.data_ptr() for p in weights] != self.pointers:
+            return False
+        if not _same(_held(states, weights), self.held):
             return False
         if len({counter.value for counter in self.counters}) > 1:
             return False
