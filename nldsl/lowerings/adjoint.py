@@ -91,6 +91,14 @@ class Adjoint:
         else:
             self.add(operand, call(self.pullback("product"), left, right, operand), owned=True)
 
+    def add_square(self, operand: Expression, gradient: Expression) -> None:
+        """Add what the gradient of its square sends to an operand, in one pass where possible."""
+        if isinstance(operand, Var) and operand.name in self.owned:
+            total = Var(self.grads[operand.name])
+            self.body.append(Evaluate(total.method("addcmul_", gradient, operand, value=2)))
+        else:
+            self.add(operand, gradient * (operand * 2), owned=True)
+
     def add_parts(self, operand: Expression, gradient: Expression) -> None:
         """Add to the gradient of a value with parts (gates)."""
         if not isinstance(operand, Var) or not self.depends(operand):

@@ -86,7 +86,7 @@ def _both(adjoint: Adjoint, *sent: tuple[Expression, Expression, bool]) -> None:
 
 def _product(adjoint: Adjoint, left: Expression, right: Expression, d: Expression) -> None:
     if left == right:
-        return _both(adjoint, (left, d * left * 2, True))
+        return adjoint.add_square(left, d)
     return _both(adjoint, (left, d * right, True), (right, d * left, True))
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nldsl.runtime.delta_system import Flow, Gated, ScoreSums, flow_of, solve
+from nldsl.runtime.delta_system import Flow, Gated, ScoreSums, flow_of, left_over, less, solve
 from nldsl.runtime.memory import Retention, alive, prepared
 
 
@@ -55,7 +55,7 @@ def delta_write_pullback(
     >>> found.weight.item(), found.erase.item()
     (0.5, -1.0)
     """
-    inputs, folded = prepared(weight, x, dy, alive(erase, valid), alive(rate, valid), gate, toward)
+    inputs, folded = prepared(less(weight, toward), x, dy, alive(erase, valid), alive(rate, valid), gate)
     sums: Gated = "none" if gate is None else "sums"
     found = flow_of(solve(inputs, inverse), d.view(inputs[0].shape) if folded else d, sums)
     if folded:
@@ -70,7 +70,7 @@ def delta_write_pullback(
         alive(found.erase.sum_to_size(erase.shape), valid),
         alive(found.rate.sum_to_size(rate.shape), valid),
         d_gate,
-        None if toward is None else d.sum_to_size(toward.shape) - found.start.sum_to_size(toward.shape),
+        None if toward is None else left_over(d, found.start, toward.shape),
     )
 
 

@@ -45,42 +45,61 @@ class Solved(NamedTuple):
     total: Tensor
     inverse: Tensor
     taken: Tensor
+    gram: Tensor | None
 
 
 def solve(inputs: tuple[Tensor, ...], inverse: Tensor | None = None) -> Solved | Through:
     """Solve for the values really added; `inverse` of the system where it is known."""
     start, x, dy, erase, rate, scores, carried, to_end, total = inputs
-    x_ = flat(x)
+    x_, gram = flat(x), None
     if inverse is None:
         gram = torch.bmm(x_, x_.mT).view(*x.shape[:-1], x.shape[-2])
-        inverse = unit_lower_inverse(flat(gram.mul_(scores).mul_(erase.unsqueeze(-1))))
+        inverse = unit_lower_inverse(flat((gram * scores).mul_(erase.unsqueeze(-1))))
     if pays(start, x):
         return through(inputs, inverse)
     wanted = torch.bmm(x_, flat(start).mT).view(dy.shape).mul_((erase * carried).unsqueeze(-1))
     wanted.addcmul_(dy, rate.unsqueeze(-1))
     taken = torch.bmm(inverse, flat(wanted))
-    return Solved(start, x, dy, erase, rate, scores, carried, to_end, total, inverse, taken)
+    return Solved(start, x, dy, erase, rate, scores, carried, to_end, total, inverse, taken, gram)
 
 
 class DeltaWrite(torch.autograd.Function):
-    """`delta_write` on `D`; `scores`, `carried`, `to_end`, `total` broadcast against the leading axes."""
+    """`delta_write` on `W` that decays `toward` a tensor, or nothing; the other arguments as for `solve`.
+
+    `scores`, `carried`, `to_end`, `total` broadcast against the leading axes, `toward` against the weight.
+    `D = W - toward` is computed again on the way back: another tensor kept costs more than the difference.
+    """
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
-        solved = solve(inputs)
+    def forward(ctx: Any, toward: Tensor | None, weight: Tensor, *inputs: Tensor) -> Tensor:
+        solved = solve((less(weight, toward), *inputs))
         if results_wanted():
             new = ended(solved)
+            new = new if toward is None else new.add_(toward)
         else:
-            start = solved.start
-            new = torch.zeros((), dtype=start.dtype, device=start.device).expand_as(start)
-        ctx.save_for_backward(*solved)
+            new = torch.zeros((), dtype=weight.dtype, device=weight.device).expand_as(weight)
+        ctx.save_for_backward(toward, weight, *solved[1:])
         ctx.form = type(solved)
         return new
 
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | ScoreSums | None, ...]:
-        return flow_of(ctx.form(*ctx.saved_tensors), grads[0], "whole" if ctx.needs_input_grad[5] else "none")
+        toward, weight, *known = ctx.saved_tensors
+        solved = ctx.form(less(weight, toward), *known)
+        found = flow_of(solved, grads[0], "whole" if ctx.needs_input_grad[6] else "none")
+        shape = None if toward is None or not ctx.needs_input_grad[0] else toward.shape
+        return None if shape is None else left_over(grads[0], found.start, shape), *found
+
+
+def less(weight: Tensor, toward: Tensor | None) -> Tensor:
+    """`D = W - r`, what decays."""
+    return weight if toward is None else weight - toward
+
+
+def left_over(d_new: Tensor, d_start: Tensor, shape: torch.Size) -> Tensor:
+    """The gradient at `r` of `D' + r` with `D = W - r`: sums first, a difference of matrices is dear."""
+    return d_new.sum_to_size(shape) - d_start.sum_to_size(shape)
 
 
 def ended(solved: Solved | Through) -> Tensor:
@@ -114,17 +133,18 @@ def flow_of(solved: Solved | Through, d_new: Tensor, gate: Gated) -> Flow:
     # The system: strict = erase * (x x^T) * scores.
     x_, erase, scores = flat(solved.x), solved.erase, solved.scores
     d_strict = found.strict.view(*solved.x.shape[:-1], solved.x.shape[-2])
-    gram = torch.bmm(x_, x_.mT).view(d_strict.shape)
+    known = solved.gram if isinstance(solved, Solved) else None
+    gram = torch.bmm(x_, x_.mT).view(d_strict.shape) if known is None else known
     if gate == "whole":
         part = (gram * d_strict).mul_(erase.unsqueeze(-1))
         d_scores = part.sum_to_size(scores.shape).tril_(-1)
     # Nothing stands above the diagonal of `scores`.
-    gram.mul_(d_strict.mul_(scores))
-    d_erase += gram.sum(-1)
+    part = torch.mul(gram, d_strict.mul_(scores), out=gram if known is None else None)
+    d_erase += part.sum(-1)
     if gate == "sums":
         size = scores.shape[:-1]
-        gram.mul_(erase.unsqueeze(-1))
-        d_scores = ScoreSums(gram.sum(-1).sum_to_size(size), gram.sum(-2).sum_to_size(size))
+        part.mul_(erase.unsqueeze(-1))
+        d_scores = ScoreSums(part.sum(-1).sum_to_size(size), part.sum(-2).sum_to_size(size))
     by_gram = flat(d_strict.mul_(erase.unsqueeze(-1)))
     # Rows and columns of the products are the same keys: one product with the sum of both parts.
     flat(dx).baddbmm_(by_gram + by_gram.mT, x_)
@@ -135,25 +155,28 @@ def flow_of(solved: Solved | Through, d_new: Tensor, gate: Gated) -> Flow:
 
 
 def _flow(solved: Solved, d_new: Tensor) -> RowFlow:
-    start, x, dy, erase, rate, _, carried, to_end, total, inverse, taken = solved
+    start, x, dy, erase, rate, _, carried, to_end, total, inverse, taken, _ = solved
     x_, d_new_ = flat(x), flat(d_new)
     d_total = torch.linalg.vecdot(d_new.flatten(-2), start.flatten(-2))
     # Signs wait for the numbers per token: a pass over a matrix costs more.
     # The write: new -= taken^T (x * to_end).
     dx = torch.bmm(taken, d_new_).view(x.shape)
-    d_end = torch.linalg.vecdot(dx, x).neg_()
+    # One tensor for all products on the way: a new one each is not in the cache.
+    passing = dx * x
+    d_end = passing.sum(-1).neg_()
     dx.mul_(-to_end.unsqueeze(-1))
     against = torch.bmm(x_, d_new_.mT).view(dy.shape).mul_(to_end.unsqueeze(-1))
     # The solve: taken = inverse (erase carried (x D^T) + rate dy); `flow` is minus the gradient in brackets.
     flow = torch.bmm(inverse.mT, flat(against))
     d_strict = torch.bmm(flow, taken.mT)
     flow = flow.view(dy.shape)
-    d_rate = torch.linalg.vecdot(flow, dy).neg_()
+    d_rate = torch.mul(flow, dy, out=against).sum(-1).neg_()
     seen = torch.bmm(flat(flow), flat(start)).view(x.shape)
-    d_seen = torch.linalg.vecdot(seen, x).neg_()
-    weight = erase * carried
-    dx.addcmul_(seen, weight.unsqueeze(-1), value=-1)
+    d_seen = torch.mul(seen, x, out=passing).sum(-1).neg_()
+    weight = (erase * carried).unsqueeze(-1)
+    dx.addcmul_(seen, weight, value=-1)
     d_start = (d_new * total[..., None, None]).contiguous()
-    flat(d_start).baddbmm_(flat(flow).mT, flat(x * weight.unsqueeze(-1)), alpha=-1)
+    torch.mul(x, weight, out=passing)
+    flat(d_start).baddbmm_(flat(flow).mT, flat(passing), alpha=-1)
     d_dy = flow.mul_(-rate.unsqueeze(-1))
     return RowFlow(d_start, dx, d_dy, d_seen, d_rate, d_end, d_total, d_strict)

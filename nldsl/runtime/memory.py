@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.decay import before, causal_mask, decay_kernel, decay_to_end
-from nldsl.runtime.delta_system import DeltaWrite, ended, flat, solve
+from nldsl.runtime.delta_system import DeltaWrite, ended, flat, less, solve
 
 
 class Retention(NamedTuple):
@@ -96,7 +96,7 @@ def delta_write(
     The values really added solve `(I + N) d = -erase c (D_0 x) - rate dy` with
     `N_tj = erase_t (x_t . x_j) L_tj`; `D_C = A D_0 + sum_t (a_{t+1} .. a_C) d_t x_t^T`.
     `gate` from `retention_kernel`.  With a list `kept` nothing is recorded, and the inverse of the system is
-    appended to it; `None` where memories side by side share one, which is soon computed again.
+    appended to it; `None` for a single token, which has none.
 
     >>> w, x, dy = torch.ones(1, 1, 1), torch.ones(1, 2, 1), torch.zeros(1, 2, 1)
     >>> half = torch.full((1, 2), 0.5)
@@ -108,18 +108,18 @@ def delta_write(
         if kept is not None:
             kept.append(None)
         return _one_token(weight, x, dy, erase, rate, gate, toward)
-    inputs, folded = prepared(weight, x, dy, erase, rate, gate, toward)
+    inputs, folded = prepared(weight, x, dy, erase, rate, gate)
+    origin = toward
+    if folded and toward is not None:
+        origin = toward.expand(*toward.shape[:-3], *weight.shape[-3:]).flatten(-3, -2)
     if kept is None:
-        new: Tensor = DeltaWrite.apply(*inputs)  # type: ignore[no-untyped-call]
+        new: Tensor = DeltaWrite.apply(origin, *inputs)  # type: ignore[no-untyped-call]
     else:
-        solved = solve(inputs)
-        kept.append(None if folded else solved.inverse)
-        new = ended(solved)
+        solved = solve((less(inputs[0], origin), *inputs[1:]))
+        kept.append(solved.inverse)
         # Not recorded and its own tensor.
-        new = new if toward is None else new.view(weight.shape).add_(toward)
-        return new.view(weight.shape)
-    new = new.view(weight.shape) if folded else new
-    return new if toward is None else new + toward
+        new = ended(solved) if origin is None else ended(solved).add_(origin)
+    return new.view(weight.shape) if folded else new
 
 
 def _one_token(
@@ -193,10 +193,10 @@ def valid_gates(
 
 
 def _fold(
-    start: Tensor, x: Tensor, dy: Tensor, erase: Tensor, rate: Tensor, gate: Retention | None
+    weight: Tensor, x: Tensor, dy: Tensor, erase: Tensor, rate: Tensor, gate: Retention | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Retention | None] | None:
     """Memories side by side with the same inputs and rates are one memory with more outputs."""
-    if start.dim() < 4 or start.shape[-3] == 1:
+    if weight.dim() < 4 or weight.shape[-3] == 1:
         return None
     gates = () if gate is None else gate[:2]
     if x.shape[-3] != 1 or any(g.shape[-2] != 1 for g in (erase, rate, *gates[:1])):
@@ -206,7 +206,7 @@ def _fold(
         scores, carried = gate.scores.squeeze(-3), gate.carried.squeeze(-2)
         gate = Retention(gate.to_end.squeeze(-2), gate.total.squeeze(-1), scores, carried)
     return (
-        start.flatten(-3, -2),
+        weight.flatten(-3, -2),
         x.squeeze(-3),
         dy.transpose(-3, -2).flatten(-2),
         erase.squeeze(-2),
@@ -222,18 +222,17 @@ def prepared(
     erase: Tensor,
     rate: Tensor,
     gate: Retention | None,
-    toward: Tensor | None,
 ) -> tuple[tuple[Tensor, ...], bool]:
-    """The arguments of `DeltaWrite`, and whether memories side by side became one."""
-    start = weight if toward is None else weight - toward
-    folded = _fold(start, x, dy, erase, rate, gate)
+    """The arguments of `DeltaWrite` behind `toward`, and whether memories side by side became one."""
+    folded = _fold(weight, x, dy, erase, rate, gate)
     if folded is not None:
-        start, x, dy, erase, rate, gate = folded
-    lead, size = start.shape[:-2], x.shape[-2]
+        weight, x, dy, erase, rate, gate = folded
+    lead, size = weight.shape[:-2], x.shape[-2]
     x, dy = x.expand(*lead, *x.shape[-2:]), dy.expand(*lead, *dy.shape[-2:])
     erase, rate = erase.expand(*lead, size), rate.expand(*lead, size)
     if gate is None:
         scores, ones = causal_mask(size, x, strict=True), x.new_ones(size)
         gate = Retention(ones, x.new_ones(()), scores, ones)
     assert gate.scores is not None and gate.carried is not None
-    return (start, x, dy, erase, rate, gate.scores, gate.carried, gate.to_end, gate.total), folded is not None
+    numbers = gate.scores, gate.carried, gate.to_end, gate.total
+    return (weight, x, dy, erase, rate, *numbers), folded is not None
