@@ -7,17 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nldsl.runtime.delta_system import Flow, Gated, ScoreSums, flow_of, left_over, less, solve
+from nldsl.runtime.delta_pieces import flow_through, left_over, less, solved_pieces, unpacked
+from nldsl.runtime.delta_system import Flow
 from nldsl.runtime.memory import Retention, alive, prepared
-
-
-class GateFlow(NamedTuple):
-    """The gradient of a `Retention`; of `scores` there are only the sums that its logarithms ask for."""
-
-    to_end: Tensor
-    total: Tensor
-    scores: ScoreSums
-    carried: Tensor
 
 
 class Gradients(NamedTuple):
@@ -28,7 +20,7 @@ class Gradients(NamedTuple):
     dy: Tensor
     erase: Tensor
     rate: Tensor
-    gate: GateFlow | None
+    gate: Retention | None
     toward: Tensor | None
 
 
@@ -45,7 +37,7 @@ def delta_write_pullback(
     valid: Tensor | None = None,
     inverse: Tensor | None = None,
 ) -> Gradients:
-    """The gradients of `delta_write` from that of its result, `d`; `inverse` as `delta_write` kept it.
+    """The gradients of `delta_write` from that of its result, `d`; `inverse` is what `delta_write` has kept.
 
     With `u = -Y^T (X B D')`, `B` the decay to the end and `Y` the inverse: `dD = A D' + U^T (erase c X)`,
     `d(dy) = rate u`, `dN = tril(u d^T, -1)`, and so on: the adjoint of every line of `delta_write`.
@@ -56,13 +48,14 @@ def delta_write_pullback(
     (0.5, -1.0)
     """
     inputs, folded = prepared(less(weight, toward), x, dy, alive(erase, valid), alive(rate, valid), gate)
-    sums: Gated = "none" if gate is None else "sums"
-    found = flow_of(solve(inputs, inverse), d.view(inputs[0].shape) if folded else d, sums)
+    start, *rest = inputs
+    solved = solved_pieces(start, rest, unpacked(inverse, start, rest[0]))
+    found = flow_through(solved, rest, d.view(start.shape) if folded else d, gate is not None)
     if folded:
         found = _unfolded(found, weight.shape)
     d_gate = None
-    if isinstance(found.scores, ScoreSums):
-        d_gate = GateFlow(found.to_end, found.total, found.scores, found.carried)
+    if gate is not None:
+        d_gate = Retention(found.to_end, found.total, found.scores, found.carried)
     return Gradients(
         found.start,
         found.x.sum_to_size(x.shape),
@@ -76,16 +69,13 @@ def delta_write_pullback(
 
 def _unfolded(found: Flow, shape: torch.Size) -> Flow:
     """Memories side by side again, `[B, H, m, o, i]`; what they share has size 1 there."""
-    scores = found.scores
-    if isinstance(scores, ScoreSums):
-        scores = ScoreSums(*(sums.unsqueeze(-2) for sums in scores))
     return Flow(
         found.start.view(shape),
         found.x.unsqueeze(-3),
         found.dy.unflatten(-1, shape[-3:-1]).transpose(-3, -2),
         found.erase.unsqueeze(-2),
         found.rate.unsqueeze(-2),
-        scores,
+        None if found.scores is None else found.scores.unsqueeze(-3),
         found.carried.unsqueeze(-2),
         found.to_end.unsqueeze(-2),
         found.total.unsqueeze(-1),

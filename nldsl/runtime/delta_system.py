@@ -5,30 +5,18 @@ Shapes as in `memory`; `scores`, `carried`, `to_end`, `total` broadcast against 
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nldsl.runtime.delta_rows import RowFlow, Through, pays, rows_ended, rows_flow, through
-from nldsl.runtime.first_order import first_order
-from nldsl.runtime.recompute import results_wanted
 from nldsl.runtime.triangular import unit_lower_inverse
 
 
 def flat(x: Tensor) -> Tensor:
     """All leading axes of a matrix as one."""
     return x.flatten(0, -3)
-
-
-Gated = Literal["none", "whole", "sums"]
-
-
-class ScoreSums(NamedTuple):
-    """Of the gradient of `scores` times `scores`: the sums of its rows and of its columns."""
-
-    rows: Tensor
-    columns: Tensor
 
 
 class Solved(NamedTuple):
@@ -63,45 +51,6 @@ def solve(inputs: tuple[Tensor, ...], inverse: Tensor | None = None) -> Solved |
     return Solved(start, x, dy, erase, rate, scores, carried, to_end, total, inverse, taken, gram)
 
 
-class DeltaWrite(torch.autograd.Function):
-    """`delta_write` on `W` that decays `toward` a tensor, or nothing; the other arguments as for `solve`.
-
-    `scores`, `carried`, `to_end`, `total` broadcast against the leading axes, `toward` against the weight.
-    `D = W - toward` is computed again on the way back: another tensor kept costs more than the difference.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, toward: Tensor | None, weight: Tensor, *inputs: Tensor) -> Tensor:
-        solved = solve((less(weight, toward), *inputs))
-        if results_wanted():
-            new = ended(solved)
-            new = new if toward is None else new.add_(toward)
-        else:
-            new = torch.zeros((), dtype=weight.dtype, device=weight.device).expand_as(weight)
-        ctx.save_for_backward(toward, weight, *solved[1:])
-        ctx.form = type(solved)
-        return new
-
-    @staticmethod
-    @first_order
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | ScoreSums | None, ...]:
-        toward, weight, *known = ctx.saved_tensors
-        solved = ctx.form(less(weight, toward), *known)
-        found = flow_of(solved, grads[0], "whole" if ctx.needs_input_grad[6] else "none")
-        shape = None if toward is None or not ctx.needs_input_grad[0] else toward.shape
-        return None if shape is None else left_over(grads[0], found.start, shape), *found
-
-
-def less(weight: Tensor, toward: Tensor | None) -> Tensor:
-    """`D = W - r`, what decays."""
-    return weight if toward is None else weight - toward
-
-
-def left_over(d_new: Tensor, d_start: Tensor, shape: torch.Size) -> Tensor:
-    """The gradient at `r` of `D' + r` with `D = W - r`: sums first, a difference of matrices is dear."""
-    return d_new.sum_to_size(shape) - d_start.sum_to_size(shape)
-
-
 def ended(solved: Solved | Through) -> Tensor:
     """The weight behind the chunk."""
     if isinstance(solved, Through):
@@ -119,32 +68,28 @@ class Flow(NamedTuple):
     dy: Tensor
     erase: Tensor
     rate: Tensor
-    scores: Tensor | ScoreSums | None
+    scores: Tensor | None
     carried: Tensor
     to_end: Tensor
     total: Tensor
 
 
-def flow_of(solved: Solved | Through, d_new: Tensor, gate: Gated) -> Flow:
-    """From the gradient of the weight behind the chunk; `gate`: what is wanted of that of `scores`."""
+def flow_of(solved: Solved | Through, d_new: Tensor, whole: bool) -> Flow:
+    """From the gradient of the weight behind the chunk; `whole`: also that of `scores`."""
     found = rows_flow(solved, d_new) if isinstance(solved, Through) else _flow(solved, d_new)
     dx, d_erase = found.x, found.seen * solved.carried
-    d_scores: Tensor | ScoreSums | None = None
+    d_scores: Tensor | None = None
     # The system: strict = erase * (x x^T) * scores.
     x_, erase, scores = flat(solved.x), solved.erase, solved.scores
     d_strict = found.strict.view(*solved.x.shape[:-1], solved.x.shape[-2])
     known = solved.gram if isinstance(solved, Solved) else None
     gram = torch.bmm(x_, x_.mT).view(d_strict.shape) if known is None else known
-    if gate == "whole":
+    if whole:
         part = (gram * d_strict).mul_(erase.unsqueeze(-1))
         d_scores = part.sum_to_size(scores.shape).tril_(-1)
     # Nothing stands above the diagonal of `scores`.
     part = torch.mul(gram, d_strict.mul_(scores), out=gram if known is None else None)
     d_erase += part.sum(-1)
-    if gate == "sums":
-        size = scores.shape[:-1]
-        part.mul_(erase.unsqueeze(-1))
-        d_scores = ScoreSums(part.sum(-1).sum_to_size(size), part.sum(-2).sum_to_size(size))
     by_gram = flat(d_strict.mul_(erase.unsqueeze(-1)))
     # Rows and columns of the products are the same keys: one product with the sum of both parts.
     flat(dx).baddbmm_(by_gram + by_gram.mT, x_)

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.decay import before, causal_mask, decay_kernel, decay_to_end
-from nldsl.runtime.delta_system import DeltaWrite, ended, flat, less, solve
+from nldsl.runtime.delta_pieces import DeltaWrite, less, packed, solved_pieces
+from nldsl.runtime.delta_system import ended, flat
 
 
 class Retention(NamedTuple):
@@ -95,8 +96,8 @@ def delta_write(
 
     The values really added solve `(I + N) d = -erase c (D_0 x) - rate dy` with
     `N_tj = erase_t (x_t . x_j) L_tj`; `D_C = A D_0 + sum_t (a_{t+1} .. a_C) d_t x_t^T`.
-    `gate` from `retention_kernel`.  With a list `kept` nothing is recorded, and the inverse of the system is
-    appended to it; `None` for a single token, which has none.
+    `gate` from `retention_kernel`.  With a list `kept` nothing is recorded, and the inverses of the systems
+    of its pieces are appended to it; `None` for a single token, which has none.
 
     >>> w, x, dy = torch.ones(1, 1, 1), torch.ones(1, 2, 1), torch.zeros(1, 2, 1)
     >>> half = torch.full((1, 2), 0.5)
@@ -115,10 +116,10 @@ def delta_write(
     if kept is None:
         new: Tensor = DeltaWrite.apply(origin, *inputs)  # type: ignore[no-untyped-call]
     else:
-        solved = solve((less(inputs[0], origin), *inputs[1:]))
-        kept.append(solved.inverse)
+        solved = solved_pieces(less(inputs[0], origin), inputs[1:])
+        kept.append(packed(solved))
         # Not recorded and its own tensor.
-        new = ended(solved) if origin is None else ended(solved).add_(origin)
+        new = ended(solved[-1]) if origin is None else ended(solved[-1]).add_(origin)
     return new.view(weight.shape) if folded else new
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.activations import silu_bend
-from nldsl.runtime.delta_back import GateFlow
 from nldsl.runtime.memory import Retention, alive
 
 
@@ -110,18 +109,20 @@ def logsigmoid_back(d: Tensor, x: Tensor) -> Tensor:
     return d * torch.sigmoid(-x)
 
 
-def retention_kernel_back(d: GateFlow, gate: Retention, log_retain: Tensor, valid: Tensor | None) -> Tensor:
+def retention_kernel_back(d: Retention, gate: Retention, log_retain: Tensor, valid: Tensor | None) -> Tensor:
     """Of `gate = retention_kernel(log_retain=..., valid=...)`: every entry is `exp` of a difference of sums.
 
     With `P = d_scores * scores`, the gradient of the running sum is the sum of a row of `P` less that of its
     column, and likewise at both ends.
     """
-    assert gate.carried is not None
+    assert gate.carried is not None and gate.scores is not None
+    assert d.carried is not None and d.scores is not None
+    pairs = d.scores * gate.scores
     # Row t of the scores, and entry t of `carried`, stand for the sum in front of token t.
-    front = d.scores.rows + d.carried * gate.carried
+    front = pairs.sum(-1) + d.carried * gate.carried
     end = d.to_end * gate.to_end
     last = d.total * gate.total + end.sum(-1)
-    d_sum = torch.cat([front[..., 1:], last.unsqueeze(-1)], -1) - d.scores.columns - end
+    d_sum = torch.cat([front[..., 1:], last.unsqueeze(-1)], -1) - pairs.sum(-2) - end
     d_log = d_sum.flip(-1).cumsum(-1).flip(-1)
     return alive(d_log, valid).view(log_retain.shape)
 

@@ -260,7 +260,7 @@ FAULTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "delta_write_pullback",
         lambda original: (
             lambda *a, **o: original(
-                *a, **{**o, "inverse": None if o["inverse"] is None else o["inverse"].mT}
+                *a, **{**o, "inverse": None if o["inverse"] is None else o["inverse"].flip(1)}
             )
         ),
     ),
