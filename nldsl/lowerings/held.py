@@ -130,7 +130,7 @@ class HeldPass:
         learnt = f"{function.name}_{self.term.objective.name}{scaled}_gradient"
         return (
             pulled(functions, detail.answer, function.name, weights, self.member.live),
-            pulled(functions, detail.gradient, learnt, weights),
+            pulled(functions, detail.gradient, learnt, weights, owned=True),
         )
 
     def _arguments(self, key: Expression) -> tuple[Expression, ...]:

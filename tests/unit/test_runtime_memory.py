@@ -5,6 +5,8 @@ import itertools
 import pytest
 import torch
 
+from nldsl.runtime.delta_back import delta_write_pullback
+from nldsl.runtime.delta_pieces import pieces_of
 from nldsl.runtime.memory import (
     apply_weight,
     decay_write,
@@ -92,6 +94,39 @@ def test_delta_write(lead, shared, masked, gate, toward):
         c["weight"], c["x"], c["dy"], c["erase"], c["rate"], retain, to if toward else zero, on
     )
     compare([got], [want], list(c.values()))
+
+
+@pytest.mark.parametrize(("lead", "shared"), LEADS[1:3])
+@pytest.mark.parametrize("gate", ["none", "plain", "log"])
+def test_a_chunk_of_three_pieces(lead, shared, gate):
+    """Recorded, and with the backward pass written out from the inverses that the write has kept."""
+    size = 70
+    c = case(lead, shared, size=size)
+    assert len(pieces_of(c["weight"], c["x"])) == 3
+    options = {n: c[n] for n in ("erase", "rate", "toward")}
+    kernel, retain = None, torch.ones_like(c["retain"])
+    if gate == "plain":
+        retain = (c["retain"] * 2 - 1.2) * (torch.arange(size) != 33)
+        kernel = retention_kernel(retain=retain)
+    elif gate == "log":
+        retain = c["retain"]
+        kernel = retention_kernel(log_retain=retain.log())
+    rows = (c["weight"], c["x"], c["dy"])
+    got = delta_write(*rows, **options, gate=kernel)
+    on = torch.ones(B, size, dtype=torch.bool)
+    want = token_delta(*rows, c["erase"], c["rate"], retain, c["toward"], on)
+    compare([got], [want], list(c.values()))
+    d, kept = torch.randn(got.shape, dtype=got.dtype), []
+    names = ("weight", "x", "dy", "erase", "rate", "toward")
+    asked = [c[n] for n in names] + list(kernel or ())
+    recorded = torch.autograd.grad(got, asked, d)
+    with torch.no_grad():
+        again = delta_write(*rows, **options, gate=kernel, kept=kept)
+        found = delta_write_pullback(d, *rows, **options, gate=kernel, inverse=kept[0])
+    torch.testing.assert_close(again, got)
+    made = [getattr(found, n) for n in names] + list(found.gate or ())
+    for a, b in zip(made, recorded, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize(("lead", "shared"), LEADS)

@@ -58,20 +58,20 @@ def mlp_dot_gradient_pullback(
     matmul: Tensor,
     matmul_2: Tensor,
 ) -> tuple[Tensor, ...]:
-    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
-    the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, then `dy, x`
+    of every outer product of the gradient of every weight.
     """
     silu_pullback_ = silu_pullback(d_3, matmul_2)
     silu_pullback_2 = silu_pullback(d_2, matmul_2)
     sigmoid = torch.sigmoid(matmul_2)
     mul = 2.0 * silu_pullback_2
-    sub = d_2 - mul
-    mul_2 = sigmoid * sub
-    add = silu_pullback_2 + mul_2
-    mul_3 = matmul * add
-    add_2 = silu_pullback_ + mul_3
-    add_3 = torch.baddbmm(d_1, add_2, W2)
-    add_4 = torch.baddbmm(d_4, silu_pullback_2, W1.mT)
+    sub = d_2.sub_(mul)
+    mul_2 = sigmoid.mul_(sub)
+    add = mul_2.add_(silu_pullback_2)
+    mul_3 = add.mul_(matmul)
+    add_2 = silu_pullback_.add_(mul_3)
+    add_3 = d_1.baddbmm_(add_2, W2)
+    add_4 = d_4.baddbmm_(silu_pullback_2, W1.mT)
     return add_3, -add_4, add_2, key, neg, silu_pullback_2
 
 

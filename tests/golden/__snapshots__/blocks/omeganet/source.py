@@ -62,21 +62,21 @@ def perceptron_l2_gradient_pullback(
     sub: Tensor,
     matmul_2: Tensor,
 ) -> tuple[Tensor, ...]:
-    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
-    the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, then `dy, x`
+    of every outer product of the gradient of every weight.
     """
     silu_pullback_ = silu_pullback(d_2, matmul)
     sigmoid = torch.sigmoid(matmul)
     mul = 2.0 * silu_pullback_
-    sub_2 = d_2 - mul
-    mul_2 = sigmoid * sub_2
-    add = silu_pullback_ + mul_2
-    mul_3 = matmul_2 * add
-    add_2 = torch.baddbmm(d_4, silu_pullback_, W1.mT)
-    add_3 = torch.baddbmm(d_3, add_2, W1)
+    sub_2 = d_2.sub_(mul)
+    mul_2 = sigmoid.mul_(sub_2)
+    add = mul_2.add_(silu_pullback_)
+    mul_3 = add.mul_(matmul_2)
+    add_2 = d_4.baddbmm_(silu_pullback_, W1.mT)
+    add_3 = d_3.baddbmm_(add_2, W1)
     silu_pullback_2 = silu_pullback(add_3, matmul)
-    add_4 = mul_3 + silu_pullback_2
-    add_5 = torch.baddbmm(d_1, add_4, W2)
+    add_4 = mul_3.add_(silu_pullback_2)
+    add_5 = d_1.baddbmm_(add_4, W2)
     return add_5, -add_2, add_4, key, sub, silu_pullback_, add_2, silu
 
 

@@ -49,11 +49,11 @@ def mlp_l2_normalised_momentum_gradient_kept(
     sub = matmul_2 - target
     matmul_3 = sub @ W1
     silu_pullback_ = silu_pullback(matmul_3, matmul)
-    mul = div * silu_pullback_
+    mul = silu_pullback_.mul_(div)
     dot_2 = (silu * silu).sum(-1, keepdim=True)
     add_2 = 0.01 + dot_2
     div_2 = lr / add_2
-    mul_2 = sub * div_2
+    mul_2 = sub.mul_(div_2)
     return key, mul, silu, mul_2, dot, matmul, silu, matmul_2, matmul_3, dot_2
 
 
@@ -74,8 +74,8 @@ def mlp_l2_normalised_momentum_gradient_pullback(
     matmul_3: Tensor,
     dot_2: Tensor,
 ) -> tuple[Tensor, ...]:
-    """From gradients `d_i` at its results to those at key, target, lr, then `dy, x` of every outer product
-    of the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, lr, then `dy,
+    x` of every outer product of the gradient of every weight.
     """
     sub = matmul_2 - target
     add = 0.01 + dot
@@ -84,34 +84,34 @@ def mlp_l2_normalised_momentum_gradient_pullback(
     silu_pullback_ = silu_pullback(mul, matmul)
     sigmoid = torch.sigmoid(matmul)
     mul_2 = 2.0 * silu_pullback_
-    sub_2 = mul - mul_2
-    mul_3 = sigmoid * sub_2
-    add_2 = silu_pullback_ + mul_3
-    mul_4 = matmul_3 * add_2
+    sub_2 = mul.sub_(mul_2)
+    mul_3 = sigmoid.mul_(sub_2)
+    add_2 = mul_3.add_(silu_pullback_)
+    mul_4 = add_2.mul_(matmul_3)
     add_3 = 0.01 + dot_2
     div_2 = lr / add_3
     mul_5 = d_4 * div_2
-    add_4 = torch.baddbmm(mul_5, silu_pullback_, W1.mT)
+    add_4 = mul_5.baddbmm_(silu_pullback_, W1.mT)
     dot_3 = (d_4 * sub).sum(-1, keepdim=True)
-    mul_6 = div_2 * dot_3
-    div_3 = mul_6 / add_3
+    mul_6 = div_2.mul_(dot_3)
+    div_3 = mul_6.div_(add_3)
     mul_7 = silu * div_3
-    sub_3 = d_3 - mul_7
-    sub_4 = sub_3 - mul_7
-    add_5 = torch.baddbmm(sub_4, add_4, W1)
+    sub_3 = d_3.sub_(mul_7)
+    sub_4 = sub_3.sub_(mul_7)
+    add_5 = sub_4.baddbmm_(add_4, W1)
     silu_pullback_2 = silu_pullback(add_5, matmul)
-    add_6 = mul_4 + silu_pullback_2
-    add_7 = torch.baddbmm(d_1, add_6, W2)
+    add_6 = mul_4.add_(silu_pullback_2)
+    add_7 = d_1.baddbmm_(add_6, W2)
     silu_pullback_3 = silu_pullback(matmul_3, matmul)
     dot_4 = (d_2 * silu_pullback_3).sum(-1, keepdim=True)
-    mul_8 = div * dot_4
-    div_4 = mul_8 / add
+    mul_8 = div.mul_(dot_4)
+    div_4 = mul_8.div_(add)
     mul_9 = key * div_4
-    sub_5 = add_7 - mul_9
-    sub_6 = sub_5 - mul_9
+    sub_5 = add_7.sub_(mul_9)
+    sub_6 = sub_5.sub_(mul_9)
     div_5 = dot_3 / add_3
     div_6 = dot_4 / add
-    add_8 = div_5 + div_6
+    add_8 = div_5.add_(div_6)
     return sub_6, -add_4, add_8, add_6, key, sub, silu_pullback_, add_4, silu
 
 

@@ -58,7 +58,7 @@ def ttt_mlp_following_back(
     gelu = functional.gelu(add)
     add_2 = b1 + matmul_2
     mean = add_2.mean(-1, keepdim=True)
-    sub = add_2 - mean
+    sub = add_2.sub_(mean)
     pow = sub**2.0
     mean_2 = pow.mean(-1, keepdim=True)
     add_3 = 1e-05 + mean_2
@@ -66,15 +66,15 @@ def ttt_mlp_following_back(
     mul = M_out_layernorm_weight * d_1
     mean_3 = mul.mean(-1, keepdim=True)
     sub_2 = mul - mean_3
-    mul_2 = sub * pow_2
-    mul_3 = mul * mul_2
+    mul_2 = sub.mul_(pow_2)
+    mul_3 = mul.mul_(mul_2)
     mean_4 = mul_3.mean(-1, keepdim=True)
     mul_4 = mul_2 * mean_4
-    sub_3 = sub_2 - mul_4
-    mul_5 = pow_2 * sub_3
+    sub_3 = sub_2.sub_(mul_4)
+    mul_5 = sub_3.mul_(pow_2)
     gelu_pullback_ = gelu_pullback(W1.back(mul_5), add)
     add_4 = d_1 + W2.back(gelu_pullback_)
-    mul_6 = d_1 * mul_2
+    mul_6 = mul_2.mul_(d_1)
     return add_4, gelu_pullback_, key, gelu_pullback_, None, mul_5, gelu, mul_5, None, mul_6, None, d_1, None
 
 
@@ -102,16 +102,16 @@ def ttt_mlp_l2_gradient_kept(
     pow_2 = add_3**-0.5
     layernorm_ = layernorm(add_2, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
     add_4 = key + layernorm_
-    sub_2 = add_4 - target
-    mul = M_out_layernorm_weight * sub_2
+    sub_2 = add_4.sub_(target)
+    mul = sub_2.mul_(M_out_layernorm_weight)
     mean_3 = mul.mean(-1, keepdim=True)
     sub_3 = mul - mean_3
-    mul_2 = sub * pow_2
-    mul_3 = mul * mul_2
+    mul_2 = sub.mul_(pow_2)
+    mul_3 = mul.mul_(mul_2)
     mean_4 = mul_3.mean(-1, keepdim=True)
-    mul_4 = mul_2 * mean_4
-    sub_4 = sub_3 - mul_4
-    mul_5 = pow_2 * sub_4
+    mul_4 = mul_2.mul_(mean_4)
+    sub_4 = sub_3.sub_(mul_4)
+    mul_5 = sub_4.mul_(pow_2)
     matmul_3 = mul_5 @ W1
     gelu_pullback_ = gelu_pullback(matmul_3, add)
     return (
@@ -160,76 +160,76 @@ def ttt_mlp_l2_gradient_pullback(
     mul: Tensor,
     matmul_3: Tensor,
 ) -> tuple[Any, ...]:
-    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
-    the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, then `dy, x`
+    of every outer product of the gradient of every weight.
     """
-    add = d_5 + d_6
-    add_2 = d_2 + d_3
+    add = d_5.add_(d_6)
+    add_2 = d_2.add_(d_3)
     add_3 = b2 + matmul
     gelu_pullback_ = gelu_pullback(add_2, add_3)
-    add_4 = torch.baddbmm(add, gelu_pullback_, W1.mT)
+    add_4 = add.baddbmm_(gelu_pullback_, W1.mT)
     sum = add_4.sum(-1, keepdim=True)
     add_5 = b1 + matmul_2
     sub = add_5 - mean
     add_6 = 1e-05 + mean_2
     pow_2 = add_6**-0.5
     mul_2 = sum * pow_2
-    mul_3 = -0.0625 * mul_2
+    mul_3 = mul_2.mul_(-0.0625)
     mul_4 = add_4 * pow_2
     mul_5 = sub * pow_2
     dot = (mul_5 * mul_4).sum(-1, keepdim=True)
     mul_6 = mul_5 * dot
-    mul_7 = -0.0625 * mul_6
-    add_7 = mul_4 + mul_7
-    add_8 = mul_3 + add_7
+    mul_7 = mul_6.mul_(-0.0625)
+    add_7 = mul_7.add_(mul_4)
+    add_8 = add_7.add_(mul_3)
     mul_8 = M_out_layernorm_weight * add_8
-    add_9 = d_1 + mul_8
+    add_9 = d_1.add_(mul_8)
     pow_3 = add_3**2.0
     sub_2 = 2.0 - pow_3
-    mul_9 = -0.5 * pow_3
+    mul_9 = pow_3.mul_(-0.5)
     exp = torch.exp(mul_9)
-    mul_10 = sub_2 * exp
+    mul_10 = sub_2.mul_(exp)
     add_10 = key + layernorm_
-    sub_3 = add_10 - target
+    sub_3 = add_10.sub_(target)
     mul_11 = M_out_layernorm_weight * sub_3
     sub_4 = mul_11 - mean_3
     mul_13 = mul_5 * mean_4
-    sub_5 = sub_4 - mul_13
-    mul_14 = add_2 * matmul_3
-    mul_15 = mul_10 * mul_14
-    mul_16 = 0.3989422804014327 * mul_15
+    sub_5 = sub_4.sub_(mul_13)
+    mul_14 = add_2.mul_(matmul_3)
+    mul_15 = mul_10.mul_(mul_14)
+    mul_16 = mul_15.mul_(0.3989422804014327)
     mul_17 = mul_11 * dot
-    mul_18 = -0.0625 * mul_17
-    mul_19 = mul_4 * mean_4
-    sub_6 = mul_18 - mul_19
+    mul_18 = mul_17.mul_(-0.0625)
+    mul_19 = mul_4.mul_(mean_4)
+    sub_6 = mul_18.sub_(mul_19)
     mul_20 = pow_2 * sub_6
     pow_4 = add_6**-1.5
     dot_2 = (add_4 * sub_5).sum(-1, keepdim=True)
     dot_3 = (sub * sub_6).sum(-1, keepdim=True)
     add_11 = dot_2 + dot_3
-    mul_21 = pow_4 * add_11
-    mul_22 = sub * mul_21
-    mul_23 = -0.0625 * mul_22
-    add_12 = mul_20 + mul_23
+    mul_21 = pow_4.mul_(add_11)
+    mul_22 = sub.mul_(mul_21)
+    mul_23 = mul_22.mul_(-0.0625)
+    add_12 = mul_20.add_(mul_23)
     sum_2 = add_12.sum(-1, keepdim=True)
     mul_24 = -0.0625 * sum_2
     mul_25 = M_out_layernorm_weight * mul_8
     mean_5 = mul_25.mean(-1, keepdim=True)
     sub_7 = mul_25 - mean_5
-    mul_26 = mul_5 * mul_25
+    mul_26 = mul_25.mul_(mul_5)
     mean_6 = mul_26.mean(-1, keepdim=True)
     mul_27 = mul_5 * mean_6
-    sub_8 = sub_7 - mul_27
-    mul_28 = pow_2 * sub_8
-    add_13 = add_12 + mul_28
-    add_14 = mul_24 + add_13
-    add_15 = torch.baddbmm(d_4, add_14, W1)
+    sub_8 = sub_7.sub_(mul_27)
+    mul_28 = sub_8.mul_(pow_2)
+    add_13 = add_12.add_(mul_28)
+    add_14 = add_13.add_(mul_24)
+    add_15 = d_4.baddbmm_(add_14, W1)
     gelu_pullback_2 = gelu_pullback(add_15, add_3)
-    add_16 = mul_16 + gelu_pullback_2
-    add_17 = torch.baddbmm(add_9, add_16, W2)
-    mul_29 = sub_3 * add_8
-    mul_30 = mul_5 * mul_8
-    add_18 = mul_29 + mul_30
+    add_16 = mul_16.add_(gelu_pullback_2)
+    add_17 = add_9.baddbmm_(add_16, W2)
+    mul_29 = sub_3.mul_(add_8)
+    mul_30 = mul_5.mul_(mul_8)
+    add_18 = mul_29.add_(mul_30)
     return (
         add_17,
         -mul_8,

@@ -54,15 +54,15 @@ def miras_mlp_following_back(
     mul = M_out_layernorm_weight * d_1
     mean_3 = mul.mean(-1, keepdim=True)
     sub_2 = mul - mean_3
-    mul_2 = sub * pow_2
-    mul_3 = mul * mul_2
+    mul_2 = sub.mul_(pow_2)
+    mul_3 = mul.mul_(mul_2)
     mean_4 = mul_3.mean(-1, keepdim=True)
     mul_4 = mul_2 * mean_4
-    sub_3 = sub_2 - mul_4
-    mul_5 = pow_2 * sub_3
+    sub_3 = sub_2.sub_(mul_4)
+    mul_5 = sub_3.mul_(pow_2)
     gelu_pullback_ = gelu_pullback(W1.back(mul_5), matmul)
     add_2 = d_1 + W2.back(gelu_pullback_)
-    mul_6 = d_1 * mul_2
+    mul_6 = mul_2.mul_(d_1)
     return add_2, gelu_pullback_, key, mul_5, gelu, mul_6, None, d_1, None
 
 
@@ -86,24 +86,24 @@ def miras_mlp_huber_gradient_kept(
     pow_2 = add**-0.5
     layernorm_ = layernorm(matmul_2, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
     add_2 = key + layernorm_
-    sub_2 = add_2 - target
+    sub_2 = add_2.sub_(target)
     sign = torch.sign(sub_2)
     abs = torch.abs(sub_2)
     lt_ = lt(abs, 1.0)
     where_ = where(lt_, 0.0, 1.0)
     mul = sign * where_
     where_2 = where(lt_, 1.0, 0.0)
-    mul_2 = sub_2 * where_2
-    add_3 = mul + mul_2
-    mul_3 = M_out_layernorm_weight * add_3
+    mul_2 = sub_2.mul_(where_2)
+    add_3 = mul.add_(mul_2)
+    mul_3 = add_3.mul_(M_out_layernorm_weight)
     mean_3 = mul_3.mean(-1, keepdim=True)
     sub_3 = mul_3 - mean_3
-    mul_4 = sub * pow_2
-    mul_5 = mul_4 * mul_3
+    mul_4 = sub.mul_(pow_2)
+    mul_5 = mul_3.mul_(mul_4)
     mean_4 = mul_5.mean(-1, keepdim=True)
-    mul_6 = mul_4 * mean_4
-    sub_4 = sub_3 - mul_6
-    mul_7 = pow_2 * sub_4
+    mul_6 = mul_4.mul_(mean_4)
+    sub_4 = sub_3.sub_(mul_6)
+    mul_7 = sub_4.mul_(pow_2)
     matmul_3 = mul_7 @ W1
     gelu_pullback_ = gelu_pullback(matmul_3, matmul)
     return (
@@ -146,81 +146,81 @@ def miras_mlp_huber_gradient_pullback(
     mul: Tensor,
     matmul_3: Tensor,
 ) -> tuple[Any, ...]:
-    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
-    the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, then `dy, x`
+    of every outer product of the gradient of every weight.
     """
     add = key + layernorm_
-    sub = add - target
+    sub = add.sub_(target)
     abs = torch.abs(sub)
     lt_ = lt(abs, 1.0)
     where_ = where(lt_, 1.0, 0.0)
     gelu_pullback_ = gelu_pullback(d_2, matmul)
-    add_2 = torch.baddbmm(d_4, gelu_pullback_, W1.mT)
+    add_2 = d_4.baddbmm_(gelu_pullback_, W1.mT)
     sum = add_2.sum(-1, keepdim=True)
     sub_2 = matmul_2 - mean
     add_3 = 1e-05 + mean_2
     pow_2 = add_3**-0.5
     mul_2 = sum * pow_2
-    mul_3 = -0.0625 * mul_2
+    mul_3 = mul_2.mul_(-0.0625)
     mul_4 = add_2 * pow_2
     mul_5 = sub_2 * pow_2
     dot = (mul_4 * mul_5).sum(-1, keepdim=True)
     mul_6 = mul_5 * dot
-    mul_7 = -0.0625 * mul_6
-    add_4 = mul_4 + mul_7
-    add_5 = mul_3 + add_4
+    mul_7 = mul_6.mul_(-0.0625)
+    add_4 = mul_7.add_(mul_4)
+    add_5 = add_4.add_(mul_3)
     mul_8 = M_out_layernorm_weight * add_5
-    mul_9 = where_ * mul_8
-    add_6 = d_1 + mul_9
+    mul_9 = mul_8.mul_(where_)
+    add_6 = d_1.add_(mul_9)
     pow_3 = matmul**2.0
     sub_3 = 2.0 - pow_3
-    mul_10 = -0.5 * pow_3
+    mul_10 = pow_3.mul_(-0.5)
     exp = torch.exp(mul_10)
-    mul_11 = sub_3 * exp
+    mul_11 = sub_3.mul_(exp)
     sign = torch.sign(sub)
     where_2 = where(lt_, 0.0, 1.0)
     mul_12 = sign * where_2
-    mul_13 = sub * where_
-    add_7 = mul_12 + mul_13
+    mul_13 = sub.mul_(where_)
+    add_7 = mul_12.add_(mul_13)
     mul_14 = M_out_layernorm_weight * add_7
     sub_4 = mul_14 - mean_3
     mul_16 = mul_5 * mean_4
-    sub_5 = sub_4 - mul_16
-    mul_17 = d_2 * matmul_3
-    mul_18 = mul_11 * mul_17
-    mul_19 = 0.3989422804014327 * mul_18
+    sub_5 = sub_4.sub_(mul_16)
+    mul_17 = d_2.mul_(matmul_3)
+    mul_18 = mul_11.mul_(mul_17)
+    mul_19 = mul_18.mul_(0.3989422804014327)
     mul_20 = dot * mul_14
-    mul_21 = -0.0625 * mul_20
-    mul_22 = mul_4 * mean_4
-    sub_6 = mul_21 - mul_22
+    mul_21 = mul_20.mul_(-0.0625)
+    mul_22 = mul_4.mul_(mean_4)
+    sub_6 = mul_21.sub_(mul_22)
     mul_23 = pow_2 * sub_6
     pow_4 = add_3**-1.5
     dot_2 = (sub_2 * sub_6).sum(-1, keepdim=True)
     dot_3 = (add_2 * sub_5).sum(-1, keepdim=True)
     add_8 = dot_2 + dot_3
-    mul_24 = pow_4 * add_8
-    mul_25 = sub_2 * mul_24
-    mul_26 = -0.0625 * mul_25
-    add_9 = mul_23 + mul_26
+    mul_24 = pow_4.mul_(add_8)
+    mul_25 = sub_2.mul_(mul_24)
+    mul_26 = mul_25.mul_(-0.0625)
+    add_9 = mul_23.add_(mul_26)
     mul_27 = M_out_layernorm_weight * mul_9
     mean_5 = mul_27.mean(-1, keepdim=True)
     sub_7 = mul_27 - mean_5
-    mul_28 = mul_5 * mul_27
+    mul_28 = mul_27.mul_(mul_5)
     mean_6 = mul_28.mean(-1, keepdim=True)
     mul_29 = mul_5 * mean_6
-    sub_8 = sub_7 - mul_29
-    mul_30 = pow_2 * sub_8
-    add_10 = add_9 + mul_30
+    sub_8 = sub_7.sub_(mul_29)
+    mul_30 = sub_8.mul_(pow_2)
+    add_10 = mul_30.add_(add_9)
     sum_2 = add_9.sum(-1, keepdim=True)
     mul_31 = -0.0625 * sum_2
-    add_11 = add_10 + mul_31
-    add_12 = torch.baddbmm(d_3, add_11, W1)
+    add_11 = add_10.add_(mul_31)
+    add_12 = d_3.baddbmm_(add_11, W1)
     gelu_pullback_2 = gelu_pullback(add_12, matmul)
-    add_13 = mul_19 + gelu_pullback_2
-    add_14 = torch.baddbmm(add_6, add_13, W2)
-    mul_32 = add_7 * add_5
-    mul_33 = mul_5 * mul_9
-    add_15 = mul_32 + mul_33
+    add_13 = mul_19.add_(gelu_pullback_2)
+    add_14 = add_6.baddbmm_(add_13, W2)
+    mul_32 = add_7.mul_(add_5)
+    mul_33 = mul_5.mul_(mul_9)
+    add_15 = mul_32.add_(mul_33)
     return add_14, -mul_9, add_13, key, mul, gelu_pullback_, add_11, gelu, add_15, None, mul_9, None
 
 

@@ -30,18 +30,18 @@ def linear_pullback(d_1: Tensor, key: Tensor, W: Tensor, b: Tensor) -> tuple[Any
 def linear_l2_gradient_kept(key: Tensor, target: Tensor, W: Tensor, b: Tensor) -> tuple[Tensor, ...]:
     """`linear_l2_gradient`, row by row, and what its way back needs."""
     add = torch.baddbmm(b, key, W.mT)
-    sub = add - target
+    sub = add.sub_(target)
     return key, sub, sub
 
 
 def linear_l2_gradient_pullback(
     d_1: Tensor, d_2: Tensor, d_3: Tensor, key: Tensor, target: Tensor, W: Tensor, b: Tensor
 ) -> tuple[Any, ...]:
-    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
-    the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, then `dy, x`
+    of every outer product of the gradient of every weight.
     """
-    add = d_2 + d_3
-    add_2 = torch.baddbmm(d_1, add, W)
+    add = d_2.add_(d_3)
+    add_2 = d_1.baddbmm_(add, W)
     return add_2, -add, add, key, add, None
 
 

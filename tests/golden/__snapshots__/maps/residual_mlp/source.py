@@ -41,7 +41,7 @@ def residual_mlp_l2_gradient_kept(key: Tensor, target: Tensor, W2: Tensor, W1: T
     matmul = key @ W2.mT
     silu = functional.silu(matmul)
     add = torch.baddbmm(key, silu, W1.mT)
-    sub = add - target
+    sub = add.sub_(target)
     matmul_2 = sub @ W1
     silu_pullback_ = silu_pullback(matmul_2, matmul)
     return key, silu_pullback_, silu, sub, matmul, silu, sub, matmul_2
@@ -61,22 +61,22 @@ def residual_mlp_l2_gradient_pullback(
     sub: Tensor,
     matmul_2: Tensor,
 ) -> tuple[Tensor, ...]:
-    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
-    the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, then `dy, x`
+    of every outer product of the gradient of every weight.
     """
     silu_pullback_ = silu_pullback(d_2, matmul)
-    add = torch.baddbmm(d_4, silu_pullback_, W1.mT)
-    add_2 = d_1 + add
+    add = d_4.baddbmm_(silu_pullback_, W1.mT)
+    add_2 = d_1.add_(add)
     sigmoid = torch.sigmoid(matmul)
     mul = 2.0 * silu_pullback_
-    sub_2 = d_2 - mul
-    mul_2 = sigmoid * sub_2
-    add_3 = silu_pullback_ + mul_2
-    mul_3 = add_3 * matmul_2
-    add_5 = torch.baddbmm(d_3, add, W1)
+    sub_2 = d_2.sub_(mul)
+    mul_2 = sigmoid.mul_(sub_2)
+    add_3 = mul_2.add_(silu_pullback_)
+    mul_3 = add_3.mul_(matmul_2)
+    add_5 = d_3.baddbmm_(add, W1)
     silu_pullback_2 = silu_pullback(add_5, matmul)
-    add_6 = mul_3 + silu_pullback_2
-    add_7 = torch.baddbmm(add_2, add_6, W2)
+    add_6 = mul_3.add_(silu_pullback_2)
+    add_7 = add_2.baddbmm_(add_6, W2)
     return add_7, -add, add_6, key, sub, silu_pullback_, add, silu
 
 

@@ -21,7 +21,7 @@ def swiglu_map_kept(key: Tensor, W1: Tensor, W2: Tensor, W3: Tensor) -> tuple[Te
     matmul = key @ W2.mT
     matmul_2 = key @ W1.mT
     silu = functional.silu(matmul_2)
-    mul = matmul * silu
+    mul = silu.mul_(matmul)
     return mul @ W3.mT, matmul, matmul_2
 
 
@@ -37,7 +37,7 @@ def swiglu_map_pullback(
     silu = functional.silu(matmul_2)
     mul_2 = matmul_3 * silu
     add = torch.baddbmm(silu_pullback_ @ W1, mul_2, W2)
-    mul_3 = matmul * silu
+    mul_3 = silu.mul_(matmul)
     return add, silu_pullback_, key, mul_2, key, d_1, mul_3
 
 
@@ -53,7 +53,7 @@ def swiglu_map_l2_gradient_kept(
     matmul_3 = sub @ W3
     mul_2 = matmul * matmul_3
     silu_pullback_ = silu_pullback(mul_2, matmul_2)
-    mul_3 = silu * matmul_3
+    mul_3 = silu.mul_(matmul_3)
     return key, silu_pullback_, key, mul_3, mul, sub, matmul, matmul_2, mul, sub, matmul_3
 
 
@@ -75,34 +75,34 @@ def swiglu_map_l2_gradient_pullback(
     sub: Tensor,
     matmul_3: Tensor,
 ) -> tuple[Tensor, ...]:
-    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
-    the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, then `dy, x`
+    of every outer product of the gradient of every weight.
     """
     silu_pullback_ = silu_pullback(d_2, matmul_2)
     silu = functional.silu(matmul_2)
     mul_2 = silu_pullback_ * matmul_3
     mul_3 = matmul * silu_pullback_
     mul_4 = d_4 * silu
-    add = mul_3 + mul_4
-    add_2 = torch.baddbmm(d_6, add, W3.mT)
-    add_3 = torch.baddbmm(d_5, add_2, W3)
+    add = mul_3.add_(mul_4)
+    add_2 = d_6.baddbmm_(add, W3.mT)
+    add_3 = d_5.baddbmm_(add_2, W3)
     mul_5 = silu * add_3
-    add_4 = mul_2 + mul_5
-    add_5 = d_1 + d_3
+    add_4 = mul_2.add_(mul_5)
+    add_5 = d_1.add_(d_3)
     sigmoid = torch.sigmoid(matmul_2)
     mul_6 = 2.0 * silu_pullback_
-    sub_2 = d_2 - mul_6
-    mul_7 = sigmoid * sub_2
-    add_6 = silu_pullback_ + mul_7
+    sub_2 = d_2.sub_(mul_6)
+    mul_7 = sigmoid.mul_(sub_2)
+    add_6 = silu_pullback_.add_(mul_7)
     mul_8 = matmul * matmul_3
-    mul_9 = add_6 * mul_8
-    mul_10 = d_4 * matmul_3
-    mul_11 = matmul * add_3
-    add_7 = mul_10 + mul_11
+    mul_9 = add_6.mul_(mul_8)
+    mul_10 = d_4.mul_(matmul_3)
+    mul_11 = add_3.mul_(matmul)
+    add_7 = mul_10.add_(mul_11)
     silu_pullback_2 = silu_pullback(add_7, matmul_2)
-    add_8 = mul_9 + silu_pullback_2
-    add_9 = torch.baddbmm(add_5, add_8, W1)
-    add_10 = torch.baddbmm(add_9, add_4, W2)
+    add_8 = mul_9.add_(silu_pullback_2)
+    add_9 = add_5.baddbmm_(add_8, W1)
+    add_10 = add_9.baddbmm_(add_4, W2)
     return add_10, -add_2, add_8, key, add_4, key, sub, add, add_2, mul
 
 

@@ -40,7 +40,7 @@ def ttt_linear_pullback(
     """
     add = b + matmul
     mean = add.mean(-1, keepdim=True)
-    sub = add - mean
+    sub = add.sub_(mean)
     pow = sub**2.0
     mean_2 = pow.mean(-1, keepdim=True)
     add_2 = 1e-05 + mean_2
@@ -48,14 +48,14 @@ def ttt_linear_pullback(
     mul = M_out_layernorm_weight * d_1
     mean_3 = mul.mean(-1, keepdim=True)
     sub_2 = mul - mean_3
-    mul_2 = sub * pow_2
-    mul_3 = mul * mul_2
+    mul_2 = sub.mul_(pow_2)
+    mul_3 = mul.mul_(mul_2)
     mean_4 = mul_3.mean(-1, keepdim=True)
     mul_4 = mul_2 * mean_4
-    sub_3 = sub_2 - mul_4
-    mul_5 = pow_2 * sub_3
+    sub_3 = sub_2.sub_(mul_4)
+    mul_5 = sub_3.mul_(pow_2)
     add_3 = torch.baddbmm(d_1, mul_5, W)
-    mul_6 = d_1 * mul_2
+    mul_6 = mul_2.mul_(d_1)
     return add_3, mul_5, key, mul_5, None, mul_6, None, d_1, None
 
 
@@ -78,16 +78,16 @@ def ttt_linear_l2_gradient_kept(
     pow_2 = add_2**-0.5
     layernorm_ = layernorm(add, M_out_layernorm_weight, M_out_layernorm_bias, eps=1e-05)
     add_3 = key + layernorm_
-    sub_2 = add_3 - target
-    mul = M_out_layernorm_weight * sub_2
+    sub_2 = add_3.sub_(target)
+    mul = sub_2.mul_(M_out_layernorm_weight)
     mean_3 = mul.mean(-1, keepdim=True)
     sub_3 = mul - mean_3
-    mul_2 = sub * pow_2
-    mul_3 = mul * mul_2
+    mul_2 = sub.mul_(pow_2)
+    mul_3 = mul.mul_(mul_2)
     mean_4 = mul_3.mean(-1, keepdim=True)
-    mul_4 = mul_2 * mean_4
-    sub_4 = sub_3 - mul_4
-    mul_5 = pow_2 * sub_4
+    mul_4 = mul_2.mul_(mean_4)
+    sub_4 = sub_3.sub_(mul_4)
+    mul_5 = sub_4.mul_(pow_2)
     return key, mul_5, mul_5, matmul, mean, mean_2, layernorm_, mean_3, mean_4
 
 
@@ -108,61 +108,61 @@ def ttt_linear_l2_gradient_pullback(
     mean_3: Tensor,
     mean_4: Tensor,
 ) -> tuple[Any, ...]:
-    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
-    the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, then `dy, x`
+    of every outer product of the gradient of every weight.
     """
-    add = d_2 + d_3
+    add = d_2.add_(d_3)
     sum = add.sum(-1, keepdim=True)
     add_2 = b + matmul
     sub = add_2 - mean
     add_3 = 1e-05 + mean_2
     pow_2 = add_3**-0.5
     mul = sum * pow_2
-    mul_2 = -0.125 * mul
+    mul_2 = mul.mul_(-0.125)
     mul_3 = add * pow_2
     mul_4 = sub * pow_2
     dot = (mul_3 * mul_4).sum(-1, keepdim=True)
     mul_5 = mul_4 * dot
-    mul_6 = -0.125 * mul_5
-    add_4 = mul_3 + mul_6
-    add_5 = mul_2 + add_4
+    mul_6 = mul_5.mul_(-0.125)
+    add_4 = mul_6.add_(mul_3)
+    add_5 = add_4.add_(mul_2)
     mul_7 = M_out_layernorm_weight * add_5
-    add_6 = d_1 + mul_7
+    add_6 = d_1.add_(mul_7)
     add_7 = key + layernorm_
-    sub_2 = add_7 - target
+    sub_2 = add_7.sub_(target)
     mul_8 = M_out_layernorm_weight * sub_2
     mul_9 = mul_8 * dot
-    mul_10 = -0.125 * mul_9
-    mul_12 = mul_3 * mean_4
-    sub_3 = mul_10 - mul_12
+    mul_10 = mul_9.mul_(-0.125)
+    mul_12 = mul_3.mul_(mean_4)
+    sub_3 = mul_10.sub_(mul_12)
     mul_13 = pow_2 * sub_3
     pow_3 = add_3**-1.5
     sub_4 = mul_8 - mean_3
     mul_14 = mul_4 * mean_4
-    sub_5 = sub_4 - mul_14
+    sub_5 = sub_4.sub_(mul_14)
     dot_2 = (add * sub_5).sum(-1, keepdim=True)
     dot_3 = (sub * sub_3).sum(-1, keepdim=True)
     add_8 = dot_2 + dot_3
-    mul_15 = pow_3 * add_8
-    mul_16 = sub * mul_15
-    mul_17 = -0.125 * mul_16
-    add_9 = mul_13 + mul_17
+    mul_15 = pow_3.mul_(add_8)
+    mul_16 = sub.mul_(mul_15)
+    mul_17 = mul_16.mul_(-0.125)
+    add_9 = mul_13.add_(mul_17)
     sum_2 = add_9.sum(-1, keepdim=True)
     mul_18 = -0.125 * sum_2
     mul_19 = M_out_layernorm_weight * mul_7
     mean_5 = mul_19.mean(-1, keepdim=True)
     sub_6 = mul_19 - mean_5
-    mul_20 = mul_4 * mul_19
+    mul_20 = mul_19.mul_(mul_4)
     mean_6 = mul_20.mean(-1, keepdim=True)
     mul_21 = mul_4 * mean_6
-    sub_7 = sub_6 - mul_21
-    mul_22 = pow_2 * sub_7
-    add_10 = add_9 + mul_22
-    add_11 = mul_18 + add_10
-    add_12 = torch.baddbmm(add_6, add_11, W)
-    mul_23 = sub_2 * add_5
-    mul_24 = mul_4 * mul_7
-    add_13 = mul_23 + mul_24
+    sub_7 = sub_6.sub_(mul_21)
+    mul_22 = sub_7.mul_(pow_2)
+    add_10 = add_9.add_(mul_22)
+    add_11 = add_10.add_(mul_18)
+    add_12 = add_6.baddbmm_(add_11, W)
+    mul_23 = sub_2.mul_(add_5)
+    mul_24 = mul_4.mul_(mul_7)
+    add_13 = mul_23.add_(mul_24)
     return add_12, -mul_7, add_11, key, add_11, None, add_13, None, mul_7, None
 
 

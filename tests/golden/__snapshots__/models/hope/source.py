@@ -316,7 +316,7 @@ class SelfModifyingTitans(Module):
         del d_plus_2, sum_2
         d_times_2 = d_sum_2.expand_as(times_2)
         del d_sum_2, times_2
-        d_silu += summed_to(d_times_2 * silu * 2, silu)
+        d_silu.addcmul_(d_times_2, silu, value=2)
         del d_times_2, silu
         d_value_6 = reshaped(d_unsqueeze_6, value_6)
         del d_unsqueeze_6, value_6
@@ -355,7 +355,7 @@ class SelfModifyingTitans(Module):
         del d_plus, sum
         d_times = d_sum.expand_as(times)
         del d_sum, times
-        d_unsqueeze_3 += summed_to(d_times * unsqueeze_3 * 2, unsqueeze_3)
+        d_unsqueeze_3.addcmul_(d_times, unsqueeze_3, value=2)
         del d_times
         d_value_5 = reshaped(d_unsqueeze_5, value_5)
         del d_unsqueeze_5, value_5
@@ -603,7 +603,7 @@ class SelfModifyingTitans(Module):
         del d_plus_2, sum_2
         d_times_2 = d_sum_2.expand_as(times_2)
         del d_sum_2, times_2
-        d_silu += summed_to(d_times_2 * silu * 2, silu)
+        d_silu.addcmul_(d_times_2, silu, value=2)
         del d_times_2, silu
         d_eta = reshaped(d_value_2, eta)
         del d_value_2
@@ -640,7 +640,7 @@ class SelfModifyingTitans(Module):
         del d_plus, sum
         d_times = d_sum.expand_as(times)
         del d_sum, times
-        d_k += summed_to(d_times * k * 2, k)
+        d_k.addcmul_(d_times, k, value=2)
         del d_times
         d_eta = d_eta + reshaped(d_value, eta)
         del d_value

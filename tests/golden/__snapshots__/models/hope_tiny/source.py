@@ -309,7 +309,7 @@ class SelfModifyingTitans(Module):
         del d_plus_2, sum_2
         d_times_2 = d_sum_2.expand_as(times_2)
         del d_sum_2, times_2
-        d_silu += summed_to(d_times_2 * silu * 2, silu)
+        d_silu.addcmul_(d_times_2, silu, value=2)
         del d_times_2, silu
         d_value_6 = reshaped(d_unsqueeze_5, value_6)
         del d_unsqueeze_5, value_6
@@ -348,7 +348,7 @@ class SelfModifyingTitans(Module):
         del d_plus, sum
         d_times = d_sum.expand_as(times)
         del d_sum, times
-        d_unsqueeze_2 += summed_to(d_times * unsqueeze_2 * 2, unsqueeze_2)
+        d_unsqueeze_2.addcmul_(d_times, unsqueeze_2, value=2)
         del d_times
         d_value_5 = reshaped(d_unsqueeze_4, value_5)
         del d_unsqueeze_4, value_5

@@ -33,8 +33,8 @@ def matrix_dot_gradient_kept(key: Tensor, target: Tensor, weight: Tensor) -> tup
 def matrix_dot_gradient_pullback(
     d_1: Tensor, d_2: Tensor, key: Tensor, target: Tensor, weight: Tensor
 ) -> tuple[Tensor, ...]:
-    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
-    the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, then `dy, x`
+    of every outer product of the gradient of every weight.
     """
     return d_1, -d_2
 

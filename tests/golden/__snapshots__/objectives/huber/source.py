@@ -38,22 +38,22 @@ def matrix_huber_gradient_kept(key: Tensor, target: Tensor, weight: Tensor) -> t
     sign = torch.sign(sub)
     where_2 = where(lt_, 0.0, 1.0)
     mul_2 = sign * where_2
-    add = mul + mul_2
+    add = mul.add_(mul_2)
     return key, add, matmul
 
 
 def matrix_huber_gradient_pullback(
     d_1: Tensor, d_2: Tensor, key: Tensor, target: Tensor, weight: Tensor, matmul: Tensor
 ) -> tuple[Tensor, ...]:
-    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
-    the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, then `dy, x`
+    of every outer product of the gradient of every weight.
     """
     sub = matmul - target
     abs = torch.abs(sub)
     lt_ = lt(abs, 1.0)
     where_ = where(lt_, 1.0, 0.0)
-    mul = d_2 * where_
-    add = torch.baddbmm(d_1, mul, weight)
+    mul = d_2.mul_(where_)
+    add = d_1.baddbmm_(mul, weight)
     return add, -mul, mul, key
 
 

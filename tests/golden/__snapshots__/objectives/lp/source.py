@@ -33,25 +33,25 @@ def matrix_lp_gradient_kept(key: Tensor, target: Tensor, weight: Tensor) -> tupl
     sign = torch.sign(sub)
     abs = torch.abs(sub)
     pow = abs**2.0
-    mul = sign * pow
+    mul = pow.mul_(sign)
     return key, mul, matmul
 
 
 def matrix_lp_gradient_pullback(
     d_1: Tensor, d_2: Tensor, key: Tensor, target: Tensor, weight: Tensor, matmul: Tensor
 ) -> tuple[Tensor, ...]:
-    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
-    the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, then `dy, x`
+    of every outer product of the gradient of every weight.
     """
     sub = matmul - target
     sign = torch.sign(sub)
     abs = torch.abs(sub)
-    mul = d_2 * sign
-    mul_2 = abs * mul
-    mul_3 = sign * mul_2
+    mul = d_2.mul_(sign)
+    mul_2 = mul.mul_(abs)
+    mul_3 = mul_2.mul_(sign)
     mul_4 = 2.0 * mul_3
-    add = torch.baddbmm(d_1, mul_4, weight)
-    mul_5 = -2.0 * mul_3
+    add = d_1.baddbmm_(mul_4, weight)
+    mul_5 = mul_3.mul_(-2.0)
     return add, mul_5, mul_4, key
 
 

@@ -35,10 +35,10 @@ def matrix_l2_gradient_kept(key: Tensor, target: Tensor, weight: Tensor) -> tupl
 def matrix_l2_gradient_pullback(
     d_1: Tensor, d_2: Tensor, key: Tensor, target: Tensor, weight: Tensor
 ) -> tuple[Tensor, ...]:
-    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
-    the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, then `dy, x`
+    of every outer product of the gradient of every weight.
     """
-    add = torch.baddbmm(d_1, d_2, weight)
+    add = d_1.baddbmm_(d_2, weight)
     return add, -d_2, d_2, key
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from nldsl.runtime.grid import ChunkGrid
 from nldsl.runtime.held_gates import fading
 from nldsl.runtime.held_parts import Pulled
@@ -35,16 +34,16 @@ def matrix_l2_normalised_momentum_gradient_kept(
     dot = (key * key).sum(-1, keepdim=True)
     add = 0.01 + dot
     div = 1.0 / add
-    mul = sub * div
-    mul_2 = 0.1 * mul
+    mul = sub.mul_(div)
+    mul_2 = mul.mul_(0.1)
     return key, mul_2, matmul, dot
 
 
 def matrix_l2_normalised_momentum_gradient_pullback(
     d_1: Tensor, d_2: Tensor, key: Tensor, target: Tensor, weight: Tensor, matmul: Tensor, dot: Tensor
 ) -> tuple[Tensor, ...]:
-    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
-    the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, then `dy, x`
+    of every outer product of the gradient of every weight.
     """
     add = 0.01 + dot
     div = 1.0 / add
@@ -52,14 +51,14 @@ def matrix_l2_normalised_momentum_gradient_pullback(
     mul_2 = 0.1 * mul
     sub = matmul - target
     dot_2 = (d_2 * sub).sum(-1, keepdim=True)
-    mul_3 = div * dot_2
-    mul_4 = 0.1 * mul_3
-    div_2 = mul_4 / add
+    mul_3 = div.mul_(dot_2)
+    mul_4 = mul_3.mul_(0.1)
+    div_2 = mul_4.div_(add)
     mul_5 = key * div_2
-    sub_2 = d_1 - mul_5
-    sub_3 = sub_2 - mul_5
-    add_2 = torch.baddbmm(sub_3, mul_2, weight)
-    mul_6 = -0.1 * mul
+    sub_2 = d_1.sub_(mul_5)
+    sub_3 = sub_2.sub_(mul_5)
+    add_2 = sub_3.baddbmm_(mul_2, weight)
+    mul_6 = mul.mul_(-0.1)
     return add_2, mul_6, mul_2, key
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from nldsl.runtime.grid import ChunkGrid
 from nldsl.runtime.held_gates import fading
 from nldsl.runtime.held_parts import Pulled
@@ -33,27 +32,27 @@ def matrix_l2_proximal_gradient_kept(key: Tensor, target: Tensor, weight: Tensor
     dot = (key * key).sum(-1, keepdim=True)
     add = 10.0 + dot
     div = 1.0 / add
-    mul = sub * div
+    mul = sub.mul_(div)
     return key, mul, matmul, dot
 
 
 def matrix_l2_proximal_gradient_pullback(
     d_1: Tensor, d_2: Tensor, key: Tensor, target: Tensor, weight: Tensor, matmul: Tensor, dot: Tensor
 ) -> tuple[Tensor, ...]:
-    """From gradients `d_i` at its results to those at key, target, then `dy, x` of every outer product of
-    the gradient of every weight.
+    """From gradients `d_i` at its results, which are written over, to those at key, target, then `dy, x`
+    of every outer product of the gradient of every weight.
     """
     add = 10.0 + dot
     div = 1.0 / add
     mul = d_2 * div
     sub = matmul - target
     dot_2 = (d_2 * sub).sum(-1, keepdim=True)
-    mul_2 = div * dot_2
-    div_2 = mul_2 / add
+    mul_2 = div.mul_(dot_2)
+    div_2 = mul_2.div_(add)
     mul_3 = key * div_2
-    sub_2 = d_1 - mul_3
-    sub_3 = sub_2 - mul_3
-    add_2 = torch.baddbmm(sub_3, mul, weight)
+    sub_2 = d_1.sub_(mul_3)
+    sub_3 = sub_2.sub_(mul_3)
+    add_2 = sub_3.baddbmm_(mul, weight)
     return add_2, -mul, mul, key
 
 
