@@ -138,7 +138,8 @@ def pieces_of(member: MatrixMember) -> list[tuple[Piece, int]]:
 def chunk_width(member: MatrixMember, detail: MatrixDetail, device: str) -> int:
     """Tokens that are computed at once; 0 for a scan.
 
-    What `matrix_memory` takes where the values of a call allow it; steep decays take the general form.
+    What `matrix_memory` takes where the values of a call allow it; steep decays take halves of it on a CPU, or
+    the general form.
     """
     if member.elementwise:
         return 0

@@ -29,6 +29,9 @@ from nldsl.runtime.first_order import first_order
 from nldsl.runtime.gram import limit_of
 from nldsl.runtime.triangular import unit_lower_inverse
 
+LEAST = 8
+"""Tokens of the narrowest chunk that decays are given."""
+
 
 def sums_of(log: Tensor, width: int) -> Tensor:
     """Running sums of `log [B, T, H, ...]` inside each chunk of `width` tokens.
@@ -59,6 +62,28 @@ def fits(sums: Tensor, width: int) -> bool:
     whole = held.shape[1] - held.shape[1] % width
     parts = (held[:, :whole].unflatten(1, (-1, width)), held[:, whole:].unsqueeze(1))
     return all(_near(x, limit) for x in parts if x.numel())
+
+
+def fitting(log: Tensor, width: int) -> tuple[Tensor, int] | None:
+    """`sums_of` in the widest chunks that one anchor serves, and their width; `None` if those are too narrow.
+
+    Chunks of `width` tokens or of halves of it, all alike: a few calls more per token cost less than steep
+    decays taken apart channel by channel (a third, measured in chunks of 16 and of 8).  Where calls are what
+    is dear, on an accelerator, only the first width is tried.
+
+    >>> steep = torch.full((1, 64, 1), -3.0)
+    >>> [None if (found := fitting(log, 64)) is None else found[1] for log in (steep / 3, steep, 9 * steep)]
+    [64, 32, None]
+    """
+    tokens = log.shape[1]
+    while True:
+        even = -(-tokens // -(-tokens // width))
+        sums = sums_of(log, even)
+        if fits(sums, even):
+            return sums, even
+        width //= 2
+        if width < LEAST or log.device.type != "cpu" or torch.compiler.is_compiling():
+            return None
 
 
 def _near(sums: Tensor, limit: float) -> bool:

@@ -1,7 +1,7 @@
 """A matrix memory in one pass over its chunks: one write of at most two pieces, at most one gate, one read.
 
 The pass takes gates whose products stay in the range of the numbers around one anchor per chunk; the values
-of the call decide (`chunk_pass.fits`).  Everything else, and every further read, is the general form's.
+of the call decide how wide its chunks are (`chunk_pass.fitting`).  Everything else, and every further read, is the general form's.
 Shapes as in `matrix_memory`.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nldsl.catalog.widths import WIDTH, pass_width
 from nldsl.runtime.chunk_buffers import Reading
-from nldsl.runtime.chunk_pass import chunk_pass, fits, sums_of
+from nldsl.runtime.chunk_pass import chunk_pass, fitting
 from nldsl.runtime.chunks import layout_of, mask_out
 from nldsl.runtime.matrix_chunks import Chunks, gate_of, places_of
 from nldsl.runtime.matrix_tokens import Gate, Side, States, Step, Write
@@ -44,9 +44,14 @@ class QuickChunks:
         self.chunks: Chunks | None = None
         self.places = places_of(steps)
         gate = next((g for s in steps if (g := gate_of(s)) is not None), None)
-        self.sums = None if gate is None or gate.log is None else self._sums(gate.log)
-        if self.sums is not None and not fits(self.sums, self.width):
-            self.general()
+        self.sums: Tensor | None = None
+        if gate is not None and gate.log is not None:
+            found = fitting(self._masked(gate.log), self.width)
+            if found is None:
+                self.general()
+            else:
+                sums, self.width = found
+                self.sums = sums if sums.dim() == 4 else sums.unsqueeze(-1)
 
     def general(self) -> Chunks:
         """The form that knows everything, made when first needed."""
@@ -58,11 +63,6 @@ class QuickChunks:
     def _masked(self, x: Tensor) -> Tensor:
         """What tokens that do not count have is nothing."""
         return mask_out(x, self.given[2])
-
-    def _sums(self, log: Tensor) -> Tensor:
-        """Running sums inside each chunk, `[B, T, H, K]` or `[B, T, H, 1]`."""
-        sums = sums_of(self._masked(log), self.width)
-        return sums if sums.dim() == 4 else sums.unsqueeze(-1)
 
     @property
     def last(self) -> States:
