@@ -138,14 +138,14 @@ def pieces_of(member: MatrixMember) -> list[tuple[Piece, int]]:
 def chunk_width(member: MatrixMember, detail: MatrixDetail, device: str) -> int:
     """Tokens that are computed at once; 0 for a scan.
 
-    What `matrix_memory` takes where the values of a call allow it; steep decays take halves of it on a CPU, or
-    the general form.
+    What `matrix_memory` takes where the values of a call allow it; steep decays take halves of it on a CPU,
+    or the general form.
     """
     if member.elementwise:
         return 0
     erasing = sum(n for p, n in pieces_of(member) if p.seen is not None)
     if _in_one_pass(member, detail):
-        return pass_width(erasing > 0, device)
+        return general_width(erasing, pass_width(erasing > 0, device))
     width = general_width(erasing)
     return doubled_width(width) if has_channels(member) else width
 
@@ -160,8 +160,7 @@ def _in_one_pass(member: MatrixMember, detail: MatrixDetail) -> bool:
     erasing = [p for p, _ in pieces if p.seen is not None]
     if member.states > 1:
         looks = all(f.mixing().of == (0,) * len(f.pieces) for w in writes_of(member) for _, f in w.terms)
-        own = len(pieces) == len(erasing) == 1 and erasing[0].seen is erasing[0].along
-        return own and looks and not has_channels(member)
+        return len(pieces) == len(erasing) and looks and not has_channels(member)
     gates = [s for s in member.steps if isinstance(s, Update) or s.gated]
     few = len(erasing) <= 1 and len(pieces) - len(erasing) <= 1 and len(gates) <= 1
     ends = isinstance(member.steps[-1], Update) or len(writes_of(member)) != 1

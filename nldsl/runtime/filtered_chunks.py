@@ -1,4 +1,4 @@
-"""A matrix memory whose rule remembers gradients, in one pass: one piece erases at its own key, one read.
+"""A matrix memory whose rule remembers gradients, in one pass: all its pieces erase, one read.
 
 Every further read is the general form's.  Shapes as in `matrix_memory`.
 """
@@ -18,15 +18,14 @@ from nldsl.runtime.matrix_tokens import Momentum, Side, States, Step, Write
 from nldsl.runtime.state_filter import StateFilter
 
 
-def one_key(steps: Sequence[Step], side: Side) -> bool:
+def all_erase(steps: Sequence[Step], side: Side) -> bool:
     """Whether the pass knows these steps."""
     writes = [s for s in steps if isinstance(s, Write)]
     pieces = [p for w in writes for p in w.pieces]
-    single = len(pieces) == 1 and pieces[0].along.shape[3] == 1
-    if not single or side != "key" or pieces[0].seen is not pieces[0].along:
+    if side != "key" or has_channels(steps):
         return False
-    looks = next(w for w in writes if w.pieces).mixed(1).of == (0,)
-    return looks and not has_channels(steps)
+    looks = all(set(w.mixed(1).of) <= {0} for w in writes)
+    return looks and all(p.seen is not None and p.along.shape[3] == 1 for p in pieces)
 
 
 class FilteredChunks(Chunks):
@@ -41,9 +40,6 @@ class FilteredChunks(Chunks):
         chunk: int,
     ) -> None:
         super().__init__(states, steps, momentum, mask, "key", chunk)
-        ((self.number, self.piece),) = (
-            (i, p) for i, s in enumerate(steps) if isinstance(s, Write) for p in s.pieces
-        )
         self.start = torch.stack(states)
         self.passed: Tensor | None = None
 
@@ -58,23 +54,34 @@ class FilteredChunks(Chunks):
             return super().read(q, at)
         assert isinstance(self.filter, MomentumFilter | StateFilter)
         lead = (self.layout.chunks, self.layout.batch * self.layout.heads)
-        along, add, _, erase, _ = self.piece
-        assert erase is not None
-        missing = self.layout.chunks * self.layout.width - self.layout.tokens
-        given = (padded(mask_out(x, self.mask), missing) for x in (q.squeeze(3), along, add, erase))
         made = self._kernels(self.filter, at)
         kernels = Kernels(*(None if x is None else x.unflatten(0, lead) for x in made))  # type: ignore[arg-type]
-        y, self.passed = filtered_pass(Rows(*given), kernels, self.start)
+        y, self.passed = filtered_pass(self._rows(q.squeeze(3)), kernels, self.start)
         return y[:, : self.layout.tokens].unsqueeze(3)
 
+    def _rows(self, q: Tensor) -> Rows:
+        """What stands in rows and columns, the pieces of a token side by side."""
+        pieces = [piece for piece, _, _ in self.standing()]
+        own = all(p.seen is p.along for p in pieces)
+        kinds = [(p.along, p.add, p.erase, None if own else p.seen) for p in pieces]
+        missing = self.layout.chunks * self.layout.width - self.layout.tokens
+
+        def whole(parts: Sequence[Tensor | None]) -> Tensor | None:
+            given = [x for x in parts if x is not None]
+            joined = given[0] if len(given) == 1 else torch.cat(given, 3) if given else None
+            return None if joined is None else padded(mask_out(joined, self.mask), missing)
+
+        return Rows(whole([q]), *map(whole, zip(*kinds, strict=True)))  # type: ignore[arg-type]
+
     def _kernels(self, found: MomentumFilter | StateFilter, at: int) -> Kernels:
-        (above, below), place = self.places[self.number], self._at(at)
-        read, carried = found.weights((place,), (below,)), found.front((place,))
-        end, total = found.behind((below,)), found.total.squeeze(-1)
+        pieces, place = self.standing(), self._at(at)
+        above, below = tuple(a for _, a, _ in pieces), tuple(b for _, _, b in pieces)
+        read, carried = found.weights((place,), below), found.front((place,))
+        end, total = found.behind(below), found.total.squeeze(-1)
         # The usual case: writes look at the state behind the token before, reads at that behind their own.
-        if self.number == 0 and at == len(self.steps):
+        if len(pieces) == 1 and not above[0].step and at == len(self.steps):
             first = torch.zeros_like(carried[:, :1])
             first[..., 0] = 1.0
             fading = torch.cat([first, carried[:, :-1]], 1)
             return Kernels(None, read, fading, carried, end, total)
-        return Kernels(found.weights((above,), (below,)), read, found.front((above,)), carried, end, total)
+        return Kernels(found.weights(above, below), read, found.front(above), carried, end, total)

@@ -16,7 +16,7 @@ from nldsl.catalog.widths import doubled_width, general_width
 from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, tokens
 from nldsl.runtime.filters import Filter, MomentumFilter, Place, Places
 from nldsl.runtime.make_filter import make_filter
-from nldsl.runtime.matrix_tokens import Entry, Gate, Momentum, Side, States, Step, Write
+from nldsl.runtime.matrix_tokens import Entry, Gate, Momentum, Piece, Side, States, Step, Write
 from nldsl.runtime.memory_scan import memory_scan
 from nldsl.runtime.state_filter import StateFilter
 from nldsl.runtime.triangular import inverse_of_unit_lower
@@ -136,25 +136,30 @@ class Chunks:
                 into += [torch.stack([self._entry(e, 0.0) for e in way], 2) for way in ways]
         return StateFilter(steps, into)
 
+    def standing(self) -> list[tuple[Piece, Place, Place]]:
+        """Every piece, the place from where it looks, and the place where it writes."""
+        found: list[tuple[Piece, Place, Place]] = []
+        for step, (above, below) in zip(self.steps, self.places, strict=True):
+            looked = step.mixed(len(self.before)).of if isinstance(step, Write) else ()
+            for piece, of in zip(step.pieces if isinstance(step, Write) else (), looked, strict=True):
+                found.append((piece, above._replace(part=of), below._replace(part=len(found))))
+        return found
+
     def _columns(self, erasing: bool) -> _Columns | None:
         """Pieces of one kind, token by token in program order."""
         along, add, seen = [], [], []
         seen_at: list[Place] = []
         at: list[Place] = []
-        number = -1
-        for step, (above, below) in zip(self.steps, self.places, strict=True):
-            looked = step.mixed(len(self.before)).of if isinstance(step, Write) else ()
-            for piece, of in zip(step.pieces if isinstance(step, Write) else (), looked, strict=True):
-                number += 1
-                if (piece.seen is not None) != erasing:
-                    continue
-                along.append(self._cut(piece.along))
-                add.append(self._cut(piece.add))
-                if piece.seen is not None and piece.erase is not None:
-                    seen.append(self._cut(piece.seen * piece.erase.unsqueeze(-1)))
-                count = piece.along.shape[3]
-                seen_at += [above._replace(part=of)] * count
-                at += [below._replace(part=number)] * count
+        for piece, above, below in self.standing():
+            if (piece.seen is not None) != erasing:
+                continue
+            along.append(self._cut(piece.along))
+            add.append(self._cut(piece.add))
+            if piece.seen is not None and piece.erase is not None:
+                seen.append(self._cut(piece.seen * piece.erase.unsqueeze(-1)))
+            count = piece.along.shape[3]
+            seen_at += [above] * count
+            at += [below] * count
         if not along:
             return None
         joined = [torch.cat(x, 2).flatten(1, 2) for x in (along, add)]

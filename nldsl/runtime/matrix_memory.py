@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nldsl.catalog.widths import WIDTH, pass_width
 from nldsl.runtime.chunks import stand_in
-from nldsl.runtime.filtered_chunks import FilteredChunks, one_key
+from nldsl.runtime.filtered_chunks import FilteredChunks, all_erase
 from nldsl.runtime.matrix_chunks import Chunks
 from nldsl.runtime.matrix_tokens import (
     Momentum,
@@ -79,7 +79,7 @@ class MatrixMemory:
             self.form = Tokens(states, with_momentum(steps, momentum), mask, side)
         elif not held and quick(steps, side):
             self.form = QuickChunks(self.before, steps, mask, chunk)
-        elif held and one_key(steps, side):
+        elif held and all_erase(steps, side):
             width = chunk or pass_width(True, state.device.type)
             self.form = FilteredChunks(states, steps, momentum, mask, width)
         else:

@@ -1,7 +1,8 @@
 """A matrix memory in one pass over its chunks: one write of at most two pieces, at most one gate, one read.
 
 The pass takes gates whose products stay in the range of the numbers around one anchor per chunk; the values
-of the call decide how wide its chunks are (`chunk_pass.fitting`).  Everything else, and every further read, is the general form's.
+of the call decide how wide its chunks are (`chunk_pass.fitting`).  Everything else, and every further read,
+is the general form's.
 Shapes as in `matrix_memory`.
 """
 
