@@ -40,7 +40,6 @@ def test_random_programs(program: tuple[str, int]) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(3600)
 @settings(
     max_examples=1500, deadline=None, suppress_health_check=QUIET, phases=[Phase.generate, Phase.shrink]
 )
