@@ -16,6 +16,7 @@ from nldsl.calculus.lift import value_symbol
 from nldsl.calculus.simplify import apply, build, total
 from nldsl.catalog.primitive import ContractError
 from nldsl.catalog.values import Kind, Shape
+from nldsl.plan.rule_fold import folded
 from nldsl.spec.program import Apply, Rule, Value
 
 SEEDS = frozenset({"g", "x", "dy"})
@@ -61,6 +62,7 @@ def looks_at_rows(rule: Rule) -> bool:
 
 def fuse_rows(rule: Rule, shape: Shape) -> Fused:
     """The rows as one product; raises `NotOneProductError` for a rule that needs each of them."""
+    rule = _simplified(rule)
     parts = _Parts(rule)
     leaves = {leaf.out.name: leaf for out in rule.function.outputs for leaf in parts.leaves(out.name)}
     if not leaves:
@@ -83,6 +85,18 @@ def fuse_rows(rule: Rule, shape: Shape) -> Fused:
     return Fused(RowsPlan(rule, erase, rate), _rest(rule, leaf, front))
 
 
+def _simplified(rule: Rule) -> Rule:
+    """The rule with its arithmetic on constants done: `e ** (2 - 1)`, as gradients have it, is `e`."""
+    function = rule.function
+    found = folded(function.body)
+    constants = tuple(
+        Apply(Value(name, (), "scalar"), "constant", (), (("value", value),))
+        for name, value in found.literals.items()
+    )
+    outputs = tuple(found.same.get(v.name, v) for v in function.outputs)
+    return replace(rule, function=replace(function, body=(*constants, *found.body), outputs=outputs))
+
+
 class _Parts:
     """The statements of a rule, and which of them differ from row to row."""
 
@@ -92,7 +106,8 @@ class _Parts:
         self.means = {v.name for v in rule.function.outputs[1:]}
         self.rowed = set(SEEDS)
         for s in rule.function.body:
-            if any(self.differs(a.name) for a in s.args):
+            # An expansion takes the shape of its second operand, and nothing else.
+            if any(self.differs(a.name) for a in (s.args[:1] if s.op == "expand_last" else s.args)):
                 self.rowed.add(s.out.name)
 
     def differs(self, name: str) -> bool:
@@ -151,15 +166,24 @@ class _Parts:
             return signed
         if step.op not in ("mul", "div") or not step.out.shape:
             return None
-        scalar = 0 if step.op == "mul" and not step.args[0].shape else 1
-        scaled = step.args[1 - scalar]
-        if step.args[scalar].shape or not self.differs(scaled.name):
+        left, right = (self.number(a) for a in step.args)
+        first = step.op == "mul" and left is not None
+        number, scaled = (left, step.args[1]) if first else (right, step.args[0])
+        if number is None or not self.differs(scaled.name):
             return None
         terms = inner(scaled.name)
-        sign, factors = self.factors(step.args[scalar].name)
+        sign, factors = self.factors(number.name)
         if step.op == "div":
             factors = tuple((n, -e) for n, e in factors)
         return None if terms is None else [self.scaled(t, sign, factors) for t in terms]
+
+    def number(self, value: Value) -> Value | None:
+        """The number that a value is, or that all its elements are."""
+        step = self.made.get(value.name)
+        while value.shape and step is not None and step.op == "expand_last":
+            value = step.args[0]
+            step = self.made.get(value.name)
+        return value if not value.shape else None
 
     def scaled(self, term: _Term, sign: int, factors: Factors) -> _Term:
         """A term with more factors."""

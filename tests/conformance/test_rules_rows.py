@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 import nldsl
 from nldsl.diagnostics import SpecError
+from nldsl.spec.open_rule import open_rule
+from nldsl.view.rule_forms import rule_form
 
 LR = 0.3
 
@@ -40,6 +42,29 @@ def test_the_fused_product_is_the_mean_of_the_rule_over_rows(kind: str, erases: 
         literal_step(twin, x, kind, erases)
         for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
             torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["raw", "proximal", "normalised"])
+def test_the_write_that_defines_dgd_is_one_product(kind: str) -> None:
+    """`W[x] <- -dy` on l2: `e ** (2 - 1)`, as its gradient has it, is `e`, and rows enter once."""
+    text = f'rule written(lr) {{ W[x] <- -dy minimize l2 by proximal(lr, rate = "{kind}") }}'
+    model, twin = layers(), layers()
+    x = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    optimizer = nldsl.optimizer(text, model, lr=LR)
+    assert "one product in the backward pass" in rule_form(open_rule(text, lr=LR), (6, 4), True)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (model(x) ** 2).mean().backward()
+        optimizer.step()
+        literal_step(twin, x, kind, True)
+        for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("objective", ["huber(delta = 1)", "lp(p = 3)"])
+def test_a_gradient_that_is_not_linear_needs_each_row(objective: str) -> None:
+    text = f"rule written(lr) {{ W[x] <- -dy minimize {objective} by gd(lr = lr) }}"
+    assert "needs each row" in rule_form(open_rule(text, lr=LR), (6, 4), True)
 
 
 def literal_step(twin: nn.Sequential, x: Tensor, kind: str, erases: bool) -> None:
