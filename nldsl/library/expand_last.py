@@ -33,12 +33,12 @@ def _reference(x: Any, like: Any) -> Any:
 PRIMITIVE = Primitive(
     name="expand_last",
     doc="Repeat a value along a new last axis, to the shape of another (the reverse of `sum`).",
-    example="block example(x) { return x * sum(x) }",
+    example="rule example(lr) { W = W - lr * (g - expand_last(mean(g), g)) }",
     values=("x", "like"),
     shape=_shape,
     torch="nldsl.runtime.ops:expand_last",
     vjp=_vjp,
-    places=frozenset(),
+    places=frozenset({"rule"}),
     equation="y_..i = x_..",
     reference=_reference,
 )

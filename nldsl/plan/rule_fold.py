@@ -44,6 +44,20 @@ def folded(body: Sequence[Apply]) -> Folded:
     return Folded(tuple(kept), literals, same)
 
 
+def constants(
+    body: Sequence[Apply], literals: dict[str, float]
+) -> tuple[tuple[Apply, ...], dict[str, float]]:
+    """What is left of arithmetic on numbers, and all constants by name."""
+    known, kept = dict(literals), list[Apply]()
+    for step in body:
+        value = _constant(step, known)
+        if value is None:
+            kept.append(step)
+        else:
+            known[step.out.name] = value
+    return tuple(kept), known
+
+
 def _plain(body: Sequence[Apply]) -> Iterator[Apply]:
     for step in body:
         if step.op != "unbias":

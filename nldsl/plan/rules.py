@@ -13,7 +13,7 @@ from typing import Literal
 from nldsl.catalog.values import Shape
 from nldsl.library import PRIMITIVES
 from nldsl.plan.rule_factors import ONE, factored
-from nldsl.plan.rule_fold import folded
+from nldsl.plan.rule_fold import constants, folded
 from nldsl.plan.rule_guards import Step, arranged
 from nldsl.spec.program import Apply, Parameter, Rule, Slot, Value
 
@@ -86,7 +86,9 @@ def plan_rule(rule: Rule, shape: Shape, by_rows: str = "") -> RulePlan:
     tensors = tuple(a for a in live if a.out.name not in numbers)
     if not by_rows:
         tensors, more = factored(tensors, numbers, outputs)
-        scalars, numbers = (*scalars, *more), numbers | {a.out.name for a in more}
+        numbers |= {a.out.name for a in more}
+        more, literals = constants(more, literals)
+        scalars = (*scalars, *more)
         tensors = _live(tensors, outputs)
     used = {v.name: v for a in tensors for v in a.args} | {v.name: v for v in outputs}
     passed = tuple(v for n, v in used.items() if n in numbers and n not in literals)

@@ -116,10 +116,23 @@ def eigenbasis(x: Tensor) -> Tensor:
     """
     if x.dtype in HALVES:
         return eigenbasis(x.float()).to(x.dtype)
-    vectors = torch.linalg.eigh((x + x.mT) / 2).eigenvectors.flip(-1)
+    vectors = _eigenvectors((x + x.mT) / 2).flip(-1)
     largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))
     result: Tensor = vectors * torch.where(largest < 0, -1.0, 1.0).to(x.dtype)
     return result
+
+
+def _eigenvectors(x: Tensor) -> Tensor:
+    """In single precision LAPACK gives up where most rows are zero, as in the gradient of an embedding."""
+    try:
+        found: Tensor = torch.linalg.eigh(x).eigenvectors
+    except RuntimeError:  # `LinAlgError` is one
+        if not bool(torch.isfinite(x).all()):
+            return torch.full_like(x, torch.nan)
+        if x.dtype == torch.float64:
+            raise
+        found = torch.linalg.eigh(x.double()).eigenvectors.to(x.dtype)
+    return found
 
 
 def orthonormal(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.native import REAL, Step, compiled, compiler
-from nldsl.runtime.rule_kernel import Kernel, refusal
+from nldsl.runtime.rule_kernel import Kernel, Memory, refusal
 
 if TYPE_CHECKING:
     from nldsl.runtime.rule_optimizer import RuleOptimizer
@@ -233,14 +233,26 @@ class Numbers:
         return [n.to(like.device, kind) for n in self.values()]
 
 
+def _of(kernel: Kernel, memories: Sequence[Tensor]) -> Iterator[tuple[Memory, Tensor]]:
+    return zip(kernel.memories, memories, strict=True)
+
+
 def _pieces(
     kernel: Kernel, weight: Tensor, g: Tensor, memories: Sequence[Tensor]
 ) -> Iterator[tuple[Tensor, Tensor, Sequence[Tensor]]]:
-    """What one call of a kernel takes: a weight, the matrices of a stack, a number as a vector."""
+    """What one call of a kernel takes: a weight, the matrices of a stack, a number as a vector.
+
+    A weight of four axes and more is a vector; what is no view of it is put back behind the call.
+    """
     if kernel.form == "matrix" and weight.ndim == 3:
         for h in range(len(weight)):
             yield weight[h], g[h], [m[h] for m in memories]
-    elif weight.ndim == 0:
-        yield weight.view(1), g.view(1), [m.view(1) for m in memories]
+    elif weight.ndim == 0 or (kernel.form == "matrix" and weight.ndim > 3):
+        flat = [m if of.shape is not None else m.reshape(-1) for of, m in _of(kernel, memories)]
+        vector = weight.reshape(-1)
+        yield vector, g.reshape(-1), flat
+        for own, made in zip((weight, *memories), (vector, *flat), strict=True):
+            if made.data_ptr() != own.data_ptr():
+                own.copy_(made.view_as(own))
     else:
         yield weight, g, memories

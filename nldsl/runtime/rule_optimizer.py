@@ -95,7 +95,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             kernel = self.kernels.get(shape)
             if kernel is None and self.more is not None and (kernel := self.more(shape)) is not None:
                 type(self).kernels = {**self.kernels, shape: kernel}
-            if kernel is not None and (kernel.form == "elementwise" or p.ndim <= 3):
+            if kernel is not None:
                 return kernel
         raise refusal(
             "NL0963",

@@ -35,6 +35,19 @@ from nldsl.syntax import tree
 Results = tuple[Item, ...]
 DefinitionCall = Callable[[Frame, tree.Call, tree.Definition, Unit, tuple[str | None, ...]], Results]
 
+ELSEWHERE = {
+    "max": "`maximum(a, b)`",
+    "min": "`minimum(a, b)`",
+    "clamp": "`minimum(maximum(x, low), high)`",
+    "clip": "`minimum(maximum(x, low), high)`",
+    "square": "`x ** 2`",
+    "rsqrt": "`1 / sqrt(x)`",
+    "zeros_like": "`0 * x`, or `memory m = like(x)`",
+    "ones_like": "`0 * x + 1`",
+    "eye": "`identity(n)`",
+}
+"""Functions of other languages, and how they are said here."""
+
 CALLABLE: dict[str, tuple[str, DefinitionCall]] = {}
 """For each place the kind of definition that may be called there, and how."""
 RULE_CALLS: dict[str, Callable[[Frame, tree.Call, RuleItem], Results]] = {}
@@ -142,6 +155,8 @@ def _unknown(frame: Frame, node: tree.Call, name: str, unit: Unit, kind: str) ->
     near = did_you_mean(name, known) or "see `nldsl list` for what the library has"
     if name == "range":
         near = "`repeat 4 { ... }` repeats; `for c, i in [16, 64] { ... }` goes through a list"
+    elif name in ELSEWHERE:
+        near = f"here it is {ELSEWHERE[name]}"
     elif name in SCHEDULES:
         near = f"`{name}` is a schedule of steps: it stands in `train`, as in `adamw(lr = {name}(1e-3))`"
     if faults():

@@ -16,6 +16,12 @@ RESERVED = {"true", "false", "self", "init", "zero", "learned", "identity", "tas
 """Words with a meaning of their own."""
 TARGETS = {"label"}
 """Streams that a task reads, not the body of the model."""
+IN_RULES = {"W": "the weight", "g": "the gradient", "step": "the count of steps"}
+"""What every rule is given."""
+OF_GROUPS = {"params", "param_names", "name", "every"}
+"""What a group of parameters says itself, beside the arguments of its rule."""
+COUNTED = {"gathered", "arrived", "calls"}
+"""What an optimizer keeps of a weight on a slow clock, beside the memories of its rule."""
 BUILT_IN_MAPS = {"matrix", "softmax", "like"}
 
 
@@ -27,6 +33,7 @@ def check_definitions(session: Session, unit: Unit) -> None:
         if isinstance(item, tree.Definition):
             _name(session, item)
             _parameters(session, item)
+            _memories(session, item)
             _unused(session, item)
             _unreachable(session, item.body)
         if isinstance(item, tree.Definition | tree.Train | tree.Variant):
@@ -68,9 +75,24 @@ def _parameters(session: Session, item: tree.Definition) -> None:
                 "declared again here",
                 secondary=(Label(seen[name], "first declared here"),),
             )
+        elif item.kind == "rule":
+            _of_a_rule(session, parameter.name, OF_GROUPS, "a word of the groups of an optimizer")
         elif name in RESERVED:
             session.report("NL0322", f"`{name}` is a word of the language", parameter.name.span, "taken")
         seen.setdefault(name, parameter.name.span)
+
+
+def _memories(session: Session, item: tree.Definition) -> None:
+    """Memories of a rule have names that nothing else in an optimizer has."""
+    for node in walk(item.body) if item.kind == "rule" else ():
+        for name in node.names if isinstance(node, tree.MemoryDecl) else ():
+            _of_a_rule(session, name, COUNTED, "what an optimizer on a slow clock keeps")
+
+
+def _of_a_rule(session: Session, name: tree.Name, others: set[str], what: str) -> None:
+    if name.id in IN_RULES or name.id in others:
+        said = f"`{name.id}` is {IN_RULES.get(name.id, what)} in every rule"
+        session.report("NL0322", said, name.span, "taken", help="choose another name")
 
 
 def _unused(session: Session, item: tree.Definition) -> None:

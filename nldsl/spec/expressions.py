@@ -195,6 +195,8 @@ def _binary(frame: Frame, node: tree.Binary, target: str | None) -> Item:
             node.span,
             "computed at every token",
         )
+    if node.op == "/" and is_number(right) and not right:
+        return frame.session.report("NL0406", "division by zero", node.span, "the divisor is 0 here")
     a, b = as_value(frame, left, node.left), as_value(frame, right, node.right)
     if a is POISON or b is POISON:
         return POISON

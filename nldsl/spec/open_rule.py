@@ -7,6 +7,7 @@ from pathlib import Path
 from nldsl.catalog.values import Static
 from nldsl.diagnostics import Diagnostic, DiagnosticBag, SpecError
 from nldsl.source import SourceFile
+from nldsl.spec.definition_checks import check_definitions
 from nldsl.spec.frame import Frame, Namer
 from nldsl.spec.loader import Unit, load, standard_library
 from nldsl.spec.program import GroupRule
@@ -31,9 +32,10 @@ def open_rule(rule: str | Path, *, home: Unit | None = None, **arguments: Static
         OpenArgument(name='lr', path='lr', value=0.001)
     """
     bag = DiagnosticBag()
-    call = str(rule)
+    call, written = str(rule), None
     if home is None:
         home, call = _home(rule, bag)
+        written = home
     bag.raise_if_errors()
     text = f"train optimizer {{\n  rest by {_call(call, arguments)}\n}}\n"
     unit = Unit(SourceFile("<rule>", text), parse(SourceFile("<rule>", text), bag), standard_library())
@@ -42,6 +44,8 @@ def open_rule(rule: str | Path, *, home: Unit | None = None, **arguments: Static
         unit.uses.append(home)
     session, group = Session(bag), None
     with session.bounded(unit.tree.span):
+        if written is not None:
+            check_definitions(session, written)
         node = _group(unit)
         if node is not None:
             group = read_group(Frame(session, unit, "rule", "rule", {}, Namer()), node)

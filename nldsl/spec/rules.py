@@ -69,7 +69,15 @@ def elaborate_rule(
         wrong = _faulty(session, frame, definition)
     result = frame.names["W"]
     # A write `W[x] <- ...` that is refused leaves `W` as it was: what is wrong has been said.
-    if not isinstance(result, Value) or (result.name == "W" and wrong):
+    if result is POISON or (isinstance(result, Value) and result.name == "W" and wrong):
+        return None
+    if not isinstance(result, Value):
+        session.report(
+            "NL0401",
+            f"rule `{definition.name.id}` gives `W` {describe(result)}, expected the shape {list(weight)}",
+            definition.name.span,
+            "changes the shape",
+        )
         return None
     if result.name == "W":
         session.report(
