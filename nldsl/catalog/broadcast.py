@@ -79,7 +79,7 @@ def _advice(operand: Operand, best: Operand) -> str:
             return f"expected equal shapes: `split` the vector into {heads} heads or `merge` the other"
         return f"expected [{heads}] (one number per head), [{size}] (one per channel) or [{heads}, {size}]"
     if best.kind == "matrix":
-        if operand.shape == best.shape[:1]:
-            return "`expand_last(rows, matrix)` gives every row of a matrix its number, in a rule"
-        return "expected a scalar or a matrix of the same shape (use `outer` or `@` for products)"
+        rows = operand.shape == best.shape[:1]
+        each = "; in a rule `expand_last(rows, matrix)` gives every row its number" if rows else ""
+        return f"expected a scalar or a matrix of the same shape (use `outer` or `@` for products{each})"
     return f"expected a scalar or equal shapes, here [{', '.join(map(str, best.shape))}]"
