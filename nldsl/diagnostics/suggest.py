@@ -5,6 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+ELSEWHERE = {
+    "max": "`maximum(a, b)`",
+    "min": "`minimum(a, b)`",
+    "clamp": "`minimum(maximum(x, low), high)`",
+    "clip": "`minimum(maximum(x, low), high)`",
+    "square": "`x ** 2`",
+    "rsqrt": "`1 / sqrt(x)`",
+    "zeros_like": "`0 * x`, or `memory m = like(x)`",
+    "ones_like": "`0 * x + 1`",
+    "eye": "`identity(n)`",
+}
+"""Functions of other languages, and how they are said here."""
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A help sentence naming the nearest of `known`, or the empty string.

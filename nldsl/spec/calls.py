@@ -10,6 +10,7 @@ from nldsl.catalog.components import faults
 from nldsl.catalog.primitive import ContractError, Primitive
 from nldsl.catalog.schedules import SCHEDULES
 from nldsl.diagnostics import did_you_mean
+from nldsl.diagnostics.suggest import ELSEWHERE
 from nldsl.library import PRIMITIVES
 from nldsl.source import Span
 from nldsl.spec.expressions import HANDLERS, as_value, evaluate, lookup
@@ -34,19 +35,6 @@ from nldsl.syntax import tree
 
 Results = tuple[Item, ...]
 DefinitionCall = Callable[[Frame, tree.Call, tree.Definition, Unit, tuple[str | None, ...]], Results]
-
-ELSEWHERE = {
-    "max": "`maximum(a, b)`",
-    "min": "`minimum(a, b)`",
-    "clamp": "`minimum(maximum(x, low), high)`",
-    "clip": "`minimum(maximum(x, low), high)`",
-    "square": "`x ** 2`",
-    "rsqrt": "`1 / sqrt(x)`",
-    "zeros_like": "`0 * x`, or `memory m = like(x)`",
-    "ones_like": "`0 * x + 1`",
-    "eye": "`identity(n)`",
-}
-"""Functions of other languages, and how they are said here."""
 
 CALLABLE: dict[str, tuple[str, DefinitionCall]] = {}
 """For each place the kind of definition that may be called there, and how."""
