@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from nldsl.catalog.values import Kind, Shape
 from nldsl.source import Span
@@ -71,29 +71,7 @@ def elaborate_rule(
     # A write `W[x] <- ...` that is refused leaves `W` as it was: what is wrong has been said.
     if result is POISON or (isinstance(result, Value) and result.name == "W" and wrong):
         return None
-    if not isinstance(result, Value):
-        session.report(
-            "NL0401",
-            f"rule `{definition.name.id}` gives `W` {describe(result)}, expected the shape {list(weight)}",
-            definition.name.span,
-            "changes the shape",
-        )
-        return None
-    if result.name == "W":
-        session.report(
-            "NL0324",
-            f"rule `{definition.name.id}` never changes `W`",
-            definition.name.span,
-            "expected `W = ...`",
-        )
-        return None
-    if result.shape != weight:
-        session.report(
-            "NL0401",
-            f"rule `{definition.name.id}` gives `W` the shape {list(result.shape)}, expected {list(weight)}",
-            definition.name.span,
-            "changes the shape",
-        )
+    if not _moves(session, definition, result, weight):
         return None
     outputs = (result, *(state.running[name] for name in state.slots))
     used = {v.name for a in frame.body for v in a.args} | {v.name for v in outputs}
@@ -102,6 +80,20 @@ def elaborate_rule(
     arguments = tuple(state.arguments.items())
     static = tuple(sorted((n, freeze(v)) for n, v in bound.items() if is_static(v)))
     return Rule(definition.name.id, function, tuple(state.slots.values()), arguments, static)
+
+
+def _moves(session: Session, definition: tree.Definition, result: Item, weight: Shape) -> TypeGuard[Value]:
+    """Whether a rule gives `W` a new value of its shape; what is wrong is reported."""
+    name, span = definition.name.id, definition.name.span
+    if isinstance(result, Value) and result.name == "W":
+        session.report("NL0324", f"rule `{name}` never changes `W`", span, "expected `W = ...`")
+        return False
+    if isinstance(result, Value) and result.shape == weight:
+        return True
+    found = f"the shape {list(result.shape)}" if isinstance(result, Value) else describe(result)
+    message = f"rule `{name}` gives `W` {found}, expected {list(weight)}"
+    session.report("NL0401", message, span, "changes the shape")
+    return False
 
 
 def _faulty(session: Session, frame: Frame, definition: tree.Definition) -> bool:

@@ -130,7 +130,7 @@ WRONG = [
     ("rule a(lr = 1) { memory step = like(W)\n step = g\n W = W - lr * step }", "NL0322", "count of steps"),
     ("rule a(lr = 1) { memory calls = like(W)\n calls = g\n W = W - lr * calls }", "NL0322", "slow clock"),
     ("rule a(lr = 1, b = 2) { W = W - lr * g }", "NL0328", "`b` of rule `a` is never used"),
-    ("rule a() { W = 3 }", "NL0401", "gives `W` the number 3, expected the shape"),
+    ("rule a() { W = 3 }", "NL0401", "gives `W` the number 3, expected [3, 2]"),
     ("rule a(lr = 1) { W = W - lr * max(g, 0) }", "NL0302", "`maximum(a, b)`"),
     ("rule a(lr = 1) { W = W - lr * (g - mean(g)) }", "NL0401", "`expand_last(rows, matrix)`"),
 ]
