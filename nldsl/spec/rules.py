@@ -71,7 +71,7 @@ def elaborate_rule(
     # A write `W[x] <- ...` that is refused leaves `W` as it was: what is wrong has been said.
     if result is POISON or (isinstance(result, Value) and result.name == "W" and wrong):
         return None
-    if not _moves(session, definition, result, weight):
+    if not _moves(result, session, definition, weight):
         return None
     outputs = (result, *(state.running[name] for name in state.slots))
     used = {v.name for a in frame.body for v in a.args} | {v.name for v in outputs}
