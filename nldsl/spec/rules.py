@@ -82,7 +82,7 @@ def elaborate_rule(
     return Rule(definition.name.id, function, tuple(state.slots.values()), arguments, static)
 
 
-def _moves(session: Session, definition: tree.Definition, result: Item, weight: Shape) -> TypeGuard[Value]:
+def _moves(result: Item, session: Session, definition: tree.Definition, weight: Shape) -> TypeGuard[Value]:
     """Whether a rule gives `W` a new value of its shape; what is wrong is reported."""
     name, span = definition.name.id, definition.name.span
     if isinstance(result, Value) and result.name == "W":
