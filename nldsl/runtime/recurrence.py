@@ -18,7 +18,7 @@ from torch import Tensor
 from nldsl.catalog.widths import WIDTH, pass_width
 from nldsl.runtime.attend import chunk_read, chunk_write, delta_transform
 from nldsl.runtime.chunk_buffers import Reading
-from nldsl.runtime.chunk_pass import chunk_pass, fits, sums_of
+from nldsl.runtime.chunk_pass import chunk_pass, fitting
 from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, stand_in, tokens
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
 from nldsl.runtime.scan import decay_scan, delta_scan
@@ -133,17 +133,17 @@ def _in_one_pass(
     """Reads and state by `chunk_pass`; `None` if the gates are not of the kind it takes."""
     if decay is not None and log_decay is None:
         return None
-    sums = None
+    sums, width = None, layout.width
     if log_decay is not None:
-        sums = sums_of(mask_out(log_decay, mask), layout.width).unsqueeze(-1)
-        if not fits(sums, layout.width):
+        if (found := fitting(mask_out(log_decay, mask), width)) is None:
             return None
+        sums, width = found[0].unsqueeze(-1), found[1]
     q, k, w = (mask_out(x, mask) for x in given[:3])
     erase = None if given[3] is None else (k, mask_out(given[3], mask), k, w)
     reads = Reading(early=sums is not None and read == "before", strict=read != "after")
     early = sums is not None and feedback == "raw"
     plain = (k, w) if erase is None else None
-    y, last = chunk_pass(q, erase, plain, sums, state, reads=reads, early_erase=early, width=layout.width)
+    y, last = chunk_pass(q, erase, plain, sums, state, reads=reads, early_erase=early, width=width)
     return stand_in(y, mask), last
 
 
