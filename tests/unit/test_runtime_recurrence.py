@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from nldsl.runtime import recurrence
 from nldsl.runtime.chunks import mask_out
 from nldsl.runtime.decay import before, decay_kernel, decay_to_end
 from nldsl.runtime.recurrence import delta_recurrence, linear_recurrence
@@ -142,6 +143,32 @@ def test_single_precision_and_batch_independence(rule, kind):
         torch.testing.assert_close(a.double(), b, rtol=2e-5, atol=2e-5)
     alone = run({k: v[1:] for k, v in c.items()}, rule, kind, "decayed", "after", None, 64)
     torch.testing.assert_close(alone[0], got[0][1:], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("steep", "width"), [(1.0, 34), (3.0, 17), (6.0, 9), (40.0, None)])
+@pytest.mark.parametrize("rule_feedback", RULES)
+def test_steep_decays_take_narrower_chunks(rule_feedback, steep, width, monkeypatch):
+    """Float32 against the loop in float64: one anchor per chunk, in chunks as wide as it reaches."""
+    widths, one_pass = [], recurrence.chunk_pass
+
+    def counted(*given, width, **how):
+        widths.append(width)
+        return one_pass(*given, width=width, **how)
+
+    monkeypatch.setattr(recurrence, "chunk_pass", counted)
+    rule, feedback = rule_feedback
+    for read in READS:
+        exact = case(67, "log")
+        exact["gate"] = (-steep * (1 + exact["gate"].detach().sigmoid())).requires_grad_()
+        c = {n: x.detach().float().requires_grad_() for n, x in exact.items()}
+        got = run(c, rule, "log", feedback, read, None, 64)
+        want = wanted(exact, rule, "log", feedback, read, None)
+        flows = grads(c, [y.double() for y in got]), grads(exact, want)
+        for a, b in zip((*got, *flows[0]), (*want, *flows[1]), strict=True):
+            if b is not None:
+                # The gradient of a log decay is a difference of sums of order one.
+                assert (a - b).abs().max() <= 2e-5 * b.abs().max() + 1e-6
+    assert set(widths) == ({width} if width else set())
 
 
 def test_later_tokens_change_nothing_before_them():
