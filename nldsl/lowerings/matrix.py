@@ -204,7 +204,8 @@ class MemberCode:
         widths = (self.memory.value_size, 1)
         spread = [self._full(x, key, n) for x, n in zip(full, widths, strict=True)]
         state = self.old["windows"][place]
-        found = self.code.runtime("past_lessons", "past_lessons")(key, *spread, state=state, mask=scope.mask)
+        past = self.code.runtime("past_lessons", "past_lessons")
+        found = past(key, *spread, state=state, count=self.old["count"], mask=scope.mask)
         scope.add(assign(names, found))
         self.windows[place] = name(names[3])
         rows = ExprRows.inside(scope)

@@ -123,7 +123,7 @@ def _block_plan(
             units.append(unit)
     found.extend(_tasks(prepared))
     if not block.inputs:
-        found.append(_diagnostic(f"block `{block.name}`, which takes no value,", block))
+        found.append(_diagnostic(f"block `{block.name}`, which takes no value", block))
     ordered = tuple(units) if found else fuse(prepared, tuple(units))
     return BlockPlan(block, prepared, names.fresh(block.name), ordered)
 
@@ -196,7 +196,7 @@ def _tasks(block: Block) -> Iterator[Diagnostic]:
         problems = (
             (
                 memory.init == "from" and _start_of(block, memory) is None,
-                f"a task write on `{memory.name}`, whose start is a memory that does not minimise the task,",
+                f"a task write on `{memory.name}`, whose start is a memory that does not minimise the task",
             ),
             (
                 any(v.kind not in ("scalar", "heads") for v in values),

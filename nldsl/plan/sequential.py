@@ -23,7 +23,7 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[SequentialDeta
     changing = {m.name for m in memories}
     for read in (s for s in body if isinstance(s, Read)):
         if read.memory not in changing and _without_weights(block, read.memory):
-            return Refusal(f"softmax memory `{read.memory}`, read but never written,")
+            return Refusal(f"softmax memory `{read.memory}`, read but never written")
     incoming, outgoing = boundary(block, statements)
     return SequentialDetail(
         memories, families(memories, body), incoming, outgoing
@@ -148,7 +148,7 @@ def outlived(block: Block, memory: Memory) -> Refusal | None:
 
 def _memory(memory: Memory, body: list[Statement]) -> Refusal | None:
     if memory.function is None:
-        return Refusal(f"softmax memory `{memory.name}`, whose cache grows,")
+        return Refusal(f"softmax memory `{memory.name}`, whose cache grows with every token")
     if memory.clock.unit != "tokens":
         return Refusal(f"a write of `{memory.name}` on a clock of {memory.clock.unit}")
     writes = [s for s in body if isinstance(s, Write) and s.memory == memory.name]

@@ -12,22 +12,24 @@ Lessons = dict[str, Tensor]
 
 
 def past_lessons(
-    key: Tensor, target: Tensor, weight: Tensor, *, state: Lessons, mask: Tensor | None
+    key: Tensor, target: Tensor, weight: Tensor, *, state: Lessons, count: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Lessons]:
     """The lessons of the last c tokens of every token, oldest first, and those to remember.
 
     `key [B, T, H, K]`, `target [B, T, H, V]`, `weight [B, T, H, 1]`; the answers are
-    `[B, T, H, c, K]` and so on.  A lesson that has not been has weight zero; it stands there as the present
-    one, so that whatever is computed of its key is finite.
+    `[B, T, H, c, K]` and so on, or shorter where no sample has seen as many tokens (`count [B]` before this
+    call).  A lesson that has not been has weight zero; it stands there as the present one, so that whatever
+    is computed of its key is finite.
 
     >>> x = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
     >>> none = torch.zeros(1, 1, 1, 1)
-    >>> empty = {"key": none, "target": none, "weight": none[0]}
-    >>> keys, _, weights, after = past_lessons(x, x, torch.ones_like(x), state=empty, mask=None)
+    >>> empty, seen = {"key": none, "target": none, "weight": none[0]}, torch.tensor([0])
+    >>> keys, _, weights, after = past_lessons(x, x, torch.ones_like(x), state=empty, count=seen, mask=None)
     >>> keys.flatten().tolist(), weights.flatten().tolist(), after["key"].item()
     ([1.0, 1.0, 1.0, 2.0], [0.0, 1.0, 1.0, 1.0], 2.0)
     """
     per_head = state["key"].dim() == 4
+    there = _there(state["weight"].shape[-1] + 1, key.shape[1], count)
     kept: Lessons = {}
     found = {}
     for name, present in (("key", key), ("target", target), ("weight", weight)):
@@ -36,11 +38,18 @@ def past_lessons(
         windows, last = _windows(present, tail, mask)
         last = last.transpose(1, 2) if per_head else last.squeeze(2)
         kept[name] = last.squeeze(-1) if name == "weight" else last
-        found[name] = windows
+        found[name] = windows[:, :, :, windows.shape[3] - there :]
     absent = found["weight"] == 0
     keys = torch.where(absent, key.unsqueeze(3), found["key"])
     targets = torch.where(absent, target.unsqueeze(3), found["target"])
     return keys, targets, found["weight"], kept
+
+
+def _there(window: int, tokens: int, count: Tensor) -> int:
+    """How many lessons of a window may have been; all where code is traced for any state."""
+    if torch.compiler.is_compiling() or not count.numel():
+        return window
+    return max(1, min(window, int(count.max()) + tokens))
 
 
 def _windows(present: Tensor, tail: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

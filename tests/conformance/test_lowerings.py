@@ -80,3 +80,4 @@ def test_is_refused_by_name(name: str) -> None:
         codes = {d.code for d in caught.value.diagnostics}
         assert REFUSED[name] in codes
         assert all(d.span is not None for d in caught.value.diagnostics)
+        assert all(d.message[-1] not in ",;:" for d in caught.value.diagnostics)

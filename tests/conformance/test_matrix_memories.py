@@ -351,11 +351,16 @@ def _swapped(original: Any) -> Any:
     return ended
 
 
+def _fewer(original: Any) -> Any:
+    """One lesson too few."""
+    return lambda window, tokens, count: max(1, original(window, tokens, count) - 1)
+
+
 def _forgetful(original: Any) -> Any:
     """A window that is not carried from call to call."""
 
-    def call(*args: Any, state: Any, mask: Any) -> Any:
-        return original(*args, state={n: torch.zeros_like(x) for n, x in state.items()}, mask=mask)
+    def call(*args: Any, state: Any, **rest: Any) -> Any:
+        return original(*args, state={n: torch.zeros_like(x) for n, x in state.items()}, **rest)
 
     return call
 
@@ -374,6 +379,7 @@ FAULTS = {
     "gates of the token left out": ("toward_init", filters.ChannelFilter, "sums", _stale),
     "decay and momentum exchanged": ("omega_net", filters.MomentumFilter, "ended", _swapped),
     "lessons forgotten between calls": ("omega", past_lessons, "past_lessons", _forgetful),
+    "a lesson too few of the window": ("omega", past_lessons, "_there", _fewer),
     "too few steps of the solver": ("mesa", matrix_memory.MatrixMemory, "solve", _short),
     "halves anchored behind the border": (
         "kda_steep",
