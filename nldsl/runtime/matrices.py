@@ -116,6 +116,8 @@ def eigenbasis(x: Tensor) -> Tensor:
     """
     if x.dtype in HALVES:
         return eigenbasis(x.float()).to(x.dtype)
+    if not x.numel():
+        return x
     vectors = _eigenvectors((x + x.mT) / 2).flip(-1)
     largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))
     result: Tensor = vectors * torch.where(largest < 0, -1.0, 1.0).to(x.dtype)
