@@ -5,7 +5,7 @@
 A model of attention and continuum memories (width 64 unless said, perceptrons four times as wide, 1024
 tokens, batch 4), trained by `learn(backward = 1)`.  *Plain* is the same whole model without task writes: one
 forward pass over the whole sequence, cross-entropy, one backward pass.  CPU time of one thread, the best
-of interleaved rounds.
+of interleaved rounds.  The memory of freed tensors is kept, as `nldsl train` does it, for all of them.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def learning(model: Model, tokens: torch.Tensor, carry: str) -> Callable[[], Non
 def main() -> None:
     """Print one row per chunk sizes and carry."""
     torch.set_num_threads(1)
+    nldsl.keep_freed_memory()
     tokens = torch.randint(0, VOCAB, (BATCH, TOKENS + 1), generator=torch.Generator().manual_seed(0))
     print("| chunks | plain | trunc | exact | trunc / plain | exact / plain |")
     print("|---|---|---|---|---|---|")
