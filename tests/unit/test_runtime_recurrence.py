@@ -163,11 +163,13 @@ def test_steep_decays_take_narrower_chunks(rule_feedback, steep, width, monkeypa
         c = {n: x.detach().float().requires_grad_() for n, x in exact.items()}
         got = run(c, rule, "log", feedback, read, None, 64)
         want = wanted(exact, rule, "log", feedback, read, None)
-        flows = grads(c, [y.double() for y in got]), grads(exact, want)
-        for a, b in zip((*got, *flows[0]), (*want, *flows[1]), strict=True):
+        found = *got, *grads(c, [y.double() for y in got])
+        true = *want, *grads(exact, want)
+        # The gradient of a log decay is a difference of sums: their rounding is that of the largest numbers.
+        noise = 4 * torch.finfo(torch.float32).eps * max(float(b.abs().max()) for b in true if b is not None)
+        for a, b in zip(found, true, strict=True):
             if b is not None:
-                # The gradient of a log decay is a difference of sums of order one.
-                assert (a - b).abs().max() <= 2e-5 * b.abs().max() + 1e-6
+                assert (a - b).abs().max() <= 2e-5 * b.abs().max() + noise
     assert set(widths) == ({width} if width else set())
 
 
