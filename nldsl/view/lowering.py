@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nldsl.calculus.affine import scalar_value
-from nldsl.plan.details import ChunkDetail, RecurrenceDetail
+from nldsl.plan.details import ChunkDetail, ChunkMemory, RecurrenceDetail
 from nldsl.plan.matrix_form import MatrixDetail, chunk_width
 from nldsl.plan.plan import BlockPlan, Plan, Unit
 from nldsl.view.matrix_form import MATRIX_FORMS, matrix_form
@@ -128,6 +128,8 @@ def _held(detail: ChunkDetail) -> str:
         return "sum_j d_j z_j^T over all tokens of a chunk at once; one step of the rule where a chunk ends"
     if all(m.mirrored for m in detail.members):
         return "the dual steps by sum_j A_tj r_j d_j z_j^T, a chunk at once; weights are made where it ends"
+    if any(m.mixed for m in detail.members):
+        return _mixed(detail)
     together = [family for family in detail.families if len(family) > 1]
     side = f"; {', '.join(together[0])} side by side" if together else ""
     if not erases:
@@ -136,3 +138,18 @@ def _held(detail: ChunkDetail) -> str:
         f"W_t = {start}W_0 - sum_j {decay}u_j z_j^T with (I + N) u = r ({start}W_0 z + d), "
         f"N_tj = r_t {decay}(z_t^T z_j){side}"
     )
+
+
+def _mixed(detail: ChunkDetail) -> str:
+    """Weights that mix with what their rules remember."""
+    member = next(m for m in detail.members if m.mixed)
+    slots = ", ".join(dict.fromkeys(s.name for t in member.write.terms for s in t.rule.slots))
+    solved = "; what is erased solves one triangular system" if _erases(member) else ""
+    return (
+        f"W_t = (row of A_t .. A_1) Z_0 - sum_j G_tj d_j z_j^T for all tokens of a chunk at once, "
+        f"G_tj = (A_t .. A_{{j+1}} b_j) at W for Z = (W, {slots}), folded by doubling{solved}"
+    )
+
+
+def _erases(member: ChunkMemory) -> bool:
+    return any(step.erases for term in member.steps for step in term)

@@ -8,6 +8,7 @@ import torch
 from nldsl.driver import plan_of
 from nldsl.plan.details import ChunkDetail
 from nldsl.runtime.model import Layer
+from nldsl.view import explain
 from tests.conformance.agreement import compiled, disagreements
 from tests.conformance.test_lowerings import PROGRAMS, SPECS
 
@@ -49,3 +50,11 @@ def test_recomputed_steps(name: str) -> None:
     layer = compiled(text, checkpoint=True, **arguments)
     mask = torch.rand(2, 10, generator=torch.Generator().manual_seed(1)) > 0.3
     assert disagreements(layer, tokens=10, mask=mask, pieces=(2, 5, 0, 3)) == []
+
+
+@pytest.mark.parametrize("name", ["two_momenta", "erases_in_two_memories"])
+def test_explained_as_states_that_mix(name: str) -> None:
+    text, arguments = PROGRAMS[name]
+    said = " ".join(str(explain(text, **arguments)).split())
+    assert "for Z = (W, m, n), folded by doubling" in said
+    assert ("what is erased solves one triangular system" in said) == name.startswith("erases")
