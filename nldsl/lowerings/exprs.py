@@ -7,9 +7,20 @@ from collections.abc import Iterable
 
 from nldsl.calculus.expression import SYMBOL, Expr, number, symbols, walk
 from nldsl.calculus.simplify import substitute
+from nldsl.catalog.primitive import ContractError
 from nldsl.emit.nodes import Expression, Literal, Starred, Statement, assign, name, to_expression
 from nldsl.lowerings.columns import column
 from nldsl.lowerings.scope import Imports, Names, Scope
+
+
+def takes_number(expr: Expr, name: str) -> bool:
+    """Whether a vector called `name` may be one number in `expr`: a sum over its channels may not."""
+    vectors = [s for s in symbols(expr) if s.name == name and s.kind == "vector"]
+    try:
+        substitute(expr, dict.fromkeys(vectors, number(1.0)))
+    except ContractError:
+        return False
+    return True
 
 
 class ExprRows:

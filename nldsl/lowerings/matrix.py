@@ -229,7 +229,7 @@ class MemberCode:
     def _rows(self, term: Term) -> ExprRows:
         rows = ExprRows.inside(self.code.scope)
         key = by_head(self.code, term.key, self.memory)
-        target = target_rows(self.code, term.target, self.memory)
+        target = target_rows(self.code, term, self.memory)
         rows.bind("key", key)
         rows.bind("target", target)
         if any(asks(w.write) for w in writes_of(self.member)):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from nldsl.emit.nodes import Assign, Expression, Literal, TupleOf, assign, call, name
+from nldsl.calculus import gradient
+from nldsl.emit.nodes import Assign, Expression, Literal, Starred, TupleOf, assign, call, name
 from nldsl.lowerings.blocks import BlockCode
-from nldsl.lowerings.exprs import ExprRows
+from nldsl.lowerings.exprs import ExprRows, takes_number
 from nldsl.lowerings.numbered import asks, number_steps
 from nldsl.plan.details import RecurrenceDetail
 from nldsl.plan.plan import Unit
-from nldsl.spec.program import Memory, Value
+from nldsl.spec.program import Memory, Term, Value
 
 COLON = slice(None)
 
@@ -77,7 +78,7 @@ def _rows(code: BlockCode, detail: RecurrenceDetail) -> ExprRows:
     rows = ExprRows.inside(code.scope)
     rows.bind("key", by_head(code, term.key, detail.memory))
     rows.bind("x", by_head(code, term.key, detail.memory))
-    rows.bind("target", target_rows(code, term.target, detail.memory))
+    rows.bind("target", target_rows(code, term, detail.memory))
     if asks(detail.write):
         rows.bind("step", step_rows(code, detail.memory))
     for argument, value in term.rule.arguments:
@@ -90,12 +91,19 @@ def step_rows(code: BlockCode, memory: Memory) -> Expression:
     return number_steps(code, memory)[..., None, None].method("expand", -1, -1, memory.heads, 1)
 
 
-def target_rows(code: BlockCode, value: Value, memory: Memory) -> Expression:
-    """A target in sequence layout as `[B, T, H, V]`; a literal stays one."""
+def target_rows(code: BlockCode, term: Term, memory: Memory) -> Expression:
+    """A target in sequence layout as `[B, T, H, V]`; a literal stays one where no channels are summed."""
+    value = term.target
     if value.kind in ("headed", "vector") and value.shape[-1] == memory.value_size:
         return by_head(code, value, memory)
     if value.name in code.scope.constants:
-        return code.scope.ref(value)
+        assert memory.function is not None
+        found = gradient(memory.function, term.objective).gradients
+        if all(takes_number(g.expression, "target") for g in found):
+            return code.scope.ref(value)
+        key = by_head(code, term.key, memory)
+        rows = (Starred(key.attr("shape")[slice(None, -1)]), memory.value_size)
+        return key.method("new_full", rows, code.scope.ref(value))
     return gate_rows(code, value, memory).method("expand", -1, -1, memory.heads, memory.value_size)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from nldsl.calculus.classify import TermClass, update_class
+from nldsl.calculus.differentiate import NotDifferentiableError, gradient
 from nldsl.plan.closed import closed_gradient
 from nldsl.plan.details import SequentialDetail
 from nldsl.plan.units import boundary, defined, feeds_itself, memories_of
@@ -20,6 +21,9 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[SequentialDeta
         refusal = outlived(block, memory) or _memory(memory, body)
         if refusal is not None:
             return refusal
+    refusal = _asks(memories, body)
+    if refusal is not None:
+        return refusal
     changing = {m.name for m in memories}
     for read in (s for s in body if isinstance(s, Read)):
         if read.memory not in changing and _without_weights(block, read.memory):
@@ -28,6 +32,31 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[SequentialDeta
     return SequentialDetail(
         memories, families(memories, body), incoming, outgoing
     ), "one token after the other"
+
+
+def _asks(memories: tuple[Memory, ...], body: list[Statement]) -> Refusal | None:
+    """A rule that looks at the input of a weight whose gradient is more than one outer product with it."""
+    by_name = {m.name: m for m in memories}
+    for write in (s for s in body if isinstance(s, Write) and s.memory in by_name):
+        memory = by_name[write.memory]
+        for term in write.terms if memory.function is not None else ():
+            asked = {v.name for v in term.rule.function.inputs} & {"x", "dy"}
+            if asked and _more_than_outer(memory, term):
+                return Refusal(
+                    f"rule `{term.rule.name}`, which asks for `{min(asked)}`, with objective "
+                    f"`{term.objective.name}`, whose gradient is more than one outer product,"
+                )
+    return None
+
+
+def _more_than_outer(memory: Memory, term: Term) -> bool:
+    """Whether an objective that looks at the memory itself leaves some gradient without `x` and `dy`."""
+    assert memory.function is not None
+    try:
+        found = gradient(memory.function, term.objective)
+    except NotDifferentiableError:
+        return False
+    return found.sees_memory and any(g.x is None for g in found.gradients)
 
 
 def families(memories: tuple[Memory, ...], body: list[Statement]) -> tuple[tuple[str, ...], ...]:

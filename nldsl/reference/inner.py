@@ -65,7 +65,8 @@ def objective_value(
     inputs = {function.inputs[0].name: key, **weights}
     (pred,) = evaluate(function, inputs, scope.parameters, scope.prefix, seen)
     names = [v.name for v in objective.inputs]
-    env = {names[0]: pred, names[1]: target}
+    # A number is a target for every channel.
+    env = {names[0]: pred, names[1]: target.expand(pred.shape) if target.dim() == 0 else target}
     own = [*names[2:], *(w.name for w in objective.weights)]
     env.update(zip(own, weights.values(), strict=False))
     return evaluate(objective, env, scope.parameters, scope.prefix)[0]
