@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nldsl.emit.nodes import Assign, Expression, TupleOf, name, to_expression
-from nldsl.lowerings.apply import parameter
+from nldsl.lowerings.apply import lower_apply, parameter
 from nldsl.lowerings.blocks import BlockCode
 from nldsl.plan.details import AttentionDetail
 from nldsl.plan.plan import Unit
@@ -19,6 +19,8 @@ def lower(code: BlockCode, unit: Unit) -> None:
     memory = detail.memory
     keys, values = (_rows(code, detail, n) for n in (0, 1))
     for position, (read, unseen) in enumerate(detail.reads):
+        for step in detail.turns[position]:
+            lower_apply(code.scope, step)
         out = code.scope.names.of(read.out)
         kept: Expression = name("new")[memory.path] if position == 0 else name("_")
         result = code.runtime("attention", "attention")(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nldsl.calculus import gradient
 from nldsl.emit.nodes import Assign, Expression, Literal, Starred, TupleOf, assign, call, name
+from nldsl.lowerings.apply import lower_apply
 from nldsl.lowerings.blocks import BlockCode
 from nldsl.lowerings.exprs import ExprRows, takes_number
 from nldsl.lowerings.numbered import asks, number_steps
@@ -36,6 +37,8 @@ def lower(code: BlockCode, unit: Unit) -> None:
         gates["feedback"] = Literal(detail.feedback)
     kernel = code.runtime("recurrence", "linear_recurrence" if detail.erase is None else "delta_recurrence")
     for position, (read, state) in enumerate(detail.reads or ((None, "after"),)):
+        for step in detail.turns[position] if read is not None else ():
+            lower_apply(code.scope, step)
         query = key if read is None else by_head(code, read.key, memory)
         out = "_" if read is None else code.scope.names.of(read.out)
         kept = names["next"] if position == 0 else "_"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nldsl.plan.details import AttentionDetail
-from nldsl.plan.units import feeds_itself, memories_of
+from nldsl.plan.units import memories_of, turns_of
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Memory, Read, Write, option
 
@@ -19,9 +19,10 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[AttentionDetai
     body = [(i, block.body[i]) for i in statements]
     writes = [(i, s) for i, s in body if isinstance(s, Write)]
     reads = [(i, s) for i, s in body if isinstance(s, Read)]
-    if feeds_itself(block, statements):
-        return Refusal("what it reads feeds its own keys, values or queries")
-    if len(writes) + len(reads) != len(body):
+    turns = turns_of(block, statements)
+    if turns is None:
+        return Refusal("what it reads feeds its own keys or values")
+    if len(writes) + len(reads) + sum(map(len, turns)) != len(body):
         return Refusal("it is changed by more than a write")
     if any(len(w.terms) != 1 for _, w in writes):
         return Refusal("several pairs in one write")
@@ -29,6 +30,7 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[AttentionDetai
         memory=memories[0],
         pairs=tuple((w.terms[0].key, w.terms[0].target) for _, w in writes),
         reads=tuple((read, sum(i < j for j, _ in writes)) for i, read in reads),
+        turns=turns,
     )
     return detail, "softmax memory: scaled dot-product attention over the cached keys and values"
 

@@ -8,7 +8,7 @@ from typing import Literal
 from nldsl.calculus.expression import Expr, symbols
 from nldsl.calculus.rule_states import StatesForm
 from nldsl.catalog.widths import pass_width
-from nldsl.spec.program import Memory, Read, Value, Write
+from nldsl.spec.program import Apply, Memory, Read, Value, Write
 
 ReadState = Literal["before", "decayed", "after"]
 
@@ -20,6 +20,8 @@ class AttentionDetail:
     memory: Memory
     pairs: tuple[tuple[Value, Value], ...]
     reads: tuple[tuple[Read, int], ...]
+    turns: tuple[tuple[Apply, ...], ...] = ()
+    """What is computed in front of every read, of the reads above it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class RecurrenceDetail:
     reads: tuple[tuple[Read, ReadState], ...]
     erase: Expr | None
     add: Expr
+    turns: tuple[tuple[Apply, ...], ...] = ()
+    """What is computed in front of every read, of the reads above it."""
 
     def width(self, device: str) -> int:
         """Tokens that are computed at once; gates without a logarithm take the form with whole kernels."""

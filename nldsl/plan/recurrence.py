@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nldsl.plan.closed import matrix_step, plain_write
 from nldsl.plan.details import ReadState, RecurrenceDetail
-from nldsl.plan.units import feeds_itself, memories_of
+from nldsl.plan.units import memories_of, turns_of
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Memory, Read, Statement, Update, Write
 
@@ -14,7 +14,8 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[RecurrenceDeta
     memories = memories_of(block, statements)
     if len(memories) != 1 or memories[0].function is None:
         return Refusal("not one memory with weights")
-    if feeds_itself(block, statements):
+    turns = turns_of(block, statements)
+    if turns is None:
         return Refusal("what it reads feeds its own keys, values or gates")
     memory, body = memories[0], [block.body[i] for i in statements]
     shape = _shape(memory, body)
@@ -32,7 +33,7 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[RecurrenceDeta
     is_log = (scale.value_log if scale is not None else write.retain_log) is not None
     reads = tuple((s, _seen(body, s, write, scale)) for s in body if isinstance(s, Read))
     detail = RecurrenceDetail(
-        memory, write, decay, is_log, "decayed" if scale is not None else "raw", reads, erase, add
+        memory, write, decay, is_log, "decayed" if scale is not None else "raw", reads, erase, add, turns
     )
     return detail, reason
 

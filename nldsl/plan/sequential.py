@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from nldsl.calculus.classify import TermClass, update_class
-from nldsl.calculus.differentiate import NotDifferentiableError, gradient
 from nldsl.plan.closed import closed_gradient
 from nldsl.plan.details import SequentialDetail
-from nldsl.plan.units import boundary, defined, feeds_itself, memories_of
+from nldsl.plan.units import boundary, defined, feeds_itself, memories_of, turns_of
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Apply, Block, Memory, Read, Statement, Term, Value, Write
 
@@ -21,9 +20,6 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[SequentialDeta
         refusal = outlived(block, memory) or _memory(memory, body)
         if refusal is not None:
             return refusal
-    refusal = _asks(memories, body)
-    if refusal is not None:
-        return refusal
     changing = {m.name for m in memories}
     for read in (s for s in body if isinstance(s, Read)):
         if read.memory not in changing and _without_weights(block, read.memory):
@@ -32,31 +28,6 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[SequentialDeta
     return SequentialDetail(
         memories, families(memories, body), incoming, outgoing
     ), "one token after the other"
-
-
-def _asks(memories: tuple[Memory, ...], body: list[Statement]) -> Refusal | None:
-    """A rule that looks at the input of a weight whose gradient is more than one outer product with it."""
-    by_name = {m.name: m for m in memories}
-    for write in (s for s in body if isinstance(s, Write) and s.memory in by_name):
-        memory = by_name[write.memory]
-        for term in write.terms if memory.function is not None else ():
-            asked = {v.name for v in term.rule.function.inputs} & {"x", "dy"}
-            if asked and _more_than_outer(memory, term):
-                return Refusal(
-                    f"rule `{term.rule.name}`, which asks for `{min(asked)}`, with objective "
-                    f"`{term.objective.name}`, whose gradient is more than one outer product,"
-                )
-    return None
-
-
-def _more_than_outer(memory: Memory, term: Term) -> bool:
-    """Whether an objective that looks at the memory itself leaves some gradient without `x` and `dy`."""
-    assert memory.function is not None
-    try:
-        found = gradient(memory.function, term.objective)
-    except NotDifferentiableError:
-        return False
-    return found.sees_memory and any(g.x is None for g in found.gradients)
 
 
 def families(memories: tuple[Memory, ...], body: list[Statement]) -> tuple[tuple[str, ...], ...]:
@@ -127,6 +98,10 @@ def why(block: Block, statements: tuple[int, ...], refused: Mapping[str, str]) -
         return (
             "one token after the other: its keys, rates or gates are made of what it reads in the state that "
             "the token before has left, and no form is parallel in that"
+        )
+    if online and turns_of(block, statements) is not None and feeds_itself(block, statements):
+        return (
+            "one token after the other: what it reads asks it again, and only kernels of one gate take that"
         )
     if online and feeds_itself(block, statements):
         return "one token after the other: what it reads in the state of every token is what it writes"
@@ -204,6 +179,11 @@ def _term(memory: Memory, term: Term) -> Refusal | None:
     if not asked:
         return None
     rule = term.rule.name
-    if not isinstance(found, Refusal) and any(g.x is None for g in found.gradients):
+    if isinstance(found, Refusal):
+        return Refusal(
+            f"rule `{rule}`, which asks for `{min(asked)}`, with objective `{term.objective.name}`, whose "
+            "gradient is more than one outer product,"
+        )
+    if any(g.x is None for g in found.gradients):
         return Refusal(f"rule `{rule}` on a weight that is not used as `W @ z`")
     return None

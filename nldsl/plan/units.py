@@ -105,6 +105,29 @@ def feeds_itself(block: Block, statements: tuple[int, ...]) -> bool:
     return any(v.name in made for i in statements for v in used(block.body[i]))
 
 
+def turns_of(block: Block, statements: tuple[int, ...]) -> tuple[tuple[Apply, ...], ...] | None:
+    """What stands in front of every read of a unit whose reads ask the memory again, and nothing else.
+
+    `None` if what is written, or a gate, is made of a read, or if something else than a value is.
+
+    Example:
+        `y = S[tanh(S[q])]`: nothing in front of the first read, `tanh` in front of the second.
+    """
+    body = [block.body[i] for i in statements]
+    made = {v.name for s in body for v in defined(s)}
+    waiting: list[Apply] = []
+    turns = []
+    for statement in body:
+        if isinstance(statement, Apply):
+            waiting.append(statement)
+        elif isinstance(statement, Read):
+            turns.append(tuple(waiting))
+            waiting.clear()
+        elif not isinstance(statement, Write | Update) or any(v.name in made for v in used(statement)):
+            return None
+    return None if waiting else tuple(turns)
+
+
 def memories_of(block: Block, statements: Iterable[int]) -> tuple[Memory, ...]:
     """The memories that change inside these statements, in declaration order."""
     changing = written_in_forward(block)

@@ -70,7 +70,7 @@ def _read_box(frame: Frame, box: MemoryBox, node: tree.Index, target: str | None
             f"memory `{box.name}` belongs to the block around `repeat`",
             node.span,
             "read inside of `repeat`",
-            help="declare the memory inside, or move `repeat` into a block of its own",
+            help="declare the memory inside, or write the turns out with `for turn in [1, 2] { ... }`",
         )
     box.reads.append(node.span)
     solve = None

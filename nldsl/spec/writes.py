@@ -53,7 +53,7 @@ def target_box(frame: Frame, name: tree.Name) -> MemoryBox | Poison:
             f"memory `{item.name}` belongs to the block around `repeat`",
             name.span,
             "written inside of `repeat`",
-            help="declare the memory inside, or move `repeat` into a block of its own",
+            help="declare the memory inside, or write the turns out with `for turn in [1, 2] { ... }`",
         )
     if item is POISON:
         return POISON

@@ -219,3 +219,23 @@ def test_padding_may_be_anything() -> None:
         assert torch.equal(y, wanted)
         found = torch.autograd.grad(y.square().sum(), list(layer.parameters()))
         assert all(bool(g.isfinite().all()) for g in found)
+
+
+AGAIN = {
+    "S[k] <- v minimize dot by gd(lr = 0.1) retain a; y = S[tanh(S[k])]": "linear",
+    "y0 = S[k]; S[k] <- v by gd(lr = a); y = S[S[y0]]": "delta",
+}
+
+
+@pytest.mark.parametrize("body", AGAIN)
+def test_reads_that_ask_again_are_parallel(body: str) -> None:
+    text = block(body).replace("merge(S", "merge(y + S")
+    assert unit(text).lowering == AGAIN[body]
+
+
+def test_attention_is_asked_again() -> None:
+    text = (
+        "block hops(x) {\n  memory S = softmax()\n  S[linear(x)] <- linear(x)\n  q = linear(x)\n"
+        "  for hop in [1, 2, 3] { q = S[q] }\n  return q\n}\n"
+    )
+    assert unit(text).lowering == "attention" and verify(text).passed
