@@ -182,7 +182,7 @@ def _term(memory: Memory, term: Term) -> Refusal | None:
     if isinstance(found, Refusal):
         return Refusal(
             f"rule `{rule}`, which asks for `{min(asked)}`, with objective `{term.objective.name}`, whose "
-            "gradient is more than one outer product,"
+            "gradient is more than one outer product"
         )
     if any(g.x is None for g in found.gradients):
         return Refusal(f"rule `{rule}` on a weight that is not used as `W @ z`")
