@@ -20,8 +20,10 @@ from nldsl.runtime.delta_system import Flow, Solved, ended, flow_of, solve
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.recompute import results_wanted
 
-PIECE, LARGEST = 32, 96
-"""Tokens of a piece on a CPU, and the longer side of a weight up to which several of them pay.
+PIECE = 32
+"""Tokens of a piece on a CPU."""
+LARGEST = 96
+"""The longer side of a weight up to which several pieces pay.
 
 Forward and backward: three quarters of the time at 64 x 64 in chunks of 64; at 128 x 128 both take the same.
 """
