@@ -326,7 +326,7 @@ EDITS = (
     Edit("chunks of the pass are longer", "live", "x.shape[1], 3)", "x.shape[1], 4)"),
     Edit("windows without weights", "live", "spread(k, theta)", "spread(k, 1.0)"),
     Edit("windows are not carried", "live", "N_lessons.kept[2]", 'state["N"]["windows"]["0"]["weight"]'),
-    Edit("way back without the rate's", "live", "return sub_6, -add_4", "return sub_5, -add_4"),
+    Edit("way back without the rate's", "live", "sub_6 = sub_5.sub_(mul_9)", "sub_6 = sub_5"),
     Edit("rate does not look at the input", "live", "lr / add", "lr / 1.01", True),
     Edit(
         "gate of another token", "held", "last_token(theta.mT[..., None], valid)", "theta.mT[:, :, :1, None]"
