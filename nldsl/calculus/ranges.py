@@ -9,6 +9,7 @@ arithmetic gives a range that may be too wide, never too narrow.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -16,6 +17,7 @@ from itertools import product
 from nldsl.calculus.expression import SYMBOL, Expr
 
 INFINITY = math.inf
+LARGEST = sys.float_info.max
 MAX_UNKNOWNS = 8
 _FAR = 1e12
 """Stands for infinity at a corner."""
@@ -188,22 +190,24 @@ def _rooted(base: Interval, power: float) -> Interval:
         for x, o in ((base.low, base.low_open), (base.high, base.high_open))
     ]
     (low, low_open), (high, high_open) = ends if power > 0.0 else ends[::-1]
-    return Interval(low, high, low_open, high_open or math.isinf(high))
+    return Interval(min(low, LARGEST), high, low_open, high_open or math.isinf(high))
 
 
 def _end_of(x: float, power: float) -> float:
-    if x == 0.0 or math.isinf(x):
-        return INFINITY if (x == 0.0) == (power < 0.0) else 0.0
-    return float(x**power)
+    """`x ** power` for `x` of at least zero; infinity where that is too large for a number."""
+    if x == 0.0:
+        return INFINITY if power < 0.0 else float(power == 0.0)
+    try:
+        return float(x**power)
+    except OverflowError:
+        return INFINITY
 
 
 def _power(base: float, inner: Interval) -> Interval:
     """`base ** x` for a base of at least one: it rises."""
-    low, high = (base ** max(min(x, 300.0), -300.0) for x in (inner.low, inner.high))
-    bottom, top = inner.low == -INFINITY, inner.high == INFINITY
-    return Interval(
-        0.0 if bottom else low, INFINITY if top else high, inner.low_open or bottom, inner.high_open or top
-    )
+    low, high = (_end_of(base, x) for x in (inner.low, inner.high))
+    bottom = inner.low == -INFINITY
+    return Interval(min(low, LARGEST), high, inner.low_open or bottom, inner.high_open or math.isinf(high))
 
 
 def _product(a: Interval, b: Interval) -> Interval:

@@ -29,7 +29,9 @@ from nldsl.lowerings.scope import Imports, Names
 INLINE = ("matmul", "transpose", "neg")
 """Operations that get no name of their own where they are used once."""
 FRESH = frozenset("add sub mul div pow exp sqrt sigmoid tanh silu silu_pullback gelu gelu_pullback".split())
-"""Operations whose results are tensors of their own."""
+"""Operations whose results are tensors of their own, of full width."""
+APART = FRESH.union("matmul neg sum mean dot abs sign where lt le gt ge eq ne".split())
+"""Operations whose results share nothing with their operands; those of others may be views of them."""
 
 
 def pulled(
@@ -91,6 +93,8 @@ class _Rows(ExprRows):
             self.within[node] = asked
             return self._written(node)
         self.left.subtract(asked)
+        if node.op not in APART:
+            self.spare.difference_update(asked)
         if node.op in FRESH:
             self.spare.add(node)
         return self._written(node)

@@ -106,7 +106,7 @@ def target_rows(code: BlockCode, term: Term, memory: Memory) -> Expression:
             return code.scope.ref(value)
         key = by_head(code, term.key, memory)
         rows = (Starred(key.attr("shape")[slice(None, -1)]), memory.value_size)
-        return key.method("new_full", rows, code.scope.ref(value))
+        return key.method("new_full", rows, float(code.scope.constants[value.name]))
     return gate_rows(code, value, memory).method("expand", -1, -1, memory.heads, memory.value_size)
 
 
