@@ -79,7 +79,7 @@ class MatrixMemory:
             self.form = Tokens(states, with_momentum(steps, momentum), mask, side)
         elif not held and quick(steps, side):
             self.form = QuickChunks(self.before, steps, mask, chunk)
-        elif held and all_erase(steps, side):
+        elif held and all_erase(steps, side) and not torch.compiler.is_compiling():
             width = chunk or pass_width(True, state.device.type)
             self.form = FilteredChunks(states, steps, momentum, mask, width)
         else:

@@ -1,8 +1,8 @@
 """A matrix memory in one pass over its chunks: one write of at most two pieces, at most one gate, one read.
 
 The pass takes gates whose products stay in the range of the numbers around one anchor per chunk; the values
-of the call decide how wide its chunks are (`chunk_pass.fitting`).  Everything else, and every further read,
-is the general form's.
+of the call decide how wide its chunks are (`chunk_pass.fitting`).  Everything else, every further read, and
+all of `torch.compile`, which does not follow results written into views, is the general form's.
 Shapes as in `matrix_memory`.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from nldsl.catalog.widths import WIDTH, pass_width
@@ -46,7 +47,9 @@ class QuickChunks:
         self.places = places_of(steps)
         gate = next((g for s in steps if (g := gate_of(s)) is not None), None)
         self.sums: Tensor | None = None
-        if gate is not None and gate.log is not None:
+        if torch.compiler.is_compiling():
+            self.general()
+        elif gate is not None and gate.log is not None:
             found = fitting(self._masked(gate.log), self.width)
             if found is None:
                 self.general()

@@ -130,8 +130,8 @@ def _in_one_pass(
     read: Read,
     mask: Tensor | None,
 ) -> tuple[Tensor, Tensor] | None:
-    """Reads and state by `chunk_pass`; `None` if the gates are not of the kind it takes."""
-    if decay is not None and log_decay is None:
+    """Reads and state by `chunk_pass`; `None` if it does not take the gates, or code is traced."""
+    if torch.compiler.is_compiling() or (decay is not None and log_decay is None):
         return None
     sums, width = None, layout.width
     if log_decay is not None:
