@@ -1,4 +1,4 @@
-"""Matrix memories under `torch.compile`: one pass over chunks works in views, which compilers do not follow."""
+"""Matrix memories under `torch.compile`, which does not follow a pass that writes into views."""
 
 from __future__ import annotations
 
