@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from nldsl.calculus import build, equal, rule_form, symbol
+from nldsl.calculus.sorting import Moving, NotRankOneError, sort
 from tests.unit.calculus_examples import dgd, momentum, rule
 
 
@@ -71,3 +74,16 @@ def test_momentum_is_a_filter() -> None:
     assert other.momentum.rate.value == -0.1 and equal(
         other.momentum.read, build("neg", symbol("lr", role="argument"))
     )
+
+
+def test_the_memory_on_both_sides_of_one_product_is_no_erase() -> None:
+    """`(W a) (W^T b)^T` is of the second order in `W`; with one of the two sides it is an erase."""
+    W = symbol("W", (4, 4), "matrix", role="state")
+    a, b = (symbol(n, (4,), "vector", role="argument") for n in "ab")
+    asked, told = build("matmul", W, a), build("matmul", b, W)
+    moving = Moving(W, W, ())
+    assert sort(build("outer", asked, b), moving, "r").key_side
+    assert sort(build("outer", a, told), moving, "r").value_side
+    for product in (build("outer", asked, told), build("outer", asked, asked)):
+        with pytest.raises(NotRankOneError, match="not affine in the memory$"):
+            sort(product, moving, "r")
