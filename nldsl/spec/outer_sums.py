@@ -1,7 +1,8 @@
 """`S += beta * outer(v, k)`: a Hebbian write, said as what it does to the matrix.
 
 `[k] <- beta v  minimize dot  by gd(lr = 1)` adds `beta v k^T` to the running state, no more and no less: one
-meaning, and every form that takes the write takes the sum.
+meaning, and every form that takes the write takes the sum.  `S += beta * outer(v - S[k], k)`, the delta rule
+as it is printed, is `[k] <- v  minimize l2  by gd(lr = beta)` in the same way.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from nldsl.spec.frame import Frame
 from nldsl.spec.inner_schedules import memory_rule
 from nldsl.spec.items import POISON, MemoryBox, Poison, describe
 from nldsl.spec.primitives import apply
+from nldsl.spec.printed_errors import Error, error_of
 from nldsl.spec.program import Term, Value, Write
 from nldsl.spec.reads import ensure_function, prepare_key
 from nldsl.spec.writes import fits, target_value
@@ -86,6 +88,9 @@ def _product(node: tree.Expr) -> _Outer | None:
 
 def _term(frame: Frame, part: _Outer, box: MemoryBox) -> Term | None:
     """`[k] <- beta v  minimize dot  by gd(lr = 1)`."""
+    erased = error_of(frame, part.call, box)
+    if erased is not None:
+        return _erasing(frame, part, erased, box)
     left, right = (a.value for a in part.call.args)
     span = part.call.span
     target: Value | Poison = target_value(frame, box, value_of(frame, left), left.span)
@@ -101,15 +106,52 @@ def _term(frame: Frame, part: _Outer, box: MemoryBox) -> Term | None:
     if not fits(frame, box, key, target, written):
         return None
     objective = objective_of(frame, tree.Name("dot", span=span), box, span)
-    rule = memory_rule(frame, _step(span), box)
+    rule = memory_rule(frame, _step(tree.Number(1, span=span)), box)
     return None if objective is None or rule is None else Term(key, target, objective, rule, span=span)
 
 
-def _step(span: Span) -> tree.Call:
-    """`gd(lr = 1)`."""
-    return tree.Call(
-        tree.Name("gd", span=span), (tree.Arg("lr", tree.Number(1, span=span), span=span),), span=span
-    )
+def _erasing(frame: Frame, part: _Outer, error: Error, box: MemoryBox) -> Term | None:
+    """`[k] <- v  minimize l2  by gd(lr = beta)`."""
+    span, right = part.call.span, part.call.args[1].value
+    target = target_value(frame, box, value_of(frame, error.target), error.target.span)
+    key = prepare_key(frame, box, value_of(frame, right), right.span)
+    if key is POISON or target is POISON or not ensure_function(frame, box, span):
+        return None
+    written = tree.Term(right, error.target, tree.Clauses(span=span), span=span)
+    if not fits(frame, box, key, target, written):
+        return None
+    rate = _rate(part, error, span)
+    objective = objective_of(frame, tree.Name("l2", span=span), box, span)
+    rule = memory_rule(frame, _step(rate), box)
+    if objective is None or rule is None:
+        return None
+    for _, number in rule.arguments:
+        if not _is_number(number, box):
+            _refused(frame, number, rate, box)
+            return None
+    return Term(key, target, objective, rule, span=span)
+
+
+def _rate(part: _Outer, error: Error, span: Span) -> tree.Expr:
+    """All factors as one number."""
+    factors = (*part.factors, *error.factors)
+    rate: tree.Expr = factors[0] if factors else tree.Number(1, span=span)
+    for factor in factors[1:]:
+        rate = tree.Binary("*", rate, factor, span=span)
+    for divisor in part.divisors:
+        rate = tree.Binary("/", rate, divisor, span=span)
+    return tree.Unary("-", rate, span=span) if part.negative != error.negative else rate
+
+
+def _step(rate: tree.Expr) -> tree.Call:
+    """`gd(lr = rate)`."""
+    span = rate.span
+    return tree.Call(tree.Name("gd", span=span), (tree.Arg("lr", rate, span=span),), span=span)
+
+
+def _is_number(factor: Value, box: MemoryBox) -> bool:
+    """Whether it is a number, or one for each head."""
+    return factor.kind == "scalar" or bool(box.heads and factor.shape == (box.heads,))
 
 
 def _scaled(frame: Frame, op: str, target: Value | Poison, node: tree.Expr, box: MemoryBox) -> Value | Poison:
@@ -117,8 +159,12 @@ def _scaled(frame: Frame, op: str, target: Value | Poison, node: tree.Expr, box:
     factor = value_of(frame, node)
     if factor is POISON or target is POISON:
         return POISON
-    if factor.kind == "scalar" or (box.heads and factor.shape == (box.heads,)):
+    if _is_number(factor, box):
         return apply(frame, op, (target, factor), {}, node.span)
+    return _refused(frame, factor, node, box)
+
+
+def _refused(frame: Frame, factor: Value, node: tree.Expr, box: MemoryBox) -> Poison:
     per_head = f" or one for each of the {box.heads} heads" if box.heads else ""
     return frame.session.report(
         "NL0418",
