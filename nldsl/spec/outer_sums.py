@@ -15,7 +15,7 @@ from nldsl.spec.clauses import objective_of
 from nldsl.spec.expressions import value_of
 from nldsl.spec.frame import Frame
 from nldsl.spec.inner_schedules import memory_rule
-from nldsl.spec.items import POISON, MemoryBox, Poison, describe
+from nldsl.spec.items import POISON, MemoryBox, Poison, Ref, describe
 from nldsl.spec.primitives import apply
 from nldsl.spec.printed_errors import Error, error_of
 from nldsl.spec.program import Term, Value, Write
@@ -105,8 +105,8 @@ def _term(frame: Frame, part: _Outer, box: MemoryBox) -> Term | None:
     written = tree.Term(right, left, tree.Clauses(span=span), span=span)
     if not fits(frame, box, key, target, written):
         return None
-    objective = objective_of(frame, tree.Name("dot", span=span), box, span)
-    rule = memory_rule(frame, _step(tree.Number(1, span=span)), box)
+    objective = objective_of(frame, _library(frame, "objective", "dot", span), box, span)
+    rule = memory_rule(frame, _step(frame, tree.Number(1, span=span)), box)
     return None if objective is None or rule is None else Term(key, target, objective, rule, span=span)
 
 
@@ -121,8 +121,8 @@ def _erasing(frame: Frame, part: _Outer, error: Error, box: MemoryBox) -> Term |
     if not fits(frame, box, key, target, written):
         return None
     rate = _rate(part, error, span)
-    objective = objective_of(frame, tree.Name("l2", span=span), box, span)
-    rule = memory_rule(frame, _step(rate), box)
+    objective = objective_of(frame, _library(frame, "objective", "l2", span), box, span)
+    rule = memory_rule(frame, _step(frame, rate), box)
     if objective is None or rule is None:
         return None
     for _, number in rule.arguments:
@@ -143,10 +143,19 @@ def _rate(part: _Outer, error: Error, span: Span) -> tree.Expr:
     return tree.Unary("-", rate, span=span) if part.negative != error.negative else rate
 
 
-def _step(rate: tree.Expr) -> tree.Call:
+def _step(frame: Frame, rate: tree.Expr) -> tree.Call:
     """`gd(lr = rate)`."""
     span = rate.span
-    return tree.Call(tree.Name("gd", span=span), (tree.Arg("lr", rate, span=span),), span=span)
+    return tree.Call(_library(frame, "rule", "gd", span), (tree.Arg("lr", rate, span=span),), span=span)
+
+
+def _library(frame: Frame, kind: str, name: str, span: Span) -> tree.Name:
+    """A name for what the library defines, whatever the author calls so."""
+    home = frame.unit.library.unit(kind, name)
+    assert home is not None
+    hidden = f"{name} of the library"
+    frame.names[hidden] = Ref(name, home)
+    return tree.Name(hidden, span=span)
 
 
 def _is_number(factor: Value, box: MemoryBox) -> bool:

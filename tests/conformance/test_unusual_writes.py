@@ -15,7 +15,7 @@ from nldsl.lowerings.forms import plan_program
 from nldsl.plan.plan import Unit
 from nldsl.review import check
 from nldsl.view import explain
-from tests.conformance.agreement import compiled, disagreements
+from tests.conformance.agreement import compiled, disagreements, inputs_of, run_interpreter
 
 HEADS = "k = l2norm(split(linear(x), 2)); v = split(linear(x), 2); a = sigmoid(linear(x, 2))"
 CHANNELS = "w = sigmoid(split(linear(x), 2))"
@@ -52,11 +52,77 @@ def test_sums_of_outer_products(every: int) -> None:
     assert not [d for d in check(text) if d.code == "NL0434"]
 
 
+GATED = "S *= a; S[k] <- v by gd(lr = a)"
+PRINTED = {
+    "S *= a; S += a * outer(v - S[k], k)": ("delta", GATED, "Gated DeltaNet"),
+    "S *= a; r = S[k]; S += outer(a * (v - r), k)": ("delta", GATED, "Gated DeltaNet"),
+    "S *= a; S += -a * outer(S[k] - v, k)": ("delta", GATED, "Gated DeltaNet"),
+    "S += outer(0.5 * (v - S[k]), k) * a / 2": ("delta", "S[k] <- v by gd(lr = a * 0.5 / 2)", "DeltaNet"),
+    "S *= w; S += a * outer(v - S[k], k)": ("delta_channel", "S *= w; S[k] <- v by gd(lr = a)", "Kimi Delta"),
+    "S *= a; S += a * outer(v - S[k], k) + 0.1 * outer(k, v)": (
+        "delta_block",
+        "S *= a; write S { [k] <- v by gd(lr = a); [v] <- 0.1 * k minimize dot by gd(lr = 1) }",
+        "",
+    ),
+}
+"""The delta rule as papers print it: its form, the write that it is, and what it is called."""
+
+
+@pytest.mark.parametrize("body", PRINTED)
+def test_the_delta_rule_as_it_is_printed(body: str) -> None:
+    """What the read and the sum say one by one: `1 * k` is no name, so that spelling stays as it is."""
+    lowering, write, name = PRINTED[body]
+    text, literally = block(body), block(body.replace("S[k]", "S[1 * k]"))
+    assert unit(text).lowering == lowering and unit(literally).lowering == "sequential"
+    (memory,), (written,) = (explain(t, dim=8).equations for t in (text, block(write)))
+    assert memory.letter == "R" and memory.spectrum == written.spectrum
+    assert memory.known_as == written.known_as and memory.known_as.startswith(name)
+    layers = [compiled(t, x=8) for t in (text, literally)]
+    assert all(disagreements(layer) == [] for layer in layers)
+    (x,) = inputs_of(layers[0], 2, 7)
+    mine, theirs = (run_interpreter(layer, [x]) for layer in layers)
+    torch.testing.assert_close(mine[0][0], theirs[0][0], rtol=1e-12, atol=1e-12)
+    assert mine[0][0].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "r = S[k]; S *= a; S += a * outer(v - r, k)",
+        "r = S[k]; S[v] <- k by gd(lr = 0.1); S += a * outer(v - r, k)",
+        "S += a * outer(v - S[v], k)",
+        "S += a * outer(v - tanh(S[k]), k)",
+        "S += outer(w * (v - S[k]), k)",
+    ],
+)
+def test_other_reads_are_no_error_at_the_key(body: str) -> None:
+    """Another state, another key, a function of the answer, a rate per channel: as the program says."""
+    assert unit(block(body)).lowering == "sequential"
+    assert disagreements(compiled(block(body), x=8)) == []
+
+
+@pytest.mark.parametrize("body", ["S += a * outer(v, k)", "S += a * outer(v - S[k], k)"])
+@pytest.mark.parametrize(
+    "own",
+    [
+        "rule gd(lr) { W = W - 5 * lr * g }",
+        "objective dot(pred, target) { return 7 * sum(pred * target) }",
+        "objective l2(pred, target) { return 7 * sum((pred - target) ** 2) }",
+    ],
+)
+def test_a_sum_is_a_sum_whatever_the_author_calls_gd(body: str, own: str) -> None:
+    layers = [compiled(block(body, before=before), x=8) for before in ("", own)]
+    (x,) = inputs_of(layers[0], 2, 5)
+    plain, beside = (run_interpreter(layer, [x])[0][0] for layer in layers)
+    assert torch.equal(plain, beside) and plain.abs().max() > 1e-3
+
+
 def test_a_factor_with_channels_is_refused() -> None:
-    with pytest.raises(SpecError) as refused:
-        open_program(block("S += w * outer(v, k)"), dim=8)
-    (found,) = refused.value.diagnostics
-    assert found.code == "NL0418" and found.help == "scale one of its two vectors: `outer(a * v, k)`"
+    for body in ("S += w * outer(v, k)", "S += w * outer(v - S[k], k)"):
+        with pytest.raises(SpecError) as refused:
+            open_program(block(body), dim=8)
+        (found,) = refused.value.diagnostics
+        assert found.code == "NL0418" and found.help == "scale one of its two vectors: `outer(a * v, k)`"
 
 
 def test_a_commit_has_no_single_token() -> None:
@@ -121,7 +187,7 @@ def test_names_are_for_what_has_one() -> None:
     for text in (mixed, two):
         (memory,) = explain(text, dim=8).equations
         assert memory.known_as == ""
-    itself = block("S *= 0.9; S += 0.5 * outer(v - S[k], k)")
+    itself = block("S *= 0.9; S += 0.5 * outer(v - tanh(S[k]), k)")
     assert explain(itself, dim=8).equations[0].known_as == ""
 
 

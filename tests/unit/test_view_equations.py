@@ -128,7 +128,7 @@ def test_updates_stand_where_the_program_has_them() -> None:
 
 def test_a_sum_of_what_the_memory_answers_is_no_plain_sum() -> None:
     for body in (
-        "S += 0.5 * outer(v - S[k], k)",
+        "S += 0.5 * outer(v - tanh(S[k]), k)",
         "y = tanh(S[k]); S[k] <- y * y minimize dot by gd(lr = 0.1)",
     ):
         found = dynamics_of(body)
@@ -136,6 +136,14 @@ def test_a_sum_of_what_the_memory_answers_is_no_plain_sum() -> None:
         assert "`S[k]`" in found.spectrum
     held = dynamics_of("S[k] <- v - S[k] minimize dot by gd(lr = 0.1)", every=4)
     assert held.letter == "N" and not held.transitions and held.known_as == ""
+
+
+def test_the_error_at_the_key_is_the_delta_rule() -> None:
+    found = dynamics_of("S *= a; S += b * outer(v - S[k], k)")
+    written = dynamics_of("S *= a; S[k] <- v by gd(lr = b)")
+    assert found.letter == "R" and found.formulas[-1].text == written.formulas[-1].text
+    assert found.known_as == written.known_as and found.known_as.startswith("Gated DeltaNet")
+    assert found.spectrum == written.spectrum and found.transitions == written.transitions
 
 
 def test_letters_of_the_author_bear_their_index() -> None:
