@@ -82,7 +82,7 @@ class Place:
         self.named = [("step", self.count), *((m.name, state[m.name]) for m in kernel.memories)]
         # The count is one float on the CPU: written in place, without an operation of torch for each.
         self.counter = ctypes.c_float.from_address(self.count.data_ptr())
-        self.pointer = p.data_ptr()
+        self.layout = layout(p, *(tensor for _, tensor in self.named))
         dense = all(t.is_contiguous() and t.dtype == p.dtype for t in (self.weight, *self.memories))
         self.loop = choice.step if dense else None
         self.size, self.kind = p.numel(), p.dtype
@@ -93,7 +93,7 @@ class Place:
         for name, tensor in self.named:
             if state[name] is not tensor:
                 return False
-        return p.data_ptr() == self.pointer
+        return layout(p, *(tensor for _, tensor in self.named)) == self.layout
 
     def tick(self) -> float:
         """Count one application."""
@@ -127,7 +127,7 @@ class Lineup:
         assert first.loop is not None
         self.kernel, self.kind, self.loop = first.kernel, first.kind, first.loop
         self.weights, self.held = list(weights), _held(states, weights)
-        self.pointers = [place.pointer for place in places]
+        self.layout = layout(*self.weights, *self.held)
         self.counters = [place.counter for place in places]
         self.sizes = (ctypes.c_long * count)(*(place.size for place in places))
         self.gradients = (ctypes.c_void_p * count)()
@@ -145,9 +145,7 @@ class Lineup:
         for g in gradients:
             if g is None or g.layout is not strided or g.dtype is not kind or not g.is_contiguous():
                 return False
-        if [p.data_ptr() for p in weights] != self.pointers:
-            return False
-        if not _same(_held(states, weights), self.held):
+        if not _same(_held(states, weights), self.held) or layout(*weights, *self.held) != self.layout:
             return False
         if len({counter.value for counter in self.counters}) > 1:
             return False
@@ -164,6 +162,18 @@ class Lineup:
     def run(self, numbers: Numbers) -> None:
         """The loop over all of them."""
         self.loop(len(self.weights), self.sizes, self.arrays, numbers.plain(), torch.get_num_threads())
+
+
+def layout(*tensors: Tensor) -> list[tuple[int, tuple[int, ...]]]:
+    """Where tensors lie and how, which `tensor.data = other` changes without changing the tensor.
+
+    >>> x = torch.zeros(2, 3)
+    >>> before = layout(x)
+    >>> x.data = x.data.reshape(3, 2).t()
+    >>> layout(x) == before
+    False
+    """
+    return [(tensor.data_ptr(), tensor.stride()) for tensor in tensors]
 
 
 def _same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:

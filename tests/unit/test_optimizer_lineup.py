@@ -60,6 +60,24 @@ def a_count_changes(optimizer: RuleOptimizer, params: list[nn.Parameter]) -> Non
     optimizer.state[params[2]]["step"].add_(3)
 
 
+def a_memory_moves(optimizer: RuleOptimizer, params: list[nn.Parameter]) -> None:
+    state = optimizer.state[params[1]]
+    moment = next(t for name, t in state.items() if name != "step")
+    moment.data = torch.full_like(moment, 0.25)
+
+
+def a_count_moves(optimizer: RuleOptimizer, params: list[nn.Parameter]) -> None:
+    for p in params:
+        count = optimizer.state[p]["step"]
+        count.data = count.data + 2
+
+
+def a_weight_is_turned(optimizer: RuleOptimizer, params: list[nn.Parameter]) -> None:
+    """Same address, another layout."""
+    rows, columns = params[0].shape
+    params[0].data = params[0].data.reshape(columns, rows).t()
+
+
 def the_gradient_is_turned(optimizer: RuleOptimizer, params: list[nn.Parameter]) -> None:
     assert params[0].grad is not None
     params[0].grad = params[0].grad.T.contiguous().T
@@ -96,6 +114,9 @@ EVENTS: list[Event] = [
     a_memory_is_replaced,
     a_state_is_replaced,
     a_count_changes,
+    a_memory_moves,
+    a_count_moves,
+    a_weight_is_turned,
     the_gradient_is_turned,
     the_rate_changes,
     a_weight_leaves,
