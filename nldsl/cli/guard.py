@@ -57,7 +57,12 @@ def describe_os_error(wrong: OSError) -> tuple[str, str, str]:
     """
     name = f"`{wrong.filename}`" if wrong.filename is not None else "the file"
     known: dict[int | None, tuple[str, str, str]] = {
-        errno.ENOENT: ("NL1001", f"{name} does not exist", "`nldsl list` shows the specs of the library"),
+        errno.ENOENT: (
+            "NL1001",
+            f"{name} does not exist",
+            "look at the path; folders to write into must exist",
+        ),
+        errno.EEXIST: ("NL1004", f"{name} is a file, expected a directory there", "choose another name"),
         errno.EACCES: ("NL1002", f"{name} may not be read or written", "look at its permissions"),
         errno.EPERM: ("NL1002", f"{name} may not be read or written", "look at its permissions"),
         errno.EISDIR: ("NL1003", f"{name} is a directory, expected a file", ""),

@@ -26,6 +26,7 @@ _FOLLOWS = frozenset(
         "NL0411",
         "NL0412",
         "NL0413",
+        "NL0601",
     }
 )
 """Findings that something is missing: a statement that could not be read may be what is missing."""
@@ -42,7 +43,8 @@ def without_consequences(
     """Findings without those that a faulty statement of the same file accounts for.
 
     A name is accounted for if it stands on a line that could not be read, a missing `return` if its
-    definition holds such a line.  `text_of` tells which files are parts of one text.
+    definition holds such a line, a parameter that reaches no loss by any.  `text_of` tells which files are
+    parts of one text.
 
     Example:
         >>> from nldsl.source import Span
@@ -89,6 +91,8 @@ def _accounted(finding: Diagnostic, faulty: list[Lines]) -> bool:
     span = finding.span
     if finding.code not in _FOLLOWS or span is None or not faulty:
         return False
+    if finding.code == "NL0601":
+        return True
     text = span.file.text
     if finding.code in ("NL0324", "NL0320"):
         after = _DEFINITION.search(text, span.end)

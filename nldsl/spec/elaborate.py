@@ -199,9 +199,16 @@ def find_target(session: Session, bundle: Bundle, block: str | None) -> Target |
         if name
         else "the file defines no model and no block",
         unit.tree.span,
-        help=did_you_mean(name, known) if name else "define one: `block twice(x) { return 2 * x }`",
+        help=did_you_mean(name, known) if name else _what_to_define(unit),
     )
     return None
+
+
+def _what_to_define(unit: Unit) -> str:
+    """What to do with a file that has neither model nor block."""
+    if any(kind == "rule" for kind, _ in unit.own):
+        return "rules are for `nldsl verify`, `nldsl.optimizer` and `by`; define a block or model that uses one"
+    return "define one: `block twice(x) { return 2 * x }`"
 
 
 def _program(session: Session, target: Target, arguments: dict[str, Any]) -> Program | None:

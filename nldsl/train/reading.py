@@ -71,9 +71,11 @@ def document_of(line: bytes, field: str, label: str, place: str) -> Document:
     except ValueError as error:
         raise fault("NL0956", f"{place} is no JSON: {error}", help="one object per line") from error
     found = record.get(field) if isinstance(record, dict) else None
+    names = ", ".join(f"`{name}`" for name in record) if isinstance(record, dict) else "no fields"
     if not isinstance(found, str):
-        names = ", ".join(f"`{name}`" for name in record) if isinstance(record, dict) else "no fields"
         raise fault("NL0956", f"{place} has no text under `{field}`", help=f"it has {names or 'no fields'}")
+    if label and label not in record:
+        raise fault("NL0956", f"{place} has nothing as label under `{label}`", help=f"it has {names}")
     own = label_of(record.get(label), label, place) if label else None
     return Document(found.encode("utf-8", "surrogatepass"), own)
 

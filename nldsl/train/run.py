@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -105,14 +107,15 @@ def start(config: RunConfig, folder: Path, resume: bool, engine: Engine | None =
     require_streams(model.program)
     config = replace(config, specification=where, digests=dict(model.program.sources))
     engine.require_alike(repr(config))
-    folder.mkdir(parents=True, exist_ok=True)
-    if resume:
-        require_same(read_config(folder), config)
-    engine.require_room(model, config)
-    corpus = engine.led(lambda: prepare(config.data, folder / "data", length=config.length))
-    require_labels(model.program, training_plan(model.program), corpus)
-    require_vocabulary(model, corpus)
-    trainer = Trainer(model, corpus, config, folder, next(iter(texts.values()), ""), engine)
+    with as_it_was(folder, engine.first and not resume):
+        folder.mkdir(parents=True, exist_ok=True)
+        if resume:
+            require_same(read_config(folder), config)
+        engine.require_room(model, config)
+        corpus = engine.led(lambda: prepare(config.data, folder / "data", length=config.length))
+        require_labels(model.program, training_plan(model.program), corpus)
+        require_vocabulary(model, corpus)
+        trainer = Trainer(model, corpus, config, folder, next(iter(texts.values()), ""), engine)
     if resume:
         trainer.restore()
     if engine.first:
@@ -211,6 +214,21 @@ def require_place(folder: Path, resume: bool) -> None:
         )
     if resume:
         read_config(folder)
+
+
+@contextmanager
+def as_it_was(folder: Path, mine: bool) -> Iterator[None]:
+    """A run that is refused leaves no folder, and no data that the next one would be held to; if `mine`."""
+    made = [path for path in (folder / "data", folder) if not path.exists()]
+    try:
+        yield
+    except Exception:
+        for path in made if mine else ():
+            if path != folder:
+                shutil.rmtree(path, ignore_errors=True)
+            elif folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
 
 
 def texts_of(source: str) -> tuple[str, dict[str, str]]:

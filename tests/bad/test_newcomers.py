@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import nldsl
 from nldsl.cli.fixing import repair
-from nldsl.diagnostics import render_all
+from nldsl.diagnostics import SpecError, render_all
 from nldsl.review import check
 from nldsl.source import SourceFile
 
@@ -174,3 +175,20 @@ def test_a_text_in_the_manner_of_python_is_repaired(tmp_path: Path) -> None:
         "    }\n"
         "    k = l2norm(split(linear(x), heads))\n    S[k] <- linear(x) by gd(lr=0.5)\n    return S[k]\n}\n"
     )
+
+
+def test_a_misspelt_clause_is_the_only_finding() -> None:
+    """What no statement reads any more, because one could not be read, is not reported beside it."""
+    text = layer("return S[k]", write="  v = linear(x)\n  S[k] <- v  minimise l2  by gd(lr = 0.5)\n")
+    assert [d.code for d in check(text)] == ["NL0111"]
+    silent = layer(
+        "return S[k]", write="  v = linear(x)\n  S[k] <- detach(v)  minimize l2  by gd(lr = 0.5)\n"
+    )
+    assert "NL0601" in [d.code for d in check(silent)]
+
+
+def test_a_file_of_rules_is_told_what_rules_are_for() -> None:
+    with pytest.raises(SpecError) as caught:
+        nldsl.compile("rule mine(lr) { W = W - lr * g }\n")
+    finding = caught.value.diagnostics[0]
+    assert finding.code == "NL0320" and "`nldsl.optimizer`" in finding.help

@@ -131,6 +131,7 @@ def failing(wrong: BaseException) -> int:
     [
         (SpecError([Diagnostic("NL0301", "no such thing")]), 1, "error[NL0301]: no such thing"),
         (FileNotFoundError(2, "gone", "a.nl"), 2, "error[NL1001]: `a.nl` does not exist"),
+        (FileExistsError(17, "exists", "a"), 2, "error[NL1004]: `a` is a file, expected a directory there"),
         (guard.CommandError("NL1015", "odd", "do this"), 2, "do this"),
         (ValueError("inner\nmore"), 2, "error[NL1000]: internal error: ValueError: inner"),
         (RecursionError("deep"), 2, "NL1000"),

@@ -216,6 +216,29 @@ def test_labels_need_documents_with_fields(tmp_path: Path) -> None:
     assert code_of(caught) == "NL0956"
 
 
+def test_a_label_that_a_line_lacks_is_told_by_what_it_has(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="nothing as label under `knd`") as caught:
+        written(tmp_path, animals(), label_field="knd")
+    assert caught.value.diagnostics[0].help == "it has `text`, `kind`"
+
+
+def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "plain.txt").write_text("no labels " * 8000)
+    data, _ = written(tmp_path, animals())
+    out = tmp_path / "run"
+    for source in (str(tmp_path / "plain.txt"), str(tmp_path / "missing")):
+        with pytest.raises(SpecError):
+            train(PLAIN, out=out, data=source, steps=1, batch=2, length=LENGTH, show=False)
+        assert not out.exists()
+    out.mkdir()
+    (out / "note").write_text("mine")
+    with pytest.raises(SpecError, match="has no labels"):
+        train(PLAIN, out=out, data=str(tmp_path / "plain.txt"), steps=1, batch=2, length=LENGTH, show=False)
+    assert [path.name for path in out.iterdir()] == ["note"]
+    train(PLAIN, out=out, data=data, steps=1, batch=2, length=LENGTH, show=False)
+    assert (out / "run.json").is_file() and (out / "note").read_text() == "mine"
+
+
 def test_models_and_data_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     data, _ = written(tmp_path, animals())
     (tmp_path / "gaps").mkdir()
