@@ -207,7 +207,7 @@ def find_target(session: Session, bundle: Bundle, block: str | None) -> Target |
 def _what_to_define(unit: Unit) -> str:
     """What to do with a file that has neither model nor block."""
     if any(kind == "rule" for kind, _ in unit.own):
-        return "rules are for `nldsl verify`, `nldsl.optimizer` and `by`; define a block or model that uses one"
+        return "rules are for `nldsl verify`, `nldsl.optimizer` and `by`; define what uses one"
     return "define one: `block twice(x) { return 2 * x }`"
 
 
