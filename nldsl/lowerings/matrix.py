@@ -83,20 +83,42 @@ class MemberCode:
         if self.member.momentum is not None:
             options["momentum"] = self._momentum(self.member.momentum)
         if self.member.held:
-            slots = self.old["slots"]
-            options["held"] = tuple(self.headed(slots[f"{h.key}.{self.weight}"]) for h in self.member.held)
-        state = self.headed(self.old["running"][self.weight])
-        made: Expression
+            options["held"] = tuple(self.headed(self.old["slots"][s]) for s in self._slots())
+        given: list[Like] = [self.headed(self.old["running"][self.weight]), steps]
         if self.member.elementwise:
-            queries = tuple(
-                (self._question(r, by_head(self.code, r.key, self.memory)), at) for r, at in reads
+            given.append(
+                tuple((self._question(r, by_head(self.code, r.key, self.memory)), at) for r, at in reads)
             )
-            made = self.code.runtime("matrix_scan", "scan_memory")(
-                state, to_expression(steps), queries, **options
-            )
-        else:
-            made = self.code.runtime("matrix_memory", "MatrixMemory")(state, to_expression(steps), **options)
-        self.code.scope.add(assign(self.after, made))
+        made = self._made()
+        if self.memory.reset == "tokens":
+            given.append(self._resets())
+        self.code.scope.add(assign(self.after, call(made, *given, **options)))
+
+    def _made(self) -> Expression:
+        """What computes the memory, between resets or without."""
+        resets = self.memory.reset == "tokens"
+        if resets:
+            function = "scan_resetting" if self.member.elementwise else "ResettingMemory"
+            return self.code.runtime("matrix_resets", function)
+        if self.member.elementwise:
+            return self.code.runtime("matrix_scan", "scan_memory")
+        return self.code.runtime("matrix_memory", "MatrixMemory")
+
+    def _resets(self) -> Expression:
+        """`Resets(every, passed, fresh)`: with which states the memory begins anew, and when."""
+        start = name(self.code.scope.names.fresh(f"{self.memory.name}_start"))
+        batch = self.code.scope.source.attr("shape")[0]
+        made = name("self").method("initial_state", batch)[self.memory.path]
+        self.code.scope.add(assign(start, made))
+        fresh = [start["running"][self.weight], *(start["slots"][s] for s in self._slots())]
+        resets = self.code.runtime("matrix_resets", "Resets")
+        return call(resets, self.memory.reset_every, self.old["count"], tuple(map(self.headed, fresh)))
+
+    def _slots(self) -> list[str]:
+        """What the rules remember, by its name in the state."""
+        if self.member.momentum is not None:
+            return [f"{self.member.momentum.slot}.{self.weight}"]
+        return [f"{h.key}.{self.weight}" for h in self.member.held]
 
     def _step(self, step: Update | WriteStep) -> Expression:
         if isinstance(step, Update):
@@ -205,7 +227,10 @@ class MemberCode:
         spread = [self._full(x, key, n) for x, n in zip(full, widths, strict=True)]
         state = self.old["windows"][place]
         past = self.code.runtime("past_lessons", "past_lessons")
-        found = past(key, *spread, state=state, count=self.old["count"], mask=scope.mask)
+        options: dict[str, Like] = {"state": state, "count": self.old["count"], "mask": scope.mask}
+        if self.memory.reset == "tokens":
+            options["reset"] = self.memory.reset_every
+        found = past(key, *spread, **options)
         scope.add(assign(names, found))
         self.windows[place] = name(names[3])
         rows = ExprRows.inside(scope)
@@ -275,7 +300,7 @@ class MemberCode:
             beta = call(self.runtime("Gate"), log=recurrence.gate(self.code, log, key, self.memory))
         else:
             beta = call(self.runtime("Gate"), rows.scalar(momentum.beta, key))
-        held = self.headed(self.old["slots"][f"{momentum.slot}.{self.weight}"])
+        held = self.headed(self.old["slots"][self._slots()[0]])
         plain = momentum.read.value == 1.0
         read = to_expression(None) if plain else rows.scalar(momentum.read, key)
         return call(self.runtime("Momentum"), beta, read, held)
@@ -326,16 +351,12 @@ class MemberCode:
         )
         entries: dict[str, Like] = {"running": {self.weight: self._kept(after.attr("state"))}}
         if self.member.momentum is not None:
-            slot = f"{self.member.momentum.slot}.{self.weight}"
-            entries["slots"] = {slot: self._kept(after.attr("momentum"))}
+            entries["slots"] = {self._slots()[0]: self._kept(after.attr("momentum"))}
         if self.member.held:
-            entries["slots"] = {
-                f"{h.key}.{self.weight}": self._kept(after.attr("held")[n])
-                for n, h in enumerate(self.member.held)
-            }
+            entries["slots"] = {s: self._kept(after.attr("held")[n]) for n, s in enumerate(self._slots())}
         if self.windows:
             entries["windows"] = self.windows
-        entries["count"] = count
+        entries["count"] = count % self.memory.reset_every if self.memory.reset == "tokens" else count
         self.code.scope.add(assign(name("new")[self.memory.path], entries))
 
     def _kept(self, state: Expression) -> Expression:

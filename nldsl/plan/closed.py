@@ -26,7 +26,7 @@ def plain_write(memory: Memory, write: Write) -> Refusal | None:
             f"retention per {write.retain_axis} channel",
         ),
         (memory.init in ("from", "first"), "its initial state is not a plain parameter"),
-        (memory.reset != "sequence", "it resets by its own clock"),
+        (memory.reset == "tokens", "it resets by its own clock"),
         (memory.clock.unit != "tokens", f"it counts {memory.clock.unit}"),
     )
     return next((Refusal(reason) for found, reason in problems if found), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nldsl.plan.details import ChunkDetail, SequentialDetail
+from nldsl.plan.matrix_form import MatrixDetail
 from nldsl.plan.plan import Plan, Unit
 from nldsl.spec.program import Block, Memory, Write
 
@@ -39,6 +40,8 @@ def _counts(block: Block, unit: Unit, memory: Memory) -> bool:
     """Whether its form asks the counts in the state what to do."""
     if isinstance(unit.detail, ChunkDetail):
         return True
+    if isinstance(unit.detail, MatrixDetail):
+        return memory.reset == "tokens"
     if not isinstance(unit.detail, SequentialDetail):
         return False
     writes = [s for s in block.body if isinstance(s, Write) and s.memory == memory.name]

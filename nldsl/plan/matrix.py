@@ -113,7 +113,6 @@ def _check(memory: Memory, changes: list[Write | Update]) -> None:
     kinds = {s.op for s in changes if isinstance(s, Update)} - {"scale"}
     problems = (
         (memory.init in ("from", "first"), "its initial state is not a plain parameter"),
-        (memory.reset != "sequence", "it resets by its own clock"),
         (memory.clock.unit != "tokens", f"it counts {memory.clock.unit}"),
         (memory.clock.every != 1, f"it is committed every {memory.clock.every} tokens"),
         (not writes, "nothing is written to it"),
@@ -210,7 +209,12 @@ def reason_of(detail: MatrixDetail) -> str:
         count = sum(p.seen is not None for _, f in terms for p in f.pieces)
         rank = f"of rank one along {along}" if count == 1 else f"of rank {count} along the {member.side}s"
         said = f"{what} is affine in the memory, {rank}"
-    return said + _gates(member)
+    return said + _gates(member) + _resets(member)
+
+
+def _resets(member: MatrixMember) -> str:
+    every = member.memory.reset_every
+    return f"; every {every} tokens between two resets are a sample of their own" if every else ""
 
 
 def _gates(member: MatrixMember) -> str:

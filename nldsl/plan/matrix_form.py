@@ -145,9 +145,12 @@ def chunk_width(member: MatrixMember, detail: MatrixDetail, device: str) -> int:
         return 0
     erasing = sum(n for p, n in pieces_of(member) if p.seen is not None)
     if _in_one_pass(member, detail):
-        return general_width(erasing, pass_width(erasing > 0, device))
-    width = general_width(erasing)
-    return doubled_width(width) if has_channels(member) else width
+        width = general_width(erasing, pass_width(erasing > 0, device))
+    else:
+        width = general_width(erasing)
+        width = doubled_width(width) if has_channels(member) else width
+    # No chunk is longer than the period between two resets.
+    return min(width, member.memory.reset_every or width)
 
 
 def _in_one_pass(member: MatrixMember, detail: MatrixDetail) -> bool:

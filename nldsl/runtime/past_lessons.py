@@ -6,20 +6,28 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.sequence import taken, with_past
+from nldsl.runtime.token import step_numbers, tick_all
 
 Lessons = dict[str, Tensor]
 """`key [B, H, c - 1, K]`, `target`, `weight [B, H, c - 1]`, oldest first; `H` only per head."""
 
 
 def past_lessons(
-    key: Tensor, target: Tensor, weight: Tensor, *, state: Lessons, count: Tensor, mask: Tensor | None
+    key: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    *,
+    state: Lessons,
+    count: Tensor,
+    mask: Tensor | None,
+    reset: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Lessons]:
     """The lessons of the last c tokens of every token, oldest first, and those to remember.
 
     `key [B, T, H, K]`, `target [B, T, H, V]`, `weight [B, T, H, 1]`; the answers are
     `[B, T, H, c, K]` and so on, or shorter where no sample has seen as many tokens (`count [B]` before this
     call).  A lesson that has not been has weight zero; it stands there as the present one, so that whatever
-    is computed of its key is finite.
+    is computed of its key is finite.  With a `reset` all are forgotten behind every so many tokens.
 
     >>> x = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
     >>> none = torch.zeros(1, 1, 1, 1)
@@ -39,10 +47,29 @@ def past_lessons(
         last = last.transpose(1, 2) if per_head else last.squeeze(2)
         kept[name] = last.squeeze(-1) if name == "weight" else last
         found[name] = windows[:, :, :, windows.shape[3] - there :]
+    if reset:
+        found["weight"] = _since(found["weight"], step_numbers(count, mask, key, reset=reset))
+        kept = {name: _begun_anew(x, tick_all(count, mask, key) % reset, name) for name, x in kept.items()}
     absent = found["weight"] == 0
     keys = torch.where(absent, key.unsqueeze(3), found["key"])
     targets = torch.where(absent, target.unsqueeze(3), found["target"])
     return keys, targets, found["weight"], kept
+
+
+def _since(weight: Tensor, age: Tensor) -> Tensor:
+    """The weights `[B, T, H, c, 1]` without those of more than `age [B, T]` tokens."""
+    size = weight.shape[3]
+    ago = torch.arange(size - 1, -1, -1, device=weight.device).unsqueeze(-1)
+    return weight.masked_fill(ago >= age[:, :, None, None, None], 0.0)
+
+
+def _begun_anew(kept: Tensor, age: Tensor, name: str) -> Tensor:
+    """What is remembered without what is more than `age [B]` tokens old, which is as at the start."""
+    axis = kept.dim() - (1 if name == "weight" else 2)
+    size = kept.shape[axis]
+    ago = torch.arange(size - 1, -1, -1, device=kept.device).view(-1, *(1,) * (kept.dim() - 1 - axis))
+    old = ago >= age.view(-1, *(1,) * (kept.dim() - 1))
+    return kept.masked_fill(old, 0.0 if name == "weight" else 1.0)
 
 
 def _there(window: int, tokens: int, count: Tensor) -> int:
