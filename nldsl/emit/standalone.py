@@ -116,8 +116,8 @@ def inline(source: str) -> str:
 
     The functions, classes and constants it imports, and those they need, are copied from our
     source files as text, in dependency order.  Where two of them share a name, the later one is
-    renamed.  Raises `StandaloneError` if something stands in the way: an import of a whole module,
-    a relative import, a name that cannot be told apart.
+    renamed, as is one with the name of a builtin.  Raises `StandaloneError` if something stands in
+    the way: an import of a whole module, a relative import, a name that cannot be told apart.
     """
     tree = ast.parse(source)
     imported = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -167,9 +167,12 @@ def _top_names(own: Iterable[ast.stmt]) -> set[str]:
 
 
 def _names(closure: _Closure, wanted: dict[str, Key], taken: set[str]) -> dict[Key, str]:
-    """The final name of every definition; those the emitted code imports keep theirs."""
+    """The final name of every definition; those the emitted code imports keep theirs if they can.
+
+    Names of Python itself are taken: `sum` of the language would be what every other definition calls.
+    """
     names: dict[Key, str] = {}
-    taken = taken | set(closure.external)
+    taken = taken | set(closure.external) | set(dir(builtins))
     first = list(dict.fromkeys(wanted.values()))
     for module, name in first + [key for key in closure.definitions if key not in first]:
         final = name

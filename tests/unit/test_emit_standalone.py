@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -124,6 +125,24 @@ def test_private_names_that_clash_are_told_apart(package: Path) -> None:
     scope: dict[str, int] = {}
     exec(inline(emitted({"nldsl.a": ["f"], "nldsl.b": ["g"]}, assign("y", call("g", call("f", 1))))), scope)
     assert scope["y"] == 20
+
+
+def test_names_of_python_keep_their_meaning(package: Path) -> None:
+    (package / "a.py").write_text("def sum(x):\n    return x.sum(-1)\n")
+    (package / "b.py").write_text("def total(x):\n    return sum([x, x])\n")
+    body = (assign("y", call("total", 3)), assign("z", call("sum", call("torch.ones", 4))))
+    scope: dict[str, object] = {}
+    exec(inline(emitted({"nldsl.a": ["sum"], "nldsl.b": ["total"]}, *body)), scope)
+    assert scope["y"] == 6
+    assert scope["z"] == 4
+    assert {"sum_a", "total"} < set(scope)
+
+
+def test_no_definition_of_the_runtime_stands_in_for_a_builtin() -> None:
+    tree = ast.parse(inline(emitted(runtime_names())))
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert "sum_values" in defined
+    assert not defined & set(dir(builtins))
 
 
 @pytest.mark.parametrize(
