@@ -117,7 +117,7 @@ class Tested:
         try:
             return open_program(self.source, block=self.block, **arguments)
         except SpecError as wrong:
-            raise UnfitError(str(wrong)) from wrong
+            raise UnfitError(wrong.summary) from wrong
 
     def subject(self, case: Case) -> Subject:
         """The compiled program of a case.
@@ -132,7 +132,7 @@ class Tested:
             try:
                 self._made[key] = program, self.build(plan_of(program)).to(torch.float64)
             except SpecError as wrong:
-                raise UnfitError(str(wrong)) from wrong
+                raise UnfitError(wrong.summary) from wrong
         program, module = self._made[key]
         values = draw_parameters(program, case.seed)
         with torch.no_grad():

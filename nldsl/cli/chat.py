@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from nldsl.cli.common import require_place
 from nldsl.cli.guard import CommandError
+from nldsl.cli.run import require_task_memories
 from nldsl.evaluate import Sampling, Session
 from nldsl.runtime.state import StateError
 from nldsl.train import load_run
@@ -25,7 +27,11 @@ def command(
     save: Annotated[str | None, typer.Option(help="Keep the state here at the end.")] = None,
 ) -> None:
     """Every line from stdin is read, and answered up to the end of a line.  Ctrl-D ends it."""
+    if save is not None:
+        require_place(save)
     session = load_run(run).session(learn=learn)
+    if learn:
+        require_task_memories(session.model)
     if load is not None:
         try:
             session.load(load)

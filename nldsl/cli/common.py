@@ -20,6 +20,7 @@ from nldsl.syntax import decode, read_source
 from nldsl.syntax.limits import MAX_BYTES
 
 if TYPE_CHECKING:
+    import typer
     from rich.console import Console
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "parse_settings",
     "print_json",
     "read_text",
+    "refuse_given",
+    "require_place",
     "spec_source",
     "write_atomic",
     "wrote",
@@ -40,6 +43,15 @@ __all__ = [
 
 _FILE_WIDTH = 160
 """How wide tables are that nobody looks at in a terminal."""
+
+
+def refuse_given(context: typer.Context, names: Iterable[str], reason: str, help: str = "leave it out") -> None:  # noqa: A002
+    """Raise NL1024 if one of these options is on the line, whatever its value: it would be ignored."""
+    options = {p.name: max(p.opts, key=len) for p in context.command.params if p.name is not None}
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise CommandError("NL1024", f"`{options[name]}` {reason}", help)
 
 
 def out() -> Console:
@@ -116,10 +128,7 @@ def write_atomic(path: str | Path, content: str | bytes, inputs: Iterable[str | 
             raise CommandError(
                 "NL1014", f"`{path}` is the input, it would be overwritten", "choose another output"
             )
-    if target.is_dir():
-        raise IsADirectoryError(21, "Is a directory", str(path))
-    if not target.parent.is_dir():
-        raise FileNotFoundError(2, "No such file or directory", str(target.parent))
+    require_place(path)
     target = target.resolve()
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -131,6 +140,15 @@ def write_atomic(path: str | Path, content: str | bytes, inputs: Iterable[str | 
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def require_place(path: str | Path) -> None:
+    """Raise `OSError` if a file could not be written at `path`: to be asked before long work."""
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(21, "Is a directory", str(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(2, "No such file or directory", str(target.parent))
 
 
 def _copy_mode(target: Path, temporary: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nldsl.cli.common import emit_text, open_source
+from nldsl.cli.common import emit_text, open_source, refuse_given
 from nldsl.diagnostics import DiagnosticBag
 from nldsl.source import SourceFile
 from nldsl.syntax import is_yaml, parse, to_text, to_yaml
@@ -23,6 +23,7 @@ class Form(StrEnum):
 
 
 def command(
+    context: typer.Context,
     spec: Annotated[str, typer.Argument(help="A file; `-` is stdin (text, unless --from yaml).")],
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="Where to write; stdout if left out.")
@@ -31,6 +32,8 @@ def command(
     source: Annotated[Form, typer.Option("--from", help="The form of stdin.")] = Form.text,
 ) -> None:
     """Convert between the text and the YAML form.  Both give the same tree; comments are not carried over."""
+    if spec != "-":
+        refuse_given(context, ("source",), f"is the form of stdin, and `{spec}` says its own by its ending")
     file = open_source(spec, yaml=source is Form.yaml)
     bag = DiagnosticBag()
     tree = parse(file, bag)

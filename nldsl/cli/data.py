@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nldsl.cli.common import print_json
-from nldsl.cli.guard import CommandError
+from nldsl.cli.common import print_json, refuse_given
 from nldsl.train.prepared import Prepared, prepare_documents
 from nldsl.train.tokenizing import train_tokenizer
 
@@ -22,6 +21,7 @@ class Action(Enum):
 
 
 def command(
+    context: typer.Context,
     action: Annotated[
         Action,
         typer.Argument(
@@ -34,9 +34,9 @@ def command(
         str, typer.Option(help="What holds the text in lines of `.jsonl` and rows of `.parquet` files.")
     ] = "",
     packed: Annotated[
-        bool, typer.Option("--packed", help="Windows may cross from one document into the next.")
+        bool, typer.Option("--packed", help="prepare: windows may cross from one document into the next.")
     ] = False,
-    heldout: Annotated[float, typer.Option(help="The share of documents held out, by their hash.")] = 0.05,
+    heldout: Annotated[float, typer.Option(help="prepare: the share of documents held out, by their hash.")] = 0.05,
     tokenizer: Annotated[
         str, typer.Option(help="prepare: a `tokenizer.json`; without it a token is a byte.")
     ] = "",
@@ -54,24 +54,17 @@ def command(
     Tokens are bytes, or those of a `tokenizer.json`, such as `nldsl data tokenizer` trains.
     """
     if action is Action.TOKENIZER:
-        _of_prepare_alone(packed=packed, tokenizer=tokenizer, label_field=label_field)
+        refuse_given(context, ("packed", "heldout", "tokenizer", "label_field"), "is for `nldsl data prepare`")
         tokens = train_tokenizer(paths, out, vocab=vocab, field=field)
         print_json({"file": out, "vocab": tokens}) if as_json else print(f"wrote {out}: {tokens:,} tokens")
         return
+    refuse_given(context, ("vocab",), "is for `nldsl data tokenizer`")
     how: dict[str, Any] = {"packed": packed, "heldout": heldout, "tokenizer": tokenizer}
     found = prepare_documents(paths, out, field=field, label_field=label_field, **how)
     if as_json:
         print_json(asdict(found) | {"folder": str(found.folder)})
         return
     _report(found, bool(tokenizer))
-
-
-def _of_prepare_alone(**given: object) -> None:
-    """Raise NL1024 for what says something about shards, not about a tokenizer."""
-    for name, value in given.items():
-        if value:
-            option = f"--{name.replace('_', '-')}"
-            raise CommandError("NL1024", f"`{option}` is for `nldsl data prepare`", "leave it out")
 
 
 def _report(found: Prepared, tokenizer: bool) -> None:

@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from nldsl.cli.common import write_atomic, wrote
+from nldsl.cli.common import emit_text
 from nldsl.cli.guard import CommandError
+from nldsl.diagnostics import DiagnosticBag
 from nldsl.source import SourceFile
-from nldsl.syntax import format_text
+from nldsl.syntax import format_text, is_yaml, parse, to_yaml
 
 
 class Kind(StrEnum):
@@ -69,7 +70,7 @@ def command(
     name: Annotated[str, typer.Argument(help="The name of the block or model; also of the file.")],
     kind: Annotated[Kind, typer.Option(help="A layer alone, or a model with training.")] = Kind.block,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", help="The file; NAME.nl if left out.")
+        str | None, typer.Option("-o", "--output", help="The file, text or YAML by its ending; NAME.nl if left out.")
     ] = None,
 ) -> None:
     """Write a starter specification.  An existing file is never overwritten."""
@@ -77,11 +78,13 @@ def command(
         raise CommandError(
             "NL1017", f"`{name[:64]}` cannot be a name", "letters, digits and `_`, at most 64 of them"
         )
-    path = Path(output or f"{name}.nl")
-    if path.exists():
-        raise CommandError("NL1018", f"`{path}` exists already", "choose another name, or -o FILE")
-    write_atomic(path, starter(name, kind))
-    wrote(str(path))
+    target = output or f"{name}.nl"
+    if target != "-" and Path(target).exists():
+        raise CommandError("NL1018", f"`{target}` exists already", "choose another name, or -o FILE")
+    text = starter(name, kind)
+    if is_yaml(target):
+        text = to_yaml(parse(SourceFile(f"{name}.nl", text), DiagnosticBag()))
+    emit_text(text, target)
 
 
 def starter(name: str, kind: Kind) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nldsl.cli.common import SetOption, parse_settings, print_json
+from nldsl.cli.common import SetOption, parse_settings, print_json, refuse_given
 from nldsl.driver.compile import plan_of
 from nldsl.graph import open_program
 from nldsl.plan.compiling import compiling
@@ -17,6 +17,7 @@ from nldsl.train.spreading import Spread, predict_spread
 
 
 def command(
+    context: typer.Context,
     spec: Annotated[str, typer.Argument(help="A library name or a file.")],
     batch: Annotated[int, typer.Option(min=1, help="Windows per step.")] = 16,
     length: Annotated[int, typer.Option(min=2, help="Bytes predicted per window.")] = 256,
@@ -33,6 +34,8 @@ def command(
     `nldsl train` refuses a step that takes more than the machine has.  With --devices: memory and messages
     of one of them, which share --batch; a --set depth above 2 is measured at 1 and 2.
     """
+    if not devices:
+        refuse_given(context, ("parallel",), "is for several devices", "say how many by `--devices`")
     asked: dict[str, Any] = {"batch": batch, "length": length, "arguments": parse_settings(settings)}
     asked |= {"precision": precision, "recompute": recompute}
     if devices:

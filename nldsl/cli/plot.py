@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nldsl.cli.common import write_atomic, wrote
+from nldsl.cli.guard import CommandError
 from nldsl.train.config import read_config
 from nldsl.train.errors import fault
 from nldsl.train.log import read_log
@@ -32,6 +33,8 @@ def command(
 
     What is last known of each is printed too.
     """
+    if Path(output).suffix.lower() != ".svg":
+        raise CommandError("NL1015", f"`{output}` is not a form of the plot", "expected a name in .svg")
     logs = {}
     for run in runs:
         read_config(Path(run))

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from nldsl.cli.common import out, print_json, read_bytes
+from nldsl.cli.common import out, print_json, read_bytes, require_place
 from nldsl.cli.guard import CommandError
 from nldsl.evaluate import Segment, learn_online
 from nldsl.runtime.allocator import keep_freed_memory
+from nldsl.runtime.model import Model
 from nldsl.train import load_run
 
 
@@ -26,15 +27,12 @@ def command(
     Each time a segment is read in a fresh context, so only what memories have learnt from the task counts.
     The run's weights stay what they are.
     """
+    if save is not None:
+        require_place(save)
     keep_freed_memory()
     loaded = load_run(run)
     model, tokens = loaded.session().model, loaded.tokens
-    if not model.task_memories():
-        raise CommandError(
-            "NL1027",
-            f"nothing in `{model.name}` learns from the task",
-            "a memory does with `F minimizes task by gd(lr = 1e-3)`: see the block `cms`",
-        )
+    require_task_memories(model)
     text = read_bytes(online)
     if len(text) < 2:
         raise CommandError("NL1028", f"`{online}` has {len(text)} bytes, and a stream needs at least 2")
@@ -50,6 +48,16 @@ def command(
     gained = sum(s.gained * s.bytes for s in found) / sum(s.bytes for s in found)
     out().print(f"gained {gained:+.4f} while it was read, forgotten by the end {forgotten:+.4f}")
     out().print(f"the session has {session.bytes:,} bytes", style="dim")
+
+
+def require_task_memories(model: Model) -> None:
+    """Raise NL1027 for a model that could not learn from what it reads."""
+    if not model.task_memories():
+        raise CommandError(
+            "NL1027",
+            f"nothing in `{model.name}` learns from the task",
+            "a memory does with `F minimizes task by gd(lr = 1e-3)`: see the block `cms`",
+        )
 
 
 def _nothing(_: Segment) -> None:

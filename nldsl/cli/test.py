@@ -22,6 +22,7 @@ from nldsl.cli.common import (
     emit_text,
     parse_settings,
     print_json,
+    refuse_given,
     spec_source,
     write_atomic,
     wrote,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 
 def command(
+    context: typer.Context,
     spec: Annotated[str, typer.Argument(help="A library name or a file; `-` is stdin.")],
     examples: Annotated[int, typer.Option(min=1, max=10_000, help="Cases of each property.")] = 20,
     properties: Annotated[
@@ -54,6 +56,10 @@ def command(
 
     A failure is made small: the case, then the program.  Leaves with 1 if a property does not hold.
     """
+    if write is not None:
+        refuse_given(context, ("case", "output", "as_json"), "is for a run, and `--write` runs nothing")
+    if case is not None:
+        refuse_given(context, ("examples", "seed", "output"), "is for drawn cases, and `--case` is one of its own")
     arguments: dict[str, Any] = dict(parse_settings(settings))
     source = spec_source(spec)
     tested = Tested(source, block, arguments, exact=case is not None)

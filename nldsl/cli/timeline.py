@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nldsl.cli.common import SetOption, emit_text, out, parse_settings, print_json
+from nldsl.cli.common import SetOption, emit_text, out, parse_settings, print_json, refuse_given
 from nldsl.cli.guard import FINDINGS, CommandError
 from nldsl.cli.opening import open_shown
 from nldsl.spec.program import Program
@@ -18,6 +18,7 @@ from nldsl.view.timeline_text import render_timeline
 
 
 def command(
+    context: typer.Context,
     spec: Annotated[str, typer.Argument(help="A library name or a file; `-` is stdin.")],
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="Write the picture here (.svg).")
@@ -39,6 +40,8 @@ def command(
     """
     if output is not None and PurePath(output).suffix.lower() != ".svg":
         raise CommandError("NL1015", f"`{output}` is not a form of the timeline", "expected a name in .svg")
+    if output is not None:
+        refuse_given(context, ("as_json",), "prints, and `-o` writes a picture", "give one of them")
     program = open_shown(spec, block, parse_settings(settings))
     line = timeline(program, tokens)
     if observed:

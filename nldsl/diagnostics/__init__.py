@@ -1,7 +1,8 @@
 """Errors as data: stable code, place, cause, help."""
 
+from nldsl.diagnostics.bag import DiagnosticBag, SpecError
 from nldsl.diagnostics.catalogue import catalogue
-from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticBag, Edit, Label, SpecError
+from nldsl.diagnostics.diagnostic import Diagnostic, Edit, Label
 from nldsl.diagnostics.entry import Entry
 from nldsl.diagnostics.fixes import apply_edits, fix_of
 from nldsl.diagnostics.machine import to_json

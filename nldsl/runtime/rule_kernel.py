@@ -67,7 +67,7 @@ def refusal(code: str, message: str, help: str = "") -> SpecError:  # noqa: A002
     """The finding of an optimizer, to be raised.
 
     Example:
-        >>> str(refusal("NL0966", "`w` is sparse"))
-        'NL0966: `w` is sparse'
+        >>> print(refusal("NL0966", "`w` is sparse"))
+        error[NL0966]: `w` is sparse
     """
     return SpecError([Diagnostic(code, message, help=help)])

@@ -123,6 +123,8 @@ def _check_unit(unit: Unit, bag: DiagnosticBag) -> list[Program]:
     session = Session(bag)
     programs: list[Program | None] = []
     with session.bounded(unit.tree.span):
+        if not unit.tree.items and not bag.errors:
+            session.report("NL0320", "the file defines nothing", unit.tree.span, help=_what_to_define(unit))
         check_definitions(session, unit)
         for item in unit.tree.items:
             if is_model(item):

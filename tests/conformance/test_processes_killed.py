@@ -164,7 +164,7 @@ def check_kills(folder: Path, kind: str, later: bool, kills: int, seed: int) -> 
         died += any(os.WIFSIGNALED(status) for status in found)
         for rank, status in enumerate(found):  # who is left says so, and no traceback of gloo
             said = (folder / f"said{rank}").read_text()
-            assert os.WIFSIGNALED(status) or not status or "SpecError: NL0998" in said, said
+            assert os.WIFSIGNALED(status) or not status or "error[NL0998]" in said, said
         if STEPS in check_nothing_is_lost(run):
             check_same(whole, run)
             shutil.rmtree(run.folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from nldsl.diagnostics import (
     Diagnostic,
     Edit,
     Label,
+    SpecError,
     catalogue,
     render,
     render_all,
@@ -150,3 +152,21 @@ def test_codes_have_titles_and_reasons() -> None:
     for code, entry in catalogue().items():
         assert re.fullmatch(r"NL\d{4}", code) and entry.title and entry.explanation.endswith(".")
         assert bool(entry.failing) == bool(entry.working), code
+
+
+def test_an_error_as_text_is_everything_that_was_found() -> None:
+    found = [
+        Diagnostic("NL0302", "no such function", Span(FILE, AT, AT + 1), "here", help="write it"),
+        Diagnostic("NL0966", "another", notes=("because",), help="do that"),
+    ]
+    raised = SpecError(found)
+    assert str(raised) == render_all(found) and "help: write it" in str(raised) and "do that" in str(raised)
+    assert raised.summary.startswith("NL0302: no such function (my.nl:") and "\n" not in raised.summary
+    assert repr(raised) == f"SpecError({raised.summary!r})"
+
+
+def test_an_error_crosses_processes() -> None:
+    raised = SpecError([Diagnostic("NL0302", "no such function", Span(FILE, AT, AT + 1), help="write it")])
+    again = pickle.loads(pickle.dumps(raised))
+    assert isinstance(again, SpecError) and str(again) == str(raised)
+    assert again.diagnostics[0].code == "NL0302"

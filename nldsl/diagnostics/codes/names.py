@@ -133,7 +133,10 @@ CODES = {
     ),
     "NL0320": Entry(
         "nothing to elaborate",
-        "The file has no model and no block, or none of the name that was asked for.",
+        "The file has no model and no block, or none of the name that was asked for.  Files of maps, objectives "
+        "and rules alone can be checked; a file with nothing in it cannot be meant.",
+        "# later\n",
+        "block twice(x) { return 2 * x }\n",
     ),
     "NL0321": Entry(
         "unknown memory",
