@@ -45,7 +45,12 @@ _FILE_WIDTH = 160
 """How wide tables are that nobody looks at in a terminal."""
 
 
-def refuse_given(context: typer.Context, names: Iterable[str], reason: str, help: str = "leave it out") -> None:  # noqa: A002
+def refuse_given(
+    context: typer.Context,
+    names: Iterable[str],
+    reason: str,
+    help: str = "leave it out",  # noqa: A002
+) -> None:
     """Raise NL1024 if one of these options is on the line, whatever its value: it would be ignored."""
     options = {p.name: max(p.opts, key=len) for p in context.command.params if p.name is not None}
     for name in names:

@@ -36,7 +36,9 @@ def command(
     packed: Annotated[
         bool, typer.Option("--packed", help="prepare: windows may cross from one document into the next.")
     ] = False,
-    heldout: Annotated[float, typer.Option(help="prepare: the share of documents held out, by their hash.")] = 0.05,
+    heldout: Annotated[
+        float, typer.Option(help="prepare: the share of documents held out, by their hash.")
+    ] = 0.05,
     tokenizer: Annotated[
         str, typer.Option(help="prepare: a `tokenizer.json`; without it a token is a byte.")
     ] = "",
@@ -54,7 +56,8 @@ def command(
     Tokens are bytes, or those of a `tokenizer.json`, such as `nldsl data tokenizer` trains.
     """
     if action is Action.TOKENIZER:
-        refuse_given(context, ("packed", "heldout", "tokenizer", "label_field"), "is for `nldsl data prepare`")
+        of_prepare = ("packed", "heldout", "tokenizer", "label_field")
+        refuse_given(context, of_prepare, "is for `nldsl data prepare`")
         tokens = train_tokenizer(paths, out, vocab=vocab, field=field)
         print_json({"file": out, "vocab": tokens}) if as_json else print(f"wrote {out}: {tokens:,} tokens")
         return

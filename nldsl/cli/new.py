@@ -70,7 +70,7 @@ def command(
     name: Annotated[str, typer.Argument(help="The name of the block or model; also of the file.")],
     kind: Annotated[Kind, typer.Option(help="A layer alone, or a model with training.")] = Kind.block,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", help="The file, text or YAML by its ending; NAME.nl if left out.")
+        str | None, typer.Option("-o", "--output", help="The file, text or YAML by its ending; else NAME.nl.")
     ] = None,
 ) -> None:
     """Write a starter specification.  An existing file is never overwritten."""

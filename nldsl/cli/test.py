@@ -59,7 +59,9 @@ def command(
     if write is not None:
         refuse_given(context, ("case", "output", "as_json"), "is for a run, and `--write` runs nothing")
     if case is not None:
-        refuse_given(context, ("examples", "seed", "output"), "is for drawn cases, and `--case` is one of its own")
+        refuse_given(
+            context, ("examples", "seed", "output"), "is for drawn cases, and `--case` is one of its own"
+        )
     arguments: dict[str, Any] = dict(parse_settings(settings))
     source = spec_source(spec)
     tested = Tested(source, block, arguments, exact=case is not None)

@@ -119,8 +119,8 @@ CODES = {
     ),
     "NL1027": Entry(
         "nothing learns from the task",
-        "`nldsl run --online` and `nldsl chat --learn` are for models with memories that minimise the task, such "
-        "as those of `cms`.",
+        "`nldsl run --online` and `nldsl chat --learn` are for models with memories that minimise the task, "
+        "such as those of `cms`.",
     ),
     "NL1028": Entry("stream too short", "A byte is learnt from the one behind it: a stream has at least 2."),
     "NL1029": Entry(

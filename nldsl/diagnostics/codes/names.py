@@ -133,8 +133,8 @@ CODES = {
     ),
     "NL0320": Entry(
         "nothing to elaborate",
-        "The file has no model and no block, or none of the name that was asked for.  Files of maps, objectives "
-        "and rules alone can be checked; a file with nothing in it cannot be meant.",
+        "The file has no model and no block, or none of the name that was asked for.  Files of maps, "
+        "objectives and rules alone can be checked; a file with nothing in it cannot be meant.",
         "# later\n",
         "block twice(x) { return 2 * x }\n",
     ),
