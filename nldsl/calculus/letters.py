@@ -77,7 +77,11 @@ def _text(makers: dict[str, Apply], name: str, top: bool = False) -> str:
         return name
     if step.op == "constant":
         return f"{dict(step.options)['value']:.6g}"
+    if (number := _everywhere(makers, step)) is not None:
+        return f"{number:.6g}"
     args = [_text(makers, a.name) for a in step.args]
+    if step.op == "mul" and len(args) == 2 and "1" in args:
+        return args[1 - args.index("1")]
     if step.op in _INFIX and len(args) == 2:
         text = f"{args[0]} {_INFIX[step.op]} {args[1]}"
         return text if top else f"({text})"
@@ -86,6 +90,23 @@ def _text(makers: dict[str, Apply], name: str, top: bool = False) -> str:
     if step.op == "linear" or not PRIMITIVES[step.op].options:
         return f"{step.op}({', '.join(args)})"
     return f"{step.op}({', '.join(args)}, ..)"
+
+
+def _everywhere(makers: dict[str, Apply], step: Apply) -> float | None:
+    """The number that a vector holds in every channel: `0 * index(n) + 1`, for all heads or one."""
+    if step.op == "share":
+        inner = makers.get(step.args[0].name)
+        return None if inner is None else _everywhere(makers, inner)
+    parts = [makers.get(a.name) for a in step.args]
+    if step.op == "constant":
+        value = dict(step.options)["value"]
+        return float(value) if isinstance(value, int | float) else None
+    if step.op not in ("add", "mul") or any(p is None for p in parts):
+        return None
+    numbers = [_everywhere(makers, p) for p in parts if p is not None]
+    if step.op == "mul":
+        return 0.0 if 0.0 in numbers and any(p is not None and p.op == "index" for p in parts) else None
+    return None if None in numbers else sum(n for n in numbers if n is not None)
 
 
 def _gates(block: Block) -> Iterator[tuple[str, Value]]:

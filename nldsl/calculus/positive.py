@@ -35,6 +35,8 @@ def positive(expr: Expr) -> bool:
             )
         case "maximum":
             return positive(args[0]) or positive(args[1])
+        case "sub":
+            return args[0].value == 1.0 and args[1].op == "sigmoid"
         case "pow":
             return positive(args[0])
         case "where":

@@ -107,7 +107,9 @@ class Unknowns:
             expr = expr.args[0]
         if expr.value is not None:
             return expr
-        if expr.op in _COMPOSED and expr not in self.known:
+        if expr not in self.known and (stabilised := _from_the_larger(expr)) is not None:
+            self.found.setdefault(expr, stabilised)
+        elif expr.op in _COMPOSED and expr not in self.known:
             for arg in expr.args:
                 self.bare(arg)
         elif expr not in self.found:
@@ -157,6 +159,16 @@ class Unknowns:
             return Interval(1.0)
         square = expr.op == "dot" and expr.args[0] is expr.args[1]
         return SQUARE if square else _FIXED.get(expr.op, Interval())
+
+
+def _from_the_larger(expr: Expr) -> Interval | None:
+    """`a - max(a, b)` is at most zero, `a - min(a, b)` at least: what stabilised exponentials are made of."""
+    if expr.op != "sub" or expr.args[1].op not in ("maximum", "minimum"):
+        return None
+    first, bound = expr.args
+    if not any(first is a for a in bound.args):
+        return None
+    return Interval(high=0.0) if bound.op == "maximum" else SQUARE
 
 
 def _summed(inner: Interval) -> Interval:

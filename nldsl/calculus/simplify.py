@@ -235,6 +235,8 @@ def _log(values: tuple[Expr, ...]) -> Expr | None:
         return x.args[0]
     if x.op == "sigmoid":
         return build("logsigmoid", x.args[0])
+    if x.op == "sub" and x.args[0].value == 1.0 and x.args[1].op == "sigmoid":
+        return build("logsigmoid", build("neg", x.args[1].args[0]))
     if x.op == "mul" and all(positive(a) for a in x.args):
         return build("add", build("log", x.args[0]), build("log", x.args[1]))
     if x.op == "pow" and positive(x.args[0]) and x.args[1].value is not None:

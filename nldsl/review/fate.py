@@ -102,7 +102,10 @@ def _empty(block: Block, memory: Memory, write: Write, term: Term) -> str:
     pulls = _pulls(memory, write)
     decays = (write.retain is not None and _shrinks(block, write.retain)) or _erases(block, memory, write)
     fixed = gate_expression(block, term.target) if term.target.kind == "scalar" else None
-    if fixed is not None and scalar_value(fixed) == 0.0 and (pulls or decays):
+    told = fixed is not None and scalar_value(fixed) == 0.0
+    if told and pulls and not decays and not _vanishes(memory):
+        return ""  # Weights of zero are no answer of zero: reflections of `z + W z` turn and keep its length.
+    if told and (pulls or decays):
         return "the only thing it is told to hold is zero"
     # A step toward the memory's own answer, above or below a scaling, never makes up for the scaling.
     scaled = pulls and any(

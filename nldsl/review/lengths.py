@@ -9,7 +9,7 @@ from nldsl.calculus.lift import block_expression
 from nldsl.calculus.ranges import range_of
 from nldsl.spec.program import Apply, Block, Value, option
 
-_KEEPS = frozenset({"rope", "stretched_rope", "detach", "neg", "split", "shift", "parts", "values"})
+_KEEPS = frozenset({"rope", "stretched_rope", "detach", "neg", "split", "shift", "parts", "values", "share"})
 """What makes no row of its argument longer."""
 _UNIT = frozenset({"l2norm", "softmax"})
 _ENTRIES = frozenset({"sigmoid", "tanh", "sin", "cos", "sign", "lt", "le", "gt", "ge", "eq", "ne"})
@@ -57,13 +57,25 @@ def _of(block: Block, maker: Apply, bound: Callable[[Value], float]) -> float:
     if op == "constant":
         number = option(maker.options, "value", 0)
         return float(number) ** 2 if isinstance(number, int | float) else math.inf
+    if op == "index":
+        return float(sum(n * n for n in range(size)))
     if op in ("add", "sub"):
-        if any(a.shape != maker.out.shape for a in args):
-            return math.inf
-        return (math.sqrt(bound(args[0])) + math.sqrt(bound(args[1]))) ** 2
+        lengths = [_in_every_channel(block, a, size) if not a.shape else bound(a) for a in args]
+        return math.inf if _ragged(maker) else (math.sqrt(lengths[0]) + math.sqrt(lengths[1])) ** 2
     if op in ("mul", "div"):
         return _scaled(block, maker, bound)
     return math.inf
+
+
+def _ragged(maker: Apply) -> bool:
+    """Whether an argument is neither of the shape of the result nor one number."""
+    return any(a.shape not in ((), maker.out.shape) for a in maker.args)
+
+
+def _in_every_channel(block: Block, number: Value, size: int) -> float:
+    """The bound of a vector that holds one number everywhere."""
+    found = range_of(block_expression(block, number.name))
+    return size * max(found.low**2, found.high**2)
 
 
 def _scaled(block: Block, maker: Apply, bound: Callable[[Value], float]) -> float:

@@ -9,6 +9,7 @@ from nldsl.source import Span
 from nldsl.spec.expressions import value_of
 from nldsl.spec.frame import Frame
 from nldsl.spec.items import POISON, MemoryBox, Poison, describe
+from nldsl.spec.numbers import one_column
 from nldsl.spec.primitives import apply
 from nldsl.spec.program import Value
 from nldsl.spec.rules import View
@@ -45,6 +46,9 @@ def gate(frame: Frame, box: MemoryBox, node: tree.Expr) -> Gate | None:
     box.key_size = box.key_size or frame.keys.get(box.name, 0)
     if value.kind != "scalar" and not box.key_size:
         frame.pending.add(box.name)
+    marked = marked or (one_column(box) and value.kind in ("vector", "headed") and value.shape[-1] != 1)
+    if marked and value.kind in ("vector", "headed"):
+        _size_by_values(frame, box, value)
     axis = _axis(frame, box, value, marked)
     if axis is None:
         heads = (
@@ -62,6 +66,12 @@ def gate(frame: Frame, box: MemoryBox, node: tree.Expr) -> Gate | None:
         several_weights(frame, box, node.span, describe(value))
         return None
     return Gate(value, axis)
+
+
+def _size_by_values(frame: Frame, box: MemoryBox, value: Value) -> None:
+    """A gate per value channel says how many there are, if nothing did before."""
+    if box.source.kind == "matrix" and not box.value_size and not dict(box.source.arguments).get("out"):
+        frame.sizes.setdefault(box.name, value.shape[-1])
 
 
 def several_weights(frame: Frame, box: MemoryBox, span: Span, found: str) -> None:

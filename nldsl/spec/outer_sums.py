@@ -52,6 +52,21 @@ def outer_write(frame: Frame, node: tree.Assign, box: MemoryBox) -> bool:
     return True
 
 
+def column_write(frame: Frame, value: Value, box: MemoryBox, node: tree.Assign) -> None:
+    """`h += u` of a memory whose keys have one channel: `[1] <- u  minimize dot  by gd(lr = 1)`."""
+    span = node.value.span
+    target = target_value(frame, box, value, span)
+    key = prepare_key(frame, box, frame.constant(1, span), span)
+    if key is POISON or target is POISON or not ensure_function(frame, box, span):
+        return
+    one = tree.Number(1, span=span)
+    if fits(frame, box, key, target, tree.Term(one, node.value, tree.Clauses(span=span), span=span)):
+        term = _adding(frame, key, target, box, span)
+        if term is not None:
+            base = max(box.clock.every, 1)
+            frame.body.append(Write(box.name, (term,), base_every=base, span=node.span))
+
+
 def _parts(node: tree.Expr) -> list[_Outer] | None:
     """The summands, if every one holds one outer product as a factor."""
     found = list(_summands(node))
@@ -103,8 +118,11 @@ def _term(frame: Frame, part: _Outer, box: MemoryBox) -> Term | None:
     if key is POISON or target is POISON or not ensure_function(frame, box, span):
         return None
     written = tree.Term(right, left, tree.Clauses(span=span), span=span)
-    if not fits(frame, box, key, target, written):
-        return None
+    return _adding(frame, key, target, box, span) if fits(frame, box, key, target, written) else None
+
+
+def _adding(frame: Frame, key: Value, target: Value, box: MemoryBox, span: Span) -> Term | None:
+    """`[key] <- target  minimize dot  by gd(lr = 1)`."""
     objective = objective_of(frame, _library(frame, "objective", "dot", span), box, span)
     rule = memory_rule(frame, _step(frame, tree.Number(1, span=span)), box)
     return None if objective is None or rule is None else Term(key, target, objective, rule, span=span)

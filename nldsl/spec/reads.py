@@ -8,6 +8,7 @@ from nldsl.spec.expressions import HANDLERS, element, evaluate, lookup, static_o
 from nldsl.spec.frame import Frame
 from nldsl.spec.functions import MapFunction, elaborate_map, matrix_map
 from nldsl.spec.items import POISON, Item, MemoryBox, Poison, describe, is_number
+from nldsl.spec.numbers import number_key
 from nldsl.spec.primitives import apply, merged
 from nldsl.spec.program import Read, Value
 from nldsl.syntax import tree
@@ -122,6 +123,9 @@ def prepare_key(frame: Frame, box: MemoryBox, key: Value | Poison, span: Span) -
     Errors: NL0402 if heads do not divide, NL0401 if the size differs from that of the first use.
     """
     if key is POISON or box.broken:
+        return POISON
+    key = number_key(frame, box, key, span)
+    if key is POISON:
         return POISON
     if key.kind not in ("vector", "headed"):
         return frame.session.report(

@@ -8,7 +8,9 @@ from nldsl.spec.frame import Frame
 from nldsl.spec.gates import gate
 from nldsl.spec.inner_schedules import scheduled
 from nldsl.spec.items import POISON, MemoryBox, describe
-from nldsl.spec.outer_sums import outer_write
+from nldsl.spec.numbers import one_column, one_key
+from nldsl.spec.outer_sums import column_write, outer_write
+from nldsl.spec.primitives import apply
 from nldsl.spec.program import TaskWrite, Update, Value
 from nldsl.spec.reads import ensure_function
 from nldsl.spec.repairs import drop_clause
@@ -103,6 +105,9 @@ def block_assign(frame: Frame, node: tree.Assign) -> None:
     value = value_of(frame, node.value)
     if value is POISON:
         return
+    if value.kind in ("vector", "headed") and one_column(box):
+        _column(frame, box, value, node)
+        return
     if value.kind not in ("scalar", "matrix", "heads"):
         frame.session.report(
             "NL0418",
@@ -115,6 +120,26 @@ def block_assign(frame: Frame, node: tree.Assign) -> None:
     if value.kind == "matrix" and not _sized(frame, box, value, node):
         return
     frame.body.append(Update(box.name, "add" if node.op == "+=" else "set", value, "scalar", span=node.span))
+
+
+def _column(frame: Frame, box: MemoryBox, value: Value, node: tree.Assign) -> None:
+    """`h += u` and `h = u`, where the keys of `h` have one channel: its one column."""
+    if node.op == "+=":
+        column_write(frame, value, box, node)
+        return
+    one = one_key(frame, 0, node.span)
+    if box.heads or one is POISON:
+        frame.session.report(
+            "NL0418",
+            f"`{box.name}` has a copy per head, and `=` sets all of them to one matrix",
+            node.value.span,
+            describe(value),
+            help=f"`{box.name} *= 0`, then `{box.name} += ...`",
+        )
+        return
+    whole = apply(frame, "outer", (value, one), {}, node.span, derived=True)
+    if whole is not POISON and _sized(frame, box, whole, node):
+        frame.body.append(Update(box.name, "set", whole, "scalar", span=node.span))
 
 
 def _sized(frame: Frame, box: MemoryBox, value: Value, node: tree.Assign) -> bool:

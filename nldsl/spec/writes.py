@@ -13,6 +13,7 @@ from nldsl.spec.functions import bind_definition
 from nldsl.spec.gates import gate
 from nldsl.spec.inner_schedules import memory_rule
 from nldsl.spec.items import POISON, MemoryBox, Poison, describe
+from nldsl.spec.numbers import number_target
 from nldsl.spec.primitives import apply, merged
 from nldsl.spec.program import Function, Rule, Term, Value, Write
 from nldsl.spec.reads import ensure_function, prepare_key
@@ -176,6 +177,9 @@ def target_value(frame: Frame, box: MemoryBox, target: Value | Poison, span: Spa
     """A target in the form of the memory's values; it fixes their number if nothing did before."""
     if target is POISON or target.kind == "scalar" or box.broken:
         return target
+    target = number_target(frame, box, target, span)
+    if target is POISON:
+        return POISON
     if target.kind not in ("vector", "headed"):
         return frame.session.report(
             "NL0401",

@@ -64,8 +64,13 @@ def scaled_too(block: Block, updates: list[Update]) -> str:
 
 def own_answer(block: Block, memory: Memory, write: Write) -> str:
     """A read of the memory that a target of its own write is made of, as `S[k]`; empty if there is none."""
+    return answer_in(block, memory, [t.target for t in write.terms])
+
+
+def answer_in(block: Block, memory: Memory, values: list[Value]) -> str:
+    """A read of the memory that one of some values is made of."""
     makers = {s.out.name: s for s in block.body if isinstance(s, Apply | Read)}
-    waiting, seen = [t.target.name for t in write.terms], set[str]()
+    waiting, seen = [v.name for v in values], set[str]()
     while waiting:
         made = makers.get(name := waiting.pop())
         if made is None or name in seen:

@@ -10,7 +10,6 @@ from nldsl.calculus import (
     TermClass,
     UpdateClass,
     build,
-    gate_expression,
     number,
     substitute,
     symbol,
@@ -28,10 +27,11 @@ from nldsl.spec.program import Block, Memory, Program, TaskWrite, Update, Value,
 from nldsl.view.direct import own_answer, scaled_too, spoken_names, update_formula
 from nldsl.view.family import beside_updates, in_its_block
 from nldsl.view.formulas import attention_formulas, escaped, own_name, task_formulas, write_formulas
-from nldsl.view.known import Gating, Known, known_as
+from nldsl.view.known import Known, known_as
 from nldsl.view.mixing import mixed_form, mixed_letter, mixed_words
 from nldsl.view.pens import Formula, both
 from nldsl.view.spectrum import one_piece, spectrum_words
+from nldsl.view.steering import gating_of, scale_above, steered, unless_steered
 from nldsl.view.transition import Step, Transition, key_is_unit, transition
 
 _ORDER = "SDRNX"
@@ -110,7 +110,7 @@ def _task(memory: Memory, write: TaskWrite, id: str, zone: str) -> Dynamics:
 def _written(
     block: Block, memory: Memory, writes: list[Write], updates: list[Update], id: str, zone: str
 ) -> Dynamics:
-    scale = _scale(block, memory, writes, updates)
+    scale = scale_above(block, memory, writes, updates)
     lines: list[Formula] = []
     where: list[Formula] = []
     reasons: list[str] = []
@@ -122,11 +122,13 @@ def _written(
     for write in (s for s in block.body if s in beside or s in writes):
         if isinstance(write, Update):
             lines.append(update_formula(block, memory, write, spoken))
+            spectra.append(steered(block, memory, write))
+            letters_found += ["X"] if spectra[-1] else []
             continue
         assert isinstance(write, Write)
         classes = update_class(memory, write)
-        letters_found.append(_letter(block, memory, write, classes))
-        step = known_as(memory, write, classes, (_gating(block, write, scale), scale is not None))
+        letters_found.append(_letter(block, memory, write, classes, scale))
+        step = known_as(memory, write, classes, (gating_of(block, write, scale), scale is not None))
         names.append(in_its_block(block, memory, write, step))
         made = (
             attention_formulas(memory)
@@ -141,6 +143,7 @@ def _written(
         spectra.append(words)
     # Several writes make one recurrence: it has a name only if all of them say the same.
     known = beside_updates(names[0] if len(set(names)) == 1 else None, block, memory, beside)
+    known = unless_steered(block, memory, (*writes, scale), known)
     spectra.append(scaled_too(block, beside) if transitions else "")
     letter = max(letters_found, key=_ORDER.index, default="D")
     return Dynamics(
@@ -166,7 +169,7 @@ def _paper(known: Known | None, memory: Memory) -> str:
     return f"{known.paper}, in chunks as Eq. 90" if chunked else known.paper
 
 
-def _letter(block: Block, memory: Memory, write: Write, classes: UpdateClass) -> str:
+def _letter(block: Block, memory: Memory, write: Write, classes: UpdateClass, scale: Update | None) -> str:
     if write.append:
         return "S"
     online = memory.clock.every == 1 and write.base_every == 1
@@ -174,6 +177,8 @@ def _letter(block: Block, memory: Memory, write: Write, classes: UpdateClass) ->
     found: str = classes.letter if online else classes.chunked_letter
     if mixed is not None:
         found = mixed_letter(mixed)
+    if steered(block, memory, write) or steered(block, memory, scale):
+        return "X"
     # A sum of what the memory itself answers is no plain sum.
     return ("X" if online else "N") if found == "D" and own_answer(block, memory, write) else found
 
@@ -183,11 +188,14 @@ def _moves(
 ) -> tuple[list[tuple[str, Transition]], str]:
     """The transitions of a write, and what else is to be said of its spectrum."""
     own = "" if write.append else own_answer(block, memory, write)
-    if own and _letter(block, memory, write, classes) in "XN" and classes.letter == "D":
+    if own and _letter(block, memory, write, classes, scale) in "XN" and classes.letter == "D":
         return [], f"what is added is made of `{own}`, so the sum feeds on itself: no spectrum along a key"
     moved = _transitions(block, memory, write, classes, scale) or _of_one_piece(block, memory, write, scale)
     if not moved:
         return [], _spectrum(block, memory, write, classes, scale)
+    words = steered(block, memory, write) or steered(block, memory, scale)
+    if words:
+        return moved, words
     online = memory.clock.every == 1 and write.base_every == 1
     return moved, f"that is for a target that is given; this one is made of `{own}`" if own and online else ""
 
@@ -198,25 +206,6 @@ def _spectrum(block: Block, memory: Memory, write: Write, classes: UpdateClass, 
     if mixed is not None:
         return mixed_words(block, memory, write, scale, mixed)
     return spectrum_words(block, memory, write, classes)
-
-
-def _scale(block: Block, memory: Memory, writes: list[Write], updates: list[Update]) -> Update | None:
-    """The one `S *= gate` above the one write, which the step starts from."""
-    scales = [u for u in updates if u.op == "scale"]
-    if len(writes) != 1 or len(scales) != 1 or writes[0].retain is not None:
-        return None
-    return scales[0] if block.body.index(scales[0]) < block.body.index(writes[0]) else None
-
-
-def _gating(block: Block, write: Write, scale: Update | None) -> Gating:
-    """The axis of the gate of a write, or that it is a number."""
-    gate = write.retain if write.retain is not None else (scale.value if scale else None)
-    if gate is None:
-        return "none"
-    value = scalar_value(gate_expression(block, gate))
-    if value is not None:
-        return "none" if value == 1.0 else "constant"
-    return write.retain_axis if write.retain is not None or scale is None else scale.axis
 
 
 def _meanings(block: Block, write: Write, scale: Update | None) -> Iterator[Formula]:

@@ -29,6 +29,15 @@ def in_its_block(block: Block, memory: Memory, write: Write, known: Known | None
         return special
     if known is not None and _generates_itself(memory, write, own):
         return Known(f"self-modifying Titans: {known.name}", f"Eq. 83-88, {known.paper.removeprefix('Eq. ')}")
+    if _source(write.terms[0].key, own) == "numbers":
+        return _of_vectors(block, memory, write)
+    return _by_step(block, memory, write, known, own)
+
+
+def _by_step(
+    block: Block, memory: Memory, write: Write, known: Known | None, own: dict[str, Apply | Read]
+) -> Known | None:
+    """What the step itself tells, with where its gate and its target come from."""
     known = _but_for_sums_of_itself(known, memory, write, own)
     known = _but_for_gates_of_no_token(known, _source(_gate(block, memory, write), own))
     if known is None:
@@ -42,6 +51,19 @@ def in_its_block(block: Block, memory: Memory, write: Write, known: Known | None
     if known.name.startswith("the element-wise gate") and _diagonal_erase(write, own):
         return Known("Longhorn, the diagonal of the exact step (Liu et al. 2024)", "Eq. 31, 65")
     return known
+
+
+def _of_vectors(block: Block, memory: Memory, write: Write) -> Known | None:
+    """A memory whose keys are numbers remembers vectors: recurrences without outer products."""
+    plain = len(write.terms) == 1 and not write.terms[0].rule.slots
+    if memory.key_size != 1 or not plain or write.terms[0].objective.name != "dot":
+        return None
+    gates = [s for s in block.body if isinstance(s, Update) and s.memory == memory.name and s.op == "scale"]
+    if write.retain is None and not gates:
+        return Known("a running sum", "Eq. 64")
+    if "value" in {write.retain_axis if write.retain is not None else "", *(g.axis for g in gates)}:
+        return Known("an element-wise linear recurrence, as in QRNN, HGRN and RG-LRU", "Eq. 64")
+    return Known("a decayed sum", "Eq. 64")
 
 
 def beside_updates(known: Known | None, block: Block, memory: Memory, updates: list[Update]) -> Known | None:
