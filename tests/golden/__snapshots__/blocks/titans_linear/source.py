@@ -85,7 +85,8 @@ class TitansLinear(Module):
         v = functional.silu(v_conv)
         theta = torch.sigmoid(linear(x, self.theta.linear.weight))
         eta_linear = linear(x, self.eta.linear.weight)
-        keep = 1 - torch.sigmoid(linear(x, self.keep.linear.weight, self.keep.linear.bias))
+        keep__log_0 = -linear(x, self.keep.linear.weight, self.keep.linear.bias)
+        keep__log = functional.logsigmoid(keep__log_0)
         M_write_split = split(v, n=2)
         eta__log_beta = functional.logsigmoid(eta_linear)
         M_memory = MatrixMemory(
@@ -100,7 +101,7 @@ class TitansLinear(Module):
                             erase=theta[..., None].squeeze(-1),
                         ),
                     ),
-                    Gate(keep),
+                    Gate(log=keep__log),
                 ),
             ),
             mask=mask,
