@@ -1,4 +1,4 @@
-"""Recurrences of vectors, from papers: memories whose keys are the number 1, against loops written by hand."""
+"""Recurrences of vectors, from papers: memories whose keys are the number 1, against hand-written loops."""
 
 from __future__ import annotations
 
