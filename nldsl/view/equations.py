@@ -130,11 +130,8 @@ def _written(
         letters_found.append(_letter(block, memory, write, classes, scale))
         step = known_as(memory, write, classes, (gating_of(block, write, scale), scale is not None))
         names.append(in_its_block(block, memory, write, step))
-        made = (
-            attention_formulas(memory)
-            if write.append
-            else write_formulas(memory, write, classes, scale, spoken)
-        )
+        given = (memory, write, classes, scale, spoken)
+        made = attention_formulas(memory) if write.append else write_formulas(*given)
         lines += made[0]
         where += [*made[1], *_meanings(block, write, scale)]
         reasons += classes.reasons
