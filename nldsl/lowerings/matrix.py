@@ -159,9 +159,11 @@ class MemberCode:
 
     def _gate(self, value: Value, log: Value | None, axis: str) -> Expression:
         gate = self.runtime("Gate")
-        if log is not None:
-            return call(gate, log=self._gate_rows(log, axis))
-        return call(gate, self._gate_rows(value, axis))
+        if log is None:
+            return call(gate, self._gate_rows(value, axis))
+        across = axis not in ("scalar", self.member.side) and not self.member.elementwise
+        options: dict[str, Like] = {"across": True} if across else {}
+        return call(gate, log=self._gate_rows(log, axis), **options)
 
     def _gate_rows(self, value: Value, axis: str) -> Expression:
         """`[B, T, H]`, or `[B, T, H, n]` per channel."""

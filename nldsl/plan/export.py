@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nldsl.plan.details import ChunkDetail, SequentialDetail
-from nldsl.plan.matrix_form import MatrixDetail
+from nldsl.plan.matrix_form import MatrixDetail, fades_across
 from nldsl.plan.plan import Plan, Unit
 from nldsl.spec.program import Block, Memory, Write
 
@@ -41,7 +41,8 @@ def _counts(block: Block, unit: Unit, memory: Memory) -> bool:
     if isinstance(unit.detail, ChunkDetail):
         return True
     if isinstance(unit.detail, MatrixDetail):
-        return memory.reset == "tokens"
+        across = any(fades_across(m) for m in unit.detail.members if m.memory is memory)
+        return across or memory.reset == "tokens"
     if not isinstance(unit.detail, SequentialDetail):
         return False
     writes = [s for s in block.body if isinstance(s, Write) and s.memory == memory.name]

@@ -11,9 +11,12 @@ from nldsl.plan.matrix_form import (
     MatrixDetail,
     MatrixMember,
     WriteStep,
+    fades_across,
+    fades_along,
     has_channels,
     writes_of,
 )
+from nldsl.plan.matrix_sides import axis_of, side_of
 from nldsl.plan.units import feeds_itself, memories_of
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Memory, Read, Statement, Update, Write
@@ -89,8 +92,8 @@ def _member(block: Block, memory: Memory, body: list[Statement]) -> MatrixMember
         if isinstance(s, Write)
     }
     every = [f for group in forms.values() for f in group]
-    axes = {a for s in changes if (a := _axis(s)) is not None}
-    side, elementwise = _side(every, axes)
+    axes = {a for s in changes if (a := axis_of(s)) is not None}
+    side, elementwise = side_of(changes, forms)
     steps = tuple(s if isinstance(s, Update) else _write_step(s, forms[id(s)], side) for s in changes)
     if not any(f.pieces for f in every):
         raise NotRankOneError("the objective does not depend on the memory: nothing is written")
@@ -125,32 +128,6 @@ def _check(memory: Memory, changes: list[Write | Update]) -> None:
     for found, reason in problems:
         if found:
             raise NotRankOneError(reason)
-
-
-def _axis(step: Write | Update) -> str | None:
-    if isinstance(step, Update):
-        return step.axis
-    return step.retain_axis if step.retain is not None else None
-
-
-def _side(forms: list[TermForm], axes: set[str]) -> tuple[Side, bool]:
-    """Along which side everything is written, and whether the gates leave a scan only."""
-    sides = {f.side for f in forms if f.side is not None}
-    if len(sides) > 1:
-        raise NotRankOneError("some terms erase along the key and some along the value")
-    if "element" in axes or {"key", "value"} <= axes:
-        return (next(iter(sides)) if sides else "key"), True
-    channel = next(iter(axes & {"key", "value"}), None)
-    if not sides:
-        return ("value" if channel == "value" else "key"), False
-    side: Side = "key" if "key" in sides else "value"
-    if channel not in (None, side):
-        other = "row" if side == "key" else "column"
-        raise NotRankOneError(
-            f"gates per {channel} channel give every {other} of the memory a triangular system of its own, "
-            f"and it erases along the {side}"
-        )
-    return side, False
 
 
 def _erases(forms: list[TermForm]) -> bool:
@@ -229,6 +206,8 @@ def _gates(member: MatrixMember) -> str:
         parts.append(f"the memory and {names} of its rules mix by numbers, one {kind}")
     if member.window > 1:
         parts.append(f"{member.window} lessons step together")
-    if has_channels(member):
+    if fades_along(member):
         parts.append(f"gates per {member.side} channel")
+    if fades_across(member):
+        parts.append(f"gates per {'value' if member.side == 'key' else 'key'} channel scale what is written")
     return "".join(f"; {p}" for p in parts)

@@ -126,8 +126,21 @@ def writes_of(member: MatrixMember) -> list[WriteStep]:
 
 def has_channels(member: MatrixMember) -> bool:
     """Whether a gate has one number per channel."""
-    axes = {s.axis if isinstance(s, Update) else s.write.retain_axis for s in member.steps}
-    return bool(axes & {"key", "value"})
+    return bool(_axes(member) & {"key", "value"})
+
+
+def fades_along(member: MatrixMember) -> bool:
+    """Whether a gate has one number per channel of the side along which is written."""
+    return member.side in _axes(member)
+
+
+def fades_across(member: MatrixMember) -> bool:
+    """Whether a gate has one number per channel of the other side."""
+    return not member.elementwise and bool(_axes(member) & {"key", "value"} - {member.side})
+
+
+def _axes(member: MatrixMember) -> set[str]:
+    return {s.axis if isinstance(s, Update) else s.write.retain_axis for s in member.steps}
 
 
 def pieces_of(member: MatrixMember) -> list[tuple[Piece, int]]:
@@ -148,7 +161,7 @@ def chunk_width(member: MatrixMember, detail: MatrixDetail, device: str) -> int:
         width = general_width(erasing, pass_width(erasing > 0, device))
     else:
         width = general_width(erasing)
-        width = doubled_width(width) if has_channels(member) else width
+        width = doubled_width(width) if fades_along(member) else width
     # No chunk is longer than the period between two resets.
     return min(width, member.memory.reset_every or width)
 
@@ -158,7 +171,9 @@ def _in_one_pass(member: MatrixMember, detail: MatrixDetail) -> bool:
     memory, pieces = member.memory, pieces_of(member)
     first = next((r.key for r, _, _ in detail.reads if r.memory == memory.name and r.solve is None), None)
     grouped = first is not None and first.kind == "headed" and first.shape[0] != memory.heads
-    if member.side != "key" or grouped or first is None or any(n > 1 or p.lagged for p, n in pieces):
+    if member.side != "key" or fades_across(member) or grouped or first is None:
+        return False
+    if any(n > 1 or p.lagged for p, n in pieces):
         return False
     erasing = [p for p, _ in pieces if p.seen is not None]
     if member.states > 1:

@@ -13,7 +13,7 @@ from torch import Tensor
 from nldsl.runtime.chunks import mask_out, padded
 from nldsl.runtime.filtered import Kernels, Rows, filtered_pass
 from nldsl.runtime.filters import MomentumFilter
-from nldsl.runtime.matrix_chunks import Chunks, has_channels
+from nldsl.runtime.matrix_chunks import Chunks, gates_of, has_channels
 from nldsl.runtime.matrix_tokens import Momentum, Side, States, Step, Write
 from nldsl.runtime.state_filter import StateFilter
 
@@ -22,7 +22,7 @@ def all_erase(steps: Sequence[Step], side: Side) -> bool:
     """Whether the pass knows these steps."""
     writes = [s for s in steps if isinstance(s, Write)]
     pieces = [p for w in writes for p in w.pieces]
-    if side != "key" or has_channels(steps):
+    if side != "key" or has_channels(steps) or any(g.across for g in gates_of(steps)):
         return False
     looks = all(set(w.mixed(1).of) <= {0} for w in writes)
     return looks and all(p.seen is not None and p.along.shape[3] == 1 for p in pieces)

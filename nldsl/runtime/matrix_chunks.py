@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nldsl.catalog.widths import doubled_width, general_width
+from nldsl.runtime.across import Across, anchored, logs_of
 from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, tokens
 from nldsl.runtime.filters import Filter, MomentumFilter, Place, Places
 from nldsl.runtime.make_filter import make_filter
@@ -53,12 +54,10 @@ class Chunks:
         chunk: int,
     ) -> None:
         self.side, self.mask, self.size = side, mask, states[0].shape[-1]
-        writes = [s for s in steps if isinstance(s, Write)]
-        erasing = sum(p.along.shape[3] for w in writes for p in w.pieces if p.seen is not None)
-        like = next(p.along for w in writes for p in w.pieces)
-        self.layout = _layout(like, steps, general_width(erasing, chunk))
+        self.layout = _layout(steps, chunk)
         self.places = places_of(steps)
         self.steps, self.before = steps, states
+        self.across = self._across()
         self.filter = self._filter(momentum)
         self.found: _Found | None = None
 
@@ -76,17 +75,30 @@ class Chunks:
         return cut(mask_out(x, self.mask), self.layout)
 
     def _gate(self, gate: Gate) -> tuple[Tensor, bool]:
-        """In chunks; masked tokens and the padding do not decay."""
+        """In chunks; masked tokens and the padding do not decay, nor does anything across (see `across`)."""
+        if gate.across:
+            layout = self.layout
+            return self.before[0].new_zeros(layout.chunks * layout.batch * layout.heads, layout.width), True
         if gate.log is not None:
             return self._cut(gate.log), True
         assert gate.value is not None
         return 1.0 - self._cut(1.0 - gate.value), False
 
+    def _across(self) -> Across | None:
+        """What gates per channel of the other side do, if there are any."""
+        logs = logs_of(gates_of(self.steps))
+        given = [self._cut(x) for x in logs if x is not None]
+        if not given:
+            return None
+        none = torch.zeros_like(given[0])
+        stages = [none if x is None else given.pop(0) for x in logs]
+        return Across(torch.stack(stages, 2), (self.layout.chunks, self.layout.batch * self.layout.heads))
+
     def _filter(self, momentum: Momentum | None) -> Filter:
         steps, like = self.steps, self.before[0]
         if momentum is None and len(self.before) > 1:
             return self._state_filter()
-        gates = [self._gate(g) for g in map(gate_of, steps) if g is not None]
+        gates = [self._gate(g) for g in gates_of(steps)]
         if momentum is None:
             return make_filter(gates, self.layout.width, like)
         is_log = all(log for _, log in gates)
@@ -164,7 +176,8 @@ class Chunks:
             return None
         joined = [torch.cat(x, 2).flatten(1, 2) for x in (along, add)]
         asked = torch.cat(seen, 2).flatten(1, 2) if seen else None
-        return _Columns(joined[0], joined[1], asked, tuple(seen_at), tuple(at))
+        value = joined[1] if self.across is None else self.across.written(joined[1], tuple(at))
+        return _Columns(joined[0], value, asked, tuple(seen_at), tuple(at))
 
     @property
     def last(self) -> States:
@@ -190,7 +203,10 @@ class Chunks:
         if self.erased is not None:
             target, erased = (x.unflatten(0, lead) for x in self._transform(self.erased))
             ended = self.filter.ended(self.erased.along, self.erased.at).unflatten(0, lead)
-        added, states, last = memory_scan(target, erased, ended, update, total, whole.flatten(0, 1))
+        begun, between = whole.flatten(0, 1), None
+        if self.across is not None:
+            begun, between = self.across.begun(begun), self.across.between
+        added, states, last = memory_scan(target, erased, ended, update, total, begun, between)
         added = None if added is None else added.flatten(0, 1)
         return _Found(states.flatten(0, 1), added, last.view(whole.shape))
 
@@ -210,7 +226,12 @@ class Chunks:
         group = q.shape[3]
         places = (self._at(at),) * group
         rows = self._cut(q).flatten(1, 2)
-        y = self._read_key(rows, places) if self.side == "key" else self._read_value(rows, places)
+        if self.side == "key":
+            y = self._read_key(rows, places)
+            y = y if self.across is None else self.across.shown(y, places)
+        else:
+            rows = rows if self.across is None else self.across.shown(rows, places)
+            y = self._read_value(rows, places)
         y = y.unflatten(1, (self.layout.width, group)).flatten(2)
         answers: Tensor = tokens(y, self.layout, None).unflatten(-1, (group, -1))
         return answers
@@ -242,9 +263,21 @@ class Chunks:
         return y
 
 
-def _layout(like: Tensor, steps: Sequence[Step], chunk: int) -> Layout:
-    """Chunks of equal width; gates per channel need a power of two."""
-    layout = layout_of(like, chunk)
+def chunk_for(steps: Sequence[Step], mask: Tensor | None, chunk: int) -> int:
+    """`chunk` or halves of it, as gates across ask for; 0 if no single token has an anchor."""
+    while chunk:
+        width = _layout(steps, chunk).width
+        if anchored(gates_of(steps), mask, width):
+            return chunk
+        chunk = chunk // 2 if width > 1 else 0
+    return 0
+
+
+def _layout(steps: Sequence[Step], chunk: int) -> Layout:
+    """Chunks of equal width; several rows that erase share it, gates per channel need a power of two."""
+    pieces = [p for s in steps if isinstance(s, Write) for p in s.pieces]
+    chunk = general_width(sum(p.along.shape[3] for p in pieces if p.seen is not None), chunk)
+    layout = layout_of(pieces[0].along, chunk)
     if not has_channels(steps):
         return layout
     width = doubled_width(min(chunk, layout.tokens))
@@ -253,7 +286,13 @@ def _layout(like: Tensor, steps: Sequence[Step], chunk: int) -> Layout:
 
 def has_channels(steps: Sequence[Step]) -> bool:
     """Whether a gate has a number per channel."""
-    return any((g.log if g.log is not None else g.value).dim() == 4 for s in steps if (g := gate_of(s)))  # type: ignore[union-attr]
+    along = [g for g in gates_of(steps) if not g.across]
+    return any((g.log if g.log is not None else g.value).dim() == 4 for g in along)  # type: ignore[union-attr]
+
+
+def gates_of(steps: Sequence[Step]) -> list[Gate]:
+    """All gates in order."""
+    return [g for s in steps if (g := gate_of(s)) is not None]
 
 
 def gate_of(step: Step) -> Gate | None:

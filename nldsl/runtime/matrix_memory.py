@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from nldsl.catalog.widths import WIDTH, pass_width
+from nldsl.runtime.across import Walk
 from nldsl.runtime.chunks import stand_in
 from nldsl.runtime.filtered_chunks import FilteredChunks, all_erase
-from nldsl.runtime.matrix_chunks import Chunks
+from nldsl.runtime.matrix_chunks import Chunks, chunk_for, gates_of
 from nldsl.runtime.matrix_tokens import (
     Momentum,
     Side,
@@ -74,9 +75,11 @@ class MatrixMemory:
         steps = [with_axis(s, start) for s in steps]
         held = held if momentum is None else (momentum.state,)
         states = (self.before, *(x.mT if side == "value" else x for x in held))
-        self.form: Tokens | Chunks | QuickChunks
+        self.form: Tokens | Chunks | QuickChunks | Walk
         if tokens_of(steps) <= 1:
             self.form = Tokens(states, with_momentum(steps, momentum), mask, side)
+        elif any(g.across for g in gates_of(steps)):
+            self.form = self._across(steps, chunk or WIDTH)
         elif not held and quick(steps, side):
             self.form = QuickChunks(self.before, steps, mask, chunk)
         elif held and all_erase(steps, side) and not torch.compiler.is_compiling():
@@ -84,6 +87,13 @@ class MatrixMemory:
             self.form = FilteredChunks(states, steps, momentum, mask, width)
         else:
             self.form = Chunks(states, steps, momentum, mask, side, chunk or WIDTH)
+
+    def _across(self, steps: Sequence[Step], chunk: int) -> Chunks | Walk:
+        """Chunks as wide as the gates of the call allow."""
+        width = chunk_for(steps, self.mask, chunk)
+        if not width:
+            return Walk((self.before,), steps, self.mask, self.side)
+        return Chunks((self.before,), steps, None, self.mask, self.side, width)
 
     @property
     def state(self) -> Tensor:

@@ -18,11 +18,13 @@ class Gate(NamedTuple):
     """`M <- a M`: `[B, T, H]`, or `[B, T, H, A]` per channel of the side along which is written.
 
     In a scan also `[B, T, H, V, K]` or what broadcasts to it.  `log` where the logarithm is at hand, else
-    `value`, which may have any sign.
+    `value`, which may have any sign.  `across`: one number per channel of the other side, `[B, T, H, D]`, as
+    its logarithm (see `across`).
     """
 
     value: Tensor | None = None
     log: Tensor | None = None
+    across: bool = False
 
 
 class Piece(NamedTuple):
@@ -180,6 +182,8 @@ def gated(state: Tensor, gate: Gate, side: Side) -> Tensor:
     assert value is not None
     if value.dim() == 2:
         return state * value[..., None, None]
+    if gate.across:
+        return state * value.unsqueeze(-1)
     if value.dim() == 3:
         return state * value.unsqueeze(-2)
     return state * (value.mT if side == "value" else value)
@@ -198,7 +202,8 @@ def at_token(step: Step, t: int) -> Step:
 
 
 def _gate_at(gate: Gate, t: int) -> Gate:
-    return Gate(*(None if x is None else x[:, t] for x in gate))
+    value, log = (None if x is None else x[:, t] for x in gate[:2])
+    return Gate(value, log, gate.across)
 
 
 def _entry_at(entry: Entry, t: int) -> Entry:

@@ -31,7 +31,7 @@ def quick(steps: Sequence[Step], side: Side) -> bool:
     erasing = [p for p in pieces if p.seen is not None]
     single = all(p.along.shape[3] == 1 for p in pieces)
     few = len(erasing) <= 1 and len(pieces) - len(erasing) <= 1
-    return single and few and all(g.log is not None for g in gates)
+    return single and few and all(g.log is not None and not g.across for g in gates)
 
 
 class QuickChunks:

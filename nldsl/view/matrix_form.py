@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import get_args
 
-from nldsl.plan.matrix_form import MatrixDetail, MatrixLowering, MatrixMember, has_channels, pieces_of
+from nldsl.plan.matrix_form import (
+    MatrixDetail,
+    MatrixLowering,
+    MatrixMember,
+    WriteStep,
+    fades_across,
+    fades_along,
+    has_channels,
+    pieces_of,
+)
 from nldsl.spec.program import Update
 
 MATRIX_FORMS = (*get_args(MatrixLowering), "recurrence")
@@ -44,8 +53,16 @@ def _fading(member: MatrixMember) -> tuple[str, str]:
         return "G_tj ", "(A_t, B_t) (M_0, P_0), here "
     if member.held:
         return "G_tj ", "(row of A_t .. A_1) Z_0, here "
-    gated = any(isinstance(s, Update) or s.gated for s in member.steps)
+    gated = any(_fades(s, member) for s in member.steps)
     return ("A_tj ", "A_t ") if gated else ("", "")
+
+
+def _fades(step: Update | WriteStep, member: MatrixMember) -> bool:
+    """Whether a step has a gate that pairs of tokens feel; what acts across is a matter of each row."""
+    if isinstance(step, WriteStep) and not step.gated:
+        return False
+    axis = step.axis if isinstance(step, Update) else step.write.retain_axis
+    return axis in ("scalar", "element", member.side)
 
 
 def _anchors(member: MatrixMember) -> str:
@@ -53,12 +70,20 @@ def _anchors(member: MatrixMember) -> str:
         names = ", ".join(["M", *(h.key for h in member.held)])
         wide = ", every channel a filter of its own" if has_channels(member) else ""
         return f"; G_tj = (A_t .. A_{{j+1}} b_j) at M for Z = ({names}), chunks folded by doubling{wide}"
+    if fades_across(member):
+        return _across(member)
     if not has_channels(member):
         return "; G = L_gates L_momentum, one product per chunk" if member.momentum is not None else ""
     return (
         "; A per channel as two factors around an anchor: the middle of the chunk while no factor leaves "
         "the range of the numbers, else borders of halves down to single tokens, exact at every decay"
     )
+
+
+def _across(member: MatrixMember) -> str:
+    """Rows that fade apart, in the terms of rows that do not."""
+    along = "; A per channel as two factors around an anchor" if fades_along(member) else ""
+    return f"; w, e and y of a row scaled by its own gates around the middle of the chunk{along}"
 
 
 def member_flops(member: MatrixMember, queries: int, chunk: int) -> int | None:

@@ -250,7 +250,7 @@ FORMS: dict[str, tuple[str, str]] = {
             "learned",
         ),
     ),
-    "rows_and_columns": ("scan", program(f"S *= values(fade)\nS *= wave\n{WRITE} l2 by gd(lr = beta)")),
+    "rows_and_columns": ("scan", program(f"S *= values(wave)\nS *= wave\n{WRITE} l2 by gd(lr = beta)")),
     "without_heads": (
         "delta_block",
         plain(f"S *= exp(-d)\n{WRITE} l2 by gd(lr = d)\ny = S[q]\nS[q] <- 1 minimize dot by gd(lr = 2)\n"
@@ -283,7 +283,7 @@ def test_verify_is_green(name: str) -> None:
 REFUSED = {
     "rate per value channel": (f"{WRITE} l2 by gd(lr = values(rate))", "no triangular solve"),
     "value gates of an erase along keys": (
-        f"S *= values(fade)\n{WRITE} l2 by gd(lr = beta)",
+        f"{WRITE} l2 by gd(lr = beta) retain values(fade)",
         "every row of the memory a triangular system of its own",
     ),
     "momentum per channel with an erase": (
