@@ -62,7 +62,7 @@ def logs_of(gates: Sequence[Gate]) -> list[Tensor | None]:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def anchored(gates: Sequence[Gate], mask: Tensor | None, width: int) -> bool:
-    """Whether one anchor serves every chunk of `width` tokens; a compiled graph ends here, and goes on behind.
+    """Whether one anchor serves every chunk of `width` tokens; a compiled graph ends in front of it.
 
     >>> steep = torch.full((1, 64, 1, 1), -3.0)
     >>> [anchored([Gate(log=k * steep, across=True)], None, 16) for k in (1, 2)]
