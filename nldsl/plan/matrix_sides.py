@@ -56,9 +56,7 @@ def _against(changes: Sequence[Write | Update], forms: Forms, side: str) -> str:
             return f"retention per {across} channel in a write that erases {own}; `M *= a` above it does not"
         log = step.retain_log if isinstance(step, Write) else step.value_log
         if log is None or any(f.keep.value != 1.0 for f in group):
-            return (
-                f"a gate per {across} channel that may not be positive {own}: the {side}s erase"
-            )
+            return f"a gate per {across} channel that may not be positive {own}: the {side}s erase"
     every = [f for group in forms.values() for f in group]
     if gated and any(f.momentum is not None or f.mixed is not None for f in every):
         return f"a gate per {across} channel of a memory whose rule remembers {own}"
