@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nldsl.runtime.chunk_widths import Width, widest
+
 CACHE = 2**18
 """Bytes of the scores of one row with one column that are worked on together on a CPU."""
 
@@ -29,7 +31,7 @@ class How(NamedTuple):
 
     reads: Reading
     early_erase: bool
-    width: int
+    width: Width
 
 
 class Given(NamedTuple):
@@ -44,29 +46,30 @@ class Given(NamedTuple):
     v: Tensor | None
     sums: Tensor | None
 
-    def chunks(self, part: tuple[slice, slice], width: int) -> list[Given]:
+    def chunks(self, part: tuple[slice, slice], width: Width) -> list[Given]:
         """Views `[b, h, C, ...]` of the chunks of some heads of some samples."""
-        missing = (None,) * -(-self.q.shape[1] // width)
+        missing = (None,) * len(cells(self.q, part, width))
         columns = (missing if x is None else cells(x, part, width) for x in self)
         return [Given(*row) for row in zip(*columns, strict=True)]
 
 
-def cells(x: Tensor, part: tuple[slice, slice], width: int) -> tuple[Tensor, ...]:
+def cells(x: Tensor, part: tuple[slice, slice], width: Width) -> tuple[Tensor, ...]:
     """Views `[b, h, C, ...]` of `x [B, T, H, ...]`.
 
     >>> [tuple(x.shape) for x in cells(torch.ones(1, 5, 2), (slice(0, 1), slice(1, 2)), 3)]
     [(1, 1, 3), (1, 1, 2)]
     """
-    found: tuple[Tensor, ...] = x[part[0], :, part[1]].transpose(1, 2).split(width, 2)
+    sizes = width if isinstance(width, int) else list(width)
+    found: tuple[Tensor, ...] = x[part[0], :, part[1]].transpose(1, 2).split(sizes, 2)
     return found
 
 
-def parts(q: Tensor, width: int) -> Iterator[tuple[slice, slice]]:
+def parts(q: Tensor, width: Width) -> Iterator[tuple[slice, slice]]:
     """Samples and heads that are worked on together."""
     batch, _, heads, _ = q.shape
     count = batch * heads
     if q.device.type == "cpu":
-        count = max(1, CACHE // (width**2 * q.element_size()))
+        count = max(1, CACHE // (widest(width) ** 2 * q.element_size()))
     samples, some = max(1, count // max(1, heads)), min(count, heads)
     for first in range(0, batch, samples):
         for start in range(0, heads, some):

@@ -11,7 +11,7 @@ The backward pass goes the same way once more.  Every value depends on differenc
 gradients `dg = rows * d_rows - columns * d_columns`, and `dg_C` gains `sum(dM_1 * M_1)`.
 
 Tensors stay as they are given, token by token: scaling reads them through views and writes rows and columns
-head by head, so nothing is laid out anew, and the last chunk may be shorter than the others.
+head by head, so nothing is laid out anew, and chunks may differ in width (see `chunk_widths`).
 
 Shapes: `B` batch, `T` tokens, `H` heads, `C` tokens of a chunk, `X` = batch x heads, `K` along which is
 written, `V` the other side.
@@ -25,72 +25,13 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.chunk_buffers import BackBuffers, Buffers, Given, How, Reading, cells, parts, times
+from nldsl.runtime.chunk_widths import Width
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.gram import limit_of
 from nldsl.runtime.triangular import unit_lower_inverse
 
-LEAST = 8
-"""Tokens of the narrowest chunk that decays are given."""
-
-
-def sums_of(log: Tensor, width: int) -> Tensor:
-    """Running sums of `log [B, T, H, ...]` inside each chunk of `width` tokens.
-
-    >>> sums_of(torch.ones(1, 3, 1), 2).flatten().tolist()
-    [1.0, 2.0, 1.0]
-    """
-    batch, tokens = log.shape[:2]
-    whole = tokens - tokens % width
-    parts = [log[:, :whole].reshape(-1, width, *log.shape[2:]), log[:, whole:]]
-    made = [_summed(x).reshape(batch, -1, *log.shape[2:]) for x in parts if x.shape[1]]
-    return made[0] if len(made) == 1 else torch.cat(made, 1)
-
-
-def _summed(x: Tensor) -> Tensor:
-    if x.dim() == 3:
-        return x.double().cumsum(1).to(x.dtype)
-    width = x.shape[1]
-    lower = torch.ones(width, width, dtype=x.dtype, device=x.device).tril_()
-    return (lower @ x.flatten(2)).view(x.shape)
-
-
-def fits(sums: Tensor, width: int) -> bool:
-    """Whether one anchor serves every chunk of `sums [B, T, ...]`; never known under `torch.compile`."""
-    if torch.compiler.is_compiling():
-        return False
-    held, limit = sums.detach(), limit_of(sums.dtype)
-    whole = held.shape[1] - held.shape[1] % width
-    parts = (held[:, :whole].unflatten(1, (-1, width)), held[:, whole:].unsqueeze(1))
-    return all(_near(x, limit) for x in parts if x.numel())
-
-
-def fitting(log: Tensor, width: int) -> tuple[Tensor, int] | None:
-    """`sums_of` in the widest chunks that one anchor serves, and their width; `None` if those are too narrow.
-
-    Chunks of `width` tokens or of halves of it, all alike: a few calls more per token cost less than steep
-    decays taken apart channel by channel (a third, measured in chunks of 16 and of 8).  Where calls are what
-    is dear, on an accelerator, only the first width is tried.
-
-    >>> steep = torch.full((1, 64, 1), -3.0)
-    >>> [None if (found := fitting(log, 64)) is None else found[1] for log in (steep / 3, steep, 9 * steep)]
-    [64, 32, None]
-    """
-    tokens = log.shape[1]
-    while True:
-        even = -(-tokens // -(-tokens // width))
-        sums = sums_of(log, even)
-        if fits(sums, even):
-            return sums, even
-        width //= 2
-        if width < LEAST or log.device.type != "cpu" or torch.compiler.is_compiling():
-            return None
-
-
-def _near(sums: Tensor, limit: float) -> bool:
-    """Whether no sum `[B, N, C, ...]` is farther from that in the middle, which scales the state."""
-    middle = sums[:, :, sums.shape[2] // 2]
-    above, below = sums.amax(2).sub_(middle), sums.amin(2).sub_(middle)
-    return all(bool(x.abs().amax() <= limit) for x in (middle, above, below))
+FARTHEST = 1.4
+"""Up to this many limits of one exponent no number is lost (the limit is 0.7 of the range)."""
 
 
 def chunk_pass(
@@ -102,7 +43,7 @@ def chunk_pass(
     *,
     reads: Reading,
     early_erase: bool,
-    width: int,
+    width: Width,
 ) -> tuple[Tensor, Tensor]:
     """Answers `[B, T, H, V]` to `q [B, T, H, K]` and the last state, in chunks of `width` tokens.
 
@@ -122,19 +63,23 @@ def chunk_pass(
     return y, last
 
 
-def _factors(ones: list[Given]) -> list[Tensor] | None:
-    """What the state is scaled by in front of the first chunk and behind every chunk, `[X, 1, K]`.
+def _factors(ones: list[Given]) -> list[tuple[Tensor, ...]] | None:
+    """What the state is multiplied by in front of the first chunk and behind every chunk, each `[X, 1, K]`.
 
-    Each carries it from the anchor of one chunk to that of the next, the last one to the end.
+    Each carries it from the anchor of one chunk to that of the next, the last one to the end: in two steps,
+    by way of the end of the chunk, where the product of both leaves the range of the numbers.
     """
     sums = [x.sums for x in ones if x.sums is not None]
     if not sums:
         return None
     middles = torch.cat([x[:, :, x.shape[2] // 2].unsqueeze(2) for x in sums], 2)
-    ends = torch.cat([x[:, :, -1:] for x in sums], 2)
+    ends = torch.cat([x[:, :, -1:] for x in sums], 2) - middles
     none = torch.zeros_like(middles[:, :, :1])
-    found = torch.cat([middles[:, :, :1], ends - middles + torch.cat([middles[:, :, 1:], none], 2)], 2)
-    return list(found.exp_().flatten(0, 1).split(1, 1))
+    behind, ahead = torch.cat([none, ends], 2).flatten(0, 1), torch.cat([middles, none], 2).flatten(0, 1)
+    whole = behind + ahead
+    near = bool(whole.abs().amax() <= FARTHEST * limit_of(whole.dtype))
+    steps = (whole,) if near else (behind, ahead)
+    return list(zip(*(x.exp_().split(1, 1) for x in steps), strict=True))
 
 
 class _ChunkPass(torch.autograd.Function):
@@ -145,18 +90,19 @@ class _ChunkPass(torch.autograd.Function):
         last = torch.empty_like(state, memory_format=torch.contiguous_format)
         kept: list[Tensor] = []
         for part in parts(given.q, how.width):
-            ones, buffers = given.chunks(part, how.width), None
+            ones, sized = given.chunks(part, how.width), dict[int, Buffers]()
             factors, now = _factors(ones), state[part].flatten(0, 1)
-            if factors is not None:
-                now = now * factors[0]
+            for factor in () if factors is None else factors[0]:
+                now = now * factor
             for n, (one, answer) in enumerate(zip(ones, cells(y, part, how.width), strict=True)):
-                if buffers is None or buffers.size != one.q.shape[2]:
-                    buffers = Buffers(one, how, state.shape[2])
+                size = one.q.shape[2]
+                if size not in sized:
+                    sized[size] = Buffers(one, how, state.shape[2])
                 kept.append(now)
-                now, *found = _forward(one, now, buffers, answer)
+                now, *found = _forward(one, now, sized[size], answer)
                 kept += found
-                if factors is not None:
-                    now.mul_(factors[n + 1])
+                for factor in () if factors is None else factors[n + 1]:
+                    now.mul_(factor)
             kept.append(now)
             last[part] = now.view(last[part].shape)
         ctx.how = how
@@ -172,17 +118,20 @@ class _ChunkPass(torch.autograd.Function):
         made = _made(given, ctx.needs_input_grad)
         d_first, each = torch.empty_like(d_last), 1 if given.c is None else 3
         for part in parts(given.q, how.width):
-            ones, buffers = given.chunks(part, how.width), None
+            ones, sized = given.chunks(part, how.width), dict[int, BackBuffers]()
             factors, flow = _factors(ones), d_last[part].flatten(0, 1)
             own, saved = saved[: each * len(ones) + 1], saved[each * len(ones) + 1 :]
             rows = list(zip(ones, cells(dy, part, how.width), made.chunks(part, how.width), strict=True))
             for n, (one, answer, flows) in reversed(list(enumerate(rows))):
-                if buffers is None or buffers.size != one.q.shape[2]:
-                    buffers = BackBuffers(one, how, flow.shape[1])
+                size = one.q.shape[2]
+                if size not in sized:
+                    sized[size] = BackBuffers(one, how, flow.shape[1])
                 kept = _Kept(own[each * n + each], own[each * n], *own[each * n + 1 : each * n + each])
-                factor = None if factors is None else factors[n + 1]
-                flow = _backward(one, kept, answer, flow, factor, buffers, flows)
-            d_first[part] = (flow if factors is None else flow * factors[0]).view(d_first[part].shape)
+                carried = () if factors is None else factors[n + 1]
+                flow = _backward(one, kept, answer, flow, carried, sized[size], flows)
+            for factor in () if factors is None else reversed(factors[0]):
+                flow = flow * factor
+            d_first[part] = flow.view(d_first[part].shape)
         return (*made, d_first, None)
 
 
@@ -234,7 +183,7 @@ def _backward(
     kept: _Kept,
     dy: Tensor,
     d_new: Tensor,
-    factor: Tensor | None,
+    factors: tuple[Tensor, ...],
     buffers: BackBuffers,
     made: Given,
 ) -> Tensor:
@@ -243,7 +192,9 @@ def _backward(
     scores, values, d_seen, d_values = buffers.scores, buffers.values, buffers.d_seen, buffers.d_values
     d_rows, d_columns = buffers.d_rows, buffers.d_columns
     at_end = None if made.sums is None else _at_end(d_new, kept.new, made.sums)
-    flow = d_new.clone() if factor is None else d_new * factor
+    flow = d_new * factors[-1] if factors else d_new.clone()
+    for factor in factors[:-1]:
+        flow.mul_(factor)
     d_seen.last.copy_(dy)
     torch.bmm(buffers.columns.all, flow.mT, out=d_values.all)
     d_values.all.baddbmm_(scores.read.mT, d_seen.end)

@@ -1,7 +1,7 @@
 """A matrix memory in one pass over its chunks: one write of at most two pieces, at most one gate, one read.
 
 The pass takes gates whose products stay in the range of the numbers around one anchor per chunk; the values
-of the call decide how wide its chunks are (`chunk_pass.fitting`).  Everything else, every further read, and
+of the call decide how wide its chunks are (`chunk_widths.fitting`).  Everything else, every further read, and
 all of `torch.compile`, which does not follow results written into views, is the general form's.
 Shapes as in `matrix_memory`.
 """
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from nldsl.catalog.widths import WIDTH, pass_width
 from nldsl.runtime.chunk_buffers import Reading
-from nldsl.runtime.chunk_pass import chunk_pass, fitting
+from nldsl.runtime.chunk_pass import chunk_pass
+from nldsl.runtime.chunk_widths import Width, fitting, widest
 from nldsl.runtime.chunks import layout_of, mask_out
 from nldsl.runtime.matrix_chunks import Chunks, gate_of, places_of
 from nldsl.runtime.matrix_tokens import Gate, Side, States, Step, Write
@@ -41,7 +42,7 @@ class QuickChunks:
         self.given = state, steps, mask, chunk or WIDTH
         pieces = next(s for s in steps if isinstance(s, Write)).pieces
         width = chunk or pass_width(any(p.seen is not None for p in pieces), state.device.type)
-        self.width = layout_of(pieces[0].along, width).width
+        self.width: Width = layout_of(pieces[0].along, width).width
         self.found: Tensor | None = None
         self.chunks: Chunks | None = None
         self.places = places_of(steps)
@@ -50,7 +51,7 @@ class QuickChunks:
         if torch.compiler.is_compiling():
             self.general()
         elif gate is not None and gate.log is not None:
-            found = fitting(self._masked(gate.log), self.width)
+            found = fitting(self._masked(gate.log), widest(self.width))
             if found is None:
                 self.general()
             else:

@@ -18,7 +18,8 @@ from torch import Tensor
 from nldsl.catalog.widths import WIDTH, pass_width
 from nldsl.runtime.attend import chunk_read, chunk_write, delta_transform
 from nldsl.runtime.chunk_buffers import Reading
-from nldsl.runtime.chunk_pass import chunk_pass, fitting
+from nldsl.runtime.chunk_pass import chunk_pass
+from nldsl.runtime.chunk_widths import Width, fitting
 from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, stand_in, tokens
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
 from nldsl.runtime.scan import decay_scan, delta_scan
@@ -133,9 +134,10 @@ def _in_one_pass(
     """Reads and state by `chunk_pass`; `None` if it does not take the gates, or code is traced."""
     if torch.compiler.is_compiling() or (decay is not None and log_decay is None):
         return None
-    sums, width = None, layout.width
+    sums: Tensor | None = None
+    width: Width = layout.width
     if log_decay is not None:
-        if (found := fitting(mask_out(log_decay, mask), width)) is None:
+        if (found := fitting(mask_out(log_decay, mask), layout.width)) is None:
             return None
         sums, width = found[0].unsqueeze(-1), found[1]
     q, k, w = (mask_out(x, mask) for x in given[:3])

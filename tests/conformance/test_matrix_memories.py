@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nldsl.certify.verify import verify
-from nldsl.runtime import chunk_pass, filters, matrix_memory, past_lessons, product_filter, quick_chunks
+from nldsl.runtime import chunk_widths, filters, matrix_memory, past_lessons, product_filter, quick_chunks
 from tests.conformance.agreement import compiled, disagreements
 
 VALUES = {
@@ -375,7 +375,7 @@ def _short(original: Any) -> Any:
 FAULTS = {
     "a write seen too late": ("delta_product", filters, "seen_mask", _later),
     "the pass reads above the write": ("kda", quick_chunks, "Reading", _above),
-    "one anchor whatever the decay": ("kda_steep", chunk_pass, "fits", lambda f: lambda *given: True),
+    "one anchor whatever the decay": ("kda_steep", chunk_widths, "steep_chunks", lambda f: lambda *a: []),
     "gates of the token left out": ("toward_init", filters.ChannelFilter, "sums", _stale),
     "decay and momentum exchanged": ("omega_net", filters.MomentumFilter, "ended", _swapped),
     "lessons forgotten between calls": ("omega", past_lessons, "past_lessons", _forgetful),
