@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nldsl.runtime.chunk_pass import fits, sums_of
+from nldsl.runtime.chunk_widths import steep_chunks, sums_of
 from nldsl.runtime.chunks import mask_out
 from nldsl.runtime.filters import Places
 from nldsl.runtime.matrix_tokens import Gate, Side, States, Step, at_token, kept, one_token, tokens_of
@@ -71,7 +71,7 @@ def anchored(gates: Sequence[Gate], mask: Tensor | None, width: int) -> bool:
     # What one token writes is multiplied by what another one sees, in the way back both ways round.
     logs = [2 * mask_out(x.detach(), mask) for x in logs_of(gates) if x is not None]
     events = torch.stack(logs, 2).flatten(1, 2)
-    return fits(sums_of(events, width * len(logs)), width * len(logs))
+    return not steep_chunks(sums_of(events, width * len(logs)), width * len(logs))
 
 
 class Walk:
