@@ -153,11 +153,16 @@ def _neg(expr: Expr, args: list[Form]) -> Form:
     return _scale(args[0], poly.constant(-1.0))
 
 
+def _fits(left: Form, right: Form) -> None:
+    """Raise `TooLargeError` if there are too many pairs of terms to multiply them out."""
+    if len(left.terms) * len(right.terms) > poly.LIMIT:
+        raise poly.TooLargeError
+
+
 def _product(expr: Expr, args: list[Form]) -> Form:
     """Elementwise product; scalars are coefficients and therefore need no alignment."""
     left, right = args
-    if len(left.terms) * len(right.terms) > poly.LIMIT:
-        raise poly.TooLargeError
+    _fits(left, right)
     pairs: list[tuple[Basis, Poly]] = []
     for b, c in left.terms.items():
         for d, e in right.terms.items():
@@ -216,6 +221,7 @@ def _entries(product: Powers, size: int) -> Poly:
 
 def _matvec(matrix: Form, vector: Form, like: Expr) -> Form:
     """`(A * outer(l, r)) @ v = l * (A @ (r * v))`; without `A` it is `l * sum(r * v)`."""
+    _fits(matrix, vector)
     size = matrix.like.shape[1]
     pairs: list[tuple[Basis, Poly]] = []
     for (atoms, left, right), c in matrix.terms.items():
@@ -254,6 +260,7 @@ def _matmul(expr: Expr, args: list[Form]) -> Form | None:
 
 def _matmat(left: Form, right: Form, like: Expr) -> Form | None:
     """Products in which one factor is an outer product; two full matrices stay an atom each pair."""
+    _fits(left, right)
     pairs: list[tuple[Basis, Poly]] = []
     for (atoms, row, column), c in left.terms.items():
         for (other, first, second), d in right.terms.items():
@@ -290,6 +297,7 @@ def _pair(atoms: Powers, other: Powers, inner: Powers, left: Form, right: Form) 
 
 
 def _outer(expr: Expr, args: list[Form]) -> Form:
+    _fits(args[0], args[1])
     pairs: list[tuple[Basis, Poly]] = [
         (((), b[1], d[1]), poly.multiply(c, e))
         for b, c in args[0].terms.items()

@@ -28,7 +28,7 @@ PRIMITIVE = Primitive(
     shape=_shape,
     torch="nldsl.runtime.ops:index",
     options=(Option("size", "REQUIRED", "how many numbers", "channels", 1, type="int"),),
-    places=frozenset({"block"}),
+    places=frozenset({"block", "rule"}),
     equation="y_i = i",
     reference=_reference,
 )

@@ -50,7 +50,7 @@ PRIMITIVE = Primitive(
         ),
         Option("index", 0, "which piece, from zero; set by the elaborator", minimum=0, type="int"),
     ),
-    places=frozenset({"block", "map"}),
+    places=frozenset({"block", "map", "rule"}),
     equation="y_j = x[n_1 + .. + n_{j-1} : n_1 + .. + n_j]",
     reference=_reference,
 )

@@ -71,9 +71,17 @@ class Tensors:
 
     def _guard(self, guard: Guard) -> Statement:
         target = self.names.of(guard.out)
-        then = (*self.steps(guard.then), assign(target, self.ref(guard.yes)))
-        otherwise = (*self.steps(guard.otherwise), assign(target, self.ref(guard.no)))
+        then = (*self.steps(guard.then), assign(target, self._side(guard, guard.yes)))
+        otherwise = (*self.steps(guard.otherwise), assign(target, self._side(guard, guard.no)))
         return If(self.ref(guard.condition), then, otherwise)
+
+    def _side(self, guard: Guard, value: Value) -> Expression:
+        """What a guard chooses; a number in place of a tensor is one like the weight."""
+        if value.shape == guard.out.shape:
+            return self.ref(value)
+        if value.name in self.literals:
+            return call("torch.full_like", self.like, self.ref(value))
+        return self.ref(value).method("expand_as", self.like)
 
     def expression(self, step: Apply) -> Expression:
         """The right-hand side of one statement."""

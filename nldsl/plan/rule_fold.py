@@ -34,6 +34,7 @@ def folded(body: Sequence[Apply]) -> Folded:
     kept: list[Apply] = []
     for original in _plain(body):
         step = replace(original, args=tuple(same.get(a.name, a) for a in original.args))
+        step = _reset(step, kept, literals)
         value = _constant(step, literals)
         if value is not None:
             literals[step.out.name] = value
@@ -42,6 +43,16 @@ def folded(body: Sequence[Apply]) -> Folded:
         else:
             kept.append(step)
     return Folded(tuple(kept), literals, same)
+
+
+def _reset(step: Apply, before: Sequence[Apply], literals: dict[str, float]) -> Apply:
+    """`where(fires, where(1, n, m), m)`, a memory that starts again at a number, without the inner choice."""
+    if step.op != "where" or step.args[2].shape != step.out.shape:
+        return step
+    inner = next((a for a in before if a.out == step.args[1]), None)
+    if inner is None or inner.op != "where" or literals.get(inner.args[0].name) != 1:
+        return step
+    return replace(step, args=(step.args[0], inner.args[1], step.args[2]))
 
 
 def constants(

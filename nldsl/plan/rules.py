@@ -96,7 +96,7 @@ def plan_rule(rule: Rule, shape: Shape, by_rows: str = "") -> RulePlan:
     form, reason = _form(tensors, code.memories, shape, by_rows)
     steps: tuple[Step, ...] = tensors
     if form == "matrix" and not by_rows:
-        steps = arranged(tensors, numbers, outputs)
+        steps = arranged(tensors, numbers, outputs, shape)
     own = {s.name for s in rule.slots}
     averaged = {weight.name, *(m.after.name for m in code.memories if m.name in own)} if by_rows else ()
     return RulePlan(

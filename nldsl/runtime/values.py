@@ -82,12 +82,14 @@ def ne(a: Number, b: Number) -> Tensor:
     return (a != b).to(a.dtype)
 
 
-def where(condition: Tensor, a: Number, b: Number) -> Tensor:
+def where(condition: Number, a: Number, b: Number) -> Tensor:
     """`a` where the condition is not 0, else `b`; two numbers take the type of the condition.
 
     >>> where(torch.ones(1, dtype=torch.bfloat16), 0.5, 1).dtype
     torch.bfloat16
     """
+    if not isinstance(condition, Tensor):
+        condition = (a if isinstance(a, Tensor) else torch.as_tensor(b)).new_full((), condition)
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
         a = condition.new_full((), a)
     return torch.where(condition != 0, a, b)

@@ -256,7 +256,7 @@ def _dynamic_option(frame: Frame, primitive: Primitive, argument: tree.Arg, item
         "NL0403",
         f"an option of `{primitive.name}` must be known when the program is compiled, found {describe(item)}",
         argument.value.span,
-        "computed at every token",
+        f"computed at every {'step' if frame.place == 'rule' else 'token'}",
     )
     return False
 

@@ -56,6 +56,8 @@ def as_value(frame: Frame, item: Item, node: tree.Expr) -> Value | Poison:
     if isinstance(item, MemoryBox):
         name = item.name
         help_ = f"read it: `{name}[q]`; `{name} *= a` scales what it holds, `{name} += e` adds to it"
+    elif isinstance(item, bool):
+        help_ = "`if` chooses by what is known beforehand: `if nesterov { y = a } else { y = b }`"
     return frame.session.report(
         "NL0404", f"expected a value, found {describe(item)}", node.span, "not a value", help=help_
     )
@@ -70,9 +72,21 @@ def static_of(frame: Frame, node: tree.Expr, what: str, advice: str = "") -> Any
         "NL0403",
         f"{what} must be known when the program is compiled, found {describe(item)}",
         node.span,
-        "computed at every token",
+        _when(frame),
         help=advice,
     )
+
+
+_OF_VALUES = {
+    "and": "of values that are 0 or 1, `a * b` is 1 where both are",
+    "or": "of values that are 0 or 1, `maximum(a, b)` is 1 where one of them is",
+    "not": "of values that are 0 or 1, `1 - a` is 1 where `a` is not",
+}
+"""What to write in place of a word of logic where values are computed."""
+
+
+def _when(frame: Frame) -> str:
+    return f"computed at every {'step' if frame.place == 'rule' else 'token'}"
 
 
 def lookup(frame: Frame, name: str) -> Item | None:
@@ -173,7 +187,11 @@ def _unary(frame: Frame, node: tree.Unary, target: str | None) -> Item:
         if isinstance(item, bool):
             return not item
         return frame.session.report(
-            "NL0404", f"`not` needs `true` or `false`, found {describe(item)}", node.span, "not a truth value"
+            "NL0404",
+            f"`not` needs `true` or `false`, found {describe(item)}",
+            node.span,
+            "not a truth value",
+            help=_OF_VALUES["not"] if isinstance(item, Value) else "",
         )
     if is_number(item):
         return -item
@@ -193,7 +211,8 @@ def _binary(frame: Frame, node: tree.Binary, target: str | None) -> Item:
             "NL0403",
             f"`{node.op}` works on numbers known when the program is compiled, found {describe(which)}",
             node.span,
-            "computed at every token",
+            _when(frame),
+            help=_OF_VALUES.get(node.op, ""),
         )
     if node.op == "/" and is_number(right) and not right:
         return frame.session.report("NL0406", "division by zero", node.span, "the divisor is 0 here")

@@ -7,7 +7,7 @@ from nldsl.spec.arguments import bind_arguments, complete
 from nldsl.spec.calls import CALLABLE, RULE_CALLS, Results
 from nldsl.spec.expressions import value_of
 from nldsl.spec.frame import Frame, assigned_names
-from nldsl.spec.items import POISON, Item, Poison, RuleItem, describe
+from nldsl.spec.items import POISON, Item, Poison, RuleItem, describe, is_number
 from nldsl.spec.loader import Unit
 from nldsl.spec.primitives import apply
 from nldsl.spec.program import Value
@@ -120,16 +120,37 @@ def every(frame: Frame, node: tree.Every) -> None:
         return
     fires = apply(frame, "multiple_of", (outer.inputs["step"],), {"of": clock.every}, node.span)
     for name in assigned_names(node.body):
-        before, after = names.get(name), frame.names.get(name)
-        if isinstance(before, Value) and isinstance(after, Value) and name not in outer.slots:
-            frame.names[name] = _chosen(frame, fires, after, before, name, node.span)
-        elif before is None:
-            frame.names.pop(name, None)
+        if name not in outer.slots:
+            _between(frame, fires, name, names.get(name), node.span)
     for name, value in outer.running.items():
         if name in running and running[name] is not value:
             outer.running[name] = chosen = _kept(frame, fires, value, running[name], node.span)
             if not outer.slots[name].visible:
                 frame.names[name] = chosen
+
+
+def _between(frame: Frame, fires: Value | Poison, name: str, before: Item | None, span: Span) -> None:
+    """What `name` is behind `every`: what it was where the clock does not fire.
+
+    Errors: NL0408 for what the code depends on and no step can change.
+    """
+    after = frame.names.get(name)
+    if before is None:
+        frame.names.pop(name, None)
+    elif before is after or before is POISON or after is None or after is POISON:
+        return
+    elif _steps(before) and _steps(after):
+        old, new = (frame.constant(i, span) if is_number(i) else i for i in (before, after))
+        assert isinstance(old, Value) and isinstance(new, Value)
+        frame.names[name] = _chosen(frame, fires, new, old, name, span)
+    elif before != after:
+        message = f"`{name}` is {describe(before)} and cannot change inside of `every`"
+        frame.names[name] = frame.session.report("NL0408", message, span, describe(after))
+
+
+def _steps(item: Item) -> bool:
+    """Whether an item may change from step to step."""
+    return isinstance(item, Value) or is_number(item)
 
 
 def _kept(frame: Frame, fires: Value | Poison, after: Value, before: Value, span: Span) -> Value:

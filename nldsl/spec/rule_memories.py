@@ -19,7 +19,7 @@ from nldsl.spec.items import POISON, Item, MapSource, Poison, describe
 from nldsl.spec.primitives import apply
 from nldsl.spec.program import Apply, Function, Parameter, Slot, Value
 from nldsl.spec.reads import read as read_of_block
-from nldsl.spec.rules import state_of
+from nldsl.spec.rules import RuleState, state_of
 from nldsl.spec.statements import HANDLERS
 from nldsl.syntax import tree
 
@@ -55,6 +55,11 @@ def declare(frame: Frame, node: tree.MemoryDecl) -> None:
     if not shared and good:
         found = bind_definition(frame, node.map, "map", ("NL0423", "`like(W)`, or a map"), 1)
     for name in node.names:
+        if (name.id in state.slots or name.id in state.deep) and not frame.indices:
+            frame.session.report(
+                "NL0310", f"memory `{name.id}` is declared twice", name.span, "declared again here"
+            )
+            good = False
         frame.names[name.id] = POISON
         if not good or found is POISON:
             continue
@@ -116,6 +121,7 @@ def slot(
 ) -> Value:
     """A new slot called `name`; on a clock of several steps others see what it held at the last tick."""
     state = state_of(frame)
+    _copy_aside(state, name)
     kind: Kind = like or ("matrix" if len(shape) == 2 else "vector")
     running = Value(frame.namer.variable(name), shape, kind)
     visible = ""
@@ -127,6 +133,13 @@ def slot(
     own = shape if initial is not None or shape != state.inputs["W"].shape else None
     state.slots[name] = Slot(running.name, "W", state.clock, visible, own, initial)
     return running
+
+
+def _copy_aside(state: RuleState, name: str) -> None:
+    """A memory that a `for` declares again is another one: the one before stays under a name of its own."""
+    if name in state.slots:
+        before = f"{name} {len(state.slots)}"
+        state.slots[before], state.running[before] = state.slots.pop(name), state.running.pop(name)
 
 
 def _open(frame: Frame, name: str, size: int) -> Deep | None:

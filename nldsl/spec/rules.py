@@ -9,7 +9,7 @@ from nldsl.catalog.values import Kind, Shape
 from nldsl.source import Span
 from nldsl.spec.expressions import evaluate
 from nldsl.spec.frame import Frame, Namer, assigned_names
-from nldsl.spec.items import POISON, Item, Poison, RuleItem, describe, freeze, is_static
+from nldsl.spec.items import POISON, Item, Poison, RuleItem, describe, freeze, is_number, is_static
 from nldsl.spec.loader import Unit
 from nldsl.spec.primitives import apply
 from nldsl.spec.program import Clock, Function, Rule, Slot, Value
@@ -204,10 +204,10 @@ def _assign(frame: Frame, node: tree.Assign) -> None:
     slot = state.slots[name]
     frame.names[name] = state.running[name]
     assign(frame, node)
-    result = frame.names[name]
+    result = _like_slot(frame, frame.names[name], state.running[name], node.span)
     wanted = state.running[name].shape
     if isinstance(result, Value) and result.shape == wanted:
-        state.running[name] = result
+        state.running[name] = frame.names[name] = result
     elif result is not POISON:
         frame.session.report(
             "NL0401",
@@ -217,6 +217,15 @@ def _assign(frame: Frame, node: tree.Assign) -> None:
         )
     if slot.visible:
         frame.names[name] = state.inputs[slot.visible]
+
+
+def _like_slot(frame: Frame, result: Item, running: Value, span: Span) -> Item:
+    """A number stands for every element of a memory: `m = 0` is how one starts again."""
+    number = frame.constant(result, span) if is_number(result) else result
+    if not isinstance(number, Value) or number.shape or not running.shape:
+        return number
+    everywhere = frame.constant(1, span)
+    return apply(frame, "where", (everywhere, number, running), {}, span, derived=True)
 
 
 def _level(frame: Frame, node: tree.LevelDecl) -> None:

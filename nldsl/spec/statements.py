@@ -11,6 +11,7 @@ from nldsl.spec.expressions import evaluate, static_of, value_of
 from nldsl.spec.frame import Frame, Place
 from nldsl.spec.items import POISON, Item, describe
 from nldsl.spec.program import Value
+from nldsl.spec.static import whole_number
 from nldsl.syntax import tree
 
 Statement = Callable[[Frame, Any], None]
@@ -133,6 +134,22 @@ def loop(frame: Frame, node: tree.For) -> None:
     frame.indices = outer
 
 
+def copies(frame: Frame, node: tree.Repeat) -> None:
+    """`repeat n` in a map, an objective or a rule: the body n times, unrolled."""
+    count = whole_number(
+        frame.session, evaluate(frame, node.count), "the count of `repeat`", node.count.span, least=0
+    )
+    if count is POISON:
+        return
+    outer = frame.indices
+    for index in range(count):
+        frame.indices = (*outer, index)
+        run(frame, node.body)
+        if frame.returned is not None:
+            break
+    frame.indices = outer
+
+
 def give_back(frame: Frame, node: tree.Return) -> None:
     """`return e`: values of the body, heads merged in blocks."""
     frame.variable = "out"
@@ -180,5 +197,7 @@ for _place in _EVERYWHERE:
     HANDLERS[_place, tree.Assign] = assign
     HANDLERS[_place, tree.If] = condition
     HANDLERS[_place, tree.For] = loop
+for _place in _EVERYWHERE[1:]:
+    HANDLERS[_place, tree.Repeat] = copies
 for _place in _EVERYWHERE[1:3]:
     HANDLERS[_place, tree.Return] = give_back

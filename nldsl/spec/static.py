@@ -38,6 +38,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs,
     "minimum": min,
     "maximum": max,
+    "where": lambda condition, a, b: a if condition else b,
 }
 """Primitives that stay static when all their arguments are."""
 
