@@ -25,7 +25,7 @@ from nldsl.syntax import tree
 
 
 @dataclass(frozen=True)
-class _Outer:
+class Outer:
     """`sign * factors * outer(left, right) / divisors`."""
 
     call: tree.Call
@@ -41,7 +41,7 @@ def outer_write(frame: Frame, node: tree.Assign, box: MemoryBox) -> bool:
     """
     if node.op != "+=" or box.source.kind != "matrix":
         return False
-    parts = _parts(node.value)
+    parts = outer_parts(node.value)
     if parts is None:
         return False
     terms = [_term(frame, part, box) for part in parts]
@@ -67,41 +67,50 @@ def column_write(frame: Frame, value: Value, box: MemoryBox, node: tree.Assign) 
             frame.body.append(Write(box.name, (term,), base_every=base, span=node.span))
 
 
-def _parts(node: tree.Expr) -> list[_Outer] | None:
+def outer_parts(node: tree.Expr) -> list[Outer] | None:
     """The summands, if every one holds one outer product as a factor."""
     found = list(_summands(node))
     return [p for p in found if p is not None] if all(p is not None for p in found) else None
 
 
-def _summands(node: tree.Expr) -> Iterator[_Outer | None]:
+def _summands(node: tree.Expr) -> Iterator[Outer | None]:
     if isinstance(node, tree.Unary) and node.op == "-":
         for part in _summands(node.operand):
             yield None if part is None else replace(part, negative=not part.negative)
     elif isinstance(node, tree.Binary) and node.op in ("+", "-"):
         yield from _summands(node.left)
         yield from _summands(tree.Unary("-", node.right, span=node.span) if node.op == "-" else node.right)
+    elif isinstance(node, tree.Binary) and node.op in ("*", "/"):
+        yield from _products(node)
     else:
-        yield _product(node)
+        yield _outer(node)
 
 
-def _product(node: tree.Expr) -> _Outer | None:
-    if isinstance(node, tree.Call) and node.function.id == "outer":
-        plain = len(node.args) == 2 and all(a.name is None for a in node.args)
-        return _Outer(node) if plain else None
-    if not isinstance(node, tree.Binary) or node.op not in ("*", "/"):
+def _outer(node: tree.Expr) -> Outer | None:
+    if not isinstance(node, tree.Call) or node.function.id != "outer":
         return None
-    left, right = _product(node.left), _product(node.right) if node.op == "*" else None
-    if (left is None) == (right is None):
-        return None
-    if left is None:
-        assert right is not None
-        return replace(right, factors=(node.left, *right.factors))
-    if node.op == "/":
-        return replace(left, divisors=(*left.divisors, node.right))
-    return replace(left, factors=(*left.factors, node.right))
+    plain = len(node.args) == 2 and all(a.name is None for a in node.args)
+    return Outer(node) if plain else None
 
 
-def _term(frame: Frame, part: _Outer, box: MemoryBox) -> Term | None:
+def _products(node: tree.Binary) -> Iterator[Outer | None]:
+    """A factor times an outer product, or a name or number times a sum of several."""
+    left, right = outer_parts(node.left), outer_parts(node.right) if node.op == "*" else None
+    inner, factor = (left, node.right) if left is not None else (right, node.left)
+    alone = inner is not None and (len(inner) == 1 or isinstance(factor, tree.Name | tree.Number))
+    if (left is None) == (right is None) or inner is None or not alone:
+        yield None
+        return
+    for part in inner:
+        if node.op == "/":
+            yield replace(part, divisors=(*part.divisors, factor))
+        elif left is None:
+            yield replace(part, factors=(factor, *part.factors))
+        else:
+            yield replace(part, factors=(*part.factors, factor))
+
+
+def _term(frame: Frame, part: Outer, box: MemoryBox) -> Term | None:
     """`[k] <- beta v  minimize dot  by gd(lr = 1)`."""
     erased = error_of(frame, part.call, box)
     if erased is not None:
@@ -123,12 +132,12 @@ def _term(frame: Frame, part: _Outer, box: MemoryBox) -> Term | None:
 
 def _adding(frame: Frame, key: Value, target: Value, box: MemoryBox, span: Span) -> Term | None:
     """`[key] <- target  minimize dot  by gd(lr = 1)`."""
-    objective = objective_of(frame, _library(frame, "objective", "dot", span), box, span)
+    objective = objective_of(frame, library_name(frame, "objective", "dot", span), box, span)
     rule = memory_rule(frame, _step(frame, tree.Number(1, span=span)), box)
     return None if objective is None or rule is None else Term(key, target, objective, rule, span=span)
 
 
-def _erasing(frame: Frame, part: _Outer, error: Error, box: MemoryBox) -> Term | None:
+def _erasing(frame: Frame, part: Outer, error: Error, box: MemoryBox) -> Term | None:
     """`[k] <- v  minimize l2  by gd(lr = beta)`."""
     span, right = part.call.span, part.call.args[1].value
     target = target_value(frame, box, value_of(frame, error.target), error.target.span)
@@ -139,7 +148,7 @@ def _erasing(frame: Frame, part: _Outer, error: Error, box: MemoryBox) -> Term |
     if not fits(frame, box, key, target, written):
         return None
     rate = _rate(part, error, span)
-    objective = objective_of(frame, _library(frame, "objective", "l2", span), box, span)
+    objective = objective_of(frame, library_name(frame, "objective", "l2", span), box, span)
     rule = memory_rule(frame, _step(frame, rate), box)
     if objective is None or rule is None:
         return None
@@ -150,7 +159,7 @@ def _erasing(frame: Frame, part: _Outer, error: Error, box: MemoryBox) -> Term |
     return Term(key, target, objective, rule, span=span)
 
 
-def _rate(part: _Outer, error: Error, span: Span) -> tree.Expr:
+def _rate(part: Outer, error: Error, span: Span) -> tree.Expr:
     """All factors as one number."""
     factors = (*part.factors, *error.factors)
     rate: tree.Expr = factors[0] if factors else tree.Number(1, span=span)
@@ -164,10 +173,10 @@ def _rate(part: _Outer, error: Error, span: Span) -> tree.Expr:
 def _step(frame: Frame, rate: tree.Expr) -> tree.Call:
     """`gd(lr = rate)`."""
     span = rate.span
-    return tree.Call(_library(frame, "rule", "gd", span), (tree.Arg("lr", rate, span=span),), span=span)
+    return tree.Call(library_name(frame, "rule", "gd", span), (tree.Arg("lr", rate, span=span),), span=span)
 
 
-def _library(frame: Frame, kind: str, name: str, span: Span) -> tree.Name:
+def library_name(frame: Frame, kind: str, name: str, span: Span) -> tree.Name:
     """A name for what the library defines, whatever the author calls so."""
     home = frame.unit.library.unit(kind, name)
     assert home is not None

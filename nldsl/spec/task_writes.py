@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nldsl.spec.answered import answered_write
 from nldsl.spec.clauses import bind_rule, bound_rule, toward_of
 from nldsl.spec.expressions import value_of
 from nldsl.spec.frame import Frame
@@ -100,7 +101,7 @@ def block_assign(frame: Frame, node: tree.Assign) -> None:
         if gated is not None:
             frame.body.append(Update(box.name, "scale", gated.value, gated.axis, span=node.span))
         return
-    if outer_write(frame, node, box):
+    if answered_write(frame, node, box) or outer_write(frame, node, box):
         return
     value = value_of(frame, node.value)
     if value is POISON:

@@ -111,7 +111,9 @@ def _two_terms(write: Write, own: dict[str, Apply | Read]) -> Known | None:
     """One term that erases and one that writes, at once: along one key (Comba), or along two (RWKV-7)."""
     if len(write.terms) != 2 or any(t.window > 1 or t.rule.slots for t in write.terms):
         return None
-    if any(len(t.objective.inputs) > 2 for t in write.terms):
+    if any(
+        len(t.objective.inputs) > 2 or "dy" in {v.name for v in t.rule.function.inputs} for t in write.terms
+    ):
         return None
     erase = [t for t in write.terms if _is_zero(t.target, own)]
     if len(erase) != 1:

@@ -50,11 +50,28 @@ def spectrum_words(block: Block, memory: Memory, write: Write, classes: UpdateCl
     term = classes.terms[0] if classes.terms else None
     if term is None or not term.rules:
         return ""
+    slanted = _slanted(memory, write) if online else ""
+    if slanted:
+        return slanted
     if term.rules[0].form is None:
         return f"{term.rules[0].reason}, so there is no spectrum along a key"
     if len(write.terms) > 1 or term.rules[0].form.momentum is not None:
         return "several terms, or momentum of them, in one step: no spectrum along one key"
     return _LOCAL.format(keep="retention" if write.retain is not None else "1")
+
+
+def _slanted(memory: Memory, write: Write) -> str:
+    """`M' = M (keep I - k a^T)`, with another vector `a` than the key: a rate per channel, or a gain."""
+    form = one_piece(memory, write)
+    piece = None if form is None else next((p for p in form.pieces if p.erase is not None), None)
+    if form is None or piece is None or piece.seen is piece.along or form.side != "key":
+        return ""
+    kept = "1" if write.retain is None else "retention"
+    return (
+        f"it erases at the key k and writes along another vector a, M' = M ({kept} - k a^T) + ..: one "
+        f"eigenvalue is {kept} - a . k, the others are {kept}; not symmetric, so a state may grow before it "
+        "shrinks"
+    )
 
 
 def _several_keys(block: Block, write: Write, classes: UpdateClass) -> str:

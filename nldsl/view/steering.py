@@ -21,8 +21,8 @@ def steered(block: Block, memory: Memory, step: Write | Update | None) -> str:
         return ""
     for what, values in _parts(step):
         read = answer_in(block, memory, values)
-        if read and what == "state":
-            return f"its state is set to what is made of `{read}`: no spectrum along a key"
+        if read and isinstance(step, Update) and step.op != "scale":
+            return f"{what} is made of `{read}`: no spectrum along a key"
         if read:
             return f"its {what} is made of `{read}`, so a step is not linear in the memory"
     return ""
@@ -31,7 +31,8 @@ def steered(block: Block, memory: Memory, step: Write | Update | None) -> str:
 def _parts(step: Write | Update) -> list[tuple[str, list[Value]]]:
     """Everything of a step but its targets, and what it is called."""
     if isinstance(step, Update):
-        return [("gate" if step.op == "scale" else "state", [step.value])]
+        what = {"scale": "gate", "set": "what it is set to", "add": "what is added"}[step.op]
+        return [(what, [step.value])]
     terms = step.terms
     return [
         ("key", [t.key for t in terms]),

@@ -70,9 +70,9 @@ PRINTED = {
 
 @pytest.mark.parametrize("body", PRINTED)
 def test_the_delta_rule_as_it_is_printed(body: str) -> None:
-    """What the read and the sum say one by one: `1 * k` is no name, so that spelling stays as it is."""
+    """What the read and the sum say one by one: a vector of ones is no number, so that stays as it is."""
     lowering, write, name = PRINTED[body]
-    text, literally = block(body), block(body.replace("S[k]", "S[1 * k]"))
+    text, literally = block(body), block(body.replace("S[k]", "S[k] * (0 * v + 1)"))
     assert unit(text).lowering == lowering and unit(literally).lowering == "sequential"
     (memory,), (written,) = (explain(t, dim=8).equations for t in (text, block(write)))
     assert memory.letter == "R" and memory.spectrum == written.spectrum
@@ -90,13 +90,12 @@ def test_the_delta_rule_as_it_is_printed(body: str) -> None:
     [
         "r = S[k]; S *= a; S += a * outer(v - r, k)",
         "r = S[k]; S[v] <- k by gd(lr = 0.1); S += a * outer(v - r, k)",
-        "S += a * outer(v - S[v], k)",
         "S += a * outer(v - tanh(S[k]), k)",
         "S += outer(w * (v - S[k]), k)",
     ],
 )
 def test_other_reads_are_no_error_at_the_key(body: str) -> None:
-    """Another state, another key, a function of the answer, a rate per channel: as the program says."""
+    """Another state, a function of the answer, a rate per channel: as the program says."""
     assert unit(block(body)).lowering == "sequential"
     assert disagreements(compiled(block(body), x=8)) == []
 
