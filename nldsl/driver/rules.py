@@ -48,6 +48,7 @@ def optimizer(rule: str | Path | GroupRule, params: Any, **keywords: Any) -> Rul
     """
     module = keywords.pop("module", params if isinstance(params, nn.Module) else None)
     settings = {n: keywords.pop(n) for n in SETTINGS if n in keywords}
+    keywords = {n: v.item() if isinstance(v, Tensor) and v.numel() == 1 else v for n, v in keywords.items()}
     group = rule if isinstance(rule, GroupRule) else open_rule(rule, **keywords)
     if group.outer is None:
         peaks = {name: dict(options).get("value", 1.0) for name, _, options in group.schedules}
@@ -68,6 +69,8 @@ def given(params: Any) -> list[Any]:
         return list(params.named_parameters())
     if isinstance(params, Tensor):
         raise TypeError("`params` is a list of parameters, found one tensor")
+    if not isinstance(params, Iterable):
+        raise TypeError(f"`params` is a module or a list of parameters, found {params!r}")
     return [_listed(entry) for entry in params]
 
 
@@ -99,7 +102,7 @@ def optimizer_class(outer: OuterRule, wanted: Iterable[Shape]) -> type[RuleOptim
     }
     text = print_module(lower_optimizer(_text(outer), plans, _doc(outer), rows))
     made: type[RuleOptimizer] = getattr(load_module(text, f"rule_{outer.name}"), class_name(outer.name))
-    made.source = text
+    made.source, made.bounds = text, outer.bounds
     loops = {shape: native(plan) for shape, plan in plans.items()}
     told = {
         id(k): replace(k, native=loops[s].text, native_reason=loops[s].reason)

@@ -6,17 +6,28 @@ to one weight is in the kernels of the emitted subclass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from nldsl.catalog.bounds import Bounds
 from nldsl.diagnostics import did_you_mean
 from nldsl.runtime.gathered_rows import GatheredRows
 from nldsl.runtime.rule_bundle import Bundle, Choice, Lineup, Numbers, Place, choose
 from nldsl.runtime.rule_gradients import Arrival, Policy, checked
+from nldsl.runtime.rule_groups import (
+    GATHERED,
+    clock_of,
+    gathered,
+    gathering,
+    number_of,
+    require_clock,
+    require_settings,
+    slow,
+)
 from nldsl.runtime.rule_kernel import Kernel, refusal
 from nldsl.runtime.rule_rows import Rows, attach
 
@@ -46,6 +57,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     fixed: ClassVar[dict[str, Any]] = {}
     kernels: ClassVar[dict[Shape, Kernel]] = {}
     source: ClassVar[str] = ""
+    bounds: ClassVar[dict[str, Bounds]] = {}
 
     def __init__(
         self,
@@ -59,6 +71,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         whole: Mapping[Tensor, Tensor] | None = None,
         **arguments: float | Tensor,
     ) -> None:
+        require_settings(nonfinite, form, seed)
         self.nonfinite: Policy = nonfinite
         self.form: Form = form
         self.seed = seed
@@ -82,9 +95,8 @@ class RuleOptimizer(torch.optim.Optimizer):
                 raise self._bad_argument(name)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        every = group["every"]
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise refusal("NL0968", f"`every` counts steps, a whole number from 1; found `{every}`")
+        every = clock_of(group)
+        self._check_numbers(group)
         for index, p in enumerate(group["params"]):
             self._allocate(p, self._name(group, index), every)
         self._forget_places()
@@ -150,20 +162,13 @@ class RuleOptimizer(torch.optim.Optimizer):
         if p.is_complex():
             raise refusal("NL0966", f"{name} is complex", "train its real and imaginary part: `view_as_real`")
         kernel = self.kernel_of(p, name)
-        if kernel.by_rows and every > 1:
-            raise refusal(
-                "NL0968",
-                f"`{self.rule}` needs every row of its layers, which are not kept for {every} steps",
-                f"{kernel.reason}; let the rule have a slower memory instead of the group",
-            )
+        require_clock(self.rule, kernel, every)
         copies = p.shape[0] if p.ndim == 3 and kernel.form == "matrix" else 0
         state: dict[str, Tensor] = {"step": torch.tensor(0.0, dtype=torch.float32)}
         for memory in kernel.memories:
             state[memory.name] = memory.start(p.detach(), copies, self.seed, name.strip("`"))
         if every > 1:
-            state["gathered"] = torch.zeros_like(p)
-            state["arrived"] = torch.tensor(0.0, dtype=torch.float32)
-            state["calls"] = torch.tensor(0.0, dtype=torch.float32)
+            state.update(gathering(p.detach()))
         self.state[p] = state
 
     def name_of(self, p: Tensor) -> str:
@@ -211,6 +216,8 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"`{self.rule}` erases along the inputs of layers, which a scaled loss does not scale",
                 "train in float32 or, by `torch.autocast`, in bfloat16, which need no `GradScaler`",
             )
+        for group in self.param_groups:
+            self._check_numbers(group)
         due = [(group, *self._arrived(group)) for group in self.param_groups]
         if self.nonfinite != "ignore" and not checked(self, due):
             return loss
@@ -223,12 +230,17 @@ class RuleOptimizer(torch.optim.Optimizer):
             if lineup is not None:
                 lineup.run(self._numbers(group, lineup.kernel, lineup.tick()))
             else:
-                self._update(group, list(self._gathered(group, found)) if group["every"] > 1 else found)
+                self._update(group, list(gathered(self, group, found)) if slow(self, group) else found)
         return loss
+
+    def _check_numbers(self, group: Mapping[str, Any]) -> None:
+        """Raise NL0968 for a number in a group with which the rule cannot work."""
+        for name in self.arguments:
+            number_of(self.rule, self.bounds, name, group[name])
 
     def _arrived(self, group: Mapping[str, Any]) -> tuple[list[Arrival], Lineup | None]:
         """Every parameter that has a gradient, with it; or the lineup of the last step, if it takes them."""
-        lineup = self.lineups.get(id(group))
+        lineup = self.lineups.get(id(group)) if clock_of(group) == 1 else None
         if lineup is not None and lineup.takes(group["params"], self.state):
             return [], lineup
         found = [(p, g) for p in group["params"] if (g := p.grad) is not None]
@@ -240,19 +252,6 @@ class RuleOptimizer(torch.optim.Optimizer):
                     "use `sparse = False` in the embedding",
                 )
         return found, None
-
-    def _gathered(self, group: Mapping[str, Any], found: Iterable[Arrival]) -> Iterator[Arrival]:
-        """On a slow clock: sums, at the step where it fires."""
-        for p, g in found:
-            self.state[p]["gathered"].add_(g)
-            self.state[p]["arrived"].add_(1)
-        for p in group["params"]:
-            state = self.state[p]
-            state["calls"].add_(1)
-            if int(state["calls"]) % group["every"] == 0 and int(state["arrived"]):
-                yield p, state["gathered"].clone()
-                state["gathered"].zero_()
-                state["arrived"].zero_()
 
     def _update(self, group: dict[str, Any], ready: Iterable[Arrival]) -> None:
         """Apply the rule; parameters that share a kernel and a step share its numbers."""
@@ -273,8 +272,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _numbers(self, group: Mapping[str, Any], kernel: Kernel, step: float) -> Numbers:
         """What depends on the step and the arguments of a group alone."""
-        given = [step, *(float(group[name]) for name in self.arguments)]
-        return Numbers(kernel, given)
+        return Numbers(kernel, [step, *(float(group[name]) for name in self.arguments)])
 
     def _place(self, state: dict[str, Tensor], p: Tensor) -> Place:
         """Where `p` and its memories are; looked up again when somebody has moved them."""
@@ -315,15 +313,18 @@ class RuleOptimizer(torch.optim.Optimizer):
         super().load_state_dict(state_dict)
         self._forget_places()
         for p, types in wanted.items():
-            if set(self.state[p]) != set(types):
-                missing = ", ".join(f"`{n}`" for n in sorted(set(types) ^ set(self.state[p])))
+            # The clock of a group is restored with it, so what it gathers need not have been there.
+            different = (set(types) ^ set(self.state[p])) - set(GATHERED)
+            if different:
+                missing = ", ".join(f"`{n}`" for n in sorted(different))
                 raise refusal("NL0969", f"the saved state is of another rule than `{self.rule}`: {missing}")
         # torch gives everything the type of the weight, and bfloat16 cannot count beyond 256.
         numbers = (number for group in state_dict["param_groups"] for number in group["params"])
         own = (p for group in self.param_groups for p in group["params"])
         for p, number in zip(own, numbers, strict=True):
             for name, value in state_dict["state"][number].items():
-                self.state[p][name] = value.detach().to(*wanted[p][name], copy=True)
+                kind = wanted[p].get(name, (p.device, p.dtype) if name == "gathered" else wanted[p]["step"])
+                self.state[p][name] = value.detach().to(*kind, copy=True)
 
     def __getstate__(self) -> dict[str, Any]:
         own = {n: getattr(self, n) for n in ("nonfinite", "form", "seed", "more", "whole")}

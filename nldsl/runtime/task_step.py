@@ -28,13 +28,14 @@ def step(task: PlacedTask, state: dict[str, Any], due: bool | Tensor) -> dict[st
         parameter = task.parameters[weight]
         if task.memory.descent is not None:
             new, kept = torch.sub(old, pending[weight], alpha=task.memory.descent), Weights()
-        elif task.memory.toward == "init":
-            anchor = state["anchor"][weight] if "anchor" in state else 0.0
-            new, kept = apply_rule(task, state, weight, old - anchor)
-            new = new + anchor
         else:
-            new, kept = apply_rule(task, state, weight, old if parameter is None else parameter + old)
-            new = new if parameter is None else new - parameter
+            away = task.memory.toward == "init"
+            anchor = state.get("anchor", {}).get(weight) if away else None
+            start = old if away or parameter is None else parameter + old
+            start = start if anchor is None else start - anchor
+            made, kept = apply_rule(task, state, weight, start)
+            # What the rule leaves alone stays to the last bit, whatever it was measured from.
+            new = made if start is old else old + (made - start)
         delta[weight] = choose(due, new, old)
         pending[weight] = choose(due, torch.zeros_like(pending[weight]), pending[weight])
         for slot, value in kept.items():

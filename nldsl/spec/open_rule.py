@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from pathlib import Path
 
 from nldsl.catalog.values import Static
@@ -32,6 +34,7 @@ def open_rule(rule: str | Path, *, home: Unit | None = None, **arguments: Static
         OpenArgument(name='lr', path='lr', value=0.001)
     """
     bag = DiagnosticBag()
+    arguments = {name: _plain(name, value) for name, value in arguments.items()}
     call, written = str(rule), None
     if home is None:
         home, call = _home(rule, bag)
@@ -55,6 +58,22 @@ def open_rule(rule: str | Path, *, home: Unit | None = None, **arguments: Static
             bag.items or [Diagnostic("NL0305", f"`{rule}` is no rule", help="`adamw(lr = 1e-3)`")]
         )
     return group
+
+
+def _plain(name: str, value: object) -> Static:
+    """An argument as Python has it: numbers of other libraries as plain ones; raises NL0968 for no value."""
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(_plain(name, item) for item in value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    plain = float(value) if isinstance(value, numbers.Real) else value
+    if isinstance(plain, float) and math.isfinite(plain):
+        return plain
+    known = "numbers, strings, `True`, `False` and lists are values"
+    advice = "give a finite number" if isinstance(plain, float) else known
+    raise SpecError([Diagnostic("NL0968", f"`{name}` is no value of the language: {plain!r}", help=advice)])
 
 
 def _home(rule: str | Path, bag: DiagnosticBag) -> tuple[Unit | None, str]:
@@ -90,6 +109,8 @@ def literal(value: Static) -> str:
     """
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(literal, value))}]"
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from nldsl.catalog.bounds import Bounds
 from nldsl.catalog.values import Shape, Static
 from nldsl.diagnostics import DiagnosticBag, SpecError
 from nldsl.source import Span
 from nldsl.spec.items import Item, RuleItem, freeze, is_number
 from nldsl.spec.loader import Unit
 from nldsl.spec.program import Rule, Value
+from nldsl.spec.rule_bounds import bounds_by_path
 from nldsl.spec.rules import elaborate_rule
 from nldsl.spec.session import Session
 from nldsl.syntax import tree
@@ -76,6 +78,12 @@ class OuterRule:
         ]
         numbers = dict(_numbers(self.arguments))
         return tuple(OpenArgument(name, path, float(numbers[path])) for path, name in _spoken(free).items())
+
+    @property
+    def bounds(self) -> dict[str, Bounds]:
+        """What the open numbers may be, by their names."""
+        known = {path: found for path, found, _ in bounds_by_path(self.definition, self.arguments)}
+        return {a.name: known[a.path] for a in self.open}
 
     @property
     def fixed(self) -> tuple[tuple[str, Static], ...]:

@@ -18,6 +18,7 @@ from nldsl.spec.items import POISON, Item, PerValue, RuleItem, describe, freeze,
 from nldsl.spec.loader import Unit
 from nldsl.spec.outer_rules import OuterRule
 from nldsl.spec.program import GroupRule, TrainPlan, Value
+from nldsl.spec.rule_bounds import bounds_by_path
 from nldsl.spec.rules import elaborate_rule
 from nldsl.spec.session import Session
 from nldsl.spec.static import whole_number
@@ -213,7 +214,7 @@ def outer_group(
 ) -> GroupRule | None:
     """The rule of a group that claims nothing yet; `None` if it is none, or depends on values of a block."""
     definition, unit, bound = found
-    if not all(_known(item) for item in bound.values()):
+    if not all(_known(item) for item in bound.values()) or not _within_bounds(frame, node, found):
         return None
     given = _given(definition, node)
     moving: dict[str, Item] = {n: Value(n, (), "scalar") for n, _, _ in schedules}
@@ -225,6 +226,21 @@ def outer_group(
     )
     outer = OuterRule(definition, unit, tuple(bound.items()), node.span)
     return GroupRule((), definition.name.id, arguments, 1, tuple(schedules), bound=rule, outer=outer)
+
+
+def _within_bounds(frame: Frame, node: tree.Expr, found: BoundDefinition) -> bool:
+    """Whether every number of a rule, peaks of schedules too, is one it can work with."""
+    definition, _, bound = found
+    spans = {a.name: a.span for a in node.args} if isinstance(node, tree.Call) else {}
+    good = True
+    for path, allowed, value in bounds_by_path(definition, tuple(bound.items())):
+        name = path.rpartition(".")[2]
+        if wrong := allowed.refusal(name, value):
+            good = False
+            span = spans.get(path.partition(".")[0]) or node.span
+            help = "a rule that climbs says so: `W = W + lr * g`" if name == "lr" and value < 0 else ""  # noqa: A001
+            frame.session.report("NL0426", wrong, span, "outside of its range", help=help)
+    return good
 
 
 def _known(item: Item) -> bool:

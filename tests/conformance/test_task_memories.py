@@ -15,6 +15,7 @@ from nldsl.runtime import kept_rows
 from nldsl.runtime.kept_rows import PIECE
 from nldsl.runtime.model import Model
 from nldsl.runtime.state import State
+from nldsl.runtime.task import get_at
 from tests.conformance.agreement import comparable, compiled
 
 torch.set_num_threads(1)
@@ -275,3 +276,31 @@ def test_chain_nested_and_independent_differ() -> None:
         model = nldsl.compile(MODEL.format(system=text, carry="trunc"), dtype=torch.float64)
         losses.append(model.learn(tokens)[0].item())
     assert len({round(x, 6) for x in losses}) == 3
+
+
+@pytest.mark.parametrize("rule", ["gd", "momentum", "adamw", "lion", "muon", "rmsprop", "radam"])
+@pytest.mark.parametrize("retain", ["", " retain 1.0 toward init"])
+def test_a_delta_stays_to_the_last_bit_at_rate_zero(rule: str, retain: str) -> None:
+    """Also one that is not zero: what was learnt before, or elsewhere."""
+    text = f"""block plain(x) {{
+      level f every 4 tokens {{ memory F = mlp(2) reset never }}
+      F minimizes task by {rule}(lr = 0){retain}
+      return x + F[norm(x)]
+    }}
+    model m(tokens, vocab = 16, dim = 8) {{ return head(plain(norm(embed(tokens, vocab, dim))), vocab) }}
+    """
+    model, generator = nldsl.compile(text), torch.Generator().manual_seed(0)
+    (task,) = model.task_memories()
+    with torch.no_grad():
+        _, state = model.learn(torch.randint(0, 16, (2, 5), generator=generator), model.init_state(2))
+        entry = get_at(state.tree["root"], task.keys)
+        if entry["delta"] is None:  # plain descent at rate zero is known never to move anything
+            assert rule in ("gd", "momentum") and not retain
+            return
+        for delta in entry["delta"].values():
+            delta.copy_(torch.randn(delta.shape, generator=generator) * 0.3)
+        before = {name: delta.clone() for name, delta in entry["delta"].items()}
+        _, state = model.learn(torch.randint(0, 16, (2, 16), generator=generator), state)
+    entry = get_at(state.tree["root"], task.keys)
+    assert int(entry["count"][0]) == 20
+    assert all(torch.equal(entry["delta"][name], delta) for name, delta in before.items())

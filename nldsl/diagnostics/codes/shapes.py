@@ -166,6 +166,15 @@ CODES = {
         "map plain(z) { W1 = weight(dim(z), dim(z)); return W1 @ z }\n"
         "rule r(lr) { memory m = plain(); m[g] <- 1 minimize dot by gd(lr = lr); W = W + m[g] }\n",
     ),
+    "NL0426": Entry(
+        "number a rule cannot work with",
+        "In `train`, behind `minimizes task by` and in `nldsl.optimizer` the arguments `lr`, `eps`, `decay` "
+        "and `momentum` are not negative, and a `beta` that is the share of an average "
+        "(`beta * m + (1 - beta) * g`, `unbias(m, beta)`) is from 0 to below 1, as in `torch.optim`.  Every "
+        "number is finite.",
+        "model m(tokens) { return head(embed(tokens, 16, 8), 16) }\ntrain m { rest by adamw(lr = -0.1) }\n",
+        "model m(tokens) { return head(embed(tokens, 16, 8), 16) }\ntrain m { rest by adamw(lr = 0.1) }\n",
+    ),
     "NL0424": Entry(
         "`minimizes` without the task",
         "`F minimizes task` takes the gradient of the model's own loss; a local objective is a write.",

@@ -1,0 +1,105 @@
+"""What the groups of an optimizer hold: numbers the rule can work with, and a clock that may change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from nldsl.catalog.bounds import ANY, Bounds
+from nldsl.runtime.rule_gradients import Arrival
+from nldsl.runtime.rule_kernel import Kernel, refusal
+
+if TYPE_CHECKING:
+    from nldsl.runtime.rule_optimizer import RuleOptimizer
+
+GATHERED = ("gathered", "arrived", "calls")
+"""What is kept of a parameter between the steps of a slow clock."""
+WORDS = {"nonfinite": ("raise", "skip", "zero", "ignore"), "form": ("auto", "eager", "compiled")}
+
+
+def require_settings(nonfinite: object, form: object, seed: object) -> None:
+    """Raise NL0968 for a setting of an optimizer that is none of its words."""
+    for name, found in (("nonfinite", nonfinite), ("form", form)):
+        if found not in WORDS[name]:
+            raise refusal("NL0968", f"`{name}` is one of {', '.join(WORDS[name])}; found `{found}`")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise refusal("NL0968", f"`seed` is a whole number, found {seed!r}")
+
+
+def number_of(rule: str, bounds: Mapping[str, Bounds], name: str, value: Any) -> float:
+    """An argument of a group as a number; raises NL0968 for what is none, or out of its range.
+
+    Example:
+        >>> number_of("sgd", {}, "lr", torch.tensor(0.5))
+        0.5
+    """
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    elif hasattr(value, "__float__") and not isinstance(value, bool | int | float | Tensor):
+        value = float(value)  # numbers of numpy
+    if wrong := bounds.get(name, ANY).refusal(name, value):
+        raise refusal("NL0968", f"{wrong}, in `{rule}`", f'`group["{name}"]` is what a step uses')
+    return float(value)
+
+
+def clock_of(group: Mapping[str, Any]) -> int:
+    """Steps of the clock of a group; raises NL0968 if these are no number of steps."""
+    every: Any = group["every"]
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise refusal("NL0968", f"`every` counts steps, a whole number from 1; found `{every}`")
+    return every
+
+
+def require_clock(rule: str, kernel: Kernel, every: int) -> None:
+    """Raise NL0968 for a slow clock of a rule that needs every row."""
+    if kernel.by_rows and every > 1:
+        raise refusal(
+            "NL0968",
+            f"`{rule}` needs every row of its layers, which are not kept for {every} steps",
+            f"{kernel.reason}; let the rule have a slower memory instead of the group",
+        )
+
+
+def gathering(p: Tensor) -> dict[str, Tensor]:
+    """Where the gradients of a slow clock are summed, and counts of them and of calls."""
+    one = torch.tensor(0.0, dtype=torch.float32)
+    return {"gathered": torch.zeros_like(p), "arrived": one, "calls": one.clone()}
+
+
+def slow(optimizer: RuleOptimizer, group: Mapping[str, Any]) -> bool:
+    """Whether gradients of a group are summed: its clock is slow, or was and has left something."""
+    return clock_of(group) > 1 or any("gathered" in optimizer.state[p] for p in group["params"])
+
+
+def gathered(
+    optimizer: RuleOptimizer, group: Mapping[str, Any], found: Iterable[Arrival]
+) -> Iterator[Arrival]:
+    """On a slow clock: sums, at the step where it fires.
+
+    A clock that has become slow begins to count now; what one that is slow no longer has left goes into
+    this step, and nothing is kept any more.  Steps are counted from the last one that fired.
+    """
+    every = clock_of(group)
+    for p in group["params"]:
+        if "gathered" not in optimizer.state[p]:
+            require_clock(optimizer.rule, optimizer.kernel_of(p), every)
+            optimizer.state[p].update(gathering(p.detach()))
+    for p, g in found:
+        optimizer.state[p]["gathered"].add_(g)
+        optimizer.state[p]["arrived"].add_(1)
+    for p in group["params"]:
+        state = optimizer.state[p]
+        state["calls"].add_(1)
+        if int(state["calls"]) < every:
+            continue
+        state["calls"].zero_()
+        if int(state["arrived"]):
+            yield p, state["gathered"].clone()
+        state["gathered"].zero_()
+        state["arrived"].zero_()
+        if every == 1:
+            for name in GATHERED:
+                del state[name]
