@@ -1,27 +1,33 @@
 """Matrix memories with a gate per element (Mamba-1): no chunk form exists, a scan over the tokens remains.
 
-The recurrence is as written; only the states between pieces of `PIECE` tokens are kept for the backward pass,
-which computes each piece again.  Shapes as in `matrix_memory`.
+Where nothing is erased and one gate decays, `element_scan` has it with its way back.  Else the recurrence is
+as written; only the states between pieces of `PIECE` tokens are kept for the backward pass, which computes
+each piece again.  Tokens come from one `split` and one `unbind`: a slice of each would make the way back fill
+zeros for all tokens at every token.  Shapes as in `matrix_memory`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
-from nldsl.runtime.chunks import stand_in
+from nldsl.runtime.chunks import mask_out, stand_in
+from nldsl.runtime.element_scan import element_scan
+from nldsl.runtime.matrix_chunks import gate_of
 from nldsl.runtime.matrix_tokens import (
+    Gate,
     Side,
     States,
     Step,
-    at_token,
+    Write,
     kept,
     one_token,
+    spread,
     tokens_of,
     with_axis,
 )
@@ -68,15 +74,10 @@ def scan_memory(
     steps = [with_axis(s, origin) for s in steps]
     heads = state.shape[1]
     grouped = [(q.unflatten(2, (heads, -1)), at) for q, at in queries]
-    pieces: list[list[Tensor]] = [[] for _ in queries]
-    for first in range(0, tokens_of(steps), PIECE):
-        window = slice(first, min(first + PIECE, tokens_of(steps)))
-        found, current = _piece(window, current, (steps, grouped), mask, side)
-        for answers, part in zip(pieces, found, strict=True):
-            answers.append(part)
+    found = _at_once(current, steps, grouped, mask, side)
+    answers, current = _in_pieces(current, (steps, grouped), mask, side) if found is None else found
     reads = []
-    for (q, _), answers in zip(grouped, pieces, strict=True):
-        y = torch.cat(answers, 1) if answers else q.new_zeros(*q.shape[:-1], state.shape[-2])
+    for (q, _), y in zip(grouped, answers, strict=True):
         y = y if start is None else y + q @ start.mT
         reads.append(stand_in(y.flatten(2, 3), mask))
     last, *rest = _turned(current) if turned else current
@@ -90,31 +91,74 @@ def _turned(states: States) -> States:
 _Given = tuple[Sequence[Step], Sequence[Query]]
 
 
-def _piece(
-    window: slice, states: States, given: _Given, mask: Tensor | None, side: Side
-) -> tuple[list[Tensor], States]:
-    """Some tokens, computed again in the backward pass."""
-    leaves, form = tree_flatten(given)
-    cut = [x[:, window] if isinstance(x, Tensor) else x for x in leaves]
-    live, count = None if mask is None else mask[:, window], len(states)
+def _at_once(
+    states: States, steps: Sequence[Step], queries: Sequence[Query], mask: Tensor | None, side: Side
+) -> tuple[list[Tensor], States] | None:
+    """All tokens by `element_scan`; `None` where it does not apply."""
+    gates = [g for g in map(gate_of, steps) if g is not None]
+    writes = [s for s in steps if isinstance(s, Write)]
+    if torch.compiler.is_compiling() or side != "key" or len(states) != 1 or tokens_of(steps) < 2:
+        return None
+    if len(gates) != 1 or len(writes) != 1 or isinstance(steps[-1], Gate) or writes[0].mixing is not None:
+        return None
+    pieces, given = writes[0].pieces, gates[0].value if gates[0].log is None else gates[0].log
+    plain = all(p.seen is None for p in pieces) and all(at == len(steps) for _, at in queries)
+    if given is None or not (plain and queries):
+        return None
+    log = gates[0].log is not None
+    along, add = (torch.cat(x, 3) if len(x) > 1 else x[0] for x in zip(*(p[:2] for p in pieces), strict=True))
+    gate, asked = spread(given, gates[0].across), torch.cat([q for q, _ in queries], 3)
+    if len({x.dtype for x in (states[0], gate, along, add, asked)}) > 1:
+        return None
+    if mask is not None:
+        gate = gate.masked_fill(~mask[..., None, None, None], 0.0 if log else 1.0)
+        along, add = mask_out(along, mask), mask_out(add, mask)
+    y, last = element_scan(gate, log, along, add, asked, states[0])
+    return list(y.split([q.shape[3] for q, _ in queries], 3)), (last,)
 
-    def run(*parts: Tensor) -> tuple[list[Tensor], States]:
-        return _tokens(parts[:count], tree_unflatten(list(parts[count:]), form), live, side)
+
+def _in_pieces(states: States, given: _Given, mask: Tensor | None, side: Side) -> tuple[list[Tensor], States]:
+    """All tokens as written, piece after piece."""
+    steps, queries = given
+    if not tokens_of(steps):
+        return [q.new_zeros(*q.shape[:-1], states[0].shape[-2]) for q, _ in queries], states
+    leaves, form = tree_flatten((given, mask))
+    count = -(-tokens_of(steps) // PIECE)
+    columns = [x.split(PIECE, 1) if isinstance(x, Tensor) else (x,) * count for x in leaves]
+    found: list[list[Tensor]] = [[] for _ in queries]
+    for parts in zip(*columns, strict=True):
+        answers, states = _piece(parts, states, form, side)
+        for rows, part in zip(found, answers, strict=True):
+            rows.append(part)
+    return [torch.cat(rows, 1) for rows in found], states
+
+
+def _piece(parts: Sequence[Any], states: States, form: TreeSpec, side: Side) -> tuple[list[Tensor], States]:
+    """Some tokens, computed again in the backward pass."""
+    count = len(states)
+
+    def run(*both: Any) -> tuple[list[Tensor], States]:
+        return _tokens(both[:count], both[count:], form, side)
 
     made: tuple[list[Tensor], States] = checkpoint(
-        run, *states, *cut, use_reentrant=False, preserve_rng_state=False
+        run, *states, *parts, use_reentrant=False, preserve_rng_state=False
     )
     return made
 
 
-def _tokens(states: States, given: _Given, mask: Tensor | None, side: Side) -> tuple[list[Tensor], States]:
-    steps, queries = given
-    answers: list[list[Tensor]] = [[] for _ in queries]
-    for t in range(tokens_of(steps)):
-        live = None if mask is None else mask[:, t, None, None, None]
-        places = one_token(states, [at_token(s, t) for s in steps], side)
-        for rows, (q, at) in zip(answers, queries, strict=True):
-            memory = places[at][0]
-            rows.append(q[:, t] @ (memory if side == "value" else memory.mT))
-        states = kept(live, places[-1], states)
-    return [torch.stack(rows, 1) for rows in answers], states
+def _tokens(states: States, leaves: Sequence[Any], form: TreeSpec, side: Side) -> tuple[list[Tensor], States]:
+    width = next(x for x in leaves if isinstance(x, Tensor)).shape[1]
+    columns = [x.unbind(1) if isinstance(x, Tensor) else (x,) * width for x in leaves]
+    answers: list[list[Tensor]] = []
+    for token in zip(*columns, strict=True):
+        (steps, queries), live = tree_unflatten(list(token), form)
+        places = one_token(states, steps, side)
+        memories = [places[at][0] for _, at in queries]
+        answers.append(
+            [
+                q @ (memory if side == "value" else memory.mT)
+                for (q, _), memory in zip(queries, memories, strict=True)
+            ]
+        )
+        states = kept(None if live is None else live[:, None, None, None], places[-1], states)
+    return [torch.stack(rows, 1) for rows in zip(*answers, strict=True)], states

@@ -180,13 +180,17 @@ def gated(state: Tensor, gate: Gate, side: Side) -> Tensor:
     """A state scaled by the gate of one token, `[B, H]`, `[B, H, A]` or `[B, H, V, K]`."""
     value = gate.log.exp() if gate.log is not None else gate.value
     assert value is not None
-    if value.dim() == 2:
-        return state * value[..., None, None]
-    if gate.across:
-        return state * value.unsqueeze(-1)
+    wide = spread(value.unsqueeze(1), gate.across).squeeze(1)
+    return state * (wide.mT if side == "value" and value.dim() == 4 else wide)
+
+
+def spread(value: Tensor, across: bool) -> Tensor:
+    """Numbers of a gate `[B, T, H]`, or per channel or entry, beside states `[B, T, H, V, K]`."""
     if value.dim() == 3:
-        return state * value.unsqueeze(-2)
-    return state * (value.mT if side == "value" else value)
+        return value[..., None, None]
+    if value.dim() == 4:
+        return value.unsqueeze(-1 if across else -2)
+    return value
 
 
 def at_token(step: Step, t: int) -> Step:

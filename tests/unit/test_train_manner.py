@@ -211,7 +211,8 @@ def test_what_is_compiled_is_what_the_plan_says() -> None:
     assert compile_blocks(hope, "yes") == len(steps) > 0
     assert all("_torchdynamo_orig_callable" in dir(getattr(module, name)) for module, name in steps)
     assert compile_blocks(nldsl.compile("transformer", dim=16, depth=1, heads=2), "auto") == 0
-    assert compile_blocks(nldsl.compile("samba", dim=16, depth=1, heads=2, window=8), "auto") == 1
+    assert compile_blocks(nldsl.compile("samba", dim=16, depth=1, heads=2, window=8), "auto") == 0
+    assert compile_blocks(nldsl.compile("gated_deltanet", dim=16, depth=1, heads=2), "auto") == 1
     flat = nldsl.compile("model flat(tokens) { return head(embed(tokens, 256, 8), 256) }")
     with pytest.raises(SpecError, match="NL0997"):
         compile_blocks(flat, "yes")
@@ -220,5 +221,8 @@ def test_what_is_compiled_is_what_the_plan_says() -> None:
 def test_the_plan_says_whether_compiling_pays(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["plan", "samba", *"--set dim=16 --set depth=1 --set heads=2 --length 16".split()])
+    with pytest.raises(SystemExit, match="0"):
+        main(["plan", "gated_deltanet", *"--set dim=16 --set depth=1 --set heads=2 --length 16".split()])
     said = capsys.readouterr().out
-    assert "torch.compile Mamba1: pays" in said and "torch.compile Attention: no" in said
+    assert "torch.compile Mamba1: no" in said and "torch.compile Attention: no" in said
+    assert "torch.compile GatedDeltanet: pays" in said
