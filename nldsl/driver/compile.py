@@ -14,6 +14,7 @@ from nldsl.graph import open_program
 from nldsl.lowerings.forms import plan_program
 from nldsl.lowerings.module import lower
 from nldsl.plan.plan import Plan, Target
+from nldsl.runtime.inputs import Taken
 from nldsl.runtime.model import Layer, Model
 from nldsl.spec.program import Program
 
@@ -93,5 +94,10 @@ def compile(
     text = emit(plan)
     built: Model | Layer = load_module(text, f"nldsl_{program.name}").build(seed)
     # Plain attributes: `nn.Module.__setattr__` is for tensors and modules.
-    vars(built).update(program=program, plan=plan, source=text)
+    vars(built).update(program=program, plan=plan, source=text, taken=_taken(program))
     return built.to(device=device, dtype=dtype)
+
+
+def _taken(program: Program) -> tuple[Taken, ...]:
+    """What a call of the module is given, `[B, T, ...]` each."""
+    return tuple(Taken(v.name, tuple(v.shape), v.kind == "token") for v in program.root.inputs)

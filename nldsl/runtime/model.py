@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nldsl.runtime.chunks import stand_in
+from nldsl.runtime.inputs import Taken, check_inputs
 from nldsl.runtime.learning import Held, Learning, release, streams_of
 from nldsl.runtime.module import Module
 from nldsl.runtime.precision import keeps_islands
@@ -27,6 +28,9 @@ class Layer(nn.Module):
     """
 
     root: Module
+    taken: tuple[Taken, ...] = ()
+    """What it is given, where that is known: shapes are compared before anything is computed."""
+    __call__: Callable[..., tuple[Any, State]]
 
     def __init__(self, root: Module, name: str = "") -> None:
         super().__init__()
@@ -68,9 +72,15 @@ class Layer(nn.Module):
         return self.root.parameter_roles()
 
     @keeps_islands
-    def forward(self, *inputs: Tensor, state: State | None = None, mask: Tensor | None = None) -> Any:
-        """Outputs `[B, T, ...]` (zero at masked tokens) and the state behind them."""
+    def forward(
+        self, *inputs: Any, state: State | None = None, mask: Tensor | None = None
+    ) -> tuple[Any, State]:
+        """Outputs `[B, T, ...]` (zero at masked tokens) and the state behind them.
+
+        Errors: `ValueError` for inputs or a mask of another shape, `StateMismatchError` for another state.
+        """
         inputs, state, mask = _by_position(inputs, state, mask)
+        check_inputs(self.name, inputs, mask, self.taken)
         tree = self._tree(state, inputs[0].shape[0])
         *outputs, new = self.root(*(stand_in(x, mask) for x in inputs), tree["root"], mask)
         outputs = [_silent(y, mask) for y in outputs]
@@ -104,7 +114,9 @@ class Model(Layer):
         self.streams = streams_of(root)
 
     @keeps_islands
-    def forward(self, *inputs: Tensor, state: State | None = None, mask: Tensor | None = None) -> Any:
+    def forward(
+        self, *inputs: Any, state: State | None = None, mask: Tensor | None = None
+    ) -> tuple[Any, State]:
         """Logits `[B, T, vocab]` and the state behind them.
 
         The stream `label` may be left out: who asks for a class does not know it.  A token held back by
@@ -114,10 +126,12 @@ class Model(Layer):
         if "label" in self.streams and len(inputs) == len(self.streams) - 1:
             place = self.streams.index("label")
             inputs = (*inputs[:place], torch.full_like(inputs[0], NO_LABEL), *inputs[place:])
+        check_inputs(self.name, inputs, mask, self.taken)
         tree = self._tree(state, inputs[0].shape[0])
         held: Held | None = tree.get("held")
         if held is None:
-            return super().forward(*inputs, state=state, mask=mask)
+            plain: tuple[Any, State] = super().forward(*inputs, state=state, mask=mask)
+            return plain
         stream, live, rest = release(held, inputs[0], mask)
         logits, new = self.root(stream, tree["root"], live)
         logits = _silent(logits, live)
@@ -157,6 +171,7 @@ class Model(Layer):
 
         Errors: `ValueError` if the labels are missing, or are not those of the model.
         """
+        check_inputs(self.name, (tokens,), mask, self.taken[:1])
         tree = self._tree(state, tokens.shape[0])
         outside = torch.is_grad_enabled()
         learning = Learning(self.root, self.carry, backward, levels, differentiable=outside or backward != 0)

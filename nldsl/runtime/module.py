@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,17 +22,30 @@ def normal(std: float) -> Fill:
     >>> normal(0.5)((2, 3), torch.Generator().manual_seed(0)).shape
     torch.Size([2, 3])
     """
-    return lambda shape, generator: torch.randn(shape, generator=generator, dtype=torch.float64).mul_(std)
+    return partial(_normal, std)
 
 
 def constant(value: float) -> Fill:
     """Fill with one number."""
-    return lambda shape, _: torch.full(shape, value, dtype=torch.float64)
+    return partial(_constant, value)
 
 
 def identity(scale: float) -> Fill:
     """`scale` times the identity in the last two axes (zero elsewhere if they differ)."""
-    return lambda shape, _: torch.eye(*shape[-2:], dtype=torch.float64).mul(scale).expand(shape).clone()
+    return partial(_identity, scale)
+
+
+# Functions with a name: a module that is pickled takes them along.
+def _normal(std: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64).mul_(std)
+
+
+def _constant(value: float, shape: tuple[int, ...], _: torch.Generator) -> Tensor:
+    return torch.full(shape, value, dtype=torch.float64)
+
+
+def _identity(scale: float, shape: tuple[int, ...], _: torch.Generator) -> Tensor:
+    return torch.eye(*shape[-2:], dtype=torch.float64).mul(scale).expand(shape).clone()
 
 
 class Container(nn.Module):
