@@ -35,7 +35,7 @@ COMMANDS: dict[str, str] = {
     "bisect": "Find the first level and token where two forms or two specifications differ.",
     "plan": "Predict the memory of a training step.",
     "data": "Prepare documents for training.",
-    "train": "Train a specification on bytes.",
+    "train": "Train a specification on bytes, tokens or labels.",
     "plot": "Draw the loss curves of runs in one picture.",
     "generate": "Generate from a trained run.",
     "chat": "Talk with a trained run; it may learn from what is said.",
@@ -88,8 +88,19 @@ def build_app(requested: str | None) -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     for name, line in COMMANDS.items():
         function = _load(name) if name == requested else _placeholder(line)
-        app.command(name, short_help=line, context_settings=_settings(name))(function)
+        said = _flowing(function.__doc__ or line)
+        app.command(name, short_help=line, help=said, context_settings=_settings(name))(function)
     return app
+
+
+def _flowing(text: str) -> str:
+    """The text with a line for every paragraph: a terminal breaks them where it ends.
+
+    Example:
+        >>> _flowing("What it does,\\nand how.\\n\\n    More of\\n    it.\\n")
+        'What it does, and how.\\n\\nMore of it.'
+    """
+    return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
 
 
 def _settings(name: str) -> dict[str, Any]:

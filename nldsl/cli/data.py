@@ -74,11 +74,15 @@ def _report(found: Prepared, tokenizer: bool) -> None:
     """What was found, in words."""
     of = (f" in {found.tokens:,} tokens", f" in {found.heldout_tokens:,} tokens") if tokenizer else ("", "")
     print(
-        f"{found.documents:,} documents, {found.bytes:,} bytes{of[0]} to train on; "
-        f"{found.heldout_documents:,} documents, {found.heldout_bytes:,} bytes{of[1]} held out; "
+        f"{_counted(found.documents)}, {found.bytes:,} bytes{of[0]} to train on; "
+        f"{_counted(found.heldout_documents)}, {found.heldout_bytes:,} bytes{of[1]} held out; "
         f"{found.left_out:,} empty or equal left out"
     )
     if tokenizer:
         print(f"{found.vocab:,} different tokens: train with `--set vocab={found.vocab}`")
     if found.classes:
         print(f"{found.classes:,} classes: the head of the model has as many rows")
+
+
+def _counted(documents: int) -> str:
+    return f"{documents:,} document{'' if documents == 1 else 's'}"

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from nldsl.catalog.values import Options
-from nldsl.graph.equations import formula, number, rule_formula
+from nldsl.catalog.values import Shape
+from nldsl.diagnostics import SpecError
+from nldsl.graph.equations import formula, rule_formula
 from nldsl.graph.model import Problem, Tensor
 from nldsl.graph.places import Place, all_parameters, claiming_group, own_once, places, slow_clock
+from nldsl.graph.rule_labels import group_label, written_options
 from nldsl.source import Span
+from nldsl.spec.outer_rules import weight_shape
 from nldsl.spec.program import (
     Block,
     Clock,
@@ -20,6 +23,7 @@ from nldsl.spec.program import (
     Parameter,
     Program,
     Rule,
+    Slot,
     TaskWrite,
     Term,
     Write,
@@ -28,6 +32,9 @@ from nldsl.spec.program import (
 
 BYTES = 4
 """States are counted in float32."""
+
+LIKE_W, OWN_SHAPE = "like W", "a shape of its own"
+"""What memories of rules are as large as."""
 
 TRAINING = "training"
 """The zone of optimiser memories."""
@@ -85,13 +92,13 @@ def optimiser_problems(program: Program) -> Iterator[tuple[Problem, tuple[str, .
             continue
         for slot in group.bound.slots:
             clock = Clock(group.every * (slot.clock.every if slot.clock else 1), "steps")
-            yield _slot(index, slot.name, group, group.bound, clock, claimed[index]), served[index]
+            yield _slot(index, slot, group, clock, claimed[index]), served[index]
 
 
 def rule_label(rule: Rule, written: str = "") -> str:
     """`gd(lr = beta)`: the rule with what it was given, as `written` where that says it."""
     given = [f"{name} = {_argument(name, value.name, written)}" for name, value in rule.arguments]
-    return f"{rule.name}({', '.join([*given, *_options(rule.static)])})"
+    return f"{rule.name}({', '.join([*given, *written_options(rule.static)])})"
 
 
 def _argument(name: str, value: str, written: str) -> str:
@@ -106,23 +113,10 @@ def _argument(name: str, value: str, written: str) -> str:
     return written[found.end() : end].strip() or value
 
 
-def group_label(group: GroupRule) -> str:
-    """`muon(lr = 0.02)`, schedules as `lr = cosine(...)`."""
-    scheduled = {name: f"{name} = {kind}({', '.join(_options(o))})" for name, kind, o in group.schedules}
-    fixed = [
-        t for (n, _), t in zip(group.arguments, _options(group.arguments), strict=True) if n not in scheduled
-    ]
-    return f"{group.rule}({', '.join([*scheduled.values(), *fixed])})"
-
-
 def who_trains(program: Program, path: str, parameter: Parameter) -> str:
     """The rule that trains the parameter at absolute `path`; empty if none does."""
     index = claiming_group(program.train, path, parameter)
     return "" if program.train is None or index is None else group_label(program.train.groups[index])
-
-
-def _options(options: Options) -> list[str]:
-    return [f"{name} = {number(value)}" for name, value in options if value is not None]
 
 
 @dataclass
@@ -295,15 +289,15 @@ def _attention(memory: Memory, block: Block, place: Place) -> Problem:
     )
 
 
-def _claims(program: Program) -> tuple[dict[int, int], dict[int, tuple[str, ...]]]:
-    """How many numbers each train group steps, and which slow problems they belong to."""
+def _claims(program: Program) -> tuple[dict[int, list[Shape]], dict[int, tuple[str, ...]]]:
+    """The shapes of what each train group steps, and which slow problems they belong to."""
     train = program.train
     assert train is not None
-    counts: dict[int, int] = {}
+    shapes: dict[int, list[Shape]] = {}
     for path, parameter in all_parameters(program):
         index = claiming_group(train, path, parameter)
         if index is not None:
-            counts[index] = counts.get(index, 0) + prod(parameter.shape)
+            shapes.setdefault(index, []).append(parameter.shape)
     served: dict[int, dict[str, None]] = {i: {} for i in range(len(train.groups))}
     for block, place in places(program.root, Place.root(program)):
         own = _trained_here(block)
@@ -313,28 +307,42 @@ def _claims(program: Program) -> tuple[dict[int, int], dict[int, tuple[str, ...]
                 memory = own.get(parameter.path)
                 id = place.slow_id(parameter) if memory is None else place.memory_id(memory)
                 served[index][id] = None
-    return counts, {i: tuple(ids) for i, ids in served.items()}
+    return shapes, {i: tuple(ids) for i, ids in served.items()}
 
 
-def _slot(index: int, name: str, group: GroupRule, rule: Rule, clock: Clock, count: int) -> Problem:
+def _slot(index: int, slot: Slot, group: GroupRule, clock: Clock, shapes: list[Shape]) -> Problem:
+    rule = group.bound
+    assert rule is not None
     return Problem(
-        id=f"train[{index}].{group.rule}.{name}",
-        name=f"{group.rule}.{name}",
+        id=f"train[{index}].{group.rule}.{slot.name}",
+        name=f"{group.rule}.{slot.name}",
         kind="optimiser memory",
         zone=TRAINING,
         clock=clock,
         level=TRAINING,
         objective="compresses gradients",
         context="the gradients of " + ", ".join(group.selectors),
-        map="like W",
+        map=LIKE_W if slot.shape is None else OWN_SHAPE,
         rule=group_label(group),
         rule_equation=rule_formula(rule),
         start="zero",
         reset="never",
         parameters=0,
-        tensors=(Tensor(name, (count,)),),
+        tensors=(Tensor(slot.name, (sum(_size(slot, group, shape) for shape in shapes),)),),
         source=_where(rule.function.span),
     )
+
+
+def _size(slot: Slot, group: GroupRule, shape: Shape) -> int:
+    """How many numbers the memory of a rule holds for a weight: as many as it, or those of its own shape."""
+    if slot.shape is None or group.outer is None:
+        return prod(shape)
+    try:
+        rule = group.outer.at(weight_shape(shape), False)
+    except SpecError:  # the rule does not take such a weight, which the check of the program has told
+        return prod(shape)
+    own = next(one.shape for one in rule.slots if one.name == slot.name)
+    return prod(shape if own is None else own)
 
 
 def written_pair(term: Term) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from nldsl.library import PRIMITIVES
 from nldsl.source import Span
 from nldsl.spec.frame import assigned_names
 from nldsl.spec.idle_arguments import check_arguments
+from nldsl.spec.idle_memories import check_rule_memories
 from nldsl.spec.loader import Unit, duplicate_definitions
 from nldsl.spec.session import Session
 from nldsl.spec.streams import walk
@@ -36,6 +37,8 @@ def check_definitions(session: Session, unit: Unit) -> None:
             _memories(session, item)
             _unused(session, item)
             _unreachable(session, item.body)
+            if item.kind == "rule":
+                check_rule_memories(session, item)
         if isinstance(item, tree.Definition | tree.Train | tree.Variant):
             check_arguments(session, item, unit)
         if isinstance(item, tree.Train) and unit.find("model", item.target.id) is None:

@@ -194,6 +194,16 @@ def find_target(session: Session, bundle: Bundle, block: str | None) -> Target |
             if items:
                 return Target(max(items, key=lambda i: i.span.start), unit)
     name = block or (bundle.wanted[1] if bundle.wanted else "")
+    part = next((kind for kind in _PARTS if name and unit.find(kind, name) is not None), "")
+    if part:
+        mine = unit.own.get((part, name))
+        session.report(
+            "NL0320",
+            f"`{name}` is {'an' if part == 'objective' else 'a'} {part}, expected a block or a model",
+            mine.name.span if isinstance(mine, tree.Definition) else unit.tree.span,
+            help=_PARTS[part].format(name=name),
+        )
+        return None
     known = [*unit.names("block"), *unit.names("model")]
     session.report(
         "NL0320",
@@ -204,6 +214,15 @@ def find_target(session: Session, bundle: Bundle, block: str | None) -> Target |
         help=did_you_mean(name, known) if name else _what_to_define(unit),
     )
     return None
+
+
+_PARTS = {
+    "rule": "a rule is part of a program: `S[k] <- v by {name}(...)` in a block, `matrices by {name}(...)` "
+    "in `train`; `nldsl verify` tests rules alone (`--rules` those of a program)",
+    "map": "a map is part of a memory: use it in a block, `memory M = {name}()`",
+    "objective": "an objective is part of a write: use it in a block, `S[k] <- v minimize {name} by ...`",
+}
+"""What is no program, and how one uses it."""
 
 
 def _what_to_define(unit: Unit) -> str:

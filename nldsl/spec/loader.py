@@ -313,9 +313,15 @@ def _read(path: Path, bag: DiagnosticBag, use: tree.Use | None, library: Library
             listed = (
                 near or "give a file, the name of a library program (see `nldsl list`), or the text itself"
             )
-            finding = replace(finding, help=listed)
+            finding = replace(finding, help=_specification_of(path) or listed)
         bag.add(replace(finding, span=use.path.span if use is not None else None))
     return file.text if file is not None else None
+
+
+def _specification_of(path: Path) -> str:
+    """What to say if the folder of a run was given."""
+    texts = sorted((path / "spec").glob("*.*")) if (path / "run.json").is_file() else []
+    return f"it is a run: its specification is `{texts[0]}`" if texts else ""
 
 
 def duplicate_definitions(unit: Unit) -> Iterator[Diagnostic]:

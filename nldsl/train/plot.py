@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -113,17 +114,18 @@ def line(places: Iterable[str], colour: str, width: int) -> str:
 
 
 def axes(last: float, low: float, high: float, by: str, unit: str) -> list[str]:
-    """Five marks on each axis, and what they measure."""
+    """Marks at round numbers of both axes, and what they measure."""
     parts = []
     right, floor = WIDTH - RIGHT, HEIGHT - BOTTOM
-    for i in range(5):
-        share = i / 4
-        x, y = LEFT + (right - LEFT) * share, floor - (floor - TOP) * share
+    for value in ticks(low, high):
+        y = floor - (floor - TOP) * (value - low) / (high - low)
         parts += [
             f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e5e5e5"/>',
-            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{low + (high - low) * share:.2f}</text>',
-            f'<text x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{mark(last * share, last)}</text>',
+            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.5g}</text>',
         ]
+    for value in ticks(0.0, last):
+        x = LEFT + (right - LEFT) * value / last
+        parts.append(f'<text x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{value:.6g}</text>')
     middle = (TOP + floor) / 2
     return [
         *parts,
@@ -132,14 +134,18 @@ def axes(last: float, low: float, high: float, by: str, unit: str) -> list[str]:
     ]
 
 
-def mark(x: float, last: float) -> str:
-    """A number at an axis that ends with `last`.
+def ticks(low: float, high: float) -> list[float]:
+    """Four to nine multiples of 1, 2 or 5 times a power of ten, from `low` to `high`.
 
     Example:
-        >>> mark(1.25, 5.0), mark(250.0, 1000.0), mark(1.5e6, 2e6)
-        ('1.25', '250', '1.5e+06')
+        >>> ticks(0.93, 8.69), ticks(0.0, 60.0), ticks(2.21, 2.24)
+        ([2.0, 4.0, 6.0, 8.0], [0.0, 20.0, 40.0, 60.0], [2.21, 2.22, 2.23, 2.24])
     """
-    return f"{x:.0f}" if 10 <= last < 1e6 else f"{x:.3g}"
+    unit = 10.0 ** math.floor(math.log10(high - low))
+    steps = [unit * factor for factor in (2.0, 1.0, 0.5, 0.2, 0.1)]
+    step = next(s for s in steps if math.floor(high / s + 1e-9) - math.ceil(low / s - 1e-9) >= 3)
+    first, behind = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(n * step, 12) for n in range(first, behind + 1)]
 
 
 def smoothed(points: Points) -> Points:

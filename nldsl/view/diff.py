@@ -16,7 +16,8 @@ from nldsl.catalog.values import Options
 from nldsl.graph import Problem, build_graph, open_program
 from nldsl.graph.levels import frequency, spoken
 from nldsl.graph.places import own_once
-from nldsl.graph.problems import group_label, who_trains
+from nldsl.graph.problems import who_trains
+from nldsl.graph.rule_labels import group_label
 from nldsl.spec.program import Block, Parameter, Program, TrainPlan
 from nldsl.view.align import Node, Pair, align, canonical
 from nldsl.view.explain import Explanation, explain_program

@@ -12,7 +12,7 @@ from nldsl.diagnostics import SpecError
 from nldsl.graph import LevelGraph, Problem, Transfer, build_graph, open_program
 from nldsl.graph.levels import spoken
 from nldsl.graph.places import all_parameters, claiming_group
-from nldsl.graph.problems import group_label
+from nldsl.graph.rule_labels import group_label
 from nldsl.lowerings.forms import plan_program
 from nldsl.plan.export import against_export
 from nldsl.plan.plan import Plan

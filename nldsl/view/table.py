@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
+from nldsl.graph.problems import LIKE_W
 from nldsl.view.explain import Explanation, LevelRow, MemoryRow
 from nldsl.view.explain_text import equations_text, lowerings_text, parameters_text, transfers_text
 from nldsl.view.words import spoken_bytes, spoken_count, spoken_flops, spoken_state
@@ -184,7 +185,8 @@ def _remark(rows: list[MemoryRow]) -> str:
         by = f"{row.objective} by {row.rule}" if row.rule else "nothing here trains them"
         return by
     if row.kind == "optimiser memory":
-        return f"by {row.rule}, as large as what it trains, starts at {row.start}"
+        size = "as large as what it trains" if row.map == LIKE_W else "of a shape of its own"
+        return f"by {row.rule}, {size}, starts at {row.start}"
     rule = row.rule if "(" in row.rule else ""
     retain = f"retain {row.retention}" if row.retention else ""
     each = "each " if len(rows) > 1 else ""

@@ -66,3 +66,5 @@ def test_the_command(
     RunConfig("x", steps=4).write(tmp_path / "c")
     assert nldsl("plot", "a", "c") == 1 and "NL0982" in capsys.readouterr().err
     assert nldsl("plot", "a", "--by", "mood") == 2
+    assert nldsl("plot", "a", "-o", "both.png") == 2 and "NL1015" in capsys.readouterr().err
+    assert not (tmp_path / "both.png").exists()

@@ -73,7 +73,8 @@ CODES = {
     ),
     "NL0411": Entry(
         "memory is never read",
-        "Nothing depends on a memory that is only written.",
+        "Nothing depends on a memory that is only written.  In a rule this is a warning: the weight does not "
+        "depend on the memory.",
         _memory("matrix()", _STEP, "return x"),
         _memory("matrix()", _STEP, "return S[x]"),
     ),
