@@ -29,7 +29,7 @@ def error_of(frame: Frame, call: tree.Call, box: MemoryBox) -> Error | None:
     left, right = (a.value for a in call.args)
     if not isinstance(right, tree.Name) or (box.clock.every, box.clock.unit) != (1, "tokens"):
         return None
-    factors, body = _peeled(frame, left, box)
+    factors, body = peeled(frame, left, box)
     if not isinstance(body, tree.Binary) or body.op != "-":
         return None
     for answer, target, negative in ((body.right, body.left, False), (body.left, body.right, True)):
@@ -38,12 +38,12 @@ def error_of(frame: Frame, call: tree.Call, box: MemoryBox) -> Error | None:
     return None
 
 
-def _peeled(frame: Frame, node: tree.Expr, box: MemoryBox) -> tuple[tuple[tree.Expr, ...], tree.Expr]:
+def peeled(frame: Frame, node: tree.Expr, box: MemoryBox) -> tuple[tuple[tree.Expr, ...], tree.Expr]:
     """Numbers that stand in front of a vector by name, and the vector."""
     if isinstance(node, tree.Binary) and node.op == "*":
         for number, rest in ((node.left, node.right), (node.right, node.left)):
             if _number(frame, number, box):
-                factors, body = _peeled(frame, rest, box)
+                factors, body = peeled(frame, rest, box)
                 return (number, *factors), body
     return (), node
 

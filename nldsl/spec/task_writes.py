@@ -12,12 +12,13 @@ from nldsl.spec.items import POISON, MemoryBox, describe
 from nldsl.spec.numbers import one_column, one_key
 from nldsl.spec.outer_sums import column_write, outer_write
 from nldsl.spec.primitives import apply
+from nldsl.spec.printed_steps import printed_steps
 from nldsl.spec.program import TaskWrite, Update, Value
 from nldsl.spec.reads import ensure_function
 from nldsl.spec.repairs import drop_clause
 from nldsl.spec.statements import assign
 from nldsl.spec.train import outer_group, read_schedules
-from nldsl.spec.writes import target_box
+from nldsl.spec.writes import target_box, write
 from nldsl.syntax import tree
 
 
@@ -86,6 +87,17 @@ def block_assign(frame: Frame, node: tree.Assign) -> None:
     if len(node.targets) > 1 or not isinstance(box, MemoryBox):
         assign(frame, node)
         return
+    steps = printed_steps(frame, node, box)
+    for step in (node,) if steps == () else steps or ():
+        if isinstance(step, tree.Write):
+            write(frame, step)
+        else:
+            _changed(frame, step, box)
+
+
+def _changed(frame: Frame, node: tree.Assign, box: MemoryBox) -> None:
+    """The running state scaled, added to or set."""
+    name = node.targets[0]
     frame.variable = name.id
     box.writes.append(name.span)
     if box.softmax or node.op in ("-=", "/="):
@@ -101,8 +113,12 @@ def block_assign(frame: Frame, node: tree.Assign) -> None:
         if gated is not None:
             frame.body.append(Update(box.name, "scale", gated.value, gated.axis, span=node.span))
         return
-    if answered_write(frame, node, box) or outer_write(frame, node, box):
-        return
+    if not answered_write(frame, node, box) and not outer_write(frame, node, box):
+        _moved(frame, node, box)
+
+
+def _moved(frame: Frame, node: tree.Assign, box: MemoryBox) -> None:
+    """`M += e`, `M = e` with a number or a matrix."""
     value = value_of(frame, node.value)
     if value is POISON:
         return

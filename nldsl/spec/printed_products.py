@@ -1,0 +1,112 @@
+"""Products and sums of matrices in the text of a printed step (see `printed_steps`): trees, no values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from nldsl.source import Span
+from nldsl.syntax import tree
+
+
+@dataclass(frozen=True)
+class Product:
+    """`sign * factors * chain[0] @ chain[1] ... / divisors`."""
+
+    factors: tuple[tree.Expr, ...] = ()
+    divisors: tuple[tree.Expr, ...] = ()
+    chain: tuple[tree.Expr, ...] = ()
+    negative: bool = False
+
+    def turned(self) -> Product:
+        """Minus that."""
+        return replace(self, negative=not self.negative)
+
+
+@dataclass(frozen=True)
+class Added:
+    """`sign * factors * outer(left, right) / divisors`; `S k` stands there as `S[k]`."""
+
+    product: Product
+    left: tree.Expr
+    right: tree.Expr
+
+
+@dataclass(frozen=True)
+class Factor:
+    """`M <- M diag(gate) + added`, all of it looking at the memory in front of it."""
+
+    gate: tree.Expr | None
+    added: tuple[Added, ...]
+
+
+def summands(node: tree.Expr, negative: bool) -> Iterator[tuple[tree.Expr, bool]]:
+    """The summands, and whether they are taken away."""
+    if isinstance(node, tree.Binary) and node.op in ("+", "-"):
+        yield from summands(node.left, negative)
+        yield from summands(node.right, negative != (node.op == "-"))
+    else:
+        yield node, negative
+
+
+def sides(node: tree.Expr) -> tuple[tree.Expr, tree.Expr]:
+    assert isinstance(node, tree.Call)
+    left, right = (a.value for a in node.args)
+    return left, right
+
+
+def transposed(memory: tree.Name, value: tree.Expr) -> tree.Expr:
+    """`transpose(S) @ v`."""
+    span = value.span
+    name = tree.Name("transpose", span=span)
+    call = tree.Call(name, (tree.Arg(None, memory, span=span),), span=span)
+    return tree.Binary("@", call, value, span=span)
+
+
+def values(gate: tree.Expr | None) -> tree.Expr:
+    assert gate is not None
+    name = tree.Name("values", span=gate.span)
+    return tree.Call(name, (tree.Arg(None, gate, span=gate.span),), span=gate.span)
+
+
+def differences(node: tree.Expr) -> Iterator[tuple[tree.Expr | None, tree.Expr, bool]]:
+    """`sign * (target - answer)`: target, answer, and whether the sign is plus for the answer."""
+    if isinstance(node, tree.Binary) and node.op == "-":
+        yield node.left, node.right, True
+        yield node.right, node.left, False
+    else:
+        yield None, node, False
+
+
+def alike(found: Product, wanted: Product) -> bool:
+    """Whether the numbers in front are the same, in any order."""
+    return found.negative == wanted.negative and all(
+        len(a) == len(b) and all(a.count(x) == b.count(x) and same(x, x) for x in a)
+        for a, b in ((found.factors, wanted.factors), (found.divisors, wanted.divisors))
+    )
+
+
+def same(one: tree.Expr, other: tree.Expr) -> bool:
+    """Whether two texts are one value; two calls never are, for each has slow parameters of its own."""
+    return one == other and not any(isinstance(n, tree.Call) for n in nodes(one))
+
+
+def nodes(node: tree.Expr) -> Iterator[tree.Expr]:
+    yield node
+    if isinstance(node, tree.Binary):
+        yield from (*nodes(node.left), *nodes(node.right))
+    elif isinstance(node, tree.Unary):
+        yield from nodes(node.operand)
+    elif isinstance(node, tree.Index):
+        yield from nodes(node.key)
+
+
+def number(product: Product, more: tuple[tree.Expr, ...], span: Span) -> tree.Expr:
+    """All numbers in front as one expression."""
+    factors = (*product.factors, *more)
+    found: tree.Expr = factors[0] if factors else tree.Number(1, span=span)
+    for factor in factors[1:]:
+        found = tree.Binary("*", found, factor, span=span)
+    for divisor in product.divisors:
+        found = tree.Binary("/", found, divisor, span=span)
+    return tree.Unary("-", found, span=span) if product.negative else found

@@ -1,0 +1,321 @@
+"""`S = a * S @ (I - b * outer(k, k)) + b * outer(v, k)`: the step of a matrix as papers print it.
+
+A sum that is linear in the memory is what it says: `S *= a` and writes, term by term.  `S @ k` is `S[k]`,
+`S - b outer(S k, k)` is `[k] <- 0  minimize l2  by gd(lr = b)`, and beside `b outer(v, k)` the target is `v`;
+`outer(v, k - S^T v)` is the step of `oja`.  Whatever is not of this kind is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nldsl.spec.expressions import lookup
+from nldsl.spec.frame import Frame
+from nldsl.spec.items import MemoryBox
+from nldsl.spec.outer_sums import library_name
+from nldsl.spec.printed_errors import peeled
+from nldsl.spec.printed_products import (
+    Added,
+    Factor,
+    Product,
+    alike,
+    differences,
+    nodes,
+    number,
+    same,
+    sides,
+    summands,
+    transposed,
+    values,
+)
+from nldsl.syntax import tree
+
+
+class NotPrintedError(ValueError):
+    """The sum is not of this kind."""
+
+
+def printed_steps(
+    frame: Frame, node: tree.Assign, box: MemoryBox
+) -> tuple[tree.Assign | tree.Write, ...] | None:
+    """The statements that `M = ...`, `M += ...` or `M -= ...` stands for; none if it is something else.
+
+    Errors: NL0404, and `None`, for a product with `I` or `diag(w)` that is no such step.
+    """
+    if box.source.kind != "matrix" or (box.clock.every, box.clock.unit) != (1, "tokens"):
+        return ()
+    reader = _Reader(frame, box, node)
+    try:
+        return reader.statements()
+    except NotPrintedError:
+        return reader.refused()
+
+
+class _Reader:
+    """One statement."""
+
+    def __init__(self, frame: Frame, box: MemoryBox, node: tree.Assign) -> None:
+        self.frame, self.box, self.node = frame, box, node
+        self.name = node.targets[0]
+
+    def statements(self) -> tuple[tree.Assign | tree.Write, ...]:
+        """`S *= a` in front of the writes, or one write that decays."""
+        products = [self._product(p) for p in summands(self.node.value, self.node.op == "-=")]
+        kept = [p for p in products if self._memory(p.chain[0]) and not self._single(p)]
+        left = [
+            p
+            for p in products
+            if len(p.chain) > 1 and self._memory(p.chain[-1]) and not self._outer(p.chain[0])
+        ]
+        added = [self._added(p) for p in products if p not in kept and p not in left]
+        if self.node.op == "+=" and all(map(self._plain, added)):
+            raise NotPrintedError
+        if (self.node.op == "=") != (len(kept) + len(left) == 1) or len(kept) + len(left) > 1:
+            raise NotPrintedError
+        gates: tuple[tree.Expr, ...] = ()
+        factors: list[Factor] = []
+        if kept:
+            (one,) = kept
+            gates, factors = self._gates(one), [self._factor(f, left=False) for f in one.chain[1:]]
+        if left:
+            (one,) = left
+            if len(one.chain) != 2:
+                raise NotPrintedError
+            gates, factors = self._gates(one), [self._factor(one.chain[0], left=True)]
+        return self._written(gates, factors, added)
+
+    def refused(self) -> tuple[()] | None:
+        """NL0404 where a matrix stands that only a printed step knows."""
+        known = [n for n in nodes(self.node.value) if self._unit(n) or self._diagonal(n) is not None]
+        if not known or not self._asks(self.node.value):
+            return ()
+        name = self.box.name
+        self.frame.session.report(
+            "NL0404",
+            f"this is no step of `{name}` that can be read off",
+            self.node.value.span,
+            f"each factor beside `{name}` is `I` or `diag(w)`, minus `b * outer(k, a * k)`",
+            help=f"such as `{name} = a * {name} @ (I - b * outer(k, k)) + b * outer(v, k)`, with `k` a name",
+        )
+        return None
+
+    def _written(
+        self, gates: tuple[tree.Expr, ...], factors: list[Factor], added: list[Added]
+    ) -> tuple[tree.Assign | tree.Write, ...]:
+        looks = any(self._asks(e) for a in added for e in (a.left, a.right))
+        if looks and len(factors) > 1 or looks and factors and gates:
+            raise NotPrintedError
+        found: list[tree.Assign | tree.Write] = []
+        if looks and gates and not factors:
+            factors, gates = [Factor(gates[0], ())], ()
+        span = self.node.span
+        found += [tree.Assign((self.name,), "*=", gate, span=span) for gate in gates]
+        factors = factors or [Factor(None, ())]
+        for n, factor in enumerate(factors):
+            every = [*factor.added, *(added if n == len(factors) - 1 else [])]
+            if every:
+                found.append(self._write(every, factor.gate))
+            elif factor.gate is not None:
+                found.append(tree.Assign((self.name,), "*=", factor.gate, span=span))
+        return tuple(found)
+
+    def _plain(self, one: Added) -> bool:
+        """Whether sums of outer products know it: nothing asked, or `v - S[k]`."""
+        chain, left = one.product.chain, one.left
+        if len(chain) > 1 or self._asks(one.right) or self._read(sides(chain[0])[0]) != sides(chain[0])[0]:
+            return False
+        return not self._asks(left) or (isinstance(left, tree.Binary) and left.op == "-")
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _memory(self, node: tree.Expr) -> bool:
+        return isinstance(node, tree.Name) and lookup(self.frame, node.id) is self.box
+
+    def _outer(self, node: tree.Expr) -> bool:
+        plain = isinstance(node, tree.Call) and node.function.id == "outer" and len(node.args) == 2
+        return plain and isinstance(node, tree.Call) and all(a.name is None for a in node.args)
+
+    def _single(self, product: Product) -> bool:
+        """`S @ outer(s, c)`: it adds, and nothing is kept."""
+        return len(product.chain) == 2 and self._outer(product.chain[1])
+
+    def _unit(self, node: tree.Expr) -> bool:
+        """`identity`, `identity(n)`, or `I` where nothing else is called so."""
+        if isinstance(node, tree.Call):
+            return node.function.id == "identity"
+        if not isinstance(node, tree.Name):
+            return False
+        return node.id == "identity" or (node.id == "I" and lookup(self.frame, "I") is None)
+
+    def _diagonal(self, node: tree.Expr) -> tree.Expr | None:
+        """`w` of `diag(w)`."""
+        plain = isinstance(node, tree.Call) and node.function.id == "diag" and len(node.args) == 1
+        return node.args[0].value if plain and isinstance(node, tree.Call) else None
+
+    def _matrix(self, node: tree.Expr) -> bool:
+        """Whether it stands for a matrix."""
+        if isinstance(node, tree.Binary):
+            return node.op in "+-*/@" and (self._matrix(node.left) or self._matrix(node.right))
+        if isinstance(node, tree.Unary):
+            return self._matrix(node.operand)
+        return self._memory(node) or self._outer(node) or self._unit(node) or self._diagonal(node) is not None
+
+    def _product(self, found: tuple[tree.Expr, bool]) -> Product:
+        made = self._parsed(found[0])
+        if not made.chain:
+            raise NotPrintedError
+        return made.turned() if found[1] else made
+
+    def _parsed(self, node: tree.Expr) -> Product:
+        if isinstance(node, tree.Unary) and node.op == "-":
+            return self._parsed(node.operand).turned()
+        if not self._matrix(node):
+            return Product(factors=(node,))
+        if not isinstance(node, tree.Binary) or node.op in "+-":
+            return Product(chain=(node,))
+        left, right = self._parsed(node.left), self._parsed(node.right)
+        if node.op == "/":
+            if right.chain or right.divisors:
+                raise NotPrintedError
+            right = replace(right, factors=(), divisors=right.factors)
+        if bool(left.chain and right.chain) != (node.op == "@"):
+            raise NotPrintedError
+        return Product(
+            (*left.factors, *right.factors),
+            (*left.divisors, *right.divisors),
+            (*left.chain, *right.chain),
+            left.negative != right.negative,
+        )
+
+    def _added(self, product: Product) -> Added:
+        """An outer product with what the memory answers at one side of it."""
+        chain, read = product.chain, self.name
+        if len(chain) == 1 and self._outer(chain[0]):
+            left, right = sides(chain[0])
+            numbers, left = peeled(self.frame, self._read(left), self.box)
+            return Added(replace(product, factors=(*product.factors, *numbers)), left, right)
+        if len(chain) == 2 and self._memory(chain[0]) and self._outer(chain[1]):
+            seen, along = sides(chain[1])
+            return Added(product, tree.Index(read, seen, span=chain[1].span), along)
+        if len(chain) == 2 and self._outer(chain[0]) and self._memory(chain[1]):
+            along, seen = sides(chain[0])
+            return Added(product, along, transposed(read, seen))
+        raise NotPrintedError
+
+    def _read(self, node: tree.Expr) -> tree.Expr:
+        """`S @ k` as `S[k]`, wherever it stands in a vector."""
+        if isinstance(node, tree.Binary):
+            if node.op == "@" and self._memory(node.left):
+                return tree.Index(self.name, node.right, span=node.span)
+            return replace(node, left=self._read(node.left), right=self._read(node.right))
+        return replace(node, operand=self._read(node.operand)) if isinstance(node, tree.Unary) else node
+
+    def _factor(self, node: tree.Expr, left: bool) -> Factor:
+        """`I - b outer(s, c)`, with `diag(w)` in the place of `I`; `left` of the memory or right of it."""
+        gate: tree.Expr | None = None
+        kept, added = 0, []
+        for product in (self._product(p) for p in summands(node, False)):
+            (*more, first) = product.chain
+            if more:
+                raise NotPrintedError
+            diagonal = self._diagonal(first)
+            if self._unit(first) or diagonal is not None:
+                if product != Product(chain=(first,)):
+                    raise NotPrintedError
+                kept, gate = kept + 1, values(diagonal) if diagonal is not None and left else diagonal
+            elif self._outer(first):
+                chain = (first, self.name) if left else (self.name, first)
+                added.append(self._added(replace(product, chain=chain)))
+            else:
+                raise NotPrintedError
+        if kept != 1:
+            raise NotPrintedError
+        return Factor(gate, tuple(added))
+
+    def _asks(self, node: tree.Expr) -> bool:
+        """Whether the memory stands somewhere in it."""
+        if isinstance(node, tree.Binary):
+            return self._asks(node.left) or self._asks(node.right)
+        if isinstance(node, tree.Unary):
+            return self._asks(node.operand)
+        if isinstance(node, tree.Call):
+            return any(self._asks(a.value) for a in node.args)
+        if isinstance(node, tree.Index):
+            return self._memory(node.target) or self._asks(node.key)
+        return self._memory(node)
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def _gates(self, product: Product) -> tuple[tree.Expr, ...]:
+        plain = not (product.factors or product.divisors or product.negative)
+        return () if plain else (number(product, (), self.node.span),)
+
+    def _write(self, added: Sequence[Added], gate: tree.Expr | None) -> tree.Write:
+        """One write: an erase and what is added at its key are one term."""
+        span, terms, rest = self.node.span, [], list(added)
+        while rest:
+            one = next((a for a in rest if self._asks(a.left) or self._asks(a.right)), rest[0])
+            rest.remove(one)
+            terms.append(self._term(one, rest))
+        clauses = tree.Clauses(retain=gate, span=span)
+        return tree.Write((self.name,), tuple(terms), clauses, braces=True, span=span)
+
+    def _term(self, one: Added, rest: list[Added]) -> tree.Term:
+        product, left, span = one.product, one.left, one.left.span
+        if self._asks(one.right):
+            return self._along_values(one, product, rest)
+        if not self._asks(left):
+            plain = product == Product(chain=product.chain)
+            value = left if plain else tree.Binary("*", number(product, (), span), left, span=span)
+            return self._clauses(one.right, value, "dot", tree.Number(1, span=span))
+        for target, answer, negative in differences(left):
+            if isinstance(answer, tree.Index) and self._memory(answer.target) and not self._asks(answer.key):
+                rate = self._rate(answer.key, one.right)
+                signed = product.turned() if negative else product
+                pair = None if target is not None else _partner(signed.turned(), answer.key, rest)
+                if pair is not None and not rate:
+                    rest.remove(pair)
+                    target = pair.left
+                value = target or tree.Number(0, span=span)
+                return self._clauses(answer.key, value, "l2", number(signed.turned(), rate, self.node.span))
+        raise NotPrintedError
+
+    def _rate(self, key: tree.Expr, along: tree.Expr) -> tuple[tree.Expr, ...]:
+        """`a` where what is written stands at `a * key`."""
+        if same(key, along):
+            return ()
+        if isinstance(along, tree.Binary) and along.op == "*":
+            for one, other in ((along.left, along.right), (along.right, along.left)):
+                if same(key, one):
+                    return (other,)
+        raise NotPrintedError
+
+    def _along_values(self, one: Added, product: Product, rest: list[Added]) -> tree.Term:
+        """`outer(v, k - S^T v)`."""
+        for key, answer, negative in differences(one.right):
+            if answer != transposed(self.name, one.left) or not same(one.left, one.left):
+                continue
+            signed = product.turned() if negative else product
+            if key is None:
+                wanted = signed.turned()
+                pair = next((a for a in rest if same(a.left, one.left) and alike(a.product, wanted)), None)
+                if pair is None:
+                    raise NotPrintedError
+                rest.remove(pair)
+                key = pair.right
+            return self._clauses(key, one.left, "oja", number(signed.turned(), (), self.node.span))
+        raise NotPrintedError
+
+    def _clauses(self, key: tree.Expr, value: tree.Expr, objective: str, rate: tree.Expr) -> tree.Term:
+        """`[key] <- value  minimize objective  by gd(lr = rate)`."""
+        span = value.span
+        gd = library_name(self.frame, "rule", "gd", span)
+        by = tree.Call(gd, (tree.Arg("lr", rate, span=span),), span=span)
+        wanted = library_name(self.frame, "objective", objective, span)
+        return tree.Term(key, value, tree.Clauses(minimize=wanted, by=by, span=span), span=span)
+
+
+def _partner(wanted: Product, key: tree.Expr, rest: Sequence[Added]) -> Added | None:
+    """`b outer(v, k)` beside `-b outer(S k, k)`."""
+    return next((a for a in rest if same(a.right, key) and alike(a.product, wanted)), None)
