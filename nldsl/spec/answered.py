@@ -179,7 +179,7 @@ def _term(
     if target is POISON or POISON in arguments.values():
         return None
     objective = objective_of(frame, library_name(frame, "objective", name, span), box, span)
-    home = frame.unit.library.unit("rule", rule) if rule != "gain" else _gains(frame)
+    home = frame.unit.library.unit("rule", rule) if rule != "gain" else gains(frame)
     assert home is not None
     definition = home.own["rule", rule]
     assert isinstance(definition, tree.Definition)
@@ -187,7 +187,7 @@ def _term(
     return None if objective is None or bound is None else Term(key, target, objective, bound, span=span)
 
 
-def _gains(frame: Frame) -> Unit:
+def gains(frame: Frame) -> Unit:
     """The rule of steps along a vector of their own; no author's rule of that name is meant."""
     file = SourceFile("<gain>", GAIN)
     return Unit(file, parse(file, DiagnosticBag()), frame.unit.library)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from nldsl.spec.answered import gains
 from nldsl.spec.expressions import lookup
 from nldsl.spec.frame import Frame
-from nldsl.spec.items import MemoryBox
+from nldsl.spec.items import MemoryBox, Ref
 from nldsl.spec.outer_sums import library_name
 from nldsl.spec.printed_errors import peeled
 from nldsl.spec.printed_products import (
@@ -95,7 +96,7 @@ class _Reader:
             "NL0404",
             f"this is no step of `{name}` that can be read off",
             self.node.value.span,
-            f"each factor beside `{name}` is `I` or `diag(w)`, minus `b * outer(k, a * k)`",
+            f"each factor beside `{name}` is `I` or `diag(w)`, and products `b * outer(s, c)`",
             help=f"such as `{name} = a * {name} @ (I - b * outer(k, k)) + b * outer(v, k)`, with `k` a name",
         )
         return None
@@ -271,25 +272,28 @@ class _Reader:
             return self._clauses(one.right, value, "dot", tree.Number(1, span=span))
         for target, answer, negative in differences(left):
             if isinstance(answer, tree.Index) and self._memory(answer.target) and not self._asks(answer.key):
-                rate = self._rate(answer.key, one.right)
-                signed = product.turned() if negative else product
-                pair = None if target is not None else _partner(signed.turned(), answer.key, rest)
-                if pair is not None and not rate:
+                signed = product if negative else product.turned()
+                pair = None if target is not None else _partner(signed, one.right, rest)
+                if pair is not None:
                     rest.remove(pair)
                     target = pair.left
-                value = target or tree.Number(0, span=span)
-                return self._clauses(answer.key, value, "l2", number(signed.turned(), rate, self.node.span))
+                return self._erase(answer.key, target or tree.Number(0, span=span), signed, one.right)
         raise NotPrintedError
 
-    def _rate(self, key: tree.Expr, along: tree.Expr) -> tuple[tree.Expr, ...]:
-        """`a` where what is written stands at `a * key`."""
+    def _erase(self, key: tree.Expr, value: tree.Expr, rate: Product, along: tree.Expr) -> tree.Term:
+        """`M - rate outer(M key - value, along)`."""
+        span = self.node.span
         if same(key, along):
-            return ()
-        if isinstance(along, tree.Binary) and along.op == "*":
+            return self._clauses(key, value, "l2", number(rate, (), span))
+        if isinstance(along, tree.Binary) and along.op == "*" and isinstance(value, tree.Number):
             for one, other in ((along.left, along.right), (along.right, along.left)):
                 if same(key, one):
-                    return (other,)
-        raise NotPrintedError
+                    return self._clauses(key, value, "l2", number(rate, (other,), span))
+        hidden = "gain of an answer"
+        self.frame.names[hidden] = Ref("gain", gains(self.frame))
+        return self._clauses(
+            key, value, "l2", number(rate, (along,), span), ("along", tree.Name(hidden, span=span))
+        )
 
     def _along_values(self, one: Added, product: Product, rest: list[Added]) -> tree.Term:
         """`outer(v, k - S^T v)`."""
@@ -307,13 +311,20 @@ class _Reader:
             return self._clauses(key, one.left, "oja", number(signed.turned(), (), self.node.span))
         raise NotPrintedError
 
-    def _clauses(self, key: tree.Expr, value: tree.Expr, objective: str, rate: tree.Expr) -> tree.Term:
-        """`[key] <- value  minimize objective  by gd(lr = rate)`."""
+    def _clauses(
+        self,
+        key: tree.Expr,
+        value: tree.Expr,
+        objective: str,
+        rate: tree.Expr,
+        rule: tuple[str, tree.Name] | None = None,
+    ) -> tree.Term:
+        """`[key] <- value  minimize objective  by gd(lr = rate)`, or by another rule."""
         span = value.span
-        gd = library_name(self.frame, "rule", "gd", span)
-        by = tree.Call(gd, (tree.Arg("lr", rate, span=span),), span=span)
+        argument, by = rule or ("lr", library_name(self.frame, "rule", "gd", span))
+        step = tree.Call(by, (tree.Arg(argument, rate, span=span),), span=span)
         wanted = library_name(self.frame, "objective", objective, span)
-        return tree.Term(key, value, tree.Clauses(minimize=wanted, by=by, span=span), span=span)
+        return tree.Term(key, value, tree.Clauses(minimize=wanted, by=step, span=span), span=span)
 
 
 def _partner(wanted: Product, key: tree.Expr, rest: Sequence[Added]) -> Added | None:
