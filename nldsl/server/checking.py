@@ -17,7 +17,7 @@ from nldsl.review.check import review
 from nldsl.server.sections import Section, Sections
 from nldsl.source import SourceFile, Span
 from nldsl.spec.definition_checks import check_definitions
-from nldsl.spec.elaborate import callers_first, check_item, is_model
+from nldsl.spec.elaborate import callers_first, check_item, is_model, nothing_defined
 from nldsl.spec.loader import Named, Opened, Unit, duplicate_definitions, standard_library
 from nldsl.spec.program import Block, Call, Program, Repeat
 from nldsl.spec.session import Session
@@ -166,7 +166,9 @@ class Checker:
 
     def _single(self, version: _Version) -> None:
         """Checks that look at one definition, and those of names over the whole file."""
-        unit = version.unit
+        unit, sections = version.unit, version.sections.list
+        if not unit.tree.items and sections and not any(s.findings for s in sections):
+            self.findings.append(nothing_defined(unit, Span(sections[0].file, 0, len(sections[0].file.text))))
         self.findings += duplicate_definitions(unit)
         trains: list[tree.Item] = [i for i in unit.tree.items if isinstance(i, tree.Train)]
         self.findings += _definition_findings(unit, trains)

@@ -124,7 +124,7 @@ def _check_unit(unit: Unit, bag: DiagnosticBag) -> list[Program]:
     programs: list[Program | None] = []
     with session.bounded(unit.tree.span):
         if not unit.tree.items and not bag.errors:
-            session.report("NL0320", "the file defines nothing", unit.tree.span, help=_what_to_define(unit))
+            bag.add(nothing_defined(unit, unit.tree.span))
         check_definitions(session, unit)
         for item in unit.tree.items:
             if is_model(item):
@@ -223,6 +223,11 @@ _PARTS = {
     "objective": "an objective is part of a write: use it in a block, `S[k] <- v minimize {name} by ...`",
 }
 """What is no program, and how one uses it."""
+
+
+def nothing_defined(unit: Unit, span: Span) -> Diagnostic:
+    """What is said of a file with nothing in it, or with comments alone."""
+    return Diagnostic("NL0320", "the file defines nothing", span, help=_what_to_define(unit))
 
 
 def _what_to_define(unit: Unit) -> str:
