@@ -1,4 +1,4 @@
-"""Cut a vector into heads; a value that has as many heads already stays."""
+"""Cut a vector into heads; a value that has as many heads already stays, numbers per head get a channel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nldsl.library._shapes import expect, whole
 
 def _shape(operands: tuple[Operand, ...], options: Mapping[str, Static]) -> Outcome:
     x, heads = operands[0], whole(options["n"], "split", "n")
-    expect(x, ("vector", "headed"), "split", "it cuts channels into heads")
+    expect(x, ("vector", "headed", "heads"), "split", "it cuts channels into heads")
     if x.kind == "headed":
         if x.shape[0] != heads:
             raise ContractError(
@@ -32,7 +32,8 @@ def _shape(operands: tuple[Operand, ...], options: Mapping[str, Static]) -> Outc
 def _vjp(
     b: Builder, args: tuple[Any, ...], out: Any, grad: Any, options: Mapping[str, Static]
 ) -> tuple[Any | None, ...]:
-    return (grad if b.operand(args[0]).kind == "headed" else b("merge", grad),)
+    kind = b.operand(args[0]).kind
+    return (grad if kind == "headed" else b("sum", grad) if kind == "heads" else b("merge", grad),)
 
 
 def _reference(x: Any, *, n: int) -> Any:
@@ -42,7 +43,7 @@ def _reference(x: Any, *, n: int) -> Any:
 
 PRIMITIVE = Primitive(
     name="split",
-    doc="Cut a vector into heads; a value that has as many heads already stays.",
+    doc="Cut a vector into heads; a value that has as many heads stays, numbers per head become a channel.",
     example="block example(x, heads = 2) { return l2norm(split(x, heads)) }",
     values=("x",),
     shape=_shape,

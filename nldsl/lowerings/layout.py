@@ -90,7 +90,9 @@ def _chunk_view(expression: Expression, value: Value, view: Shape, kind: Kind) -
 def _parameter_view(
     expression: Expression, value: Value, view: Shape, layout: Layout, kind: Kind
 ) -> Expression:
-    """A slow parameter `[n]` has neither batch nor token axes: it is aligned on the right."""
+    """A slow parameter `[n]` has neither batch nor token axes: it is aligned on the right; a number stays."""
+    if not value.shape:
+        return expression
     per_head = kind == "headed" and value.shape != view and view[-1] == 1
     if layout == "sequence":
         return expression[COLON, None] if per_head else expression

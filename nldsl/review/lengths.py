@@ -50,10 +50,8 @@ def _of(block: Block, maker: Apply, bound: Callable[[Value], float]) -> float:
         return 1.0
     if op in _ENTRIES:
         return float(size)
-    if op in _KEEPS:
-        return bound(args[0])
-    if op == "merge":
-        return bound(args[0]) * (args[0].shape[0] if len(args[0].shape) > 1 else 1)
+    if op in (*_KEEPS, "concat", "merge"):
+        return _rearranged(block, maker, bound)
     if op == "constant":
         number = option(maker.options, "value", 0)
         return float(number) ** 2 if isinstance(number, int | float) else math.inf
@@ -65,6 +63,16 @@ def _of(block: Block, maker: Apply, bound: Callable[[Value], float]) -> float:
     if op in ("mul", "div"):
         return _scaled(block, maker, bound)
     return math.inf
+
+
+def _rearranged(block: Block, maker: Apply, bound: Callable[[Value], float]) -> float:
+    """What moves numbers and changes none."""
+    first = maker.args[0]
+    if maker.op == "split" and first.kind == "heads":
+        return _in_every_channel(block, first, 1)
+    if maker.op == "concat":
+        return sum(bound(a) for a in maker.args)
+    return bound(first) * (first.shape[0] if maker.op == "merge" and len(first.shape) > 1 else 1)
 
 
 def _ragged(maker: Apply) -> bool:

@@ -59,13 +59,20 @@ def gate(frame: Frame, box: MemoryBox, node: tree.Expr) -> Gate | None:
             f"a gate of `{box.name}` must be a scalar, {heads}, found {describe(value)}",
             node.span,
             describe(value),
-            help=f"such as `sigmoid(linear(x, {box.heads or 1}))`",
+            help=_gate_help(box, value, marked, frame.sizes.get(box.name, 0)),
         )
         return None
     if axis != "scalar" and box.function is not None and len(box.function.weights) > 1:
         several_weights(frame, box, node.span, describe(value))
         return None
     return Gate(value, axis)
+
+
+def _gate_help(box: MemoryBox, value: Value, marked: bool, size: int) -> str:
+    """What the gate may have been meant to be."""
+    if not marked and value.shape[-1:] == (box.value_size or size,):
+        return "`values(...)` marks one number per value channel"
+    return f"such as `sigmoid(linear(x, {box.heads or 1}))`"
 
 
 def _size_by_values(frame: Frame, box: MemoryBox, value: Value) -> None:

@@ -89,7 +89,11 @@ def allowed(frame: Frame, primitive: Primitive, span: Span) -> bool:
 
 
 def merged(frame: Frame, value: Value, span: Span) -> Value:
-    """A headed value as a vector; anything else as it is."""
+    """A headed value, or one number per head, as a vector; anything else as it is."""
+    if value.kind == "heads":
+        cut = frame.new((value.shape[0], 1), "headed", None, "split")
+        frame.body.append(Apply(cut, "split", (value,), (("n", value.shape[0]),), span=span))
+        value = cut
     if value.kind != "headed":
         return value
     out = frame.new((value.shape[0] * value.shape[1],), "vector", None, "merge")

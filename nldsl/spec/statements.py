@@ -187,10 +187,16 @@ def one_result(frame: Frame, definition: tree.Definition, wanted: Shape | None, 
             f"{definition.kind} `{definition.name.id}` must return {words}, found {describe(value)}",
             definition.name.span,
             f"returns {describe(value)}",
+            help=_SUMS.get(value.kind, "") if wanted == () else "",
         )
         return None
     return value
 
+
+_SUMS = {
+    "vector": "`sum(...)` adds up the last axis; all elements of a matrix are `sum(sum(...))`",
+    "matrix": "`sum(...)` adds up the last axis: of a matrix it takes two",
+}
 
 _EVERYWHERE: tuple[Place, ...] = ("block", "map", "objective", "rule")
 for _place in _EVERYWHERE:

@@ -15,7 +15,7 @@ from nldsl.view.transition import key_is_unit
 _LOCAL = (
     "not linear in the memory, so no spectrum along a key: near a state the step multiplies what is held by "
     "{keep} - rate * h, h an eigenvalue of the Gauss-Newton matrix there; it contracts while "
-    "rate * h < 1 + {keep}"
+    "rate * h < {most}"
 )
 
 
@@ -57,7 +57,8 @@ def spectrum_words(block: Block, memory: Memory, write: Write, classes: UpdateCl
         return f"{term.rules[0].reason}, so there is no spectrum along a key"
     if len(write.terms) > 1 or term.rules[0].form.momentum is not None:
         return "several terms, or momentum of them, in one step: no spectrum along one key"
-    return _LOCAL.format(keep="retention" if write.retain is not None else "1")
+    kept = write.retain is not None
+    return _LOCAL.format(keep="retention" if kept else "1", most="1 + retention" if kept else "2")
 
 
 def _slanted(memory: Memory, write: Write) -> str:

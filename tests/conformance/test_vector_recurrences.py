@@ -252,3 +252,67 @@ def test_copies_are_not_set_to_a_vector() -> None:
     assert found.code == "NL0418" and found.help == "`h *= 0`, then `h += ...`"
     fine = text.replace("h = x;", "h *= 0; h += x;")
     assert disagreements(compiled(fine, dim=8)) == []
+
+
+ALONE = {
+    "a learned number times heads": "c = mean(weight(1)); return linear(merge(c * split(x, 2)))",
+    "a number of two weights": "c = sum(weight(3) ** 2); return linear(merge(c * l2norm(split(x, 2))))",
+    "numbers per head as channels": "q = split(x, 2); return linear(dot(q, q), dim(x)) + conv(x, 2)",
+    "numbers per head as they are": "q = split(linear(x), 2); return dot(q, q)",
+    "one channel more": "q = split(x, 2); return linear(merge(concat(q, split(dot(q, q), 2))), dim(x))",
+}
+
+
+@pytest.mark.parametrize("what", ALONE)
+def test_numbers_beside_heads(what: str) -> None:
+    layer = compiled(f"block b(x) {{ {ALONE[what]} }}", dim=8)
+    assert disagreements(layer, tokens=5, batch=3) == []
+
+
+def test_a_learned_number_in_chunks() -> None:
+    text = """
+    block b(x, heads = 2) {
+      level c every 3 tokens { memory S = matrix() per head init learned }
+      g = sigmoid(sum(weight(2)))
+      u = g * split(x, heads)
+      S[l2norm(u * g)] <- g * l2norm(S[u]) + g  by gd(lr = g * sigmoid(linear(x, heads)))  retain g
+      return linear(merge(S[l2norm(g * u)] * g))
+    }
+    """
+    assert disagreements(compiled(text, dim=8), tokens=8, pieces=(4, 4)) == []
+
+
+def test_a_key_with_a_channel_of_ones_has_a_length() -> None:
+    text = """
+    block b(x, heads = 2) {
+      level c every 1 token { memory S = matrix() per head }
+      k = l2norm(split(linear(x), heads))
+      k1 = concat(k, split(0 * sum(k) + 1, heads))
+      S[k1] <- linear(x)  by gd(lr = 0.9 * sigmoid(linear(x, heads)))
+      return linear(merge(S[k1]))
+    }
+    """
+    assert check(text) == []
+    assert [d.code for d in check(text.replace("0.9 *", "1.1 *"))] == ["NL0430"]
+
+
+@pytest.mark.parametrize(
+    ("text", "help"),
+    [
+        (
+            "block b(x) { level c every 1 token { memory S = matrix(in = 3) } S *= sigmoid(linear(x))\n"
+            "S[linear(x, 3)] <- linear(x) by gd(lr = 0.1)\n return S[linear(x, 3)] }",
+            "`values(...)` marks one number per value channel",
+        ),
+        (
+            "objective o(pred, target, M) { return sum((pred - target) ** 2) + sum(M ** 2) }\n"
+            "block b(x) { level c every 1 token { memory S = matrix() }\n"
+            "S[x] <- x minimize o by gd(lr = 0.1)\n return S[x] }",
+            "`sum(...)` adds up the last axis; all elements of a matrix are `sum(sum(...))`",
+        ),
+    ],
+)
+def test_errors_of_shapes_say_what_was_meant(text: str, help: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        open_program(text, dim=8)
+    assert help in [d.help for d in refused.value.diagnostics]
