@@ -48,7 +48,7 @@ def optimizer(rule: str | Path | GroupRule, params: Any, **keywords: Any) -> Rul
     """
     module = keywords.pop("module", params if isinstance(params, nn.Module) else None)
     settings = {n: keywords.pop(n) for n in SETTINGS if n in keywords}
-    keywords = {n: v.item() if isinstance(v, Tensor) and v.numel() == 1 else v for n, v in keywords.items()}
+    keywords = {name: _plain(value) for name, value in keywords.items()}
     group = rule if isinstance(rule, GroupRule) else open_rule(rule, **keywords)
     if group.outer is None:
         peaks = {name: dict(options).get("value", 1.0) for name, _, options in group.schedules}
@@ -63,6 +63,13 @@ def optimizer(rule: str | Path | GroupRule, params: Any, **keywords: Any) -> Rul
     return ready
 
 
+def _plain(value: Any) -> Any:
+    """A tensor of one element as a number, a list as the language has it."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.item()
+    return tuple(value) if isinstance(value, list) else value
+
+
 def given(params: Any) -> list[Any]:
     """Parameters as a list, generators used up; of a module they are named."""
     if isinstance(params, nn.Module):
@@ -75,6 +82,8 @@ def given(params: Any) -> list[Any]:
 
 
 def _listed(entry: Any) -> Any:
+    if isinstance(entry, dict) and "params" not in entry:
+        raise TypeError(f"a group of parameters has an entry `params`, found {', '.join(map(repr, entry))}")
     if not isinstance(entry, dict) or isinstance(entry["params"], Tensor):
         return entry
     return {**entry, "params": list(entry["params"])}

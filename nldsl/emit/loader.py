@@ -64,7 +64,11 @@ def _let_pickle(made: Any, text: str, name: str) -> None:
         # Of the very same class: that of another module with equal text may have other functions by now.
         new = made.__new__(made)
         memo[id(self)] = new
-        new.__dict__.update(deepcopy(self.__dict__, memo))
+        state = deepcopy(self.__getstate__(), memo)
+        if hasattr(new, "__setstate__"):
+            new.__setstate__(state)
+        else:
+            new.__dict__.update(state)
         return new
 
     made.__reduce_ex__ = reduce_ex

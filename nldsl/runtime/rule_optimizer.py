@@ -17,6 +17,7 @@ from nldsl.catalog.bounds import Bounds
 from nldsl.diagnostics import did_you_mean
 from nldsl.runtime.gathered_rows import GatheredRows
 from nldsl.runtime.rule_bundle import Bundle, Choice, Lineup, Numbers, Place, choose
+from nldsl.runtime.rule_cycled import SCHEDULED, Cycled
 from nldsl.runtime.rule_gradients import Arrival, Policy, checked
 from nldsl.runtime.rule_groups import (
     GATHERED,
@@ -33,7 +34,7 @@ from nldsl.runtime.rule_rows import Rows, attach
 
 Shape = tuple[int, ...]
 Form = Literal["auto", "eager", "compiled"]
-KNOWN_KEYS = frozenset({"params", "param_names", "name", "every"})
+KNOWN_KEYS = SCHEDULED | {"params", "param_names", "name", "every"}
 """What a group may hold besides the arguments of the rule."""
 
 
@@ -81,20 +82,24 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.places: dict[int, Place] = {}
         self.lineups: dict[int, Lineup] = {}
         self.rows: dict[Tensor, Rows] = {}
+        self.cycled = Cycled(self.arguments, self.fixed)
         unknown = [name for name in arguments if name not in self.arguments]
         if unknown:
             raise self._bad_argument(unknown[0])
-        super().__init__(params, {**self.arguments, **arguments, "every": every})
+        usual = {**self.arguments, **arguments, "every": every}
+        super().__init__(params, {**usual, **self.cycled.default(usual)})
 
     # --- what it trains -----------------------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters that are trained from now on; their memories are allocated here."""
         for name in param_group:
-            if name not in KNOWN_KEYS and name not in self.arguments:
+            if name not in KNOWN_KEYS and name not in self.arguments and name != self.cycled.word:
                 raise self._bad_argument(name)
+        said = self.cycled.word in param_group
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        self.cycled.begin(group, said)
         every = clock_of(group)
         self._check_numbers(group)
         for index, p in enumerate(group["params"]):
@@ -147,6 +152,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _arguments_of(self, weight: Tensor) -> list[float]:
         group = next(g for g in self.param_groups if any(p is weight for p in g["params"]))
+        self.cycled.follow(group)
         return [float(group[name]) for name in self.arguments]
 
     @staticmethod
@@ -217,7 +223,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 "train in float32 or, by `torch.autocast`, in bfloat16, which need no `GradScaler`",
             )
         for group in self.param_groups:
-            self._check_numbers(group)
+            self._settle(group)
         due = [(group, *self._arrived(group)) for group in self.param_groups]
         if self.nonfinite != "ignore" and not checked(self, due):
             return loss
@@ -232,6 +238,13 @@ class RuleOptimizer(torch.optim.Optimizer):
             else:
                 self._update(group, list(gathered(self, group, found)) if slow(self, group) else found)
         return loss
+
+    def _settle(self, group: dict[str, Any]) -> None:
+        """What was written into a group since the last step; raises NL0968 for what cannot be."""
+        for name in self.fixed.keys() & group.keys():
+            raise self._bad_argument(name)
+        self.cycled.follow(group)
+        self._check_numbers(group)
 
     def _check_numbers(self, group: Mapping[str, Any]) -> None:
         """Raise NL0968 for a number in a group with which the rule cannot work."""
@@ -307,25 +320,54 @@ class RuleOptimizer(torch.optim.Optimizer):
                 found[self._name(group, index).strip("`")] = form, reason
         return found
 
+    def state_dict(self) -> dict[str, Any]:
+        """The memories and groups, as in `torch.optim`."""
+        for group in self.param_groups:
+            self.cycled.follow(group)
+        return super().state_dict()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put a saved state back; raises NL0969 if it is of another rule."""
-        wanted = {p: {n: (t.device, t.dtype) for n, t in s.items()} for p, s in self.state.items()}
-        super().load_state_dict(state_dict)
+        """Put a saved state back; raises NL0969 if it is of another rule, and then changes nothing."""
+        own = [p for group in self.param_groups for p in group["params"]]
+        wanted = {p: dict(self.state[p]) for p in own}
+        before = self.state, self.param_groups
+        try:
+            super().load_state_dict(state_dict)
+            for group in self.param_groups:
+                self._of_this_rule(wanted, group)
+        except BaseException:
+            self.state, self.param_groups = before
+            raise
         self._forget_places()
-        for p, types in wanted.items():
-            # The clock of a group is restored with it, so what it gathers need not have been there.
-            different = (set(types) ^ set(self.state[p])) - set(GATHERED)
-            if different:
-                missing = ", ".join(f"`{n}`" for n in sorted(different))
-                raise refusal("NL0969", f"the saved state is of another rule than `{self.rule}`: {missing}")
         # torch gives everything the type of the weight, and bfloat16 cannot count beyond 256.
         numbers = (number for group in state_dict["param_groups"] for number in group["params"])
-        own = (p for group in self.param_groups for p in group["params"])
         for p, number in zip(own, numbers, strict=True):
             for name, value in state_dict["state"][number].items():
-                kind = wanted[p].get(name, (p.device, p.dtype) if name == "gathered" else wanted[p]["step"])
-                self.state[p][name] = value.detach().to(*kind, copy=True)
+                like = wanted[p].get(name, p if name == "gathered" else wanted[p]["step"])
+                self.state[p][name] = value.detach().to(like.device, like.dtype, copy=True)
+
+    def _of_this_rule(self, wanted: Mapping[Tensor, Mapping[str, Tensor]], group: dict[str, Any]) -> None:
+        """Whether a loaded group has the arguments of the rule, and its weights the memories."""
+        said = f"the saved state is of another rule than `{self.rule}`"
+        missing = [f"`{n}`" for n in (*self.arguments, "every") if n not in group]
+        if missing:
+            raise refusal("NL0969", f"{said}: a group lacks {', '.join(missing)}")
+        self.cycled.begin(group, self.cycled.word in group)
+        for index, p in enumerate(group["params"]):
+            found = self.state.get(p, {})
+            # The clock of a group is restored with it, so what it gathers need not have been there.
+            different = (set(found) ^ set(wanted[p])) - set(GATHERED)
+            if different:
+                raise refusal("NL0969", f"{said}: {', '.join(f'`{n}`' for n in sorted(different))}")
+            for name, value in found.items():
+                shape = wanted[p].get(name, p if name == "gathered" else wanted[p]["step"]).shape
+                if value.shape != shape:
+                    what = f"`{name}` of {self._name(group, index)} is {list(value.shape)}"
+                    said = f"the saved state is of other weights: {what}, expected {list(shape)}"
+                    raise refusal("NL0969", said)
 
     def __getstate__(self) -> dict[str, Any]:
         own = {n: getattr(self, n) for n in ("nonfinite", "form", "seed", "more", "whole")}
-        return {**super().__getstate__(), **own, "choices": {}, "places": {}, "lineups": {}, "rows": {}}
+        made: dict[str, Any] = {"choices": {}, "places": {}, "lineups": {}, "rows": {}}
+        cycled = Cycled(self.arguments, self.fixed)
+        return {**super().__getstate__(), **own, **made, "cycled": cycled}

@@ -50,9 +50,10 @@ class Rows:
         """`weight @ x (+ bias)` whose gradient at `weight` is that of the rule."""
         if not torch.is_grad_enabled() or not weight.requires_grad:
             return F.linear(x, weight, bias)
-        if self.pulled and weight.grad is None:
-            self.forget()
-        self.count += x.numel() // x.shape[-1]
+        if not _computed_again():
+            if self.pulled and weight.grad is None:
+                self.forget()
+            self.count += x.numel() // x.shape[-1]
         y: Tensor = _RowProduct.apply(x, weight, self)  # type: ignore[no-untyped-call]
         return y if bias is None else y + bias
 
@@ -119,6 +120,12 @@ class _RowProduct(torch.autograd.Function):
             dw = ctx.rows.again(x, y, ctx.before, dy)
         ctx.before = dy
         return dx, dw, None
+
+
+def _computed_again() -> bool:
+    """Whether `torch.utils.checkpoint` (not reentrant) repeats a forward pass, whose rows are counted."""
+    inside = torch._C._current_graph_task_id() != -1
+    return inside and torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
 def _gathers(weight: Tensor) -> bool:
