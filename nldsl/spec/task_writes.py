@@ -18,7 +18,7 @@ from nldsl.spec.reads import ensure_function
 from nldsl.spec.repairs import drop_clause
 from nldsl.spec.statements import assign
 from nldsl.spec.train import outer_group, read_schedules
-from nldsl.spec.writes import target_box, write
+from nldsl.spec.writes import FADING, target_box, write
 from nldsl.syntax import tree
 
 
@@ -106,6 +106,7 @@ def _changed(frame: Frame, node: tree.Assign, box: MemoryBox) -> None:
             f"`{node.op}` cannot change {'a softmax memory' if box.softmax else 'a memory'}",
             node.span,
             "use `*=`, `+=` or `=`" if not box.softmax else "it keeps every pair",
+            help=FADING.format(name=box.name) if box.softmax and node.op == "*=" else "",
         )
         return
     if node.op == "*=":

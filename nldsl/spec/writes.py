@@ -21,6 +21,12 @@ from nldsl.spec.repairs import drop_clause
 from nldsl.spec.static import whole_number
 from nldsl.syntax import tree
 
+FADING = (
+    "pairs that fade have one more channel: `F += log(gate)` with `memory F = matrix(in = 1) per head`, then "
+    "`{name}[concat(k, -F[1])] <- v`, read at `concat(q, 0 * F[1] + 1)`"
+)
+"""How attention forgets: the softmax takes sums of logarithms, and what is alike for all pairs cancels."""
+
 
 def write(frame: Frame, node: tree.Write) -> None:
     """All terms of all targets are evaluated first, then every memory steps."""
@@ -249,7 +255,7 @@ def _append(
                 f"`{name.split('_')[0]}` has no meaning for the softmax memory `{box.name}`",
                 clause.span,
                 "it keeps every pair",
-                help="remove the clause",
+                help=FADING.format(name=box.name) if name == "retain" else "remove the clause",
                 edit=drop_clause(span, name.split("_")[0]),
             )
             return None

@@ -148,12 +148,38 @@ def mlstm(p: dict[str, Tensor], x: Tensor) -> list[Tensor]:
     return out
 
 
+FOX = """
+block b(x, heads = 2) {
+  level c every 1 token { memory F = matrix(in = 1) per head }
+  memory A = softmax(scale = 1) per head
+  k = split(linear(x), heads)
+  q = split(linear(x), heads) / width(k) ** 0.5
+  v = linear(x)
+  F += logsigmoid(linear(x, heads))
+  A[concat(k, -F[1])] <- v
+  return linear(merge(A[concat(q, 0 * F[1] + 1)]))
+}
+"""
+
+
+def fox(p: dict[str, Tensor], x: Tensor) -> list[Tensor]:
+    """Lin et al. (2025), Eq. 5-7: every pair by the product of the gates since it was written."""
+    q, k, v = ((x @ p[f"{n}.linear"].T).unflatten(-1, (2, 4)) for n in "qkv")
+    f, out = sigma(x @ p["F.linear"].T), []
+    for t in range(len(x)):
+        weights = [(q[t] * k[j]).sum(-1).div(2).exp() * f[j + 1 : t + 1].prod(0) for j in range(t + 1)]
+        total = torch.stack(weights).sum(0)
+        out.append(sum((w / total)[:, None] * v[j] for j, w in enumerate(weights)).flatten())  # type: ignore
+    return out
+
+
 PAPERS: dict[str, tuple[str, Callable[..., list[Tensor]], set[str], str]] = {
     "minGRU": (MINGRU, mingru, {"linear_channel"}, "D"),
     "RWKV-4": (RWKV4, rwkv4, {"linear_channel"}, "D"),
     "RG-LRU": (RGLRU, rglru, {"linear_channel"}, "D"),
     "GRU": (GRU, gru, {"sequential"}, "X"),
     "mLSTM": (MLSTM, mlstm, {"linear", "sequential"}, "D"),
+    "Forgetting Transformer": (FOX, fox, {"linear", "attention"}, "D"),
 }
 
 
@@ -267,6 +293,16 @@ ALONE = {
 def test_numbers_beside_heads(what: str) -> None:
     layer = compiled(f"block b(x) {{ {ALONE[what]} }}", dim=8)
     assert disagreements(layer, tokens=5, batch=3) == []
+
+
+@pytest.mark.parametrize("body", ["A *= g; A[x] <- x;", "A[x] <- x retain g;"])
+def test_attention_that_forgets_is_told_how(body: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        open_program(
+            f"block b(x) {{ memory A = softmax(); g = sigmoid(mean(x)); {body} return A[x] }}", dim=4
+        )
+    (found,) = refused.value.diagnostics
+    assert found.code == "NL0421" and found.help.startswith("pairs that fade have one more channel")
 
 
 def test_a_learned_number_in_chunks() -> None:
