@@ -182,10 +182,10 @@ def _in_one_pass(member: MatrixMember, detail: MatrixDetail) -> bool:
     gates = [s for s in member.steps if isinstance(s, Update) or s.gated]
     few = len(erasing) <= 1 and len(pieces) - len(erasing) <= 1 and len(gates) <= 1
     ends = isinstance(member.steps[-1], Update) or len(writes_of(member)) != 1
-    return few and not ends and all(_has_log(s) for s in gates)
+    return few and not ends and all(has_log(s) for s in gates)
 
 
-def _has_log(step: Update | WriteStep) -> bool:
+def has_log(step: Update | WriteStep) -> bool:
     """Whether the gate comes as its logarithm."""
     if isinstance(step, Update):
         return step.value_log is not None

@@ -96,7 +96,8 @@ class Chunks:
 
     def _filter(self, momentum: Momentum | None) -> Filter:
         steps, like = self.steps, self.before[0]
-        if momentum is None and len(self.before) > 1:
+        signed = has_channels(steps) and any(g.log is None for g in gates_of(steps))
+        if momentum is None and (len(self.before) > 1 or signed):
             return self._state_filter()
         gates = [self._gate(g) for g in gates_of(steps)]
         if momentum is None:

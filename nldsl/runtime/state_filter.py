@@ -5,7 +5,8 @@
 with gates per head, or per channel of the side along which is written (every channel a filter of its own).
 A write `j` is seen at `t` through `l_t^T A_t ... A_{j+1} b_j`.  Chunks are folded from single tokens by
 doubling: what the second half sees of the first is `(l_t^T A_t ... A_{h+1}) (A_h ... A_{j+1} b_j)`, a sum
-over the n states.  Nothing is divided and no logarithm is taken, so zeros, signs and rotations are exact.
+over the n states.  Nothing is divided and no logarithm is taken, so zeros, signs and rotations are exact; the
+memory alone under gates per channel of any sign is the case of one state.
 Shapes as in `filters`, with `K` = 1 where all gates are one number per head.
 """
 

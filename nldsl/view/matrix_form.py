@@ -12,6 +12,7 @@ from nldsl.plan.matrix_form import (
     fades_across,
     fades_along,
     has_channels,
+    has_log,
     pieces_of,
 )
 from nldsl.spec.program import Update
@@ -74,6 +75,13 @@ def _anchors(member: MatrixMember) -> str:
         return _across(member)
     if not has_channels(member):
         return "; G = L_gates L_momentum, one product per chunk" if member.momentum is not None else ""
+    return _per_channel(member)
+
+
+def _per_channel(member: MatrixMember) -> str:
+    """How products of gates per channel are taken."""
+    if not all(has_log(s) for s in member.steps if isinstance(s, Update) or s.gated):
+        return "; A per channel by products only, chunks folded by doubling, exact at every sign"
     return (
         "; A per channel as two factors around an anchor: the middle of the chunk while no factor leaves "
         "the range of the numbers, else borders of halves down to single tokens, exact at every decay"
@@ -82,7 +90,7 @@ def _anchors(member: MatrixMember) -> str:
 
 def _across(member: MatrixMember) -> str:
     """Rows that fade apart, in the terms of rows that do not."""
-    along = "; A per channel as two factors around an anchor" if fades_along(member) else ""
+    along = _per_channel(member) if fades_along(member) else ""
     return f"; w, e and y of a row scaled by its own gates around the middle of the chunk{along}"
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nldsl.certify.verify import verify
-from nldsl.runtime import chunk_widths, filters, matrix_memory, past_lessons, product_filter, quick_chunks
+from nldsl.runtime import chunk_widths, filters, matrix_memory, past_lessons, quick_chunks, state_filter
 from tests.conformance.agreement import compiled, disagreements
 
 VALUES = {
@@ -382,13 +382,12 @@ FAULTS = {
     "a lesson too few of the window": ("omega", past_lessons, "_there", _fewer),
     "too few steps of the solver": ("mesa", matrix_memory.MatrixMemory, "solve", _short),
     "halves anchored behind the border": (
-        "kda_steep",
-        filters,
-        "pick_base",
-        lambda f: lambda *a: a[1].shape[1],
+        "kda_steep", filters, "pick_base", lambda f: lambda *a: a[1].shape[1]
     ),
-    "later gates left out": ("kda_wave", product_filter, "_behind", lambda f: lambda t: torch.ones_like(t)),
-}
+    "later gates left out": (
+        "kda_wave", state_filter.StateFilter, "_behind", lambda f: lambda s, of: s._columns(of)
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FAULTS)
