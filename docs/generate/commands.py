@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import textwrap
 from collections.abc import Iterator
@@ -60,8 +61,10 @@ def command_page(name: str) -> str:
 
 def _folded(line: str) -> str:
     """A command as one types it, long ones over several lines."""
-    words = textwrap.wrap(f"nldsl {line}", _WIDEST, break_long_words=False, break_on_hyphens=False)
-    return " \\\n    ".join(words)
+    # An option stays with its value: the space between them is none while lines are broken.
+    whole = re.sub(r"(?<= )(--?[a-z][\w-]*) (?!-)", "\\1\0", f"nldsl {line}")
+    words = textwrap.wrap(whole, _WIDEST, break_long_words=False, break_on_hyphens=False)
+    return " \\\n    ".join(words).replace("\0", " ")
 
 
 def _command(name: str) -> Any:

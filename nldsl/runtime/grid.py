@@ -23,6 +23,9 @@ Kind = Literal["headed", "heads", "vector", "scalar", "token"]
 _HEAD_MAJOR = ("headed", "heads")
 
 
+NOT_EXPORTED = "NL0702"
+
+
 class ChunkGrid:
     """Cut sequences at multiples of `chunk` of each sample's token count, and join the pieces again.
 
@@ -41,6 +44,11 @@ class ChunkGrid:
     """
 
     def __init__(self, count: Tensor, mask: Tensor | None, tokens: int, chunk: int) -> None:
+        if torch.compiler.is_exporting():
+            raise RuntimeError(
+                f"{NOT_EXPORTED}: chunks and commits end where the counts in the state say, which no program "
+                "of `torch.export` can ask; `nldsl export --to hf` writes readable source instead"
+            )
         if mask is not None and tokens and bool(mask.all()):
             mask = None
         self._tokens = tokens

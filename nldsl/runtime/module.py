@@ -61,6 +61,11 @@ class Container(nn.Module):
     def __iter__(self) -> Iterator[Any]:
         return (self[index] for index in range(len(self)))
 
+    def extra_repr(self) -> str:
+        """Its own parameters with their sizes, as `print(model)` shows them."""
+        own = self.named_parameters(recurse=False)
+        return ", ".join(f"{name}: {' x '.join(map(str, p.shape)) or 'number'}" for name, p in own)
+
 
 class Module(Container):
     """A block of the program: `declare` its parameters, `attach` its blocks, then `initialise` the root.

@@ -110,3 +110,12 @@ def test_a_part_is_pickled_too(model: Model) -> None:
     part = pickle.loads(pickle.dumps(whole))
     assert type(part).__name__ == "Mixer"
     assert [n for n, _ in part.named_parameters()] == [n for n, _ in whole.named_parameters()]
+
+
+def test_what_export_cannot_take_is_told_at_once(layer: Layer) -> None:
+    with pytest.raises(RuntimeError, match="NL0702: chunks and commits end where the counts"):
+        torch.export.export(layer, (torch.zeros(1, 6, 8),))
+
+
+def test_sizes_are_printed(layer: Layer) -> None:
+    assert "(linear): Container(weight: 8 x 8)" in repr(layer)
