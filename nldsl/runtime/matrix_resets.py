@@ -48,7 +48,7 @@ class Periods:
     """
 
     def __init__(self, resets: Resets, mask: Tensor | None, tokens: int) -> None:
-        self.resets = resets._replace(fresh=widened(resets.fresh))
+        self.resets = resets
         self.grid = ChunkGrid(resets.passed, mask, tokens, resets.every)
         self.laid: dict[int, tuple[Tensor, Tensor]] = {}
         self.parts, start = [], 0
@@ -157,7 +157,7 @@ class ResettingMemory:
         **options: Any,
     ) -> None:
         steps = tuple(steps)
-        self.periods = Periods(resets, mask, tokens_of(steps))
+        self.periods = Periods(resets._replace(fresh=widened(resets.fresh)), mask, tokens_of(steps))
         rest = held if momentum is None else (momentum.state,)
         self.memories = []
         for part in self.periods.parts:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nldsl.certify.verify import verify
+from nldsl.driver import compile
 from nldsl.graph import open_program
 from nldsl.lowerings.forms import plan_program
 from nldsl.plan.export import against_export
@@ -84,6 +85,19 @@ def test_a_memory_that_outlives_its_sequence_is_parallel() -> None:
     assert [u.lowering for b in layer.plan.blocks for u in b.units if u.memories] == ["delta"]
     assert layer.plan.blocks[0].block.memories[0].reset == "never"
     assert disagreements(layer, tokens=7, pieces=(3, 4)) == []
+
+
+@pytest.mark.parametrize("name", ["titans", "kda", "mamba1"])
+def test_half_precision(name: str) -> None:
+    """States keep the type that they have without resets; two calls, values near those of float32."""
+    x = torch.randn(2, 23, 8, generator=torch.Generator().manual_seed(0))
+    wide, half = (compile(resetting(name, 4), x=8, dtype=d) for d in (torch.float32, torch.bfloat16))
+    a, state = half(x[:, :9].bfloat16())
+    b, state = half(x[:, 9:].bfloat16(), state=state)
+    plain = compile(FORMS[name][1], x=8, dtype=torch.bfloat16)(x.bfloat16())[1].tensors()
+    assert {n: t.dtype for n, t in state.tensors().items()} == {n: t.dtype for n, t in plain.items()}
+    want = wide(x)[0].detach()
+    assert float((torch.cat([a, b], 1).detach().float() - want).abs().max() / want.abs().max()) < 0.05
 
 
 def test_the_plan_says_so() -> None:
