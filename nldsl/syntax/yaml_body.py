@@ -12,7 +12,7 @@ from nldsl.syntax.reader import Reader
 from nldsl.syntax.scan import scan
 from nldsl.syntax.split import split
 from nldsl.syntax.yaml_nodes import Mapping, Scalar, Yaml, place_of
-from nldsl.syntax.yaml_scalars import Entries, YamlScalars
+from nldsl.syntax.yaml_scalars import Entries, YamlScalars, as_text
 
 _WORDS = ("return", "memory", "else", "use", "minimizes")
 """Words that begin a statement which has no mapping."""
@@ -116,9 +116,13 @@ class YamlBody:
         names = [key.value for key, _ in item.entries]
         kind = next((name for name in ("level", *kinds) if name in names), None)
         if kind is None:
+            text = as_text(item) if len(names) == 1 else ""
+            given = item.entries[0][1]
+            value = as_text(given) if text and isinstance(given, Scalar) else "..."
             help = (
-                (f"one text: `- {names[0]} ...`" if names[0] in _WORDS else "")
+                (f"one text: `- {names[0]} {value}`" if names[0] in _WORDS else "")
                 or did_you_mean(names[0], kinds)
+                or (f"write `- {text}`" if text else "")
                 or f"quote a text with `: `, or use one of {', '.join(f'`{kind}`' for kind in kinds)}"
             )
             raise self.read.fault("NL0205", f"unknown statement `{names[0]}`", item.entries[0][0], help)

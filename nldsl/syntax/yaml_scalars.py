@@ -17,6 +17,9 @@ from nldsl.syntax.yaml_nodes import Mapping, Scalar, Sequence, Yaml, place_of
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
+_LONGEST = 70
+"""A text in a help is no longer than this."""
+
 Entries = dict[str, tuple[Scalar, Yaml]]
 """A mapping: by the text of a key, the key and its value."""
 
@@ -38,7 +41,10 @@ class YamlScalars:
         if not isinstance(node, Scalar):
             kind = "list" if isinstance(node, Sequence) else "mapping"
             raise self.fault(
-                "NL0206", f"found a {kind}, expected {what}", node, "write it on one line, quoted if needed"
+                "NL0206",
+                f"found a {kind}, expected {what}",
+                node,
+                f"write `{text}`" if (text := as_text(node)) else "write it on one line, quoted if needed",
             )
         return node
 
@@ -123,3 +129,22 @@ class YamlScalars:
 
 def _quoted(keys: tuple[str, ...] | None) -> str:
     return ", ".join(f"`{key}`" for key in keys or ()) or "names"
+
+
+def as_text(node: Yaml) -> str:
+    """What a mapping says in the words of the language: `heads: 4` is `heads = 4`; empty where it is unclear.
+
+    A mapping in a mapping is a call: `gd: {lr: gate}` is `gd(lr = gate)`.
+    """
+    if isinstance(node, Scalar):
+        return node.value if node.value and "\n" not in node.value else ""
+    if not isinstance(node, Mapping) or not node.entries:
+        return ""
+    parts = []
+    for key, value in node.entries:
+        inner = as_text(value)
+        if not inner or not key.value.isidentifier():
+            return ""
+        parts.append(f"{key.value}({inner})" if isinstance(value, Mapping) else f"{key.value} = {inner}")
+    text = ", ".join(parts)
+    return text if len(text) <= _LONGEST else ""

@@ -122,7 +122,24 @@ YAML = {
     "return as a key": (
         "nldsl: 1\nblock f:\n  takes: [x]\n  body:\n    - y = 2 * x\n    - return: y\n",
         "NL0205",
-        "`- return ...`",
+        "`- return y`",
+    ),
+    "statement as a key": (
+        "nldsl: 1\nblock f:\n  takes: [x]\n  body:\n    - y = 2 * x\n    - z: relu(y)\n    - return y\n",
+        "NL0205",
+        "write `- z = relu(y)`",
+    ),
+    "rule as a mapping": (
+        "nldsl: 1\nblock f:\n  takes: [x]\n  levels:\n    a: {every: 1 token, memories: {S: matrix()}}\n"
+        "  body:\n    - write: S\n      key: l2norm(x)\n      value: x\n      by: {gd: {lr: 0.5}}\n"
+        "    - return S[x]\n",
+        "NL0206",
+        "write `gd(lr = 0.5)`",
+    ),
+    "parameter as a mapping": (
+        "nldsl: 1\nblock f:\n  takes: [x, n: 2]\n  body:\n    - return n * x\n",
+        "NL0206",
+        "write `n = 2`",
     ),
     "tab": ("nldsl: 1\nblock f:\n\ttakes: [x]\n", "NL0201", "tabs"),
 }
