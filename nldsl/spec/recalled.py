@@ -124,6 +124,10 @@ class Recall:
                 if is_number(factor, self.box) and rest.shape == value.shape and not self.looks_at(factor):
                     number = self.number(factor)
                     return {n: p for n, c in self.vector(rest).items() if (p := times(number, c))}
+        if made.op == "div" and made.args[0].shape == value.shape and is_number(made.args[1], self.box):
+            if not self.looks_at(made.args[1]):
+                number = self.inverse(made.args[1], made.span or self.frame.unit.tree.span)
+                return {n: p for n, c in self.vector(made.args[0]).items() if (p := times(number, c))}
         return self._atom(value)
 
     def looks_at(self, value: Value) -> bool:

@@ -68,7 +68,8 @@ def own_answer(block: Block, memory: Memory, write: Write) -> str:
 
 
 def answer_in(block: Block, memory: Memory, values: list[Value]) -> str:
-    """A read of the memory that one of some values is made of."""
+    """A read of the memory that one of some values is made of, also by way of what another one is taught."""
+    taught = _taught_each_token(block)
     makers = {s.out.name: s for s in block.body if isinstance(s, Apply | Read)}
     waiting, seen = [v.name for v in values], set[str]()
     while waiting:
@@ -79,7 +80,17 @@ def answer_in(block: Block, memory: Memory, values: list[Value]) -> str:
         if isinstance(made, Read):
             if made.memory == memory.name:
                 return f"{memory.name}[{_spelt(block, made.key) or made.key.name}]"
-            waiting.append(made.key.name)
+            waiting += [made.key.name, *taught.get(made.memory, ())]
         else:
             waiting += [a.name for a in made.args]
     return ""
+
+
+def _taught_each_token(block: Block) -> dict[str, list[str]]:
+    """The targets of every memory whose reads see them at once or a token later."""
+    online = {m.name for m in block.memories if (m.clock.every, m.clock.unit) == (1, "tokens")}
+    found: dict[str, list[str]] = {}
+    for step in block.body:
+        if isinstance(step, Write) and step.memory in online:
+            found.setdefault(step.memory, []).extend(t.target.name for t in step.terms)
+    return found

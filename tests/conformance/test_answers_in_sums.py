@@ -47,6 +47,8 @@ SUMS: dict[str, tuple[Step, str, str]] = {
     ),
     "S += outer(a * v, k) - outer(a * S[k], k)": (delta, "delta", "DeltaNet"),
     "S += a * (outer(v, k) - outer(S[k], k)) / 2": (half, "delta", "DeltaNet"),
+    "S += outer(a * v / 2 - a * S[k] / 2, k)": (half, "delta", "DeltaNet"),
+    "S += outer(v - S[k], k) / 2 * a": (half, "delta", "DeltaNet"),
     "e = S[k] - v; S += -1 * outer(a * e, k) / 2": (half, "delta", "DeltaNet"),
     "S += outer(v - a * S[k], k)": (
         lambda S, k, g, v, a: S + torch.outer(v - a * (S @ k), k),
@@ -166,3 +168,16 @@ def test_what_is_no_sum_of_answers_stays_as_it_is(body: str) -> None:
     assert disagreements(compiled(text, dim=8)) == []
     names = [n for n, _ in compiled(text, dim=8).named_parameters()]
     assert not any("linear_3" in n for n in names)
+
+
+def test_memories_that_teach_each_other_are_no_sums() -> None:
+    text = f"""{HEAD}
+      level d every 1 token {{ memory T = matrix() per head }}
+      t = T[k]
+      T += outer(v - 0.5 * S[k], k)
+      S += a * outer(t, g)
+      return linear(merge(S[k])) }}
+    """
+    letters = {e.name: e.letter for e in explain(text, dim=8).equations}
+    assert letters == {"S": "X", "T": "X"}
+    assert disagreements(compiled(text, dim=8)) == []
