@@ -105,7 +105,7 @@ class _ChunkPass(torch.autograd.Function):
                     now.mul_(factor)
             kept.append(now)
             last[part] = now.view(last[part].shape)
-        ctx.how = how
+        ctx.how, ctx.outer = how, state.shape[2]
         ctx.save_for_backward(*given, *kept)
         ctx.set_materialize_grads(False)
         return y, last
@@ -114,7 +114,7 @@ class _ChunkPass(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         given, saved, how = Given(*ctx.saved_tensors[:8]), list(ctx.saved_tensors[8:]), ctx.how
-        dy, d_last = _whole(given, saved[0].shape[1], *grads)
+        dy, d_last = _whole(given, ctx.outer, *grads)
         made = _made(given, ctx.needs_input_grad)
         d_first, each = torch.empty_like(d_last), 1 if given.c is None else 3
         for part in parts(given.q, how.width):

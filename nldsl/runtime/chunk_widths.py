@@ -36,8 +36,10 @@ def sums_of(log: Tensor, width: int) -> Tensor:
     """
     batch, tokens = log.shape[:2]
     whole = tokens - tokens % width
-    parts = [log[:, :whole].reshape(-1, width, *log.shape[2:]), log[:, whole:]]
-    made = [_summed(x).reshape(batch, -1, *log.shape[2:]) for x in parts if x.shape[1]]
+    # Sizes are spelt out: of no samples at all -1 could be any.
+    chunks = log[:, :whole].reshape(batch * (whole // width), width, *log.shape[2:])
+    made = [_summed(chunks).reshape(log[:, :whole].shape)] if whole else []
+    made += [_summed(log[:, whole:])] if whole < tokens else []
     return made[0] if len(made) == 1 else torch.cat(made, 1)
 
 

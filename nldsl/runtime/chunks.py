@@ -41,7 +41,7 @@ def padded(x: Tensor, missing: int) -> Tensor:
 
 def tokens(y: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
     """`[N * X, C, V]` to `[B, T, H, V]`, whatever stands in at masked tokens."""
-    y = y.view(layout.chunks, layout.batch, layout.heads, layout.width, -1)
+    y = y.view(layout.chunks, layout.batch, layout.heads, layout.width, y.shape[-1])
     y = y.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, : layout.tokens]
     return stand_in(y, mask)
 

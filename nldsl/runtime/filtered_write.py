@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.first_order import first_order
-from nldsl.runtime.precision import as_given
 
 
 def filtered_write(
@@ -77,9 +76,7 @@ class _Filtered(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        one = _Given(*ctx.saved_tensors)
-        with as_given(one.weight.device):
-            return _back(one, *grads)
+        return _back(_Given(*ctx.saved_tensors), *grads)
 
 
 def _back(one: _Given, d_new: Tensor, d_slot: Tensor) -> tuple[Tensor | None, ...]:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nldsl.runtime.precision import as_given
+
 CODE = "NL0977"
 
 
@@ -17,6 +19,7 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     What torch offers (`once_differentiable`) looks at the gradients that come in alone.  Where those are
     constants, as behind a sum, it hands out constants, and a derivative of them would be zero in silence.
+    Called under autocast it computes as the pass forward did.
 
     >>> class Square(torch.autograd.Function):
     ...     @staticmethod
@@ -38,7 +41,8 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(ctx: Any, *grads: Any) -> Any:
         if torch.compiler.is_compiling():
             return backward(ctx, *grads)
-        with torch.no_grad():
+        came = next(g for g in grads if g is not None)
+        with torch.no_grad(), as_given(came.device):
             found = backward(ctx, *grads)
         return _tied(found, (*ctx.saved_tensors, *grads)) if torch.is_grad_enabled() else found
 

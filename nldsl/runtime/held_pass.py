@@ -42,7 +42,6 @@ from nldsl.runtime.held_parts import (
     sides,
     ways_of,
 )
-from nldsl.runtime.precision import as_given
 
 
 class Held(NamedTuple):
@@ -151,10 +150,9 @@ class _HeldPass(torch.autograd.Function):
         )
         for into in groups.shared:
             into.zero_()
-        with as_given(groups.inputs[0].device):
-            for part, chunks in reversed(list(zip(ctx.parts, ctx.kept, strict=True))):
-                found = [c.mapped(lambda places: [saved[i] for i in places]) for c in chunks]
-                Way(job, given, part, grads, groups).back(found)
+        for part, chunks in reversed(list(zip(ctx.parts, ctx.kept, strict=True))):
+            found = [c.mapped(lambda places: [saved[i] for i in places]) for c in chunks]
+            Way(job, given, part, grads, groups).back(found)
         return None, *made
 
 

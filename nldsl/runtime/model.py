@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nldsl.runtime.chunks import stand_in
-from nldsl.runtime.inputs import Taken, check_inputs
+from nldsl.runtime.inputs import Taken, check_batch, check_inputs, tokens_in_range
 from nldsl.runtime.learning import Held, Learning, release, streams_of
 from nldsl.runtime.module import Module
 from nldsl.runtime.precision import keeps_islands
@@ -44,6 +44,7 @@ class Layer(nn.Module):
 
     def init_state(self, batch: int) -> State:
         """The state before the first token of `batch` sequences; learned starts stay differentiable."""
+        check_batch(batch)
         return State({"root": self.root.initial_state(batch)}, program=self.name)
 
     def new_sequence(self, state: State) -> State:
@@ -80,9 +81,10 @@ class Layer(nn.Module):
         Errors: `ValueError` for inputs or a mask of another shape, `StateMismatchError` for another state.
         """
         inputs, state, mask = _by_position(inputs, state, mask)
-        check_inputs(self.name, inputs, mask, self.taken)
+        check_inputs(self.name, inputs, mask, self.taken, state=state, like=self.root.like)
         tree = self._tree(state, inputs[0].shape[0])
-        *outputs, new = self.root(*(stand_in(x, mask) for x in inputs), tree["root"], mask)
+        with tokens_in_range(self.root, self.name, inputs):
+            *outputs, new = self.root(*(stand_in(x, mask) for x in inputs), tree["root"], mask)
         outputs = [_silent(y, mask) for y in outputs]
         y = outputs[0] if len(outputs) == 1 else tuple(outputs)
         return y, State({"root": new}, program=self.name)
@@ -126,14 +128,15 @@ class Model(Layer):
         if "label" in self.streams and len(inputs) == len(self.streams) - 1:
             place = self.streams.index("label")
             inputs = (*inputs[:place], torch.full_like(inputs[0], NO_LABEL), *inputs[place:])
-        check_inputs(self.name, inputs, mask, self.taken)
+        check_inputs(self.name, inputs, mask, self.taken, state=state, like=self.root.like)
         tree = self._tree(state, inputs[0].shape[0])
         held: Held | None = tree.get("held")
         if held is None:
             plain: tuple[Any, State] = super().forward(*inputs, state=state, mask=mask)
             return plain
         stream, live, rest = release(held, inputs[0], mask)
-        logits, new = self.root(stream, tree["root"], live)
+        with tokens_in_range(self.root, self.name, inputs):
+            logits, new = self.root(stream, tree["root"], live)
         logits = _silent(logits, live)
         kept = {} if rest is None else {"held": rest}
         return logits[:, 1:], State({"root": new, **kept}, program=self.name)
@@ -171,12 +174,13 @@ class Model(Layer):
 
         Errors: `ValueError` if the labels are missing, or are not those of the model.
         """
-        check_inputs(self.name, (tokens,), mask, self.taken[:1])
+        check_inputs(self.name, (tokens,), mask, self.taken[:1], state=state, like=self.root.like)
         tree = self._tree(state, tokens.shape[0])
         outside = torch.is_grad_enabled()
         learning = Learning(self.root, self.carry, backward, levels, differentiable=outside or backward != 0)
         with torch.set_grad_enabled(outside or learning.writes(tree["root"])):
-            loss, new, scored = learning.run(tokens, tree, mask, label)
+            with tokens_in_range(self.root, self.name, (tokens,)):
+                loss, new, scored = learning.run(tokens, tree, mask, label)
         result = State(new, program=self.name, scored=scored, right=learning.right)
         if backward:
             return loss.detach(), result.detach()

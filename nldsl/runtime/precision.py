@@ -61,17 +61,25 @@ def restored(kind: torch.dtype | None) -> Iterator[None]:
 
 
 def keeps_islands(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of a model that runs inside `islands` where autocast is on for its device."""
+    """A method of a model that runs inside `islands` where autocast is on for its device.
+
+    What other modules made in half precision comes in as the parameters are.
+    """
 
     @wraps(method)
     def inside(self: Any, *args: Any, **options: Any) -> Any:
-        device: torch.device = self.root.like.device
-        if not _under_autocast(device):
+        like: Tensor = self.root.like
+        if not _under_autocast(like.device):
             return method(self, *args, **options)
-        with islands(device):
-            return method(self, *args, **options)
+        with islands(like.device):
+            return method(self, *(_widened(x, like) for x in args), **options)
 
     return inside
+
+
+def _widened(x: Any, like: Tensor) -> Any:
+    half = isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16)
+    return x.to(like.dtype) if half else x
 
 
 def _under_autocast(device: torch.device) -> bool:

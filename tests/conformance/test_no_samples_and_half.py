@@ -1,0 +1,116 @@
+"""Batches of no samples, and backward passes called under autocast: every form takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import nldsl
+from nldsl.reference import Interpreter
+
+BLOCKS = ["deltanet", "deltaproduct", "gated_deltanet", "gla", "kda", "linear_attention", "mesanet", "retnet"]
+BLOCKS += [
+    "rwkv7",
+    "titans_linear",
+    "titans_mlp",
+    "ttt_mlp",
+    "attention",
+    "longhorn_exact",
+    "mamba1",
+    "atlas",
+]
+OWN = """block own(x) {
+  level l every 1 token { memory S = matrix()%s }
+  a = sigmoid(linear(x)); k = l2norm(linear(x))
+  S[k] <- linear(x)  minimize l2%s  by %s  retain mean(a)
+  return S[k]
+}
+"""
+RESETS = {
+    "reset": OWN % (" reset every 5 tokens", "", "gd(lr = 0.5)"),
+    "momentum": OWN % ("", "", "momentum(lr = 0.5)"),
+    "window": OWN % ("", " over 6 tokens", "gd(lr = 0.1)"),
+    "adamw": OWN % ("", "", "adamw(lr = 0.1)"),
+}
+
+
+def layer_of(name: str) -> Any:
+    if name in RESETS:
+        return nldsl.compile(RESETS[name], x=8)
+    return nldsl.compile(name, block=name, dim=16)
+
+
+def inputs_of(layer: Any, batch: int, tokens: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [v.shape for v in layer.program.root.inputs]
+    return [torch.randn(batch, tokens, *s, generator=generator, requires_grad=True) for s in shapes]
+
+
+def first(y: Any) -> Tensor:
+    found: Tensor = y if isinstance(y, Tensor) else y[0]
+    return found
+
+
+@pytest.mark.parametrize("name", [*BLOCKS, *RESETS])
+def test_no_samples_are_nothing(name: str) -> None:
+    layer = layer_of(name)
+    inputs = inputs_of(layer, 0, 37)
+    one, state = layer(*(x[:, :20] for x in inputs))
+    two, state = layer(*(x[:, 20:] for x in inputs), state, torch.ones(0, 17, dtype=torch.bool))
+    whole = first(layer(*inputs)[0])
+    assert whole.shape[:2] == (0, 37) and torch.cat([first(one), first(two)], 1).shape == whole.shape
+    whole.sum().backward()
+    assert all(x.grad is None or x.grad.shape == x.shape for x in inputs)
+    assert all(p.grad is None or not p.grad.any() for p in layer.parameters())
+    assert layer(*(x[:, :0] for x in inputs), state)[0] is not None
+
+
+@pytest.mark.parametrize("name", ["gated_deltanet", "titans_mlp"])
+def test_no_samples_are_nothing_to_the_interpreter(name: str) -> None:
+    layer = layer_of(name)
+    inputs = inputs_of(layer, 0, 9)
+    found = Interpreter(layer.program, layer.parameter_paths()).run(*(x.detach() for x in inputs))
+    assert first(found[0]).shape == first(layer(*inputs)[0]).shape
+
+
+def gradients(layer: Any, inside: bool) -> dict[str, Tensor]:
+    for p in layer.parameters():
+        p.grad = None
+    inputs = inputs_of(layer, 2, 37)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = first(layer(*inputs)[0]).float().square().mean()
+        if inside:
+            loss.backward()
+    if not inside:
+        loss.backward()
+    return {path: p.grad for path, p in layer.parameter_paths().items() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", [*BLOCKS, *RESETS])
+def test_backward_inside_autocast(name: str) -> None:
+    layer = layer_of(name)
+    outside, inside = gradients(layer, False), gradients(layer, True)
+    assert inside.keys() == outside.keys() and inside
+    assert all(g.dtype == torch.float32 for g in inside.values())
+    # What torch itself computes on the way back is rounded to half precision then.
+    apart = torch.cat([(inside[path] - g).flatten() for path, g in outside.items()]).norm()
+    assert apart <= 0.02 * torch.cat([g.flatten() for g in outside.values()]).norm()
+
+
+def test_a_scaled_loss() -> None:
+    layer = layer_of("gated_deltanet")
+    optimizer = nldsl.optimizer("adamw", layer, lr=1e-2)
+    scaler = torch.amp.GradScaler("cpu")
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = first(layer(*inputs_of(layer, 2, 19))[0]).float().sub(1.0).square().mean()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
