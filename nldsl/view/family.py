@@ -45,6 +45,8 @@ def _by_step(
     if known.name.startswith(_DELTA):
         return _delta(block, memory, write, known, own)
     if known.name == "gradient descent on the inner product":
+        if memory.function is None or all(len(w.shape) < 2 for w in memory.function.weights):
+            return None
         return Known(f"deep linear attention, DLA {_MIRAS}", "Eq. 8, 15")
     if known.name.startswith("gated linear attention") and _forgets_its_key(write, own):
         return Known("HGRN-2 (Qin et al. 2024)", "Eq. 64")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nldsl.calculus import TermClass, UpdateClass
 from nldsl.calculus.affine import scalar_value
+from nldsl.calculus.expression import depends
 from nldsl.calculus.letters import letter
 from nldsl.calculus.lift import source_expression
 from nldsl.calculus.pieces import NotRankOneError, TermForm, term_form
@@ -57,6 +58,9 @@ def spectrum_words(block: Block, memory: Memory, write: Write, classes: UpdateCl
         return f"{term.rules[0].reason}, so there is no spectrum along a key"
     if len(write.terms) > 1 or term.rules[0].form.momentum is not None:
         return "several terms, or momentum of them, in one step: no spectrum along one key"
+    found = term.gradient
+    if found is not None and not any(depends(g.expression, found.weights) for g in found.gradients):
+        return "what is added does not depend on the memory: the step keeps what is retained, and no more"
     kept = write.retain is not None
     return _LOCAL.format(keep="retention" if kept else "1", most="1 + retention" if kept else "2")
 

@@ -232,6 +232,19 @@ def test_names_of_recurrences_of_vectors() -> None:
     assert name("h[1] <- linear(x) by gd(lr = 0.1);") == ""
 
 
+def test_a_map_of_one_vector_is_not_deep() -> None:
+    text = """
+    map cell(z) { w = weight(dim(z)); return w * z }
+    block b(x) {
+      level c every 1 token { memory h = cell() init zero }
+      h[0 * x + 1] <- linear(x)  minimize dot  by gd(lr = 1)  retain sigmoid(linear(x))
+      return h[0 * x + 1]
+    }
+    """
+    (found,) = explain(text, dim=4).equations
+    assert found.known_as == "" and found.spectrum.startswith("what is added does not depend on the memory")
+
+
 @pytest.mark.parametrize(
     ("body", "letter"),
     [
