@@ -102,7 +102,7 @@ def _member(block: Block, memory: Memory, body: list[Statement]) -> MatrixMember
     if held and axes & {"key", "value"} and _erases(every) and not elementwise:
         raise NotRankOneError(
             "momentum with gates per channel makes every channel a filter of its own, and with an erase "
-            "their chunks take longer than one token after the other"
+            "their chunks take about as long as one token after the other"
         )
     window = max(t.window for s in changes if isinstance(s, Write) for t in s.terms)
     return MatrixMember(memory, steps, side, read, momentum, start, window, elementwise, held)
