@@ -164,11 +164,19 @@ def _weight(group: GroupRule, outer: OuterRule, shape: Shape, seed: int) -> Rule
         made.step()
         if weight.grad is not None:
             literal.step({"w": weight.grad})
-        for name, ours, theirs in _pairs(made, literal, weight):
+        pairs = _pairs(made, literal, weight)
+        if step and any(_grown(ours) and _grown(theirs) for _, ours, theirs in pairs):
+            shown = "" if worst > BOUND else f"by both forms not finite from step {step + 1} on: it diverges"
+            return _check(outer, kernel, str(list(shape)), worst, where, shown)
+        for name, ours, theirs in pairs:
             found = _error(ours, theirs)
             if not found <= worst:
                 worst, where = found, f"`{name}` at step {step + 1}"
     return _check(outer, kernel, str(list(shape)), worst, where)
+
+
+def _grown(value: Tensor) -> bool:
+    return not bool(torch.isfinite(value).all())
 
 
 def _draw(shape: Shape, generator: torch.Generator) -> Tensor:
@@ -238,7 +246,9 @@ def _error(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max()) / size
 
 
-def _check(outer: OuterRule, kernel: Kernel, weight: str, worst: float, where: str) -> RuleCheck:
+def _check(
+    outer: OuterRule, kernel: Kernel, weight: str, worst: float, where: str, told: str = ""
+) -> RuleCheck:
     good = worst <= BOUND
     shown = None if worst != worst or worst == float("inf") else worst
-    return RuleCheck(outer.name, weight, kernel.form, kernel.reason, good, shown, "" if good else where)
+    return RuleCheck(outer.name, weight, kernel.form, kernel.reason, good, shown, told if good else where)

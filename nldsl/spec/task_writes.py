@@ -72,7 +72,10 @@ def _task_rule(frame: Frame, node: tree.TaskWrite, box: MemoryBox, by: tree.Expr
     center = toward_of(frame, node.clauses.toward)
     if rule is not None and any(slot.shape is not None for slot in rule.slots):
         frame.session.report(
-            "NL0425", "a task write whose rule keeps a memory of its own shape is not supported yet", by.span
+            "NL0425",
+            "a task write whose rule keeps a memory of its own shape is not supported yet",
+            by.span,
+            help="rules whose memories are all `like(W)` are: `momentum`, `adamw`, `lion`, `muon`",
         )
         return
     if rule is not None and center is not None:

@@ -108,3 +108,10 @@ def test_a_polynomial_of_a_matrix_is_not_multiplied_out() -> None:
     }
     """
     assert "too large to analyse" in str(nldsl.explain(text, dim=4).to_json())
+
+
+def test_a_rule_that_diverges_is_told_so() -> None:
+    """What is not finite in both forms cannot be compared, and was called a difference."""
+    text = "rule wild(lr = 1) { memory m = like(W); m = 1e30 * m * m * m + 10 * g; W = W - lr * m }"
+    found = verify_rules(rules_in(text, {}), "wild")
+    assert found.passed and "from step" in found.text() and "it diverges" in found.text()
