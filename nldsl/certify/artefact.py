@@ -1,7 +1,7 @@
 """A compiled file and the certificate beside it: what was verified, and whether the file is still that.
 
-`x.py` has its certificate in `x.certificate.json`: the digest of the file as it was written, and what
-`verify` found out about the program.
+`x.py` has its certificate in `x.certificate.json`: the digest of the file as it was written, what `verify`
+found out about the program, and the digest of that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nldsl.certify.shrink import shrink
 from nldsl.emit.loader import load_module
 from nldsl.runtime.model import Layer
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class CertificateError(ValueError):
@@ -66,7 +66,18 @@ def beside(path: str | Path) -> Path:
 
 def record(path: str | Path, text: str, certificate: dict[str, Any]) -> dict[str, Any]:
     """What stands beside the compiled file `path` with this text, as data for JSON."""
-    return {"schema": SCHEMA, "file": Path(path).name, "sha256": digest(text), "certificate": certificate}
+    return {
+        "schema": SCHEMA,
+        "file": Path(path).name,
+        "sha256": digest(text),
+        "certificate_sha256": digest(_spelt(certificate)),
+        "certificate": certificate,
+    }
+
+
+def _spelt(certificate: dict[str, Any]) -> str:
+    """A certificate as one text: the same whatever the file it stood in looked like."""
+    return json.dumps(certificate, sort_keys=True)
 
 
 def check_fits(certificate: Any, source: str | Path, block: str | None, arguments: dict[str, Any]) -> None:
@@ -97,6 +108,8 @@ def standing(path: str | Path) -> Standing:
         kept = json.loads(beside(target).read_text(encoding="utf-8"))
         certificate = dict(kept["certificate"])
         problems = [] if kept["sha256"] == digest(text) else ["the file was edited after it was written"]
+        if kept["certificate_sha256"] != digest(_spelt(certificate)):
+            problems.append("the certificate was edited after it was written")
         problems += _changed(dict(certificate["sources"]), target.parent)
         if not certificate["passed"]:
             problems.append("it did not pass")

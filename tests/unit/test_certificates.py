@@ -114,3 +114,21 @@ def test_bad_requests(
     size = ["--set", "dim=4"] if given[0] == "compile" else []
     assert run(*given, *size) == 2
     assert code in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("seed", 7), ("torch", "9.9"), ("passed", 1), ("spec", "another")]
+)
+def test_an_edited_certificate_is_noticed(
+    made: Path, key: str, value: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = json.loads(beside(made).read_text())
+    record["certificate"][key] = value
+    beside(made).write_text(json.dumps(record))
+    assert run("verify", str(made)) == 1
+    assert "the certificate was edited after it was written" in capsys.readouterr().out
+
+
+def test_a_certificate_may_be_laid_out_anew(made: Path) -> None:
+    beside(made).write_text(json.dumps(json.loads(beside(made).read_text()), indent=7))
+    assert standing(made).problems == ()
