@@ -22,14 +22,9 @@ def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
     """The finding as text of several lines, without a final newline; ANSI colours if `color`.
 
     Example:
-        >>> from nldsl.source import Span
-        >>> span = Span(SourceFile("a.nl", "x = +"), 4, 5)
-        >>> print(render(Diagnostic("NL0101", "found `+`", span, label="here")))
-        error[NL0101]: found `+`
-         --> a.nl:1:5
-          |
-        1 | x = +
-          |     ^ here
+        >>> print(render(Diagnostic("NL0101", "found `+`, expected a value", help="write `x = 1`")))
+        error[NL0101]: found `+`, expected a value
+          = help: write `x = 1`
     """
     return _Painter(diagnostic, color).text()
 
