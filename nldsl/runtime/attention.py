@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nldsl.runtime.attend_late import Pairs, attend_late, takes
 from nldsl.runtime.chunks import stand_in
 from nldsl.runtime.growth import append
 from nldsl.runtime.precision import in_half
 
 Cache = dict[str, Tensor | None]
-Pairs = tuple[Tensor, Tensor]
 
 BLOCK = 64
 """The least number of queries of a block when a window is read block by block."""
@@ -63,6 +63,8 @@ def attention(
     first = causal and not unseen and far is None and start is None and valid is None
     if first and tokens == total and pairs == 1:
         y = _dot_product(q_BTHK, keys, values, scale, is_causal=True)
+    elif first and order is None and pairs == 1 and takes(q_BTHK, k_BTJK, v_BTJV, _pairs(cache)):
+        y = attend_late(q_BTHK, (k_BTJK, v_BTJV), (keys, values), scale)
     elif far is not None and causal and pairs == 1 and _blocks_pay(tokens, far + unseen):
         y = _by_blocks(q_BTHK, keys, values, (far, unseen), valid, start, scale)
     else:
@@ -120,6 +122,12 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
     return x[torch.arange(x.shape[0], device=x.device).unsqueeze(1), index]
 
 
+def _pairs(cache: Cache) -> Pairs:
+    keys, values = cache["keys"], cache["values"]
+    assert keys is not None and values is not None
+    return keys, values
+
+
 def _append(
     cache: Cache,
     k: Tensor,
@@ -129,8 +137,7 @@ def _append(
     window: int | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Cached pairs (newest last) and those of the call (real ones first) behind them."""
-    keys, values, valid = cache["keys"], cache["values"], cache["valid"]
-    assert keys is not None and values is not None
+    (keys, values), valid = _pairs(cache), cache["valid"]
     old = keys.shape[1]
     if valid is not None or mask is not None:
         here = keys.new_ones(k.shape[:2], dtype=torch.bool)

@@ -30,6 +30,7 @@ from nldsl.runtime.rule_groups import (
     slow,
 )
 from nldsl.runtime.rule_kernel import Kernel, refusal
+from nldsl.runtime.rule_room import Room, apart
 from nldsl.runtime.rule_rows import Rows, attach
 
 Shape = tuple[int, ...]
@@ -103,7 +104,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         every = clock_of(group)
         self._check_numbers(group)
         for index, p in enumerate(group["params"]):
-            self._allocate(p, self._name(group, index), every)
+            self._check(p, self._name(group, index), every)
+        room = self._room(group["params"])
+        for index, p in enumerate(group["params"]):
+            self._allocate(p, self._name(group, index), every, room)
         self._forget_places()
 
     def kernel_of(self, p: Tensor, name: str = "a parameter") -> Kernel:
@@ -164,15 +168,23 @@ class RuleOptimizer(torch.optim.Optimizer):
             return [tuple(p.shape)]
         return [tuple(p.shape[-2:])] if p.ndim == 3 else [(p.numel(),)]
 
-    def _allocate(self, p: Tensor, name: str, every: int) -> None:
+    def _check(self, p: Tensor, name: str, every: int) -> None:
         if p.is_complex():
             raise refusal("NL0966", f"{name} is complex", "train its real and imaginary part: `view_as_real`")
+        require_clock(self.rule, self.kernel_of(p, name), every)
+
+    def _room(self, params: Iterable[Tensor]) -> Room:
+        """Memory for all memories that are as large as their weights."""
+        here = [p for p in params if p.is_cpu and type(p.detach()) is Tensor]
+        return Room(p.nbytes for p in here for m in self.kernel_of(p).memories if m.shape is None)
+
+    def _allocate(self, p: Tensor, name: str, every: int, room: Room) -> None:
         kernel = self.kernel_of(p, name)
-        require_clock(self.rule, kernel, every)
         copies = p.shape[0] if p.ndim == 3 and kernel.form == "matrix" else 0
         state: dict[str, Tensor] = {"step": torch.tensor(0.0, dtype=torch.float32)}
-        for memory in kernel.memories:
-            state[memory.name] = memory.start(p.detach(), copies, self.seed, name.strip("`"))
+        for index, memory in enumerate(kernel.memories):
+            start = memory.start(p.detach(), copies, self.seed, name.strip("`"))
+            state[memory.name] = room.put(start, p, apart(index, len(kernel.memories)))
         if every > 1:
             state.update(gathering(p.detach()))
         self.state[p] = state
@@ -341,10 +353,15 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._forget_places()
         # torch gives everything the type of the weight, and bfloat16 cannot count beyond 256.
         numbers = (number for group in state_dict["param_groups"] for number in group["params"])
+        room = self._room(own)
         for p, number in zip(own, numbers, strict=True):
+            places = [m.name for m in self.kernel_of(p).memories]
             for name, value in state_dict["state"][number].items():
                 like = wanted[p].get(name, p if name == "gathered" else wanted[p]["step"])
-                self.state[p][name] = value.detach().to(like.device, like.dtype, copy=True)
+                made = value.detach().to(like.device, like.dtype, copy=True)
+                if name in places:
+                    made = room.put(made, p, apart(places.index(name), len(places)))
+                self.state[p][name] = made
 
     def _of_this_rule(self, wanted: Mapping[Tensor, Mapping[str, Tensor]], group: dict[str, Any]) -> None:
         """Whether a loaded group has the arguments of the rule, and its weights the memories."""

@@ -1,0 +1,115 @@
+"""Few queries against a cache of constants: torch's kernel and one query at a time are the judges."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nldsl.runtime import attend_late as module
+from nldsl.runtime.attention import attention
+
+B, H, K, V = 3, 2, 6, 5
+SCALE = 0.4
+
+
+def drawn(*shape, seed=0, grad=False):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_(grad)
+
+
+def inputs(tokens, cached, heads=H, grad_cache=False):
+    q, k = drawn(B, tokens, heads, K, seed=1, grad=True), drawn(B, tokens, H, K, seed=2, grad=True)
+    v = drawn(B, tokens, H, V, seed=3, grad=True)
+    keys, values = drawn(B, cached, H, K, seed=4, grad=grad_cache), drawn(B, cached, H, V, seed=5)
+    return q, k, v, {"keys": keys, "values": values, "valid": None}
+
+
+def expected(q, k, v, cache):
+    """Query by query, with everything up to its own pair."""
+    rows = []
+    keys, values = torch.cat([cache["keys"], k], 1), torch.cat([cache["values"], v], 1)
+    for t in range(q.shape[1]):
+        end = cache["keys"].shape[1] + t + 1
+        weights = torch.softmax(SCALE * torch.einsum("bhk,bshk->bhs", q[:, t], keys[:, :end]), -1)
+        rows.append(torch.einsum("bhs,bshv->bhv", weights, values[:, :end]))
+    return torch.stack(rows, 1)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    seen = []
+
+    def watched(*args):
+        seen.append(args)
+        return module.attend_late(*args)
+
+    monkeypatch.setattr("nldsl.runtime.attention.attend_late", watched)
+    return seen
+
+
+@pytest.mark.parametrize("kept", [0, module.KEPT])
+@pytest.mark.parametrize(("tokens", "cached"), [(16, 1), (17, 40), (64, 100), (256, 3)])
+def test_equals_one_query_at_a_time_in_values_and_gradients(tokens, cached, kept, calls, monkeypatch):
+    monkeypatch.setattr(module, "KEPT", kept)
+    q, k, v, cache = inputs(tokens, cached)
+    weight = drawn(B, tokens, H, V, seed=6)
+    y, new = attention(q, k, v, cache, scale=SCALE)
+    assert len(calls) == 1
+    assert torch.equal(new["keys"], torch.cat([cache["keys"], k], 1))
+    found = torch.autograd.grad((y * weight).sum(), (q, k, v))
+    want = expected(q, k, v, cache)
+    torch.testing.assert_close(y, want, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        found, torch.autograd.grad((want * weight).sum(), (q, k, v)), rtol=1e-11, atol=1e-11
+    )
+
+
+def test_equals_the_kernel_of_torch_in_single_precision(calls):
+    q, k, v, cache = inputs(32, 70)
+    single = {name: None if x is None else x.float() for name, x in cache.items()}
+    y, new = attention(q.float(), k.float(), v.float(), single, scale=SCALE)
+    seen = torch.ones(32, 102, dtype=torch.bool).tril(70)
+    turned = (x.float().transpose(1, 2) for x in (q, new["keys"], new["values"]))
+    want = F.scaled_dot_product_attention(*turned, attn_mask=seen, scale=SCALE).transpose(1, 2)
+    assert len(calls) == 1
+    torch.testing.assert_close(y, want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_graph_that_stays_gives_the_same_gradients_again():
+    q, k, v, cache = inputs(16, 20)
+    y, _ = attention(q, k, v, cache, scale=SCALE)
+    first = torch.autograd.grad(y.sum(), (q, k, v), retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), (q, k, v)), first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "why", ["one token", "a cache with a history", "shared heads", "autocast", "a window"]
+)
+def test_everything_else_goes_the_general_way_and_is_right(why, calls):
+    tokens = 1 if why == "one token" else 20
+    q, k, v, cache = inputs(
+        tokens, 30, heads=2 * H if why == "shared heads" else H, grad_cache=why == "a cache with a history"
+    )
+    if why == "autocast":
+        from nldsl.runtime.precision import islands
+
+        with torch.autocast("cpu", torch.bfloat16), islands(torch.device("cpu")):
+            y, _ = attention(*(x.float() for x in (q, k, v)), cache, scale=SCALE)
+        assert not calls
+        torch.testing.assert_close(y.double(), expected(q, k, v, cache), rtol=0.1, atol=0.1)
+        return
+    y, _ = attention(q, k, v, cache, scale=SCALE, window=10 if why == "a window" else None)
+    assert not calls
+    if why == "a cache with a history":
+        (g,) = torch.autograd.grad(y.sum(), cache["keys"], retain_graph=True)
+        (want,) = torch.autograd.grad(expected(q, k, v, cache).sum(), cache["keys"])
+        torch.testing.assert_close(g, want, rtol=1e-11, atol=1e-11)
+    if why in ("one token", "a cache with a history"):
+        torch.testing.assert_close(y, expected(q, k, v, cache), rtol=1e-12, atol=1e-12)
+
+
+def test_a_derivative_of_its_gradients_is_refused():
+    q, k, v, cache = inputs(16, 4)
+    y, _ = attention(q, k, v, cache, scale=SCALE)
+    (g,) = torch.autograd.grad(y.sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="NL0977"):
+        g.sum().backward()
