@@ -14,7 +14,8 @@ from torch import Tensor
 
 HUGE = 1 << 21
 """Bytes of a large page."""
-PAGE, LINE = 4096, 64
+PAGE = 4096
+LINE = 64
 LEAST = 1 << 17
 """Bytes from which on an array moves in: what it leaves free is nothing beside it."""
 
