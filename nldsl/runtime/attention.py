@@ -41,22 +41,20 @@ def attention(
 ) -> tuple[Tensor, Cache]:
     """`y_t = sum_i softmax_i(scale q_t . k_i) v_i` over the cached pairs and those of this call.
 
-    `cache` is `{"keys": [B, S, J, K], "values": [B, S, J, V], "valid": [B, S] or None}`, the newest
-    pair last.  `window`: only the last so many pairs are seen, and kept.  `read_before`: a token does not
-    see its own pair.  With several `pairs` per token keys and values are `[B, T pairs, J, size]`, and the
-    last `unseen` of its own are not seen.  `causal=False`: every token sees all pairs.  `start`: learned
-    pairs `[J, n, size]` (or `[n, size]`) always seen.  Tokens left out by `mask [B, T]` append nothing
-    and read zero, and so does a query with nothing to see.
+    `cache` is `{"keys": [B, S, J, K], "values": [B, S, J, V], "valid": [B, S] or None}`, the newest pair last.
+    `window`: only the last so many pairs are seen, and kept.  `read_before`: a token does not see its own pair.
+    With several `pairs` per token keys and values are `[B, T pairs, J, size]`, and the last `unseen` of its own
+    are not seen.  `causal=False`: every token sees all pairs.  `start`: learned pairs `[J, n, size]` (or
+    `[n, size]`) always seen.  Tokens left out by `mask [B, T]` append nothing and read zero, as what sees nothing.
 
     >>> one = torch.ones(1, 1, 1, 1)
-    >>> empty = {"keys": torch.zeros(1, 0, 1, 1), "values": torch.zeros(1, 0, 1, 1), "valid": None}
+    >>> empty = {"keys": one[:, :0], "values": one[:, :0], "valid": None}
     >>> attention(one, one, 3.0 * one, empty, scale=1.0)[0].item()
     3.0
     """
     order = _order(mask)
     if order is not None:
-        q_BTHK, each = _take(q_BTHK, order), _each(order, pairs)
-        k_BTJK, v_BTJV = _take(k_BTJK, each), _take(v_BTJV, each)
+        q_BTHK, k_BTJK, v_BTJV = _ordered(order, pairs, q_BTHK, k_BTJK, v_BTJV)
     keys, values, valid = _append(cache, k_BTJK, v_BTJV, None if order is None else mask, pairs, window)
     tokens, total, unseen = q_BTHK.shape[1], keys.shape[1], pairs if read_before else unseen
     far = None if window is None or total <= window else window
@@ -72,9 +70,9 @@ def attention(
         seen = None if every else _seen(tokens, total, far, causal, (pairs, unseen), keys.device)
         sure = not unseen and valid is None and tokens > 0
         y = _read(q_BTHK, keys, values, seen, valid, start, scale, sure)
+    lengths = None
     if order is not None and mask is not None:
-        y = stand_in(_take(y, order.argsort(dim=1)), mask)
-    lengths = None if order is None or mask is None else mask.sum(1) * pairs
+        y, lengths = stand_in(_take(y, order.argsort(dim=1)), mask), mask.sum(1) * pairs
     return y, _trim(keys, values, valid, tokens * pairs, lengths, window)
 
 
@@ -109,6 +107,11 @@ def _order(mask: Tensor | None) -> Tensor | None:
     if mask is None or bool(mask.all()):
         return None
     return mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+
+
+def _ordered(order: Tensor, pairs: int, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    each = _each(order, pairs)
+    return _take(q, order), _take(k, each), _take(v, each)
 
 
 def _each(order: Tensor, pairs: int) -> Tensor:
