@@ -41,11 +41,12 @@ def attention(
 ) -> tuple[Tensor, Cache]:
     """`y_t = sum_i softmax_i(scale q_t . k_i) v_i` over the cached pairs and those of this call.
 
-    `cache` is `{"keys": [B, S, J, K], "values": [B, S, J, V], "valid": [B, S] or None}`, the newest pair last.
-    `window`: only the last so many pairs are seen, and kept.  `read_before`: a token does not see its own pair.
-    With several `pairs` per token keys and values are `[B, T pairs, J, size]`, and the last `unseen` of its own
-    are not seen.  `causal=False`: every token sees all pairs.  `start`: learned pairs `[J, n, size]` (or
-    `[n, size]`) always seen.  Tokens left out by `mask [B, T]` append nothing and read zero, as what sees nothing.
+    `cache` is `{"keys": [B, S, J, K], "values": [B, S, J, V], "valid": [B, S] or None}`, the newest
+    pair last.  `window`: only the last so many pairs are seen, and kept.  `read_before`: a token does not
+    see its own pair.  With several `pairs` per token keys and values are `[B, T pairs, J, size]`, and the
+    last `unseen` of its own are not seen.  `causal=False`: every token sees all pairs.  `start`: learned
+    pairs `[J, n, size]` (or `[n, size]`) always seen.  Tokens left out by `mask [B, T]` append nothing
+    and read zero, and so does a query with nothing to see.
 
     >>> one = torch.ones(1, 1, 1, 1)
     >>> empty = {"keys": one[:, :0], "values": one[:, :0], "valid": None}
