@@ -44,12 +44,12 @@ def attention(
     `cache` is `{"keys": [B, S, J, K], "values": [B, S, J, V], "valid": [B, S] or None}`, the newest
     pair last.  `window`: only the last so many pairs are seen, and kept.  `read_before`: a token does not
     see its own pair.  With several `pairs` per token keys and values are `[B, T pairs, J, size]`, and the
-    last `unseen` of its own are not seen.  `causal=False`: every token sees all pairs.  `start`: learned
-    pairs `[J, n, size]` (or `[n, size]`) always seen.  Tokens left out by `mask [B, T]` append nothing
-    and read zero, and so does a query with nothing to see.
+    last `unseen` of its own are not seen.  `causal=False`: every token sees all pairs.  `start [J, n, size]`
+    or `[n, size]`: learned, always seen.  Tokens left out by `mask [B, T]` append nothing and read zero, as
+    does a query with nothing to see.
 
     >>> one = torch.ones(1, 1, 1, 1)
-    >>> empty = {"keys": one[:, :0], "values": one[:, :0], "valid": None}
+    >>> empty = dict(keys=one[:, :0], values=one[:, :0], valid=None)
     >>> attention(one, one, 3.0 * one, empty, scale=1.0)[0].item()
     3.0
     """
@@ -67,14 +67,13 @@ def attention(
     elif far is not None and causal and pairs == 1 and _blocks_pay(tokens, far + unseen):
         y = _by_blocks(q_BTHK, keys, values, (far, unseen), valid, start, scale)
     else:
-        every = first and tokens == 1
-        seen = None if every else _seen(tokens, total, far, causal, (pairs, unseen), keys.device)
-        sure = not unseen and valid is None and tokens > 0
+        places, sure = (pairs, unseen), not unseen and valid is None and tokens > 0
+        seen = None if first and tokens == 1 else _seen(tokens, total, far, causal, places, keys.device)
         y = _read(q_BTHK, keys, values, seen, valid, start, scale, sure)
-    lengths = None
-    if order is not None and mask is not None:
-        y, lengths = stand_in(_take(y, order.argsort(dim=1)), mask), mask.sum(1) * pairs
-    return y, _trim(keys, values, valid, tokens * pairs, lengths, window)
+    if order is None or mask is None:
+        return y, _trim(keys, values, valid, tokens * pairs, None, window)
+    y = stand_in(_take(y, order.argsort(dim=1)), mask)
+    return y, _trim(keys, values, valid, tokens * pairs, mask.sum(1) * pairs, window)
 
 
 def interleaved(*rows: Tensor) -> Tensor:
