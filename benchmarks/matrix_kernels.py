@@ -50,7 +50,7 @@ def channel_cases(
         return read(q, Write(pieces, Gate(log=g)))
 
     def filtered(q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor, m: Tensor) -> Tensor:
-        momentum = Momentum(Gate(log=m), ones, state)
+        momentum = Momentum(Gate(log=m), None, state)
         return read(q, Write((Piece(k, v * b.unsqueeze(-1), k, b),), Gate(log=g)), momentum=momentum)
 
     c, d, chunks = chunk, size, batch * heads * tokens / chunk
