@@ -1,8 +1,8 @@
 """Give gates their logarithm, where the block has it at hand.
 
 A product of many gates is best kept as a sum of logarithms.  `exp(a)` has `a`, `sigmoid(a)` has
-`logsigmoid(a)`, and products and powers of such have sums and multiples of these, exactly; any other
-gate is carried as it is.
+`logsigmoid(a)`, and products and powers of such have sums and multiples of these, exactly; what only lies
+elsewhere (`split(exp(a))`) has its logarithm there; any other gate is carried as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from nldsl.plan.units import defined
 from nldsl.spec.program import Apply, Block, Statement, Update, Value, Write
 
 SUFFIX = "__log"
+REARRANGES = frozenset({"split", "merge", "share"})
+"""What only moves numbers; it moves their logarithms alike."""
 
 
 def with_log_gates(block: Block) -> Block:
@@ -25,14 +27,29 @@ def with_log_gates(block: Block) -> Block:
     for statement in block.body:
         body.append(statement)
         if isinstance(statement, Apply) and statement.out.name in gates:
-            if statement.op == "exp":
-                logs[statement.out.name] = statement.args[0]
-            else:
-                made = _steps(block, statement)
-                if made:
-                    logs[statement.out.name] = made[-1].out
-                body.extend(made)
+            log, made = _logarithm(block, statement)
+            if log is not None:
+                logs[statement.out.name] = log
+            body.extend(made)
     return replace(block, body=tuple(_with_log(s, logs) for s in body)) if logs else block
+
+
+def _logarithm(block: Block, gate: Apply) -> tuple[Value | None, list[Apply]]:
+    """The logarithm of a gate, if it has one, and the statements that compute it."""
+    if gate.op == "exp":
+        return gate.args[0], []
+    maker = _maker(block, gate.args[0]) if gate.op in REARRANGES else None
+    if maker is not None:
+        log, made = _logarithm(block, maker)
+        if log is not None:
+            out = replace(gate.out, name=gate.out.name + SUFFIX)
+            return out, [*made, replace(gate, out=out, args=(log,))]
+    made = _steps(block, gate)
+    return (made[-1].out if made else None), made
+
+
+def _maker(block: Block, value: Value) -> Apply | None:
+    return next((s for s in block.body if isinstance(s, Apply) and s.out == value), None)
 
 
 def _steps(block: Block, gate: Apply) -> list[Apply]:
@@ -59,7 +76,7 @@ def _steps(block: Block, gate: Apply) -> list[Apply]:
 
 def logarithm_of(block: Block, value: Value) -> Value | Apply | None:
     """The logarithm of a value that is `exp` of another, or one statement for it if it is `sigmoid`."""
-    maker = next((s for s in block.body if isinstance(s, Apply) and s.out == value), None)
+    maker = _maker(block, value)
     if maker is not None and maker.op == "exp":
         return maker.args[0]
     if maker is None or maker.op != "sigmoid":

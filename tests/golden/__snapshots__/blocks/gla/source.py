@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from nldsl.runtime.matrix_memory import MatrixMemory
 from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Layer
@@ -45,22 +44,18 @@ class Gla(Module):
         q = split(linear(x, self.q.linear.weight), n=2) / 2.8284271247461903
         k = split(linear(x, self.k.linear.weight), n=2)
         v = linear(x, self.v.linear.weight)
-        alpha = split(
-            torch.exp(
-                functional.logsigmoid(
-                    linear(
-                        linear(x, self.alpha.linear.weight),
-                        self.alpha.linear_2.weight,
-                        self.alpha.linear_2.bias,
-                    ),
-                )
-                / 16,
-            ),
+        alpha__log = split(
+            functional.logsigmoid(
+                linear(
+                    linear(x, self.alpha.linear.weight), self.alpha.linear_2.weight, self.alpha.linear_2.bias
+                ),
+            )
+            / 16,
             n=2,
         )
         S_memory = MatrixMemory(
             state["S"]["running"]["weight"],
-            (Write((Piece(along=k, add=split(v, n=2)),), Gate(alpha)),),
+            (Write((Piece(along=k, add=split(v, n=2)),), Gate(log=alpha__log)),),
             mask=mask,
         )
         out_S = S_memory.read(q, at=1)

@@ -60,15 +60,13 @@ class Rwkv7(Module):
         gap_shift, new["gap.shift"] = shift(x, by=1, state=state["gap.shift"], mask=mask)
         gap = gap_shift - x
         r = split(linear(x + gap * self.r.weight.weight, self.r.linear.weight), n=2)
-        w = split(
-            torch.exp(
-                -0.6065306597126334
-                * torch.sigmoid(
-                    linear(
-                        torch.tanh(linear(x + gap * self.w.weight.weight, self.w.linear.weight)),
-                        self.w.linear_2.weight,
-                        self.w.linear_2.bias,
-                    ),
+        w__log = split(
+            -0.6065306597126334
+            * torch.sigmoid(
+                linear(
+                    torch.tanh(linear(x + gap * self.w.weight.weight, self.w.linear.weight)),
+                    self.w.linear_2.weight,
+                    self.w.linear_2.bias,
                 ),
             ),
             n=2,
@@ -104,7 +102,7 @@ class Rwkv7(Module):
                         ),
                         Piece(along=k, add=v),
                     ),
-                    Gate(w),
+                    Gate(log=w__log),
                 ),
             ),
             mask=mask,
