@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ from nldsl.lowerings.optimizer import OptimizerText, class_name, lower_optimizer
 from nldsl.lowerings.optimizer_c import native
 from nldsl.plan.rule_rows import NotOneProductError, RowsPlan, fuse_rows, looks_at_rows, retyped
 from nldsl.plan.rules import RulePlan, plan_rule
-from nldsl.runtime.rule_kernel import Kernel, refusal
+from nldsl.runtime.rule_kernel import Kernel, Told, refusal
 from nldsl.runtime.rule_optimizer import RuleOptimizer
 from nldsl.spec.open_rule import open_rule
 from nldsl.spec.outer_rules import PROBES, OuterRule
@@ -111,13 +110,8 @@ def optimizer_class(outer: OuterRule, wanted: Iterable[Shape]) -> type[RuleOptim
     }
     text = print_module(lower_optimizer(_text(outer), plans, _doc(outer), rows))
     made: type[RuleOptimizer] = getattr(load_module(text, f"rule_{outer.name}"), class_name(outer.name))
-    made.source, made.bounds = text, outer.bounds
     loops = {shape: native(plan) for shape, plan in plans.items()}
-    told = {
-        id(k): replace(k, native=loops[s].text, native_reason=loops[s].reason)
-        for s, k in made.kernels.items()
-    }
-    made.kernels = {shape: told[id(kernel)] for shape, kernel in made.kernels.items()}
+    made.complete(Told(text, outer.bounds, {s: (loop.text, loop.reason) for s, loop in loops.items()}))
     return made
 
 

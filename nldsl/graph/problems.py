@@ -129,6 +129,7 @@ class _Slow:
     words: list[str] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
     rules: list[str] = field(default_factory=list)
+    levels: list[str] = field(default_factory=list)
     clock: Clock | None = None
     count: int = 0
 
@@ -144,9 +145,12 @@ class _Slow:
         path = place.parameter_path(parameter)
         self.clock = slow_clock(place.train, path, parameter)
         index = claiming_group(place.train, path, parameter)
-        rule = group_label(place.train.groups[index]) if place.train and index is not None else ""
-        if rule and rule not in self.rules:
-            self.rules.append(rule)
+        if place.train is None or index is None:
+            return
+        group = place.train.groups[index]
+        for known, word in ((self.rules, group_label(group)), (self.levels, group.level)):
+            if word not in known:
+                known.append(word)
 
     def problem(self, program: Program) -> Problem:
         train = program.train
@@ -158,7 +162,7 @@ class _Slow:
             kind="slow parameters",
             zone=self.place.home,
             clock=self.clock or Clock(0, "never"),
-            level=train.level if train else "slow parameters",
+            level=", ".join(self.levels) or (TRAINING if train else "slow parameters"),
             objective=task,
             context=f"the training data, through the task `{task}`" if task else "whatever trains the whole",
             rule=", ".join(self.rules),

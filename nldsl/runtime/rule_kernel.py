@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from nldsl.catalog.bounds import Bounds
 from nldsl.diagnostics import Diagnostic, SpecError
 from nldsl.runtime.module import Fill
 
@@ -61,6 +62,26 @@ class Kernel:
     def looks_at_rows(self) -> bool:
         """Whether layers have to tell what they see."""
         return self.by_rows or self.rows is not None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an emitted optimizer is told about itself: a pickle carries it beside the text.
+
+    `loops` has for every shape the loop in C and, if there is none, the reason.
+    """
+
+    source: str
+    bounds: dict[str, Bounds]
+    loops: dict[tuple[int, ...], tuple[str, str]]
+
+    def with_loops(self, kernels: dict[tuple[int, ...], Kernel]) -> dict[tuple[int, ...], Kernel]:
+        """The kernels with their loops; shapes that share a kernel still do."""
+        made: dict[int, Kernel] = {}
+        for shape, kernel in kernels.items():
+            text, reason = self.loops[shape]
+            made[id(kernel)] = replace(kernel, native=text, native_reason=reason)
+        return {shape: made[id(kernel)] for shape, kernel in kernels.items()}
 
 
 def refusal(code: str, message: str, help: str = "") -> SpecError:  # noqa: A002

@@ -29,7 +29,7 @@ from nldsl.runtime.rule_groups import (
     require_settings,
     slow,
 )
-from nldsl.runtime.rule_kernel import Kernel, refusal
+from nldsl.runtime.rule_kernel import Kernel, Told, refusal
 from nldsl.runtime.rule_room import Room, apart
 from nldsl.runtime.rule_rows import Rows, attach
 
@@ -60,6 +60,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     kernels: ClassVar[dict[Shape, Kernel]] = {}
     source: ClassVar[str] = ""
     bounds: ClassVar[dict[str, Bounds]] = {}
+    told: ClassVar[Told | None] = None
 
     def __init__(
         self,
@@ -162,10 +163,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     @staticmethod
     def _shapes(p: Tensor) -> list[Shape]:
         """The shapes under which `p` is looked up: a stack is many matrices, or one long vector."""
-        if p.ndim == 0:
-            return [(1,)]
         if p.ndim <= 2:
-            return [tuple(p.shape)]
+            return [tuple(p.shape) or (1,)]
         return [tuple(p.shape[-2:])] if p.ndim == 3 else [(p.numel(),)]
 
     def _check(self, p: Tensor, name: str, every: int) -> None:
@@ -383,8 +382,19 @@ class RuleOptimizer(torch.optim.Optimizer):
                     said = f"the saved state is of other weights: {what}, expected {list(shape)}"
                     raise refusal("NL0969", said)
 
+    @classmethod
+    def complete(cls, told: Told) -> None:
+        """Give an emitted class what does not stand in its text."""
+        cls.told, cls.source, cls.bounds = told, told.source, told.bounds
+        cls.kernels = told.with_loops(cls.kernels)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if (told := state.pop("told", None)) and not self.told:  # in another process the class is new
+            self.complete(told)
+        super().__setstate__(state)
+
     def __getstate__(self) -> dict[str, Any]:
-        own = {n: getattr(self, n) for n in ("nonfinite", "form", "seed", "more", "whole")}
+        own = {n: getattr(self, n) for n in ("nonfinite", "form", "seed", "more", "whole", "told")}
         made: dict[str, Any] = {"choices": {}, "places": {}, "lineups": {}, "rows": {}}
         cycled = Cycled(self.arguments, self.fixed)
         return {**super().__getstate__(), **own, **made, "cycled": cycled}

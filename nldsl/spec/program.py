@@ -290,6 +290,8 @@ class GroupRule:
     every: int = 1
     schedules: tuple[tuple[str, str, Options], ...] = ()
     """Arguments that are schedules: (argument, schedule name, its options)."""
+    level: str = "training"
+    """The level of `train` that the group stands in."""
     spans: tuple[Span, ...] = field(default=(), compare=False, repr=False)
     """Where each selector stands."""
     bound: Rule | None = field(default=None, compare=False, repr=False)
@@ -307,7 +309,6 @@ class TrainPlan:
     groups: tuple[GroupRule, ...]
     truncate: int = 0
     clip: float = 0.0
-    level: str = "training"
     learn_generated: bool = False
     """Whether generated tokens are targets of the task writes too."""
     span: Span | None = field(default=None, compare=False, repr=False)

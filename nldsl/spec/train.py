@@ -51,22 +51,21 @@ def elaborate_train(session: Session, node: tree.Train, unit: Unit, task: str) -
     """
     frame = Frame(session, unit, "rule", f"train {node.target.id}", {}, Namer())
     section = Section(frame, TrainPlan(task, "trunc", (), span=node.span))
-    _run(section, node.body, 1)
+    _run(section, node.body)
     return replace(section.plan, groups=tuple(section.groups))
 
 
-def _run(section: Section, body: tuple[tree.Statement, ...], every: int) -> None:
-    """Settings, levels and groups."""
+def _run(section: Section, body: tuple[tree.Statement, ...], level: str = "", every: int = 1) -> None:
+    """Settings, levels and groups; `level` is the one they stand in, and `every` its clock."""
     for statement in body:
         if isinstance(statement, tree.Setting):
             _setting(section, statement)
         elif isinstance(statement, tree.Group):
             group = read_group(section.frame, statement, every)
             if group is not None:
-                section.groups.append(group)
+                section.groups.append(replace(group, level=level) if level else group)
         elif isinstance(statement, tree.LevelDecl):
-            section.plan = replace(section.plan, level=statement.name.id)
-            _run(section, statement.body, _steps(section.frame, statement.clock))
+            _run(section, statement.body, statement.name.id, _steps(section.frame, statement.clock))
         else:
             section.frame.session.report(
                 "NL0604", "expected a setting, a level or a group", statement.span, "has no place in `train`"

@@ -161,3 +161,23 @@ def test_state_and_parameters_are_counted() -> None:
     assert (attention.state_bytes, attention.bytes_per_token) == (0, 2 * 32 * 4)
     window = graph_of("transformer", dim=32, heads=2, window=8).problem("blocks[*].attention.A")
     assert (window.state_bytes, window.bytes_per_token) == (8 * 2 * 32 * 4, 0)
+
+
+OUTER = """
+model two(tokens, vocab = 7, dim = 4) {
+  x = embed(tokens, vocab, dim)
+  return head(norm(linear(x)), vocab)
+}
+train two {
+  norms, rest by sgd(lr = 0.1)
+  level slow every 3 steps { matrices by sgd(lr = 0.1) }
+  level fast every 1 step { embeddings by adamw(lr = 0.1) }
+  level outer every 1 step { head by adamw(lr = 0.1) }
+}
+"""
+
+
+def test_every_level_of_training_keeps_its_own_name() -> None:
+    graph = build_graph(open_program(OUTER))
+    slow = {p.id: p.level for p in graph.problems if p.kind == "slow parameters"}
+    assert slow == {"slow(two)@3": "slow", "slow(two)": "fast, training, outer"}

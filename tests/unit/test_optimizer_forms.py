@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -193,3 +198,30 @@ def test_a_rule_on_weights_it_cannot_train_is_a_finding_of_check() -> None:
     assert found == []
     (finding,) = nldsl.check(MODEL + "train m { rest by muon(lr = 0.1) }\n")
     assert finding.code == "NL0607" and "`out.norm.weight`" in finding.message
+
+
+ELSEWHERE = """
+import pickle, sys, torch
+optimizer = pickle.load(open(sys.argv[1], "rb"))
+p = optimizer.param_groups[0]["params"][0]
+p.grad = torch.ones_like(p)
+optimizer.step()
+optimizer.add_param_group({"params": [torch.zeros(7, requires_grad=True)]})
+said = [optimizer.source, optimizer.bounds, optimizer.forms(), p.detach()]
+pickle.dump(said, open(sys.argv[1], "wb"))
+"""
+
+
+@needs_compiler
+def test_what_is_pickled_to_another_process_is_the_same_there(tmp_path: Path) -> None:
+    weight = nn.Parameter(torch.ones(3, 2))
+    optimizer = nldsl.optimizer("adamw", [weight], lr=0.1, form="compiled")
+    place = tmp_path / "optimizer.pickle"
+    place.write_bytes(pickle.dumps(optimizer))
+    subprocess.run([sys.executable, "-c", ELSEWHERE, str(place)], check=True)
+    source, bounds, forms, there = pickle.loads(place.read_bytes())
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert source == optimizer.source and bounds == optimizer.bounds and "lr" in bounds
+    assert {form for form, _ in forms.values()} == {"compiled"} and len(forms) == 2
+    assert torch.equal(weight, there)
