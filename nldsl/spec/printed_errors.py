@@ -42,13 +42,14 @@ def peeled(frame: Frame, node: tree.Expr, box: MemoryBox) -> tuple[tuple[tree.Ex
     """Numbers that stand in front of a vector by name, and the vector."""
     if isinstance(node, tree.Binary) and node.op == "*":
         for number, rest in ((node.left, node.right), (node.right, node.left)):
-            if _number(frame, number, box):
+            if named_number(frame, number, box):
                 factors, body = peeled(frame, rest, box)
                 return (number, *factors), body
     return (), node
 
 
-def _number(frame: Frame, node: tree.Expr, box: MemoryBox) -> bool:
+def named_number(frame: Frame, node: tree.Expr, box: MemoryBox) -> bool:
+    """Whether it is a number, or the name of one, or of one for each head."""
     if isinstance(node, tree.Number):
         return True
     found = lookup(frame, node.id) if isinstance(node, tree.Name) else None

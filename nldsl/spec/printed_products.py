@@ -17,6 +17,13 @@ class Product:
     divisors: tuple[tree.Expr, ...] = ()
     chain: tuple[tree.Expr, ...] = ()
     negative: bool = False
+    places: tuple[tuple[tree.Expr, int], ...] = ()
+    """What scales, with the length of the chain it scales the channels of: `w * S @ A` is `(w * S) @ A`."""
+
+    @property
+    def numbers(self) -> tuple[tree.Expr, ...]:
+        """All that scales it."""
+        return (*self.factors, *self.divisors)
 
     def turned(self) -> Product:
         """Minus that."""
@@ -38,6 +45,29 @@ class Factor:
 
     gate: tree.Expr | None
     added: tuple[Added, ...]
+
+    @property
+    def texts(self) -> tuple[tree.Expr, ...]:
+        """All that it is made of but the memory itself."""
+        outers = [c for a in self.added for c in a.product.chain if isinstance(c, tree.Call)]
+        numbers = [e for a in self.added for e in a.product.numbers]
+        return (*outers, *numbers, *(() if self.gate is None else (self.gate,)))
+
+
+def joined(left: Product, right: Product) -> Product:
+    """One behind the other, or one times the numbers of the other."""
+    width = len(left.chain)
+    places = (*left.places, *((e, n + width) for e, n in right.places))
+    for one, other in ((left, right), (right, left)):
+        if not one.chain:
+            places = (*places, *((e, len(other.chain)) for e in one.numbers))
+    return Product(
+        (*left.factors, *right.factors),
+        (*left.divisors, *right.divisors),
+        (*left.chain, *right.chain),
+        left.negative != right.negative,
+        places,
+    )
 
 
 def summands(node: tree.Expr, negative: bool) -> Iterator[tuple[tree.Expr, bool]]:

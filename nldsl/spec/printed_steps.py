@@ -15,13 +15,14 @@ from nldsl.spec.expressions import lookup
 from nldsl.spec.frame import Frame
 from nldsl.spec.items import MemoryBox, Ref
 from nldsl.spec.outer_sums import library_name
-from nldsl.spec.printed_errors import peeled
+from nldsl.spec.printed_errors import named_number, peeled
 from nldsl.spec.printed_products import (
     Added,
     Factor,
     Product,
     alike,
     differences,
+    joined,
     nodes,
     number,
     same,
@@ -30,11 +31,16 @@ from nldsl.spec.printed_products import (
     transposed,
     values,
 )
+from nldsl.spec.streams import walk
 from nldsl.syntax import tree
 
 
 class NotPrintedError(ValueError):
     """The sum is not of this kind."""
+
+
+_NAMED = "what looks at `{name}` is named above the step: `r = {name}[k]`"
+_CHANNELS = "in the midst of a product stand numbers with a name; channels are scaled in `outer(s, w * c)`"
 
 
 def printed_steps(
@@ -49,8 +55,8 @@ def printed_steps(
     reader = _Reader(frame, box, node)
     try:
         return reader.statements()
-    except NotPrintedError:
-        return reader.refused()
+    except NotPrintedError as error:
+        return reader.refused(str(error))
 
 
 class _Reader:
@@ -78,17 +84,19 @@ class _Reader:
         factors: list[Factor] = []
         if kept:
             (one,) = kept
+            self._need_numbers(one, behind=1)
             gates, factors = self._gates(one), [self._factor(f, left=False) for f in one.chain[1:]]
         if left:
             (one,) = left
             if len(one.chain) != 2:
                 raise NotPrintedError
+            self._need_numbers(one, behind=2)
             gates, factors = self._gates(one), [self._factor(one.chain[0], left=True)]
         return self._written(gates, factors, added)
 
-    def refused(self) -> tuple[()] | None:
+    def refused(self, why: str) -> tuple[()] | None:
         """NL0404 where a matrix stands that only a printed step knows."""
-        known = [n for n in nodes(self.node.value) if self._unit(n) or self._diagonal(n) is not None]
+        known = [n for n in nodes(self.node.value) if self._unit(n) or self._diagonal(n) is not None] or why
         if not known or not self._asks(self.node.value):
             return ()
         name = self.box.name
@@ -97,16 +105,20 @@ class _Reader:
             f"this is no step of `{name}` that can be read off",
             self.node.value.span,
             f"each factor beside `{name}` is `I` or `diag(w)`, and products `b * outer(s, c)`",
-            help=f"such as `{name} = a * {name} @ (I - b * outer(k, k)) + b * outer(v, k)`, with `k` a name",
+            help=why.format(name=name)
+            or f"such as `{name} = a * {name} @ (I - b * outer(k, k)) + b * outer(v, k)`, with `k` a name",
         )
         return None
 
     def _written(
         self, gates: tuple[tree.Expr, ...], factors: list[Factor], added: list[Added]
     ) -> tuple[tree.Assign | tree.Write, ...]:
-        looks = any(self._asks(e) for a in added for e in (a.left, a.right))
+        looks = any(self._asks(e) for a in added for e in (a.left, a.right, *a.product.numbers))
+        later = factors if gates else factors[1:]
+        if any(self._asks(e) for f in later for e in f.texts):
+            raise NotPrintedError(_NAMED)
         if looks and len(factors) > 1 or looks and factors and gates:
-            raise NotPrintedError
+            raise NotPrintedError(_NAMED)
         found: list[tree.Assign | tree.Write] = []
         if looks and gates and not factors:
             factors, gates = [Factor(gates[0], ())], ()
@@ -162,6 +174,24 @@ class _Reader:
             return self._matrix(node.operand)
         return self._memory(node) or self._outer(node) or self._unit(node) or self._diagonal(node) is not None
 
+    def _need_numbers(self, product: Product, behind: int) -> None:
+        """What scales channels may stand behind so many matrices; elsewhere only numbers may be moved.
+
+        Errors: `NotPrintedError`.
+        """
+        if not all(place == behind or self._number(e) for e, place in product.places):
+            raise NotPrintedError(_CHANNELS)
+
+    def _number(self, node: tree.Expr) -> bool:
+        """Whether it is made of numbers that have names."""
+        if isinstance(node, tree.Binary):
+            return node.op in "+-*/" and self._number(node.left) and self._number(node.right)
+        if isinstance(node, tree.Unary):
+            return self._number(node.operand)
+        if isinstance(node, tree.Call) and node.function.id in ("sum", "mean"):
+            return len(node.args) == 1
+        return named_number(self.frame, node, self.box)
+
     def _product(self, found: tuple[tree.Expr, bool]) -> Product:
         made = self._parsed(found[0])
         if not made.chain:
@@ -182,16 +212,12 @@ class _Reader:
             right = replace(right, factors=(), divisors=right.factors)
         if bool(left.chain and right.chain) != (node.op == "@"):
             raise NotPrintedError
-        return Product(
-            (*left.factors, *right.factors),
-            (*left.divisors, *right.divisors),
-            (*left.chain, *right.chain),
-            left.negative != right.negative,
-        )
+        return joined(left, right)
 
     def _added(self, product: Product) -> Added:
         """An outer product with what the memory answers at one side of it."""
         chain, read = product.chain, self.name
+        self._need_numbers(product, behind=len(chain))
         if len(chain) == 1 and self._outer(chain[0]):
             left, right = sides(chain[0])
             numbers, left = peeled(self.frame, self._read(left), self.box)
@@ -226,8 +252,8 @@ class _Reader:
                     raise NotPrintedError
                 kept, gate = kept + 1, values(diagonal) if diagonal is not None and left else diagonal
             elif self._outer(first):
-                chain = (first, self.name) if left else (self.name, first)
-                added.append(self._added(replace(product, chain=chain)))
+                whole = (product, Product(chain=(self.name,)))
+                added.append(self._added(joined(*(whole if left else whole[::-1]))))
             else:
                 raise NotPrintedError
         if kept != 1:
@@ -236,15 +262,7 @@ class _Reader:
 
     def _asks(self, node: tree.Expr) -> bool:
         """Whether the memory stands somewhere in it."""
-        if isinstance(node, tree.Binary):
-            return self._asks(node.left) or self._asks(node.right)
-        if isinstance(node, tree.Unary):
-            return self._asks(node.operand)
-        if isinstance(node, tree.Call):
-            return any(self._asks(a.value) for a in node.args)
-        if isinstance(node, tree.Index):
-            return self._memory(node.target) or self._asks(node.key)
-        return self._memory(node)
+        return any(isinstance(n, tree.Name) and self._memory(n) for n in walk(node))
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -41,6 +41,10 @@ PRINTED: dict[str, tuple[str, str]] = {
     "S = diag(w) @ S + outer(v, k)": ("linear_channel", ""),
     "S -= b * outer(v, k)": ("linear", "linear attention"),
     "S = S / (1 + b) + outer(v, k)": ("linear", ""),
+    "S = w * S @ (I - b * outer(k, k)) + b * outer(v, k)": ("delta_channel", "Kimi Delta Attention"),
+    "S = a * S + sum(S[k]) * outer(v, p) + outer(v, k)": ("sequential", ""),
+    "S = sum(S[p]) * S + outer(v, k)": ("sequential", ""),
+    "S = S - b * outer(S @ k, k) * w + outer(v, p)": ("delta_block", ""),
 }
 """What is printed, with its form and its name; without a form it is refused."""
 NAMES = {
@@ -77,6 +81,7 @@ def by_head(body: str) -> str:
 def literally(body: str, x: Tensor) -> list[Tensor]:
     """The text of the step, evaluated with matrices of torch, token by token."""
     operator, text = re.match(r"S ([-+]?=) (.*)", body).groups()  # type: ignore[union-attr]
+    text = re.sub(r"S\[(\w+)\]", r"(S @ \1)", text)
     size = x.shape[-1]
     S, found = torch.zeros(size, size, dtype=x.dtype), []
     for z in x:
@@ -85,12 +90,21 @@ def literally(body: str, x: Tensor) -> list[Tensor]:
             "p": (z + 1) / ((z + 1) @ (z + 1) + 1e-6).sqrt(), "b": z.mean().sigmoid(),
             "c": (-z.mean()).sigmoid(), "S": S, "I": torch.eye(size, dtype=x.dtype),
             "identity": torch.eye(size, dtype=x.dtype), "outer": torch.outer, "diag": torch.diag,
-            "transpose": lambda m: m.T,
+            "transpose": lambda m: m.T, "sum": torch.sum,
         }  # fmt: skip
         step = eval(text, {}, words)
         S = step if operator == "=" else S + step if operator == "+=" else S - step
         found.append(S @ z)
     return found
+
+
+def test_numbers_named_above_are_those_in_front_of_the_step() -> None:
+    body = "S = a * S @ (I - b * outer(k, k)) + r * outer(v, p) + outer(v, k)"
+    layer = compiled(alone(f"r = sum(S[p])\n{body}"), x=6)
+    x = torch.randn(9, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y, _ = layer(x.unsqueeze(0))
+    assert torch.allclose(y[0], torch.stack(literally(body.replace("r *", "sum(S[p]) *"), x)), atol=1e-9)
+    assert disagreements(layer, tokens=7, pieces=(3, 4)) == []
 
 
 def taken(body: str) -> bool:
@@ -135,6 +149,17 @@ OTHERS = {
     "S = S + S @ outer(k, k) + I": "NL0404",
     "S = S @ outer(k, k)": "NL0404",
     "S -= S": "NL0421",
+    # The numbers are those in front of the whole step, not behind its first half.
+    "S = a * S @ (I - b * outer(k, k)) + sum(S[p]) * outer(v, p)": "r = S[k]",
+    "S = a * S @ (I - sum(S[p]) * outer(k, k)) + outer(v, p)": "r = S[k]",
+    "S = S @ (I - b * outer(k, k)) @ (I - sum(S[k]) * outer(p, p)) + outer(v, p)": "r = S[k]",
+    "S = S @ (I - b * outer(k, k)) @ diag(S[k]) + outer(v, p)": "r = S[k]",
+    # Channels are scaled where they stand.
+    "S = S @ (I - b * outer(k, k)) * w + b * outer(v, k)": "numbers with a name",
+    "S = S @ (w * (I - b * outer(k, k))) + b * outer(v, k)": "numbers with a name",
+    "S = S - w * S @ outer(k, k) + outer(v, p)": "numbers with a name",
+    "S = w * (I - b * outer(v, v)) @ S + b * outer(v, k)": "numbers with a name",
+    "S = S - w * outer(v, v) @ S + w * outer(v, k)": "numbers with a name",
 }
 
 
