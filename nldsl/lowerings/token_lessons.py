@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nldsl.emit.nodes import Expression, Like, assign, call, name
 from nldsl.lowerings.functions import slow_parameters
 from nldsl.lowerings.gates import head_gate, target_rows
-from nldsl.spec.program import Term, Write
+from nldsl.spec.program import Term, Value, Write
 
 if TYPE_CHECKING:
     from nldsl.lowerings.token_memory import TokenMemory
@@ -31,18 +31,23 @@ class TokenLessons:
     def evidence(self, n: int, write: Write, term: Term) -> dict[str, Expression]:
         """Per weight the gradient `g_W`, and `x_W`, `dy_W` of the present token where it has them."""
         scope, memory = self.owner.scope, self.owner.memory
-        key = scope.ref(term.key)
+        key = self._given(term.key, scope.ref(term.key), write)
         if self.owner.size > 1:
             return self._gradients(write, term, key.method("unsqueeze", -3), self._targets(key, write))
-        target = target_rows(scope, term.target, key, memory)
+        target = self._given(term.target, target_rows(scope, term.target, key, memory), write)
         if term.window == 1 and term.weight is None:
             return self._gradients(write, term, key, target)
         weight = self._weight(term, key)
         if term.window > 1:
-            key, target, weight = self._window(n, term, key, target, weight)
+            key, target, weight = self._window(n, write, key, target, weight)
         one_by_one = self.owner.code.runtime("lessons", "one_by_one")
         found = self._gradients(write, term, call(one_by_one, key), call(one_by_one, target))
         return self._summed(found, weight)
+
+    def _given(self, value: Value, expression: Expression, write: Write) -> Expression:
+        """A key or a target, in rows; literals and slow parameters have no samples."""
+        whole = value.name in self.owner.scope.constants or value.name in self.owner.scope.unbatched
+        return expression if whole else self.owner.lasting(write, expression)
 
     def _targets(self, key: Expression, write: Write) -> Expression:
         """The targets of a family, side by side, or the one they share."""
@@ -84,20 +89,26 @@ class TokenLessons:
         return weight.method("expand", key.attr("shape")[slice(None, -1)])
 
     def _window(
-        self, n: int, term: Term, key: Expression, target: Expression, weight: Expression
+        self, n: int, write: Write, key: Expression, target: Expression, weight: Expression
     ) -> tuple[Expression, Expression, Expression]:
         """The lessons of the window; all but the oldest token's stay for the next token."""
         scope, code = self.owner.scope, self.owner.code
+        window = next(term.window for m, _, term in self.owner.terms if m == n)
         found = []
         for part, now in (("key", key), ("target", target), ("weight", weight)):
             place = (n, part)
             function = "with_earlier" if part != "weight" else "with_earlier_weights"
             extra = (key,) if part == "weight" else ()
             lessons = scope.names.fresh(f"{part}_lessons")
-            joined = call(code.runtime("lessons", function), name(self.kept[place]), now, *extra)
+            joined = call(
+                code.runtime("lessons", function),
+                self.owner.lasting(write, name(self.kept[place])),
+                now,
+                *extra,
+            )
             scope.add(assign(lessons, joined))
             axis: dict[str, Like] = {"axis": -1} if part == "weight" else {}
-            last = call(code.runtime("lessons", "last_lessons"), name(lessons), term.window - 1, None, **axis)
+            last = call(code.runtime("lessons", "last_lessons"), name(lessons), window - 1, None, **axis)
             after = scope.names.fresh(f"{self.kept[place]}_next")
             scope.add(assign(after, last))
             self.current[place] = name(after)

@@ -181,7 +181,7 @@ class TokenMemory:
         if every == 1:
             return [self.current[w] for w in self.weights]
         group = next((g for g, b in self.bases.items() if b == every), "committed")
-        return [name(n) for n in self.carried[group].values()]
+        return [self.lasting(write, name(n)) for n in self.carried[group].values()]
 
     def gate(self, value: Value, axis: str = "scalar") -> Expression:
         """A gate or rate as rows of this token; with a family's axis of size one."""
@@ -216,6 +216,8 @@ class TokenMemory:
     def write(self, write: Write) -> None:
         """All terms first, then one step of every weight, or what the commit will step on."""
         own = [(n, term) for n, w, term in self.terms if w is write]
+        if self.discarded(write):
+            self._cut_off(write)
         found = {n: self.lessons.evidence(n, write, term) for n, term in own}
         if not write.at_commit:
             self.stepping.step(write, own, found, name(self.count))
@@ -225,6 +227,29 @@ class TokenMemory:
                 fresh = self.scope.names.fresh(f"{self.gathered[n][w]}_next")
                 self.scope.add(assign(fresh, self.current_gathered[n][w] + self.lessons.whole(found[n], w)))
                 self.current_gathered[n][w] = name(fresh)
+
+    def discarded(self, write: Write) -> bool:
+        """Whether nothing sees what this write makes of a token behind which the memory is reset."""
+        behind = self.loop.steps[self.loop.steps.index(write) :]
+        reads = [s for s in behind if isinstance(s, Read)]
+        seen = {s.memory for s in reads} | {s.solve[0] for s in reads if s.solve is not None}
+        hidden = "committed" in self.carried or not seen & {m.name for m in self.memories}
+        return self.memory.reset == "tokens" and hidden and not write.at_commit
+
+    def lasting(self, write: Write, given: Expression) -> Expression:
+        """What a write is given; where it is discarded, cut off for the samples reset behind the token."""
+        if not self.discarded(write):
+            return given
+        of_lasting = self.code.runtime("grid", "of_lasting")
+        return call(of_lasting, name(self.ends[self.memory.reset_every])[name("t")], given)
+
+    def _cut_off(self, write: Write) -> None:
+        """Weights and slots as a discarded write is given them."""
+        for current, names in (self.current, self.carried["running"]), (self.current_slots, self.slots):
+            for key, carried in names.items():
+                fresh = self.scope.names.fresh(f"{carried}_lasting")
+                self.scope.add(assign(fresh, self.lasting(write, current[key])))
+                current[key] = name(fresh)
 
     def assign(self, weight: str, expression: Expression) -> None:
         """The weight from here on, inside this token."""

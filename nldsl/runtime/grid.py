@@ -243,6 +243,22 @@ def of_firing(which: bool | Tensor, x: Tensor) -> Tensor:
     return torch.where(_like(which, x), x, one)
 
 
+def of_lasting(gone: bool | Tensor, x: Tensor) -> Tensor:
+    """`x [B, ...]`, through which the samples named by `gone` send no gradient back.
+
+    For what a write is given at a token whose reset discards it: a slope that is infinite there, times the
+    zero that comes back from the discarded result, is no zero.
+
+    >>> x, gone = torch.zeros(2, requires_grad=True), torch.tensor([True, False])
+    >>> torch.where(gone, 0.0, of_lasting(gone, x)).sum().backward()
+    >>> x.grad.tolist()
+    [0.0, 1.0]
+    """
+    if isinstance(gone, bool):
+        return x
+    return torch.where(_like(gone, x), x.detach(), x)
+
+
 def fires(which: bool | Tensor) -> bool:
     """Whether `which` names any sample at all."""
     return which if isinstance(which, bool) else bool(which.any())
