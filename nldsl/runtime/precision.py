@@ -72,7 +72,8 @@ def keeps_islands(method: Callable[..., Any]) -> Callable[..., Any]:
         if not _under_autocast(like.device):
             return method(self, *args, **options)
         with islands(like.device):
-            return method(self, *(_widened(x, like) for x in args), **options)
+            result = method(self, *(_entered(_widened(x, like)) for x in args), **options)
+        return _returned(result)
 
     return inside
 
@@ -80,6 +81,80 @@ def keeps_islands(method: Callable[..., Any]) -> Callable[..., Any]:
 def _widened(x: Any, like: Tensor) -> Any:
     half = isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16)
     return x.to(like.dtype) if half else x
+
+
+LEAVES = ("AccumulateGrad", "NoneType")
+
+
+class _Entered(torch.autograd.Function):
+    """Where a gradient leaves the module, on its way to what the caller computed."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+class _Returned(torch.autograd.Function):
+    """Where a gradient comes into the module: behind it nothing is lowered, as nothing was before.
+
+    Autocast would lower the products in torch's own derivatives of what ran in float32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        device = grads[0].device
+        if _under_autocast(device):
+            _lower_nothing(ctx, device.type)
+        return grads[0]
+
+
+def _lower_nothing(entry: Any, kind: str) -> None:
+    """Every node of the module, once: autocast off before it, and as it was behind it."""
+
+    def off(_: Any) -> None:
+        before.append(torch.is_autocast_enabled(kind))
+        torch.set_autocast_enabled(kind, False)
+
+    def back(_: Any, __: Any) -> None:
+        torch.set_autocast_enabled(kind, before.pop())
+
+    before: list[bool] = []
+    waiting = [node for node, _ in entry.next_functions if type(node).__name__ not in LEAVES]
+    while waiting:
+        node = waiting.pop()
+        if "as_given" in node.metadata or getattr(node, "_forward_cls", None) is _Entered:
+            continue
+        node.metadata["as_given"] = True
+        node.register_prehook(off)
+        node.register_hook(back)
+        waiting += [n for n, _ in node.next_functions if type(n).__name__ not in LEAVES]
+
+
+def _entered(x: Any) -> Any:
+    return _Entered.apply(x) if _hooked(x) else x  # type: ignore[no-untyped-call]
+
+
+def _returned(result: Any) -> Any:
+    """The same outputs and states, behind nodes that see whether a pass back is under autocast."""
+    if isinstance(result, tuple):
+        return tuple(map(_returned, result))
+    if isinstance(result, Tensor):
+        return _Returned.apply(result) if _hooked(result) else result  # type: ignore[no-untyped-call]
+    return result.map(_returned) if hasattr(result, "map") else result
+
+
+def _hooked(x: Any) -> bool:
+    """Whether a gradient comes by; what is compiled or transformed as a whole takes its own way back."""
+    apart = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return isinstance(x, Tensor) and x.requires_grad and not apart
 
 
 def _under_autocast(device: torch.device) -> bool:
