@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nldsl.cli.common import emit_text, open_source, refuse_given
+from nldsl.cli.guard import CommandError
 from nldsl.diagnostics import DiagnosticBag
 from nldsl.source import SourceFile
 from nldsl.syntax import is_yaml, parse, to_text, to_yaml
@@ -39,9 +40,22 @@ def command(
     tree = parse(file, bag)
     bag.raise_if_errors()
     target = to or _wanted(output, is_yaml(file.name))
+    if output != spec:
+        _same_form(target, output)
     if left := _comments(file):
         print(f"comments are not carried over: {left} stay behind", file=sys.stderr)
     emit_text(to_yaml(tree) if target is Form.yaml else to_text(tree), output, inputs=[spec])
+
+
+def _same_form(target: Form, output: str | None) -> None:
+    """Raise NL1015 if the ending of the output says the other form: a file is read by its ending."""
+    name = (output or "").lower()
+    if target is Form.yaml and name.endswith(".nl") or target is Form.text and is_yaml(name):
+        raise CommandError(
+            "NL1015",
+            f"`{output}` would hold {target.value}, and by its ending it is read as the other form",
+            "leave `--to` out, or choose the ending of the form: `.nl` is text, `.yaml` is YAML",
+        )
 
 
 def _comments(file: SourceFile) -> int:

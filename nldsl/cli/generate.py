@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from nldsl.cli.common import read_text
+from nldsl.cli.common import read_text, refuse_given
 from nldsl.evaluate import Sampling, generate
 from nldsl.evaluate.generate import START
 from nldsl.train import load_run
 
 
 def command(
+    context: typer.Context,
     run: Annotated[str, typer.Argument(help="Folder of a run of `nldsl train`.")],
     prompt: Annotated[str, typer.Option(help="What to go on from; `-` reads it from stdin.")] = "",
     count: Annotated[
@@ -32,6 +33,10 @@ def command(
 
     Memory does not grow with the number of bytes, unless the model has attention without a window.
     """
+    if temperature == 0:
+        refuse_given(
+            context, ("top_k", "top_p", "seed"), "draws nothing: `--temperature 0` takes the likeliest byte"
+        )
     text = read_text("-") if prompt == "-" else prompt
     loaded = load_run(run)
     loaded.require_tokens()

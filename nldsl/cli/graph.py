@@ -75,6 +75,12 @@ def _form(output: str | None, form: str | None) -> str:
         raise CommandError(
             "NL1015", f"{found} is not a form of the graph", f"expected one of {', '.join(FORMS)}"
         )
+    if ending and not f".{wanted}".endswith(f".{ending}"):
+        raise CommandError(
+            "NL1015",
+            f"`--format {wanted}` writes {wanted}, and `{output}` says {ending}",
+            f"leave `--format` out, or let the output end in `.{wanted}`",
+        )
     return wanted
 
 

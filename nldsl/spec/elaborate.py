@@ -24,7 +24,7 @@ from nldsl.spec.step_slots import settle
 from nldsl.spec.streams import stream_names, walk
 from nldsl.spec.train import elaborate_train, set_options
 from nldsl.spec.variants import Chosen, apply_edits, choose
-from nldsl.syntax import tree
+from nldsl.syntax import is_yaml, tree
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,8 @@ def _what_to_define(unit: Unit) -> str:
     """What to do with a file that has neither model nor block."""
     if any(kind == "rule" for kind, _ in unit.own):
         return "rules are for `nldsl verify`, `nldsl.optimizer` and `by`; define what uses one"
+    if is_yaml(unit.tree.span.file.name):
+        return "define one: `block twice: {takes: [x], body: [return 2 * x]}`"
     return "define one: `block twice(x) { return 2 * x }`"
 
 

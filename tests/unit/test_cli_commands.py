@@ -159,6 +159,53 @@ def test_convert_never_overwrites_its_input(good: Path, capsys: pytest.CaptureFi
     assert good.read_text() == GOOD
 
 
+@pytest.mark.parametrize(
+    ("name", "form"), [("a.yaml", "text"), ("a.YML", "text"), ("a.nl", "yaml"), ("a.txt", "yaml")]
+)
+def test_convert_names_no_file_after_the_other_form(
+    name: str, form: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / name
+    misleading = name != "a.txt"
+    assert run("convert", str(good), "-o", str(path), "--to", form) == (2 if misleading else 0)
+    assert ("NL1015" in capsys.readouterr().err) == misleading
+    assert path.exists() != misleading
+
+
+@pytest.mark.parametrize("form", ["svg", "dot", "json", "mmd", "html"])
+def test_graph_names_no_file_after_another_form(
+    form: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.png"
+    assert run("graph", str(good), "--set", "x=2", "--format", form, "-o", str(path)) == 2
+    assert f"`--format {form}` writes {form}, and `{path}` says png" in capsys.readouterr().err
+    assert not path.exists()
+    for fits in (f"a.{form}", "a.data"):
+        assert run("graph", str(good), "--set", "x=2", "--format", form, "-o", str(tmp_path / fits)) == 0
+
+
+@pytest.mark.parametrize("option", [["--seed", "0"], ["--top-k", "3"], ["--top-p", "0.5"]])
+def test_generate_refuses_what_draws_nothing(
+    option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", str(tmp_path), "--temperature", "0", *option) == 2
+    said = capsys.readouterr().err
+    assert "NL1024" in said and f"`{option[0]}` draws nothing" in said
+
+
+def test_a_file_of_nothing_is_told_a_block_of_its_own_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in (("a.yaml", "nldsl: 1\n"), ("a.nl", "")):
+        path = tmp_path / name
+        path.write_text(text)
+        assert run("explain", str(path)) == 1
+        help_line = capsys.readouterr().err.rpartition("help: define one: `")[2]
+        path.write_text(text + help_line.strip().rstrip("`") + "\n")
+        assert run("check", str(path)) == 0
+        capsys.readouterr()
+
+
 def test_convert_of_what_does_not_parse(
     bad: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
