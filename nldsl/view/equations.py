@@ -129,7 +129,7 @@ def _written(
         classes = update_class(memory, write)
         letters_found.append(_letter(block, memory, write, classes, scale))
         step = known_as(memory, write, classes, (gating_of(block, write, scale), scale is not None))
-        names.append(in_its_block(block, memory, write, step))
+        names.append(in_its_block(block, memory, write, classes, step))
         given = (memory, write, classes, scale, spoken)
         made = attention_formulas(memory) if write.append else write_formulas(*given)
         lines += made[0]

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from nldsl.calculus import Expr, gate_expression
+from nldsl.calculus import Expr, TermClass, UpdateClass, gate_expression
 from nldsl.calculus.affine import scalar_value
+from nldsl.calculus.ranges import range_of
 from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Apply, Block, Memory, Read, Term, Update, Value, Write, option
 from nldsl.view.known import Known
@@ -17,14 +18,16 @@ _MIRAS = "(Behrouz et al. 2025)"
 _PAIRED = re.compile(r"\bself\[")
 
 
-def in_its_block(block: Block, memory: Memory, write: Write, known: Known | None) -> Known | None:
+def in_its_block(
+    block: Block, memory: Memory, write: Write, update: UpdateClass, known: Known | None
+) -> Known | None:
     """The name of what `write` does in its block; `known` is the name of the step alone."""
     if write.append:
         return _attention(memory, known)
     own = _makers(block)
     if any(r.solve and memory.name in (r.memory, r.solve[0]) for r in own.values() if isinstance(r, Read)):
         return Known("MesaNet, reads that solve a regression (von Oswald et al. 2025)", "Sec. 5")
-    special = _by_rule(write) or _two_terms(write, own)
+    special = _by_rule(write) or _two_terms(block, write, update, own)
     if special is not None:
         return special
     if known is not None and _generates_itself(memory, write, own):
@@ -109,7 +112,7 @@ def _by_rule(write: Write) -> Known | None:
     return None
 
 
-def _two_terms(write: Write, own: dict[str, Apply | Read]) -> Known | None:
+def _two_terms(block: Block, write: Write, update: UpdateClass, own: dict[str, Apply | Read]) -> Known | None:
     """One term that erases and one that writes, at once: along one key (Comba), or along two (RWKV-7)."""
     if len(write.terms) != 2 or any(t.window > 1 or t.rule.slots for t in write.terms):
         return None
@@ -117,12 +120,22 @@ def _two_terms(write: Write, own: dict[str, Apply | Read]) -> Known | None:
         len(t.objective.inputs) > 2 or "dy" in {v.name for v in t.rule.function.inputs} for t in write.terms
     ):
         return None
-    erase = [t for t in write.terms if _is_zero(t.target, own)]
-    if len(erase) != 1:
+    erase = [(t, c) for t, c in zip(write.terms, update.terms, strict=True) if _is_zero(t.target, own)]
+    if len(erase) != 1 or not _erases(block, *erase[0]):
         return None
     if write.terms[0].key.name == write.terms[1].key.name:
         return Known("Comba, an erase weaker than the write (Hu et al. 2025)", "Eq. 65")
+    if {t.dependence for t in update.terms} != {"affine", "constant"}:
+        return None
     return Known("RWKV-7, two terms in one step (Peng et al. 2025)", "Eq. 65")
+
+
+def _erases(block: Block, term: Term, found: TermClass) -> bool:
+    """Whether a term takes away what is stored at its key: it looks there, and its rate is not below zero."""
+    rate = None if found.online is None else scalar_value(found.online.erase)
+    if found.dependence == "constant" or (rate is not None and rate <= 0.0):
+        return False
+    return all(range_of(gate_expression(block, value)).high > 0 for _, value in term.rule.arguments)
 
 
 def _is_zero(target: Value, own: dict[str, Apply | Read]) -> bool:

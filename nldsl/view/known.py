@@ -65,8 +65,6 @@ def known_as(memory: Memory, write: Write, update: UpdateClass, gate: tuple[Gati
         return Known("Oja's rule (OjaNet)", "Eq. 66-67") if _is_oja(write) else None
     if any(t.window > 1 for t in write.terms):
         return Known("OmegaNet, the Omega rule (Behrouz et al. 2025)", "Eq. 68")
-    if _is_rwkv(update):
-        return Known("RWKV-7, two terms in one step (Peng et al. 2025)", "Eq. 65")
     if len(update.terms) != 1:
         return None
     term = update.terms[0]
@@ -147,12 +145,3 @@ def _deep(term: TermClass) -> Known | None:
 
 def _is_oja(write: Write) -> bool:
     return len(write.terms) == 1 and write.terms[0].objective.name == "oja"
-
-
-def _is_rwkv(update: UpdateClass) -> bool:
-    """One term that only erases, one that only writes."""
-    forms = [t.online for t in update.terms]
-    if len(forms) != 2 or any(f is None or f.momentum is not None for f in forms):
-        return False
-    kinds = {(not is_zero(f.erase), not is_zero(f.value)) for f in forms if f is not None}
-    return (False, True) in kinds and len(kinds) == 2

@@ -63,6 +63,27 @@ def test_known_in_own_words(body: str) -> None:
     assert dynamics(body, "matrix()" if body in LAYERS else "mlp(1)").known_as.startswith(name)
 
 
+NO_ERASE = [
+    "write Z { [a] <- b minimize gap by walk(r = r); [d] <- a minimize meet by walk(r = 1) }",
+    "write Z { [a] <- 0 minimize meet by walk(r = r); [d] <- b minimize meet by walk(r = 1) }",
+    "write Z { [a] <- 0 minimize gap by walk(r = -r); [d] <- b minimize meet by walk(r = 1) }",
+    "write Z { [a] <- 0 minimize gap by walk(r = -0.5); [a] <- b minimize meet by walk(r = 1) }",
+]
+
+
+def test_two_terms_that_both_erase_are_not_rwkv() -> None:
+    both = "write Z { [a] <- 0 minimize gap by walk(r = r); [d] <- b minimize gap by walk(r = r) }"
+    assert dynamics(both).known_as == ""
+
+
+@pytest.mark.parametrize("body", NO_ERASE)
+def test_two_terms_of_which_none_only_erases_are_not_rwkv(body: str) -> None:
+    assert dynamics(body).known_as == ""
+    first = body[body.index("[a]") : body.index(";")]
+    erasing = dynamics(body.replace(first, "[a] <- 0 minimize gap by walk(r = r)"))
+    assert erasing.known_as.startswith(("RWKV-7", "Comba"))
+
+
 def test_gates_without_a_name_get_a_letter() -> None:
     """And one that nothing else in the block bears; what it stands for is said."""
     write = "Z[a] <- b * eta minimize gap by walk(r = 2 * sigmoid(linear(z, heads))) retain sigmoid(mean(z))"
