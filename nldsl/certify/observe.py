@@ -14,14 +14,17 @@ from nldsl.certify.bench import build_module
 from nldsl.certify.clocks import task_names
 from nldsl.certify.draws import draw_inputs, draw_parameters
 from nldsl.certify.learning import learns
-from nldsl.certify.oracle import Forward, run_forward
+from nldsl.certify.oracle import run_forward, run_learning
 from nldsl.driver.compile import plan_of
 from nldsl.graph.places import Place
+from nldsl.reference import Interpreter
 from nldsl.reference import State as MeantState
 from nldsl.runtime.model import Layer, Model
 from nldsl.runtime.state import flatten
 from nldsl.spec.program import Block, Call, Memory, Program, Repeat, TaskWrite, Update, Write
 
+SHOWN = ("committed", "delta", "running")
+"""What reads see, by kind of memory: the first of these that a state has."""
 LANES = ("writes", "commits", "bases", "resets")
 
 
@@ -69,23 +72,33 @@ def observe(program: Program, tokens: int, seed: int = 0) -> tuple[Seen, ...]:
     plain = {s.path for s in spots if s.kind == "memory" and s.memory.function is not None}
     if any(one.path in plain and len(one.writes) < tokens for one in found):
         defined = run_forward(program, drawn, inputs, lambda _: None)
-        found = [_with_still(one, defined) if one.path in plain else one for one in found]
+        found = [_with_still(one, defined.states, tokens) if one.path in plain else one for one in found]
+    due = {s.path: (tokens - 1) // s.memory.clock.every for s in spots if s.kind == "task"}
+    late = [one for one in found if len(one.commits) < due.get(one.path, 0)]
+    if late:
+        meant = run_learning(program, drawn, inputs[0], range(1, tokens + 1))
+        states = [Interpreter(program, drawn, torch.float64).initial_state(1), *meant.states]
+        found = [_with_still(one, states, tokens) if one in late else one for one in found]
     return tuple(sorted(found, key=lambda s: order[s.path]))
 
 
-def _with_still(one: Seen, defined: Forward) -> Seen:
+def _with_still(one: Seen, states: list[MeantState], tokens: int) -> Seen:
     """What the interpreter leaves as it was, token by token."""
-    entries = [_entries(state, one.path) for state in defined.states]
-    still, unmoved = [], []
+    entries = [_entries(state, one.path) for state in states]
+    shown = next(s for s in SHOWN if any(n.startswith(s) for n in entries[0]))
+    task = shown == "delta"
+    parts = ("delta", "pending") if task else ("running", "slots", "gathered")
+    still, unmoved = list[int](), list[int]()
     for t, (before, after) in enumerate(zip(entries, entries[1:], strict=False)):
         changed = {name for name, value in after.items() if not torch.equal(before[name], value)}
-        shown = "committed" if any(n.startswith("committed") for n in after) else "running"
-        if not any(n.startswith(("running", "slots", "gathered")) for n in changed):
+        if not any(n.startswith(parts) for n in changed):
             still.append(t)
         if not any(n.startswith(shown) for n in changed):
             unmoved.append(t)
+    if task and not (one.writes or one.commits) and len(unmoved) == len(entries) - 1:
+        still = unmoved  # a rule that moves nothing needs no gradients: none are gathered
     # Numbers that have left their range tell nothing any more.
-    lost = range(len(entries) - 1, defined.inputs[0].shape[1])
+    lost = range(len(entries) - 1, tokens)
     return replace(one, still=(*still, *lost), unmoved=(*unmoved, *lost))
 
 

@@ -27,9 +27,6 @@ from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module
 from nldsl.spec.program import Block, Call, Program, Repeat, Value
 
-FORMS = ("interpreter", "compiled", "sequential", "recurrence", "chunk", "checkpointed")
-"""Names of forms; those behind the second only where a program has them."""
-
 
 @dataclass(frozen=True)
 class Key:

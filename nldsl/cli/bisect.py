@@ -6,9 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nldsl.certify.bisect import BisectError, bisect, shortened
-from nldsl.certify.shrink import shrink
-from nldsl.certify.traces import FORMS
+from nldsl.catalog.forms import FORMS
 from nldsl.cli.common import SetOption, parse_settings, print_json
 from nldsl.cli.diff import with_settings
 from nldsl.cli.guard import FINDINGS, CommandError
@@ -35,6 +33,8 @@ def command(
     On small twins, with the same input and, by their paths, the same parameters.  Leaves with 0 if there is
     no difference, 1 if there is one, 2 if they cannot be held beside each other.
     """
+    from nldsl.certify.bisect import BisectError, bisect
+
     chosen = _forms(forms, second is None)
     shared: dict[str, Any] = dict(parse_settings(settings))
     asked = [first, first if second is None else second]
@@ -59,6 +59,9 @@ def command(
 
 
 def _opened(name: str, block: str | None, shared: dict[str, Any]) -> Program:
+    from nldsl.certify.bisect import shortened
+    from nldsl.certify.shrink import shrink
+
     source, arguments = with_settings(name, shared)
     return shortened(shrink(source, block, arguments).program)
 

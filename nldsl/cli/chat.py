@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nldsl.cli.common import require_place
 from nldsl.cli.guard import CommandError
 from nldsl.cli.run import require_task_memories
-from nldsl.evaluate import Sampling, Session
-from nldsl.runtime.state import StateError
-from nldsl.train import load_run
+
+if TYPE_CHECKING:
+    from nldsl.evaluate import Sampling, Session
 
 
 def command(
@@ -27,6 +27,10 @@ def command(
     save: Annotated[str | None, typer.Option(help="Keep the state here at the end.")] = None,
 ) -> None:
     """Every line from stdin is read, and answered up to the end of a line.  Ctrl-D ends it."""
+    from nldsl.evaluate import Sampling
+    from nldsl.runtime.state import StateError
+    from nldsl.train import load_run
+
     if save is not None:
         require_place(save)
     session = load_run(run).session(learn=learn)

@@ -21,7 +21,6 @@ from nldsl.cli.common import (
 )
 from nldsl.cli.guard import FINDINGS, CommandError
 from nldsl.cli.settings import VERIFYING
-from nldsl.driver import compile_source
 
 
 class Lowering(StrEnum):
@@ -58,6 +57,8 @@ def command(
 
     With a certificate, `x.certificate.json` stands beside `x.py`; `nldsl verify x.py` says whether it holds.
     """
+    from nldsl.driver import compile_source
+
     arguments = cast("dict[str, Any]", parse_settings(settings, VERIFYING if verified else {}))
     source = spec_source(spec)
     kept = _certificate(source, block, arguments, verified, certificate, output)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from enum import Enum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nldsl.cli.common import print_json, refuse_given
-from nldsl.train.prepared import Prepared, prepare_documents
-from nldsl.train.tokenizing import train_tokenizer
+
+if TYPE_CHECKING:
+    from nldsl.train.prepared import Prepared
 
 
 class Action(Enum):
@@ -55,15 +56,17 @@ def command(
     A label is a word or a number for a whole document, or a list of one for every token.
     Tokens are bytes, or those of a `tokenizer.json`, such as `nldsl data tokenizer` trains.
     """
+    from nldsl.train import prepared, tokenizing
+
     if action is Action.TOKENIZER:
         of_prepare = ("packed", "heldout", "tokenizer", "label_field")
         refuse_given(context, of_prepare, "is for `nldsl data prepare`")
-        tokens = train_tokenizer(paths, out, vocab=vocab, field=field)
+        tokens = tokenizing.train_tokenizer(paths, out, vocab=vocab, field=field)
         print_json({"file": out, "vocab": tokens}) if as_json else print(f"wrote {out}: {tokens:,} tokens")
         return
     refuse_given(context, ("vocab",), "is for `nldsl data tokenizer`")
     how: dict[str, Any] = {"packed": packed, "heldout": heldout, "tokenizer": tokenizer}
-    found = prepare_documents(paths, out, field=field, label_field=label_field, **how)
+    found = prepared.prepare_documents(paths, out, field=field, label_field=label_field, **how)
     if as_json:
         print_json(asdict(found) | {"folder": str(found.folder)})
         return

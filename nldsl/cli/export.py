@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from nldsl.cli.common import wrote
-from nldsl.exchange import export_hub, export_onnx, export_torch
 
 
 class Form(StrEnum):
@@ -17,9 +16,6 @@ class Form(StrEnum):
     hf = "hf"
     torch = "torch"
     onnx = "onnx"
-
-
-EXPORTS = {Form.hf: export_hub, Form.torch: export_torch, Form.onnx: export_onnx}
 
 
 def command(
@@ -34,4 +30,7 @@ def command(
     ] = False,
 ) -> None:
     """Write a trained model for another library; none of the forms needs nldsl to run."""
-    wrote(str(EXPORTS[to](run, output, force=force)))
+    from nldsl.exchange import export_hub, export_onnx, export_torch
+
+    exports = {Form.hf: export_hub, Form.torch: export_torch, Form.onnx: export_onnx}
+    wrote(str(exports[to](run, output, force=force)))

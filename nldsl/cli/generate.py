@@ -9,9 +9,6 @@ from typing import Annotated
 import typer
 
 from nldsl.cli.common import read_text, refuse_given
-from nldsl.evaluate import Sampling, generate
-from nldsl.evaluate.generate import START
-from nldsl.train import load_run
 
 
 def command(
@@ -33,6 +30,10 @@ def command(
 
     Memory does not grow with the number of bytes, unless the model has attention without a window.
     """
+    from nldsl.evaluate import Sampling, generate
+    from nldsl.evaluate.generate import START
+    from nldsl.train import load_run
+
     if temperature == 0:
         refuse_given(
             context, ("top_k", "top_p", "seed"), "draws nothing: `--temperature 0` takes the likeliest byte"

@@ -9,8 +9,6 @@ import typer
 
 from nldsl.cli.common import out as console
 from nldsl.cli.common import wrote
-from nldsl.exchange import import_hub
-from nldsl.train import load_run
 
 
 def command(
@@ -29,6 +27,9 @@ def command(
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is there.")] = False,
 ) -> None:
     """Bring in a model with its weights; nothing is downloaded, and no code of the folder is run."""
+    from nldsl.exchange import import_hub
+    from nldsl.train import load_run
+
     run = import_hub(source, output, name=name, stack=stack, force=force)
     loaded = load_run(run)
     wrote(str(run))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nldsl.cli.common import SetOption, parse_settings, print_json, refuse_given
-from nldsl.driver.compile import plan_of
 from nldsl.graph import open_program
 from nldsl.plan.compiling import compiling
-from nldsl.train.memory import available, shown
-from nldsl.train.run import predict_memory
-from nldsl.train.spreading import Spread, predict_spread
+
+if TYPE_CHECKING:
+    from nldsl.train.spreading import Spread
 
 
 def command(
@@ -34,6 +33,11 @@ def command(
     `nldsl train` refuses a step that takes more than the machine has.  With --devices: memory and messages
     of one of them, which share --batch; a --set depth above 2 is measured at 1 and 2.
     """
+    from nldsl.driver.compile import plan_of
+    from nldsl.train.memory import available, shown
+    from nldsl.train.run import predict_memory
+    from nldsl.train.spreading import predict_spread
+
     if not devices:
         refuse_given(context, ("parallel",), "is for several devices", "say how many by `--devices`")
     asked: dict[str, Any] = {"batch": batch, "length": length, "arguments": parse_settings(settings)}
@@ -64,6 +68,8 @@ def command(
 
 def _print_spread(found: Spread, as_json: bool) -> None:
     """Memory and messages of one device of several."""
+    from nldsl.train.memory import shown
+
     if as_json:
         print_json(asdict(found) | {"total": found.total, "communication": found.communication})
         return

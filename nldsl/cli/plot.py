@@ -10,10 +10,6 @@ import typer
 
 from nldsl.cli.common import write_atomic, wrote
 from nldsl.cli.guard import CommandError
-from nldsl.train.config import read_config
-from nldsl.train.errors import fault
-from nldsl.train.log import read_log
-from nldsl.train.plot import HELD_OUT, compare_svg, points_of, unit_of
 
 
 class By(Enum):
@@ -33,6 +29,11 @@ def command(
 
     What is last known of each is printed too.
     """
+    from nldsl.train.config import read_config
+    from nldsl.train.errors import fault
+    from nldsl.train.log import read_log
+    from nldsl.train.plot import HELD_OUT, compare_svg, points_of, unit_of
+
     if Path(output).suffix.lower() != ".svg":
         raise CommandError("NL1015", f"`{output}` is not a form of the plot", "expected a name in .svg")
     logs = {}

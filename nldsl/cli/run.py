@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nldsl.cli.common import out, print_json, read_bytes, require_place
 from nldsl.cli.guard import CommandError
-from nldsl.evaluate import Segment, learn_online
-from nldsl.runtime.allocator import keep_freed_memory
-from nldsl.runtime.model import Model
-from nldsl.train import load_run
+
+if TYPE_CHECKING:
+    from nldsl.evaluate import Segment
+    from nldsl.runtime.model import Model
 
 
 def command(
@@ -27,6 +27,10 @@ def command(
     Each time a segment is read in a fresh context, so only what memories have learnt from the task counts.
     The run's weights stay what they are.
     """
+    from nldsl.evaluate import learn_online
+    from nldsl.runtime.allocator import keep_freed_memory
+    from nldsl.train import load_run
+
     if save is not None:
         require_place(save)
     keep_freed_memory()

@@ -12,11 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nldsl.certify.cases import Case, FailedError, UnfitError
-from nldsl.certify.properties import PROPERTIES
-from nldsl.certify.reduce import Smallest, reduce
-from nldsl.certify.tested import Tested
-from nldsl.certify.tested_file import tested_file
 from nldsl.cli.common import (
     SetOption,
     emit_text,
@@ -30,7 +25,10 @@ from nldsl.cli.common import (
 from nldsl.cli.guard import FINDINGS, CommandError
 
 if TYPE_CHECKING:
+    from nldsl.certify.cases import Case, FailedError
     from nldsl.certify.hunt import Outcome
+    from nldsl.certify.reduce import Smallest
+    from nldsl.certify.tested import Tested
 
 
 def command(
@@ -56,6 +54,8 @@ def command(
 
     A failure is made small: the case, then the program.  Leaves with 1 if a property does not hold.
     """
+    from nldsl.certify.tested import Tested
+
     if write is not None:
         refuse_given(context, ("case", "output", "as_json"), "is for a run, and `--write` runs nothing")
     if case is not None:
@@ -78,6 +78,8 @@ def command(
 
 
 def _chosen(tested: Tested, wanted: list[str] | None) -> tuple[str, ...]:
+    from nldsl.certify.properties import PROPERTIES
+
     for name in wanted or ():
         if name not in tested.names:
             known = "of models that learn" if name in PROPERTIES else "one of these"
@@ -88,6 +90,8 @@ def _chosen(tested: Tested, wanted: list[str] | None) -> tuple[str, ...]:
 
 
 def _case(text: str) -> Case:
+    from nldsl.certify.cases import Case
+
     try:
         return Case.from_json(json.loads(text))
     except (ValueError, TypeError, AttributeError) as wrong:
@@ -105,6 +109,8 @@ def _write(
     examples: int,
     seed: int,
 ) -> None:
+    from nldsl.certify.tested_file import tested_file
+
     if spec == "-":
         raise CommandError(
             "NL1022", "`--write` needs a file, found stdin", "write the specification to a file"
@@ -141,6 +147,8 @@ class _Report:
 
     def one(self, case: Case, names: tuple[str, ...]) -> None:
         """One case, as it was reported."""
+        from nldsl.certify.cases import FailedError, UnfitError
+
         for name in names:
             failed = None
             try:
@@ -155,6 +163,8 @@ class _Report:
 
     def add(self, outcome: Outcome) -> None:
         """One property with all its cases."""
+        from nldsl.certify.reduce import reduce
+
         smallest = None
         if outcome.failed is not None:
             print(f"{outcome.name} fails: making it small", file=sys.stderr)
@@ -163,6 +173,8 @@ class _Report:
 
     def row(self, name: str, cases: int, failed: FailedError | None, smallest: Smallest | None) -> None:
         """Print and keep one property."""
+        from nldsl.certify.properties import PROPERTIES
+
         text = (PROPERTIES[name].check.__doc__ or "").split(".\n")[0].strip().rstrip(".")
         if not self.as_json:
             mark = "ok  " if failed is None else "FAIL"

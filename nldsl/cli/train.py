@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nldsl.cli.common import SetOption, err, parse_settings, print_json
-from nldsl.runtime.allocator import keep_freed_memory
-from nldsl.train import TrainResult, join, train
+
+if TYPE_CHECKING:
+    from nldsl.train import TrainResult
 
 Data = Annotated[
     str,
@@ -86,6 +87,9 @@ def command(
 
     Ctrl-C and SIGTERM save a checkpoint; --resume goes on from it, bit for bit on a CPU.
     """
+    from nldsl.runtime.allocator import keep_freed_memory
+    from nldsl.train import join, train
+
     keep_freed_memory()
     engine = join(parallel, backend=backend, device=device, async_save=async_save)
     size: dict[str, Any] = {

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from nldsl.certify import Certificate, RuleCertificate, rules_in, rules_of, verify, verify_rules
-from nldsl.certify.artefact import CertificateError, beside, standing
 from nldsl.cli.common import (
     SetOption,
     err,
@@ -25,6 +23,9 @@ from nldsl.cli.guard import CommandError
 from nldsl.cli.settings import VERIFYING
 from nldsl.graph import open_program
 from nldsl.spec.program import GroupRule
+
+if TYPE_CHECKING:
+    from nldsl.certify import Certificate, RuleCertificate
 
 
 class Backend(StrEnum):
@@ -82,13 +83,21 @@ def command(
     found = _rules(source, block, rules, arguments)
     if found:
         _none_ignored(asked, "is for models and blocks, these are rules")
-        _finish(verify_rules(found, spec if spec != "-" else "the text", seed), output, spec, as_json)
+        _finish(_of_rules(found, spec if spec != "-" else "the text", seed), output, spec, as_json)
         return
     _finish(_told(spec, source, {"block": block, "seed": seed, **asked, **arguments}), output, spec, as_json)
 
 
+def _of_rules(found: list[GroupRule], spec: str, seed: int) -> RuleCertificate:
+    from nldsl.certify import verify_rules
+
+    return verify_rules(found, spec, seed)
+
+
 def _told(spec: str, source: str | Path, asked: dict[str, Any]) -> Certificate:
     """The certificate; in a terminal, what is being done is told meanwhile."""
+    from nldsl.certify import verify
+
     if not sys.stderr.isatty():
         return verify(source, **asked)
     with err().status(f"verify {spec}") as status:
@@ -97,6 +106,8 @@ def _told(spec: str, source: str | Path, asked: dict[str, Any]) -> Certificate:
 
 def _standing(path: str, as_json: bool, asked: dict[str, Any]) -> None:
     """Whether a compiled file is still what its certificate is of; leaves with 1 if not."""
+    from nldsl.certify.artefact import CertificateError, beside, standing
+
     _none_ignored(asked, "concerns a specification, and this is a compiled file")
     if Path(path).is_file() and not beside(path).is_file():
         raise CommandError(
@@ -128,6 +139,8 @@ def _none_ignored(asked: dict[str, Any], reason: str) -> None:
 
 def _rules(source: str | Path, block: str | None, rules: bool, arguments: dict[str, Any]) -> list[GroupRule]:
     """The rules to verify: those of the `train` section, or what the source is made of."""
+    from nldsl.certify import rules_in, rules_of
+
     if rules:
         found = rules_of(open_program(source, block=block, **arguments))
         if not found:

@@ -88,9 +88,29 @@ def bound_rule(frame: Frame, found: BoundDefinition, box: MemoryBox, span: Span)
         elaborate_rule(frame.session, definition, unit, plain, w.shape, w.name in linear, span, views)
         for w in _distinct(box.function, linear)
     ]
-    if any(r is None for r in rules) or not rules or rules[0] is None:
+    whole = [r for r in rules if r is not None]
+    if len(whole) < len(rules) or not rules or not _one_code(frame, box, whole, span):
         return None
-    return _own_starts(frame, box, rules[0], span)
+    return _own_starts(frame, box, whole[0], span)
+
+
+def _one_code(frame: Frame, box: MemoryBox, rules: list[Rule], span: Span) -> bool:
+    """Whether a rule is the same code for weights of every size: one function steps all of a memory."""
+    codes = [[(step.op, step.options) for step in rule.function.body] for rule in rules]
+    other = next((code for code in codes if code != codes[0]), None)
+    if other is None or box.function is None:
+        return True
+    own = next((a[0] for a, b in zip(codes[0], other, strict=False) if a != b), "its statements")
+    sizes = " and ".join(str(list(w.shape)) for w in _distinct(box.function, linear_weights(box.function)))
+    frame.session.report(
+        "NL0425",
+        f"`{rules[0].name}` is other code for every size of weight (`{own}`), which only memories of one "
+        "size can have",
+        span,
+        f"the weights of `{box.name}` are {sizes}",
+        help="use `matrix()`, or a rule such as `momentum`",
+    )
+    return False
 
 
 def _views(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeGuard
 
 from nldsl.catalog.values import Kind, Shape
+from nldsl.diagnostics import Diagnostic
 from nldsl.source import Span
 from nldsl.spec.expressions import evaluate
 from nldsl.spec.frame import Frame, Namer, assigned_names
@@ -66,7 +67,7 @@ def elaborate_rule(
         if not fresh:
             return None
         frame, state = _open(session, definition, unit, bound, weight, linear, span, views or {})
-        wrong = _faulty(session, frame, definition)
+        wrong = _faulty(session, frame, definition, bound)
     result = frame.names["W"]
     # A write `W[x] <- ...` that is refused leaves `W` as it was: what is wrong has been said.
     if result is POISON or (isinstance(result, Value) and result.name == "W" and wrong):
@@ -96,13 +97,40 @@ def _moves(result: Item, session: Session, definition: tree.Definition, weight: 
     return False
 
 
-def _faulty(session: Session, frame: Frame, definition: tree.Definition) -> bool:
-    """Run the text of a rule; whether it has errors."""
+def _faulty(session: Session, frame: Frame, definition: tree.Definition, bound: dict[str, Item]) -> bool:
+    """Run the text of a rule; whether it has errors.
+
+    An argument that is no number where the rule computes with one is told once, by its name.
+    """
     with session.collecting() as found:
         run(frame, definition.body)
+    told = set[str]()
     for item in found.items:
-        session.bag.add(item)
+        better = _no_number(definition, bound, item)
+        if better is None or better.message not in told:
+            session.bag.add(better or item)
+        told |= {better.message} if better else set()
     return bool(found.errors)
+
+
+def _no_number(definition: tree.Definition, bound: dict[str, Item], item: Diagnostic) -> Diagnostic | None:
+    """What `item` says, by the name of the argument that should be a number and is none."""
+    if item.code != "NL0404":
+        return None
+    for parameter in definition.params:
+        name, usual = parameter.name.id, parameter.default
+        given = bound[name]
+        inside = (
+            _no_number(given.definition, dict(given.arguments), item) if isinstance(given, RuleItem) else None
+        )
+        if inside is not None:
+            return inside
+        number = usual is None or isinstance(usual, tree.Number)
+        if number and isinstance(given, str | bool) and item.message.endswith(f"found {describe(given)}"):
+            message = f"`{name}` of `{definition.name.id}` must be a number, found {describe(given)}"
+            value = usual.value if isinstance(usual, tree.Number) else 0.1
+            return replace(item, message=message, help=f"for example `{name} = {value}`")
+    return None
 
 
 def _open(

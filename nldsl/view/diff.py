@@ -297,19 +297,21 @@ def _training(old: TrainPlan | None, new: TrainPlan | None) -> Iterator[Change]:
         if old is not new:
             yield Change("-" if old else "+", "training", "", "train")
         return
-    for name in ("task", "carry", "truncate", "clip", "level"):
+    for name in ("task", "carry", "truncate", "clip"):
         was, now = getattr(old, name), getattr(new, name)
         if was != now:
             yield Change("~", "training", "", "train", name, str(was), str(now))
     ours, theirs = (
-        {", ".join(g.selectors): f"{group_label(g)} every {g.every}" for g in train.groups}
+        {", ".join(g.selectors): (f"{group_label(g)} every {g.every}", g.level) for g in train.groups}
         for train in (old, new)
     )
     for name in dict.fromkeys([*ours, *theirs]):
-        was, now = ours.get(name, ""), theirs.get(name, "")
+        (was, level), (now, other) = ours.get(name, ("", "")), theirs.get(name, ("", ""))
         if was != now:
             sign: Sign = "~" if was and now else ("-" if was else "+")
             yield Change(sign, "training", "", name, "rule", was, now)
+        if was and now and level != other:
+            yield Change("~", "training", "", name, "level", level, other)
 
 
 def _levels(a: _Side, b: _Side) -> Iterator[Change]:

@@ -45,6 +45,21 @@ TEXTS = {
     ),
     "bare path": ("use blocks/cms.nl\nblock f(x) { return cms(x) }\n", "NL0101", '`use "blocks/cms.nl"`'),
     "method": (layer("return S[k]", write="  S.write(k, x)\n"), "NL0102", "`M[key] <- value`"),
+    "a rule of one size": (
+        "block f(x) {\n  level f every 1 token { memory F = mlp(2) }\n"
+        "  F[linear(x)] <- x  by delta_momentum(lr = 0.1)\n  return F[x]\n}\n",
+        "NL0425",
+        "`momentum`",
+    ),
+    "a rule of one size, on the task": (
+        MODEL.replace(
+            "  return",
+            "  level f every 3 tokens { memory F = mlp(2) }\n"
+            "  F minimizes task  by delta_momentum(lr = 0.1)\n  x = x + F[norm(x)]\n  return",
+        ),
+        "NL0425",
+        "`momentum`",
+    ),
     "memory called": (layer("return S(k)"), "NL0314", "read it: `S[q]`"),
     "memory multiplied": (layer("return S @ k"), "NL0404", "read it"),
     "value indexed": ("block f(x) { return x[0] }\n", "NL0314", "`parts(x, n, m)`"),

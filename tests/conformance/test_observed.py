@@ -92,3 +92,31 @@ def test_a_step_of_zero_leaves_no_trace_and_is_no_difference() -> None:
     assert found["P"].writes == () and found["P"].still == tuple(range(7))
     lost = [replace(s, writes=s.writes[1:]) for s in seen]
     assert compare_observed(line, lost) == ["S: writes missing at tokens 1"]
+
+
+CLEARED = """
+rule cleared(lr) {
+  memory m = like(W)
+  m = 0.9 * m + g
+  every 3 steps { m = 0 }
+  W = W - lr * m
+}
+model clears(tokens, vocab = 7) {
+  x = embed(tokens, vocab, 8)
+  level f every 2 tokens { memory F = mlp(1) }
+  F minimizes task  by cleared(lr = 0.01)
+  x = x + F[norm(x)]
+  return head(x, vocab)
+}
+"""
+
+
+def test_a_task_memory_whose_own_rule_stands_still_is_no_difference() -> None:
+    program = open_program(CLEARED)
+    line, seen = timeline(program, tokens=14), observe(program, 14)
+    assert seen[0].commits == (2, 4, 8, 10) and 6 in seen[0].unmoved and 12 in seen[0].unmoved
+    assert compare_observed(line, seen) == []
+    lost = [replace(s, commits=s.commits[1:]) for s in seen]
+    assert compare_observed(line, lost) == ["F: commits missing at tokens 2"]
+    idle = open_program(CLEARED.replace("0.9 * m + g", "0.9 * m"))
+    assert compare_observed(timeline(idle, tokens=5), observe(idle, 5)) == []

@@ -77,3 +77,12 @@ def test_commands_do_not_import_torch(arguments: list[str], tmp_path: Path) -> N
     result = run("-c", code, *arguments, *out)
     assert result.returncode in (0, 1), result.stdout + result.stderr
     assert "torch" not in result.stderr
+
+
+def test_no_help_imports_torch() -> None:
+    """Nor does completion, which loads the command whose options are asked for."""
+    code = "import sys; sys.modules['torch'] = None; from nldsl.cli.app import COMMANDS, build_app\n"
+    code += "for name in COMMANDS: build_app(name)"
+    result = run("-c", code)
+    assert result.returncode == 0, result.stderr
+    assert run("-m", "nldsl", "bisect", "--help").stdout.count("checkpointed") == 1

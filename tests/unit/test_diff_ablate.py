@@ -88,3 +88,16 @@ def test_ablations_of_hope_check_and_change_what_they_say(
     for path in files:
         assert check(path) == [], path.name
         assert run("diff", "hope", str(path)) == 1, path.name
+
+
+def test_a_level_of_training_by_another_name_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "model m(tokens) { return head(embed(tokens, 16, 8), 16) }\n"
+    text += "train m { level a every 3 steps { head by sgd(lr = 1) }\n"
+    text += "  level b every 1 step { rest by sgd(lr = 1) } }\n"
+    one, other = tmp_path / "one.nl", tmp_path / "other.nl"
+    one.write_text(text)
+    other.write_text(text.replace("level a", "level slow"))
+    assert run("diff", str(one), str(other), "--json") == 1
+    assert "slow" in capsys.readouterr().out

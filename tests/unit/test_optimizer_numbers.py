@@ -36,8 +36,8 @@ def weight(size: int = 3) -> nn.Parameter:
         ("adamw", {"lr": math.nan}, "NL0968 `lr` is no value of the language: nan"),
         ("adamw", {"lr": -math.inf}, "NL0968 `lr` is no value of the language: -inf"),
         ("adamw", {"lr": None}, "NL0968 `lr` is no value of the language: None"),
-        ("adamw", {"lr": "0.1"}, "NL0404 `*` needs numbers, found the string"),
-        ("adamw", {"lr": True}, "NL0404 `*` needs numbers, found `true`"),
+        ("adamw", {"lr": "0.1"}, "NL0404 `lr` of `adamw` must be a number, found the string"),
+        ("adamw", {"lr": True}, "NL0404 `lr` of `adamw` must be a number, found `true`"),
         (
             "adamw",
             {"lr": 0.1, "beta1": 1},
@@ -56,6 +56,15 @@ def weight(size: int = 3) -> nn.Parameter:
 )
 def test_a_number_of_no_use_is_refused(rule: str, given: dict[str, Any], said: str) -> None:
     assert refused(lambda: nldsl.optimizer(rule, [weight()], **given)).startswith(said)
+
+
+@pytest.mark.parametrize("rule", ["adamw", "lookahead(adamw(lr = 'x'))".replace("'", '"')])
+def test_an_argument_that_is_no_number_is_told_once_with_help(rule: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        nldsl.optimizer(rule, [weight()], **({"lr": "x"} if rule == "adamw" else {}))
+    (found,) = caught.value.diagnostics
+    assert found.message == '`lr` of `adamw` must be a number, found the string "x"'
+    assert found.help == "for example `lr = 0.1`"
 
 
 def test_numbers_of_other_libraries_are_numbers() -> None:
