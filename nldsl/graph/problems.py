@@ -11,6 +11,7 @@ from nldsl.catalog.values import Shape
 from nldsl.diagnostics import SpecError
 from nldsl.graph.equations import formula, rule_formula
 from nldsl.graph.model import Problem, Tensor
+from nldsl.graph.outer_pair import outer_pair
 from nldsl.graph.places import Place, all_parameters, claiming_group, own_once, places, slow_clock
 from nldsl.graph.rule_labels import group_label, written_options
 from nldsl.source import Span
@@ -352,7 +353,7 @@ def _size(slot: Slot, group: GroupRule, shape: Shape) -> int:
 def written_pair(term: Term) -> tuple[str, str]:
     """Key and target of a term as written, or by the names of the values."""
     written = _PAIR.search(_written(term.span))
-    return (written[1], written[2]) if written else (term.key.name, term.target.name)
+    return (written[1], written[2]) if written else outer_pair(term.span, term.key.name, term.target.name)
 
 
 def _pair(term: Term) -> str:
