@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from nldsl.catalog.forms import FORMS
 from nldsl.certify.bench import Build
 from nldsl.certify.bisect import Bisection, bisect
-from nldsl.certify.traces import FORMS, form_plan
+from nldsl.certify.traces import form_plan
 from nldsl.cli import main
 from nldsl.driver.compile import emit
 from nldsl.emit.loader import load_module
