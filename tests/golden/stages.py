@@ -124,12 +124,12 @@ def blocks(root: Block) -> list[Block]:
 
 
 def _train(train: TrainPlan) -> Iterator[str]:
-    yield f"train: task {train.task}, carry {train.carry}, level {train.level}"
+    yield f"train: task {train.task}, carry {train.carry}"
     for group in train.groups:
         arguments = [f"{name} = {number(value)}" for name, value in group.arguments]
         arguments += [f"{name} = {schedule}{dict(options)}" for name, schedule, options in group.schedules]
         every = f" every {group.every} steps" if group.every != 1 else ""
-        yield f"  {', '.join(group.selectors)} by {group.rule}({', '.join(arguments)}){every}"
+        yield f"  {group.level}: {', '.join(group.selectors)} by {group.rule}({', '.join(arguments)}){every}"
 
 
 def _block(block: Block) -> Iterator[str]:

@@ -158,7 +158,7 @@ def test_schedule_is_an_argument_that_moves() -> None:
     )
     assert found.train is not None
     (group,) = found.train.groups
-    assert (group.every, group.arguments, found.train.level) == (2, (("decay", 0),), "outer")
+    assert (group.every, group.arguments, group.level) == (2, (("decay", 0),), "outer")
     ((argument, schedule, options),) = group.schedules
     assert (argument, schedule, dict(options)["warmup"]) == ("lr", "cosine", 100)
     assert group.bound is not None and [n for n, _ in group.bound.arguments] == ["lr"]
