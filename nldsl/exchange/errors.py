@@ -13,7 +13,7 @@ def refused(code: str, message: str, *, help: str = "", notes: tuple[str, ...] =
 
     Example:
         >>> str(refused("NL1101", "`x` is there already"))
-        'NL1101: `x` is there already'
+        'error[NL1101]: `x` is there already'
     """
     return SpecError([Diagnostic(code=code, message=message, help=help, notes=notes)])
 

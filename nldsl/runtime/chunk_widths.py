@@ -87,7 +87,7 @@ def steep_chunks(sums: Tensor, width: int) -> list[int]:
     """Which chunks of `sums [B, T, ...]` no one anchor serves."""
     whole = sums.shape[1] - sums.shape[1] % width
     parts = (sums[:, :whole].unflatten(1, (-1, width)), sums[:, whole:].unsqueeze(1))
-    flags = [flag for x in parts if x.numel() for flag in _far(x).tolist()]
+    flags = [flag for x in parts if x.numel() for flag in _far(x).cpu().tolist()]
     return [n for n, far in enumerate(flags) if far]
 
 

@@ -26,6 +26,6 @@ def fault(
 
     Example:
         >>> str(fault("NL0951", "no such file or folder: `x`"))
-        'NL0951: no such file or folder: `x`'
+        'error[NL0951]: no such file or folder: `x`'
     """
     return SpecError([Diagnostic(code=code, message=message, help=help, notes=notes, span=span)])
