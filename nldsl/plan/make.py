@@ -237,5 +237,15 @@ def _diagnostic(reason: str, step: object) -> Diagnostic:
         f"not supported by the compiler yet: {reason}",
         getattr(step, "span", None),
         label="no compiled form takes this statement",
-        help="the interpreter (`nldsl.reference.Interpreter`) runs it; the compiler will follow",
+        help="".join(f"{advice}; " for part, advice in _ADVICE.items() if part in reason)
+        + "the interpreter (`nldsl.reference.Interpreter`) runs it as it stands",
     )
+
+
+_ADVICE = {
+    "feeds its own keys or values": "a memory that learns from its own answers is compiled where its state "
+    "has one size, as `memory A = matrix()`; or let another memory make what this one is taught",
+    "causal = false": "leave `causal = false` out, and a token reads those up to itself",
+    "takes no value": "give it an input, `block b(x)`, which says how many samples and tokens there are",
+}
+"""What to write in the place of what no lowering takes."""

@@ -304,7 +304,8 @@ def _given(
                 f"{definition.kind} `{definition.name.id}` has no argument `{name}`",
                 span,
                 "unknown argument",
-                help=did_you_mean(name, params) or f"it takes {', '.join(f'`{n}`' for n in params)}",
+                help=did_you_mean(name, params)
+                or f"it takes {', '.join(f'`{n}`' for n in params) or 'no arguments'}",
             )
         elif item is POISON:
             good = False

@@ -81,3 +81,18 @@ def test_is_refused_by_name(name: str) -> None:
         assert REFUSED[name] in codes
         assert all(d.span is not None for d in caught.value.diagnostics)
         assert all(d.message[-1] not in ",;:" for d in caught.value.diagnostics)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("softmax_self", "`memory A = matrix()`"),
+        ("softmax_causal_false", "leave `causal = false` out"),
+        ("no_inputs", "give it an input, `block b(x)`"),
+    ],
+)
+def test_what_no_lowering_takes_is_told_with_what_one_does(name: str, advice: str) -> None:
+    text, arguments = PROGRAMS[name]
+    with pytest.raises(SpecError) as found:
+        compiled(text, **arguments)
+    assert found.value.diagnostics[0].code == "NL0701" and advice in found.value.diagnostics[0].help
