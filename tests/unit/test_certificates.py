@@ -10,17 +10,9 @@ import torch
 
 from nldsl.certify import CertificateWarning, load_compiled, standing
 from nldsl.certify.artefact import beside
-from nldsl.cli import main
+from tests.unit.commands import run
 
 TEXT = "block twice(x) {\n  return linear(2 * x)\n}\n"
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as leaving:
-        main(list(arguments))
-    code = leaving.value.code
-    assert isinstance(code, int)
-    return code
 
 
 @pytest.fixture

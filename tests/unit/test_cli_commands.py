@@ -13,22 +13,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nldsl.cli.app import main
 from nldsl.cli.doctor import _OPTIONAL
 from nldsl.source import SourceFile
 from nldsl.syntax import format_text
+from tests.unit.commands import run
 
 UGLY = "block twice( x ){\n y=2*x\n return y}\n"
 GOOD = format_text(SourceFile("good.nl", UGLY))
 BAD = "block f(x) {\n  return sigmod(x)\n}\n"
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as leaving:
-        main(list(arguments))
-    code = leaving.value.code
-    assert isinstance(code, int)
-    return code
 
 
 @pytest.fixture

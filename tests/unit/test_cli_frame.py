@@ -14,8 +14,9 @@ import pytest
 
 import nldsl
 from nldsl.cli import guard
-from nldsl.cli.app import COMMANDS, main, requested_command
+from nldsl.cli.app import COMMANDS, requested_command
 from nldsl.diagnostics import Diagnostic, SpecError, catalogue
+from tests.unit.commands import run
 
 MEASURE = """
 import json, sys
@@ -27,14 +28,6 @@ except SystemExit as leaving:
     code = leaving.code
 print(json.dumps([code, sorted(set(sys.modules) - before)]), file=sys.stderr)
 """
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as leaving:
-        main(list(arguments))
-    code = leaving.value.code
-    assert isinstance(code, int)
-    return code
 
 
 def loaded(*arguments: str) -> tuple[int, set[str]]:

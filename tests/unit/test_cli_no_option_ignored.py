@@ -6,18 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from nldsl.cli.app import main
 from nldsl.spec.elaborate import check
+from tests.unit.commands import run
 
 GOOD = "block twice(x) {\n  return 2 * x\n}\n"
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as leaving:
-        main(list(arguments))
-    code = leaving.value.code
-    assert isinstance(code, int)
-    return code
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from nldsl.cli.app import main
 from nldsl.graph import open_program
 from nldsl.review import check
 from nldsl.view.ablations import TABLES
 from nldsl.view.diff import diff_programs
+from tests.unit.commands import run
 
 LAYER = """block f(x, heads = 2) {
   level a every 1 token { memory S = matrix() per head }
@@ -20,13 +20,6 @@ LAYER = """block f(x, heads = 2) {
   return S[k]
 }
 """
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as leaving:
-        main(list(arguments))
-    assert isinstance(leaving.value.code, int)
-    return leaving.value.code
 
 
 def differs(before: str, after: str) -> dict[str, object]:
