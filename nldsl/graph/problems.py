@@ -14,6 +14,7 @@ from nldsl.graph.model import Problem, Tensor
 from nldsl.graph.outer_pair import outer_pair
 from nldsl.graph.places import Place, all_parameters, claiming_group, own_once, places, slow_clock
 from nldsl.graph.rule_labels import group_label, written_options
+from nldsl.graph.state_sizes import BYTES, slot_bytes, window_bytes
 from nldsl.source import Span
 from nldsl.spec.outer_rules import weight_shape
 from nldsl.spec.program import (
@@ -30,9 +31,6 @@ from nldsl.spec.program import (
     Write,
     option,
 )
-
-BYTES = 4
-"""States are counted in float32."""
 
 LIKE_W, OWN_SHAPE = "like W", "a shape of its own"
 """What memories of rules are as large as."""
@@ -214,7 +212,7 @@ def _with_task(problem: Problem, write: TaskWrite, place: Place, size: int) -> P
         rule_equation=rule_formula(write.rule),
         retention=_retention(write),
         # What a sequence carries: its distance from the parameters, and what waits for the next commit.
-        state_bytes=(2 + len(write.rule.slots)) * size,
+        state_bytes=2 * size + slot_bytes(problem, [write.rule]),
         text=_written(write.span),
     )
 
@@ -238,10 +236,9 @@ def _with_group(problem: Problem, group: GroupRule, place: Place) -> Problem:
 
 def _with_writes(problem: Problem, writes: list[Write], clock: Clock, size: int) -> Problem:
     terms = [term for write in writes for term in write.terms]
-    slots = sum(len(term.rule.slots) for term in terms)
     based = any(write.base_every not in (1, clock.every) for write in writes)
     gathered = sum(len(write.terms) for write in writes if write.at_commit)
-    parts = 1 + (clock.unit == "tokens" and clock.every > 1) + based + slots + gathered
+    parts = 1 + (clock.unit == "tokens" and clock.every > 1) + based + gathered
     return replace(
         problem,
         objective=_each(term.objective.name for term in terms),
@@ -250,15 +247,11 @@ def _with_writes(problem: Problem, writes: list[Write], clock: Clock, size: int)
         rule=_each(rule_label(term.rule, _written(term.span)) for term in terms),
         rule_equation=_each((rule_formula(term.rule) for term in terms), "; "),
         retention=_each(_retention(write) for write in writes),
-        state_bytes=parts * size + sum(map(_window_bytes, terms)),
+        state_bytes=parts * size
+        + slot_bytes(problem, [term.rule for term in terms])
+        + sum(map(window_bytes, terms)),
         text=_each((_written(write.span) for write in writes), "\n"),
     )
-
-
-def _window_bytes(term: Term) -> int:
-    """What `over n tokens` keeps of the tokens before: keys, targets and weights."""
-    kept = (term.key, term.target, *([term.weight] if term.weight is not None else []))
-    return (term.window - 1) * sum(prod(value.shape) for value in kept) * BYTES
 
 
 def _attention(memory: Memory, block: Block, place: Place) -> Problem:

@@ -40,7 +40,7 @@ def _places(memory: Memory, term: int, slot: Slot) -> Iterator[SlotPlace]:
     assert memory.function is not None
     suffix = f"_{term + 1}" if term else ""
     for i, weight in enumerate(memory.function.weights):
-        shape = weight.shape if slot.shape is None else slot.shape
+        shape = slot.shape_beside(weight.shape, i)
         key = f"{slot.name}{suffix}.{weight.name}"
         yield SlotPlace(term, slot.name, i, key, shape, slot.initial)
         if slot.visible and slot.clock is not None:

@@ -206,6 +206,7 @@ def _unusual(code: BlockCode, memory: Memory, write: TaskWrite) -> dict[str, Lik
     twins = tuple((s.visible, s.name, s.clock.every) for s in write.rule.slots if s.visible and s.clock)
     if twins:
         found["twins"] = twins
+    found |= _shapes(memory, write)
     if write.toward == "init":
         found["toward"] = "init"
     if memory.reset == "tokens":
@@ -217,6 +218,26 @@ def _unusual(code: BlockCode, memory: Memory, write: TaskWrite) -> dict[str, Lik
         found["parameters"] = tuple(None if p is None else p.path for p in owner.initial)
         heads = (memory.heads,) if memory.per_head else ()
         found["shapes"] = tuple((*heads, *w.shape) for w in memory.function.weights)
+    return found
+
+
+def _shapes(memory: Memory, write: TaskWrite) -> dict[str, Like]:
+    """Memories of the rule that are not of the shape of their weight, and the weights that are vectors."""
+    assert memory.function is not None
+    found: dict[str, Like] = {}
+    weights = [w.shape for w in memory.function.weights]
+    own: dict[str, Like] = {
+        name: tuple(slot.shape_beside(shape, i) for i, shape in enumerate(weights))
+        for slot in write.rule.slots
+        if slot.shape is not None
+        for name in (slot.name, slot.visible)
+        if name
+    }
+    if own:
+        found["own"] = tuple((name, shapes) for name, shapes in own.items())
+    vectors = tuple(w.name for w in memory.function.weights if len(w.shape) == 1)
+    if vectors:
+        found["vectors"] = vectors
     return found
 
 

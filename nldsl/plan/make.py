@@ -207,7 +207,7 @@ def _tasks(block: Block) -> Iterator[Diagnostic]:
                 f"rule `{step.rule.name}`, which looks at single tokens, in a task write",
             ),
             (
-                any(s.shape is not None for s in step.rule.slots),
+                any(s.initial is not None for s in step.rule.slots),
                 f"rule `{step.rule.name}`, which keeps a memory with a map of its own, in a task write",
             ),
         )

@@ -52,7 +52,7 @@ class ParametricMemory:
         """The state at a reset; `origin` is the visible state of M2 for `init M2` (Eq. 72)."""
         start = self.learned() if origin is None else dict(origin)
         slots = {
-            self.slot_name(number, name): {n: self.slot_start(slot, w) for n, w in start.items()}
+            self.slot_name(number, name): {n: self.slot_start(slot, n, w) for n, w in start.items()}
             for number, term in self.numbered_terms()
             for slot in term.rule.slots
             for name in (slot.name, slot.visible)
@@ -78,13 +78,15 @@ class ParametricMemory:
             learned=origin is None,
         )
 
-    def slot_start(self, slot: Slot, weight: Tensor) -> Tensor:
+    def slot_start(self, slot: Slot, name: str, weight: Tensor) -> Tensor:
         """What a rule remembers at first: zero, or learned; in the shape of the weight or in its own."""
         if slot.initial is not None:
             return self.scope.parameters[join(self.scope.prefix, slot.initial.path)]
         if slot.shape is None:
             return torch.zeros_like(weight)
-        return weight.new_zeros((*((self.memory.heads,) if self.memory.per_head else ()), *slot.shape))
+        index = [w.name for w in self.function.weights].index(name)
+        shape = slot.shapes[index] if slot.shapes else slot.shape
+        return weight.new_zeros((*((self.memory.heads,) if self.memory.per_head else ()), *shape))
 
     def learned(self) -> Weights:
         """The declared initial state: zero, or the learned parameter."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nldsl.reference.functions import Weights
 from nldsl.reference.heads import gated, per_copy, stack, unstack
-from nldsl.reference.inner import Scope, slot_names, step_rule
+from nldsl.reference.inner import Scope, step_rule
 from nldsl.reference.memory import ParametricMemory
 from nldsl.reference.states import TaskState
 from nldsl.spec.program import Memory, TaskWrite
@@ -51,7 +51,12 @@ class TaskMemory:
         parameter = self.parameter
         zero = {n: torch.zeros_like(w, requires_grad=False) for n, w in parameter.items()}
         delta = dict(zero) if source is None else dict(source.delta)
-        slots = {name: dict(zero) for name in slot_names(self.write.rule)}
+        slots = {
+            name: {n: self.map.slot_start(slot, n, w) for n, w in zero.items()}
+            for slot in self.write.rule.slots
+            for name in (slot.name, slot.visible)
+            if name
+        }
         return TaskState(dict(delta), dict(zero), variables(delta), dict(delta), slots)
 
     def visible(self, state: TaskState) -> Weights:

@@ -33,7 +33,9 @@ class TaskMemory:
     values named by `inputs` (`W`, `g`, `step`, slots) that returns the new weight, then the new `slots`.
     `parameters` are the paths of the weights' parameters in the block, `None` for a zero start, whose
     `shapes` are given; left out, they are `path.weight`.  `twins`: (input, slot, N), what is visible of
-    a slot on a clock of N steps.  `toward`: what the rule and the gate act on the distance from.
+    a slot on a clock of N steps.  `own`: what is not of a weight's shape, and its shape beside each of
+    the `weights` (for one copy).  `vectors`: weights that are rows.
+    `toward`: what the rule and the gate act on the distance from.
     `reset`: it starts anew every so many tokens, `source`: from what that memory of the block shows.
     `descent`: its rule is `W - descent g`.  `idle`: its rule never moves it (a rate of zero), so it has no
     deltas: reads are those of the plain map, to the last bit.
@@ -48,11 +50,13 @@ class TaskMemory:
     parameters: tuple[str | None, ...] | None = None
     shapes: tuple[tuple[int, ...], ...] = ()
     twins: tuple[tuple[str, str, int], ...] = ()
+    own: tuple[tuple[str, tuple[tuple[int, ...], ...]], ...] = ()
     toward: Literal["zero", "init"] = "zero"
     reset: int = 0
     source: str | None = None
     idle: bool = False
     descent: float | None = None
+    vectors: tuple[str, ...] = ()
     level: str = ""
     """The level it is declared in."""
 
@@ -60,6 +64,14 @@ class TaskMemory:
     def remembered(self) -> tuple[str, ...]:
         """Everything its rule remembers per weight: slots, and what is visible of slow ones."""
         return (*self.slots, *(twin for twin, _, _ in self.twins))
+
+    def shape_of(self, slot: str, weight: str, whole: torch.Size) -> tuple[int, ...]:
+        """The shape in a state of `slot` beside `weight`, whose own shape there is `whole`."""
+        found = dict(self.own).get(slot)
+        if found is None:
+            return whole
+        copies = whole[: len(whole) - (1 if weight in self.vectors else 2)]
+        return (*copies, *found[self.weights.index(weight)])
 
 
 @dataclass(frozen=True)
@@ -186,7 +198,8 @@ def prepare(task: PlacedTask, state: dict[str, Any], like: Tensor) -> dict[str, 
         if weight not in pending:
             pending[weight] = nothing(like, *old.shape)
             for slot in task.memory.remembered:
-                slots.setdefault(f"{slot}.{weight}", pending[weight])
+                shape = task.memory.shape_of(slot, weight, old.shape)
+                slots.setdefault(f"{slot}.{weight}", nothing(like, *shape))
     return {**prepared, "pending": pending, "slots": slots}
 
 

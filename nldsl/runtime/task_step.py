@@ -46,18 +46,25 @@ def step(task: PlacedTask, state: dict[str, Any], due: bool | Tensor) -> dict[st
 def apply_rule(task: PlacedTask, state: dict[str, Any], weight: str, W: Tensor) -> tuple[Tensor, Weights]:
     """What the rule and the gate make of `W`, and everything the rule remembers of this weight."""
     count, slots = state["count"] // task.memory.every, state["slots"]
+    vector, whole = weight in task.memory.vectors, W.shape
+    W, g = (x.unsqueeze(-2) if vector else x for x in (W, state["pending"][weight]))
+    copies = W.dim() - 2
     known = {
         "W": W,
-        "g": state["pending"][weight],
+        "g": g,
         "step": _spread(count.to(W.dtype), W),
         **{key: _spread(value, W) for key, value in state.get("seen", {}).items()},
-        **{slot: slots[f"{slot}.{weight}"] for slot in task.memory.remembered},
+        **{slot: _as_rows(slots[f"{slot}.{weight}"], copies) for slot in task.memory.remembered},
     }
     result = task.memory.rule(*(known[name] for name in task.memory.inputs))
     new, *after = result if isinstance(result, tuple) else (result,)
     if GATE in known:
         new = new + (known[GATE] - 1.0) * W
-    kept = {f"{slot}.{weight}": value for slot, value in zip(task.memory.slots, after, strict=True)}
+    new = new.view(whole)
+    kept = {
+        f"{slot}.{weight}": value.reshape(slots[f"{slot}.{weight}"].shape)
+        for slot, value in zip(task.memory.slots, after, strict=True)
+    }
     for twin, slot, every in task.memory.twins:
         shown = f"{twin}.{weight}"
         kept[shown] = choose(count % every == 0, kept[f"{slot}.{weight}"], slots[shown])
@@ -78,6 +85,12 @@ def apply_by_sample(task: PlacedTask, state: dict[str, Any], weight: str, W: Ten
             "slots": {},
         }
         out[b : b + 1].copy_(apply_rule(task, one, weight, W[b : b + 1])[0])
+
+
+def _as_rows(value: Tensor, copies: int) -> Tensor:
+    """A memory of a rule as the rule sees it, behind `copies` axes: a vector is a row, a number `[1, 1]`."""
+    missing = copies + 2 - value.dim()
+    return value.view(*value.shape[:copies], *(1,) * missing, *value.shape[copies:])
 
 
 def _spread(value: Tensor, like: Tensor) -> Tensor:

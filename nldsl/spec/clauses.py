@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from nldsl.catalog.values import Shape
 from nldsl.diagnostics import Label, did_you_mean
 from nldsl.source import Span
 from nldsl.spec.expressions import evaluate
@@ -84,14 +85,27 @@ def bound_rule(frame: Frame, found: BoundDefinition, box: MemoryBox, span: Span)
     if plain is None:
         return None
     linear = linear_weights(box.function)
-    rules = [
-        elaborate_rule(frame.session, definition, unit, plain, w.shape, w.name in linear, span, views)
-        for w in _distinct(box.function, linear)
-    ]
-    whole = [r for r in rules if r is not None]
-    if len(whole) < len(rules) or not rules or not _one_code(frame, box, whole, span):
+    rules = {
+        use: elaborate_rule(frame.session, definition, unit, plain, w.shape, w.name in linear, span, views)
+        for use, w in _distinct(box.function, linear).items()
+    }
+    whole = {use: r for use, r in rules.items() if r is not None}
+    if len(whole) < len(rules) or not rules or not _one_code(frame, box, list(whole.values()), span):
         return None
-    return _own_starts(frame, box, whole[0], span)
+    of_weights = [(w.shape, whole[_use(w, linear)]) for w in box.function.weights]
+    return _own_starts(frame, box, _shaped(of_weights), span)
+
+
+def _shaped(of_weights: list[tuple[Shape, Rule]]) -> Rule:
+    """The rule of the first weight, whose slots know their shapes beside the others."""
+    first, rule = of_weights[0]
+    slots = []
+    for n, slot in enumerate(rule.slots):
+        shapes = tuple(own.slots[n].shape_beside(weight) for weight, own in of_weights)
+        if any(own.slots[n].shape is not None for _, own in of_weights) and len(set(shapes)) > 1:
+            slot = replace(slot, shape=slot.shape_beside(first), shapes=shapes)
+        slots.append(slot)
+    return replace(rule, slots=tuple(slots))
 
 
 def _one_code(frame: Frame, box: MemoryBox, rules: list[Rule], span: Span) -> bool:
@@ -101,7 +115,9 @@ def _one_code(frame: Frame, box: MemoryBox, rules: list[Rule], span: Span) -> bo
     if other is None or box.function is None:
         return True
     own = next((a[0] for a, b in zip(codes[0], other, strict=False) if a != b), "its statements")
-    sizes = " and ".join(str(list(w.shape)) for w in _distinct(box.function, linear_weights(box.function)))
+    sizes = " and ".join(
+        str(list(shape)) for shape, _ in _distinct(box.function, linear_weights(box.function))
+    )
     frame.session.report(
         "NL0425",
         f"`{rules[0].name}` is other code for every size of weight (`{own}`), which only memories of one "
@@ -168,12 +184,17 @@ def _own_starts(frame: Frame, box: MemoryBox, rule: Rule, span: Span) -> Rule | 
     return replace(rule, slots=tuple(slots))
 
 
-def _distinct(function: Function, linear: frozenset[str]) -> list[Value]:
+def _use(weight: Value, linear: frozenset[str]) -> tuple[Shape, bool]:
+    """What a rule depends on: the shape of a weight, and whether it has an input."""
+    return weight.shape, weight.name in linear
+
+
+def _distinct(function: Function, linear: frozenset[str]) -> dict[tuple[Shape, bool], Value]:
     """One weight for every shape and use."""
-    seen: dict[object, Value] = {}
+    found: dict[tuple[Shape, bool], Value] = {}
     for weight in function.weights:
-        seen.setdefault((weight.shape, weight.name in linear), weight)
-    return list(seen.values())
+        found.setdefault(_use(weight, linear), weight)
+    return found
 
 
 def shared_clauses(frame: Frame, node: tree.Write, box: MemoryBox) -> Shared | None:

@@ -108,6 +108,14 @@ class Slot:
     """Its own shape: of `like(sum(W))`, or of a weight of a map of its own (Eq. 50); `None`: that of `W`."""
     initial: Parameter | None = None
     """Where such a weight starts: a learned parameter, copies per head in front.  `None`: zero."""
+    shapes: tuple[Shape, ...] = ()
+    """Its shape beside each weight of a memory of several, where they differ; `shape` is the first."""
+
+    def shape_beside(self, weight: Shape, index: int = 0) -> Shape:
+        """Its shape beside a weight of shape `weight`, the memory's weight number `index`."""
+        if self.shapes:
+            return self.shapes[index]
+        return weight if self.shape is None else self.shape
 
 
 @dataclass(frozen=True)

@@ -250,7 +250,7 @@ def _assign(frame: Frame, node: tree.Assign) -> None:
 def _like_slot(frame: Frame, result: Item, running: Value, span: Span) -> Item:
     """A number stands for every element of a memory: `m = 0` is how one starts again."""
     number = frame.constant(result, span) if is_number(result) else result
-    if not isinstance(number, Value) or number.shape or not running.shape:
+    if not isinstance(number, Value) or number.shape or not (running.shape or is_number(result)):
         return number
     everywhere = frame.constant(1, span)
     return apply(frame, "where", (everywhere, number, running), {}, span, derived=True)

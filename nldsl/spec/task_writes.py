@@ -70,12 +70,13 @@ def _task_rule(frame: Frame, node: tree.TaskWrite, box: MemoryBox, by: tree.Expr
     outer = outer_group(frame, plain, found, schedules) if rule is not None else None
     gated = gate(frame, box, node.clauses.retain) if node.clauses.retain is not None else None
     center = toward_of(frame, node.clauses.toward)
-    if rule is not None and any(slot.shape is not None for slot in rule.slots):
+    if rule is not None and any(slot.initial is not None for slot in rule.slots):
         frame.session.report(
             "NL0425",
-            "a task write whose rule keeps a memory of its own shape is not supported yet",
+            "a task write whose rule keeps a memory with a map of its own is not supported yet",
             by.span,
-            help="rules whose memories are all `like(W)` are: `momentum`, `adamw`, `lion`, `muon`",
+            f"`{rule.name}` keeps one",
+            help="rules whose memories are `like(...)` are: `momentum`, `adamw`, `nadam`, `adafactor`",
         )
         return
     if rule is not None and center is not None:

@@ -24,7 +24,8 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from nldsl.graph.places import Place, own_once, places
-from nldsl.graph.problems import BYTES, memory_problems
+from nldsl.graph.problems import memory_problems
+from nldsl.graph.state_sizes import BYTES
 from nldsl.plan.plan import Plan
 from nldsl.spec.program import Apply, Block, Program, option
 from nldsl.view.flops import memory_flops, statement_flops

@@ -60,6 +60,15 @@ TEXTS = {
         "NL0425",
         "`momentum`",
     ),
+    "a deep memory of a rule, on the task": (
+        MODEL.replace(
+            "  return",
+            "  level f every 3 tokens { memory F = matrix() }\n"
+            "  F minimizes task  by deep_momentum(lr = 0.1)\n  x = x + F[norm(x)]\n  return",
+        ),
+        "NL0425",
+        "`nadam`",
+    ),
     "memory called": (layer("return S(k)"), "NL0314", "read it: `S[q]`"),
     "memory multiplied": (layer("return S @ k"), "NL0404", "read it"),
     "value indexed": ("block f(x) { return x[0] }\n", "NL0314", "`parts(x, n, m)`"),

@@ -84,6 +84,39 @@ SYSTEMS = {
   B minimizes task by lookahead(gd(lr = 0.3), slow = 2)
   return x + A[norm(x)] + B[x]
 }""",
+    "own_shapes": """block system(x) {
+  level f every 2 tokens { memory A = biased(2);  memory B = matrix();  memory C = mlp(2) per head(2) }
+  level g every 4 tokens { memory D = mlp(2) init A2 reset every 12 tokens;  memory A2 = mlp(2) }
+  A minimizes task by nadam(lr = 0.05, decay = 0.1) retain 0.9
+  B minimizes task by schedule_free(lr = 0.05) retain 0.9 toward init
+  C minimizes task by nadam(lr = 0.05)
+  A2 minimizes task by adafactor(lr = 0.05)
+  D minimizes task by shampoo(lr = 0.05, slow = 2, eps = 0.01)
+  return x + A[norm(x)] + B[x] + merge(C[split(x, 2)]) + A2[norm(x)] + D[norm(x)]
+}
+map biased(z, expand) {
+  W2 = weight(expand * dim(z), dim(z))
+  W1 = weight(dim(z), expand * dim(z))
+  b  = weight(expand * dim(z))
+  return W1 @ silu(W2 @ z + b)
+}""",
+    "outer_of_a_vector": """block system(x) {
+  level f every 2 tokens { memory A = biased() }
+  A minimizes task by full(lr = 0.05)
+  return x + A[norm(x)]
+}
+map biased(z) { b = weight(dim(z)); return z * b }
+rule full(lr) {
+  if rank(W) == 1 {
+    memory P = like(outer(W, W))
+    memory n = like(step)
+    P += outer(g, g)
+    n  = where(step == 1, 1, 2)
+    W  = W - lr * n * (P @ g) / (1 + sum(g ** 2) + sum(W ** 2))
+  } else {
+    W = W - lr * g
+  }
+}""",
 }
 
 
