@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.held_gates import Following
-from nldsl.runtime.held_parts import Chunk, Job
+from nldsl.runtime.held_parts import Groups, Kind
 
 State = tuple[Tensor, Tensor | None]
 """A matrix in front of the chunk, and what is left of it at every token `[X, C, 1]`; `None`: all of it."""
@@ -134,19 +134,18 @@ class LiveBias:
 
 
 def live_weights(
-    job: Job,
-    chunk: Chunk,
+    kind: Kind,
+    given: Groups,
     way: Following,
     pairs: Sequence[tuple[Tensor, Tensor]],
-    anchors: Sequence[Tensor],
     scores: Sequence[Tensor | None] = (),
 ) -> list[LiveWeight | LiveBias]:
     """Every weight of a chunk, on its way; `scores`: of a read that has been."""
     found: list[LiveWeight | LiveBias] = []
     for i, pair in enumerate(pairs):
-        slot, anchor = (group[i] if group else None for group in (chunk.slots, anchors))
-        states = states_of(way, (chunk.running[i], slot, anchor))
-        if i in job.biases:
+        slot, anchor = (group[i] if group else None for group in (given.slots, given.anchors))
+        states = states_of(way, (given.running[i], slot, anchor))
+        if i in kind.biases:
             found.append(LiveBias(states, pair[0], way.kernel))
         else:
             found.append(LiveWeight(states, pair, way.kernel, scores[i] if scores else None))

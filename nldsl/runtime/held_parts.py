@@ -5,7 +5,7 @@ Shapes: `B` batch, `H` heads, `X` = some samples x heads, `L` slots of all chunk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -16,6 +16,10 @@ from nldsl.runtime.held_gates import Fading, Following
 
 CACHE = 2**22
 """Bytes of running weights that are worked on together on a CPU."""
+
+
+WIDE = (False, True, False, False, True)
+"""Which factors of `Fading` belong to tokens, not to chunks."""
 
 
 class Pulled(NamedTuple):
@@ -45,20 +49,13 @@ class Counts(NamedTuple):
     shared: int
 
 
-class Job(NamedTuple):
-    """What is no tensor; `live`: which of the ways of a running state every query sees, if it does.
-
-    `earlier`: how many lessons of a chunk are those of earlier tokens.
-    """
+class Kind(NamedTuple):
+    """What all chunks have in common; `live`: which way of a running state every query sees, if it does."""
 
     functions: tuple[Pulled, Pulled]
-    widths: list[int]
-    ends: list[bool | Tensor]
     counts: Counts
     biases: tuple[int, ...]
     live: tuple[int, ...]
-    earlier: int
-    tracked: bool
 
     @property
     def queries(self) -> int:
@@ -75,17 +72,8 @@ class Job(NamedTuple):
         """Whether every weight has a momentum."""
         return bool(self.counts.slots)
 
-    @property
-    def lessons(self) -> list[int]:
-        """How many every chunk has."""
-        return [width + self.earlier for width in self.widths]
-
-    def slices(self) -> list[tuple[slice, slice]]:
-        """Where every chunk lies among the slots, and among the lessons."""
-        return list(zip(_runs(self.widths), _runs(self.lessons), strict=True))
-
-    def groups(self, tensors: Sequence[Any]) -> Groups:
-        """The tensors of a call, or what belongs to them."""
+    def groups(self, tensors: Iterable[Any]) -> Groups:
+        """The tensors of a call, or of a chunk, or what belongs to them."""
         rest, n = iter(tensors), self.counts
 
         def take(count: int) -> list[Any]:
@@ -105,6 +93,48 @@ class Job(NamedTuple):
         return found
 
 
+class Job(NamedTuple):
+    """What else is no tensor; `earlier`: how many lessons of a chunk are those of earlier tokens."""
+
+    kind: Kind
+    widths: list[int]
+    ends: list[bool | Tensor]
+    earlier: int
+    tracked: bool
+
+    @property
+    def lessons(self) -> list[int]:
+        """How many every chunk has."""
+        return [width + self.earlier for width in self.widths]
+
+    def slices(self) -> list[tuple[slice, slice]]:
+        """Where every chunk lies among the slots, and among the lessons."""
+        return list(zip(_runs(self.widths), _runs(self.lessons), strict=True))
+
+    def cut(self, given: Groups, part: slice, joined: bool = True) -> list[tuple[Fading, list[Following]]]:
+        """The factors of every chunk; what scales a step has its sign."""
+        fades = list(zip(*(self._numbers(given.fade, part, joined)), strict=True))
+        ways = list(zip(*(self._way(way, part, joined) for way in given.ways), strict=True))
+        return [(Fading(*fade), list(ways[n]) if ways else []) for n, fade in enumerate(fades)]
+
+    def _numbers(self, fade: Fading, part: slice, joined: bool) -> Iterator[Sequence[Any]]:
+        for x, wide in zip(fade, WIDE, strict=True):
+            if x is None:
+                yield [None] * len(self.widths)
+            elif wide:
+                yield lanes(x[part], joined).neg().unsqueeze(-1).split(self.lessons, -2)
+            else:
+                yield lanes(x[part], joined)[..., None, None].unbind(-3)
+
+    def _way(self, way: Following, part: slice, joined: bool) -> list[Following]:
+        kernel, *rest = (None if x is None else lanes(x[part], joined) for x in way)
+        assert kernel is not None
+        kernels = (k[..., :c] for k, c in zip(kernel.split(self.widths, -2), self.lessons, strict=True))
+        none = [None] * len(self.widths)
+        left = (none if x is None else x.unsqueeze(-1).split(self.widths, -2) for x in rest)
+        return [Following(*row) for row in zip(kernels, *left, strict=True)]
+
+
 def _runs(widths: list[int]) -> list[slice]:
     ends = list(accumulate(widths, initial=0))
     return [slice(start, stop) for start, stop in pairwise(ends)]
@@ -113,70 +143,42 @@ def _runs(widths: list[int]) -> list[slice]:
 class Groups(NamedTuple):
     """Rows `[B, L, H, d]` (`inputs`: key, target and more), factors, weights `[B, H, out, in]`, and slow
     parameters of the map.
+
+    Of one chunk: rows `[X, C, d]`, factors `[X, 1, 1]`, of tokens `[X, C, 1]`, weights `[X, out, in]`.
     """
 
-    queries: Sequence[Tensor]
-    inputs: Sequence[Tensor]
+    queries: Sequence[Any]
+    inputs: Sequence[Any]
     fade: Fading
     ways: Sequence[Following]
-    running: Sequence[Tensor]
-    committed: Sequence[Tensor]
-    slots: Sequence[Tensor]
-    anchors: Sequence[Tensor]
-    shared: Sequence[Tensor]
+    running: Sequence[Any]
+    committed: Sequence[Any]
+    slots: Sequence[Any]
+    anchors: Sequence[Any]
+    shared: Sequence[Any]
 
-    def parts(self) -> Iterator[slice]:
-        """Samples that are worked on together."""
+    def flat(self) -> list[Tensor | None]:
+        """As `Kind.groups` takes them."""
+        ways = [x for way in self.ways for x in way]
+        return [*self.queries, *self.inputs, *self.fade, *ways, *(x for group in self[4:] for x in group)]
+
+    def parts(self, room: int) -> Iterator[slice]:
+        """Samples that are worked on together: the weights of those on a CPU fit in `room` bytes."""
         batch, first = self.inputs[0].shape[0], self.running[0]
         size = sum(w[:1].numel() for w in (*self.running, *self.slots)) * first.element_size()
-        width = max(1, CACHE // max(1, size)) if first.device.type == "cpu" else max(1, batch)
+        width = max(1, room // max(1, size)) if first.device.type == "cpu" else max(1, batch)
         for start in range(0, max(1, batch), width):
             yield slice(start, min(start + width, batch))
 
 
-class Numbers(NamedTuple):
-    """The factors of one chunk: `[X, 1, 1]`, and `[X, C, 1]` with the sign of a step."""
-
-    keep: Tensor | None
-    reach: Tensor
-    back: Tensor | None
-    left: Tensor | None
-    kept: Tensor | None
+def lanes(x: Tensor, joined: bool) -> Tensor:
+    """`[B, H, ..]`, or `[X, ..]` where samples and heads are joined."""
+    return x.flatten(0, 1) if joined else x
 
 
-def numbers_of(job: Job, fade: Fading, part: slice) -> list[Numbers]:
-    """Of every chunk."""
-    columns: list[Sequence[Tensor | None]] = []
-    for x, wide in zip(fade, (False, True, False, False, True), strict=True):
-        if x is None:
-            columns.append([None] * len(job.widths))
-        elif wide:
-            columns.append(x[part].flatten(0, 1).neg().unsqueeze(-1).split(job.lessons, 1))
-        else:
-            columns.append(x[part].flatten(0, 1)[..., None, None].unbind(1))
-    return [Numbers(*row) for row in zip(*columns, strict=True)]
-
-
-def ways_of(job: Job, ways: Sequence[Following], part: slice) -> list[list[Following]]:
-    """Of every chunk: `kernel [X, C, C]`, `carried` and `lent` `[X, C, 1]` of every way."""
-    columns = []
-    for way in ways:
-        cut = [
-            [None] * len(job.widths) if x is None else x[part].flatten(0, 1).split(job.widths, 1) for x in way
-        ]
-        rows = zip(job.lessons, *cut, strict=True)
-        columns.append(
-            [
-                Following(k[..., :c], *(None if x is None else x.unsqueeze(-1) for x in rest))
-                for c, k, *rest in rows
-            ]
-        )
-    return [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in job.widths]
-
-
-def piece(x: Tensor, part: slice, at: slice) -> Tensor:
+def piece(x: Tensor, part: slice, at: slice, joined: bool = True) -> Tensor:
     """`[B, L, H, d]` to rows `[X, C, d]`."""
-    return x[part, at].transpose(1, 2).flatten(0, 1)
+    return lanes(x[part, at].transpose(1, 2), joined)
 
 
 def put(rows: Tensor | None, into: Tensor, part: slice, at: slice) -> None:
@@ -204,29 +206,43 @@ class Shelf:
         return [self.places[id(t)] for t in tensors]
 
 
-class Chunk(NamedTuple):
-    """Of one chunk: queries and inputs; what reads and gradient keep, and what the running weights of reads
-    do; `x, dy` of every weight; the weights in front of it.
+class Kept(NamedTuple):
+    """Of one chunk: what its reads keep, and what their running weights do; what the gradient keeps; `x, dy`
+    of every weight.
     """
 
-    rows: list[Any]
     reads: list[list[Any]]
     live: list[list[Any]]
     kept: list[Any]
     learnt: list[Any]
-    committed: list[Any]
+
+    def mapped(self, function: Callable[[list[Any]], list[Any]]) -> Kept:
+        """Every list through a function."""
+        reads, live = ([function(r) for r in group] for group in (self.reads, self.live))
+        return Kept(reads, live, function(self.kept), function(self.learnt))
+
+
+class Chunk(NamedTuple):
+    """Of one chunk: queries and inputs, the weights in front of it, and what it keeps."""
+
+    queries: list[Any]
+    inputs: list[Any]
     running: list[Any]
+    committed: list[Any]
     slots: list[Any]
+    kept: Kept
 
     def mapped(self, function: Callable[[list[Any]], list[Any]]) -> Chunk:
         """Every list through a function."""
-        reads, live = ([function(r) for r in group] for group in (self.reads, self.live))
-        return Chunk(function(self.rows), reads, live, *(function(x) for x in self[3:]))
+        queries, inputs, running, committed, slots = (function(group) for group in self[:5])
+        return Chunk(queries, inputs, running, committed, slots, self.kept.mapped(function))
 
 
 def lifted(which: Tensor, part: slice, like: Tensor) -> Tensor:
-    """`[B]` to `[X, 1, 1]`."""
+    """`[B]` to `[X, 1, 1]`, or to `[B, 1, 1, 1]` beside weights whose samples and heads are apart."""
     flags = which[part]
+    if like.dim() == 4:
+        return flags[:, None, None, None]
     return flags.repeat_interleave(like.shape[0] // max(1, flags.shape[0]))[:, None, None]
 
 

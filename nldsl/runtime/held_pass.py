@@ -24,24 +24,9 @@ from torch import Tensor
 
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.grid import ChunkGrid
-from nldsl.runtime.held_back import Way
 from nldsl.runtime.held_gates import Fading, Following
-from nldsl.runtime.held_live import LiveBias, LiveWeight, live_weights
-from nldsl.runtime.held_parts import (
-    Chunk,
-    Counts,
-    Groups,
-    Job,
-    Numbers,
-    Pulled,
-    Shelf,
-    chosen,
-    numbers_of,
-    piece,
-    put,
-    sides,
-    ways_of,
-)
+from nldsl.runtime.held_parts import Counts, Job, Kind, Pulled, Shelf
+from nldsl.runtime.held_walk import PLAIN, Back, Steps, forward_part
 
 
 class Held(NamedTuple):
@@ -67,6 +52,7 @@ def held_pass(
     biases: tuple[int, ...] = (),
     shared: tuple[Tensor, ...] = (),
     window: int = 1,
+    steps: Steps = PLAIN,
 ) -> Held:
     """Reads and writes of a sequence; `functions`: the map, and the gradient with `x, dy` of every weight.
 
@@ -74,7 +60,7 @@ def held_pass(
     committed, and momenta (none or one of every weight), each `[B, H, out, in]`; `toward [H, out, in]`: what
     retention moves them toward; `live`: what every query sees of a running state; `biases`: which weights
     are biases, `[B, H, 1, out]`; `shared`: slow parameters of the map; with a `window`
-    inputs are lessons `[B, L', H, d]`.
+    inputs are lessons `[B, L', H, d]`; `steps`: what computes one chunk.
 
     >>> def read(z, W): return (z @ W.mT,)
     >>> def read_back(dy, z, W): return dy @ W, dy, z
@@ -97,8 +83,9 @@ def held_pass(
     tensors = [*laid, *numbers, *running, *committed, *slots, *anchors, *shared]
     tracked = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     seen = tuple(next(n for n, way in enumerate(ways) if way is one) for one in live)
-    job = Job(functions, grid.widths, grid.ends(clock), counts, biases, seen, window - 1, tracked)
-    made = _HeldPass.apply(job, *tensors)  # type: ignore[no-untyped-call]
+    kind = Kind(functions, counts, biases, seen)
+    job = Job(kind, grid.widths, grid.ends(clock), window - 1, tracked)
+    made = _HeldPass.apply(steps, job, *tensors)  # type: ignore[no-untyped-call]
     answers, ends = made[: len(queries)], made[len(queries) :]
     groups = [tuple(ends[i : i + len(running)]) for i in range(0, len(ends), len(running))]
     reads = tuple(grid.unlay(y) for y in answers)
@@ -108,25 +95,26 @@ def held_pass(
 
 class _HeldPass(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, job: Job, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        given = job.groups(tensors)
+    def forward(ctx: Any, steps: Steps, job: Job, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        given = job.kind.groups(tensors)
+        samples = list(given.parts(steps.room()))
         shelf, kept, lasts = Shelf(), [], []
         answers: list[Tensor] = []
-        for part in given.parts():
-            chunks, last = _forward_part(job, given, part, answers)
+        for part in samples:
+            chunks, last = forward_part(steps, job, given, part, answers)
             if job.tracked:
                 kept.append([chunk.mapped(shelf.put) for chunk in chunks])
             lasts.append(last)
         if job.tracked:
             numbers = [t for group in (given.fade, *given.ways) for t in group if t is not None]
             ctx.save_for_backward(*numbers, *given.anchors, *given.shared, *shelf.tensors)
-            ctx.job, ctx.kept, ctx.parts = job, kept, list(given.parts())
+            ctx.steps, ctx.job, ctx.kept, ctx.parts = steps, job, kept, samples
             ctx.likes = [None if t is None else (t.shape, t.dtype, t.device) for t in tensors]
             ctx.set_materialize_grads(False)
         groups = [*given.running, *given.committed, *given.slots]
         # Committed weights are still those in front of the call where no chunk ends.
         stays = all(which is False for which in job.ends)
-        same = range(job.weights, 2 * job.weights) if stays else ()
+        same = range(job.kind.weights, 2 * job.kind.weights) if stays else ()
         columns = zip(*lasts, strict=True)
         ends = [
             old.new_empty(0) if i in same else _whole(parts).view(old.shape)
@@ -142,7 +130,7 @@ class _HeldPass(torch.autograd.Function):
             None if like is None else torch.empty(like[0], dtype=like[1], device=like[2])
             for like in ctx.likes
         ]
-        groups = job.groups(made)
+        groups = job.kind.groups(made)
         fade, *ways = (_taken(saved, numbers) for numbers in (groups.fade, *groups.ways))
         anchors, shared = _taken(saved, groups.anchors), _taken(saved, groups.shared)
         given = groups._replace(
@@ -152,8 +140,8 @@ class _HeldPass(torch.autograd.Function):
             into.zero_()
         for part, chunks in reversed(list(zip(ctx.parts, ctx.kept, strict=True))):
             found = [c.mapped(lambda places: [saved[i] for i in places]) for c in chunks]
-            Way(job, given, part, grads, groups).back(found)
-        return None, *made
+            Back(ctx.steps, job, given, part, grads, groups).back(found)
+        return None, None, *made
 
 
 def _taken(saved: list[Tensor], like: Sequence[Tensor | None]) -> list[Any]:
@@ -164,87 +152,3 @@ def _taken(saved: list[Tensor], like: Sequence[Tensor | None]) -> list[Any]:
 def _whole(parts: tuple[Tensor, ...]) -> Tensor:
     """The weights of all samples."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _forward_part(
-    job: Job, given: Groups, part: slice, answers: list[Tensor]
-) -> tuple[list[Chunk], list[Tensor]]:
-    """All chunks of some samples: what the way back needs, and the weights behind them."""
-    learn = job.functions[1]
-    running, committed, slots, anchors = ([w[part].flatten(0, 1) for w in group] for group in given[4:8])
-    numbers, ways, chunks = numbers_of(job, given.fade, part), ways_of(job, given.ways, part), []
-    for n, (at, told) in enumerate(job.slices()):
-        queries = [piece(x, part, at) for x in given.queries]
-        inputs = [piece(x, part, told) for x in given.inputs]
-        rows = [*queries, *inputs]
-        learnt = list(learn.forward(*inputs, *committed, *given.shared))
-        pairs = job.pairs(learnt)
-        chunk = Chunk(
-            rows, [], [], learnt[learn.outputs :], learnt[: learn.outputs], committed, running, slots
-        )
-        for i, q in enumerate(queries):
-            answer = _answer(
-                job, q, chunk, ways[n][job.live[i]] if job.live else None, pairs, (anchors, given.shared)
-            )
-            if len(answers) <= i:
-                answers.append(q.new_empty(*given.queries[0].shape[:3], answer.shape[-1]))
-            put(answer, answers[i], part, at)
-        if job.tracked:
-            chunks.append(chunk)
-        moved = [
-            _move(
-                w, slots[i] if job.filtered else None, pairs[i], numbers[n], anchors[i] if anchors else None
-            )
-            for i, w in enumerate(running)
-        ]
-        running, slots = [m[0] for m in moved], [m[1] for m in moved if m[1] is not None]
-        committed = [chosen(job.ends[n], part, new, old) for new, old in zip(running, committed, strict=True)]
-    return chunks, [*running, *committed, *slots]
-
-
-def _answer(
-    job: Job,
-    q: Tensor,
-    chunk: Chunk,
-    way: Following | None,
-    pairs: Sequence[tuple[Tensor, Tensor]],
-    rest: tuple[Sequence[Tensor], Sequence[Tensor]],
-) -> Tensor:
-    """What a query is answered; the chunk keeps what its way back needs (`rest`: anchors, parameters)."""
-    read, (anchors, shared) = job.functions[0], rest
-    if way is None:
-        answer, *kept = read.forward(q, *chunk.committed, *shared)
-        chunk.live.append([])
-    else:
-        weights = live_weights(job, chunk, way, pairs, anchors)
-        given = [w.rows() if isinstance(w, LiveBias) else w for w in weights]
-        answer, *kept = read.forward(q, *given, *shared)
-        chunk.live.append([w.scores if isinstance(w, LiveWeight) else w for w in given])
-    chunk.reads.append(list(kept))
-    return answer
-
-
-def _move(
-    weight: Tensor,
-    slot: Tensor | None,
-    pair: tuple[Tensor, Tensor],
-    numbers: Numbers,
-    anchor: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    """A weight and its momentum behind a chunk."""
-    narrow, wide, _ = sides(pair[0], pair[1], weight)
-    turned = narrow is not pair[0]
-
-    def stepped(matrix: Tensor, factors: Tensor) -> Tensor:
-        scaled = narrow * factors
-        left, x = (scaled, wide) if turned else (wide, scaled)
-        return matrix.baddbmm_(left.mT, x)
-
-    if numbers.keep is None:
-        new = weight.clone()
-    else:
-        new = weight * numbers.keep if anchor is None else torch.lerp(anchor, weight, numbers.keep)
-    if slot is None or numbers.kept is None or numbers.back is None or numbers.left is None:
-        return stepped(new, numbers.reach), None
-    new.addcmul_(slot, numbers.back)
-    return stepped(new, numbers.reach), stepped(slot * numbers.left, numbers.kept)
