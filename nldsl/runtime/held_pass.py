@@ -56,11 +56,11 @@ def held_pass(
 ) -> Held:
     """Reads and writes of a sequence; `functions`: the map, and the gradient with `x, dy` of every weight.
 
-    `rows`: queries, keys, targets and what else the gradient takes, `[B, T, H, d]`; `weights`: running,
-    committed, and momenta (none or one of every weight), each `[B, H, out, in]`; `toward [H, out, in]`: what
-    retention moves them toward; `live`: what every query sees of a running state; `biases`: which weights
-    are biases, `[B, H, 1, out]`; `shared`: slow parameters of the map; with a `window`
-    inputs are lessons `[B, L', H, d]`; `steps`: what computes one chunk.
+    `rows`: queries, keys, targets and what else the gradient takes, `[B, T, H, d]`, with a `window` lessons
+    `[B, L', H, d]`; `weights`: running, committed, and momenta (none or one of every weight), each
+    `[B, H, out, in]`; `toward [H, out, in]`: what retention moves them toward; `live`: what every query sees of
+    a running state; `biases`: which weights are biases, `[B, H, 1, out]`; `shared`: slow parameters of the map;
+    `steps`: what computes one chunk.
 
     >>> def read(z, W): return (z @ W.mT,)
     >>> def read_back(dy, z, W): return dy @ W, dy, z
