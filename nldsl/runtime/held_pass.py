@@ -58,8 +58,8 @@ def held_pass(
 
     `rows`: queries, keys, targets and what else the gradient takes, `[B, T, H, d]`, with a `window` lessons
     `[B, L', H, d]`; `weights`: running, committed, and momenta (none or one of every weight), each
-    `[B, H, out, in]`; `toward [H, out, in]`: what retention moves them toward; `live`: what every query sees of
-    a running state; `biases`: which weights are biases, `[B, H, 1, out]`; `shared`: slow parameters of the map;
+    `[B, H, out, in]`; `toward [H, out, in]`: what retention moves them toward; `live`: what queries see of a
+    running state; `biases`: which weights are some, `[B, H, 1, out]`; `shared`: slow parameters of the map;
     `steps`: what computes one chunk.
 
     >>> def read(z, W): return (z @ W.mT,)
