@@ -59,8 +59,7 @@ def held_pass(
     `rows`: queries, keys, targets and what else the gradient takes, `[B, T, H, d]`, with a `window` lessons
     `[B, L', H, d]`; `weights`: running, committed, and momenta (none or one of every weight), each
     `[B, H, out, in]`; `toward [H, out, in]`: what retention moves them toward; `live`: what queries see of a
-    running state; `biases`: which weights are some, `[B, H, 1, out]`; `shared`: slow parameters of the map;
-    `steps`: what computes one chunk.
+    running state; `biases`: which weights are some, `[B, H, 1, out]`; `shared`: slow parameters of the map.
 
     >>> def read(z, W): return (z @ W.mT,)
     >>> def read_back(dy, z, W): return dy @ W, dy, z
@@ -82,14 +81,13 @@ def held_pass(
     counts = Counts(len(queries), len(inputs), len(ways), len(running), len(slots), len(anchors), len(shared))
     tensors = [*laid, *numbers, *running, *committed, *slots, *anchors, *shared]
     tracked = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    seen = tuple(next(n for n, way in enumerate(ways) if way is one) for one in live)
-    kind = Kind(functions, counts, biases, seen)
+    seen = (next(n for n, way in enumerate(ways) if way is one) for one in live)
+    kind = Kind(functions, counts, biases, tuple(seen))
     job = Job(kind, grid.widths, grid.ends(clock), window - 1, tracked)
-    made = _HeldPass.apply(steps, job, *tensors)  # type: ignore[no-untyped-call]
-    answers, ends = made[: len(queries)], made[len(queries) :]
-    groups = [tuple(ends[i : i + len(running)]) for i in range(0, len(ends), len(running))]
-    reads = tuple(grid.unlay(y) for y in answers)
+    made: tuple[Tensor, ...] = _HeldPass.apply(steps, job, *tensors)  # type: ignore[no-untyped-call]
+    groups = [made[i : i + len(running)] for i in range(len(queries), len(made), len(running))]
     stays = all(which is False for which in job.ends)
+    reads = tuple(grid.unlay(y) for y in made[: len(queries)])
     return Held(reads, groups[0], committed if stays else groups[1], groups[2] if slots else ())
 
 
