@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +22,10 @@ HALVES = (torch.bfloat16, torch.float16)
 """Types that no library solves triangular systems in; float32 does it for them."""
 
 
+INSTEAD: list[Callable[[Tensor], Tensor]] = []
+"""What computes inverses while a function is traced that has a form of its own for them (`native.opaque`)."""
+
+
 def unit_lower_inverse(strict: Tensor) -> Tensor:
     """Return `(I + N)^-1` for strictly lower triangular `N`, without recording gradients.
 
@@ -32,6 +37,8 @@ def unit_lower_inverse(strict: Tensor) -> Tensor:
     tensor([[[ 1.,  0.],
              [-3.,  1.]]])
     """
+    if INSTEAD:
+        return INSTEAD[-1](strict)
     if strict.is_cuda:
         return by_doubling(strict)
     if strict.shape[-1] > BASE:

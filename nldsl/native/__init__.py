@@ -1,0 +1,1 @@
+"""Chunk steps compiled to C, one lane at a time."""

@@ -1,0 +1,315 @@
+"""Operations of torch that are more than an expression: sums, products, what is put together, what counts places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from nldsl.native import opaque, views
+from nldsl.native.formulas import power
+from nldsl.native.graph import (
+    Point,
+    Product,
+    Reduce,
+    Routine,
+    Unsupported,
+    View,
+    fresh,
+)
+
+if TYPE_CHECKING:
+    from nldsl.native.reading import Reader
+
+aten = torch.ops.aten
+Form = Callable[["Reader", fx.Node], Any]
+
+
+def _added(sign: str) -> Form:
+    def form(r: Reader, node: fx.Node) -> View:
+        a, b = (r.operand(x) for x in node.args[:2])
+        alpha: Any = node.kwargs.get("alpha", 1)
+        text = f"{{0}} {sign} {{1}}" if alpha == 1 else f"{{0}} {sign} {{1}} * {{2}}"
+        return r.point(node, text, a, b, *(() if alpha == 1 else (float(alpha),)))
+
+    return form
+
+
+def _reversed_difference(r: Reader, node: fx.Node) -> View:
+    a, b = (r.operand(x) for x in node.args[:2])
+    return r.point(node, "{1} - {0}", a, b)
+
+
+def _formula(text: str, *, dear: bool = False) -> Form:
+    """An expression of all positional arguments."""
+
+    def form(r: Reader, node: fx.Node) -> View:
+        return r.point(node, text, *(r.operand(x) for x in node.args), dear=dear)
+
+    return form
+
+
+def _scaled(operation: str) -> Form:
+    """`a + value * (b op c)`."""
+
+    def form(r: Reader, node: fx.Node) -> View:
+        value: Any = node.kwargs.get("value", 1)
+        operands = [r.operand(x) for x in node.args[:3]]
+        text = f"{{0}} + {{1}} {operation} {{2}}"
+        if value != 1:
+            return r.point(node, f"{{0}} + {{3}} * ({{1}} {operation} {{2}})", *operands, float(value))
+        return r.point(node, text, *operands)
+
+    return form
+
+
+def _power(r: Reader, node: fx.Node) -> View:
+    base, exponent = (r.operand(x) for x in node.args[:2])
+    if isinstance(exponent, View):
+        return r.point(node, "nl_pow({0}, {1})", base, exponent, dear=True)
+    return r.point(node, power(exponent), base, exponent, dear="pow" in power(exponent))
+
+
+def _clamped(r: Reader, node: fx.Node) -> View:
+    x, low, high = [*node.args, None, None][:3]
+    low, high = (node.kwargs.get(n, v) if v is None else v for n, v in (("min", low), ("max", high)))
+    text, operands = "{0}", [r.operand(x)]
+    for bound, sign in ((low, "<"), (high, ">")):
+        if bound is not None:
+            text = f"(({text}) {sign} {{{len(operands)}}} ? {{{len(operands)}}} : ({text}))"
+            operands.append(r.operand(bound))
+    return r.point(node, text, *operands)
+
+
+def _gelu(r: Reader, node: fx.Node) -> View:
+    form = "tanh" if node.kwargs.get("approximate") == "tanh" else "erf"
+    return r.point(node, f"nl_gelu_{form}({{0}})", r.operand(node.args[0]), dear=True)
+
+
+def _filled(r: Reader, node: fx.Node) -> View:
+    """`full`, `full_like`, `scalar_tensor`: the number is the last argument that is no shape."""
+    return r.point(node, "{0}", float(r.value(node.args[-1])))
+
+
+def _constant(value: float) -> Form:
+    return lambda r, node: r.point(node, "{0}", value)
+
+
+def _converted(r: Reader, node: fx.Node) -> View:
+    view, (_, kind) = r.view(node.args[0]), r.like(node)
+    if view.buffer.kind == kind:
+        return view
+    return r.point(node, "{0} != 0" if kind == "bool" else "{0}", view)
+
+
+def _copied(r: Reader, node: fx.Node) -> View:
+    """`copy(into, what)` as a value: what, in the shape of the other."""
+    view, (shape, kind) = r.view(node.args[1]), r.like(node)
+    if view.buffer.kind != kind:
+        return r.point(node, "{0}", view)
+    return views.expanded(view, shape)
+
+
+def _counted(r: Reader, node: fx.Node) -> View:
+    start, _, step = [r.value(x) for x in [*node.args, 1][:3]]
+    return r.point(node, "{0} + {j} * {1}", float(start), float(step))
+
+
+def _eye(r: Reader, node: fx.Node) -> View:
+    return r.point(node, "{i} == {j}")
+
+
+def _triangle(sign: str) -> Form:
+    def form(r: Reader, node: fx.Node) -> View:
+        offset: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("diagonal", 0)
+        return r.point(node, f"{{j}} - {{i}} {sign} {offset} ? {{0}} : 0", r.operand(node.args[0]))
+
+    return form
+
+
+def _put_together(r: Reader, node: fx.Node, parts: list[View], axis: int) -> View:
+    """Parts one behind the other along an axis."""
+    shape, kind = r.like(node)
+    whole, at = fresh(shape, kind), 0
+    for part in parts:
+        place = views.sliced(whole, axis, at, at + part.shape[axis])
+        r.put(Point(place, "{0}", [part]))
+        at += part.shape[axis]
+    return whole
+
+
+def _cat(r: Reader, node: fx.Node) -> View:
+    parts = [v for v in (r.view(x) for x in node.args[0]) if v.shape != (0,)]  # type: ignore[union-attr]
+    axis: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    return _put_together(r, node, parts, views.axis_of(parts[0], axis))
+
+
+def _stack(r: Reader, node: fx.Node) -> View:
+    axis: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    axis %= len(r.like(node)[0])
+    parts = [views.unsqueezed(r.view(x), axis) for x in node.args[0]]  # type: ignore[union-attr]
+    return _put_together(r, node, parts, axis)
+
+
+def _over(r: Reader, base: View, part: View, place: Callable[[View], View]) -> View:
+    """A copy of `base` with `part` at a place of it."""
+    whole = r.put(Point(fresh(base.shape, base.buffer.kind), "{0}", [base]))
+    into = place(whole)
+    r.put(Point(into, "{0}", [views.expanded(part, into.shape)]))
+    return whole
+
+
+def _slice_scatter(r: Reader, node: fx.Node) -> View:
+    base, part, axis, start, stop, step = [*node.args, *(None, None, 0, None, None, 1)[len(node.args) :]]
+    return _over(r, r.view(base), r.view(part), lambda v: views.sliced(v, axis, start, stop, step))
+
+
+def _select_scatter(r: Reader, node: fx.Node) -> View:
+    base, part, axis, place = node.args
+    return _over(r, r.view(base), r.view(part), lambda v: views.selected(v, axis, place))  # type: ignore[arg-type]
+
+
+def _diagonal_scatter(r: Reader, node: fx.Node) -> View:
+    base, part, *places = [*node.args, *(None, None, 0, 0, 1)[len(node.args) :]]
+    return _over(r, r.view(base), r.view(part), lambda v: views.diagonal(v, *places))
+
+
+def _padded(r: Reader, node: fx.Node) -> View:
+    base, amounts = r.view(node.args[0]), list(node.args[1])  # type: ignore[arg-type]
+    value: Any = node.args[2] if len(node.args) > 2 else 0
+    whole = r.point(node, "{0}", float(value))
+    place, inner = whole, base
+    for n in range(len(amounts) // 2):
+        axis, (front, back) = len(base.shape) - 1 - n, amounts[2 * n : 2 * n + 2]
+        size = base.shape[axis]
+        inner = views.sliced(inner, axis, max(-front, 0), size - max(-back, 0))
+        place = views.sliced(place, axis, max(front, 0), place.shape[axis] - max(back, 0))
+    r.put(Point(place, "{0}", [inner]))
+    return whole
+
+
+def _reduced(how: str) -> Form:
+    def form(r: Reader, node: fx.Node) -> View:
+        view = r.view(node.args[0])
+        axes: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        kept: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
+        axes = [axes] if isinstance(axes, int) else axes or range(len(view.shape))
+        places = tuple(sorted({views.axis_of(view, a) for a in axes}))
+        shape = tuple(1 if i in places else n for i, n in enumerate(view.shape))
+        made = r.put(Reduce(fresh(shape, r.like(node)[1]), view, places, how))
+        return made if kept else views.squeezed(made, places)
+
+    return form
+
+
+def _summed_up(r: Reader, node: fx.Node) -> View:
+    axis: Any = node.args[1]
+    view = r.view(node.args[0])
+    shape, kind = r.like(node)
+    given = views.transposed(view, axis, -1)
+    out = views.transposed(fresh(shape, kind), axis, -1)
+    r.put(Routine(out, "cumsum", given))
+    return views.transposed(out, axis, -1)
+
+
+def _inverse(r: Reader, node: fx.Node) -> View:
+    view = r.view(node.args[0])
+    given = view if view.strides[-1] == 1 or view.shape[-1] == 1 else r.whole(view)
+    return r.put(Routine(fresh(view.shape, view.buffer.kind), "nl_unit_lower_inverse", given))
+
+
+def _product(r: Reader, node: fx.Node, a: View, b: View, start: View | None = None, **scale: float) -> View:
+    shape, kind = r.like(node)
+    if kind != r.real:
+        raise Unsupported(f"products of {kind}")
+    return r.put(Product(fresh(shape, kind), a, b, scale.get("alpha", 1.0), scale.get("beta", 0.0), start))
+
+
+def _plain_product(r: Reader, node: fx.Node) -> View:
+    a, b = (r.view(x) for x in node.args[:2])
+    return _product(r, node, a, b)
+
+
+def _added_product(r: Reader, node: fx.Node) -> View:
+    start, a, b = (r.view(x) for x in node.args[:3])
+    alpha, beta = (float(node.kwargs.get(n, 1)) for n in ("alpha", "beta"))  # type: ignore[arg-type]
+    return _product(r, node, a, b, views.expanded(start, r.like(node)[0]), alpha=alpha, beta=beta)
+
+
+def _dot(r: Reader, node: fx.Node) -> View:
+    a, b = (r.view(x) for x in node.args[:2])
+    times = r.put(Point(fresh(a.shape, a.buffer.kind), "{0} * {1}", [a, b]))
+    return views.squeezed(r.put(Reduce(fresh((1,), a.buffer.kind), times, (0,), "sum")), None)
+
+
+def _matrix_vector(r: Reader, node: fx.Node) -> View:
+    a, b = (r.view(x) for x in node.args[:2])
+    column = Product(fresh((a.shape[0], 1), a.buffer.kind), a, views.unsqueezed(b, 1))
+    return views.squeezed(r.put(column), [1])
+
+
+def _mean(r: Reader, node: fx.Node) -> View:
+    summed = _reduced("sum")(r, node)
+    count = r.view(node.args[0]).count / max(summed.count, 1)
+    return r.put(Point(fresh(summed.shape, summed.buffer.kind), "{0} / {1}", [summed, count]))
+
+
+FORMS: dict[Any, Form] = {
+    aten.add: _added("+"),
+    aten.sub: _added("-"),
+    aten.rsub: _reversed_difference,
+    aten.addcmul: _scaled("*"),
+    aten.addcdiv: _scaled("/"),
+    aten.where: _formula("{0} ? {1} : {2}"),
+    aten.masked_fill: _formula("{1} ? {2} : {0}"),
+    aten.lerp: _formula("{0} + {2} * ({1} - {0})"),
+    aten.pow: _power,
+    aten.clamp: _clamped,
+    aten.clamp_min: _formula("({0} < {1} ? {1} : {0})"),
+    aten.clamp_max: _formula("({0} > {1} ? {1} : {0})"),
+    aten.gelu: _gelu,
+    aten.full: _filled,
+    aten.full_like: _filled,
+    aten.new_full: _filled,
+    aten.fill: _filled,
+    aten.scalar_tensor: _filled,
+    aten.zeros: _constant(0.0),
+    aten.zeros_like: _constant(0.0),
+    aten.new_zeros: _constant(0.0),
+    aten.empty: _constant(0.0),
+    aten.empty_like: _constant(0.0),
+    aten.new_empty: _constant(0.0),
+    aten.empty_strided: _constant(0.0),
+    aten.new_empty_strided: _constant(0.0),
+    aten.ones: _constant(1.0),
+    aten.ones_like: _constant(1.0),
+    aten.new_ones: _constant(1.0),
+    aten.copy: _copied,
+    aten._to_copy: _converted,
+    torch.ops.prims.convert_element_type: _converted,
+    aten.arange: _counted,
+    aten.eye: _eye,
+    aten.tril: _triangle("<="),
+    aten.triu: _triangle(">="),
+    aten.cat: _cat,
+    aten.stack: _stack,
+    aten.slice_scatter: _slice_scatter,
+    aten.select_scatter: _select_scatter,
+    aten.diagonal_scatter: _diagonal_scatter,
+    aten.constant_pad_nd: _padded,
+    aten.sum: _reduced("sum"),
+    aten.mean: _mean,
+    aten.amax: _reduced("amax"),
+    aten.amin: _reduced("amin"),
+    aten.cumsum: _summed_up,
+    opaque.unit_lower_inverse._opoverload.overloadpacket: _inverse,
+    aten.mm: _plain_product,
+    aten.bmm: _plain_product,
+    aten.addmm: _added_product,
+    aten.baddbmm: _added_product,
+    aten.dot: _dot,
+    aten.mv: _matrix_vector,
+}
+"""Operations that have a form of their own."""

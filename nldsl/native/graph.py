@@ -1,0 +1,140 @@
+"""What a traced function is before it is C: buffers, strided views of them, and operations from views to views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from typing import NamedTuple
+
+
+class Unsupported(Exception):
+    """An operation that has no form in C; its text says which."""
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Numbers of one lane; `kind`: a type of C; `place`: `room`, `input` or `output`, and which of them."""
+
+    size: int
+    kind: str
+    place: str = "room"
+    index: int = -1
+    name: str = ""
+
+
+class View(NamedTuple):
+    """Some numbers of a buffer, as torch lays them: element `i` at `offset + sum(i * strides)`."""
+
+    buffer: Buffer
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How many elements it has."""
+        return prod(self.shape)
+
+    def at(self) -> tuple[int, int, tuple[tuple[int, int], ...]]:
+        """Equal for views that are the same numbers in the same order of axes."""
+        axes = tuple((n, s) for n, s in zip(self.shape, self.strides, strict=True) if n != 1)
+        return id(self.buffer), self.offset, axes
+
+
+Operand = View | float
+"""What an operation takes: numbers of a buffer, or one number."""
+
+
+@dataclass(eq=False)
+class Operation:
+    """From views to a view; every subclass says how."""
+
+    out: View
+
+    def reads(self) -> Iterator[View]:
+        """The views whose numbers it needs."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class Point(Operation):
+    """`out[i] = text(operands[i])`: `text` is C with `{0}`, `{1}` for the operands and `{i}`, `{j}` for the
+    places along the last two axes."""
+
+    text: str
+    operands: list[Operand] = field(default_factory=list)
+    dear: bool = False
+
+    def reads(self) -> Iterator[View]:
+        """The operands that are no numbers."""
+        return (x for x in self.operands if isinstance(x, View))
+
+
+@dataclass(eq=False)
+class Reduce(Operation):
+    """The sum (`how = "sum"`) or largest (`"amax"`) along `axes` of `given`; `out` keeps them, of size 1."""
+
+    given: View
+    axes: tuple[int, ...]
+    how: str
+
+    def reads(self) -> Iterator[View]:
+        """What is summed."""
+        yield self.given
+
+
+@dataclass(eq=False)
+class Product(Operation):
+    """`out[b] = alpha a[b] b[b] + beta out[b]`, matrices of the last two axes; `start` is where `out` begins."""
+
+    a: View
+    b: View
+    alpha: float = 1.0
+    beta: float = 0.0
+    start: View | None = None
+
+    def reads(self) -> Iterator[View]:
+        """Both factors, and what they are added to."""
+        yield from (self.a, self.b)
+        if self.start is not None:
+            yield self.start
+
+
+@dataclass(eq=False)
+class Routine(Operation):
+    """A function of the kernels, called on every matrix of the last two axes, or every row."""
+
+    name: str
+    given: View
+
+    def reads(self) -> Iterator[View]:
+        """What the function is given."""
+        yield self.given
+
+
+class Program(NamedTuple):
+    """`operations` in order, from `inputs` (`None`: not given) to `outputs` (`None`: no tensor)."""
+
+    real: str
+    inputs: list[View | None]
+    operations: list[Operation]
+    outputs: list[View | None]
+
+
+def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of a tensor whose last axis runs fastest.
+
+    >>> contiguous((2, 3, 4))
+    (12, 4, 1)
+    """
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= max(n, 1)
+    return tuple(reversed(strides))
+
+
+def fresh(shape: tuple[int, ...], kind: str) -> View:
+    """A view of a new buffer."""
+    return View(Buffer(prod(shape), kind), 0, shape, contiguous(shape))

@@ -1,0 +1,170 @@
+"""Functions of tensors compiled to C, one lane (a sample, or a head of one) at a time.
+
+torch runs one operation after another over all lanes: what one wrote is out of the cache of a core when the
+next reads it.  Here a lane goes through the whole function while its numbers are in the cache, and lanes are
+what threads share.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from math import prod
+from threading import Lock
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nldsl.native.graph import Unsupported, View
+from nldsl.native.kernels import kernel_text
+from nldsl.native.print_c import AXES, printed
+from nldsl.native.reading import kind_of, read
+from nldsl.native.trace import Function, traced
+from nldsl.runtime.native import Step, compiled, compiler
+
+TOLERANCE = {torch.float32: 2e-3, torch.float64: 1e-8}
+"""How far a first call may be from torch's, of the largest number of a result."""
+TYPES = {"float": torch.float32, "double": torch.float64, "bool": torch.bool, "long": torch.int64}
+
+
+class Compiled(NamedTuple):
+    """A function of C, and what it makes."""
+
+    step: Step
+    outputs: list[View | None]
+    text: str
+    room: int
+
+
+class Lanes:
+    """`function` of tensors whose `axes` leading axes are lanes, in C where that is possible.
+
+    `function(*tensors)` takes tensors or `None` and returns a sequence of them; what a lane gives may depend on
+    that lane only.  An argument whose lane axes have size 1 is shared.  It is compiled once for every shape, layout and
+    type of arguments; the first call of each is computed by torch too, and if the two differ, or something
+    has no form in C, torch computes that shape from then on: `reasons` says why.
+
+    >>> double = Lanes(lambda x, y: (x @ y + 1, None), axes=1)
+    >>> y, none = double(torch.ones(3, 2, 2), torch.ones(1, 2, 2))
+    >>> y.shape, y[2, 0].tolist(), none
+    (torch.Size([3, 2, 2]), [3.0, 3.0], None)
+    """
+
+    def __init__(self, function: Function, axes: int = 1, *, name: str = "") -> None:
+        if not 1 <= axes <= AXES:
+            raise ValueError(f"1 to {AXES} lane axes, not {axes}")
+        self.function, self.axes = function, axes
+        self.name = name or getattr(function, "__name__", "function")
+        self.reasons: dict[object, str] = {}
+        self.known: dict[object, Compiled | None] = {}
+        self._lock = Lock()
+
+    def __call__(self, *arguments: Tensor | None) -> Sequence[Tensor | None]:
+        """What the function gives, every result with all lanes."""
+        key = _key(arguments)
+        if key not in self.known:
+            with self._lock:
+                if key not in self.known:
+                    return self._first(key, arguments)
+        found = self.known[key]
+        if found is None:
+            return self.function(*arguments)
+        return _called(found, arguments, self.axes)
+
+    @property
+    def compiled(self) -> int:
+        """How many shapes run in C."""
+        return sum(x is not None for x in self.known.values())
+
+    def _first(self, key: object, arguments: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        copies = [None if x is None else x.clone() for x in arguments]
+        try:
+            made = self._made(arguments)
+            found = _called(made, arguments, self.axes)
+            literal = self.function(*copies)
+            _compare(found, literal)
+        except Unsupported as reason:
+            self.known[key], self.reasons[key] = None, str(reason)
+            return self.function(*arguments)
+        self.known[key] = made
+        return literal
+
+    def _made(self, arguments: Sequence[Tensor | None]) -> Compiled:
+        if not compiler():
+            raise Unsupported("there is no C compiler")
+        tensors = [x for x in arguments if x is not None]
+        if any(x.device.type != "cpu" for x in tensors):
+            raise Unsupported("tensors are not on the CPU")
+        real = {x.dtype for x in tensors if x.is_floating_point()}
+        if len(real) != 1 or not real <= TOLERANCE.keys():
+            raise Unsupported("the numbers are not all float32, or all float64")
+        kind = kind_of(real.pop())
+        first = (slice(0, 1),) * self.axes
+        lane = [None if x is None else x.detach()[first] for x in arguments]
+        graph = traced(self.function, lane)
+        program = read(graph, kind)
+        if any(v is not None and v.shape[: self.axes] != (1,) * self.axes for v in program.outputs):
+            raise Unsupported("a result without lane axes")
+        text = printed(program, kernel_text())
+        step = compiled(text.text, kind)
+        if step is None:
+            raise Unsupported("the C compiler refuses it")
+        outputs: list[View | None] = []
+        rest = iter(text.program.outputs)
+        for empty in graph.meta["empty"]:
+            outputs.append(None if empty else next(rest))
+        return Compiled(step, outputs, text.text, text.room)
+
+
+def _key(arguments: Sequence[Tensor | None]) -> object:
+    return tuple(
+        None if x is None else (x.dtype, x.device.type, tuple(x.shape), x.stride()) for x in arguments
+    )
+
+
+def _called(made: Compiled, arguments: Sequence[Tensor | None], axes: int) -> list[Tensor | None]:
+    given = [x for x in arguments if x is not None]
+    lanes = [max((x.shape[i] for x in given), default=1) for i in range(axes)]
+    outputs = [
+        None if v is None else given[0].new_empty(*lanes, *v.shape[axes:], dtype=TYPES[v.buffer.kind])
+        for v in made.outputs
+    ]
+    arrays = [*given, *(y for y in outputs if y is not None)]
+    sizes = [*[1] * (AXES - axes), *lanes]
+    for x in arrays:
+        steps = [x.stride(i) * x.element_size() if x.shape[i] > 1 else 0 for i in range(axes)]
+        sizes += [*[0] * (AXES - axes), *steps]
+    if prod(lanes):
+        places = (ctypes.c_void_p * len(arrays))(*(x.data_ptr() for x in arrays))
+        numbers = (ctypes.c_long * len(sizes))(*sizes)
+        if made.step(len(arrays), numbers, places, None, min(torch.get_num_threads(), prod(lanes))):
+            raise MemoryError("no room for a lane")
+    return outputs
+
+
+def _compare(found: Sequence[Tensor | None], literal: Sequence[Tensor | None]) -> None:
+    """Raise `Unsupported` where what C made differs from what torch made."""
+    for n, (own, other) in enumerate(zip(found, literal, strict=True)):
+        if (own is None) != (other is None):
+            raise Unsupported(f"result {n} is there in one form only")
+        if own is None or other is None:
+            continue
+        if own.shape != other.shape or own.dtype != other.dtype:
+            other = other.expand_as(own) if own.dtype == other.dtype else other
+        if own.dtype != other.dtype:
+            raise Unsupported(f"result {n} is of type {own.dtype}, torch's of {other.dtype}")
+        _close(n, own, other)
+
+
+def _close(n: int, own: Tensor, other: Tensor) -> None:
+    if not own.is_floating_point():
+        if not torch.equal(own, other):
+            raise Unsupported(f"result {n} differs from torch's")
+        return
+    if not torch.equal(own.isnan(), other.isnan()):
+        raise Unsupported(f"result {n} is not a number elsewhere than torch's")
+    largest = other.nan_to_num(0.0).abs().amax() if other.numel() else torch.zeros(())
+    off = (own - other).nan_to_num(0.0).abs().amax() if other.numel() else torch.zeros(())
+    if off > TOLERANCE[own.dtype] * largest + 1e-30:
+        raise Unsupported(f"result {n} differs from torch's by {float(off):.1e}, the largest is {float(largest):.1e}")

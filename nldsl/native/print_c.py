@@ -1,0 +1,152 @@
+"""A program as one function of C that works on a lane, and the loop over lanes around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from nldsl.native.formulas import number
+from nldsl.native.graph import Product, Program, Routine, View
+from nldsl.native.loops import LoopPrinter
+from nldsl.native.rooms import kept_in_loops, laid_out
+from nldsl.native.schedule import Loop, Stage, in_place, scheduled
+from nldsl.native.tidy import tidied
+
+AXES = 2
+"""Lane axes of a call; fewer are filled up with axes of size 1."""
+FRAME = """
+static _Thread_local char *nl_room = 0;
+
+int step(long arrays, const long *sizes, char **given, const double *none, int threads) {
+  (void)none;
+  const long second = sizes[1], lanes = sizes[0] * second;
+  int failed = 0;
+#pragma omp parallel for num_threads(threads) if(threads > 1) reduction(|: failed)
+  for (long n = 0; n < lanes; n++) {
+    char *at[ARRAYS];
+    for (long i = 0; i < arrays; i++)
+      at[i] = given[i] + n / second * sizes[2 + 2 * i] + n % second * sizes[3 + 2 * i];
+    if (!nl_room) nl_room = aligned_alloc(64, ROOM);
+    if (nl_room) lane(nl_room, at); else failed = 1;
+  }
+  return failed;
+}
+"""
+
+
+class Text(NamedTuple):
+    """C, and the program it computes, whose outputs say what every array after the inputs is."""
+
+    text: str
+    program: Program
+    room: int
+
+
+def printed(program: Program, head: str) -> Text:
+    """The C of a program behind the text of the kernels."""
+    program = tidied(program)
+    stages = scheduled(program.operations)
+    in_place(stages, program.inputs)
+    printer = _Printer(program, stages)
+    body = "\n".join(f"  {line}" for line in printer.lines())
+    arrays = len(program.inputs) + sum(v is not None for v in program.outputs)
+    size = (printer.room + 63) // 64 * 64 + printer.pack + 64
+    text = f"{head}\n{printer.functions()}static void lane(char *room, char **at) {{\n{body}\n}}\n"
+    return Text(text + FRAME.replace("ARRAYS", str(max(arrays, 1))).replace("ROOM", str(size)), program, size)
+
+
+class _Printer:
+    def __init__(self, program: Program, stages: list[Stage]) -> None:
+        self.program, self.stages = program, stages
+        self.inside = kept_in_loops(stages)
+        self.places, self.room = laid_out(stages, self.inside)
+        self.pack = 0
+        self.slots = {i: n for n, i in enumerate(self._outputs(), len(program.inputs))}
+
+    def _outputs(self) -> list[int]:
+        return [i for i, v in enumerate(self.program.outputs) if v is not None]
+
+    def functions(self) -> str:
+        """What stands in front of the lane."""
+        return ""
+
+    def named(self, view: View) -> str:
+        """A pointer to the first number of a view's buffer."""
+        buffer, kind = view.buffer, view.buffer.kind
+        if buffer.place == "input":
+            return f"((const {kind} *)at[{buffer.index}])"
+        if buffer.place == "output":
+            return f"(({kind} *)at[{self.slots[buffer.index]}])"
+        return f"(({kind} *)(room + {self.places[id(buffer)]}))"
+
+    def lines(self) -> Iterator[str]:
+        """The stages, one behind the other."""
+        for stage in self.stages:
+            if isinstance(stage, Loop):
+                if 0 in stage.domain:
+                    continue
+                printer = LoopPrinter(stage, self.named, self.inside, self.program.real)
+                yield "{"
+                yield from (f"  {line}" for line in printer.lines())
+                yield "}"
+            elif isinstance(stage, Product):
+                yield from self._product(stage)
+            elif isinstance(stage, Routine):
+                yield from self._routine(stage)
+
+    def _batched(self, *views: View, inner: int = 2) -> tuple[str, list[str], str]:
+        """Loops over all axes but the last, with a pointer to every view's part."""
+        shape = views[0].shape[: len(views[0].shape) - inner]
+        head, tail = "", ""
+        terms: list[list[str]] = [[str(v.offset)] for v in views]
+        for axis, n in enumerate(shape):
+            if n == 1:
+                continue
+            head += f"for (long x{axis} = 0; x{axis} < {n}; x{axis}++) "
+            for own, view in zip(terms, views, strict=True):
+                if view.strides[axis]:
+                    own.append(f"x{axis} * {view.strides[axis]}")
+        pointers = [f"{self.named(v)} + {' + '.join(t)}" for v, t in zip(views, terms, strict=True)]
+        return head + "{", pointers, "}" + tail
+
+    def _product(self, p: Product) -> Iterator[str]:
+        (*_, m, k), n = p.a.shape, p.b.shape[-1]
+        if 0 in p.out.shape:
+            return
+        real, beta = self.program.real, p.beta if p.start is not None else 0.0
+        same = p.start is not None and p.start.at() == p.out.at()
+        views = [p.out, p.a, p.b] if p.start is None or same else [p.out, p.a, p.b, p.start]
+        head, pointers, tail = self._batched(*views)
+        yield head
+        if len(views) == 4:
+            assert p.start is not None
+            down, right = p.start.strides[-2:]
+            yield f"  const {real} *from = {pointers[3]}; {real} *to = {pointers[0]};"
+            yield f"  for (long i = 0; i < {m}; i++) for (long j = 0; j < {n}; j++)"
+            yield f"    to[i * {p.out.strides[-2]} + j] = from[i * {down} + j * {right}];"
+        self.pack = max(self.pack, 8 * (k + 16) * (n + 64))
+        pack = f"(real *)(room + {(self.room + 63) // 64 * 64})"
+        numbers = f"{number(p.alpha, real)}, {number(beta, real)}"
+        yield (
+            f"  nl_product({m}, {n}, {k}, {pointers[1]}, {p.a.strides[-2]}, {p.a.strides[-1]}, {pointers[2]}, "
+            f"{p.b.strides[-2]}, {p.b.strides[-1]}, {pointers[0]}, {p.out.strides[-2]}, {numbers}, {pack});"
+        )
+        yield tail
+
+    def _routine(self, r: Routine) -> Iterator[str]:
+        if r.name == "cumsum":
+            head, (to, given), tail = self._batched(r.out, r.given, inner=1)
+            yield head
+            kind = r.out.buffer.kind
+            yield f"  {kind} s = 0; {kind} *to = {to}; const {r.given.buffer.kind} *from = {given};"
+            yield f"  for (long i = 0; i < {r.out.shape[-1]}; i++)"
+            yield f"    to[i * {r.out.strides[-1]}] = s += from[i * {r.given.strides[-1]}];"
+            yield tail
+            return
+        size = r.out.shape[-1]
+        self.pack = max(self.pack, 8 * (4 * size * size + 4096))
+        pack = f"(real *)(room + {(self.room + 63) // 64 * 64})"
+        head, (to, given), tail = self._batched(r.out, r.given)
+        yield head
+        yield f"  {r.name}({size}, {given}, {r.given.strides[-2]}, {to}, {r.out.strides[-2]}, {pack});"
+        yield tail

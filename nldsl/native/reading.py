@@ -1,0 +1,233 @@
+"""A traced graph of torch as a `Program` of views and operations."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from nldsl.native import forms, views
+from nldsl.native.formulas import BINARY, DEAR, UNARY
+from nldsl.native.graph import (
+    Buffer,
+    Operand,
+    Operation,
+    Point,
+    Program,
+    Unsupported,
+    View,
+    contiguous,
+    fresh,
+)
+
+aten = torch.ops.aten
+KINDS = {
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.bool: "bool",
+    torch.int64: "long",
+}
+"""Types of torch and of C."""
+Form = Callable[["Reader", fx.Node], Any]
+
+
+def kind_of(dtype: torch.dtype) -> str:
+    """The type of C.  Raises `Unsupported` for others."""
+    if dtype not in KINDS:
+        raise Unsupported(f"numbers of type {dtype}")
+    return KINDS[dtype]
+
+
+class Reader:
+    """Reads node after node; `known` holds what each has given."""
+
+    def __init__(self, graph: fx.GraphModule, real: str) -> None:
+        self.graph, self.real = graph, real
+        self.known: dict[fx.Node, Any] = {}
+        self.same: dict[object, Any] = {}
+        self.inputs: list[View] = []
+        self.operations: list[Operation] = []
+
+    def program(self) -> Program:
+        """The whole graph."""
+        outputs: list[View | None] = []
+        for node in self.graph.graph.nodes:
+            if node.op == "output":
+                outputs = [self.view(x) for x in node.args[0]]
+            else:
+                self.known[node] = self._read(node)
+        return Program(self.real, list(self.inputs), self.operations, outputs)
+
+    def _read(self, node: fx.Node) -> Any:
+        if node.op == "placeholder":
+            return self._input(node)
+        if node.op == "get_attr":
+            return self._constant(getattr(self.graph, str(node.target)))
+        if node.target is operator.getitem:
+            group, place = node.args
+            return self.value(group)[place]
+        key = self._key(node)
+        if key not in self.same:
+            self.same[key] = self._made(node)
+        return self.same[key]
+
+    def _made(self, node: fx.Node) -> Any:
+        target: Any = node.target
+        packet = getattr(target, "overloadpacket", None)
+        if target is aten.copy_.default:
+            return self.value(node.args[1])
+        form = VIEWS.get(packet) or forms.FORMS.get(packet)
+        if form is not None:
+            return form(self, node)
+        if packet in UNARY or packet in BINARY:
+            return self._elementwise(node, packet)
+        raise Unsupported(f"the operation {target}")
+
+    def _elementwise(self, node: fx.Node, packet: Any) -> View:
+        if node.kwargs.get("rounding_mode"):
+            raise Unsupported("division with rounding")
+        arity = 1 if packet in UNARY else 2
+        text = UNARY[packet] if arity == 1 else BINARY[packet]
+        operands = [self.operand(x) for x in node.args[:arity]]
+        return self.point(node, text, *operands, dear=packet in DEAR)
+
+    def _key(self, node: fx.Node) -> object:
+        def told(x: Any) -> object:
+            if isinstance(x, fx.Node):
+                known = self.known[x]
+                return ("node", known.at(), known.shape) if isinstance(known, View) else ("node", x)
+            return tuple(told(y) for y in x) if isinstance(x, (list, tuple)) else (type(x), x)
+
+        options = tuple((k, told(v)) for k, v in sorted(node.kwargs.items()))
+        return node.target, tuple(told(x) for x in node.args), options
+
+    def _input(self, node: fx.Node) -> View:
+        like = node.meta["val"]
+        size = 1 + sum(s * (n - 1) for n, s in zip(like.shape, like.stride(), strict=True))
+        buffer = Buffer(size, kind_of(like.dtype), "input", len(self.inputs))
+        self.inputs.append(View(buffer, 0, tuple(like.shape), tuple(like.stride())))
+        return self.inputs[-1]
+
+    def _constant(self, tensor: Tensor) -> View:
+        if tensor.numel() != 1:
+            raise Unsupported("a tensor that is neither argument nor parameter")
+        return self.put(Point(fresh(tuple(tensor.shape), kind_of(tensor.dtype)), "{0}", [tensor.item()]))
+
+    def put(self, operation: Operation) -> View:
+        """One more operation; what it makes."""
+        self.operations.append(operation)
+        return operation.out
+
+    def value(self, x: Any) -> Any:
+        """What an argument is."""
+        return self.known[x] if isinstance(x, fx.Node) else x
+
+    def view(self, x: Any) -> View:
+        """An argument that is a tensor."""
+        found = self.value(x)
+        if not isinstance(found, View):
+            raise Unsupported("a number where a tensor is expected")
+        return found
+
+    def operand(self, x: Any) -> Operand:
+        """An argument that is a tensor or a number."""
+        found = self.value(x)
+        return found if isinstance(found, View) else float(found)
+
+    def like(self, node: fx.Node) -> tuple[tuple[int, ...], str]:
+        """Shape and type of what a node makes."""
+        made = node.meta["val"]
+        return tuple(made.shape), kind_of(made.dtype)
+
+    def point(self, node: fx.Node, text: str, *operands: Operand, dear: bool = False) -> View:
+        """An element-wise operation; its operands are broadcast."""
+        shape, kind = self.like(node)
+        wide = [views.expanded(x, shape) if isinstance(x, View) else x for x in operands]
+        return self.put(Point(fresh(shape, kind), text, wide, dear))
+
+    def whole(self, view: View) -> View:
+        """The same numbers, one behind the other."""
+        if view.at()[2] == fresh(view.shape, "float").at()[2]:
+            return view
+        return self.put(Point(fresh(view.shape, view.buffer.kind), "{0}", [view]))
+
+    def reshaped(self, view: View, shape: tuple[int, ...]) -> View:
+        """The same numbers in another shape, copied where need be."""
+        found = views.viewed(view, shape)
+        if found is None:
+            found = views.viewed(self.whole(view), shape)
+        assert found is not None
+        return found
+
+
+def read(graph: fx.GraphModule, real: str) -> Program:
+    """The program of a traced graph.  Raises `Unsupported`."""
+    return Reader(graph, real).program()
+
+
+def _reshaped(r: Reader, node: fx.Node) -> View:
+    return r.reshaped(r.view(node.args[0]), r.like(node)[0])
+
+
+def _slice(r: Reader, node: fx.Node) -> View:
+    view, axis, start, stop, step = [*node.args, *(0, 0, None, None, 1)[len(node.args) :]]
+    return views.sliced(r.view(view), axis, start, stop, step)
+
+
+def _split(r: Reader, node: fx.Node) -> list[View]:
+    view, sizes = r.view(node.args[0]), node.args[1]
+    axis: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
+    whole = view.shape[views.axis_of(view, axis)]
+    if isinstance(sizes, int):
+        sizes = [min(sizes, whole - at) for at in range(0, whole, sizes)]
+    found, at = [], 0
+    for size in sizes:  # type: ignore[union-attr]
+        found.append(views.sliced(view, axis, at, at + size))
+        at += size
+    return found
+
+
+def _unbind(r: Reader, node: fx.Node) -> list[View]:
+    view: View = r.view(node.args[0])
+    axis: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    return [views.selected(view, axis, i) for i in range(view.shape[views.axis_of(view, axis)])]
+
+
+def _diagonal(r: Reader, node: fx.Node) -> View:
+    view, *given = node.args
+    named = [node.kwargs.get(n, d) for n, d in (("offset", 0), ("dim1", 0), ("dim2", 1))]
+    offset, first, second = [*given, *named[len(given) :]]
+    return views.diagonal(r.view(view), offset, first, second)  # type: ignore[arg-type]
+
+
+def _squeezed(r: Reader, node: fx.Node) -> View:
+    axes: Any = node.args[1] if len(node.args) > 1 else None
+    return views.squeezed(r.view(node.args[0]), [axes] if isinstance(axes, int) else axes)
+
+
+VIEWS: dict[Any, Form] = {
+    aten.view: _reshaped,
+    aten._unsafe_view: _reshaped,
+    aten.reshape: _reshaped,
+    aten.expand: lambda r, n: views.expanded(r.view(n.args[0]), r.like(n)[0]),
+    aten.transpose: lambda r, n: views.transposed(r.view(n.args[0]), *n.args[1:]),
+    aten.t: lambda r, n: views.transposed(r.view(n.args[0]), 0, -1),
+    aten.permute: lambda r, n: views.permuted(r.view(n.args[0]), n.args[1]),
+    aten.unsqueeze: lambda r, n: views.unsqueezed(r.view(n.args[0]), n.args[1]),
+    aten.squeeze: _squeezed,
+    aten.select: lambda r, n: views.selected(r.view(n.args[0]), *n.args[1:]),
+    aten.slice: _slice,
+    aten.split: _split,
+    aten.split_with_sizes: _split,
+    aten.unbind: _unbind,
+    aten.flip: lambda r, n: views.flipped(r.view(n.args[0]), n.args[1]),
+    aten.diagonal: _diagonal,
+    aten.alias: lambda r, n: r.view(n.args[0]),
+    aten.detach: lambda r, n: r.view(n.args[0]),
+    aten.clone: lambda r, n: r.view(n.args[0]),
+    aten.lift_fresh_copy: lambda r, n: r.view(n.args[0]),
+}
+"""What moves no number."""

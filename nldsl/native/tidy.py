@@ -1,0 +1,87 @@
+"""A program without what nobody asks for, its results where the caller wants them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from nldsl.native.graph import Operand, Operation, Point, Product, Program, Reduce, Routine, View, fresh
+
+
+def tidied(program: Program) -> Program:
+    """Numbers in place of buffers full of one, results in outputs, and only what leads to them."""
+    operations = with_numbers(program.operations, program.outputs)
+    operations, outputs = placed_outputs(operations, program.outputs)
+    operations = wanted(operations)
+    return program._replace(operations=operations, outputs=outputs)
+
+
+def rebound(operation: Operation, moved: dict[int, View]) -> None:
+    """Let views of the buffers in `moved` (by identity) look at the place they moved to."""
+
+    def at(view: View) -> View:
+        place = moved.get(id(view.buffer))
+        return view if place is None else view._replace(buffer=place.buffer, offset=view.offset + place.offset)
+
+    operation.out = at(operation.out)
+    if isinstance(operation, Point):
+        operation.operands = [at(x) if isinstance(x, View) else x for x in operation.operands]
+    elif isinstance(operation, (Reduce, Routine)):
+        operation.given = at(operation.given)
+    elif isinstance(operation, Product):
+        operation.a, operation.b = at(operation.a), at(operation.b)
+        operation.start = None if operation.start is None else at(operation.start)
+
+
+def with_numbers(operations: list[Operation], outputs: Iterable[View | None]) -> list[Operation]:
+    """Element-wise operations take the number that a whole buffer is full of."""
+    writes = Counter(id(o.out.buffer) for o in operations)
+    numbers: dict[int, float] = {}
+    for o in operations:
+        if isinstance(o, Point):
+            o.operands = [_told(x, numbers) for x in o.operands]
+            plain = o.text == "{0}" and not isinstance(o.operands[0], View)
+            if plain and writes[id(o.out.buffer)] == 1 and o.out.count == o.out.buffer.size:
+                numbers[id(o.out.buffer)] = float(o.operands[0])  # type: ignore[arg-type]
+    return operations
+
+
+def _told(operand: Operand, numbers: dict[int, float]) -> Operand:
+    if isinstance(operand, View):
+        return numbers.get(id(operand.buffer), operand)
+    return operand
+
+
+def placed_outputs(
+    operations: list[Operation], outputs: list[View | None]
+) -> tuple[list[Operation], list[View | None]]:
+    """Every output has a buffer of its own, contiguous and whole: made there, or copied."""
+    taken: set[int] = set()
+    found: list[View | None] = []
+    for index, view in enumerate(outputs):
+        if view is None:
+            found.append(None)
+            continue
+        own = fresh(view.shape, view.buffer.kind)
+        buffer = view.buffer
+        straight = view.offset == 0 and view.count == buffer.size and view.at()[2] == own.at()[2]
+        if buffer.place == "room" and straight and id(buffer) not in taken:
+            taken.add(id(buffer))
+            buffer.place, buffer.index = "output", index
+            found.append(view)
+            continue
+        own.buffer.place, own.buffer.index = "output", index
+        operations.append(Point(own, "{0}", [view]))
+        found.append(own)
+    return operations, found
+
+
+def wanted(operations: list[Operation]) -> list[Operation]:
+    """The operations whose results reach an output."""
+    asked: set[int] = set()
+    kept: list[Operation] = []
+    for o in reversed(operations):
+        if o.out.buffer.place == "output" or id(o.out.buffer) in asked:
+            asked.update(id(v.buffer) for v in o.reads())
+            kept.append(o)
+    return kept[::-1]
