@@ -1,4 +1,4 @@
-"""Operations of torch that are more than an expression: sums, products, what is put together, what counts places."""
+"""Operations of torch that are more than an expression: sums, products, what is put together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nldsl.native.graph import (
     Product,
     Reduce,
     Routine,
-    Unsupported,
+    UnsupportedError,
     View,
     fresh,
 )
@@ -30,7 +30,7 @@ Form = Callable[["Reader", fx.Node], Any]
 def _added(sign: str) -> Form:
     def form(r: Reader, node: fx.Node) -> View:
         a, b = (r.operand(x) for x in node.args[:2])
-        alpha: Any = node.kwargs.get("alpha", 1)
+        alpha = r.given(node)["alpha"]
         text = f"{{0}} {sign} {{1}}" if alpha == 1 else f"{{0}} {sign} {{1}} * {{2}}"
         return r.point(node, text, a, b, *(() if alpha == 1 else (float(alpha),)))
 
@@ -55,12 +55,12 @@ def _scaled(operation: str) -> Form:
     """`a + value * (b op c)`."""
 
     def form(r: Reader, node: fx.Node) -> View:
-        value: Any = node.kwargs.get("value", 1)
+        value = r.given(node)["value"]
         operands = [r.operand(x) for x in node.args[:3]]
-        text = f"{{0}} + {{1}} {operation} {{2}}"
         if value != 1:
-            return r.point(node, f"{{0}} + {{3}} * ({{1}} {operation} {{2}})", *operands, float(value))
-        return r.point(node, text, *operands)
+            text = f"{{0}} + {{3}} * ({{1}} {operation} {{2}})"
+            return r.point(node, text, *operands, float(value))
+        return r.point(node, f"{{0}} + {{1}} {operation} {{2}}", *operands)
 
     return form
 
@@ -73,10 +73,9 @@ def _power(r: Reader, node: fx.Node) -> View:
 
 
 def _clamped(r: Reader, node: fx.Node) -> View:
-    x, low, high = [*node.args, None, None][:3]
-    low, high = (node.kwargs.get(n, v) if v is None else v for n, v in (("min", low), ("max", high)))
-    text, operands = "{0}", [r.operand(x)]
-    for bound, sign in ((low, "<"), (high, ">")):
+    given = r.given(node)
+    text, operands = "{0}", [r.operand(given["self"])]
+    for bound, sign in ((given["min"], "<"), (given["max"], ">")):
         if bound is not None:
             text = f"(({text}) {sign} {{{len(operands)}}} ? {{{len(operands)}}} : ({text}))"
             operands.append(r.operand(bound))
@@ -84,7 +83,7 @@ def _clamped(r: Reader, node: fx.Node) -> View:
 
 
 def _gelu(r: Reader, node: fx.Node) -> View:
-    form = "tanh" if node.kwargs.get("approximate") == "tanh" else "erf"
+    form = "tanh" if r.given(node)["approximate"] == "tanh" else "erf"
     return r.point(node, f"nl_gelu_{form}({{0}})", r.operand(node.args[0]), dear=True)
 
 
@@ -113,8 +112,9 @@ def _copied(r: Reader, node: fx.Node) -> View:
 
 
 def _counted(r: Reader, node: fx.Node) -> View:
-    start, _, step = [r.value(x) for x in [*node.args, 1][:3]]
-    return r.point(node, "{0} + {j} * {1}", float(start), float(step))
+    given = r.given(node)
+    start, step = (float(r.value(given.get(n, d))) for n, d in (("start", 0), ("step", 1)))
+    return r.point(node, "{0} + {j} * {1}", start, step)
 
 
 def _eye(r: Reader, node: fx.Node) -> View:
@@ -123,8 +123,8 @@ def _eye(r: Reader, node: fx.Node) -> View:
 
 def _triangle(sign: str) -> Form:
     def form(r: Reader, node: fx.Node) -> View:
-        offset: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("diagonal", 0)
-        return r.point(node, f"{{j}} - {{i}} {sign} {offset} ? {{0}} : 0", r.operand(node.args[0]))
+        offset = r.given(node)["diagonal"]
+        return r.point(node, f"({{j}} - {{i}} {sign} {offset} ? {{0}} : 0)", r.operand(node.args[0]))
 
     return form
 
@@ -141,16 +141,15 @@ def _put_together(r: Reader, node: fx.Node, parts: list[View], axis: int) -> Vie
 
 
 def _cat(r: Reader, node: fx.Node) -> View:
-    parts = [v for v in (r.view(x) for x in node.args[0]) if v.shape != (0,)]  # type: ignore[union-attr]
-    axis: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    return _put_together(r, node, parts, views.axis_of(parts[0], axis))
+    given = r.given(node)
+    parts = [v for v in (r.view(x) for x in given["tensors"]) if v.shape != (0,)]
+    return _put_together(r, node, parts, views.axis_of(parts[0], given["dim"]))
 
 
 def _stack(r: Reader, node: fx.Node) -> View:
-    axis: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    axis %= len(r.like(node)[0])
-    parts = [views.unsqueezed(r.view(x), axis) for x in node.args[0]]  # type: ignore[union-attr]
-    return _put_together(r, node, parts, axis)
+    given = r.given(node)
+    axis = given["dim"] % len(r.like(node)[0])
+    return _put_together(r, node, [views.unsqueezed(r.view(x), axis) for x in given["tensors"]], axis)
 
 
 def _over(r: Reader, base: View, part: View, place: Callable[[View], View]) -> View:
@@ -162,28 +161,30 @@ def _over(r: Reader, base: View, part: View, place: Callable[[View], View]) -> V
 
 
 def _slice_scatter(r: Reader, node: fx.Node) -> View:
-    base, part, axis, start, stop, step = [*node.args, *(None, None, 0, None, None, 1)[len(node.args) :]]
-    return _over(r, r.view(base), r.view(part), lambda v: views.sliced(v, axis, start, stop, step))
+    given = r.given(node)
+    places = [given[n] for n in ("dim", "start", "end", "step")]
+    return _over(r, r.view(given["self"]), r.view(given["src"]), lambda v: views.sliced(v, *places))
 
 
 def _select_scatter(r: Reader, node: fx.Node) -> View:
-    base, part, axis, place = node.args
-    return _over(r, r.view(base), r.view(part), lambda v: views.selected(v, axis, place))  # type: ignore[arg-type]
+    given = r.given(node)
+    base, part = r.view(given["self"]), r.view(given["src"])
+    return _over(r, base, part, lambda v: views.selected(v, given["dim"], given["index"]))
 
 
 def _diagonal_scatter(r: Reader, node: fx.Node) -> View:
-    base, part, *places = [*node.args, *(None, None, 0, 0, 1)[len(node.args) :]]
-    return _over(r, r.view(base), r.view(part), lambda v: views.diagonal(v, *places))
+    given = r.given(node)
+    places = [given[n] for n in ("offset", "dim1", "dim2")]
+    return _over(r, r.view(given["self"]), r.view(given["src"]), lambda v: views.diagonal(v, *places))
 
 
 def _padded(r: Reader, node: fx.Node) -> View:
-    base, amounts = r.view(node.args[0]), list(node.args[1])  # type: ignore[arg-type]
-    value: Any = node.args[2] if len(node.args) > 2 else 0
-    whole = r.point(node, "{0}", float(value))
-    place, inner = whole, base
+    given = r.given(node)
+    inner, amounts = r.view(given["self"]), list(given["pad"])
+    whole = place = r.point(node, "{0}", float(given["value"] or 0))
     for n in range(len(amounts) // 2):
-        axis, (front, back) = len(base.shape) - 1 - n, amounts[2 * n : 2 * n + 2]
-        size = base.shape[axis]
+        axis, (front, back) = len(inner.shape) - 1 - n, amounts[2 * n : 2 * n + 2]
+        size = inner.shape[axis]
         inner = views.sliced(inner, axis, max(-front, 0), size - max(-back, 0))
         place = views.sliced(place, axis, max(front, 0), place.shape[axis] - max(back, 0))
     r.put(Point(place, "{0}", [inner]))
@@ -192,25 +193,21 @@ def _padded(r: Reader, node: fx.Node) -> View:
 
 def _reduced(how: str) -> Form:
     def form(r: Reader, node: fx.Node) -> View:
-        view = r.view(node.args[0])
-        axes: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-        kept: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
+        given, view = r.given(node), r.view(node.args[0])
+        axes = given.get("dim")
         axes = [axes] if isinstance(axes, int) else axes or range(len(view.shape))
         places = tuple(sorted({views.axis_of(view, a) for a in axes}))
         shape = tuple(1 if i in places else n for i, n in enumerate(view.shape))
         made = r.put(Reduce(fresh(shape, r.like(node)[1]), view, places, how))
-        return made if kept else views.squeezed(made, places)
+        return made if given.get("keepdim") else views.squeezed(made, places)
 
     return form
 
 
 def _summed_up(r: Reader, node: fx.Node) -> View:
-    axis: Any = node.args[1]
-    view = r.view(node.args[0])
-    shape, kind = r.like(node)
-    given = views.transposed(view, axis, -1)
+    axis, (shape, kind) = r.given(node)["dim"], r.like(node)
     out = views.transposed(fresh(shape, kind), axis, -1)
-    r.put(Routine(out, "cumsum", given))
+    r.put(Routine(out, "cumsum", views.transposed(r.view(node.args[0]), axis, -1)))
     return views.transposed(out, axis, -1)
 
 
@@ -223,7 +220,7 @@ def _inverse(r: Reader, node: fx.Node) -> View:
 def _product(r: Reader, node: fx.Node, a: View, b: View, start: View | None = None, **scale: float) -> View:
     shape, kind = r.like(node)
     if kind != r.real:
-        raise Unsupported(f"products of {kind}")
+        raise UnsupportedError(f"products of {kind}")
     return r.put(Product(fresh(shape, kind), a, b, scale.get("alpha", 1.0), scale.get("beta", 0.0), start))
 
 
@@ -233,8 +230,9 @@ def _plain_product(r: Reader, node: fx.Node) -> View:
 
 
 def _added_product(r: Reader, node: fx.Node) -> View:
+    given = r.given(node)
     start, a, b = (r.view(x) for x in node.args[:3])
-    alpha, beta = (float(node.kwargs.get(n, 1)) for n in ("alpha", "beta"))  # type: ignore[arg-type]
+    alpha, beta = float(given["alpha"]), float(given["beta"])
     return _product(r, node, a, b, views.expanded(start, r.like(node)[0]), alpha=alpha, beta=beta)
 
 
@@ -252,7 +250,7 @@ def _matrix_vector(r: Reader, node: fx.Node) -> View:
 
 def _mean(r: Reader, node: fx.Node) -> View:
     summed = _reduced("sum")(r, node)
-    count = r.view(node.args[0]).count / max(summed.count, 1)
+    count = r.view(node.args[0]).elements / max(summed.elements, 1)
     return r.put(Point(fresh(summed.shape, summed.buffer.kind), "{0} / {1}", [summed, count]))
 
 

@@ -1,4 +1,4 @@
-"""What a traced function is before it is C: buffers, strided views of them, and operations from views to views."""
+"""What a traced function is before it is C: buffers, strided views, operations from views to views."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from math import prod
 from typing import NamedTuple
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """An operation that has no form in C; its text says which."""
 
 
@@ -32,7 +32,7 @@ class View(NamedTuple):
     strides: tuple[int, ...]
 
     @property
-    def count(self) -> int:
+    def elements(self) -> int:
         """How many elements it has."""
         return prod(self.shape)
 
@@ -86,7 +86,7 @@ class Reduce(Operation):
 
 @dataclass(eq=False)
 class Product(Operation):
-    """`out[b] = alpha a[b] b[b] + beta out[b]`, matrices of the last two axes; `start` is where `out` begins."""
+    """`out = alpha a b + beta start`, matrix by matrix of the last two axes."""
 
     a: View
     b: View

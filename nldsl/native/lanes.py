@@ -8,7 +8,7 @@ what threads share.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 from threading import Lock
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nldsl.native.graph import Unsupported, View
+from nldsl.native.graph import UnsupportedError, View
 from nldsl.native.kernels import kernel_text
 from nldsl.native.print_c import AXES, printed
 from nldsl.native.reading import kind_of, read
@@ -40,10 +40,10 @@ class Compiled(NamedTuple):
 class Lanes:
     """`function` of tensors whose `axes` leading axes are lanes, in C where that is possible.
 
-    `function(*tensors)` takes tensors or `None` and returns a sequence of them; what a lane gives may depend on
-    that lane only.  An argument whose lane axes have size 1 is shared.  It is compiled once for every shape, layout and
-    type of arguments; the first call of each is computed by torch too, and if the two differ, or something
-    has no form in C, torch computes that shape from then on: `reasons` says why.
+    `function(*tensors)` takes tensors or `None` and returns a sequence of them; what a lane gives may depend
+    on that lane only.  An argument whose lane axes have size 1 is shared.  It is compiled once for every
+    shape, layout and type of arguments; the first call of each is computed by torch too, and if the two differ, or
+    something has no form in C, torch computes that shape from then on: `reasons` says why.
 
     >>> double = Lanes(lambda x, y: (x @ y + 1, None), axes=1)
     >>> y, none = double(torch.ones(3, 2, 2), torch.ones(1, 2, 2))
@@ -84,7 +84,7 @@ class Lanes:
             found = _called(made, arguments, self.axes)
             literal = self.function(*copies)
             _compare(found, literal)
-        except Unsupported as reason:
+        except UnsupportedError as reason:
             self.known[key], self.reasons[key] = None, str(reason)
             return self.function(*arguments)
         self.known[key] = made
@@ -92,24 +92,24 @@ class Lanes:
 
     def _made(self, arguments: Sequence[Tensor | None]) -> Compiled:
         if not compiler():
-            raise Unsupported("there is no C compiler")
+            raise UnsupportedError("there is no C compiler")
         tensors = [x for x in arguments if x is not None]
         if any(x.device.type != "cpu" for x in tensors):
-            raise Unsupported("tensors are not on the CPU")
+            raise UnsupportedError("tensors are not on the CPU")
         real = {x.dtype for x in tensors if x.is_floating_point()}
         if len(real) != 1 or not real <= TOLERANCE.keys():
-            raise Unsupported("the numbers are not all float32, or all float64")
+            raise UnsupportedError("the numbers are not all float32, or all float64")
         kind = kind_of(real.pop())
         first = (slice(0, 1),) * self.axes
         lane = [None if x is None else x.detach()[first] for x in arguments]
         graph = traced(self.function, lane)
         program = read(graph, kind)
         if any(v is not None and v.shape[: self.axes] != (1,) * self.axes for v in program.outputs):
-            raise Unsupported("a result without lane axes")
+            raise UnsupportedError("a result without lane axes")
         text = printed(program, kernel_text())
         step = compiled(text.text, kind)
         if step is None:
-            raise Unsupported("the C compiler refuses it")
+            raise UnsupportedError("the C compiler refuses it")
         outputs: list[View | None] = []
         rest = iter(text.program.outputs)
         for empty in graph.meta["empty"]:
@@ -144,27 +144,29 @@ def _called(made: Compiled, arguments: Sequence[Tensor | None], axes: int) -> li
 
 
 def _compare(found: Sequence[Tensor | None], literal: Sequence[Tensor | None]) -> None:
-    """Raise `Unsupported` where what C made differs from what torch made."""
+    """Raise `UnsupportedError` where what C made differs from what torch made."""
     for n, (own, other) in enumerate(zip(found, literal, strict=True)):
         if (own is None) != (other is None):
-            raise Unsupported(f"result {n} is there in one form only")
+            raise UnsupportedError(f"result {n} is there in one form only")
         if own is None or other is None:
             continue
         if own.shape != other.shape or own.dtype != other.dtype:
             other = other.expand_as(own) if own.dtype == other.dtype else other
         if own.dtype != other.dtype:
-            raise Unsupported(f"result {n} is of type {own.dtype}, torch's of {other.dtype}")
+            raise UnsupportedError(f"result {n} is of type {own.dtype}, torch's of {other.dtype}")
         _close(n, own, other)
 
 
 def _close(n: int, own: Tensor, other: Tensor) -> None:
     if not own.is_floating_point():
         if not torch.equal(own, other):
-            raise Unsupported(f"result {n} differs from torch's")
+            raise UnsupportedError(f"result {n} differs from torch's")
         return
     if not torch.equal(own.isnan(), other.isnan()):
-        raise Unsupported(f"result {n} is not a number elsewhere than torch's")
+        raise UnsupportedError(f"result {n} is not a number elsewhere than torch's")
     largest = other.nan_to_num(0.0).abs().amax() if other.numel() else torch.zeros(())
     off = (own - other).nan_to_num(0.0).abs().amax() if other.numel() else torch.zeros(())
     if off > TOLERANCE[own.dtype] * largest + 1e-30:
-        raise Unsupported(f"result {n} differs from torch's by {float(off):.1e}, the largest is {float(largest):.1e}")
+        raise UnsupportedError(
+            f"result {n} differs from torch's by {float(off / largest):.1e} of the largest"
+        )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from nldsl.native.formulas import number
-from nldsl.native.graph import Operand, Operation, Point, Reduce, Unsupported, View
+from nldsl.native.graph import Operand, Operation, Point, Reduce, UnsupportedError, View
 from nldsl.native.schedule import Loop
 
 Named = Callable[[View], str]
@@ -26,11 +25,9 @@ LIBM = {
 """What stands for a function of the kernels where numbers are double and the rest is float."""
 
 
-class Axes(NamedTuple):
-    """Strides of one operand along the axes of the loop."""
-
-    view: View
-    strides: tuple[int, ...]
+STARTS = {"sum": "0", "amax": "-INFINITY", "amin": "INFINITY"}
+CLAUSES = {"sum": "+", "amax": "max", "amin": "min"}
+"""Where a sum begins, and how OpenMP calls what collects it."""
 
 
 def strides_in(view: View, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -59,7 +56,7 @@ def summed_axes(operation: Operation) -> tuple[bool, ...]:
 
 
 class LoopPrinter:
-    """Lines of C for a loop; `named` gives a pointer to a view's buffer, `inside`: buffers that are only values."""
+    """Lines of C for a loop; `named`: a pointer to a buffer, `inside`: buffers that are only values."""
 
     def __init__(self, loop: Loop, named: Named, inside: set[int], real: str) -> None:
         self.loop, self.named, self.inside, self.real = loop, named, inside, real
@@ -69,9 +66,9 @@ class LoopPrinter:
         self.columns = [out_strides(m) for m in loop.members]
         self.columns += [strides_in(v, shape_of(m)) for m in loop.members for v in m.reads()]
         self.sums = [summed_axes(m) for m in loop.members if isinstance(m, Reduce)]
-        self.groups = [(i,) for i in order] if counts else self._groups()
+        self.groups: list[tuple[int, ...]] = [(i,) for i in order]
         if not counts:
-            self.groups = self._ordered(self.groups)
+            self.groups = self._ordered(self._groups())
         self.sizes = [self._size(g) for g in self.groups]
 
     def _size(self, group: tuple[int, ...]) -> int:
@@ -115,8 +112,8 @@ class LoopPrinter:
         """Sums that are collected in memory begin with nothing."""
         for m in self.loop.members:
             if isinstance(m, Reduce) and self._collects(m):
-                start = "0" if m.how == "sum" else "-INFINITY" if m.how == "amax" else "INFINITY"
-                yield f"for (long n = 0; n < {m.out.count}; n++) {self.named(m.out)}[{m.out.offset} + n] = {start};"
+                place = f"{self.named(m.out)}[{m.out.offset} + n]"
+                yield f"for (long n = 0; n < {m.out.elements}; n++) {place} = {STARTS[m.how]};"
 
     def _summed(self, operation: Reduce) -> tuple[bool, ...]:
         sums = summed_axes(operation)
@@ -134,11 +131,8 @@ class LoopPrinter:
         last = len(self.groups) - 1
         registers = self._registers()
         for n, m in enumerate(registers):
-            start = "0" if m.how == "sum" else "-INFINITY" if m.how == "amax" else "INFINITY"
-            yield f"{m.out.buffer.kind} s{n} = {start};"
-        clauses = "".join(
-            f" reduction({dict(sum='+', amax='max', amin='min')[m.how]}: s{n})" for n, m in enumerate(registers)
-        )
+            yield f"{m.out.buffer.kind} s{n} = {STARTS[m.how]};"
+        clauses = "".join(f" reduction({CLAUSES[m.how]}: s{n})" for n, m in enumerate(registers))
         yield f"#pragma omp simd{clauses}"
         yield f"for (long x{last} = 0; x{last} < {self.sizes[last]}; x{last}++) {{"
         yield from self._body()
@@ -219,5 +213,5 @@ def _in_double(text: str) -> str:
     for name, own in LIBM.items():
         text = text.replace(f"{name}(", f"{own}(")
     if "nl_" in text:
-        raise Unsupported(f"`{text}` of double numbers among float")
+        raise UnsupportedError(f"`{text}` of double numbers among float")
     return text

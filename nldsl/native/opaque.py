@@ -1,4 +1,4 @@
-"""What is one operation in a traced graph though torch computes it by many: the kernels have a routine for it."""
+"""What is one operation in a traced graph though torch computes it by many: kernels have a routine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _LOCK = RLock()
 def unit_lower_inverse(strict: Tensor) -> Tensor:
     """`(I + N)^-1` for the strictly lower part of `N`, `[..., C, C]`."""
     eye = torch.eye(strict.shape[-1], dtype=strict.dtype)
-    return torch.linalg.solve_triangular(strict.tril(-1) + eye, eye.expand_as(strict), upper=False).contiguous()
+    unit = strict.tril(-1) + eye
+    solved: Tensor = torch.linalg.solve_triangular(unit, eye.expand_as(strict), upper=False)
+    return solved.contiguous()
 
 
 @unit_lower_inverse.register_fake

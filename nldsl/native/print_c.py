@@ -46,7 +46,7 @@ def printed(program: Program, head: str) -> Text:
     """The C of a program behind the text of the kernels."""
     program = tidied(program)
     stages = scheduled(program.operations)
-    in_place(stages, program.inputs)
+    in_place(stages)
     printer = _Printer(program, stages)
     body = "\n".join(f"  {line}" for line in printer.lines())
     arrays = len(program.inputs) + sum(v is not None for v in program.outputs)
@@ -127,10 +127,9 @@ class _Printer:
         self.pack = max(self.pack, 8 * (k + 16) * (n + 64))
         pack = f"(real *)(room + {(self.room + 63) // 64 * 64})"
         numbers = f"{number(p.alpha, real)}, {number(beta, real)}"
-        yield (
-            f"  nl_product({m}, {n}, {k}, {pointers[1]}, {p.a.strides[-2]}, {p.a.strides[-1]}, {pointers[2]}, "
-            f"{p.b.strides[-2]}, {p.b.strides[-1]}, {pointers[0]}, {p.out.strides[-2]}, {numbers}, {pack});"
-        )
+        a = f"{pointers[1]}, {p.a.strides[-2]}, {p.a.strides[-1]}"
+        b = f"{pointers[2]}, {p.b.strides[-2]}, {p.b.strides[-1]}"
+        yield f"  nl_product({m}, {n}, {k}, {a}, {b}, {pointers[0]}, {p.out.strides[-2]}, {numbers}, {pack});"
         yield tail
 
     def _routine(self, r: Routine) -> Iterator[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from nldsl.native import forms, views
+from nldsl.native import forms, view_forms, views
 from nldsl.native.formulas import BINARY, DEAR, UNARY
 from nldsl.native.graph import (
     Buffer,
@@ -17,9 +16,8 @@ from nldsl.native.graph import (
     Operation,
     Point,
     Program,
-    Unsupported,
+    UnsupportedError,
     View,
-    contiguous,
     fresh,
 )
 
@@ -31,13 +29,12 @@ KINDS = {
     torch.int64: "long",
 }
 """Types of torch and of C."""
-Form = Callable[["Reader", fx.Node], Any]
 
 
 def kind_of(dtype: torch.dtype) -> str:
-    """The type of C.  Raises `Unsupported` for others."""
+    """The type of C.  Raises `UnsupportedError` for others."""
     if dtype not in KINDS:
-        raise Unsupported(f"numbers of type {dtype}")
+        raise UnsupportedError(f"numbers of type {dtype}")
     return KINDS[dtype]
 
 
@@ -79,16 +76,16 @@ class Reader:
         packet = getattr(target, "overloadpacket", None)
         if target is aten.copy_.default:
             return self.value(node.args[1])
-        form = VIEWS.get(packet) or forms.FORMS.get(packet)
+        form = view_forms.FORMS.get(packet) or forms.FORMS.get(packet)
         if form is not None:
             return form(self, node)
         if packet in UNARY or packet in BINARY:
             return self._elementwise(node, packet)
-        raise Unsupported(f"the operation {target}")
+        raise UnsupportedError(f"the operation {target}")
 
     def _elementwise(self, node: fx.Node, packet: Any) -> View:
         if node.kwargs.get("rounding_mode"):
-            raise Unsupported("division with rounding")
+            raise UnsupportedError("division with rounding")
         arity = 1 if packet in UNARY else 2
         text = UNARY[packet] if arity == 1 else BINARY[packet]
         operands = [self.operand(x) for x in node.args[:arity]]
@@ -113,7 +110,7 @@ class Reader:
 
     def _constant(self, tensor: Tensor) -> View:
         if tensor.numel() != 1:
-            raise Unsupported("a tensor that is neither argument nor parameter")
+            raise UnsupportedError("a tensor that is neither argument nor parameter")
         return self.put(Point(fresh(tuple(tensor.shape), kind_of(tensor.dtype)), "{0}", [tensor.item()]))
 
     def put(self, operation: Operation) -> View:
@@ -125,11 +122,19 @@ class Reader:
         """What an argument is."""
         return self.known[x] if isinstance(x, fx.Node) else x
 
+    def given(self, node: fx.Node) -> dict[str, Any]:
+        """All arguments of an operation of torch by their names, with those that were left out."""
+        target: Any = node.target
+        schema = target._schema.arguments
+        found = {a.name: a.default_value for a in schema if a.has_default_value()}
+        found |= dict(zip((a.name for a in schema), node.args, strict=False))
+        return found | node.kwargs
+
     def view(self, x: Any) -> View:
         """An argument that is a tensor."""
         found = self.value(x)
         if not isinstance(found, View):
-            raise Unsupported("a number where a tensor is expected")
+            raise UnsupportedError("a number where a tensor is expected")
         return found
 
     def operand(self, x: Any) -> Operand:
@@ -164,70 +169,5 @@ class Reader:
 
 
 def read(graph: fx.GraphModule, real: str) -> Program:
-    """The program of a traced graph.  Raises `Unsupported`."""
+    """The program of a traced graph.  Raises `UnsupportedError`."""
     return Reader(graph, real).program()
-
-
-def _reshaped(r: Reader, node: fx.Node) -> View:
-    return r.reshaped(r.view(node.args[0]), r.like(node)[0])
-
-
-def _slice(r: Reader, node: fx.Node) -> View:
-    view, axis, start, stop, step = [*node.args, *(0, 0, None, None, 1)[len(node.args) :]]
-    return views.sliced(r.view(view), axis, start, stop, step)
-
-
-def _split(r: Reader, node: fx.Node) -> list[View]:
-    view, sizes = r.view(node.args[0]), node.args[1]
-    axis: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
-    whole = view.shape[views.axis_of(view, axis)]
-    if isinstance(sizes, int):
-        sizes = [min(sizes, whole - at) for at in range(0, whole, sizes)]
-    found, at = [], 0
-    for size in sizes:  # type: ignore[union-attr]
-        found.append(views.sliced(view, axis, at, at + size))
-        at += size
-    return found
-
-
-def _unbind(r: Reader, node: fx.Node) -> list[View]:
-    view: View = r.view(node.args[0])
-    axis: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    return [views.selected(view, axis, i) for i in range(view.shape[views.axis_of(view, axis)])]
-
-
-def _diagonal(r: Reader, node: fx.Node) -> View:
-    view, *given = node.args
-    named = [node.kwargs.get(n, d) for n, d in (("offset", 0), ("dim1", 0), ("dim2", 1))]
-    offset, first, second = [*given, *named[len(given) :]]
-    return views.diagonal(r.view(view), offset, first, second)  # type: ignore[arg-type]
-
-
-def _squeezed(r: Reader, node: fx.Node) -> View:
-    axes: Any = node.args[1] if len(node.args) > 1 else None
-    return views.squeezed(r.view(node.args[0]), [axes] if isinstance(axes, int) else axes)
-
-
-VIEWS: dict[Any, Form] = {
-    aten.view: _reshaped,
-    aten._unsafe_view: _reshaped,
-    aten.reshape: _reshaped,
-    aten.expand: lambda r, n: views.expanded(r.view(n.args[0]), r.like(n)[0]),
-    aten.transpose: lambda r, n: views.transposed(r.view(n.args[0]), *n.args[1:]),
-    aten.t: lambda r, n: views.transposed(r.view(n.args[0]), 0, -1),
-    aten.permute: lambda r, n: views.permuted(r.view(n.args[0]), n.args[1]),
-    aten.unsqueeze: lambda r, n: views.unsqueezed(r.view(n.args[0]), n.args[1]),
-    aten.squeeze: _squeezed,
-    aten.select: lambda r, n: views.selected(r.view(n.args[0]), *n.args[1:]),
-    aten.slice: _slice,
-    aten.split: _split,
-    aten.split_with_sizes: _split,
-    aten.unbind: _unbind,
-    aten.flip: lambda r, n: views.flipped(r.view(n.args[0]), n.args[1]),
-    aten.diagonal: _diagonal,
-    aten.alias: lambda r, n: r.view(n.args[0]),
-    aten.detach: lambda r, n: r.view(n.args[0]),
-    aten.clone: lambda r, n: r.view(n.args[0]),
-    aten.lift_fresh_copy: lambda r, n: r.view(n.args[0]),
-}
-"""What moves no number."""

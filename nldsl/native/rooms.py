@@ -16,8 +16,9 @@ def kept_in_loops(stages: list[Stage]) -> set[int]:
     read: dict[int, set[int]] = {}
     for n, stage in enumerate(stages):
         for o in stage.members if isinstance(stage, Loop) else [stage]:
-            once = isinstance(stage, Loop) and o.out.buffer.place == "room" and id(o.out.buffer) not in written
-            written[id(o.out.buffer)] = n if once else -1
+            buffer = o.out.buffer
+            once = isinstance(stage, Loop) and buffer.place == "room" and id(buffer) not in written
+            written[id(buffer)] = n if once else -1
             for view in o.reads():
                 read.setdefault(id(view.buffer), set()).add(n)
     return {b for b, n in written.items() if n >= 0 and read.get(b) == {n}}

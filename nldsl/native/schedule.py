@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from nldsl.native.graph import Operation, Point, Product, Reduce, View
+from nldsl.native.tidy import rebound
 
 AHEAD = 60
 """How far behind its first operation a loop looks for more."""
@@ -82,24 +83,22 @@ def _joins(operation: Operation, loop: Loop, before: dict[int, list[Operation]],
     return shares
 
 
-def in_place(stages: list[Stage], inputs: list[View | None]) -> None:
+def in_place(stages: list[Stage]) -> None:
     """Let products add to what they start from where nobody reads that any more."""
     last = last_reads(stages)
     for n, stage in enumerate(stages):
         if not isinstance(stage, Product) or stage.start is None:
             continue
         start, out = stage.start, stage.out
-        own = start.buffer.place == "room" and start.count == start.buffer.size and start.offset == 0
-        if own and start.at()[2] == out.at()[2] and last[id(start.buffer)] == n and out.buffer.place == "room":
-            alone = all(v.buffer is not start.buffer for v in (stage.a, stage.b))
-            if alone:
-                _renamed(stages[n:], out, start)
-                last[id(start.buffer)] = last.pop(id(out.buffer), n)
+        rooms = start.buffer.place == out.buffer.place == "room"
+        whole = start.elements == start.buffer.size and start.at()[1:] == out.at()[1:]
+        alone = all(v.buffer is not start.buffer for v in (stage.a, stage.b))
+        if rooms and whole and alone and last[id(start.buffer)] == n:
+            _renamed(stages[n:], out, start)
+            last[id(start.buffer)] = last.pop(id(out.buffer), n)
 
 
 def _renamed(stages: list[Stage], old: View, new: View) -> None:
-    from nldsl.native.tidy import rebound
-
     place = View(new.buffer, 0, new.shape, new.strides)
     for operation in operations_of(stages):
         rebound(operation, {id(old.buffer): place})

@@ -20,8 +20,8 @@ def rebound(operation: Operation, moved: dict[int, View]) -> None:
     """Let views of the buffers in `moved` (by identity) look at the place they moved to."""
 
     def at(view: View) -> View:
-        place = moved.get(id(view.buffer))
-        return view if place is None else view._replace(buffer=place.buffer, offset=view.offset + place.offset)
+        to = moved.get(id(view.buffer))
+        return view if to is None else view._replace(buffer=to.buffer, offset=view.offset + to.offset)
 
     operation.out = at(operation.out)
     if isinstance(operation, Point):
@@ -41,7 +41,7 @@ def with_numbers(operations: list[Operation], outputs: Iterable[View | None]) ->
         if isinstance(o, Point):
             o.operands = [_told(x, numbers) for x in o.operands]
             plain = o.text == "{0}" and not isinstance(o.operands[0], View)
-            if plain and writes[id(o.out.buffer)] == 1 and o.out.count == o.out.buffer.size:
+            if plain and writes[id(o.out.buffer)] == 1 and o.out.elements == o.out.buffer.size:
                 numbers[id(o.out.buffer)] = float(o.operands[0])  # type: ignore[arg-type]
     return operations
 
@@ -64,7 +64,7 @@ def placed_outputs(
             continue
         own = fresh(view.shape, view.buffer.kind)
         buffer = view.buffer
-        straight = view.offset == 0 and view.count == buffer.size and view.at()[2] == own.at()[2]
+        straight = view.offset == 0 and view.elements == buffer.size and view.at()[2] == own.at()[2]
         if buffer.place == "room" and straight and id(buffer) not in taken:
             taken.add(id(buffer))
             buffer.place, buffer.index = "output", index

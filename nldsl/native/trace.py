@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -10,12 +11,12 @@ from torch._decomp import get_decompositions
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from nldsl.native.graph import Unsupported
+from nldsl.native.graph import UnsupportedError
 from nldsl.native.opaque import opaque_routines
 
 Function = Callable[..., Sequence[Tensor | None]]
 aten = torch.ops.aten
-APART = get_decompositions(
+APART: Any = get_decompositions(
     [
         aten.silu_backward,
         aten.sigmoid_backward,
@@ -56,9 +57,10 @@ APART = get_decompositions(
 
 
 def traced(function: Function, lane: Sequence[Tensor | None]) -> fx.GraphModule:
-    """The graph of `function` at the tensors of one lane: its placeholders are those that are not `None`.
+    """The graph of `function` at the tensors of one lane: it takes those that are not `None`.
 
-    What a function writes into its own arguments is left out.  Raises `Unsupported` where it asks for a value.
+    What a function writes into its own arguments is left out.  Raises `UnsupportedError` where it asks for
+    a value.
     """
     given = [x for x in lane if x is not None]
     empty: list[bool] = []
@@ -75,7 +77,7 @@ def traced(function: Function, lane: Sequence[Tensor | None]) -> fx.GraphModule:
             literal = make_fx(flat)(*given)
             graph = make_fx(functionalize(literal), decomposition_table=APART)(*given)
     except (RuntimeError, NotImplementedError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise Unsupported(f"it cannot be traced: {str(error).splitlines()[0]}") from error
+        raise UnsupportedError(f"it cannot be traced: {str(error).splitlines()[0]}") from error
     graph.graph.eliminate_dead_code()
     graph.meta["empty"] = list(empty)
     return graph

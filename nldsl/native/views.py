@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nldsl.native.graph import Buffer, View, contiguous
+from nldsl.native.graph import View, contiguous
 
 
 def axis_of(view: View, axis: int) -> int:
@@ -127,8 +127,8 @@ def viewed(view: View, shape: Sequence[int]) -> View | None:
         known = 1
         for n in sizes:
             known *= n if n != -1 else 1
-        sizes[sizes.index(-1)] = view.count // max(known, 1)
-    if view.count == 0:
+        sizes[sizes.index(-1)] = view.elements // max(known, 1)
+    if view.elements == 0:
         return view._replace(shape=tuple(sizes), strides=contiguous(tuple(sizes)))
     blocks = _blocks(view)
     strides = [0] * len(sizes)
