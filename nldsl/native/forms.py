@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -204,6 +205,25 @@ def _reduced(how: str) -> Form:
     return form
 
 
+def _variance_and_mean(r: Reader, node: fx.Node) -> tuple[View, View]:
+    given, view = r.given(node), r.view(node.args[0])
+    places = tuple(sorted(views.axis_of(view, a) for a in given["dim"] or range(len(view.shape))))
+    kind, shape = view.buffer.kind, tuple(1 if i in places else n for i, n in enumerate(view.shape))
+    count = view.elements / max(prod(shape), 1)
+    correction = 1.0 if given["correction"] is None else float(given["correction"])
+
+    def mean(of: View, divisor: float) -> View:
+        summed = r.put(Reduce(fresh(shape, kind), of, places, "sum"))
+        return r.put(Point(fresh(shape, kind), "{0} / {1}", [summed, divisor]))
+
+    middle = mean(view, count)
+    off = [view, views.expanded(middle, view.shape)]
+    square = r.put(Point(fresh(view.shape, kind), "({0} - {1}) * ({0} - {1})", list(off)))
+    found = mean(square, count - correction), middle
+    variance, middle = (x if given["keepdim"] else views.squeezed(x, places) for x in found)
+    return variance, middle
+
+
 def _summed_up(r: Reader, node: fx.Node) -> View:
     axis, (shape, kind) = r.given(node)["dim"], r.like(node)
     out = views.transposed(fresh(shape, kind), axis, -1)
@@ -299,6 +319,7 @@ FORMS: dict[Any, Form] = {
     aten.constant_pad_nd: _padded,
     aten.sum: _reduced("sum"),
     aten.mean: _mean,
+    aten.var_mean: _variance_and_mean,
     aten.amax: _reduced("amax"),
     aten.amin: _reduced("amin"),
     aten.cumsum: _summed_up,

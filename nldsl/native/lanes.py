@@ -42,8 +42,8 @@ class Lanes:
 
     `function(*tensors)` takes tensors or `None` and returns a sequence of them; what a lane gives may depend
     on that lane only.  An argument whose lane axes have size 1 is shared.  It is compiled once for every
-    shape, layout and type of arguments; the first call of each is computed by torch too, and if the two differ, or
-    something has no form in C, torch computes that shape from then on: `reasons` says why.
+    shape, layout and type of arguments; the first call of each is computed by torch too, and if the two
+    differ, or something has no form in C, torch computes that shape from then on: `reasons` says why.
 
     >>> double = Lanes(lambda x, y: (x @ y + 1, None), axes=1)
     >>> y, none = double(torch.ones(3, 2, 2), torch.ones(1, 2, 2))
@@ -100,8 +100,7 @@ class Lanes:
         if len(real) != 1 or not real <= TOLERANCE.keys():
             raise UnsupportedError("the numbers are not all float32, or all float64")
         kind = kind_of(real.pop())
-        first = (slice(0, 1),) * self.axes
-        lane = [None if x is None else x.detach()[first] for x in arguments]
+        lane = [None if x is None else _first_lane(x.detach(), self.axes) for x in arguments]
         graph = traced(self.function, lane)
         program = read(graph, kind)
         if any(v is not None and v.shape[: self.axes] != (1,) * self.axes for v in program.outputs):
@@ -115,6 +114,15 @@ class Lanes:
         for empty in graph.meta["empty"]:
             outputs.append(None if empty else next(rest))
         return Compiled(step, outputs, text.text, text.room)
+
+
+def _first_lane(x: Tensor, axes: int) -> Tensor:
+    """A copy of one lane that lies as the lane does."""
+    one = x[(slice(0, 1),) * axes]
+    wide = [slice(0, 1) if step == 0 else slice(None) for step in one.stride()]
+    narrow = one[tuple(wide)]
+    copy = torch.empty_strided(narrow.shape, narrow.stride(), dtype=x.dtype).copy_(narrow)
+    return copy.expand(one.shape)
 
 
 def _key(arguments: Sequence[Tensor | None]) -> object:
