@@ -19,6 +19,7 @@ LAYERS = [
     {"driver"},
     {"lowerings"},
     {"emit", "reference"},
+    {"native"},
     {"runtime"},
     {"plan", "review"},
     {"calculus"},
