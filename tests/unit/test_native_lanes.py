@@ -44,9 +44,7 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bounds": lambda x, y: x.clamp(-0.5, 0.5) + y.clamp_min(0.1) + torch.maximum(x, y) * torch.minimum(x, y),
     "choices": lambda x, y: torch.where(x > y, x, 2.0) + y.masked_fill((x < 0) | (y >= 1), -1.0) + x.sign(),
     "relu": lambda x, y: F.relu(x) + F.leaky_relu(y, 0.1) + F.elu(x) + y.abs(),
-    "lerp": lambda x, y: (
-        x.lerp(y, 0.3) + x.addcmul(y, y, value=0.5) - x.addcdiv(y, y * y + 1)
-    ),
+    "lerp": lambda x, y: x.lerp(y, 0.3) + x.addcmul(y, y, value=0.5) - x.addcdiv(y, y * y + 1),
     "transposed": lambda x, y: (x.mT + y.mT * 2).mT + x.flip(-1) + y.flip(-2),
     "triangles": lambda x, y: x.tril() + y.triu(1) + x.tril(-2),
     "counts": lambda x, y: x * torch.arange(5) + torch.eye(5, dtype=x.dtype) * y,
@@ -61,9 +59,7 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "padded": lambda x, y: F.pad(x, (1, 2)) * F.pad(y, (0, 3), value=2.0) + F.pad(x[..., :4], (3, 1)),
     "diagonals": lambda x, y: x.diagonal(dim1=-2, dim2=-1) + y.diagonal(1, -2, -1).sum(-1, keepdim=True),
     "products": lambda x, y: x @ y + x.mT @ y - x @ y.mT + (x.mT @ y.mT) * 0.5,
-    "added products": lambda x, y: (
-        x + x[:, 0].baddbmm(x[:, 1], y[:, 0].mT, beta=0.5, alpha=-1.0)[:, None]
-    ),
+    "added products": lambda x, y: x + x[:, 0].baddbmm(x[:, 1], y[:, 0].mT, beta=0.5, alpha=-1.0)[:, None],
     "broadcast products": lambda x, y: x[:, :1] @ y + (x[:, :, :1] @ y)[..., :1, :] + x @ y[..., :1],
     "inverse": lambda x, y: padded_inverse(x) @ F.pad(y, (0, 0, 1, 2)),
     "reshaped": lambda x, y: (x.mT.reshape(x.shape[0], -1) * 2).view_as(x) + y.flatten(1).view_as(x),
