@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.first_order import first_order
+from nldsl.runtime.row_products import descend, gathers, product
 
 ROWS = 256
 """So many rows of a sample are kept before they become a gradient."""
@@ -121,6 +122,7 @@ class Rows:
     def descends(self) -> bool:
         """Whether `descend` is the way: matrices, one per sample, that are large."""
         large = self.leaf.dim() == 3 and 2 * self.leaf[0].numel() * self.leaf.element_size() > PIECE
+        large = large or gathers(self.leaf, self.kept)
         return large and self.leaf.is_cpu and bool(self.kept) and self.leaf.grad is None
 
     @torch.no_grad()
@@ -129,11 +131,17 @@ class Rows:
 
         `g` is the gradient gathered since the last time; it is formed piece by piece and not kept.
         """
-        (lefts, rights), gathered = self._joined(), self.total
-        old, made = lying(self.leaf.detach(), new), lying(new, new)
+        gathered = None if self.total is None else lying(self.total, new)
+        old = lying(self.leaf.detach() if self.shared is None else self.shared, new)
+        made = lying(new, new)
         total = None if total is None else lying(total, new)
-        gathered = None if gathered is None else lying(gathered, new)
+        self.room, self.total = self.room if self.total is None else self.total, None
+        if gathers(made, self.kept) and _lie_plainly(old, made, total):
+            descend(self._pairs(), gathered, step=(old, made, rate), total=total)
+            return
+        lefts, rights = self._joined()
         shorter, longer = made.shape[1:]
+        old = old.expand_as(made)
         room = lefts.new_empty(max(PIECE // lefts.element_size(), shorter))
         for across, along in _pieces(shorter, longer, len(room)):
             part = None if total is None else total[across, along]
@@ -146,7 +154,11 @@ class Rows:
                 if part is not None:
                     part.add_(g)
                 torch.sub(old[b, across, along], g, alpha=rate, out=made[b, across, along])
-        self.room, self.total = self.room if self.total is None else self.total, None
+
+    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """The rows kept, those of the shorter side of the matrix first; they are kept no more."""
+        kept, self.kept = self.kept, []
+        return [self._sides(z, dy) for z, dy in kept]
 
     def _joined(self) -> tuple[Tensor, Tensor]:
         """The rows kept, `left [X, n, R]` and `right [X, R, m]` for every matrix; they are kept no more."""
@@ -157,16 +169,24 @@ class Rows:
 
     @torch.no_grad()
     def _multiply(self) -> None:
-        left, right = self._joined()
         made = self.room if self.total is None else self.total
         made = laid(self.leaf.detach()) if made is None else made
         place = lying(made, self.leaf)
+        if gathers(place, self.kept) and _lie_plainly(place):
+            descend(self._pairs(), None if self.total is None else place, kept=place)
+            self.room = self.total = made
+            return
+        left, right = self._joined()
         place = place.view(-1, *place.shape[-2:])
         if self.total is None:
             torch.bmm(left, right, out=place)
         else:
             place.baddbmm_(left, right)
         self.room = self.total = made
+
+
+def _lie_plainly(*arrays: Tensor | None) -> bool:
+    return all(x is None or x.is_contiguous() for x in arrays)
 
 
 def _pieces(inner: int, outer: int, most: int) -> Iterator[tuple[slice, slice]]:
@@ -220,8 +240,7 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(z)
         ctx.weight = weight.detach() if rows.shared is None else rows.shared
         ctx.rows = rows
-        y: Tensor = z @ ctx.weight.mT
-        return y
+        return product(z, ctx.weight.mT)
 
     @staticmethod
     @first_order
@@ -231,4 +250,4 @@ class _Product(torch.autograd.Function):
             ctx.rows.keep(z.detach(), dy)
         else:
             ctx.rows.ask(z.detach(), dy)
-        return dy @ ctx.weight if ctx.needs_input_grad[0] else None, None, None
+        return product(dy, ctx.weight) if ctx.needs_input_grad[0] else None, None, None

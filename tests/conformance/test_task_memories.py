@@ -11,7 +11,7 @@ from torch import Tensor
 
 import nldsl
 from nldsl.reference import Interpreter, flatten_state
-from nldsl.runtime import kept_rows
+from nldsl.runtime import kept_rows, native, row_products
 from nldsl.runtime.kept_rows import PIECE
 from nldsl.runtime.model import Model
 from nldsl.runtime.state import State
@@ -20,6 +20,8 @@ from tests.conformance.agreement import comparable, compiled
 
 torch.set_num_threads(1)
 VOCAB, TOKENS = 11, 21
+LOOPS = 0
+"""In place of the size of a piece."""
 MODEL = """
 model m(tokens, vocab = 11, dim = 6) {{
   x = embed(tokens, vocab, dim)
@@ -178,17 +180,29 @@ def test_learn_equals_the_interpreter(name: str, carry: str) -> None:
     assert moved and all(x.abs().max() > 1e-4 for x in moved), "every memory has learnt"
 
 
+def choose_form(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of so many bytes by torch, or loops in C from the first row on."""
+    if piece != LOOPS:
+        monkeypatch.setattr(kept_rows, "PIECE", piece)
+        return
+    if not native.compiler():
+        pytest.skip("no C compiler")
+    monkeypatch.setattr(row_products, "LEAST", 0)
+    monkeypatch.setattr(row_products, "FEWEST", 1)
+
+
 @pytest.mark.parametrize("carry", ["trunc", "exact"])
 @pytest.mark.parametrize("name", SYSTEMS)
-@pytest.mark.parametrize("scale, piece", [(1.0, PIECE), (0.25, PIECE), (0.25, 64)])
+@pytest.mark.parametrize("scale, piece", [(1.0, PIECE), (0.25, PIECE), (0.25, 64), (0.25, LOOPS)])
 def test_training_passes_equal_the_interpreter(
     name: str, carry: str, scale: float, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`learn(backward = s)` in one call: gradients of the parameters, loss and state; with masks too.
 
-    With pieces of eight numbers matrices count as large, and plain descent takes them piece by piece.
+    With pieces of eight numbers matrices count as large, and plain descent takes them piece by piece; loops
+    in C take whatever is given to them.
     """
-    monkeypatch.setattr(kept_rows, "PIECE", piece)
+    choose_form(piece, monkeypatch)
     model = compiled(source(name, carry))
     tokens, mask = stream(), mask_of(2, TOKENS)
     parameters = model.parameter_paths()
@@ -205,11 +219,11 @@ def test_training_passes_equal_the_interpreter(
         close(found, wanted)
 
 
-@pytest.mark.parametrize("piece", [PIECE, 64])
+@pytest.mark.parametrize("piece", [PIECE, 64, LOOPS])
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_training_passes_in_many_calls(name: str, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls that end within segments and periods: the same states as in one call of the interpreter."""
-    monkeypatch.setattr(kept_rows, "PIECE", piece)
+    choose_form(piece, monkeypatch)
     model, tokens, held = compiled(source(name, "trunc")), stream(), None
     meaning = Interpreter(model.program, dict(model.parameter_paths()), dtype=torch.float64)
     _, state = meaning.learn(tokens)
