@@ -11,7 +11,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "fmt": ("fmt mine.nl", "fmt --check mine.nl"),
     "migrate": ("migrate --check mine.nl",),
     "convert": ("convert mine.nl -o mine.yaml", "convert mine.yaml"),
-    "explain": ("explain gated_deltanet", "explain hope --params", "explain hope --latex"),
+    "explain": ("explain gated_deltanet", "explain adamw", "explain hope --params", "explain hope --latex"),
     "diff": ("diff hope hope",),
     "ablate": ("ablate hope",),
     "graph": ("graph hope_tiny -o hope_tiny.svg", "graph hope -o hope.html", "graph hope --format mmd"),

@@ -2,8 +2,9 @@
 
 from nldsl.certify.artefact import CertificateWarning, load_compiled, standing
 from nldsl.certify.certificate import Certificate, CheckResult, Difference, Section
-from nldsl.certify.rules import RuleCertificate, rules_in, rules_of, verify_rules
+from nldsl.certify.rules import RuleCertificate, rules_of, verify_rules
 from nldsl.certify.verify import verify
+from nldsl.spec.lone_rules import rules_in
 
 __all__ = [
     "Certificate",

@@ -6,11 +6,11 @@ import os
 import re
 import sys
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from nldsl.cli.common import SetOption, out, parse_settings, print_json
+from nldsl.cli.common import SetOption, out, parse_settings, print_json, spec_source
 from nldsl.cli.guard import CommandError
 from nldsl.diagnostics import catalogue, did_you_mean
 
@@ -31,6 +31,8 @@ def command(
 ) -> None:
     """Show levels, derived equations, cost, lowerings and transfers of a specification.
 
+    Of a rule (`nldsl explain adamw`, or a file of rules) its memories, recurrence, numbers, stability.
+
     With a code, show what it means, a program that has it with its message, and one that has not; with the
     beginning of one (`NL`, `NL04`), list the codes.
     """
@@ -43,6 +45,8 @@ def command(
         other = "--params" if params else "--json"
         raise CommandError("NL1024", f"`--latex` and `{other}` exclude each other", "give one of them")
     arguments = parse_settings(settings)
+    if block is None and _rules(spec, arguments, params, latex, as_json):
+        return
     program = import_module("nldsl.cli.opening").open_shown(spec, block, arguments)
     view = import_module("nldsl.view")
     explanation = view.explain_program(program)
@@ -52,6 +56,25 @@ def command(
         print(import_module("nldsl.view.table").render_latex(explanation))
     else:
         out().print(view.render_explanation(explanation, parameters=params))
+
+
+def _rules(spec: str, arguments: dict[str, Any], params: bool, latex: bool, as_json: bool) -> bool:
+    """The pages of the rules that `spec` stands for; whether it stands for rules."""
+    found = import_module("nldsl.spec.lone_rules").rules_in(spec_source(spec), arguments)
+    if not found:
+        return False
+    if params:
+        raise CommandError("NL1024", "`--params` says who trains what, and a rule alone trains nothing")
+    pages = [import_module("nldsl.view.rule_page").explain_rule(group, list(arguments)) for group in found]
+    shown = import_module("nldsl.view.rule_text")
+    if as_json:
+        print_json({"rules": [page.to_json() for page in pages]})
+    elif latex:
+        print("\n\n".join(map(shown.render_rule_latex, pages)))
+    else:
+        for page in pages:
+            out().print(shown.render_rule(page))
+    return True
 
 
 def _code(code: str, as_json: bool) -> None:

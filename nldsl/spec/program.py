@@ -108,8 +108,11 @@ class Slot:
     """Its own shape: of `like(sum(W))`, or of a weight of a map of its own (Eq. 50); `None`: that of `W`."""
     initial: Parameter | None = None
     """Where such a weight starts: a learned parameter, copies per head in front.  `None`: zero."""
-    shapes: tuple[Shape, ...] = ()
-    """Its shape beside each weight of a memory of several, where they differ; `shape` is the first."""
+    shapes: tuple[Shape, ...] = field(default=(), repr=False)
+    """Its shape beside each weight of a memory of several, where they differ; `shape` is the first.
+
+    It follows from the rule and the weights, and so is no part of what a program is known by.
+    """
 
     def shape_beside(self, weight: Shape, index: int = 0) -> Shape:
         """Its shape beside a weight of shape `weight`, the memory's weight number `index`."""
