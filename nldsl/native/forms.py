@@ -134,6 +134,7 @@ def _put_together(r: Reader, node: fx.Node, parts: list[View], axis: int) -> Vie
     """Parts one behind the other along an axis."""
     shape, kind = r.like(node)
     whole, at = fresh(shape, kind), 0
+    whole.buffer.parts = True
     for part in parts:
         place = views.sliced(whole, axis, at, at + part.shape[axis])
         r.put(Point(place, "{0}", [part]))
@@ -155,7 +156,9 @@ def _stack(r: Reader, node: fx.Node) -> View:
 
 def _over(r: Reader, base: View, part: View, place: Callable[[View], View]) -> View:
     """A copy of `base` with `part` at a place of it."""
-    whole = r.put(Point(fresh(base.shape, base.buffer.kind), "{0}", [base]))
+    whole = fresh(base.shape, base.buffer.kind)
+    whole.buffer.parts = True
+    r.put(Point(whole, "{0}", [base]))
     into = place(whole)
     r.put(Point(into, "{0}", [views.expanded(part, into.shape)]))
     return whole
@@ -182,7 +185,9 @@ def _diagonal_scatter(r: Reader, node: fx.Node) -> View:
 def _padded(r: Reader, node: fx.Node) -> View:
     given = r.given(node)
     inner, amounts = r.view(given["self"]), list(given["pad"])
-    whole = place = r.point(node, "{0}", float(given["value"] or 0))
+    whole = place = fresh(*r.like(node))
+    whole.buffer.parts = True
+    r.put(Point(whole, "{0}", [float(given["value"] or 0)]))
     for n in range(len(amounts) // 2):
         axis, (front, back) = len(inner.shape) - 1 - n, amounts[2 * n : 2 * n + 2]
         size = inner.shape[axis]

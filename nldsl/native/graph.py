@@ -20,7 +20,8 @@ class Buffer:
     kind: str
     place: str = "room"
     index: int = -1
-    name: str = ""
+    parts: bool = False
+    """Whether several operations fill it."""
 
 
 class View(NamedTuple):
@@ -30,16 +31,18 @@ class View(NamedTuple):
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    along: int = 0
+    """How far it moves from place to place of a loop around it (`nests`)."""
 
     @property
     def elements(self) -> int:
         """How many elements it has."""
         return prod(self.shape)
 
-    def at(self) -> tuple[int, int, tuple[tuple[int, int], ...]]:
+    def at(self) -> tuple[int, int, tuple[tuple[int, int], ...], int]:
         """Equal for views that are the same numbers in the same order of axes."""
         axes = tuple((n, s) for n, s in zip(self.shape, self.strides, strict=True) if n != 1)
-        return id(self.buffer), self.offset, axes
+        return id(self.buffer), self.offset, axes, self.along
 
 
 Operand = View | float
@@ -56,6 +59,17 @@ class Operation:
         """The views whose numbers it needs."""
         raise NotImplementedError
 
+    def how(self) -> tuple[object, ...]:
+        """What it does with them."""
+        raise NotImplementedError
+
+    def key(self) -> object:
+        """Equal for operations that make the same; `None` where it fills a part of something."""
+        out = self.out
+        if out.offset or out.elements != out.buffer.size or out.buffer.parts:
+            return None
+        return type(self), out.shape, out.strides, out.buffer.kind, self.how()
+
 
 @dataclass(eq=False)
 class Point(Operation):
@@ -70,18 +84,26 @@ class Point(Operation):
         """The operands that are no numbers."""
         return (x for x in self.operands if isinstance(x, View))
 
+    def how(self) -> tuple[object, ...]:
+        """The text, with numbers and the places of operands."""
+        return self.text, tuple(_told(x) for x in self.operands)
+
 
 @dataclass(eq=False)
 class Reduce(Operation):
-    """The sum (`how = "sum"`) or largest (`"amax"`) along `axes` of `given`; `out` keeps them, of size 1."""
+    """The sum (`kind = "sum"`) or largest (`"amax"`) along `axes` of `given`; `out` keeps them, of size 1."""
 
     given: View
     axes: tuple[int, ...]
-    how: str
+    kind: str
 
     def reads(self) -> Iterator[View]:
         """What is summed."""
         yield self.given
+
+    def how(self) -> tuple[object, ...]:
+        """The axes."""
+        return _told(self.given), self.axes, self.kind
 
 
 @dataclass(eq=False)
@@ -100,6 +122,10 @@ class Product(Operation):
         if self.start is not None:
             yield self.start
 
+    def how(self) -> tuple[object, ...]:
+        """Factors and numbers."""
+        return *(_told(x) for x in self.reads()), self.alpha, self.beta
+
 
 @dataclass(eq=False)
 class Routine(Operation):
@@ -111,6 +137,14 @@ class Routine(Operation):
     def reads(self) -> Iterator[View]:
         """What the function is given."""
         yield self.given
+
+    def how(self) -> tuple[object, ...]:
+        """Which function."""
+        return self.name, _told(self.given)
+
+
+def _told(operand: Operand) -> object:
+    return (operand.at(), operand.shape) if isinstance(operand, View) else (type(operand), operand)
 
 
 class Program(NamedTuple):

@@ -113,7 +113,7 @@ class LoopPrinter:
         for m in self.loop.members:
             if isinstance(m, Reduce) and self._collects(m):
                 place = f"{self.named(m.out)}[{m.out.offset} + n]"
-                yield f"for (long n = 0; n < {m.out.elements}; n++) {place} = {STARTS[m.how]};"
+                yield f"for (long n = 0; n < {m.out.elements}; n++) {place} = {STARTS[m.kind]};"
 
     def _summed(self, operation: Reduce) -> tuple[bool, ...]:
         sums = summed_axes(operation)
@@ -131,8 +131,8 @@ class LoopPrinter:
         last = len(self.groups) - 1
         registers = self._registers()
         for n, m in enumerate(registers):
-            yield f"{m.out.buffer.kind} s{n} = {STARTS[m.how]};"
-        clauses = "".join(f" reduction({CLAUSES[m.how]}: s{n})" for n, m in enumerate(registers))
+            yield f"{m.out.buffer.kind} s{n} = {STARTS[m.kind]};"
+        clauses = "".join(f" reduction({CLAUSES[m.kind]}: s{n})" for n, m in enumerate(registers))
         yield f"#pragma omp simd{clauses}"
         yield f"for (long x{last} = 0; x{last} < {self.sizes[last]}; x{last}++) {{"
         yield from self._body()
@@ -153,7 +153,7 @@ class LoopPrinter:
                 value = self._value(m.given, shape_of(m))
                 if m in registers:
                     at = registers.index(m)
-                    yield _collected(f"s{at}", value, m.how)
+                    yield _collected(f"s{at}", value, m.kind)
                 else:
                     yield self._store(m, value, True)
                 continue
@@ -200,7 +200,7 @@ class LoopPrinter:
 
     def _store(self, operation: Reduce, value: str, collected: bool, level: int = 10**6) -> str:
         place = self._place(operation.out, out_strides(operation), level)
-        return _collected(place, value, operation.how) if collected else f"{place} = {value};"
+        return _collected(place, value, operation.kind) if collected else f"{place} = {value};"
 
 
 def _collected(place: str, value: str, how: str) -> str:

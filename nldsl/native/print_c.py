@@ -8,6 +8,7 @@ from typing import NamedTuple
 from nldsl.native.formulas import number
 from nldsl.native.graph import Product, Program, Routine, View
 from nldsl.native.loops import LoopPrinter
+from nldsl.native.nests import Nest, gathered, nested
 from nldsl.native.rooms import kept_in_loops, laid_out
 from nldsl.native.schedule import Loop, Stage, in_place, scheduled
 from nldsl.native.tidy import tidied
@@ -45,9 +46,9 @@ class Text(NamedTuple):
 def printed(program: Program, head: str) -> Text:
     """The C of a program behind the text of the kernels."""
     program = tidied(program)
-    stages = scheduled(program.operations)
+    stages = gathered(scheduled(program.operations))
     in_place(stages)
-    printer = _Printer(program, stages)
+    printer = _Printer(program, nested(stages), kept_in_loops(stages))
     body = "\n".join(f"  {line}" for line in printer.lines())
     arrays = len(program.inputs) + sum(v is not None for v in program.outputs)
     size = (printer.room + 63) // 64 * 64 + printer.pack + 64
@@ -56,9 +57,8 @@ def printed(program: Program, head: str) -> Text:
 
 
 class _Printer:
-    def __init__(self, program: Program, stages: list[Stage]) -> None:
-        self.program, self.stages = program, stages
-        self.inside = kept_in_loops(stages)
+    def __init__(self, program: Program, stages: list[Stage | Nest], inside: set[int]) -> None:
+        self.program, self.stages, self.inside = program, stages, inside
         self.places, self.room = laid_out(stages, self.inside)
         self.pack = 0
         self.slots = {i: n for n, i in enumerate(self._outputs(), len(program.inputs))}
@@ -74,25 +74,36 @@ class _Printer:
         """A pointer to the first number of a view's buffer."""
         buffer, kind = view.buffer, view.buffer.kind
         if buffer.place == "input":
-            return f"((const {kind} *)at[{buffer.index}])"
-        if buffer.place == "output":
-            return f"(({kind} *)at[{self.slots[buffer.index]}])"
-        return f"(({kind} *)(room + {self.places[id(buffer)]}))"
+            found = f"((const {kind} *)at[{buffer.index}])"
+        elif buffer.place == "output":
+            found = f"(({kind} *)at[{self.slots[buffer.index]}])"
+        else:
+            found = f"(({kind} *)(room + {self.places[id(buffer)]}))"
+        return f"({found} + y * {view.along})" if view.along else found
 
     def lines(self) -> Iterator[str]:
         """The stages, one behind the other."""
         for stage in self.stages:
-            if isinstance(stage, Loop):
-                if 0 in stage.domain:
-                    continue
-                printer = LoopPrinter(stage, self.named, self.inside, self.program.real)
-                yield "{"
-                yield from (f"  {line}" for line in printer.lines())
+            if isinstance(stage, Nest):
+                yield f"for (long y = 0; y < {stage.count}; y++) {{"
+                for inner in stage.stages:
+                    yield from (f"  {line}" for line in self._stage(inner))
                 yield "}"
-            elif isinstance(stage, Product):
-                yield from self._product(stage)
-            elif isinstance(stage, Routine):
-                yield from self._routine(stage)
+            else:
+                yield from self._stage(stage)
+
+    def _stage(self, stage: Stage) -> Iterator[str]:
+        if isinstance(stage, Loop):
+            if 0 in stage.domain:
+                return
+            printer = LoopPrinter(stage, self.named, self.inside, self.program.real)
+            yield "{"
+            yield from (f"  {line}" for line in printer.lines())
+            yield "}"
+        elif isinstance(stage, Product):
+            yield from self._product(stage)
+        elif isinstance(stage, Routine):
+            yield from self._routine(stage)
 
     def _batched(self, *views: View, inner: int = 2) -> tuple[str, list[str], str]:
         """Loops over all axes but the last, with a pointer to every view's part."""

@@ -114,7 +114,13 @@ class Reader:
         return self.put(Point(fresh(tuple(tensor.shape), kind_of(tensor.dtype)), "{0}", [tensor.item()]))
 
     def put(self, operation: Operation) -> View:
-        """One more operation; what it makes."""
+        """One more operation; what it makes, or what the same has made before."""
+        key = operation.key()
+        if key is not None and key in self.same:
+            found: View = self.same[key]
+            return found
+        if key is not None:
+            self.same[key] = operation.out
         self.operations.append(operation)
         return operation.out
 

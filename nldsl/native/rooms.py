@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from nldsl.native.graph import Buffer
-from nldsl.native.schedule import Loop, Stage
+from collections.abc import Iterator
+
+from nldsl.native.graph import Buffer, View
+from nldsl.native.nests import Nest
+from nldsl.native.schedule import Loop, Stage, operations_of
 
 BYTES = {"float": 4, "double": 8, "bool": 1, "long": 8}
 LINE = 64
@@ -24,17 +27,16 @@ def kept_in_loops(stages: list[Stage]) -> set[int]:
     return {b for b, n in written.items() if n >= 0 and read.get(b) == {n}}
 
 
-def laid_out(stages: list[Stage], inside: set[int]) -> tuple[dict[int, int], int]:
+def laid_out(stages: list[Stage | Nest], inside: set[int]) -> tuple[dict[int, int], int]:
     """The first byte of every buffer of the room, and how large the room is."""
     spans: dict[int, list[int]] = {}
     buffers: dict[int, Buffer] = {}
-    for n, stage in enumerate(stages):
-        for o in stage.members if isinstance(stage, Loop) else [stage]:
-            for view in (o.out, *o.reads()):
-                buffer = view.buffer
-                if buffer.place == "room" and id(buffer) not in inside:
-                    buffers[id(buffer)] = buffer
-                    spans.setdefault(id(buffer), [n, n])[1] = n
+    for view, first, last in _uses(stages):
+        buffer = view.buffer
+        if buffer.place == "room" and id(buffer) not in inside:
+            buffers[id(buffer)] = buffer
+            span = spans.setdefault(id(buffer), [first, last])
+            span[:] = [min(span[0], first), max(span[1], last)]
     places: dict[int, int] = {}
     free: list[tuple[int, int]] = []
     top = 0
@@ -46,6 +48,20 @@ def laid_out(stages: list[Stage], inside: set[int]) -> tuple[dict[int, int], int
             free = _merged(free, [(places[e], _size(buffers[e])) for e in ending.pop(n)])
         places[b], free, top = _taken(_size(buffers[b]), free, top)
     return places, top
+
+
+def _uses(stages: list[Stage | Nest]) -> Iterator[tuple[View, int, int]]:
+    """Every view, and the first and last stage that its buffer has to be there for."""
+    n = 0
+    for stage in stages:
+        inner = stage.stages if isinstance(stage, Nest) else [stage]
+        for m, one in enumerate(inner, n):
+            for o in operations_of([one]):
+                for view in (o.out, *o.reads()):
+                    # What a round does not write anew is needed until the last one.
+                    whole = isinstance(stage, Nest) and view.buffer not in stage.own
+                    yield (view, n, n + len(inner) - 1) if whole else (view, m, m)
+        n += len(inner)
 
 
 def _size(buffer: Buffer) -> int:
