@@ -62,7 +62,10 @@ class Lanes:
 
     def __call__(self, *arguments: Tensor | None) -> Sequence[Tensor | None]:
         """What the function gives, every result with all lanes."""
-        key = _key(arguments)
+        lanes = lanes_of(arguments, self.axes)
+        if not prod(lanes):
+            return self.function(*arguments)
+        key = _key(arguments, self.axes)
         if key not in self.known:
             with self._lock:
                 if key not in self.known:
@@ -70,7 +73,7 @@ class Lanes:
         found = self.known[key]
         if found is None:
             return self.function(*arguments)
-        return _called(found, arguments, self.axes)
+        return _called(found, arguments, lanes)
 
     @property
     def compiled(self) -> int:
@@ -81,7 +84,7 @@ class Lanes:
         copies = [None if x is None else x.clone() for x in arguments]
         try:
             made = self._made(arguments)
-            found = _called(made, arguments, self.axes)
+            found = _called(made, arguments, lanes_of(arguments, self.axes))
             literal = self.function(*copies)
             _compare(found, literal)
         except UnsupportedError as reason:
@@ -125,15 +128,32 @@ def _first_lane(x: Tensor, axes: int) -> Tensor:
     return copy.expand(one.shape)
 
 
-def _key(arguments: Sequence[Tensor | None]) -> object:
+def _key(arguments: Sequence[Tensor | None], axes: int) -> object:
+    """What the C of a call depends on: not on how many lanes there are, nor on where they lie."""
     return tuple(
-        None if x is None else (x.dtype, x.device.type, tuple(x.shape), x.stride()) for x in arguments
+        None if x is None else (x.dtype, x.device.type, tuple(x.shape[axes:]), x.stride()[axes:])
+        for x in arguments
     )
 
 
-def _called(made: Compiled, arguments: Sequence[Tensor | None], axes: int) -> list[Tensor | None]:
-    given = [x for x in arguments if x is not None]
-    lanes = [max((x.shape[i] for x in given), default=1) for i in range(axes)]
+def lanes_of(arguments: Sequence[Tensor | None], axes: int) -> list[int]:
+    """How many lanes there are along every axis.  Raises `ValueError` where arguments disagree.
+
+    >>> lanes_of((torch.ones(3, 2), None, torch.ones(1, 2)), 1)
+    [3]
+    """
+    found = []
+    for axis in range(axes):
+        sizes = {x.shape[axis] for x in arguments if x is not None}
+        more = sizes - {1}
+        if len(more) > 1:
+            raise ValueError(f"arguments have {sorted(more)} lanes along axis {axis}")
+        found.append(more.pop() if more else 1)
+    return found
+
+
+def _called(made: Compiled, arguments: Sequence[Tensor | None], lanes: list[int]) -> list[Tensor | None]:
+    given, axes = [x for x in arguments if x is not None], len(lanes)
     outputs = [
         None if v is None else given[0].new_empty(*lanes, *v.shape[axes:], dtype=TYPES[v.buffer.kind])
         for v in made.outputs
@@ -143,11 +163,10 @@ def _called(made: Compiled, arguments: Sequence[Tensor | None], axes: int) -> li
     for x in arrays:
         steps = [x.stride(i) * x.element_size() if x.shape[i] > 1 else 0 for i in range(axes)]
         sizes += [*[0] * (AXES - axes), *steps]
-    if prod(lanes):
-        places = (ctypes.c_void_p * len(arrays))(*(x.data_ptr() for x in arrays))
-        numbers = (ctypes.c_long * len(sizes))(*sizes)
-        if made.step(len(arrays), numbers, places, None, min(torch.get_num_threads(), prod(lanes))):
-            raise MemoryError("no room for a lane")
+    places = (ctypes.c_void_p * len(arrays))(*(x.data_ptr() for x in arrays))
+    numbers = (ctypes.c_long * len(sizes))(*sizes)
+    if made.step(len(arrays), numbers, places, None, min(torch.get_num_threads(), prod(lanes))):
+        raise MemoryError("no room for a lane")
     return outputs
 
 

@@ -144,6 +144,13 @@ def test_what_a_first_call_writes_over_is_written_once() -> None:
     assert compiled(x, y)[0].tolist() == [[4.0] * 3] * 2  # type: ignore[union-attr]
 
 
-def test_empty_batches() -> None:
-    compiled = Lanes(lambda x: (x * 2,), axes=1)
-    assert compiled(torch.ones(0, 3))[0].shape == (0, 3)  # type: ignore[union-attr]
+def test_any_number_of_lanes_is_the_same_code() -> None:
+    compiled = Lanes(lambda x, w: (x @ w,), axes=1)
+    for lanes in (0, 1, 3, 8):
+        x, w = torch.randn(lanes, 3, 3), torch.randn(1 if lanes < 8 else 8, 3, 3)
+        (found,) = compiled(x, w)
+        assert found is not None
+        torch.testing.assert_close(found, x @ w)
+    assert compiled.compiled == 1
+    with pytest.raises(ValueError, match="lanes"):
+        compiled(torch.ones(2, 3, 3), torch.ones(3, 3, 3))
