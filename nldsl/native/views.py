@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nldsl.native.graph import View, contiguous
+from nldsl.native.graph import Buffer, View, contiguous  # noqa: F401, the doctests make buffers
 
 
 def axis_of(view: View, axis: int) -> int:
