@@ -89,7 +89,7 @@ def selected(view: View, axis: int, place: int) -> View:
 def flipped(view: View, axes: Sequence[int]) -> View:
     """Some axes backwards.
 
-    >>> flipped(View(Buffer(5, "float"), 0, (5,), (1,)), [0])[1:]
+    >>> flipped(View(Buffer(5, "float"), 0, (5,), (1,)), [0])[1:4]
     (4, (5,), (-1,))
     """
     offset, strides = view.offset, list(view.strides)
