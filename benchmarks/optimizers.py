@@ -2,7 +2,7 @@
 
 24 matrices of 512 x 512, 4 of 512 x 2048 and 60 vectors of 512.  Times are process CPU time, interleaved.
 Gradients are as they stand, or written anew before every step, those of the last weights first, as a backward
-pass does it; to write them is not counted.
+pass does it; to write them is not counted.  Or a real backward pass makes them, and its time stands beside.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +22,14 @@ import nldsl
 from benchmarks.measure import best_seconds
 from nldsl.runtime import native
 from nldsl.runtime.newton_schulz import orthogonalize
+from nldsl.runtime.rule_gradients import EXPONENT, FINITE
 
 ROUNDS = 12
 ELEMENTWISE_ROUNDS = 30
 """A step of these takes a few milliseconds, as long as what disturbs it."""
+BACKWARD_ROUNDS = 100
+ROWS = 32
+"""Of the batch of a real backward pass: few, for what is looked for is small beside it."""
 MATRICES = 6
 """How many of the matrices Muon and M3 are timed on; their cost is one product after the other."""
 USER_RULE = """rule mine(lr, beta = 0.9, mix = 0.3) {
@@ -131,6 +137,78 @@ def writing(weights: list[nn.Parameter]) -> Callable[[], object]:
     return write
 
 
+class Deep(nn.Module):
+    """A residual net of the same weights: 24 layers of 512, 4 of them with 512 x 2048 x 512 behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(512, 512) for _ in range(24))
+        self.norms = nn.ModuleList(nn.LayerNorm(512) for _ in range(18))
+        self.wide = nn.ModuleList(nn.Linear(512, 2048, bias=False) for _ in range(2))
+        self.narrow = nn.ModuleList(nn.Linear(2048, 512, bias=False) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, layer in enumerate(self.layers):
+            y = self.norms[index](x) if index < len(self.norms) else x
+            x = x + torch.relu(layer(y))
+            if index % 12 == 0:
+                x = x + self.narrow[index // 12](torch.relu(self.wide[index // 12](x)))
+        return x
+
+
+def hooked(weights: list[nn.Parameter]) -> list[nn.Parameter]:
+    """Hooks look at the gradient of every matrix where the backward pass has just made it."""
+    unsigned, mask = EXPONENT[torch.float32]
+    loop = native.compiled(FINITE.replace("MASK", mask), unsigned)
+    assert loop is not None, "the benchmark needs a C compiler"
+    where = (ctypes.c_void_p * 1)()
+
+    def watch(p: nn.Parameter) -> None:
+        size = (ctypes.c_long * 1)(p.numel())
+
+        def look(p: Tensor) -> None:
+            assert p.grad is not None
+            where[0] = p.grad.data_ptr()
+            assert loop(1, size, where, None, 1) == 0
+
+        p.register_post_accumulate_grad_hook(look)
+
+    for p in weights:
+        if p.ndim > 1:
+            watch(p)
+    return weights
+
+
+def after_backward() -> None:
+    """Backward pass and step in turn: medians of CPU time, and of what a round takes longer than torch's."""
+    rule, rows = "adamw(lr = 1e-5)", torch.randn(ROWS, 512)
+    nets = [Deep() for _ in range(4)]
+    torchs, plain, bare_, early = (list(net.parameters()) for net in nets)
+    cases = {
+        "torch AdamW(fused=True)": torch.optim.AdamW(torchs, 1e-5, fused=True).step,
+        "adamw": ours(rule, plain, "raise"),
+        "adamw, gradients not looked at": ours(rule, bare_),
+        "adamw, looked at by hooks in the backward pass": ours(rule, hooked(early)),
+    }
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+    for _ in range(BACKWARD_ROUNDS):
+        for net, (name, step) in zip(nets, cases.items(), strict=True):
+            net.zero_grad()
+            loss = net(rows).square().mean()
+            begin = time.process_time()
+            loss.backward()
+            between = time.process_time()
+            step()
+            taken[name].append((between - begin, time.process_time() - between))
+    first = taken[next(iter(cases))][3:]
+    print("\nafter a real backward pass: backward, step, and both above torch's (medians of rounds)")
+    for name, found in taken.items():
+        backward, step = (1e3 * median(part) for part in zip(*found[3:], strict=True))
+        more = 1e3 * median(sum(a) - sum(b) for a, b in zip(found[3:], first, strict=True))
+        print(f"  {name:<48} {backward:6.2f} ms  {step:5.2f} ms  {more:+5.2f} ms")
+
+
 def show(
     title: str,
     cases: dict[str, Callable[[], object]],
@@ -234,6 +312,7 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     elementwise()
+    after_backward()
     show(
         f"matrix-wise, {MATRICES} matrices of 512 x 512",
         {
