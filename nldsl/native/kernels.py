@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-PARTS = ("functions.h", "products.h", "triangular.h")
+PARTS = ("vectors.h", "functions.h", "products.h", "triangular.h")
 """In the order in which they need one another."""
 
 
