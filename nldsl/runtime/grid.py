@@ -49,15 +49,16 @@ class ChunkGrid:
                 f"{NOT_EXPORTED}: chunks and commits end where the counts in the state say, which no program "
                 "of `torch.export` can ask; `nldsl export --to hf` writes readable source instead"
             )
-        if mask is not None and tokens and bool(mask.all()):
+        # Samples that are not there stand at the start, and none of their tokens is masked.
+        if mask is not None and tokens and (bool(mask.all()) or not count.numel()):
             mask = None
         self._tokens = tokens
         self._mask = mask
         self._column: Tensor | None = None
         self._source: Tensor | None = None
-        together = count.numel() > 0 and bool((count == count[0]).all())
+        together = not count.numel() or bool((count == count[0]).all())
         if mask is None and tokens and together:
-            self._cut_together(int(count[0]), chunk)
+            self._cut_together(int(count[0]) if count.numel() else 0, chunk)
         else:
             self._cut_apart(count, chunk)
         self._before = count
@@ -131,6 +132,11 @@ class ChunkGrid:
             return self._ends[clock]
         found: list[bool | Tensor] = []
         count = self._before
+        if self._tokens and not count.numel():
+            # Nobody says where a chunk ends: all do, and what is learnt in them has a gradient, of zero.
+            found = [True] * len(self._held)
+            self._ends[clock] = found
+            return found
         for held in self._held:
             count = count + held
             found.append(_whose((count % clock == 0) & (torch.as_tensor(held, device=count.device) > 0)))

@@ -143,7 +143,7 @@ class Learning:
     def _segments(self, tasks: list[PlacedTask], state: Any, grid: ChunkGrid, like: Tensor) -> Segments:
         """The fast way for training passes over samples in step, else the general one."""
         counts = [get_at(state, task.keys)["count"] for task in tasks]
-        together = all(isinstance(full, bool) for full in grid.full)
+        together = grid.count.numel() > 0 and all(isinstance(full, bool) for full in grid.full)
         # In step on the shortest clock only, samples fire longer ones apart.
         together = together and all(bool((count == count[:1]).all()) for count in counts)
         closed = all("open" not in get_at(state, task.keys) for task in tasks)

@@ -68,6 +68,44 @@ def test_no_samples_are_nothing(name: str) -> None:
     assert layer(*(x[:, :0] for x in inputs), state)[0] is not None
 
 
+def reached(layer: Any, batch: int, tokens: int, masked: bool) -> set[str]:
+    """The parameters, and inputs by number, that have a gradient behind a batch of so many samples."""
+    for p in layer.parameters():
+        p.grad = None
+    inputs = inputs_of(layer, batch, tokens)
+    mask = torch.ones(batch, tokens, dtype=torch.bool) if masked else None
+    first(layer(*inputs, None, mask)[0]).sum().backward()
+    named: dict[str, Any] = {**layer.parameter_paths(), **{str(n): x for n, x in enumerate(inputs)}}
+    return {name for name, x in named.items() if x.grad is not None}
+
+
+@pytest.mark.parametrize(
+    "name, tokens",
+    [*((n, 37) for n in (*BLOCKS, *RESETS, "memora", "moneta")), ("lact", 130), ("titans_mac", 130)],
+)
+def test_gradients_of_no_samples_are_zeros_where_one_sample_has_some(name: str, tokens: int) -> None:
+    """Chunks of samples that are not there end too: what is learnt in them has a gradient, of zero."""
+    layer = layer_of(name)
+    for masked in (False, True):
+        assert reached(layer, 0, tokens, masked) == reached(layer, 1, tokens, masked)
+        assert not any(p.grad is not None and p.grad.isnan().any() for p in layer.parameters())
+    assert reached(layer, 0, 3, False) >= reached(layer, 1, 3, False)
+
+
+@pytest.mark.parametrize("backward", [0.0, 1.0])
+def test_learning_from_no_samples(backward: float) -> None:
+    model: Any = nldsl.compile("hope_tiny", **MODELS["hope_tiny"])
+    found = []
+    for batch in (0, 1):
+        model.zero_grad(set_to_none=True)
+        loss, state = model.learn(torch.zeros(batch, 21, dtype=torch.long), backward=backward)
+        if not backward:
+            loss.backward()
+        found.append({n for n, p in model.parameter_paths().items() if p.grad is not None})
+        model.learn(torch.zeros(batch, 3, dtype=torch.long), state.detach())
+    assert found[0] >= found[1] and found[0]
+
+
 @pytest.mark.parametrize("name", ["gated_deltanet", "titans_mlp"])
 def test_no_samples_are_nothing_to_the_interpreter(name: str) -> None:
     layer = layer_of(name)
