@@ -17,19 +17,26 @@ class Cycled:
     """`betas`, or `momentum`, in the groups of a rule that has `beta1` and `beta2`, or `beta`.
 
     Both names are one number: whichever was changed since the last step tells the other; if both were, it is
-    the schedulers' name that counts.
+    the schedulers' name that counts.  A `momentum` that decides the code stands in the groups too: schedulers
+    that look for it find it, and what they write there is refused at the next step.
     """
 
-    def __init__(self, arguments: Collection[str], fixed: Collection[str]) -> None:
+    def __init__(self, arguments: Collection[str], fixed: Mapping[str, Any]) -> None:
         taken = {*arguments, *fixed}
         found = [c for c in CYCLED if set(c[1]) <= set(arguments) and not {c[0], "momentum"} & taken]
         self.word: str = found[0][0] if found else ""
         self.own: tuple[str, ...] = found[0][1] if found else ()
         self.told: dict[int, tuple[float, ...]] = {}
+        self.stands = {"momentum": fixed["momentum"]} if "momentum" in fixed else {}
+        self.words = {self.word, *self.stands}
 
     def default(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The entry of a group with these arguments."""
-        return {self.word: self._said([values[n] for n in self.own])} if self.own else {}
+        return {self.word: self._said([values[n] for n in self.own])} if self.own else self.stands
+
+    def changed(self, group: Mapping[str, Any]) -> str:
+        """What decides the code and is another in this group; empty if there is nothing."""
+        return next((n for n, value in self.stands.items() if group.get(n, value) != value), "")
 
     def begin(self, group: MutableMapping[str, Any], said: bool) -> None:
         """Note a new group; `said` is whether somebody wrote the schedulers' name into it."""

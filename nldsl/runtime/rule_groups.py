@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nldsl.catalog.bounds import ANY, Bounds
+from nldsl.diagnostics import SpecError, did_you_mean
 from nldsl.runtime.rule_gradients import Arrival
 from nldsl.runtime.rule_kernel import Kernel, refusal
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 GATHERED = ("gathered", "arrived", "calls")
 """What is kept of a parameter between the steps of a slow clock."""
+CYCLES = (
+    "; a scheduler cycles what may change, as `beta` of `momentum`, or nothing by `cycle_momentum = False`"
+)
 WORDS = {"nonfinite": ("raise", "skip", "zero", "ignore"), "form": ("auto", "eager", "compiled")}
 
 
@@ -43,6 +47,21 @@ def number_of(rule: str, bounds: Mapping[str, Bounds], name: str, value: Any) ->
     if wrong := bounds.get(name, ANY).refusal(name, value):
         raise refusal("NL0968", f"{wrong}, in `{rule}`", f'`group["{name}"]` is what a step uses')
     return float(value)
+
+
+def bad_argument(optimizer: RuleOptimizer, name: str) -> SpecError:
+    """The finding NL0968 for an entry of a group that is no open argument of the rule."""
+    if name in optimizer.fixed:
+        cycled = name in optimizer.cycled.stands
+        return refusal(
+            "NL0968",
+            f"`{name}` of `{optimizer.rule}` decides the code of the optimizer: it is the same for all "
+            "groups and steps",
+            f"make one with another `{name}`" + (CYCLES if cycled else ""),
+        )
+    known = [*optimizer.arguments, "every"]
+    help_ = did_you_mean(name, known) or f"known: {', '.join(known)}"
+    return refusal("NL0968", f"`{optimizer.rule}` has no argument `{name}`", help_)
 
 
 def clock_of(group: Mapping[str, Any]) -> int:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from nldsl.catalog.bounds import Bounds
-from nldsl.diagnostics import did_you_mean
 from nldsl.runtime.gathered_rows import GatheredRows
 from nldsl.runtime.rule_bundle import Bundle, Choice, Lineup, Numbers, Place, choose
 from nldsl.runtime.rule_cycled import SCHEDULED, Cycled
 from nldsl.runtime.rule_gradients import Arrival, Policy, checked
 from nldsl.runtime.rule_groups import (
     GATHERED,
+    bad_argument,
     clock_of,
     gathered,
     gathering,
@@ -87,7 +87,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.cycled = Cycled(self.arguments, self.fixed)
         unknown = [name for name in arguments if name not in self.arguments]
         if unknown:
-            raise self._bad_argument(unknown[0])
+            raise bad_argument(self, unknown[0])
         usual = {**self.arguments, **arguments, "every": every}
         super().__init__(params, {**usual, **self.cycled.default(usual)})
 
@@ -96,8 +96,10 @@ class RuleOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters that are trained from now on; their memories are allocated here."""
         for name in param_group:
-            if name not in KNOWN_KEYS and name not in self.arguments and name != self.cycled.word:
-                raise self._bad_argument(name)
+            if name not in KNOWN_KEYS | self.arguments.keys() | self.cycled.words:
+                raise bad_argument(self, name)
+        if name := self.cycled.changed(param_group):
+            raise bad_argument(self, name)
         said = self.cycled.word in param_group
         super().add_param_group(param_group)
         group = self.param_groups[-1]
@@ -203,21 +205,6 @@ class RuleOptimizer(torch.optim.Optimizer):
         number = next((i for i, g in enumerate(self.param_groups) if g is group), 0)
         return f"parameter {index} of group {number}"
 
-    def _bad_argument(self, name: str) -> Exception:
-        if name in self.fixed:
-            return refusal(
-                "NL0968",
-                f"`{name}` of `{self.rule}` decides the code of the optimizer: it is the same for all groups "
-                "and steps",
-                f"make one with another `{name}`",
-            )
-        known = [*self.arguments, "every"]
-        return refusal(
-            "NL0968",
-            f"`{self.rule}` has no argument `{name}`",
-            did_you_mean(name, known) or f"known: {', '.join(known)}",
-        )
-
     # --- steps --------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -252,8 +239,9 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _settle(self, group: dict[str, Any]) -> None:
         """What was written into a group since the last step; raises NL0968 for what cannot be."""
-        for name in self.fixed.keys() & group.keys():
-            raise self._bad_argument(name)
+        wrong = (self.fixed.keys() - self.cycled.words) & group.keys()
+        if name := self.cycled.changed(group) or next(iter(wrong), ""):
+            raise bad_argument(self, name)
         self.cycled.follow(group)
         self._check_numbers(group)
 
@@ -368,6 +356,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         missing = [f"`{n}`" for n in (*self.arguments, "every") if n not in group]
         if missing:
             raise refusal("NL0969", f"{said}: a group lacks {', '.join(missing)}")
+        if name := self.cycled.changed(group):
+            raise refusal("NL0969", f"{said}: `{name}` is {group[name]}, here {self.fixed[name]}")
         self.cycled.begin(group, self.cycled.word in group)
         for index, p in enumerate(group["params"]):
             found = self.state.get(p, {})

@@ -107,6 +107,40 @@ def test_what_is_no_number_is_named() -> None:
         nldsl.optimizer("adamw", [{"param": []}], lr=0.1)
 
 
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("rule", ["sgd", "rmsprop"])
+def test_a_momentum_that_decides_the_code_cannot_be_cycled(rule: str, name: str) -> None:
+    model = net()
+    optimizer = nldsl.optimizer(rule, model.parameters(), lr=0.05, momentum=0.8)
+    assert optimizer.param_groups[0]["momentum"] == 0.8
+    SCHEDULERS[name](optimizer)
+    before = flat(model)
+    backward(model)
+    refused("NL0968", optimizer.step, f"`momentum` of `{rule}`", "`cycle_momentum = False`", "`beta`")
+    refused("NL0968", copy.deepcopy(optimizer).step, f"`momentum` of `{rule}`")
+    assert torch.equal(flat(model), before)
+    optimizer.param_groups[0]["momentum"] = 0.8
+    optimizer.step()
+    assert not torch.equal(flat(model), before)
+
+
+def test_a_momentum_that_decides_the_code_is_that_of_all_groups_and_states() -> None:
+    model, twin = net(), net()
+    optimizer = nldsl.optimizer("sgd", model.parameters(), lr=0.05, momentum=0.9)
+    assert nldsl.optimizer("sgd", optimizer.param_groups, momentum=0.9, lr=1.0).param_groups[0]["lr"] == 0.05
+    other = [{"params": [nn.Parameter(torch.ones(2))], "momentum": 0.5}]
+    refused("NL0968", lambda: optimizer.add_param_group(other[0]), "`momentum` of `sgd`")
+    assert len(optimizer.param_groups) == 1
+    again = nldsl.optimizer("sgd", twin.parameters(), lr=0.1, momentum=0.5)
+    refused("NL0969", lambda: again.load_state_dict(optimizer.state_dict()), "`momentum` is 0.9, here 0.5")
+    assert again.param_groups[0]["lr"] == 0.1
+    old = optimizer.state_dict()
+    del old["param_groups"][0]["momentum"]  # as it was saved before it stood there
+    optimizer.load_state_dict(old)
+    backward(model)
+    optimizer.step()
+
+
 def test_a_list_as_an_argument() -> None:
     text = "rule mine(lr, by = [1, 2]) { for b in by { W = W - b * lr * g } }"
     weight = nn.Parameter(torch.zeros(2))
