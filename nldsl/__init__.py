@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nldsl.graph import LevelGraph
     from nldsl.graph import graph_of as graph
     from nldsl.graph import open_program as program
+    from nldsl.native import native
     from nldsl.review import check
     from nldsl.runtime.allocator import keep_freed_memory
     from nldsl.runtime.model import Layer, Model
@@ -69,6 +70,7 @@ __all__ = [
     "graph",
     "keep_freed_memory",
     "load",
+    "native",
     "optimizer",
     "program",
     "verify",
@@ -80,6 +82,8 @@ def __getattr__(name: str) -> object:
     if name == "graph":
         import_module("nldsl.view")  # so that a graph can draw itself in a notebook
         return import_module("nldsl.graph")
+    if name == "native":
+        return import_module("nldsl.native")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), _RENAMED.get(name, name))
     raise AttributeError(f"module `nldsl` has no attribute `{name}`")

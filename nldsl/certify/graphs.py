@@ -1,4 +1,4 @@
-"""`torch.compile` and `torch.export` of an emitted module: the same numbers, or the reason why not."""
+"""`torch.compile`, C and `torch.export` of an emitted module: the same numbers, or the reason why not."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from torch import Tensor
 from nldsl.certify.bench import Build, call
 from nldsl.certify.certificate import CheckResult, Lowering, Section
 from nldsl.certify.clocks import Clocks, clock_sets, with_clocks
-from nldsl.certify.compare import BOUND, Finding, Pair, farthest
+from nldsl.certify.compare import BOUND, Finding, LeftOutError, Pair, farthest
 from nldsl.certify.draws import draw_inputs, draw_parameters, generator
 from nldsl.certify.examine import run
 from nldsl.driver.compile import plan_of
+from nldsl.native import native
 from nldsl.plan.export import CODE, against_export
 from nldsl.plan.plan import Plan
 from nldsl.runtime.model import Layer
 from nldsl.spec.program import Program
 
 BATCH = 2
+NATIVE = "native"
+"""Among the back ends: `nldsl.native`."""
 Numbers = dict[str, Tensor]
+Called = Callable[..., tuple[tuple[Tensor, ...], dict[str, Tensor]]]
 
 
 def graphs(
@@ -44,8 +48,9 @@ def graphs(
     inputs = draw_inputs(short, BATCH, tokens, seed, "graphs")
     results = []
     for backend in backends:
-        say(f"torch.compile, {backend}")
-        results.append(run(f"torch.compile, {backend}", lambda b=backend: compiled(module, inputs, seed, b)))  # type: ignore[misc]
+        title = "native lanes" if backend == NATIVE else f"torch.compile, {backend}"
+        say(title)
+        results.append(run(title, lambda b=backend: compiled(module, inputs, seed, b)))  # type: ignore[misc]
     if exported:
         say("torch.export")
         reason = against_export(plan)
@@ -79,12 +84,12 @@ def _module(program: Program, plan: Plan, build: Build, seed: int) -> Layer:
 
 
 def compiled(module: Layer, inputs: tuple[Tensor, ...], seed: int, backend: str) -> Iterator[Finding]:
-    """Outputs, states and gradients of the module as it is and as `torch.compile` makes it."""
+    """Outputs, states and gradients of the module as it is and as `torch.compile` makes it, or `native`."""
 
-    def plain(*streams: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        y, state = call(module, streams)
-        return y, state.tensors()
-
+    plain = _as_tensors(module)
+    if backend == NATIVE:
+        yield from in_lanes(module, inputs, seed)
+        return
     torch._dynamo.reset()
     want = _numbers(module, plain, inputs, seed)
     torch._dynamo.utils.counters.clear()
@@ -101,6 +106,25 @@ def compiled(module: Layer, inputs: tuple[Tensor, ...], seed: int, backend: str)
     label = "one graph" if count == 1 else f"{count} graphs"
     torch._dynamo.reset()
     yield from _compared(label, got, want)
+
+
+def _as_tensors(module: Layer) -> Called:
+    def plain(*streams: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        y, state = call(module, streams)
+        return y, state.tensors()
+
+    return plain
+
+
+def in_lanes(module: Layer, inputs: tuple[Tensor, ...], seed: int) -> Iterator[Finding]:
+    """Outputs, states and gradients of the module as it is, and with its steps in C."""
+    twin = copy.deepcopy(module)
+    report = native(twin)
+    want = _numbers(module, _as_tensors(module), inputs, seed)
+    got = _numbers(twin, _as_tensors(twin), inputs, seed)
+    if not report.running:
+        raise LeftOutError("; ".join(str(report).splitlines()))
+    yield from _compared("lanes", got, want)
 
 
 def export(module: Layer, inputs: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Iterator[Finding]:
@@ -120,7 +144,7 @@ def export(module: Layer, inputs: tuple[Tensor, ...], others: tuple[Tensor, ...]
 
 def _numbers(
     module: Layer,
-    called: Callable[..., tuple[tuple[Tensor, ...], dict[str, Tensor]]],
+    called: Called,
     inputs: tuple[Tensor, ...],
     seed: int,
 ) -> Numbers:

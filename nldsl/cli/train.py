@@ -48,7 +48,8 @@ Compile = Annotated[
     str,
     typer.Option(
         "--compile",
-        help="torch.compile: `auto` where `nldsl plan` says it pays, `yes` wherever it can, or `no`.",
+        help="torch.compile: `auto` where `nldsl plan` says it pays, `yes` wherever it can, or `no`; "
+        "`native`: steps of loops over chunks in C.",
     ),
 ]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write what is logged for TensorBoard too.")]

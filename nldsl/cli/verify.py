@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 
 class Backend(StrEnum):
-    """Back ends of `torch.compile`."""
+    """Back ends of `torch.compile`, and C."""
 
     eager = "eager"
     aot_eager = "aot_eager"
     inductor = "inductor"
+    native = "native"
 
 
 def command(
@@ -56,7 +57,9 @@ def command(
     ] = False,
     compiled: Annotated[
         list[Backend] | None,
-        typer.Option("--compile", help="Also under `torch.compile` with this back end; may be repeated."),
+        typer.Option(
+            "--compile", help="Also under `torch.compile` with this back end, or `native`; may be repeated."
+        ),
     ] = None,
     export: Annotated[bool, typer.Option("--export", help="Also through `torch.export`.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the certificate as JSON.")] = False,

@@ -8,6 +8,7 @@ results then stay in the cache, which costs less than what computing them again 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,8 +22,30 @@ CACHE = 2**21
 """Bytes of the largest argument of the samples that are worked on together on a CPU."""
 
 
+class WholeStep(ABC):
+    """What may stand in the place of an emitted step: it takes all samples at once, and goes its own way back.
+
+    `plain` is the step in whose place it stands, as it was emitted.
+    """
+
+    plain: Callable[..., Any]
+
+    @abstractmethod
+    def pair(
+        self,
+        arguments: Sequence[Tensor | None],
+        parameters: Sequence[Tensor],
+        shared: Sequence[int],
+        recorded: bool,
+    ) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+        """The step and its backward pass, called as emitted ones are; `None`: `plain` is to be taken.
+
+        `recorded`: whether there will be a way back.
+        """
+
+
 def chunk_step(
-    step: Callable[..., Any],
+    step: Callable[..., Any] | WholeStep,
     back: Callable[..., Any],
     arguments: Sequence[Tensor | None],
     parameters: Sequence[Tensor],
@@ -37,7 +60,8 @@ def chunk_step(
     argument but the last (`valid`), then one per parameter.  `shared`: places of the arguments without a
     batch axis.  A step that is not compiled is recorded unless `always`: that keeps six times as much and is
     a sixth faster, call by call; compiled, the two take the same time.  `compiled = False`: `back` calls what
-    torch does not compile.  Second derivatives are refused (NL0977).
+    torch does not compile.  A `WholeStep` in the place of the step says itself what it takes.  Second
+    derivatives are refused (NL0977).
 
     >>> step = lambda x, valid, kept=None: (3 * x,)
     >>> x = torch.ones(2, 1, requires_grad=True)
@@ -47,9 +71,14 @@ def chunk_step(
     """
     given = [*arguments, *parameters]
     recorded = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
-    if not recorded or torch.compiler.is_compiling() or not (always or (compiled and is_compiled(step))):
+    apart, whole = torch.compiler.is_compiling(), None
+    if isinstance(step, WholeStep):
+        whole = None if apart else step.pair(arguments, parameters, shared, recorded)
+        step = step.plain if whole is None else whole[0]
+    if not recorded or apart or not (whole or always or (compiled and is_compiled(step))):
         return step(*arguments)
-    call = _Call(step, back, len(arguments), frozenset(shared))
+    call = _Call(step, back if whole is None else whole[1], len(arguments), frozenset(shared))
+    call.whole = whole is not None
     found = _ChunkStep.apply(call, *given)  # type: ignore[no-untyped-call]
     return found if call.many else found[0]
 
@@ -79,7 +108,7 @@ class _Call:
         self, step: Callable[..., Any], back: Callable[..., Any], count: int, shared: frozenset[int]
     ) -> None:
         self.step, self.back, self.count, self.shared = step, back, count, shared
-        self.many = True
+        self.many, self.whole = True, False
         self.parts: list[slice] = []
         self.kind = chosen()
         self.places: list[list[bool]] = []
@@ -89,7 +118,7 @@ class _Call:
         """Samples that are worked on together."""
         batched = [x for i, x in enumerate(arguments) if x is not None and i not in self.shared]
         batch = batched[0].shape[0]
-        if batched[0].device.type != "cpu" or not batch:
+        if self.whole or batched[0].device.type != "cpu" or not batch:
             return [slice(0, batch)]
         width = max(1, CACHE // max(1, largest(batched) // batch))
         return [slice(start, min(start + width, batch)) for start in range(0, batch, width)]

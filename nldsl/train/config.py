@@ -21,7 +21,8 @@ UNTYPED = frozenset({"source", "specification", "version", "imported"})
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 PRECISIONS = (FLOAT32, BFLOAT16)
 RECOMPUTE = ("none", "blocks")
-COMPILED = ("no", "auto", "yes")
+NATIVE = "native"
+COMPILED = ("no", "auto", "yes", NATIVE)
 ON_FAULT = ("stop", "skip")
 """What happens at a step whose gradient is not finite or a spike."""
 
@@ -39,7 +40,8 @@ class RunConfig:
     the last ones is a fault (0: never); at a fault the run stops or skips the step, as `on_fault` says.
     `precision` (`float32`, `bfloat16`) is that of products with weights and of attention, all else is
     float32; `recompute` (`none`, `blocks`) is what the backward pass computes again instead of keeping
-    it; `compiled` (`no`, `auto`, `yes`) is what torch compiles: by `auto` where the plan says that it pays.
+    it; `compiled` (`no`, `auto`, `yes`) is what torch compiles: by `auto` where the plan says that it pays;
+    by `native` steps of loops over chunks are C.
     """
 
     source: str

@@ -85,7 +85,7 @@ class Trainer:
         self.groups: list[OptimiserGroup] = self.engine.groups(claims, module_of(model))
         self.alternate()
         require_rows_once(self.groups, config.recompute)
-        compile_blocks(model, config.compiled)
+        compile_blocks(model, config.compiled, config.precision)
         self.step = 0
         self.seconds = 0.0
         self.loss = math.nan

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from nldsl.driver.compile import plan_of
 from nldsl.evaluate import LanguageModel
+from nldsl.native import native
 from nldsl.plan.compiling import Compiling, compiling
 from nldsl.runtime.block_recompute import recompute_blocks
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module
-from nldsl.train.config import BFLOAT16
+from nldsl.runtime.native import compiler
+from nldsl.train.config import BFLOAT16, FLOAT32, NATIVE
 from nldsl.train.errors import fault
 from nldsl.train.optimisers import OptimiserGroup
 
@@ -84,14 +86,17 @@ def verdicts(model: Any) -> tuple[Compiling, ...]:
     return compiling(plan_of(model.program))
 
 
-def compile_blocks(model: Any, what: str) -> int:
+def compile_blocks(model: Any, what: str, precision: str = FLOAT32) -> int:
     """Let torch compile blocks, by `auto` where the plan says that it pays, by `yes` all with memories.
 
     Of a block that loops over tokens or chunks it is the step that is compiled: a whole graph would unroll
-    all of them.  Returns how many functions are compiled.  Raises NL0997 if `yes` finds none.
+    all of them.  By `native` it is C that computes these steps.  Returns how many functions are compiled.
+    Raises NL0997 if `yes` or `native` finds none.
     """
     if what == "no":
         return 0
+    if what == NATIVE:
+        return compile_natively(model, precision)
     root, found = cast(Model, model).root, 0
     known = {c.class_name: c for c in verdicts(model) if what == "yes" or c.pays}
     for module in [m for m in root.modules() if isinstance(m, Module)]:
@@ -111,6 +116,24 @@ def compile_blocks(model: Any, what: str) -> int:
             help="leave `--compile` out",
         )
     return found
+
+
+def compile_natively(model: Any, precision: str) -> int:
+    """Compute the steps of a model in lanes of C; how many.  Raises NL0997 if that would change nothing."""
+    device = cast(Model, model).root.like.device
+    why = ""
+    if not compiler():
+        why = "this machine has no C compiler (`CC`, cc, gcc, clang)"
+    elif device.type != "cpu":
+        why = f"the model is on `{device}`, and lanes run on the CPU"
+    elif precision == BFLOAT16:
+        why = "lanes compute in float32, and `--precision bfloat16` leaves all of it to torch"
+    report = None if why else native(model)
+    if report is not None and not report.replaced:
+        why = "; ".join(str(report).splitlines())
+    if why or report is None:
+        raise fault("NL0997", f"nothing of `{model.name}` runs natively: {why}", help="leave `--compile` out")
+    return report.replaced
 
 
 def compile_module(module: Module, verdict: Compiling) -> int:

@@ -208,7 +208,8 @@ CODES = {
         "nothing to compile",
         "`--compile yes` is for blocks with memories: their passes, the step of their loop over tokens or "
         "chunks, or the functions on rows of a pass over all chunks. `auto` takes what `nldsl plan` says it "
-        "pays for, and nothing where it says that of none.",
+        "pays for, and nothing where it says that of none. `native` is for loops over chunks whose backward "
+        "pass is written out, in float32 on a CPU, and needs a C compiler.",
     ),
     "NL0998": Entry(
         "another process is gone",

@@ -1,0 +1,107 @@
+"""An emitted chunk step and its backward pass as functions of lanes, for arguments of one form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from nldsl.native.lanes import Lanes
+from nldsl.native.places import Named, Place, Tensors, one_by_one
+
+
+class StepForm:
+    """A step with `axes` lane axes; `paths` are the tensors that it reads of its module."""
+
+    def __init__(
+        self,
+        step: Callable[..., Any],
+        back: Callable[..., Any],
+        axes: int,
+        places: tuple[list[Place], list[Place]],
+        paths: Sequence[str],
+        asked: Sequence[int],
+        found: tuple[int, int, bool],
+    ) -> None:
+        """`asked`: which of `paths` the parameters are whose gradients the backward pass returns; `found`: how
+        many results the step has, how many inverses it keeps, and whether its results are a tuple.
+        """
+        self.step, self.back, self.axes, self.paths = step, back, axes, tuple(paths)
+        self.arguments, self.parameters = places
+        self.count = len(self.arguments)
+        self.sent = [*self.arguments[:-1], *(self.parameters[i] for i in asked)]
+        """Where the gradients go: to the arguments but `valid`, then to parameters."""
+        self.results, self.writes, self.many = found
+        self.ahead, self.behind = Lanes(self._ahead, axes=axes), Lanes(self._behind, axes=axes)
+
+    def bound(self, values: Sequence[Tensor]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The step and its backward pass as they are called where they are emitted, with these `paths`."""
+
+        def step(*given: Any) -> Any:
+            found, kept = self.forward(given[: self.count], values)
+            for inverses in given[self.count :]:
+                inverses += kept
+            return found
+
+        def back(*given: Any) -> list[Tensor | None]:
+            kept, *grads = given[self.count :]
+            return self.backward(given[: self.count], values, kept, grads)
+
+        return step, back
+
+    def forward(self, arguments: Tensors, values: Tensors) -> tuple[Any, list[Tensor | None]]:
+        """What the step returns, and what it keeps, as it would without lanes."""
+        found = self.ahead(*self._laned(arguments, values))
+        results, kept = found[: self.results], found[self.results :]
+        packed = [None if x is None else x.flatten(0, self.axes) for x in kept]
+        return (tuple(results) if self.many else results[0]), packed
+
+    def backward(
+        self, arguments: Tensors, values: Tensors, kept: Tensors, grads: Sequence[Tensor]
+    ) -> list[Tensor | None]:
+        """What the backward pass returns."""
+        lanes = grads[0].shape[: self.axes]
+        unpacked = [None if x is None else x.unflatten(0, (*lanes, -1)) for x in kept]
+        flows = self.behind(*self._laned(arguments, values), *unpacked, *(g.contiguous() for g in grads))
+        return [
+            None if d is None else place.summed(d, self.axes)
+            for place, d in zip(self.sent, flows, strict=True)
+        ]
+
+    def _laned(self, arguments: Tensors, values: Tensors) -> list[Tensor | None]:
+        places = (*self.arguments, *self.parameters)
+        given = (*arguments, *values)
+        return [
+            None if x is None else place.laned(x, self.axes) for place, x in zip(places, given, strict=True)
+        ]
+
+    def _own(self, laned: Tensors) -> tuple[Named, list[Tensor | None]]:
+        """The module and the arguments of a step, from those of lanes."""
+        places = (*self.arguments, *self.parameters)
+        own = [None if x is None else p.own(x, self.axes) for p, x in zip(places, laned, strict=True)]
+        return Named(dict(zip(self.paths, own[self.count :], strict=True))), own[: self.count]
+
+    def _ahead(self, *laned: Tensor | None) -> list[Tensor | None]:
+        """Of lanes: results, then inverses."""
+        module, arguments = self._own(laned)
+        kept: list[Tensor | None] = []
+        found = self.step(module, *arguments, kept)
+        results = list(found) if self.many else [found]
+        lanes = results[0].shape[: self.axes]
+        return [*results, *(None if x is None else x.unflatten(0, (*lanes, -1)) for x in kept)]
+
+    def _behind(self, *laned: Tensor | None) -> Tensors:
+        """Of lanes: gradients, each with all lane axes."""
+        if max(x.shape[: self.axes].numel() for x in laned if x is not None) > 1:
+            # What lanes share gets the sum of all gradients, and each is asked for its own.
+            return one_by_one(self._behind, laned, self.axes)
+        given = self.count + len(self.paths)
+        module, arguments = self._own(laned[:given])
+        rest = laned[given:]
+        kept = [None if x is None else x.flatten(0, self.axes) for x in rest[: self.writes]]
+        flows = self.back(module, *arguments, kept, *rest[self.writes :])
+        return [
+            None if d is None else place.laned(d, self.axes)
+            for place, d in zip(self.sent, flows, strict=True)
+        ]

@@ -1,0 +1,196 @@
+"""Chunk steps whose backward pass is written out, as compiled functions of lanes in the place of torch's calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from threading import RLock
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from nldsl.native.graph import UnsupportedError
+from nldsl.native.places import places_of
+from nldsl.native.probe import Probe, differs
+from nldsl.native.step_form import StepForm
+from nldsl.runtime.chunk_back import WholeStep
+from nldsl.runtime.module import Module
+from nldsl.runtime.precision import chosen
+
+STEP, BACK = "_step_", "_back"
+"""How the methods of emitted modules that take one chunk begin, and how their backward passes end."""
+Tensors = Sequence[Tensor | None]
+Pair = tuple[Callable[..., Any], Callable[..., Any]]
+
+
+def steps_of(module: Module) -> list[str]:
+    """The steps of a module whose backward pass is written out."""
+    names = [name for name in dir(type(module)) if name.startswith(STEP)]
+    return [name for name in names if f"{name}{BACK}" in names]
+
+
+class NativeStep(WholeStep):
+    """The step `name` of a module in lanes; what has no form there, and other types and devices, torch computes."""
+
+    def __init__(self, module: Module, name: str) -> None:
+        self.module, self.name = module, name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is compiled belongs to the class: copies share it, other processes make their own.
+        return NativeStep, (self.module, self.name)
+
+    @property
+    def plain(self) -> Callable[..., Any]:  # type: ignore[override]
+        """The emitted step."""
+        return MethodType(getattr(type(self.module), self.name), self.module)
+
+    @property
+    def forms(self) -> StepForms:
+        """What is known of this step of this class."""
+        return forms_of(type(self.module), self.name)
+
+    def pair(
+        self,
+        arguments: Tensors,
+        parameters: Sequence[Tensor],
+        shared: Sequence[int],
+        recorded: bool,
+    ) -> Pair | None:
+        """The step and its backward pass in lanes, with the weights that the module has now."""
+        given = [x for x in (*arguments, *parameters) if x is not None]
+        if not _ordinary(given):
+            return None
+        form = self.forms.ready(self.module, arguments, parameters, tuple(shared), recorded)
+        if form is None:
+            return None
+        values = [value_at(self.module, path) for path in form.paths]
+        return form.bound(values) if _ordinary([*given, *values]) else None
+
+
+def _ordinary(given: Sequence[Tensor]) -> bool:
+    """Whether these are numbers in memory of one of two types, and nobody looks on."""
+    kinds = {x.dtype for x in given if x.is_floating_point()}
+    return (
+        len(kinds) == 1
+        and kinds <= {torch.float32, torch.float64}
+        and all(type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu" and x.numel() for x in given)
+        and chosen() is None
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._are_functorch_transforms_active()
+        and _get_current_dispatch_mode() is None
+    )
+
+
+def value_at(module: Any, path: str) -> Any:
+    """What a module has at a path such as `q[1].weight`."""
+    for part in re.findall(r"[^.\[\]]+", path):
+        module = module[int(part)] if part.isdigit() else getattr(module, part)
+    return module
+
+
+class StepForms:
+    """The forms of one emitted step, one for every form of its arguments, and why there is none."""
+
+    def __init__(self, step: Callable[..., Any], back: Callable[..., Any]) -> None:
+        self.step, self.back = step, back
+        self.reasons: dict[str, None] = {}
+        """Why torch computes some calls."""
+        self._forms: dict[object, StepForm] = {}
+        self._ready: dict[object, StepForm | None] = {}
+        self._lock = RLock()
+
+    @property
+    def count(self) -> int:
+        """How many forms run natively."""
+        return sum(form is not None for form in self._ready.values())
+
+    def ready(
+        self,
+        module: Any,
+        arguments: Tensors,
+        parameters: Sequence[Tensor],
+        shared: tuple[int, ...],
+        recorded: bool,
+    ) -> StepForm | None:
+        """The form for such arguments, made and compared with the emitted step when they are first seen."""
+        sizes = tuple(
+            None if x is None else (x.dtype, x.shape if i in shared else x.shape[1:])
+            for i, x in enumerate(arguments)
+        )
+        key = (sizes, recorded)
+        with self._lock:
+            if key not in self._ready:
+                self._ready[key] = self._made(module, arguments, parameters, shared, recorded)
+            return self._ready[key]
+
+    def _made(
+        self,
+        module: Any,
+        arguments: Tensors,
+        parameters: Sequence[Tensor],
+        shared: tuple[int, ...],
+        recorded: bool,
+    ) -> StepForm | None:
+        reasons: list[str] = []
+        with torch.no_grad():
+            try:
+                probe = Probe(self.step, self.back, module, arguments, parameters)
+            except UnsupportedError as error:
+                self.reasons[str(error)] = None
+                return None
+            for axes in (2, 1):
+                try:
+                    form = self._form(probe, shared, axes)
+                    compared(form, probe, recorded)
+                except UnsupportedError as error:
+                    reasons.append(str(error))
+                else:
+                    return form
+        # Without heads there is one reason: the other one.
+        self.reasons[reasons[-1]] = None
+        return None
+
+    def _form(self, probe: Probe, shared: tuple[int, ...], axes: int) -> StepForm:
+        """The form with so many lane axes; one serves calls with and without a way back."""
+        places = places_of(probe.arguments, shared, probe.values, axes)
+        key = (tuple(places[0]), tuple(places[1]), tuple(x is None for x in probe.arguments), probe.key)
+        if key not in self._forms:
+            self._forms[key] = StepForm(
+                self.step, self.back, axes, places, probe.paths, probe.asked, probe.found
+            )
+        return self._forms[key]
+
+
+def compared(form: StepForm, probe: Probe, recorded: bool) -> None:
+    """Raise `UnsupportedError` where lanes do not give what the step gives, or are not compiled."""
+    want, exact = probe.wanted()
+    try:
+        results, kept = form.forward(probe.arguments, probe.values)
+        got = [*(results if form.many else [results]), *kept]
+        same = not differs(got, [*want.results, *want.kept], [*exact.results, *exact.kept])
+        if same and recorded:
+            flows = form.backward(probe.arguments, probe.values, kept, probe.grads)
+            same = not differs(flows, want.flows, exact.flows)
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise UnsupportedError("heads and samples are not independent of one another") from error
+    if not same:
+        raise UnsupportedError("heads and samples are not independent of one another")
+    reason = next(iter([*form.ahead.reasons.values(), *form.behind.reasons.values()]), None)
+    if reason is not None:
+        raise UnsupportedError(reason)
+
+
+_LOCK = RLock()
+
+
+def forms_of(kind: type, name: str) -> StepForms:
+    """What is known of a step of a class of modules; it lives as long as the emitted function."""
+    step = getattr(kind, name)
+    with _LOCK:
+        if not hasattr(step, "forms"):
+            step.forms = StepForms(step, getattr(kind, f"{name}{BACK}"))
+    found: StepForms = step.forms
+    return found

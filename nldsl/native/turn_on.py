@@ -1,0 +1,99 @@
+"""`nldsl.native`: the chunk steps of a model in compiled lanes, and what was put there in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nldsl.native.steps import BACK, STEP, NativeStep, StepForms, forms_of, steps_of
+from nldsl.runtime.module import Module
+from nldsl.runtime.native import compiler
+
+NO_COMPILER = "there is no C compiler (`CC`, cc, gcc, clang)"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A function of a class of blocks: how many blocks have it, and why torch computes it (empty: it does not)."""
+
+    block: str
+    function: str
+    count: int
+    reason: str = ""
+    forms: StepForms | None = None
+
+    @property
+    def native(self) -> bool:
+        """Whether it was replaced."""
+        return not self.reason
+
+    def __str__(self) -> str:
+        many = f" in {self.count} blocks" if self.count > 1 else ""
+        said = f"torch, as {self.reason}" if self.reason else "in lanes"
+        left = list(self.forms.reasons) if self.forms is not None and self.native else []
+        if left:
+            said += f", but where {'; '.join(left)}: there torch"
+        return f"{self.block}.{self.function}{many}: {said}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `native` has replaced and what not.  What only running shows is added when calls have shown it."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def replaced(self) -> int:
+        """How many functions of blocks run in lanes."""
+        return sum(part.count for part in self.parts if part.native)
+
+    @property
+    def running(self) -> int:
+        """How many forms of functions have been compiled so far."""
+        return sum(part.forms.count for part in self.parts if part.native and part.forms is not None)
+
+    def __str__(self) -> str:
+        if not self.parts:
+            return "nothing to compile: no block has a loop over chunks"
+        return "\n".join(map(str, self.parts))
+
+
+def native(model: Any) -> Report:
+    """Compute chunk steps of a compiled model or layer in C, one head of one sample at a time; what was replaced.
+
+    Values, states and gradients are those of torch but for rounding.  A step is compiled when a form of its
+    arguments is first seen (float32 or float64, on the CPU), and compared with torch's there; where it has no
+    such form, or differs, torch computes it, and the report says why.
+
+    Raises:
+        TypeError: not a compiled model or layer.
+
+    Example:
+        >>> import nldsl
+        >>> model = nldsl.compile("linear_attention", block="linear_attention", x=8, heads=2)
+        >>> str(nldsl.native(model))
+        'nothing to compile: no block has a loop over chunks'
+    """
+    root = getattr(model, "root", None)
+    if not isinstance(root, Module):
+        raise TypeError(f"`native` takes a compiled model or layer, not `{type(model).__name__}`")
+    blocks: dict[type, list[Module]] = {}
+    for module in root.modules():
+        if isinstance(module, Module):
+            blocks.setdefault(type(module), []).append(module)
+    return Report(tuple(part for kind, alike in blocks.items() for part in _steps(kind, alike)))
+
+
+def _steps(kind: type, alike: list[Module]) -> Iterator[Part]:
+    """Every step of a class of blocks, replaced where it can be."""
+    written = steps_of(alike[0])
+    for name in (n for n in dir(kind) if n.startswith(STEP) and not n.endswith(BACK)):
+        if name not in written:
+            reason = "its backward pass is recorded: `nldsl plan` says why"
+        else:
+            reason = "" if compiler() else NO_COMPILER
+        for module in alike if not reason else ():
+            object.__setattr__(module, name, NativeStep(module, name))
+        forms = None if reason else forms_of(kind, name)
+        yield Part(kind.__name__, name, len(alike), reason, forms)
