@@ -135,7 +135,11 @@ def main() -> None:
     bound, _ = peak_gflops()
     given, short = inputs(TOKENS), inputs(SHORT)
     modules = {"memories": memories(), "memories, checkpoints": memories(checkpoint=True)}
-    modules |= {"layer": layer(), "layer, checkpoints": layer(checkpoint=True)}
+    modules |= {"memories, native": memories(), "memories, native, checkpoints": memories(checkpoint=True)}
+    modules |= {"layer": layer(), "layer, checkpoints": layer(checkpoint=True), "layer, native": layer()}
+    for name, module in modules.items():
+        if "native" in name:
+            nldsl.native(module)
     if options.compiled:
         modules["memories, compiled step"] = memories()
         compile_steps(modules["memories, compiled step"])
@@ -150,7 +154,7 @@ def main() -> None:
     for name, spent in seconds.items():
         saved = saved_megabytes(lambda name=name: modules[name](*taken[name]))
         print(
-            f"{name:24s} {1e3 * spent:7.1f} ms  {BATCH * TOKENS / spent:7.0f} tokens/s  "
+            f"{name:29s} {1e3 * spent:7.1f} ms  {BATCH * TOKENS / spent:7.0f} tokens/s  "
             f"{flops() / (bound * 1e9) / spent:5.1%} of the bound  {saved:6.1f} MiB saved  "
             f"{per_token / SHORT * TOKENS / spent:5.1f} x the token loop"
         )

@@ -44,6 +44,7 @@ CLASSES = {
     "titans compiled": ("the same, compiled by torch", 0.41, 0.60),
     "hope": ("self-referential (Hope)", 0.44, 0.63),
     "hope checkpointed": ("Hope, backward pass written out", 0.44, 0.63),
+    "hope native": ("the same, its steps in C", 0.44, 0.63),
     "hope compiled": ("the same, compiled by torch", 0.44, 0.63),
 }
 """What every case stands for, the share of the bound it must reach, and the one it aims at."""
@@ -103,8 +104,10 @@ def emitted_cases() -> dict[str, Case]:
     cases = {}
     for name, layer, inputs, flops in forms:
         cases[name] = _emitted(layer(), inputs(T), flops() / 3)
-    saving = hope_layer.memories(checkpoint=True)
+    saving, native = hope_layer.memories(checkpoint=True), hope_layer.memories()
+    nldsl.native(native)
     cases["hope checkpointed"] = _emitted(saving, hope_layer.inputs(T), hope_layer.flops() / 3)
+    cases["hope native"] = _emitted(native, hope_layer.inputs(T), hope_layer.flops() / 3)
     return cases
 
 

@@ -24,7 +24,7 @@ class Flowed(NamedTuple):
 
 
 class Probe:
-    """Arguments like those of a call, but no number of them special: a memory at its start hides what reads it."""
+    """Arguments like those of a call, none of them special: a memory at its start hides what reads it."""
 
     def __init__(
         self,

@@ -24,8 +24,9 @@ class StepForm:
         asked: Sequence[int],
         found: tuple[int, int, bool],
     ) -> None:
-        """`asked`: which of `paths` the parameters are whose gradients the backward pass returns; `found`: how
-        many results the step has, how many inverses it keeps, and whether its results are a tuple.
+        """`asked`: which of `paths` the parameters are whose gradients the backward pass returns.
+
+        `found`: how many results the step has, how many inverses it keeps, whether its results are a tuple.
         """
         self.step, self.back, self.axes, self.paths = step, back, axes, tuple(paths)
         self.arguments, self.parameters = places

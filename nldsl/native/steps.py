@@ -1,4 +1,4 @@
-"""Chunk steps whose backward pass is written out, as compiled functions of lanes in the place of torch's calls."""
+"""Chunk steps whose backward pass is written out, as compiled functions of lanes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def steps_of(module: Module) -> list[str]:
 
 
 class NativeStep(WholeStep):
-    """The step `name` of a module in lanes; what has no form there, and other types and devices, torch computes."""
+    """The step `name` of a module in lanes; what has no form there, torch computes as before."""
 
     def __init__(self, module: Module, name: str) -> None:
         self.module, self.name = module, name

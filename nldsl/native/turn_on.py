@@ -15,7 +15,7 @@ NO_COMPILER = "there is no C compiler (`CC`, cc, gcc, clang)"
 
 @dataclass(frozen=True)
 class Part:
-    """A function of a class of blocks: how many blocks have it, and why torch computes it (empty: it does not)."""
+    """A function of a class of blocks, how many have it, and why torch computes it (empty: it does not)."""
 
     block: str
     function: str
@@ -60,7 +60,9 @@ class Report:
 
 
 def native(model: Any) -> Report:
-    """Compute chunk steps of a compiled model or layer in C, one head of one sample at a time; what was replaced.
+    """Compute chunk steps of a compiled model or layer in C, one head of one sample at a time.
+
+    Returns what was replaced, and what not and why.
 
     Values, states and gradients are those of torch but for rounding.  A step is compiled when a form of its
     arguments is first seen (float32 or float64, on the CPU), and compared with torch's there; where it has no

@@ -23,7 +23,7 @@ CACHE = 2**21
 
 
 class WholeStep(ABC):
-    """What may stand in the place of an emitted step: it takes all samples at once, and goes its own way back.
+    """What may stand in the place of an emitted step: all samples at once, and a way back of its own.
 
     `plain` is the step in whose place it stands, as it was emitted.
     """

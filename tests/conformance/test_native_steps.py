@@ -13,6 +13,9 @@ import pytest
 import torch
 
 import nldsl
+from nldsl.certify import verify
+from nldsl.certify.compare import LeftOutError
+from nldsl.certify.graphs import in_lanes
 from nldsl.native import Report, steps, turn_on
 from nldsl.native import lanes as lanes_of
 from nldsl.native.graph import UnsupportedError
@@ -291,6 +294,18 @@ def test_a_form_serves_other_batches() -> None:
         x = torch.randn(batch, 3 * CHUNK, 8, dtype=torch.float64)
         assert apart([native(x)[0]], [plain(x)[0]]) < 1e-10
     assert report.running == before
+
+
+def test_verify_holds_lanes_against_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = verify(HEADLESS, x=8, compiled=("native",)).sections[-1].checks[0]
+    assert (result.name, result.passed, result.cases) == ("native lanes", True, 3)
+    native, inputs = made(SIMPLE, torch.float64), (torch.randn(2, CHUNK, 8, dtype=torch.float64),)
+    assert all(found.good for found in in_lanes(native, inputs, 0))
+    monkeypatch.setattr(StepForm, "backward", FAULTS["backward"](StepForm.backward))
+    assert not all(found.good for found in in_lanes(native, inputs, 0))
+    linear = nldsl.compile("linear_attention", block="linear_attention", x=8, heads=2, dtype=torch.float64)
+    with pytest.raises(LeftOutError, match="no block has a loop over chunks"):
+        list(in_lanes(linear, (inputs[0],), 0))
 
 
 @pytest.mark.long

@@ -14,7 +14,8 @@ import nldsl
 from nldsl.cli import main
 from nldsl.diagnostics import SpecError
 from nldsl.runtime.block_recompute import recompute_blocks
-from nldsl.train import load_run, train
+from nldsl.runtime.native import compiler
+from nldsl.train import load_run, manner, train
 from nldsl.train.manner import STEP, Lowered, compile_blocks, row_functions
 from nldsl.train.memory import measure
 from nldsl.train.passes import backward_from
@@ -26,6 +27,20 @@ SMALL: dict[str, dict[str, Any]] = {
     "samba": {"depth": 1, "heads": 2, "window": 8},
     "hope_tiny": {"depth": 2, "chunks": (4, 8)},
 }
+CHUNKED = """
+block own(x, heads = 2, chunk = 4) {
+  level slow every chunk tokens { memory A = matrix() per head init learned }
+  z = split(x, heads)
+  k = l2norm(A[z])
+  A[k] <- z  minimize l2  by dgd(lr = 0.1 * sigmoid(sum(k)))  retain 0.9 toward init
+  return merge(A[k])
+}
+model m(tokens, vocab = 256, dim = 8) {
+  x = embed(tokens, vocab, dim)
+  x = x + own(norm(x))
+  return head(norm(x), vocab)
+}
+"""
 CHECKPOINTED = """
 model m(tokens, vocab = 256, dim = 16) {
   x = embed(tokens, vocab, dim)
@@ -169,6 +184,37 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         train(tmp_path / "flat.nl", out=tmp_path / "run", data=__file__, steps=1, recompute="blocks")
     assert caught.value.diagnostics[0].code == "NL0996"
+
+
+@pytest.mark.skipif(not compiler(), reason="there is no C compiler")
+def test_a_run_with_native_steps_is_the_run(tmp_path: Path) -> None:
+    (tmp_path / "own.nl").write_text(CHUNKED)
+    asked: dict[str, Any] = {"data": __file__, "batch": 2, "length": 8, "seed": 1}
+    for name in ("native", "no"):
+        train(tmp_path / "own.nl", out=tmp_path / name, steps=3, compiled=name, **asked)
+    plain, native = (load_run(tmp_path / name) for name in ("no", "native"))
+    assert (plain.config.compiled, native.config.compiled) == ("no", "native")
+    others = plain.model.parameter_paths()
+    for path, parameter in native.model.parameter_paths().items():
+        torch.testing.assert_close(parameter, others[path], rtol=1e-3, atol=1e-5)
+    # Cut and gone on with, to the last bit.
+    train(tmp_path / "own.nl", out=tmp_path / "cut", steps=2, compiled="native", **asked)
+    train(tmp_path / "own.nl", out=tmp_path / "cut", steps=3, compiled="native", resume=True, **asked)
+    for path, parameter in load_run(tmp_path / "cut").model.parameter_paths().items():
+        assert torch.equal(parameter, native.model.parameter_paths()[path])
+
+
+def test_native_steps_where_there_can_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, flat = nldsl.compile(CHUNKED), nldsl.compile("transformer", dim=16, depth=1, heads=2)
+    with pytest.raises(SpecError, match="no block has a loop over chunks"):
+        compile_blocks(flat, "native")
+    with pytest.raises(SpecError, match="bfloat16"):
+        compile_blocks(model, "native", "bfloat16")
+    with pytest.raises(SpecError, match="lanes run on the CPU"):
+        compile_blocks(nldsl.compile(CHUNKED).to("meta"), "native")
+    monkeypatch.setattr(manner, "compiler", lambda: "")
+    with pytest.raises(SpecError, match="NL0997.*no C compiler"):
+        compile_blocks(model, "native")
 
 
 def test_functions_on_rows_are_what_is_compiled() -> None:
