@@ -123,7 +123,8 @@ def _touched(stage: Stage) -> Iterator[tuple[View, int, bool]]:
     for o in operations_of([stage]):
         axis = _first(_shape(o))
         for view in (o.out, *o.reads()):
-            step = view.strides[axis]
+            # A number has no axis.
+            step = view.strides[axis] if view.strides else 0
             yield view, step if _stays(view, axis, step) else 0, view is o.out
 
 

@@ -175,7 +175,8 @@ def compared(form: StepForm, probe: Probe, recorded: bool) -> None:
             flows = form.backward(probe.arguments, probe.values, kept, probe.grads)
             same = not differs(flows, want.flows, exact.flows)
     except (RuntimeError, IndexError, ValueError) as error:
-        raise UnsupportedError("heads and samples are not independent of one another") from error
+        said = str(error).strip().splitlines()
+        raise UnsupportedError(f"a lane alone is no step: {said[0] if said else error!r}") from error
     if not same:
         raise UnsupportedError("heads and samples are not independent of one another")
     reason = next(iter([*form.ahead.reasons.values(), *form.behind.reasons.values()]), None)
