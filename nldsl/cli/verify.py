@@ -37,6 +37,14 @@ class Backend(StrEnum):
     native = "native"
 
 
+Compile = Annotated[
+    list[Backend] | None,
+    typer.Option(
+        "--compile", help="Also under `torch.compile` with this back end, or `native`; may be repeated."
+    ),
+]
+
+
 def command(
     spec: Annotated[str, typer.Argument(help="A library name or a file; `-` is stdin.")],
     output: Annotated[
@@ -55,12 +63,7 @@ def command(
         bool,
         typer.Option("--long", help="Also thousands of tokens: rounding, memories bounded and alive."),
     ] = False,
-    compiled: Annotated[
-        list[Backend] | None,
-        typer.Option(
-            "--compile", help="Also under `torch.compile` with this back end, or `native`; may be repeated."
-        ),
-    ] = None,
+    compiled: Compile = None,
     export: Annotated[bool, typer.Option("--export", help="Also through `torch.export`.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the certificate as JSON.")] = False,
 ) -> None:
