@@ -67,28 +67,6 @@ def nested(stages: list[Stage]) -> list[Stage | Nest]:
     return found
 
 
-def gathered(stages: list[Stage]) -> list[Stage]:
-    """The stages in another order, those over the same first axis behind one another where that can be."""
-    after: dict[int, set[int]] = {n: set() for n in range(len(stages))}
-    users: dict[Buffer, list[tuple[int, bool]]] = {}
-    for n, stage in enumerate(stages):
-        for view, _, writes in _touched(stage):
-            for m, wrote in users.get(view.buffer, []):
-                if (writes or wrote) and m != n:
-                    after[n].add(m)
-            users.setdefault(view.buffer, []).append((n, writes))
-    left, done, lead = list(range(len(stages))), set[int](), 0
-    order: list[int] = []
-    while left:
-        ready = [n for n in left if after[n] <= done]
-        chosen = next((n for n in ready if lead_of(stages[n]) == lead), ready[0])
-        lead = lead_of(stages[chosen])
-        left.remove(chosen)
-        done.add(chosen)
-        order.append(chosen)
-    return [stages[n] for n in order]
-
-
 class _Run:
     """Stages that may share a loop over their first axis."""
 

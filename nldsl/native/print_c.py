@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from nldsl.native.formulas import number
 from nldsl.native.graph import Product, Program, Routine, View
+from nldsl.native.in_place import in_place
 from nldsl.native.loops import LoopPrinter
-from nldsl.native.nests import Nest, gathered, nested
-from nldsl.native.rooms import kept_in_loops, laid_out
-from nldsl.native.schedule import Loop, Stage, in_place, scheduled
+from nldsl.native.nests import Nest, nested
+from nldsl.native.rooms import laid_out
+from nldsl.native.schedule import Loop, Stage, kept_in_loops, scheduled
 from nldsl.native.tidy import tidied
 
 AXES = 2
@@ -46,7 +47,7 @@ class Text(NamedTuple):
 def printed(program: Program, head: str) -> Text:
     """The C of a program behind the text of the kernels."""
     program = tidied(program)
-    stages = gathered(scheduled(program.operations))
+    stages = scheduled(program.operations)
     in_place(stages)
     printer = _Printer(program, nested(stages), kept_in_loops(stages))
     body = "\n".join(f"  {line}" for line in printer.lines())

@@ -6,25 +6,11 @@ from collections.abc import Iterator
 
 from nldsl.native.graph import Buffer, View
 from nldsl.native.nests import Nest
-from nldsl.native.schedule import Loop, Stage, operations_of
+from nldsl.native.schedule import Stage, operations_of
 
 BYTES = {"float": 4, "double": 8, "bool": 1, "long": 8}
 LINE = 64
 """Bytes of a line of the cache."""
-
-
-def kept_in_loops(stages: list[Stage]) -> set[int]:
-    """Buffers that are written and read in one loop only: they are never stored."""
-    written: dict[int, int] = {}
-    read: dict[int, set[int]] = {}
-    for n, stage in enumerate(stages):
-        for o in stage.members if isinstance(stage, Loop) else [stage]:
-            buffer = o.out.buffer
-            once = isinstance(stage, Loop) and buffer.place == "room" and id(buffer) not in written
-            written[id(buffer)] = n if once else -1
-            for view in o.reads():
-                read.setdefault(id(view.buffer), set()).add(n)
-    return {b for b, n in written.items() if n >= 0 and read.get(b) == {n}}
 
 
 def laid_out(stages: list[Stage | Nest], inside: set[int]) -> tuple[dict[int, int], int]:

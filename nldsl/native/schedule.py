@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from nldsl.native.graph import Operation, Point, Product, Reduce, View
-from nldsl.native.tidy import rebound
+from nldsl.native.graph import Operation, Point, Reduce
 
 AHEAD = 60
 """How far behind its first operation a loop looks for more."""
@@ -83,27 +82,6 @@ def _joins(operation: Operation, loop: Loop, before: dict[int, list[Operation]],
     return shares
 
 
-def in_place(stages: list[Stage]) -> None:
-    """Let products add to what they start from where nobody reads that any more."""
-    last = last_reads(stages)
-    for n, stage in enumerate(stages):
-        if not isinstance(stage, Product) or stage.start is None:
-            continue
-        start, out = stage.start, stage.out
-        rooms = start.buffer.place == out.buffer.place == "room"
-        whole = start.elements == start.buffer.size and start.at()[1:] == out.at()[1:]
-        alone = all(v.buffer is not start.buffer for v in (stage.a, stage.b))
-        if rooms and whole and alone and last[id(start.buffer)] == n:
-            _renamed(stages[n:], out, start)
-            last[id(start.buffer)] = last.pop(id(out.buffer), n)
-
-
-def _renamed(stages: list[Stage], old: View, new: View) -> None:
-    place = View(new.buffer, 0, new.shape, new.strides)
-    for operation in operations_of(stages):
-        rebound(operation, {id(old.buffer): place})
-
-
 def operations_of(stages: list[Stage]) -> list[Operation]:
     """All operations, one behind the other."""
     return [o for s in stages for o in (s.members if isinstance(s, Loop) else [s])]
@@ -117,3 +95,17 @@ def last_reads(stages: list[Stage]) -> dict[int, int]:
             for view in (o.out, *o.reads()):
                 found[id(view.buffer)] = n
     return found
+
+
+def kept_in_loops(stages: list[Stage]) -> set[int]:
+    """Buffers that are written and read in one loop only: they are never stored."""
+    written: dict[int, int] = {}
+    read: dict[int, set[int]] = {}
+    for n, stage in enumerate(stages):
+        for o in stage.members if isinstance(stage, Loop) else [stage]:
+            buffer = o.out.buffer
+            once = isinstance(stage, Loop) and buffer.place == "room" and id(buffer) not in written
+            written[id(buffer)] = n if once else -1
+            for view in o.reads():
+                read.setdefault(id(view.buffer), set()).add(n)
+    return {b for b, n in written.items() if n >= 0 and read.get(b) == {n}}
