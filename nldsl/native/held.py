@@ -1,0 +1,207 @@
+"""Memories that run in one pass (see `held_pass`) with every chunk in C, one head of one sample at a time.
+
+A chunk keeps for its way back what torch keeps, but rows are looked up where they were given.
+
+Shapes: `B` samples, `H` heads, `X = B H`; tensors of a chunk as `Groups` has them, with `[B, H]` for `[X]`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from inspect import unwrap
+from itertools import islice
+from typing import Any
+
+from torch import Tensor
+
+from nldsl.native.lanes import Lanes
+from nldsl.runtime.held_back import Flows, Found, chunk_back
+from nldsl.runtime.held_chunk import Passed, pass_chunk
+from nldsl.runtime.held_parts import Groups, Kept, Kind, Shelf
+from nldsl.runtime.held_pass import Held, held_pass
+from nldsl.runtime.held_walk import Steps
+from nldsl.runtime.module import Module
+
+AFTER = 8
+"""How often torch computes chunks of one width before they are compiled: some come once and never again."""
+ROOM = 2**22
+"""Bytes of weights whose chunks are one call: fewer would be the calls of Python, not the numbers."""
+
+
+def passes_of(block: type[Module]) -> bool:
+    """Whether memories of a class of blocks run in one pass."""
+    return "held_pass" in unwrap(block.forward).__code__.co_names
+
+
+def quicken(block: type[Module]) -> NativePass:
+    """Let the memories of a class of blocks, and of all of its file, run in lanes."""
+    names = unwrap(block.forward).__globals__
+    if not isinstance(names["held_pass"], NativePass):
+        names["held_pass"] = NativePass()
+    found: NativePass = names["held_pass"]
+    return found
+
+
+class NativePass:
+    """`held_pass` with its chunks in lanes, in the place of torch's."""
+
+    def __init__(self) -> None:
+        self.steps = NativeSteps()
+
+    def __call__(self, *given: Any, **options: Any) -> Held:
+        """See `held_pass`."""
+        found: Held = held_pass(*given, **options, steps=self.steps)
+        return found
+
+    @property
+    def reasons(self) -> dict[str, None]:
+        """Why torch computes what it still does, each once."""
+        lanes = (form.lanes for form in self.steps.forms.values())
+        return dict.fromkeys(reason for one in lanes for reason in one.reasons.values())
+
+    @property
+    def count(self) -> int:
+        """How many functions have been compiled so far."""
+        return sum(form.lanes.compiled for form in self.steps.forms.values())
+
+
+class NativeSteps(Steps):
+    """The steps of a chunk; `forms`: the functions of every kind of memory that has been seen."""
+
+    joined = False
+
+    def __init__(self) -> None:
+        self.forms: dict[object, _Form] = {}
+
+    def room(self) -> int:
+        """See `Steps`."""
+        return ROOM
+
+    def forward(self, kind: Kind, given: Groups, tracked: bool) -> Passed:
+        """See `Steps`."""
+        return self._forward(kind, tracked).run(given)
+
+    def back(
+        self, kind: Kind, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
+    ) -> tuple[Found, Flows]:
+        """See `Steps`."""
+        key = "back", kind, bool(flows.committed)
+        form = self.forms.get(key)
+        if not isinstance(form, _Back):
+            form = self.forms[key] = _Back(self._forward(kind, True), bool(flows.committed))
+        return form.run(given, kept, flows, answers)
+
+    def _forward(self, kind: Kind, tracked: bool) -> _Forward:
+        key = "forward", kind, tracked
+        form = self.forms.get(key)
+        if not isinstance(form, _Forward):
+            form = self.forms[key] = _Forward(kind, tracked)
+        return form
+
+
+class _Form:
+    """A function of flat tensors, by torch till a width has come up often enough."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.lanes = Lanes(self.function, 2)
+        self.seen: Counter[object] = Counter()
+
+    def function(self, *tensors: Tensor | None) -> list[Tensor | None]:
+        """What is traced."""
+        raise NotImplementedError
+
+    def called(self, tensors: Sequence[Tensor | None]) -> Iterator[Any]:
+        """The results one by one."""
+        first = tensors[0]
+        assert first is not None
+        width = first.shape[2]
+        if self.seen[width] < AFTER:
+            self.seen[width] += 1
+            return iter(self.function(*tensors))
+        return iter(self.lanes(*tensors))
+
+
+class _Forward(_Form):
+    """`pass_chunk`: answers, weights and momenta behind it and, where it is `tracked`, what is kept."""
+
+    def __init__(self, kind: Kind, tracked: bool) -> None:
+        super().__init__(kind)
+        self.tracked = tracked
+        self.places: Kept | None = None
+        """Where everything kept is found among what is given, then what is kept of it."""
+
+    def function(self, *tensors: Tensor | None) -> list[Tensor | None]:
+        """See `_Form`."""
+        lead, given = _lead(tensors), _joined(self.kind, tensors)
+        made, shelf = pass_chunk(self.kind, given), Shelf()
+        known = [x for x in given.flat() if x is not None]
+        shelf.put(known)
+        if self.tracked:
+            self.places = made.kept.mapped(shelf.put)
+        return _apart(lead, (*made.answers, *made.running, *made.slots, *shelf.tensors[len(known) :]))
+
+    def run(self, given: Groups) -> Passed:
+        """What is kept is one list."""
+        found, counts = self.called(_flat(given)), self.kind.counts
+        answers, running, slots = (_take(found, n) for n in (counts.queries, counts.weights, counts.slots))
+        return Passed(answers, running, slots, Kept([], [], list(found), []))
+
+
+class _Back(_Form):
+    """`chunk_back`; `apart`: whether gradients at the committed weights are."""
+
+    def __init__(self, forward: _Forward, apart: bool) -> None:
+        super().__init__(forward.kind)
+        self.forward, self.apart = forward, apart
+
+    def function(self, *tensors: Tensor | None) -> list[Tensor | None]:
+        """See `_Form`."""
+        n, lead = self.kind.counts, _lead(tensors)
+        width = n.queries + n.inputs + 5 + 3 * n.ways + 2 * n.weights + n.slots + n.anchors + n.shared
+        given = _joined(self.kind, tensors[:width])
+        rest = (None if x is None else x.flatten(0, 1) for x in tensors[width:])
+        answers = _take(rest, n.queries)
+        counts = (n.weights, n.weights if self.apart else 0, n.slots, n.anchors, n.shared)
+        flows = Flows(*(_take(rest, count) for count in counts))
+        shelf = [x for x in (*given.flat(), *rest) if x is not None]
+        assert self.forward.places is not None
+        kept = self.forward.places.mapped(lambda places: [shelf[i] for i in places])
+        found = chunk_back(self.kind, given, kept, flows, answers)
+        ways, moved = (x for way in found.ways for x in way), (x for group in flows for x in group)
+        return _apart(lead, (*found.queries, *found.inputs, *found.fade, *ways, *moved))
+
+    def run(
+        self, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
+    ) -> tuple[Found, Flows]:
+        """See `Steps`."""
+        tensors = [*_flat(given), *answers, *(x for group in flows for x in group), *kept.kept]
+        found, n = self.called(tensors), self.kind.counts
+        rows, fade = (_take(found, n.queries), _take(found, n.inputs)), _take(found, 5)
+        made = Found(*rows, fade, [_take(found, 3) for _ in range(n.ways)])
+        return made, Flows(*(_take(found, len(group)) for group in flows))
+
+
+def _take(found: Iterable[Any], count: int) -> list[Any]:
+    return list(islice(found, count))
+
+
+def _lead(tensors: Sequence[Tensor | None]) -> tuple[int, ...]:
+    assert tensors[0] is not None
+    return tuple(tensors[0].shape[:2])
+
+
+def _flat(given: Groups) -> list[Tensor | None]:
+    return given._replace(shared=[x[None, None] for x in given.shared]).flat()
+
+
+def _joined(kind: Kind, tensors: Sequence[Tensor | None]) -> Groups:
+    """What a chunk is given as torch has it: lanes joined, slow parameters without."""
+    count = len(tensors) - kind.counts.shared
+    lanes = (None if x is None else x.flatten(0, 1) for x in tensors[:count])
+    return kind.groups([*lanes, *(x[0, 0] for x in tensors[count:] if x is not None)])
+
+
+def _apart(lead: tuple[int, ...], found: Iterable[Tensor | None]) -> list[Tensor | None]:
+    return [None if x is None else x.unflatten(0, lead) for x in found]
