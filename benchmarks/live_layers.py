@@ -12,7 +12,8 @@ algorithm (backward = twice forward), per chunk of C tokens and head, for two we
 three products of the gradient, the writes into s = 1 matrices per weight (2 with a momentum), the read of
 r = 1 (2 with a momentum or a learned start that it decays toward), and what it sees of the chunk.
 
-`loop over chunks` is the form of memories whose way back is not derived (family `chunk`).
+`native`: chunks in C, one head of one sample at a time.  `loop over chunks` is the form of memories whose way
+back is not derived (family `chunk`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from benchmarks.measure import best_seconds, saved_megabytes
 from benchmarks.peak import peak_gflops
 from nldsl.driver.compile import emit, plan_of
 from nldsl.emit.loader import load_module
+from nldsl.native.held import quicken
 
 BATCH, HEADS, SIZE, TOKENS, SHORT = 4, 4, 64, 1024, 32
 SPEC = """
@@ -114,7 +116,12 @@ def both(module: nldsl.Layer, given: list[Tensor]):
 def report(name: str, chunk: int, rounds: int, bound: float) -> None:
     """One line per form."""
     given, short = inputs(TOKENS), inputs(SHORT)
-    modules = {"as planned": layer(name, chunk), "loop over chunks": over_chunks(name, chunk)}
+    modules = {
+        "as planned": layer(name, chunk),
+        "native": layer(name, chunk),
+        "loop over chunks": over_chunks(name, chunk),
+    }
+    quicken(type(modules["native"].root))
     cases = {n: both(m, given) for n, m in modules.items()}
     cases["token by token"] = both(layer(name, chunk, lowering="sequential"), short)
     seconds = best_seconds(cases, rounds)

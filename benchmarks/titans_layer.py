@@ -8,7 +8,8 @@ formula of the algorithm (backward = twice forward): per chunk and head `9 (2 C 
 the gradient, four of the writes into weights and momenta, two of the read.
 
 `loop over chunks` is the form that memories take whose way back is not derived (family `chunk`).  `compiled`:
-`torch.compile` of the map and the gradient on the rows of a chunk, and of their ways back.
+`torch.compile` of the map and the gradient on the rows of a chunk, and of their ways back.  `native`: chunks in
+C, one head of one sample at a time (`nldsl.native`).
 `hand loop` is the per-token recurrence written by hand in torch, as a person would write it; the
 emitted per-token form is measured against it.
 """
@@ -26,6 +27,7 @@ from benchmarks.measure import best_seconds, saved_megabytes
 from benchmarks.peak import peak_gflops
 from nldsl.driver.compile import emit, plan_of
 from nldsl.emit.loader import load_module
+from nldsl.native.held import quicken
 from nldsl.train.manner import row_functions
 
 BATCH, HEADS, SIZE, HIDDEN, TOKENS, CHUNK, SHORT = 4, 4, 64, 128, 1024, 64, 64
@@ -132,15 +134,16 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     given, short = inputs(TOKENS), inputs(SHORT)
-    modules = {"eager": layer(), "loop over chunks": over_chunks()}
+    modules = {"eager": layer(), "native": layer(), "loop over chunks": over_chunks()}
+    quicken(type(modules["native"].root))
     if options.compiled:
         modules["compiled"] = layer()
         compile_rows(modules["compiled"])
     cases = {n: both(of_layer(m), given, [*given, *m.parameters()]) for n, m in modules.items()}
     if options.profile:
-        cases["eager"]()
+        cases["native"]()
         with torch.profiler.profile() as profile:
-            cases["eager"]()
+            cases["native"]()
         print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=25))
         return
     loop = layer(lowering="sequential")
