@@ -23,7 +23,7 @@ from nldsl.runtime.held_pass import Held, held_pass
 from nldsl.runtime.held_walk import Steps
 from nldsl.runtime.module import Module
 
-AFTER = 8
+AFTER = 4
 """How often torch computes chunks of one width before they are compiled: some come once and never again."""
 ROOM = 2**22
 """Bytes of weights whose chunks are one call: fewer would be the calls of Python, not the numbers."""
