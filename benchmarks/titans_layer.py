@@ -8,8 +8,8 @@ formula of the algorithm (backward = twice forward): per chunk and head `9 (2 C 
 the gradient, four of the writes into weights and momenta, two of the read.
 
 `loop over chunks` is the form that memories take whose way back is not derived (family `chunk`).  `compiled`:
-`torch.compile` of the map and the gradient on the rows of a chunk, and of their ways back.  `native`: chunks in
-C, one head of one sample at a time (`nldsl.native`).
+`torch.compile` of the map and the gradient on the rows of a chunk, and of their ways back.  `native`: chunks
+in C, one head of one sample at a time (`nldsl.native`).
 `hand loop` is the per-token recurrence written by hand in torch, as a person would write it; the
 emitted per-token form is measured against it.
 """
