@@ -39,9 +39,11 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(backward)
     def wrapped(ctx: Any, *grads: Any) -> Any:
-        if torch.compiler.is_compiling():
-            return backward(ctx, *grads)
         came = next(g for g in grads if g is not None)
+        if torch.compiler.is_compiling():
+            # Where the pass forward was called under autocast, its pass back is traced under it.
+            with torch.autocast(came.device.type, enabled=False):
+                return backward(ctx, *grads)
         with torch.no_grad(), as_given(came.device):
             found = backward(ctx, *grads)
         return _tied(found, (*ctx.saved_tensors, *grads)) if torch.is_grad_enabled() else found

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import nldsl
 from tests.conformance.agreement import compiled
 
 WRITES = {
@@ -24,18 +25,42 @@ def run(model: Any, x: Tensor, weights: list[Tensor]) -> list[Tensor]:
     return [y, *torch.autograd.grad(y.square().sum(), weights)]
 
 
-@pytest.mark.parametrize("name", WRITES)
-def test_compiled_is_the_same(name: str) -> None:
+def text_of(name: str) -> str:
     lines = ["k = l2norm(split(linear(x), 2))", "v = split(linear(x), 2)", "b = sigmoid(linear(x, 2))"]
     body = "\n  ".join(line for line in (*lines, WRITES[name]) if line[0] != "b" or "= b" in WRITES[name])
-    text = (
+    return (
         "block f(x) {\n  level c every 1 token { memory S = matrix() per head(2) }\n  "
         f"{body}\n  return merge(S[split(linear(x), 2)])\n}}\n"
     )
-    layer = compiled(text, x=8)
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_compiled_is_the_same(name: str) -> None:
+    layer = compiled(text_of(name), x=8)
     x = torch.randn(2, 40, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     weights = list(layer.parameters())
     torch._dynamo.reset()
     found = run(torch.compile(layer, backend="aot_eager"), x, weights)
     for ours, theirs in zip(found, run(layer, x, weights), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize("inside", [False, True])
+def test_compiled_under_autocast(name: str, inside: bool) -> None:
+    """The pass back keeps float32 where the pass forward did, and gives what it gives uncompiled."""
+    layer = nldsl.compile(text_of(name), x=8)
+    x = torch.randn(2, 40, 8, generator=torch.Generator().manual_seed(0))
+    weights = list(layer.parameters())
+
+    def under(model: Any) -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            y = model(x)[0].float()
+            if inside:
+                return [y, *torch.autograd.grad(y.square().sum(), weights)]
+        return [y, *torch.autograd.grad(y.square().sum(), weights)]
+
+    torch._dynamo.reset()
+    for ours, theirs in zip(under(torch.compile(layer, backend="aot_eager")), under(layer), strict=True):
+        assert ours.dtype == theirs.dtype == torch.float32 and theirs.abs().max() > 0
+        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.02 * float(theirs.detach().abs().max()))
