@@ -118,9 +118,10 @@ def _as_tensors(module: Layer) -> Called:
 
 def in_lanes(module: Layer, inputs: tuple[Tensor, ...], seed: int) -> Iterator[Finding]:
     """Outputs, states and gradients of the module as it is, and with its steps in C."""
-    twin = copy.deepcopy(module)
-    report = native(twin)
+    # First: passes over chunks are replaced for all modules of a class.
     want = _numbers(module, _as_tensors(module), inputs, seed)
+    twin = copy.deepcopy(module)
+    report = native(twin, at_once=True)
     got = _numbers(twin, _as_tensors(twin), inputs, seed)
     if not report.running:
         raise LeftOutError("; ".join(str(report).splitlines()))

@@ -34,12 +34,13 @@ def passes_of(block: type[Module]) -> bool:
     return "held_pass" in unwrap(block.forward).__code__.co_names
 
 
-def quicken(block: type[Module]) -> NativePass:
-    """Let the memories of a class of blocks, and of all of its file, run in lanes."""
+def quicken(block: type[Module], after: int | None = None) -> NativePass:
+    """Let the memories of a class of blocks, and of all of its file, run in lanes; `after` for `AFTER`."""
     names = unwrap(block.forward).__globals__
     if not isinstance(names["held_pass"], NativePass):
         names["held_pass"] = NativePass()
     found: NativePass = names["held_pass"]
+    found.steps.after = after
     return found
 
 
@@ -73,6 +74,7 @@ class NativeSteps(Steps):
 
     def __init__(self) -> None:
         self.forms: dict[object, _Form] = {}
+        self.after: int | None = None
 
     def room(self) -> int:
         """See `Steps`."""
@@ -90,6 +92,7 @@ class NativeSteps(Steps):
         form = self.forms.get(key)
         if not isinstance(form, _Back):
             form = self.forms[key] = _Back(self._forward(kind, True), bool(flows.committed))
+        form.after = self.after
         return form.run(given, kept, flows, answers)
 
     def _forward(self, kind: Kind, tracked: bool) -> _Forward:
@@ -97,6 +100,7 @@ class NativeSteps(Steps):
         form = self.forms.get(key)
         if not isinstance(form, _Forward):
             form = self.forms[key] = _Forward(kind, tracked)
+        form.after = self.after
         return form
 
 
@@ -107,6 +111,7 @@ class _Form:
         self.kind = kind
         self.lanes = Lanes(self.function, 2)
         self.seen: Counter[object] = Counter()
+        self.after: int | None = None
 
     def function(self, *tensors: Tensor | None) -> list[Tensor | None]:
         """What is traced."""
@@ -117,7 +122,7 @@ class _Form:
         first = tensors[0]
         assert first is not None
         width = first.shape[2]
-        if self.seen[width] < AFTER:
+        if self.seen[width] < (AFTER if self.after is None else self.after):
             self.seen[width] += 1
             return iter(self.function(*tensors))
         return iter(self.lanes(*tensors))

@@ -1,16 +1,29 @@
-"""`nldsl.native`: the chunk steps of a model in compiled lanes, and what was put there in words."""
+"""`nldsl.native`: the chunks of a model in compiled lanes, and what was put there in words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from nldsl.native.steps import BACK, STEP, NativeStep, StepForms, forms_of, steps_of
+from nldsl.native.held import passes_of, quicken
+from nldsl.native.steps import BACK, STEP, NativeStep, forms_of, steps_of
 from nldsl.runtime.module import Module
 from nldsl.runtime.native import compiler
 
 NO_COMPILER = "there is no C compiler (`CC`, cc, gcc, clang)"
+
+
+class Seen(Protocol):
+    """What running shows of a function that was replaced."""
+
+    @property
+    def reasons(self) -> dict[str, None]:
+        """Why torch computes some calls."""
+
+    @property
+    def count(self) -> int:
+        """How many forms of it have been compiled."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +34,7 @@ class Part:
     function: str
     count: int
     reason: str = ""
-    forms: StepForms | None = None
+    seen: Seen | None = None
 
     @property
     def native(self) -> bool:
@@ -31,7 +44,7 @@ class Part:
     def __str__(self) -> str:
         many = f" in {self.count} blocks" if self.count > 1 else ""
         said = f"torch, as {self.reason}" if self.reason else "in lanes"
-        left = list(self.forms.reasons) if self.forms is not None and self.native else []
+        left = list(self.seen.reasons) if self.seen is not None else []
         if left:
             said += f", but where {'; '.join(left)}: there torch"
         return f"{self.block}.{self.function}{many}: {said}"
@@ -51,22 +64,23 @@ class Report:
     @property
     def running(self) -> int:
         """How many forms of functions have been compiled so far."""
-        return sum(part.forms.count for part in self.parts if part.native and part.forms is not None)
+        return sum(part.seen.count for part in self.parts if part.seen is not None)
 
     def __str__(self) -> str:
         if not self.parts:
-            return "nothing to compile: no block has a loop over chunks"
+            return "nothing to compile: no block has a loop or a pass over chunks"
         return "\n".join(map(str, self.parts))
 
 
-def native(model: Any) -> Report:
-    """Compute chunk steps of a compiled model or layer in C, one head of one sample at a time.
+def native(model: Any, *, at_once: bool = False) -> Report:
+    """Compute chunks of memories of a compiled model or layer in C, one head of one sample at a time.
 
-    Returns what was replaced, and what not and why.
-
-    Values, states and gradients are those of torch but for rounding.  A step is compiled when a form of its
-    arguments is first seen (float32 or float64, on the CPU), and compared with torch's there; where it has no
-    such form, or differs, torch computes it, and the report says why.
+    Returns what was replaced, and what not and why: steps of loops over chunks, and passes over all chunks
+    (of all models of the class).  Values, states and gradients are those of torch but for rounding.  A
+    function is compiled when a form of its arguments is first seen (float32 or float64, on the CPU), and
+    compared with torch's there; where it has no such form, or differs, torch computes it, and the report says
+    why.  Chunks of a pass are compiled from the fifth of one width on, or `at_once`: then nothing depends on
+    the calls before.
 
     Raises:
         TypeError: not a compiled model or layer.
@@ -75,7 +89,7 @@ def native(model: Any) -> Report:
         >>> import nldsl
         >>> model = nldsl.compile("linear_attention", block="linear_attention", x=8, heads=2)
         >>> str(nldsl.native(model))
-        'nothing to compile: no block has a loop over chunks'
+        'nothing to compile: no block has a loop or a pass over chunks'
     """
     root = getattr(model, "root", None)
     if not isinstance(root, Module):
@@ -84,7 +98,19 @@ def native(model: Any) -> Report:
     for module in root.modules():
         if isinstance(module, Module):
             blocks.setdefault(type(module), []).append(module)
-    return Report(tuple(part for kind, alike in blocks.items() for part in _steps(kind, alike)))
+    found: list[Part] = []
+    for kind, alike in blocks.items():
+        found += _steps(kind, alike)
+        if passes_of(kind):
+            found.append(_pass(kind, len(alike), at_once))
+    return Report(tuple(found))
+
+
+def _pass(kind: type[Module], count: int, at_once: bool) -> Part:
+    """The pass over all chunks of a class of blocks."""
+    if not compiler():
+        return Part(kind.__name__, "forward", count, NO_COMPILER)
+    return Part(kind.__name__, "forward", count, seen=quicken(kind, after=0 if at_once else None))
 
 
 def _steps(kind: type, alike: list[Module]) -> Iterator[Part]:
@@ -97,5 +123,5 @@ def _steps(kind: type, alike: list[Module]) -> Iterator[Part]:
             reason = "" if compiler() else NO_COMPILER
         for module in alike if not reason else ():
             object.__setattr__(module, name, NativeStep(module, name))
-        forms = None if reason else forms_of(kind, name)
-        yield Part(kind.__name__, name, len(alike), reason, forms)
+        seen = None if reason else forms_of(kind, name)
+        yield Part(kind.__name__, name, len(alike), reason, seen)

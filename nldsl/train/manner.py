@@ -128,7 +128,7 @@ def compile_natively(model: Any, precision: str) -> int:
         why = f"the model is on `{device}`, and lanes run on the CPU"
     elif precision == BFLOAT16:
         why = "lanes compute in float32, and `--precision bfloat16` leaves all of it to torch"
-    report = None if why else native(model)
+    report = None if why else native(model, at_once=True)
     if report is not None and not report.replaced:
         why = "; ".join(str(report).splitlines())
     if why or report is None:

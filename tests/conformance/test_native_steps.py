@@ -22,6 +22,7 @@ from nldsl.native.graph import UnsupportedError
 from nldsl.native.places import Place
 from nldsl.native.step_form import StepForm
 from nldsl.native.steps import NativeStep
+from nldsl.runtime import native as runtime
 from nldsl.runtime.model import Layer
 from nldsl.runtime.native import compiler
 from tests.conformance.agreement import disagreements
@@ -51,6 +52,17 @@ block simple(x, heads = 2, chunk = 4) {
 }
 """
 """The same with heads, and parameters of the step."""
+PASS = """
+map tilted(z) {
+  W = weight(dim(z), dim(z))
+  return tanh(W @ z)
+}
+block passed(x, chunk = 4) {
+  level slow every chunk tokens { memory A = tilted() }
+  A[l2norm(x)] <- x  minimize l2  by gd(lr = 0.1)  retain 0.9
+  return A[x]
+}
+"""
 MIXED = """
 block mixed(x, heads = 2, chunk = 4) {
   level slow every chunk tokens { memory A = matrix() per head init learned }
@@ -61,6 +73,12 @@ block mixed(x, heads = 2, chunk = 4) {
 }
 """
 """Heads that are mixed inside of a step, which no shape shows: a lane is a sample."""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler that takes less time."""
+    monkeypatch.setattr(runtime, "FLAGS", [[*"-O1 -shared -fPIC -lm".split()]])
 
 
 @cache
@@ -204,6 +222,17 @@ def test_blocks_without_loops_and_other_modules() -> None:
         nldsl.native(torch.nn.Linear(2, 2))
 
 
+def test_passes_over_chunks_are_told_too() -> None:
+    plain = nldsl.compile(PASS, x=8, dtype=torch.float64)
+    report = nldsl.native(plain, at_once=True)
+    want = nldsl.compile(PASS, x=8, dtype=torch.float64)
+    x = torch.randn(2, CHUNK, 8, dtype=torch.float64)
+    with torch.no_grad():
+        assert apart([plain(x)[0]], [want(x)[0]]) < 1e-10
+    assert str(report) == "Passed.forward: in lanes"
+    assert report.replaced == report.running == 1
+
+
 # --- copies and threads --------------------------------------------------------------------------
 
 
@@ -304,7 +333,7 @@ def test_verify_holds_lanes_against_torch(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(StepForm, "backward", FAULTS["backward"](StepForm.backward))
     assert not all(found.good for found in in_lanes(native, inputs, 0))
     linear = nldsl.compile("linear_attention", block="linear_attention", x=8, heads=2, dtype=torch.float64)
-    with pytest.raises(LeftOutError, match="no block has a loop over chunks"):
+    with pytest.raises(LeftOutError, match="no block has a loop or a pass over chunks"):
         list(in_lanes(linear, (inputs[0],), 0))
 
 

@@ -206,7 +206,7 @@ def test_a_run_with_native_steps_is_the_run(tmp_path: Path) -> None:
 
 def test_native_steps_where_there_can_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
     model, flat = nldsl.compile(CHUNKED), nldsl.compile("transformer", dim=16, depth=1, heads=2)
-    with pytest.raises(SpecError, match="no block has a loop over chunks"):
+    with pytest.raises(SpecError, match="no block has a loop or a pass over chunks"):
         compile_blocks(flat, "native")
     with pytest.raises(SpecError, match="bfloat16"):
         compile_blocks(model, "native", "bfloat16")
