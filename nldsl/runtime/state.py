@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class StateMismatchError(StateError):
     """A state of another program, or of other sizes."""
 
 
+@dataclass(eq=False, repr=False)
 class State:
     """Memories, convolution tails, counters and caches of a batch, as nested dictionaries of tensors.
 
@@ -48,13 +50,12 @@ class State:
     (torch.int64, 8, 40)
     """
 
-    def __init__(
-        self, tree: Tree, *, program: str = "", scored: int = 0, right: Tensor | None = None
-    ) -> None:
-        self.tree = tree
-        self.program = program
-        self.scored = scored
-        self.right = right
+    # A dataclass: `DistributedDataParallel` looks into nothing else for what a backward pass may reach.
+    tree: Tree
+    _: KW_ONLY
+    program: str = ""
+    scored: int = 0
+    right: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> State:
         """A state with `function` applied to every tensor."""

@@ -240,6 +240,22 @@ class Processes(Engine):
         return left_alone(error)
 
 
+class Passes(nn.Module):
+    """A model's passes, each of which hands on a state without its history.
+
+    Otherwise the wrapper takes what writes a memory that this pass does not read for a part of it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, state: Any, mask: Tensor | None) -> tuple[Tensor, Any]:
+        """Logits and state."""
+        logits, state = self.model(tokens, state, mask)
+        return logits, state.detach()
+
+
 class Face:
     """A model whose passes go through `DistributedDataParallel`."""
 
@@ -271,7 +287,7 @@ class Replicated(Processes):
         if not learns(model.program):
             # Some weights may have no part in some pass: those that no process used keep no gradient.
             self.wrapped = DistributedDataParallel(
-                model,
+                Passes(model),
                 forward_sync_buffers=False,
                 find_unused_parameters=True,
                 gradient_as_bucket_view=True,

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
+import nldsl
 from nldsl.train import load_run
 from nldsl.train.checkpoint import SHARED, checkpoints, load, load_newest
 from nldsl.train.parallel import Processes
@@ -82,6 +85,58 @@ def agree(
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """Rules by element, by matrix, on slow clocks and by rows; task memories and learned starts."""
     agree(tmp_path, PAIRS, {})
+
+
+UNREAD = """
+model unread(tokens, vocab = 256) {
+  x = embed(tokens, vocab, 16)
+  x = x + self_modifying_titans(norm(x), heads = 2, chunk = 8, memory_chunk = 64)
+  return head(norm(x), vocab)
+}
+
+train unread {
+  task next_token
+  level pretraining every 1 step { rest by adamw(lr = 1e-3, decay = 0.1) }
+}
+"""
+
+
+def test_what_no_process_has_read_does_not_move(tmp_path: Path) -> None:
+    """What only writes a memory that is not read within the window has no gradient, and so no decay."""
+    (tmp_path / "text").write_bytes(
+        b"".join(b"%d bottles on the wall, %d left;\n" % (i, i * i) for i in range(3000))
+    )
+    (tmp_path / "m.nl").write_text(UNREAD)
+    options = {"length": 5}
+    case = Case(str(tmp_path / "m.nl"), "two", "ddp", steps=4, take=4, options=options)
+    (two,) = together(2, [case], tmp_path)
+    one = outcome(replace(case, kind="", folder="alone"), tmp_path)
+    compare(one, two)
+    still = {path for path, weight in two["weights"].items() if torch.equal(weight, two["before"][path])}
+    assert any("eta.readout" in path for path in still) and not any("head" in path for path in still)
+
+
+@pytest.mark.parametrize("length", [5, 20])
+def test_a_wrapped_model_in_a_loop_of_ones_own(length: int) -> None:
+    """Within the clock of a memory and behind it; what has no gradient has one of zero."""
+    model, twin = (nldsl.compile("self_modifying_titans", dim=8, heads=2, memory_chunk=16) for _ in range(2))
+    x = torch.randn(2, length, 8, generator=torch.Generator().manual_seed(0))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = DistributedDataParallel(model, find_unused_parameters=True)
+        state = other = None
+        for _ in range(3):
+            model.zero_grad()
+            twin.zero_grad()
+            (y, state), (z, other) = wrapped(x, state=state), twin(x, state=other)
+            (y**2).sum().backward()
+            (z**2).sum().backward()
+            state, other = state.detach(), other.detach()
+            for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+                assert p.grad is not None
+                torch.testing.assert_close(p.grad, torch.zeros_like(q) if q.grad is None else q.grad)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_every_held_out_window_is_read_by_one_process() -> None:
