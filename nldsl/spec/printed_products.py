@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nldsl.source import Span
@@ -77,6 +77,15 @@ def summands(node: tree.Expr, negative: bool) -> Iterator[tuple[tree.Expr, bool]
         yield from summands(node.right, negative != (node.op == "-"))
     else:
         yield node, negative
+
+
+def summed(parts: Sequence[tuple[tree.Expr, bool]]) -> tree.Expr:
+    """Summands as one expression again; `True` stands for those that are taken away."""
+    (found, negative), *rest = parts
+    found = tree.Unary("-", found, span=found.span) if negative else found
+    for node, taken in rest:
+        found = tree.Binary("-" if taken else "+", found, node, span=node.span)
+    return found
 
 
 def sides(node: tree.Expr) -> tuple[tree.Expr, tree.Expr]:

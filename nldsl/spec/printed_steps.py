@@ -28,6 +28,7 @@ from nldsl.spec.printed_products import (
     same,
     sides,
     summands,
+    summed,
     transposed,
     values,
 )
@@ -40,6 +41,7 @@ class NotPrintedError(ValueError):
 
 
 _NAMED = "what looks at `{name}` is named above the step: `r = {name}[k]`"
+_SCALED = "in front of what `{name}` answers stand numbers with a name: `v - b * ({name} @ p)`"
 _CHANNELS = "in the midst of a product stand numbers with a name; channels are scaled in `outer(s, w * c)`"
 
 
@@ -75,7 +77,8 @@ class _Reader:
             for p in products
             if len(p.chain) > 1 and self._memory(p.chain[-1]) and not self._outer(p.chain[0])
         ]
-        added = [self._added(p) for p in products if p not in kept and p not in left]
+        rest = [p for p in products if p not in kept and p not in left]
+        added = [part for p in rest for part in self._split(self._added(p))]
         if self.node.op == "+=" and all(map(self._plain, added)):
             raise NotPrintedError
         if (self.node.op == "=") != (len(kept) + len(left) == 1) or len(kept) + len(left) > 1:
@@ -229,6 +232,39 @@ class _Reader:
             along, seen = sides(chain[0])
             return Added(product, along, transposed(read, seen))
         raise NotPrintedError
+
+    def _split(self, one: Added) -> list[Added]:
+        """`outer(v - b S[p], k)`, summand by summand: what is taught, and every answer with its number.
+
+        Errors: `NotPrintedError` where an answer is scaled by anything but numbers.
+        """
+        asking = any(self._answer(n) for n in nodes(one.left))
+        if not asking or any(self._answer(answer) for _, answer, _ in differences(one.left)):
+            return [one]
+        found, taught = list[Added](), list[tuple[tree.Expr, bool]]()
+        for node, negative in summands(one.left, False):
+            if not any(self._answer(n) for n in nodes(node)):
+                taught.append((node, negative))
+                continue
+            numbers, left = self._scaled(node)
+            product = replace(one.product, factors=(*one.product.factors, *numbers))
+            found.append(Added(product.turned() if negative else product, left, one.right))
+        return [*([replace(one, left=summed(taught))] if taught else []), *found]
+
+    def _answer(self, node: tree.Expr) -> bool:
+        """`S[k]`."""
+        return isinstance(node, tree.Index) and self._memory(node.target) and not self._asks(node.key)
+
+    def _scaled(self, node: tree.Expr) -> tuple[tuple[tree.Expr, ...], tree.Expr]:
+        """Numbers, and the answer they scale."""
+        if self._answer(node):
+            return (), node
+        if isinstance(node, tree.Binary) and node.op == "*":
+            for one, other in ((node.left, node.right), (node.right, node.left)):
+                if self._number(one):
+                    numbers, answer = self._scaled(other)
+                    return (one, *numbers), answer
+        raise NotPrintedError(_SCALED)
 
     def _read(self, node: tree.Expr) -> tree.Expr:
         """`S @ k` as `S[k]`, wherever it stands in a vector."""

@@ -45,6 +45,15 @@ PRINTED: dict[str, tuple[str, str]] = {
     "S = a * S + sum(S[k]) * outer(v, p) + outer(v, k)": ("sequential", ""),
     "S = sum(S[p]) * S + outer(v, k)": ("sequential", ""),
     "S = S - b * outer(S @ k, k) * w + outer(v, p)": ("delta_block", ""),
+    "S = a * S + outer(v - b * (S @ p), k)": ("delta_block", ""),
+    "S = a * S + outer(v - b * (S @ k), k)": ("delta_block", "Comba"),
+    "S = a * S + c * outer(v - b * (S @ k), k)": ("delta_block", "Comba"),
+    "S = a * S - outer(b * (S @ k) - b * v, k)": ("delta_block", "Comba"),
+    "S += outer(v - b * (S @ k), k)": ("delta_block", "Comba"),
+    "S += outer(v - b * S[p], k)": ("delta_block", ""),
+    "S -= outer(b * (S @ p) - v + k, k)": ("delta_block", ""),
+    "S = S - outer((S @ p) * b + c * S[k] - v, k)": ("delta_block", ""),
+    "S = S + outer(v - (1 - a) * (S @ k), k)": ("delta_block", "Comba"),
 }
 """What is printed, with its form and its name; without a form it is refused."""
 NAMES = {
@@ -160,6 +169,8 @@ OTHERS = {
     "S = S - w * S @ outer(k, k) + outer(v, p)": "numbers with a name",
     "S = w * (I - b * outer(v, v)) @ S + b * outer(v, k)": "numbers with a name",
     "S = S - w * outer(v, v) @ S + w * outer(v, k)": "numbers with a name",
+    "S = a * S + outer(v - w * (S @ k), k)": "`v - b * (S @ p)`",
+    "S = a * S + outer(v - (S @ k) * (S @ p), k)": "`v - b * (S @ p)`",
 }
 
 
