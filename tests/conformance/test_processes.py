@@ -101,14 +101,15 @@ train unread {
 """
 
 
-def test_what_no_process_has_read_does_not_move(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_what_no_process_has_read_does_not_move(kind: str, tmp_path: Path) -> None:
     """What only writes a memory that is not read within the window has no gradient, and so no decay."""
     (tmp_path / "text").write_bytes(
         b"".join(b"%d bottles on the wall, %d left;\n" % (i, i * i) for i in range(3000))
     )
     (tmp_path / "m.nl").write_text(UNREAD)
     options = {"length": 5}
-    case = Case(str(tmp_path / "m.nl"), "two", "ddp", steps=4, take=4, options=options)
+    case = Case(str(tmp_path / "m.nl"), "two", kind, steps=4, take=4, options=options)
     (two,) = together(2, [case], tmp_path)
     one = outcome(replace(case, kind="", folder="alone"), tmp_path)
     compare(one, two)
