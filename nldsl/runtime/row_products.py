@@ -36,6 +36,8 @@ TEXT = r"""
 #define LANES (BYTES / (long)sizeof(real))
 #define WIDE (2 * LANES)
 #define PAIR (2 * WIDE)
+/* So deep is a tile before more is fetched: never many lines at once. */
+#define PART 64
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define PARALLEL _Pragma("omp parallel for num_threads(threads) if (threads > 1)")
 typedef real vec __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
@@ -72,24 +74,26 @@ static void panel(real *b, const real *x, long rows, long stride, long there) {
       for (long j = 0; j < WIDE; j++) b[j] = j < there ? x[j] : 0;
 }
 
-/* Columns `j ..` of `y [R, L] = x [R, S] m [S, L]`, two panels at once; `m` is fetched two panels ahead. */
+/* Columns `j ..` of `y [R, L] = x [R, S] m [S, L]`: two panels, and the next two are fetched meanwhile. */
 static void columns(const real *m, const real *x, real *y, long R, long S, long L, long j) {
   real *b = room(S * PAIR);
   long each = (S * HIGH + R - 1) / R, fetched = 0;
   for (long p = 0; p < 2; p++) panel(b + p * S * WIDE, m + MIN(j + p * WIDE, L), S, L, L - j - p * WIDE);
-  for (long r = 0; r < R; r += HIGH) {
-    const real *a[HIGH];
-    for (int i = 0; i < HIGH; i++) a[i] = x + MIN(r + i, R - 1) * S;
-    for (long k = fetched; j + 2 * PAIR <= L && k < MIN(fetched + each, S); k++)
-      for (long p = 0; p < PAIR; p += LANES) __builtin_prefetch(m + k * L + j + PAIR + p, 0, 2);
-    fetched += each;
+  for (long r = 0; r < R; r += HIGH, fetched += each)
     for (long p = 0; p < 2 && j + p * WIDE < L; p++) {
       real out[HIGH][WIDE];
-      tile(out, a, 1, b + p * S * WIDE, S, 0);
+      for (long k = 0; k < S; k += PART) {
+        const real *a[HIGH];
+        long from = fetched + (p * S + k) * each / (2 * S);
+        long to = fetched + (p * S + k + PART) * each / (2 * S);
+        for (int i = 0; i < HIGH; i++) a[i] = x + MIN(r + i, R - 1) * S + k;
+        for (; j + 2 * PAIR <= L && from < MIN(to, S); from++)
+          for (long c = 0; c < PAIR; c += LANES) __builtin_prefetch(m + from * L + j + PAIR + c, 0, 2);
+        tile(out, a, 1, b + (p * S + k) * WIDE, MIN(PART, S - k), k > 0);
+      }
       for (int i = 0; i < HIGH && r + i < R; i++)
         memcpy(y + (r + i) * L + j + p * WIDE, out[i], MIN(WIDE, L - j - p * WIDE) * sizeof(real));
     }
-  }
   free(b);
 }
 
@@ -102,16 +106,15 @@ static void turned(real *b, const real *x, long R, long L) {
 
 /* Columns `s ..` of `y [R, S] = x [R, L] m^T`, where `b` are the panels of `x`: HIGH rows of `m [S, L]`. */
 static void across(const real *m, const real *b, real *y, long R, long S, long L, long s) {
-  const real *a[HIGH];
-  for (int i = 0; i < HIGH; i++) a[i] = m + MIN(s + i, S - 1) * L;
   for (long r = 0; r < R; r += WIDE, b += L * WIDE) {
     real out[HIGH][WIDE];
-    for (long k = 0; k < L; k += 64) {
-      const real *c[HIGH];
-      for (int i = 0; i < HIGH; i++) c[i] = a[i] + k;
-      for (int i = 0; r == 0 && i < HIGH && s + 2 * HIGH <= S; i++)
-        for (long p = 0; p < 64 && k + p < L; p += LANES) __builtin_prefetch(c[i] + HIGH * L + p);
-      tile(out, c, 1, b + k * WIDE, MIN(64, L - k), k > 0);
+    long from = s + 2 * HIGH <= S ? r * HIGH / R : HIGH, to = MIN(r + WIDE, R) * HIGH / R;
+    for (long k = 0; k < L; k += PART) {
+      const real *a[HIGH];
+      for (int i = 0; i < HIGH; i++) a[i] = m + MIN(s + i, S - 1) * L + k;
+      for (long i = from; i < to; i++)
+        for (long c = 0; c < PART && k + c < L; c += LANES) __builtin_prefetch(a[i] + HIGH * L + c, 0, 2);
+      tile(out, a, 1, b + k * WIDE, MIN(PART, L - k), k > 0);
     }
     for (long j = 0; j < MIN(WIDE, R - r); j++)
       for (int i = 0; i < MIN(HIGH, S - s); i++) y[(r + j) * S + s + i] = out[i][j];
