@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nldsl.runtime.native import REAL, Step, compiled, compiler
 
-LEAST = 1 << 20
+LEAST = 1 << 21
 """Multiplications from which on a call of C is worth it."""
 FEWEST = 16
 """Rows of a sample from which on; fewer do not fill a tile."""
