@@ -34,6 +34,9 @@ BINARY = {
     aten.div: "{0} / {1}",
     aten.maximum: "({0} > {1} || {0} != {0} ? {0} : {1})",
     aten.minimum: "({0} < {1} || {0} != {0} ? {0} : {1})",
+    # Equal ones apart: infinities have no difference.
+    aten.logaddexp: "({0} == {1} ? {0} + (real)0.69314718055994531 : "
+    "({0} > {1} ? {0} : {1}) + nl_log1p(nl_exp(-nl_abs({0} - {1}))))",
     aten.gt: "{0} > {1}",
     aten.ge: "{0} >= {1}",
     aten.lt: "{0} < {1}",
@@ -50,7 +53,7 @@ BINARY = {
 
 DEAR = frozenset(
     {aten.exp, aten.expm1, aten.log, aten.log1p, aten.sigmoid, aten.silu, aten.tanh, aten.erf, aten.gelu}
-    | {aten.sin, aten.cos, aten.pow}
+    | {aten.sin, aten.cos, aten.pow, aten.logaddexp}
 )
 """What takes many operations of the processor."""
 

@@ -41,6 +41,9 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "exp": lambda x, y: torch.exp(x) * torch.log(y.abs() + 0.1) + torch.expm1(y) / torch.log1p(x.abs() + 1),
     "powers": lambda x, y: x**2 + y**3 + (x.abs() + 0.1) ** 0.5 + (y.abs() + 0.1) ** -1.5 + 2.0 * x.square(),
     "trigonometry": lambda x, y: torch.sin(x) * torch.cos(y) + torch.tanh(x) + torch.erf(y),
+    "sum of exponentials": lambda x, y: (
+        torch.logaddexp(x, y) + torch.logaddexp(x, x) + torch.logaddexp(9 * x, y)
+    ),
     "bounds": lambda x, y: x.clamp(-0.5, 0.5) + y.clamp_min(0.1) + torch.maximum(x, y) * torch.minimum(x, y),
     "choices": lambda x, y: torch.where(x > y, x, 2.0) + y.masked_fill((x < 0) | (y >= 1), -1.0) + x.sign(),
     "relu": lambda x, y: F.relu(x) + F.leaky_relu(y, 0.1) + F.elu(x) + y.abs(),
