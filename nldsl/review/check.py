@@ -10,6 +10,7 @@ from nldsl.diagnostics import Diagnostic, DiagnosticBag
 from nldsl.review.allow import without_allowed
 from nldsl.review.findings import write_findings
 from nldsl.review.future import future_findings
+from nldsl.review.roots import root_findings
 from nldsl.review.schedule import clock_findings
 from nldsl.review.scores import score_findings
 from nldsl.source import SourceFile
@@ -65,6 +66,7 @@ def _all(program: Program, run_length: int | None) -> Iterator[Diagnostic]:
     yield from _dead_levels(program)
     for block in _distinct(program.root):
         yield from write_findings(block)
+        yield from root_findings(block)
 
 
 def _distinct(root: Block) -> Iterator[Block]:

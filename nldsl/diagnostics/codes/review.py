@@ -143,4 +143,12 @@ CODES = {
         _SCORES.format("softmax(head(x, 16))"),
         _SCORES.format("head(x, 16)"),
     ),
+    "NL0609": Entry(
+        "root without a slope",
+        "The slope of a root at zero is infinite, that of a sum of squares is zero there, and their product "
+        "is no number: one vector of zeros makes every gradient NaN.  A small number under the root gives it "
+        "a slope; `l2norm` and `norm` have one.",
+        "block f(x) { return x / (sqrt(sum(x ** 2)) + 1) }\n",
+        "block f(x) { return x / (sqrt(sum(x ** 2) + 1e-6) + 1) }\n",
+    ),
 }
