@@ -167,7 +167,7 @@ def test_no_bad_gradient_escapes_the_loop(dtype: torch.dtype, place: int, what: 
 
 
 @needs_compiler
-@pytest.mark.parametrize("size", [511, 512, 1023, 70001])
+@pytest.mark.parametrize("size", [383, 384, 385, 512, 1151, 70001])
 def test_blocks_and_streams_cover_every_element_once(size: int) -> None:
     weights = [nn.Parameter(torch.arange(float(size))) for _ in range(3)]
     for w in weights:
