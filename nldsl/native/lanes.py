@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nldsl.native.graph import UnsupportedError, View
+from nldsl.native.graph import Program, UnsupportedError, View
 from nldsl.native.kernels import kernel_text
 from nldsl.native.print_c import AXES, printed
 from nldsl.native.reading import kind_of, read
@@ -65,7 +65,7 @@ class Lanes:
         lanes = lanes_of(arguments, self.axes)
         if not prod(lanes):
             return self.function(*arguments)
-        key = _key(arguments, self.axes)
+        key = layout_of(arguments, self.axes)
         if key not in self.known:
             with self._lock:
                 if key not in self.known:
@@ -73,7 +73,7 @@ class Lanes:
         found = self.known[key]
         if found is None:
             return self.function(*arguments)
-        return _called(found, arguments, lanes)
+        return called(found, arguments, lanes)
 
     @property
     def compiled(self) -> int:
@@ -84,7 +84,7 @@ class Lanes:
         copies = [None if x is None else x.clone() for x in arguments]
         try:
             made = self._made(arguments)
-            found = _called(made, arguments, lanes_of(arguments, self.axes))
+            found = called(made, arguments, lanes_of(arguments, self.axes))
             literal = self.function(*copies)
             _compare(found, literal)
         except UnsupportedError as reason:
@@ -94,29 +94,40 @@ class Lanes:
         return literal
 
     def _made(self, arguments: Sequence[Tensor | None]) -> Compiled:
-        if not compiler():
-            raise UnsupportedError("there is no C compiler")
-        tensors = [x for x in arguments if x is not None]
-        if any(x.device.type != "cpu" for x in tensors):
-            raise UnsupportedError("tensors are not on the CPU")
-        real = {x.dtype for x in tensors if x.is_floating_point()}
-        if len(real) != 1 or not real <= TOLERANCE.keys():
-            raise UnsupportedError("the numbers are not all float32, or all float64")
-        kind = kind_of(real.pop())
-        lane = [None if x is None else _first_lane(x.detach(), self.axes) for x in arguments]
-        graph = traced(self.function, lane)
-        program = read(graph, kind)
-        if any(v is not None and v.shape[: self.axes] != (1,) * self.axes for v in program.outputs):
-            raise UnsupportedError("a result without lane axes")
-        text = printed(program, kernel_text())
-        step = compiled(text.text, kind)
-        if step is None:
-            raise UnsupportedError("the C compiler refuses it")
-        outputs: list[View | None] = []
-        rest = iter(text.program.outputs)
-        for empty in graph.meta["empty"]:
-            outputs.append(None if empty else next(rest))
-        return Compiled(step, outputs, text.text, text.room)
+        return compiled_program(*program_of(self.function, arguments, self.axes), self.axes)
+
+
+def program_of(
+    function: Function, arguments: Sequence[Tensor | None], axes: int
+) -> tuple[Program, list[bool]]:
+    """The program of a function at one lane of its arguments, and which of its results are `None`.
+
+    Raises `UnsupportedError` where there is none.
+    """
+    if not compiler():
+        raise UnsupportedError("there is no C compiler")
+    tensors = [x for x in arguments if x is not None]
+    if any(x.device.type != "cpu" for x in tensors):
+        raise UnsupportedError("tensors are not on the CPU")
+    real = {x.dtype for x in tensors if x.is_floating_point()}
+    if len(real) != 1 or not real <= TOLERANCE.keys():
+        raise UnsupportedError("the numbers are not all float32, or all float64")
+    lane = [None if x is None else _first_lane(x.detach(), axes) for x in arguments]
+    graph = traced(function, lane)
+    return read(graph, kind_of(real.pop())), graph.meta["empty"]
+
+
+def compiled_program(program: Program, empty: Sequence[bool], axes: int) -> Compiled:
+    """A program as a function of C; `empty`: where results that are `None` stand among its outputs."""
+    if any(v is not None and v.shape[:axes] != (1,) * axes for v in program.outputs):
+        raise UnsupportedError("a result without lane axes")
+    text = printed(program, kernel_text())
+    step = compiled(text.text, program.real)
+    if step is None:
+        raise UnsupportedError("the C compiler refuses it")
+    rest = iter(text.program.outputs)
+    outputs = [None if e else next(rest) for e in empty]
+    return Compiled(step, [*outputs, *rest], text.text, text.room)
 
 
 def _first_lane(x: Tensor, axes: int) -> Tensor:
@@ -128,7 +139,7 @@ def _first_lane(x: Tensor, axes: int) -> Tensor:
     return copy.expand(one.shape)
 
 
-def _key(arguments: Sequence[Tensor | None], axes: int) -> object:
+def layout_of(arguments: Sequence[Tensor | None], axes: int) -> object:
     """What the C of a call depends on: not on how many lanes there are, nor on where they lie."""
     return tuple(
         None if x is None else (x.dtype, x.device.type, tuple(x.shape[axes:]), x.stride()[axes:])
@@ -152,7 +163,7 @@ def lanes_of(arguments: Sequence[Tensor | None], axes: int) -> list[int]:
     return found
 
 
-def _called(made: Compiled, arguments: Sequence[Tensor | None], lanes: list[int]) -> list[Tensor | None]:
+def called(made: Compiled, arguments: Sequence[Tensor | None], lanes: list[int]) -> list[Tensor | None]:
     given, axes = [x for x in arguments if x is not None], len(lanes)
     outputs = [
         None if v is None else given[0].new_empty(*lanes, *v.shape[axes:], dtype=TYPES[v.buffer.kind])

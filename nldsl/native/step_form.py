@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from nldsl.native.lanes import Lanes
+from nldsl.native.lanes import Lanes, layout_of
+from nldsl.native.pairs import Pair, paired
 from nldsl.native.places import Named, Place, Tensors, one_by_one
 
 
@@ -35,36 +36,65 @@ class StepForm:
         """Where the gradients go: to the arguments but `valid`, then to parameters."""
         self.results, self.writes, self.many = found
         self.ahead, self.behind = Lanes(self._ahead, axes=axes), Lanes(self._behind, axes=axes)
+        self.pairs: dict[object, Pair] = {}
+        """The two, keeping more between them, for every type and layout of arguments."""
 
-    def bound(self, values: Sequence[Tensor]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """The step and its backward pass as they are called where they are emitted, with these `paths`."""
+    def bound(self, values: Sequence[Tensor], spare: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The step and its backward pass as they are called where they are emitted, with these `paths`.
+
+        `spare`: they keep no more than the emitted ones do.
+        """
 
         def step(*given: Any) -> Any:
-            found, kept = self.forward(given[: self.count], values)
+            found, kept = self.forward(given[: self.count], values, spare=spare)
             for inverses in given[self.count :]:
                 inverses += kept
             return found
 
         def back(*given: Any) -> list[Tensor | None]:
             kept, *grads = given[self.count :]
-            return self.backward(given[: self.count], values, kept, grads)
+            return self.backward(given[: self.count], values, kept, grads, spare=spare)
 
         return step, back
 
-    def forward(self, arguments: Tensors, values: Tensors) -> tuple[Any, list[Tensor | None]]:
-        """What the step returns, and what it keeps, as it would without lanes."""
-        found = self.ahead(*self._laned(arguments, values))
+    def forward(
+        self, arguments: Tensors, values: Tensors, *, spare: bool = True
+    ) -> tuple[Any, list[Tensor | None]]:
+        """What the step returns, and what it keeps: as without lanes if `spare`, more behind it if not."""
+        given, more = self._laned(arguments, values), list[Tensor]()
+        if spare:
+            found = self.ahead(*given)
+        else:
+            found, more = self._pair(given).forward(given)
         results, kept = found[: self.results], found[self.results :]
         packed = [None if x is None else x.flatten(0, self.axes) for x in kept]
-        return (tuple(results) if self.many else results[0]), packed
+        return (tuple(results) if self.many else results[0]), [*packed, *more]
+
+    def _pair(self, given: Tensors) -> Pair:
+        key = layout_of(given, self.axes)
+        if key not in self.pairs:
+            self.pairs[key] = paired(self._ahead, self._behind, given, self.axes, self.results)
+        return self.pairs[key]
 
     def backward(
-        self, arguments: Tensors, values: Tensors, kept: Tensors, grads: Sequence[Tensor]
+        self,
+        arguments: Tensors,
+        values: Tensors,
+        kept: Tensors,
+        grads: Sequence[Tensor],
+        *,
+        spare: bool = True,
     ) -> list[Tensor | None]:
         """What the backward pass returns."""
-        lanes = grads[0].shape[: self.axes]
-        unpacked = [None if x is None else x.unflatten(0, (*lanes, -1)) for x in kept]
-        flows = self.behind(*self._laned(arguments, values), *unpacked, *(g.contiguous() for g in grads))
+        lanes, own = grads[0].shape[: self.axes], kept[: self.writes]
+        unpacked = [None if x is None else x.unflatten(0, (*lanes, -1)) for x in own]
+        given = self._laned(arguments, values)
+        rest = [*unpacked, *(g.contiguous() for g in grads)]
+        if spare:
+            flows = self.behind(*given, *rest)
+        else:
+            more = [x for x in kept[self.writes :] if x is not None]
+            flows = self._pair(given).backward([*given, *rest], more)
         return [
             None if d is None else place.summed(d, self.axes)
             for place, d in zip(self.sent, flows, strict=True)

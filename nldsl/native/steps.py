@@ -58,6 +58,7 @@ class NativeStep(WholeStep):
         parameters: Sequence[Tensor],
         shared: Sequence[int],
         recorded: bool,
+        spare: bool,
     ) -> Pair | None:
         """The step and its backward pass in lanes, with the weights that the module has now."""
         given = [x for x in (*arguments, *parameters) if x is not None]
@@ -67,7 +68,7 @@ class NativeStep(WholeStep):
         if form is None:
             return None
         values = [value_at(self.module, path) for path in form.paths]
-        return form.bound(values) if _ordinary([*given, *values]) else None
+        return form.bound(values, spare or not recorded) if _ordinary([*given, *values]) else None
 
 
 def _ordinary(given: Sequence[Tensor]) -> bool:
@@ -174,6 +175,11 @@ def compared(form: StepForm, probe: Probe, recorded: bool) -> None:
         if same and recorded:
             flows = form.backward(probe.arguments, probe.values, kept, probe.grads)
             same = not differs(flows, want.flows, exact.flows)
+            results, kept = form.forward(probe.arguments, probe.values, spare=False)
+            got = [*(results if form.many else [results]), *kept[: form.writes]]
+            same = same and not differs(got, [*want.results, *want.kept], [*exact.results, *exact.kept])
+            flows = form.backward(probe.arguments, probe.values, kept, probe.grads, spare=False)
+            same = same and not differs(flows, want.flows, exact.flows)
     except (RuntimeError, IndexError, ValueError) as error:
         said = str(error).strip().splitlines()
         raise UnsupportedError(f"a lane alone is no step: {said[0] if said else error!r}") from error

@@ -37,10 +37,11 @@ class WholeStep(ABC):
         parameters: Sequence[Tensor],
         shared: Sequence[int],
         recorded: bool,
+        spare: bool,
     ) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
         """The step and its backward pass, called as emitted ones are; `None`: `plain` is to be taken.
 
-        `recorded`: whether there will be a way back.
+        `recorded`: whether there will be a way back; `spare`: whether memory matters more than time.
         """
 
 
@@ -73,7 +74,7 @@ def chunk_step(
     recorded = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
     apart, whole = torch.compiler.is_compiling(), None
     if isinstance(step, WholeStep):
-        whole = None if apart else step.pair(arguments, parameters, shared, recorded)
+        whole = None if apart else step.pair(arguments, parameters, shared, recorded, always)
         step = step.plain if whole is None else whole[0]
     if not recorded or apart or not (whole or always or (compiled and is_compiled(step))):
         return step(*arguments)
