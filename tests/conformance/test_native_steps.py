@@ -289,12 +289,12 @@ def no_lanes(given: Sequence[Any], values: Sequence[Any]) -> tuple[list[Place], 
 
 def test_wrong_numbers_of_a_first_call_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a memory at its start would hide them."""
-    right = lanes_of._called
+    right = lanes_of.called
 
     def wrong(*given: Any) -> Any:
         return [None if y is None else 1.001 * y for y in right(*given)]
 
-    monkeypatch.setattr(lanes_of, "_called", wrong)
+    monkeypatch.setattr(lanes_of, "called", wrong)
     plain, native, report = pair(SIMPLE, fresh=True)
     assert apart(flows(native, CHUNK), flows(plain, CHUNK)) < 1e-12
     assert report.running == 0
@@ -302,8 +302,10 @@ def test_wrong_numbers_of_a_first_call_are_seen(monkeypatch: pytest.MonkeyPatch)
 
 
 FAULTS: dict[str, Callable[[Any], Any]] = {
-    "forward": lambda f: lambda self, *a: (lambda r: (tuple(1.001 * y for y in r[0]), r[1]))(f(self, *a)),
-    "backward": lambda f: lambda self, *a: [None if d is None else 1.001 * d for d in f(self, *a)],
+    "forward": lambda f: (
+        lambda self, *a, **o: (lambda r: (tuple(1.001 * y for y in r[0]), r[1]))(f(self, *a, **o))
+    ),
+    "backward": lambda f: lambda self, *a, **o: [None if d is None else 1.001 * d for d in f(self, *a, **o)],
 }
 
 
