@@ -10,11 +10,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nldsl.runtime import held_parts
 from nldsl.runtime.held_back import Flows, Found, chunk_back
 from nldsl.runtime.held_chunk import Passed, pass_chunk
 from nldsl.runtime.held_gates import Following
-from nldsl.runtime.held_parts import WIDE, Chunk, Groups, Job, Kept, Kind, chosen, lanes, lifted, piece, put
+from nldsl.runtime.held_parts import (
+    CACHE,
+    WIDE,
+    Chunk,
+    Groups,
+    Job,
+    Kept,
+    Kind,
+    chosen,
+    lanes,
+    lifted,
+    piece,
+    put,
+)
 
 
 class Steps:
@@ -28,7 +40,7 @@ class Steps:
 
     def room(self) -> int:
         """Bytes of weights that are worked on together."""
-        return held_parts.CACHE
+        return CACHE
 
     def forward(self, kind: Kind, given: Groups, tracked: bool) -> Passed:
         """See `pass_chunk`."""

@@ -12,7 +12,7 @@ from nldsl.driver import plan_of
 from nldsl.driver.compile import emit
 from nldsl.emit.loader import load_module
 from nldsl.graph import open_program
-from nldsl.runtime import held_parts
+from nldsl.runtime import held_walk
 from nldsl.runtime.model import Layer
 from tests.conformance.agreement import compiled, disagreements
 from tests.conformance.test_lowerings import PROGRAMS
@@ -50,7 +50,7 @@ def test_lengths(tokens: int) -> None:
 @pytest.mark.parametrize("name", [HEADS, "pass_live_above_and_below"])
 def test_samples_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the weights of all samples are more than what is worked on together."""
-    monkeypatch.setattr(held_parts, "CACHE", 1)
+    monkeypatch.setattr(held_walk, "CACHE", 1)
     layer, _ = passing(name)
     mask = torch.rand(3, 10, generator=torch.Generator().manual_seed(2)) > 0.3
     assert disagreements(layer, tokens=10, batch=3, mask=mask, pieces=(3, 7)) == []
