@@ -1,6 +1,7 @@
 """Memories that run in one pass (see `held_pass`) with every chunk in C, one head of one sample at a time.
 
-A chunk keeps for its way back what torch keeps, but rows are looked up where they were given.
+A chunk keeps for its way back what torch keeps, but rows are looked up where they were given.  Chunks of one
+width with a commit between any two are one call.
 
 Shapes: `B` samples, `H` heads, `X = B H`; tensors of a chunk as `Groups` has them, with `[B, H]` for `[X]`.
 """
@@ -16,11 +17,12 @@ from typing import Any
 from torch import Tensor
 
 from nldsl.native.lanes import Lanes
+from nldsl.native.turns import handed, moving, results, run, through
 from nldsl.runtime.held_back import Flows, Found, chunk_back
 from nldsl.runtime.held_chunk import Passed, pass_chunk
-from nldsl.runtime.held_parts import Groups, Kept, Kind, Shelf
+from nldsl.runtime.held_parts import Groups, Job, Kept, Kind, Shelf
 from nldsl.runtime.held_pass import Held, held_pass
-from nldsl.runtime.held_walk import Steps
+from nldsl.runtime.held_walk import Ahead, Back, Steps, chunk_of
 from nldsl.runtime.module import Module
 
 AFTER = 4
@@ -80,6 +82,28 @@ class NativeSteps(Steps):
         """See `Steps`."""
         return ROOM
 
+    def ahead(self, walk: Ahead) -> None:
+        """See `Steps`."""
+        form, n = self._forward(walk.job.kind, walk.job.tracked), 0
+        while n < len(walk.job.widths):
+            stop = _alike(walk.job, n)
+            if stop - n > 1 and form.many(walk, n, stop):
+                n = stop
+            else:
+                walk.one(n)
+                n += 1
+
+    def behind(self, back: Back) -> None:
+        """See `Steps`."""
+        ends, n, form = list(_runs(back.job)), len(back.chunks), self._back(back.job.kind, apart=False)
+        while n:
+            start = next(first for first, stop in ends if first < n <= stop)
+            if n - start > 1 and form.many(back, start, n):
+                n = start
+            else:
+                back.one(n - 1)
+                n -= 1
+
     def forward(self, kind: Kind, given: Groups, tracked: bool) -> Passed:
         """See `Steps`."""
         return self._forward(kind, tracked).run(given)
@@ -88,12 +112,15 @@ class NativeSteps(Steps):
         self, kind: Kind, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
     ) -> tuple[Found, Flows]:
         """See `Steps`."""
-        key = "back", kind, bool(flows.committed)
+        return self._back(kind, bool(flows.committed)).run(given, kept, flows, answers)
+
+    def _back(self, kind: Kind, apart: bool) -> _Back:
+        key = "back", kind, apart
         form = self.forms.get(key)
         if not isinstance(form, _Back):
-            form = self.forms[key] = _Back(self._forward(kind, True), bool(flows.committed))
+            form = self.forms[key] = _Back(self._forward(kind, True), apart)
         form.after = self.after
-        return form.run(given, kept, flows, answers)
+        return form
 
     def _forward(self, kind: Kind, tracked: bool) -> _Forward:
         key = "forward", kind, tracked
@@ -102,6 +129,24 @@ class NativeSteps(Steps):
             form = self.forms[key] = _Forward(kind, tracked)
         form.after = self.after
         return form
+
+
+def _alike(job: Job, n: int) -> int:
+    """Where the run of chunks from `n` on ends: of one width, committed in front of each and behind."""
+    stop = n
+    while stop < len(job.widths) and job.widths[stop] == job.widths[n] and job.ends[stop] is True:
+        if not stop or job.ends[stop - 1] is not True:
+            break
+        stop += 1
+    return max(stop, n + 1)
+
+
+def _runs(job: Job) -> Iterator[tuple[int, int]]:
+    n = 0
+    while n < len(job.widths):
+        stop = _alike(job, n)
+        yield n, stop
+        n = stop
 
 
 class _Form:
@@ -153,6 +198,40 @@ class _Forward(_Form):
         answers, running, slots = (_take(found, n) for n in (counts.queries, counts.weights, counts.slots))
         return Passed(answers, running, slots, Kept([], [], list(found), []))
 
+    def many(self, walk: Ahead, start: int, stop: int) -> bool:
+        """A run of chunks, if it is compiled."""
+        if not self.lanes.compiled or any(
+            c is not r for c, r in zip(walk.committed, walk.running, strict=True)
+        ):
+            return False
+        count, turns = stop - start, [_flat(walk.at(n)) for n in (start, start + 1, stop - 1)]
+        made, arguments = self.lanes.form(turns[0]), moving(turns, count)
+        if made is None or arguments is None:
+            return False
+        running, slots = (
+            [handed(w, count, self.tracked) for w in group] for group in (walk.running, walk.slots)
+        )
+        n = self.kind.counts
+        first = n.queries + n.inputs + 5 + 3 * n.ways
+        states = [*running, *running, *slots]
+        arguments[first : first + len(states)] = [state.taken for state in states]
+        views = [v for v in made.outputs if v is not None]
+        moved = slice(n.queries, n.queries + n.weights + n.slots)
+        rows = [results(v, walk.running[0], count) for v in (*views[: moved.start], *views[moved.stop :])]
+        given = [through(x) for x in rows]
+        given[moved.start : moved.start] = [state.given for state in (*running, *slots)]
+        run(made, [x for x in (*arguments, *given) if x is not None], count)
+        for i, answers in enumerate(rows[: n.queries]):
+            _put_runs(answers, walk.answer(i, answers), walk.part, [at for at, _ in walk.places[start:stop]])
+        for turn in range(count if self.tracked else 0):
+            walk.running, walk.slots = ([s.places[turn] for s in group] for group in (running, slots))
+            walk.committed = walk.running
+            kept = Kept([], [], [x[turn] for x in rows[n.queries :]], [])
+            walk.chunks.append(chunk_of(walk.at(start + turn), kept))
+        walk.running, walk.slots = ([s.behind(count) for s in group] for group in (running, slots))
+        walk.committed = walk.running
+        return True
+
 
 class _Back(_Form):
     """`chunk_back`; `apart`: whether gradients at the committed weights are."""
@@ -181,11 +260,67 @@ class _Back(_Form):
         self, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
     ) -> tuple[Found, Flows]:
         """See `Steps`."""
-        tensors = [*_flat(given), *answers, *(x for group in flows for x in group), *kept.kept]
-        found, n = self.called(tensors), self.kind.counts
+        found, n = self.called(self._tensors(given, kept, flows, answers)), self.kind.counts
         rows, fade = (_take(found, n.queries), _take(found, n.inputs)), _take(found, 5)
         made = Found(*rows, fade, [_take(found, 3) for _ in range(n.ways)])
         return made, Flows(*(_take(found, len(group)) for group in flows))
+
+    def _tensors(
+        self, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        return [*_flat(given), *answers, *(x for group in flows for x in group), *kept.kept]
+
+    def many(self, back: Back, start: int, stop: int) -> bool:
+        """A run of chunks, if it is compiled."""
+        if not self.lanes.compiled:
+            return False
+        count, flows = stop - start, back.flows._replace(committed=[])
+        turns = []
+        for n in (stop - 1, stop - 2, start):
+            given, answers = back.at(n)
+            turns.append(self._tensors(given, back.chunks[n].kept, flows, answers))
+        made, arguments = self.lanes.form(turns[0]), moving(turns, count)
+        if made is None or arguments is None:
+            return False
+        back.commit(stop - 1)
+        states = [handed(x, count, kept=False) for group in flows for x in group]
+        first = len(arguments) - len(back.chunks[start].kept.kept) - len(states)
+        arguments[first : first + len(states)] = [state.taken for state in states]
+        views = made.outputs[: len(made.outputs) - len(states)]
+        like = flows.running[0]
+        rows = [None if v is None else results(v, like, count) for v in views]
+        given_back = [through(x, backward=True) for x in rows if x is not None]
+        run(made, [x for x in (*arguments, *given_back, *(s.given for s in states)) if x is not None], count)
+        moved = (state.behind(count) for state in states)
+        back.flows = Flows(*(_take(moved, len(group)) for group in flows))
+        self._spread(back, start, stop, iter(rows))
+        return True
+
+    def _spread(self, back: Back, start: int, stop: int, rows: Iterator[Tensor | None]) -> None:
+        """Gradients of a run of chunks `[N, ..]` to where those of all chunks are."""
+        n, (at, told) = self.kind.counts, zip(*back.places[start:stop], strict=True)
+        for into, found in zip(back.made.queries, _take(rows, n.queries), strict=True):
+            _put_runs(found, into, back.part, at)
+        for into, found in zip(back.made.inputs, _take(rows, n.inputs), strict=True):
+            _put_runs(found, into, back.part, told)
+        for total, found in zip(back.totals, _take(rows, 5), strict=True):
+            total += [None] * (stop - start) if found is None else found.flip(0).unbind()
+        for way in back.tolls:
+            for into, found in zip(way, _take(rows, 3), strict=True):
+                if into is None or found is None:
+                    continue
+                place = into[:, :, at[0].start : at[-1].stop]
+                place = place[..., : found.shape[-1]] if into is way.kernel else place
+                place.unflatten(2, (stop - start, -1)).copy_(found.movedim(0, 2))
+
+
+def _put_runs(rows: Tensor | None, into: Tensor, part: slice, places: Sequence[slice]) -> None:
+    """Rows `[N, B, H, C, d]` of N chunks into `[B, L, H, d]`; zeros if there are none."""
+    place = into[part, places[0].start : places[-1].stop]
+    if rows is None:
+        place.zero_()
+    else:
+        place.unflatten(1, (len(places), -1)).copy_(rows.permute(1, 0, 3, 2, 4))
 
 
 def _take(found: Iterable[Any], count: int) -> list[Any]:

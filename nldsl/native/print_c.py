@@ -19,17 +19,23 @@ AXES = 2
 FRAME = """
 static _Thread_local char *nl_room = 0;
 
-int step(long arrays, const long *sizes, char **given, const double *none, int threads) {
-  (void)none;
-  const long second = sizes[1], lanes = sizes[0] * second;
+/* turns: how many, one behind the other; then of every array how far it moves from one to the next, and 0 or
+   1 where it moves back every second time, starting there, else -1. */
+int step(long arrays, const long *sizes, char **given, const long *turns, int threads) {
+  const long second = sizes[1], lanes = sizes[0] * second, count = turns ? turns[0] : 1;
   int failed = 0;
 #pragma omp parallel for num_threads(threads) if(threads > 1) reduction(|: failed)
   for (long n = 0; n < lanes; n++) {
-    char *at[ARRAYS];
-    for (long i = 0; i < arrays; i++)
-      at[i] = given[i] + n / second * sizes[2 + 2 * i] + n % second * sizes[3 + 2 * i];
     if (!nl_room) nl_room = aligned_alloc(64, ROOM);
-    if (nl_room) lane(nl_room, at); else failed = 1;
+    failed |= !nl_room;
+    for (long turn = 0; nl_room && turn < count; turn++) {
+      char *at[ARRAYS];
+      for (long i = 0; i < arrays; i++) {
+        at[i] = given[i] + n / second * sizes[2 + 2 * i] + n % second * sizes[3 + 2 * i];
+        if (turns) at[i] += turns[1 + 2 * i] * (turns[2 + 2 * i] < 0 ? turn : (turn + turns[2 + 2 * i]) & 1);
+      }
+      lane(nl_room, at);
+    }
   }
   return failed;
 }

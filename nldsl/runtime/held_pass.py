@@ -26,7 +26,7 @@ from nldsl.runtime.first_order import first_order
 from nldsl.runtime.grid import ChunkGrid
 from nldsl.runtime.held_gates import Fading, Following
 from nldsl.runtime.held_parts import Counts, Job, Kind, Pulled, Shelf
-from nldsl.runtime.held_walk import PLAIN, Back, Steps, forward_part
+from nldsl.runtime.held_walk import PLAIN, Ahead, Back, Steps
 
 
 class Held(NamedTuple):
@@ -99,10 +99,11 @@ class _HeldPass(torch.autograd.Function):
         shelf, kept, lasts = Shelf(), [], []
         answers: list[Tensor] = []
         for part in samples:
-            chunks, last = forward_part(steps, job, given, part, answers)
+            walk = Ahead(steps, job, given, part, answers)
+            steps.ahead(walk)
             if job.tracked:
-                kept.append([chunk.mapped(shelf.put) for chunk in chunks])
-            lasts.append(last)
+                kept.append([chunk.mapped(shelf.put) for chunk in walk.chunks])
+            lasts.append([*walk.running, *walk.committed, *walk.slots])
         if job.tracked:
             numbers = [t for group in (given.fade, *given.ways) for t in group if t is not None]
             ctx.save_for_backward(*numbers, *given.anchors, *given.shared, *shelf.tensors)
@@ -138,7 +139,7 @@ class _HeldPass(torch.autograd.Function):
             into.zero_()
         for part, chunks in reversed(list(zip(ctx.parts, ctx.kept, strict=True))):
             found = [c.mapped(lambda places: [saved[i] for i in places]) for c in chunks]
-            Back(ctx.steps, job, given, part, grads, groups).back(found)
+            Back(ctx.steps, job, given, part, grads, groups, found).back()
         return None, None, *made
 
 

@@ -52,37 +52,78 @@ class Steps:
         """See `chunk_back`; the gradients in front of the chunk, as they are now."""
         return chunk_back(kind, given, kept, flows, answers), flows
 
+    def ahead(self, walk: Ahead) -> None:
+        """Through all chunks, one by one."""
+        for n in range(len(walk.job.widths)):
+            walk.one(n)
+
+    def behind(self, back: Back) -> None:
+        """Back through all chunks."""
+        for n in range(len(back.chunks) - 1, -1, -1):
+            back.one(n)
+
 
 PLAIN = Steps()
 
 
-def forward_part(
-    steps: Steps, job: Job, given: Groups, part: slice, answers: list[Tensor]
-) -> tuple[list[Chunk], list[Tensor]]:
-    """What the way back needs of all chunks, and the weights behind them; fills `answers [B, L, H, d]`."""
-    joined, chunks, factors = steps.joined, [], job.cut(given, part, steps.joined)
-    running, committed, slots, anchors = ([lanes(w[part], joined) for w in group] for group in given[4:8])
-    for n, (at, told) in enumerate(job.slices()):
-        now = Groups(
-            [piece(x, part, at, joined) for x in given.queries],
-            [piece(x, part, told, joined) for x in given.inputs],
-            *factors[n],
-            running,
-            committed,
-            slots,
-            anchors,
-            given.shared,
+class Ahead:
+    """All chunks of some samples: `chunks`, what the way back needs of them, and the weights so far.
+
+    Fills `answers [B, L, H, d]`.
+    """
+
+    def __init__(self, steps: Steps, job: Job, given: Groups, part: slice, answers: list[Tensor]) -> None:
+        self.steps, self.job, self.given, self.part, self.answers = steps, job, given, part, answers
+        self.factors, self.places = job.cut(given, part, steps.joined), job.slices()
+        self.running, self.committed, self.slots, self.anchors = (
+            [lanes(w[part], steps.joined) for w in group] for group in given[4:8]
         )
-        made = steps.forward(job.kind, now, job.tracked)
+        self.chunks: list[Chunk] = []
+
+    def at(self, n: int) -> Groups:
+        """What a chunk is given, the weights as they are now."""
+        joined, (at, told) = self.steps.joined, self.places[n]
+        return Groups(
+            [piece(x, self.part, at, joined) for x in self.given.queries],
+            [piece(x, self.part, told, joined) for x in self.given.inputs],
+            *self.factors[n],
+            self.running,
+            self.committed,
+            self.slots,
+            self.anchors,
+            self.given.shared,
+        )
+
+    def one(self, n: int) -> None:
+        """One chunk."""
+        now = self.at(n)
+        made = self.steps.forward(self.job.kind, now, self.job.tracked)
         for i, answer in enumerate(made.answers):
-            if len(answers) <= i:
-                answers.append(answer.new_empty(*given.queries[0].shape[:3], answer.shape[-1]))
-            put(answer, answers[i], part, at)
-        if job.tracked:
-            chunks.append(Chunk([*now.queries], [*now.inputs], running, committed, slots, made.kept))
-        running, slots = made.running, made.slots
-        committed = [chosen(job.ends[n], part, new, old) for new, old in zip(running, committed, strict=True)]
-    return chunks, [*running, *committed, *slots]
+            put(answer, self.answer(i, answer), self.part, self.places[n][0])
+        if self.job.tracked:
+            self.chunks.append(chunk_of(now, made.kept))
+        self.running, self.slots = made.running, made.slots
+        self.commit(n)
+
+    def commit(self, n: int) -> None:
+        """The running weights behind a chunk are the committed ones where it ends."""
+        self.committed = [
+            chosen(self.job.ends[n], self.part, new, old)
+            for new, old in zip(self.running, self.committed, strict=True)
+        ]
+
+    def answer(self, i: int, like: Tensor) -> Tensor:
+        """Where the answers to a query of all chunks and samples are, made when the first are there."""
+        if len(self.answers) <= i:
+            self.answers.append(like.new_empty(*self.given.queries[0].shape[:3], like.shape[-1]))
+        return self.answers[i]
+
+
+def chunk_of(given: Groups, kept: Kept) -> Chunk:
+    """What a chunk keeps."""
+    rows, weights = (given.queries, given.inputs), (given.running, given.committed, given.slots)
+    queries, inputs, running, committed, slots = (list(group) for group in (*rows, *weights))
+    return Chunk(queries, inputs, running, committed, slots, kept)
 
 
 class Back:
@@ -96,8 +137,10 @@ class Back:
         part: slice,
         grads: Sequence[Tensor | None],
         made: Groups,
+        chunks: list[Chunk],
     ) -> None:
         self.steps, self.job, self.part, self.given, self.made = steps, job, part, given, made
+        self.chunks, self.places = chunks, job.slices()
         count, queries = job.kind.weights, job.kind.queries
         self.answers = grads[:queries]
         flowing = [
@@ -121,16 +164,9 @@ class Back:
         samples, heads = self.made.running[0][self.part].shape[:2]
         return [x.new_zeros(samples, heads, *x.shape) for x in self.made.shared]
 
-    def back(self, chunks: list[Chunk]) -> None:
+    def back(self) -> None:
         """Fill `made` with the gradients of everything that was given."""
-        places = self.job.slices()
-        for n in range(len(chunks) - 1, -1, -1):
-            self._commit(self.job.ends[n])
-            before = self.job.ends[n - 1] if n else False
-            if not self.apart and before is not True:
-                zeros = [torch.zeros_like(w) for w in self.flows.running]
-                self.flows, self.apart = self.flows._replace(committed=zeros), True
-            self._chunk(n, chunks[n], *places[n])
+        self.steps.behind(self)
         made, flows = self.made, self.flows
         groups = (made.running, made.committed, made.slots, made.anchors)
         for group, flow in zip(groups, flows, strict=False):
@@ -141,25 +177,38 @@ class Back:
                 into.add_(g.sum((0, 1)))
         self._to_factors()
 
-    def _chunk(self, n: int, chunk: Chunk, at: slice, told: slice) -> None:
-        """Through one chunk."""
-        joined, part, made = self.steps.joined, self.part, self.made
+    def at(self, n: int) -> tuple[Groups, list[Tensor | None]]:
+        """What a chunk was given, and the gradients at its answers."""
+        chunk = self.chunks[n]
         weights = (chunk.running, chunk.committed, chunk.slots, self.anchors, self.given.shared)
-        given = Groups(chunk.queries, chunk.inputs, *self.factors[n], *weights)
-        answers = [None if g is None else piece(g, part, at, joined) for g in self.answers]
+        answers = [
+            None if g is None else piece(g, self.part, self.places[n][0], self.steps.joined)
+            for g in self.answers
+        ]
+        return Groups(chunk.queries, chunk.inputs, *self.factors[n], *weights), answers
+
+    def one(self, n: int) -> None:
+        """Through one chunk."""
+        self.commit(n)
+        before = self.job.ends[n - 1] if n else False
+        if not self.apart and before is not True:
+            zeros = [torch.zeros_like(w) for w in self.flows.running]
+            self.flows, self.apart = self.flows._replace(committed=zeros), True
+        (given, answers), (at, told) = self.at(n), self.places[n]
         flows = self.flows if self.apart else self.flows._replace(committed=[])
-        found, self.flows = self.steps.back(self.job.kind, given, chunk.kept, flows, answers)
-        for rows, into in zip(found.queries, made.queries, strict=True):
-            put(rows, into, part, at)
-        for rows, into in zip(found.inputs, made.inputs, strict=True):
-            put(rows, into, part, told)
+        found, self.flows = self.steps.back(self.job.kind, given, self.chunks[n].kept, flows, answers)
+        for rows, into in zip(found.queries, self.made.queries, strict=True):
+            put(rows, into, self.part, at)
+        for rows, into in zip(found.inputs, self.made.inputs, strict=True):
+            put(rows, into, self.part, told)
         for total, more in zip(self.totals, found.fade, strict=True):
             total.append(more)
         for way, sums in zip(self.tolls, found.ways, strict=True):
             _toll(way, sums, at)
 
-    def _commit(self, which: bool | Tensor) -> None:
+    def commit(self, n: int) -> None:
         """From the committed weights behind the chunk to the running ones and those in front of it."""
+        which = self.job.ends[n]
         if not self.apart or which is False:
             return
         for run, seen in zip(self.flows.running, self.flows.committed, strict=True):

@@ -1,0 +1,105 @@
+"""A compiled function called again and again for every lane, on what it made before and what comes next.
+
+All turns of a lane are behind one another, so that what they hand on stays in the cache of a core.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nldsl.native.graph import View
+from nldsl.native.lanes import TYPES, Compiled
+
+FORTH, SECOND = 0, 1
+"""Which of two places an array begins in that changes between them."""
+
+
+class Moving(NamedTuple):
+    """An array as the first turn has it, how many bytes further the next has it, and whether (-1: not) it
+    comes back every second time, beginning `FORTH` or `SECOND`.
+    """
+
+    first: Tensor
+    step: int
+    change: int = -1
+
+
+class Handed(NamedTuple):
+    """What every turn hands to the next: `places [N + 1, ..]` or, where only the last counts, `[2, ..]`."""
+
+    places: Tensor
+    kept: bool
+
+    @property
+    def taken(self) -> Moving:
+        """As an argument."""
+        return Moving(self.places[0], _bytes(self.places), -1 if self.kept else FORTH)
+
+    @property
+    def given(self) -> Moving:
+        """As a result."""
+        if self.kept:
+            return Moving(self.places[1], _bytes(self.places))
+        return Moving(self.places[0], _bytes(self.places), SECOND)
+
+    def behind(self, count: int) -> Tensor:
+        """What the last of `count` turns gave."""
+        return self.places[count if self.kept else count % 2]
+
+
+def handed(first: Tensor, count: int, kept: bool) -> Handed:
+    """Room for what is handed on by `count` turns, where the first finds `first`."""
+    places = first.new_empty(count + 1 if kept else 2, *first.shape)
+    places[0].copy_(first)
+    return Handed(places, kept)
+
+
+def results(view: View, like: Tensor, count: int) -> Tensor:
+    """Room for what `count` turns give, `[N, *lanes, ..]`; `like` has the lanes of all arguments."""
+    lanes = like.shape[:2]
+    return like.new_empty(count, *lanes, *view.shape[2:], dtype=TYPES[view.buffer.kind])
+
+
+def through(rows: Tensor, backward: bool = False) -> Moving:
+    """Results `[N, ..]` turn by turn, the first of them last where they run `backward`."""
+    return Moving(rows[-1], -_bytes(rows)) if backward else Moving(rows[0], _bytes(rows))
+
+
+def moving(turns: Sequence[Sequence[Tensor | None]], count: int) -> list[Moving | None] | None:
+    """The arguments of the first, second and last turn as arrays; `None` where they do not move evenly."""
+    now, later, last = turns
+    found: list[Moving | None] = []
+    for x, y, z in zip(now, later, last, strict=True):
+        if x is None or y is None or z is None:
+            if not (x is y is z):
+                return None
+            found.append(None)
+            continue
+        step = y.data_ptr() - x.data_ptr()
+        if z.data_ptr() - x.data_ptr() != step * (count - 1) or not x.stride() == y.stride() == z.stride():
+            return None
+        found.append(Moving(x, step))
+    return found
+
+
+def run(made: Compiled, arrays: Sequence[Moving], count: int) -> None:
+    """`count` turns of every lane; `arrays`: arguments, then results, those that are there."""
+    lanes = [max(a.first.shape[i] for a in arrays) for i in range(2)]
+    sizes, turns = list(lanes), [count]
+    for x, step, change in arrays:
+        sizes += [x.stride(i) * x.element_size() if x.shape[i] > 1 else 0 for i in range(2)]
+        turns += [step, change]
+    places = (ctypes.c_void_p * len(arrays))(*(a.first.data_ptr() for a in arrays))
+    numbers, moves = (ctypes.c_long * len(sizes))(*sizes), (ctypes.c_long * len(turns))(*turns)
+    if made.step(len(arrays), numbers, places, moves, min(torch.get_num_threads(), prod(lanes))):
+        raise MemoryError("no room for a lane")
+
+
+def _bytes(rows: Tensor) -> int:
+    return rows.stride(0) * rows.element_size()
