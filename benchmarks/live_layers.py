@@ -121,8 +121,7 @@ def report(name: str, chunk: int, rounds: int, bound: float) -> None:
         "native": layer(name, chunk),
         "loop over chunks": over_chunks(name, chunk),
     }
-    held.AFTER = 0
-    held.quicken(type(modules["native"].root))
+    held.quicken(type(modules["native"].root), after=0)
     cases = {n: both(m, given) for n, m in modules.items()}
     cases["token by token"] = both(layer(name, chunk, lowering="sequential"), short)
     seconds = best_seconds(cases, rounds)

@@ -135,8 +135,7 @@ def main() -> None:
     torch.manual_seed(0)
     given, short = inputs(TOKENS), inputs(SHORT)
     modules = {"eager": layer(), "native": layer(), "loop over chunks": over_chunks()}
-    held.AFTER = 0
-    held.quicken(type(modules["native"].root))
+    held.quicken(type(modules["native"].root), after=0)
     if options.compiled:
         modules["compiled"] = layer()
         compile_rows(modules["compiled"])
