@@ -77,7 +77,7 @@ class Lanes:
 
     def form(self, arguments: Sequence[Tensor | None]) -> Compiled | None:
         """What C computes for such arguments, once they have been seen."""
-        return self.known.get(_key(arguments, self.axes))
+        return self.known.get(layout_of(arguments, self.axes))
 
     @property
     def compiled(self) -> int:
