@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nldsl.native.lanes import Lanes, layout_of
@@ -35,6 +37,11 @@ class StepForm:
         self.sent = [*self.arguments[:-1], *(self.parameters[i] for i in asked)]
         """Where the gradients go: to the arguments but `valid`, then to parameters."""
         self.results, self.writes, self.many = found
+        # What torch compiles around a step calls lanes, and does not look into them.
+        self._called, self._called_back = (
+            torch.compiler.disable(self._step),
+            torch.compiler.disable(self._back),
+        )
         self.ahead, self.behind = Lanes(self._ahead, axes=axes), Lanes(self._behind, axes=axes)
         self.pairs: dict[object, Pair] = {}
         """The two, keeping more between them, for every type and layout of arguments."""
@@ -44,18 +51,17 @@ class StepForm:
 
         `spare`: they keep no more than the emitted ones do.
         """
+        return partial(self._called, values, spare), partial(self._called_back, values, spare)
 
-        def step(*given: Any) -> Any:
-            found, kept = self.forward(given[: self.count], values, spare=spare)
-            for inverses in given[self.count :]:
-                inverses += kept
-            return found
+    def _step(self, values: Sequence[Tensor], spare: bool, *given: Any) -> Any:
+        found, kept = self.forward(given[: self.count], values, spare=spare)
+        for inverses in given[self.count :]:
+            inverses += kept
+        return found
 
-        def back(*given: Any) -> list[Tensor | None]:
-            kept, *grads = given[self.count :]
-            return self.backward(given[: self.count], values, kept, grads, spare=spare)
-
-        return step, back
+    def _back(self, values: Sequence[Tensor], spare: bool, *given: Any) -> list[Tensor | None]:
+        kept, *grads = given[self.count :]
+        return self.backward(given[: self.count], values, kept, grads, spare=spare)
 
     def forward(
         self, arguments: Tensors, values: Tensors, *, spare: bool = True

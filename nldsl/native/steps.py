@@ -37,6 +37,8 @@ class NativeStep(WholeStep):
 
     def __init__(self, module: Module, name: str) -> None:
         self.module, self.name = module, name
+        # A graph that torch has broken in front of it would take the compiler itself for a part of the step.
+        self._apart: Callable[..., Pair | None] = torch.compiler.disable(self._pair)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What is compiled belongs to the class: copies share it, other processes make their own.
@@ -61,6 +63,16 @@ class NativeStep(WholeStep):
         spare: bool,
     ) -> Pair | None:
         """The step and its backward pass in lanes, with the weights that the module has now."""
+        return self._apart(arguments, parameters, shared, recorded, spare)
+
+    def _pair(
+        self,
+        arguments: Tensors,
+        parameters: Sequence[Tensor],
+        shared: Sequence[int],
+        recorded: bool,
+        spare: bool,
+    ) -> Pair | None:
         given = [x for x in (*arguments, *parameters) if x is not None]
         if not _ordinary(given):
             return None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import nldsl
 from nldsl.certify import verify
@@ -269,6 +270,41 @@ def test_threads() -> None:
     assert len(found) == 4
     assert max(found.values()) < 1e-10
     assert report.running == 1
+
+
+def test_lanes_are_shared_by_threads_of_torch() -> None:
+    plain, native, _ = pair(SIMPLE)
+    want = flows(plain, 2 * CHUNK)
+    try:
+        torch.set_num_threads(3)
+        assert apart(flows(native, 2 * CHUNK), want) < 1e-10
+    finally:
+        torch.set_num_threads(1)
+
+
+class Looking(TorchDispatchMode):
+    """Notes the operations of torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_lanes_and_graphs_of_torch() -> None:
+    """Who looks on sees the operations; a graph has them, or calls lanes."""
+    plain, native, report = pair(SIMPLE, fresh=True)
+    x = torch.randn(2, CHUNK, 8, dtype=torch.float64)
+    with torch.no_grad(), Looking() as seen:
+        native(x)
+    assert any("mm" in name for name in seen.names)
+    assert report.running == 0
+    made = torch.compile(native, backend="eager")
+    with torch.no_grad():
+        assert apart([made(x)[0]], [plain(x)[0]]) < 1e-10
 
 
 # --- what is seen --------------------------------------------------------------------------------
