@@ -69,5 +69,7 @@ def _spread(outputs: Sequence[View | None], empty: Sequence[bool]) -> list[View 
 
 def _like(view: View, arguments: Sequence[Tensor | None]) -> Tensor:
     like = next(x for x in arguments if x is not None)
-    drawn = torch.rand(view.shape, dtype=torch.float64, device=like.device)
+    # Nothing is drawn from the generator that others draw from.
+    generator = torch.Generator(like.device).manual_seed(0)
+    drawn = torch.rand(view.shape, generator=generator, dtype=torch.float64, device=like.device)
     return drawn.to(TYPES[view.buffer.kind])
