@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from nldsl.native.lanes import Lanes
-from nldsl.native.turns import handed, moving, results, run, through
+from nldsl.native.turns import beside, handed, moving, run, shapes_of, through
 from nldsl.runtime.held_back import Flows, Found, chunk_back
 from nldsl.runtime.held_chunk import Passed, pass_chunk
 from nldsl.runtime.held_parts import Groups, Job, Kept, Kind, Shelf
@@ -208,26 +208,25 @@ class _Forward(_Form):
         made, arguments = self.lanes.form(turns[0]), moving(turns, count)
         if made is None or arguments is None:
             return False
-        running, slots = (
-            [handed(w, count, self.tracked) for w in group] for group in (walk.running, walk.slots)
-        )
-        n = self.kind.counts
-        first = n.queries + n.inputs + 5 + 3 * n.ways
-        states = [*running, *running, *slots]
-        arguments[first : first + len(states)] = [state.taken for state in states]
+        n, like = self.kind.counts, walk.running[0]
         views = [v for v in made.outputs if v is not None]
-        moved = slice(n.queries, n.queries + n.weights + n.slots)
-        rows = [results(v, walk.running[0], count) for v in (*views[: moved.start], *views[moved.stop :])]
-        given = [through(x) for x in rows]
-        given[moved.start : moved.start] = [state.given for state in (*running, *slots)]
-        run(made, [x for x in (*arguments, *given) if x is not None], count)
-        for i, answers in enumerate(rows[: n.queries]):
-            _put_runs(answers, walk.answer(i, answers), walk.part, [at for at, _ in walk.places[start:stop]])
+        moved, weights = slice(n.queries, n.queries + n.weights + n.slots), [*walk.running, *walk.slots]
+        answers = beside(shapes_of(views[: moved.start]), like, count)
+        shapes = [*(w.shape[2:] for w in weights), *shapes_of(views[moved.stop :])]
+        kept = beside(shapes, like, count + 1 if self.tracked else 2)
+        states = [handed(w, place, self.tracked) for w, place in zip(weights, kept, strict=False)]
+        running, slots, more = states[: n.weights], states[n.weights :], kept[len(weights) :]
+        first, taken = n.queries + n.inputs + 5 + 3 * n.ways, [*running, *running, *slots]
+        arguments[first : first + len(taken)] = [state.taken for state in taken]
+        results = [*map(through, answers), *(state.given for state in states), *map(through, more)]
+        run(made, [x for x in (*arguments, *results) if x is not None], count)
+        for i, rows in enumerate(answers):
+            _put_runs(rows, walk.answer(i, rows), walk.part, [at for at, _ in walk.places[start:stop]])
         for turn in range(count if self.tracked else 0):
             walk.running, walk.slots = ([s.places[turn] for s in group] for group in (running, slots))
             walk.committed = walk.running
-            kept = Kept([], [], [x[turn] for x in rows[n.queries :]], [])
-            walk.chunks.append(chunk_of(walk.at(start + turn), kept))
+            here = Kept([], [], [x[turn] for x in more], [])
+            walk.chunks.append(chunk_of(walk.at(start + turn), here))
         walk.running, walk.slots = ([s.behind(count) for s in group] for group in (running, slots))
         walk.committed = walk.running
         return True
@@ -283,14 +282,16 @@ class _Back(_Form):
         if made is None or arguments is None:
             return False
         back.commit(stop - 1)
-        states = [handed(x, count, kept=False) for group in flows for x in group]
+        held, like = [x for group in flows for x in group], flows.running[0]
+        places = beside([x.shape[2:] for x in held], like, 2)
+        states = [handed(x, place, kept=False) for x, place in zip(held, places, strict=True)]
         first = len(arguments) - len(back.chunks[start].kept.kept) - len(states)
         arguments[first : first + len(states)] = [state.taken for state in states]
         views = made.outputs[: len(made.outputs) - len(states)]
-        like = flows.running[0]
-        rows = [None if v is None else results(v, like, count) for v in views]
-        given_back = [through(x, backward=True) for x in rows if x is not None]
-        run(made, [x for x in (*arguments, *given_back, *(s.given for s in states)) if x is not None], count)
+        room = iter(beside(shapes_of([v for v in views if v is not None]), like, count))
+        rows = [None if v is None else next(room) for v in views]
+        results = [*(through(x, backward=True) for x in rows if x is not None), *(s.given for s in states)]
+        run(made, [x for x in (*arguments, *results) if x is not None], count)
         moved = (state.behind(count) for state in states)
         back.flows = Flows(*(_take(moved, len(group)) for group in flows))
         self._spread(back, start, stop, iter(rows))

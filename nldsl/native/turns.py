@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from nldsl.native.graph import View
-from nldsl.native.lanes import TYPES, Compiled
+from nldsl.native.lanes import Compiled
 
+LINE = 16
+"""Numbers of a line of the cache, at most."""
 FORTH, SECOND = 0, 1
 """Which of two places an array begins in that changes between them."""
 
@@ -49,21 +51,33 @@ class Handed(NamedTuple):
         return Moving(self.places[0], _bytes(self.places), SECOND)
 
     def behind(self, count: int) -> Tensor:
-        """What the last of `count` turns gave."""
-        return self.places[count if self.kept else count % 2]
+        """What the last of `count` turns gave, by itself."""
+        return self.places[count if self.kept else count % 2].clone(memory_format=torch.contiguous_format)
 
 
-def handed(first: Tensor, count: int, kept: bool) -> Handed:
-    """Room for what is handed on by `count` turns, where the first finds `first`."""
-    places = first.new_empty(count + 1 if kept else 2, *first.shape)
+def beside(shapes: Sequence[Sequence[int]], like: Tensor, count: int) -> list[Tensor]:
+    """Room `[N, *lanes, *shape]` for every shape; what a lane has in one turn lies together.
+
+    Arrays of their own would begin at the same places of the cache in every lane, and push one another out.
+    """
+    sizes = [-(-prod(shape) // LINE) * LINE for shape in shapes]
+    whole, found, at = like.new_empty(*like.shape[:2], count, sum(sizes)), [], 0
+    for shape, size in zip(shapes, sizes, strict=True):
+        rows = whole[..., at : at + prod(shape)]
+        found.append((rows.unflatten(-1, tuple(shape)) if shape else rows.squeeze(-1)).movedim(2, 0))
+        at += size
+    return found
+
+
+def shapes_of(views: Sequence[View]) -> list[tuple[int, ...]]:
+    """What one lane has of every result."""
+    return [v.shape[2:] for v in views]
+
+
+def handed(first: Tensor, places: Tensor, kept: bool) -> Handed:
+    """What is handed on in these places, where the first turn finds `first`."""
     places[0].copy_(first)
     return Handed(places, kept)
-
-
-def results(view: View, like: Tensor, count: int) -> Tensor:
-    """Room for what `count` turns give, `[N, *lanes, ..]`; `like` has the lanes of all arguments."""
-    lanes = like.shape[:2]
-    return like.new_empty(count, *lanes, *view.shape[2:], dtype=TYPES[view.buffer.kind])
 
 
 def through(rows: Tensor, backward: bool = False) -> Moving:
