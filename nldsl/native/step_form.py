@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nldsl.native.graph import UnsupportedError
 from nldsl.native.lanes import Lanes, layout_of
 from nldsl.native.pairs import Pair, paired
 from nldsl.native.places import Named, Place, Tensors, one_by_one
@@ -43,7 +44,7 @@ class StepForm:
             torch.compiler.disable(self._back),
         )
         self.ahead, self.behind = Lanes(self._ahead, axes=axes), Lanes(self._behind, axes=axes)
-        self.pairs: dict[object, Pair] = {}
+        self.pairs: dict[object, Pair | None] = {}
         """The two, keeping more between them, for every type and layout of arguments."""
 
     def bound(self, values: Sequence[Tensor], spare: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -68,18 +69,23 @@ class StepForm:
     ) -> tuple[Any, list[Tensor | None]]:
         """What the step returns, and what it keeps: as without lanes if `spare`, more behind it if not."""
         given, more = self._laned(arguments, values), list[Tensor]()
-        if spare:
+        pair = None if spare else self._pair(given)
+        if pair is None:
             found = self.ahead(*given)
         else:
-            found, more = self._pair(given).forward(given)
+            found, more = pair.forward(given)
         results, kept = found[: self.results], found[self.results :]
         packed = [None if x is None else x.flatten(0, self.axes) for x in kept]
         return (tuple(results) if self.many else results[0]), [*packed, *more]
 
-    def _pair(self, given: Tensors) -> Pair:
+    def _pair(self, given: Tensors) -> Pair | None:
+        """The two for such arguments; `None` where there are none: then each goes alone, or torch does."""
         key = layout_of(given, self.axes)
         if key not in self.pairs:
-            self.pairs[key] = paired(self._ahead, self._behind, given, self.axes, self.results)
+            try:
+                self.pairs[key] = paired(self._ahead, self._behind, given, self.axes, self.results)
+            except UnsupportedError:
+                self.pairs[key] = None
         return self.pairs[key]
 
     def backward(
@@ -96,11 +102,12 @@ class StepForm:
         unpacked = [None if x is None else x.unflatten(0, (*lanes, -1)) for x in own]
         given = self._laned(arguments, values)
         rest = [*unpacked, *(g.contiguous() for g in grads)]
-        if spare:
+        pair = None if spare else self._pair(given)
+        if pair is None:
             flows = self.behind(*given, *rest)
         else:
             more = [x for x in kept[self.writes :] if x is not None]
-            flows = self._pair(given).backward([*given, *rest], more)
+            flows = pair.backward([*given, *rest], more)
         return [
             None if d is None else place.summed(d, self.axes)
             for place, d in zip(self.sent, flows, strict=True)

@@ -17,7 +17,7 @@ import nldsl
 from nldsl.certify import verify
 from nldsl.certify.compare import LeftOutError
 from nldsl.certify.graphs import in_lanes
-from nldsl.native import Report, steps, turn_on
+from nldsl.native import Report, step_form, steps, turn_on
 from nldsl.native import lanes as lanes_of
 from nldsl.native.graph import UnsupportedError
 from nldsl.native.places import Place
@@ -234,6 +234,16 @@ def test_passes_over_chunks_are_told_too() -> None:
     assert report.replaced == report.running == 1
 
 
+def test_what_cannot_keep_more_keeps_inverses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> Any:
+        raise UnsupportedError("nothing to share")
+
+    monkeypatch.setattr(step_form, "paired", refused)
+    plain, native, report = pair(SIMPLE, fresh=True)
+    assert apart(flows(native, CHUNK), flows(plain, CHUNK)) < 1e-10
+    assert report.running == 1
+
+
 # --- copies and threads --------------------------------------------------------------------------
 
 
@@ -363,9 +373,7 @@ def test_a_form_serves_other_batches() -> None:
     assert report.running == before
 
 
-def test_verify_holds_lanes_against_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = verify(HEADLESS, x=8, compiled=("native",)).sections[-1].checks[0]
-    assert (result.name, result.passed, result.cases) == ("native lanes", True, 3)
+def test_what_verify_asks_of_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     native, inputs = made(SIMPLE, torch.float64), (torch.randn(2, CHUNK, 8, dtype=torch.float64),)
     assert all(found.good for found in in_lanes(native, inputs, 0))
     monkeypatch.setattr(StepForm, "backward", FAULTS["backward"](StepForm.backward))
@@ -373,6 +381,12 @@ def test_verify_holds_lanes_against_torch(monkeypatch: pytest.MonkeyPatch) -> No
     linear = nldsl.compile("linear_attention", block="linear_attention", x=8, heads=2, dtype=torch.float64)
     with pytest.raises(LeftOutError, match="no block has a loop or a pass over chunks"):
         list(in_lanes(linear, (inputs[0],), 0))
+
+
+@pytest.mark.long
+def test_verify_holds_lanes_against_torch() -> None:
+    result = verify(HEADLESS, x=8, compiled=("native",)).sections[-1].checks[0]
+    assert (result.name, result.passed, result.cases) == ("native lanes", True, 3)
 
 
 @pytest.mark.long
