@@ -14,7 +14,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import nldsl
-from nldsl.certify import verify
 from nldsl.certify.compare import LeftOutError
 from nldsl.certify.graphs import in_lanes
 from nldsl.native import Report, step_form, steps, turn_on
@@ -27,7 +26,7 @@ from nldsl.runtime import native as runtime
 from nldsl.runtime.model import Layer
 from nldsl.runtime.native import compiler
 from tests.conformance.agreement import disagreements
-from tests.conformance.test_written_back import CASES, CHUNK, MASK, apart, built, flows
+from tests.conformance.test_written_back import CHUNK, MASK, apart, flows
 
 pytestmark = pytest.mark.skipif(not compiler(), reason="there is no C compiler")
 torch.set_num_threads(1)
@@ -381,21 +380,3 @@ def test_what_verify_asks_of_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     linear = nldsl.compile("linear_attention", block="linear_attention", x=8, heads=2, dtype=torch.float64)
     with pytest.raises(LeftOutError, match="no block has a loop or a pass over chunks"):
         list(in_lanes(linear, (inputs[0],), 0))
-
-
-@pytest.mark.long
-def test_verify_holds_lanes_against_torch() -> None:
-    result = verify(HEADLESS, x=8, compiled=("native",)).sections[-1].checks[0]
-    assert (result.name, result.passed, result.cases) == ("native lanes", True, 3)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", CASES)
-def test_memories_of_the_library(name: str) -> None:
-    plain = built(name)
-    native = copy.deepcopy(plain)
-    report = nldsl.native(native)
-    pieces = (2, CHUNK + 1, 1, 2 * CHUNK - 2)
-    for given in ((2 * CHUNK + 1,), (MASK.shape[1], MASK, pieces)):
-        assert apart(flows(native, *given), flows(plain, *given)) < 1e-9
-    assert report.running, str(report)
