@@ -74,16 +74,16 @@ class NativeStep(WholeStep):
         spare: bool,
     ) -> Pair | None:
         given = [x for x in (*arguments, *parameters) if x is not None]
-        if not _ordinary(given):
+        if not ordinary(given):
             return None
         form = self.forms.ready(self.module, arguments, parameters, tuple(shared), recorded)
         if form is None:
             return None
         values = [value_at(self.module, path) for path in form.paths]
-        return form.bound(values, spare or not recorded) if _ordinary([*given, *values]) else None
+        return form.bound(values, spare or not recorded) if ordinary([*given, *values]) else None
 
 
-def _ordinary(given: Sequence[Tensor]) -> bool:
+def ordinary(given: Sequence[Tensor]) -> bool:
     """Whether these are numbers in memory of one of two types, and nobody looks on."""
     kinds = {x.dtype for x in given if x.is_floating_point()}
     return (

@@ -14,7 +14,8 @@ Shapes: `N` chunks, `B` batch, `H` heads, `X` = B H, `C` tokens of a chunk, `p` 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -53,8 +54,27 @@ class Rows(NamedTuple):
     seen: Tensor | None = None
 
 
-def filtered_pass(rows: Rows, kernels: Kernels, state: Tensor) -> tuple[Tensor, Tensor]:
+class Instead(Protocol):
+    """What computes passes in the place of torch (see `native.filtered`)."""
+
+    def takes(self, given: Given, state: Tensor) -> bool:
+        """Whether it computes such a pass; it is asked once, on the way forward."""
+
+    def forward(self, given: Given, state: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Answers, the states behind the last chunk, and what the way back needs."""
+
+    def backward(
+        self, given: Given, kept: Sequence[Tensor], dy: Tensor, d_state: Tensor
+    ) -> tuple[Given, Tensor]:
+        """Gradients of what was given, and of the states in front of the first chunk."""
+
+
+def filtered_pass(
+    rows: Rows, kernels: Kernels, state: Tensor, instead: Instead | None = None
+) -> tuple[Tensor, Tensor]:
     """Answers `[B, T, H, V]`, and the states behind the last chunk, `[n, B, H, V, K]` as `state`.
+
+    `instead`: what computes the pass if it takes it.
 
     >>> one, two = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 2)
     >>> rows = Rows(one, one.unsqueeze(3), one.unsqueeze(3), one)
@@ -63,11 +83,13 @@ def filtered_pass(rows: Rows, kernels: Kernels, state: Tensor) -> tuple[Tensor, 
     >>> y.item(), last.flatten().tolist()
     (1.0, [1.0, 1.0])
     """
-    y, last = _FilteredPass.apply(*rows, *kernels, state)  # type: ignore[no-untyped-call]
+    if instead is not None and not instead.takes(Given(*rows, *kernels), state):
+        instead = None
+    y, last = _FilteredPass.apply(instead, *rows, *kernels, state)  # type: ignore[no-untyped-call]
     return y, last
 
 
-class _Given(NamedTuple):
+class Given(NamedTuple):
     """Rows and kernels; of a chunk the former are `[b, h, C, ..]`, the latter `[X, ..]`."""
 
     q: Tensor
@@ -82,7 +104,7 @@ class _Given(NamedTuple):
     end: Tensor
     total: Tensor
 
-    def chunks(self, part: tuple[slice, slice]) -> list[_Given]:
+    def chunks(self, part: tuple[slice, slice]) -> list[Given]:
         """The chunks of some heads of some samples."""
         count, (batch, tokens, heads) = self.read.shape[0], self.q.shape[:3]
         missing = (None,) * count
@@ -95,7 +117,7 @@ class _Given(NamedTuple):
             else:
                 whole = x.view(count, batch, heads, *x.shape[2:])[:, part[0], part[1]]
                 columns.append(whole.flatten(1, 2).unbind(0))
-        return [_Given(*row) for row in zip(*columns, strict=True)]
+        return [Given(*row) for row in zip(*columns, strict=True)]
 
 
 class _Buffers:
@@ -104,7 +126,7 @@ class _Buffers:
     Rows `[f; q]`; `spread` are they with their weights for every state, `left` the columns with theirs.
     """
 
-    def __init__(self, like: _Given, outer: int) -> None:
+    def __init__(self, like: Given, outer: int) -> None:
         new, (count, reading, size) = like.q.new_empty, like.read.shape
         inner, states = like.q.shape[-1], like.end.shape[-1]
         self.size, self.shape = size, (count, size + reading, inner)
@@ -123,7 +145,7 @@ class _Buffers:
         self.reads, self.wanted = new(count, reading, size), new(count, size, outer)
         self.later = self.shown[:, 1:]
 
-    def fill(self, one: _Given, gram: Tensor | None = None) -> Tensor:
+    def fill(self, one: Given, gram: Tensor | None = None) -> Tensor:
         """Everything of a chunk but the values really added; returns the products of rows and columns."""
         self.row_f.copy_(one.k if one.f is None else one.f)
         self.row_q.copy_(one.q)
@@ -165,8 +187,13 @@ def _mixed(states: Tensor, weights: Tensor) -> Tensor:
 
 class _FilteredPass(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        given, state = _Given(*arguments[:11]), arguments[11]
+    def forward(ctx: Any, instead: Instead | None, *arguments: Any) -> tuple[Tensor, Tensor]:
+        given, state = Given(*arguments[:11]), arguments[11]
+        ctx.instead = instead
+        if instead is not None:
+            y, last, kept = instead.forward(given, state)
+            ctx.save_for_backward(*given, *kept)
+            return y, last
         y = given.q.new_empty(*given.q.shape[:3], state.shape[-2])
         last, kept = torch.empty_like(state, memory_format=torch.contiguous_format), []
         width = given.q.shape[1] // given.read.shape[0]
@@ -184,8 +211,11 @@ class _FilteredPass(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        given, saved, (dy, d_state) = _Given(*ctx.saved_tensors[:11]), ctx.saved_tensors[11:], grads
-        made = _Given(*(None if x is None else torch.empty_like(x) for x in given))  # type: ignore[arg-type]
+        given, saved, (dy, d_state) = Given(*ctx.saved_tensors[:11]), ctx.saved_tensors[11:], grads
+        if ctx.instead is not None:
+            made, d_first = ctx.instead.backward(given, saved, dy, d_state)
+            return (None, *made, d_first)
+        made = Given(*(None if x is None else torch.empty_like(x) for x in given))  # type: ignore[arg-type]
         d_first, start = torch.empty_like(d_state, memory_format=torch.contiguous_format), 0
         width = given.q.shape[1] // given.read.shape[0]
         for part in parts(given.q, given.read.shape[-1]):
@@ -198,11 +228,11 @@ class _FilteredPass(torch.autograd.Function):
                 flow = _backward(one, own, answer, flow, buffers, flows)
             d_first[:, *part] = flow.view(d_first[:, *part].shape)
             start += 4 * len(ones)
-        return (*made, d_first)
+        return (None, *made, d_first)
 
 
 def _forward(
-    one: _Given, gram: Tensor, old: Tensor, buffers: _Buffers, answer: Tensor
+    one: Given, gram: Tensor, old: Tensor, buffers: _Buffers, answer: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Fill the answers of one chunk; return the states `[n, X, V, K]` behind it, `u` and the inverse."""
     size, met = buffers.size, torch.bmm(buffers.spread[0], old[0].mT)
@@ -223,7 +253,7 @@ def _forward(
 class _BackBuffers(_Buffers):
     """With the gradients of all of them."""
 
-    def __init__(self, like: _Given, outer: int) -> None:
+    def __init__(self, like: Given, outer: int) -> None:
         super().__init__(like, outer)
         (count, rows, inner), size, new = self.shape, self.size, self.rows.new_empty
         self.d_seen, self.d_rows, self.d_gram = (
@@ -246,7 +276,7 @@ class _BackBuffers(_Buffers):
 
 
 def _backward(
-    one: _Given, kept: tuple[Tensor, ...], dy: Tensor, d_new: Tensor, buffers: _BackBuffers, made: _Given
+    one: Given, kept: tuple[Tensor, ...], dy: Tensor, d_new: Tensor, buffers: _BackBuffers, made: Given
 ) -> Tensor:
     """Fill the gradients of one chunk; return that of the states in front of it."""
     (old, gram, added, inverse), at = kept, buffers
@@ -285,7 +315,7 @@ def _weighed(parts: tuple[Tensor, ...], weights: tuple[Tensor, ...], out: Tensor
         out.addcmul_(part, weight)
 
 
-def _to_kernels(one: _Given, gram: Tensor, at: _BackBuffers, made: _Given) -> None:
+def _to_kernels(one: Given, gram: Tensor, at: _BackBuffers, made: Given) -> None:
     """Gradients of the kernels and of the rate; `d_gram` becomes that of products without weights."""
     size = at.size
     for x, met in zip(at.d_spread, at.mets, strict=True):

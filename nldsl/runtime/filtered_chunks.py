@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.chunks import mask_out, padded
-from nldsl.runtime.filtered import Kernels, Rows, filtered_pass
+from nldsl.runtime.filtered import Instead, Kernels, Rows, filtered_pass
 from nldsl.runtime.filters import MomentumFilter
 from nldsl.runtime.matrix_chunks import Chunks, gates_of, has_channels
 from nldsl.runtime.matrix_tokens import Momentum, Side, States, Step, Write
@@ -41,6 +41,7 @@ class FilteredChunks(Chunks):
     ) -> None:
         super().__init__(states, steps, momentum, mask, "key", chunk)
         self.start = torch.stack(states)
+        self.instead: Instead | None = None
         self.passed: Tensor | None = None
 
     @property
@@ -56,7 +57,7 @@ class FilteredChunks(Chunks):
         lead = (self.layout.chunks, self.layout.batch * self.layout.heads)
         made = self._kernels(self.filter, at)
         kernels = Kernels(*(None if x is None else x.unflatten(0, lead) for x in made))  # type: ignore[arg-type]
-        y, self.passed = filtered_pass(self._rows(q.squeeze(3)), kernels, self.start)
+        y, self.passed = filtered_pass(self._rows(q.squeeze(3)), kernels, self.start, self.instead)
         return y[:, : self.layout.tokens].unsqueeze(3)
 
     def _rows(self, q: Tensor) -> Rows:
