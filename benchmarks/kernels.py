@@ -26,6 +26,7 @@ from benchmarks import hope_layer, titans_layer, token_loops
 from benchmarks.matrix_kernels import channel_cases
 from benchmarks.measure import best_seconds, saved_megabytes
 from benchmarks.peak import peak_gflops
+from nldsl.native.filtered import NativeFilters, in_lanes
 from nldsl.runtime.recurrence import delta_recurrence, linear_recurrence
 
 B, H, D, T, C = 4, 4, 64, 1024, 64
@@ -40,6 +41,7 @@ CLASSES = {
     "delta_channel": ("R channel (KDA)", 0.23, 0.45),
     "delta_block": ("DPLR (RWKV-7)", 0.18, 0.45),
     "filtered": ("kernelised R (Titans, matrix)", 0.24, 0.50),
+    "filtered native": ("the same, its chunks in C", 0.24, 0.50),
     "titans": ("N (Titans, MLP of 128)", 0.41, 0.60),
     "titans compiled": ("the same, compiled by torch", 0.41, 0.60),
     "hope": ("self-referential (Hope)", 0.44, 0.63),
@@ -93,7 +95,10 @@ def matrix_cases() -> dict[str, Case]:
 
 def more_matrix_cases() -> dict[str, Case]:
     """Gates per channel, several pieces, momentum."""
-    return {name: Case(*parts) for name, parts in channel_cases(B, H, D, T, C).items()}
+    cases = {name: Case(*parts) for name, parts in channel_cases(B, H, D, T, C).items()}
+    native = in_lanes(NativeFilters(after=0))
+    found = channel_cases(B, H, D, T, C, make=native)["filtered"]
+    return {**cases, "filtered native": Case(*found)}
 
 
 def emitted_cases() -> dict[str, Case]:

@@ -24,9 +24,14 @@ def _leaves(*tensors: Tensor) -> list[Tensor]:
 
 
 def channel_cases(
-    batch: int, heads: int, size: int, tokens: int, chunk: int
+    batch: int,
+    heads: int,
+    size: int,
+    tokens: int,
+    chunk: int,
+    make: Callable[..., MatrixMemory] = MatrixMemory,
 ) -> dict[str, tuple[Run, list[Tensor], float]]:
-    """Name -> (function of its inputs, inputs, FLOPs of the forward pass)."""
+    """Name -> (function of its inputs, inputs, FLOPs of the forward pass); `make` makes the memories."""
     shape = (batch, tokens, heads)
     q, k, v = (torch.randn(*shape, size) for _ in range(3))
     q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
@@ -36,7 +41,7 @@ def channel_cases(
     ones = torch.ones(*shape)
 
     def read(q: Tensor, *steps: Step, momentum: Momentum | None = None) -> Tensor:
-        memory = MatrixMemory(state, steps, mask=None, momentum=momentum)
+        memory = make(state, steps, mask=None, momentum=momentum)
         return memory.read(q, at=len(steps))
 
     def linear(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> Tensor:

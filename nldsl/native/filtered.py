@@ -9,7 +9,7 @@ Shapes: as in `runtime.filtered`, tensors of a chunk with `[B, H]` in front: `q 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from inspect import unwrap
 from typing import Any, NamedTuple
 
@@ -61,12 +61,17 @@ class _Memories:
         return memory
 
 
+def in_lanes(filters: NativeFilters) -> Callable[..., MatrixMemory]:
+    """`MatrixMemory` with such passes."""
+    return _Memories(filters)
+
+
 class NativeFilters:
     """Passes over the chunks in lanes (see `runtime.filtered.Instead`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, after: int | None = None) -> None:
         self.ahead, self.behind = Lanes(_ahead, 2), Lanes(_behind, 2)
-        self.after: int | None = None
+        self.after = after
         self.seen: Counter[int] = Counter()
 
     @property
@@ -126,7 +131,8 @@ def _all(found: Sequence[Tensor | None]) -> list[Tensor]:
 
 def _tokens(x: Tensor, count: int) -> tuple[Tensor, ...]:
     """Views `[B, H, C, ..]` of the chunks of `x [B, T, H, ..]`."""
-    return x.unflatten(1, (count, -1)).transpose(2, 3).unbind(1)
+    found: tuple[Tensor, ...] = x.unflatten(1, (count, -1)).transpose(2, 3).unbind(1)
+    return found
 
 
 def _chunks(given: Given) -> list[Given]:
@@ -203,7 +209,8 @@ def _states(whole: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def _inverse(strict: Tensor) -> Tensor:
-    return unit_lower_inverse(strict.flatten(0, 1)).unflatten(0, strict.shape[:2])
+    found: Tensor = unit_lower_inverse(strict.flatten(0, 1)).unflatten(0, strict.shape[:2])
+    return found
 
 
 def _behind(*tensors: Tensor | None) -> list[Tensor | None]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from nldsl.native.filtered import filters_of, quicken_filters
 from nldsl.native.held import passes_of, quicken
 from nldsl.native.steps import BACK, STEP, NativeStep, forms_of, steps_of
 from nldsl.runtime.module import Module
@@ -102,12 +103,14 @@ def native(model: Any, *, at_once: bool = False) -> Report:
     for kind, alike in blocks.items():
         found += _steps(kind, alike)
         if passes_of(kind):
-            found.append(_pass(kind, len(alike), at_once))
+            found.append(_pass(kind, len(alike), quicken, at_once))
+        if filters_of(kind):
+            found.append(_pass(kind, len(alike), quicken_filters, at_once))
     return Report(tuple(found))
 
 
-def _pass(kind: type[Module], count: int, at_once: bool) -> Part:
-    """The pass over all chunks of a class of blocks."""
+def _pass(kind: type[Module], count: int, quicken: Callable[..., Seen], at_once: bool) -> Part:
+    """The passes over all chunks of a class of blocks."""
     if not compiler():
         return Part(kind.__name__, "forward", count, NO_COMPILER)
     return Part(kind.__name__, "forward", count, seen=quicken(kind, after=0 if at_once else None))

@@ -83,9 +83,10 @@ def filtered_pass(
     >>> y.item(), last.flatten().tolist()
     (1.0, [1.0, 1.0])
     """
-    if instead is not None and not instead.takes(Given(*rows, *kernels), state):
+    given = Given(rows.q, rows.along, rows.add, rows.erase, rows.seen, *kernels)
+    if instead is not None and not instead.takes(given, state):
         instead = None
-    y, last = _FilteredPass.apply(instead, *rows, *kernels, state)  # type: ignore[no-untyped-call]
+    y, last = _FilteredPass.apply(instead, *given, state)  # type: ignore[no-untyped-call]
     return y, last
 
 
