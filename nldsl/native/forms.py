@@ -83,6 +83,13 @@ def _clamped(r: Reader, node: fx.Node) -> View:
     return r.point(node, text, *operands)
 
 
+def _silu(r: Reader, node: fx.Node) -> View:
+    """`x sigmoid(x)`: its derivative, which is seldom far away, asks for the same exponential."""
+    x, (shape, kind) = views.expanded(r.view(node.args[0]), r.like(node)[0]), r.like(node)
+    sigmoid = r.put(Point(fresh(shape, kind), "nl_sigmoid({0})", [x], dear=True))
+    return r.put(Point(fresh(shape, kind), "{0} * {1}", [x, sigmoid]))
+
+
 def _gelu(r: Reader, node: fx.Node) -> View:
     form = "tanh" if r.given(node)["approximate"] == "tanh" else "erf"
     return r.point(node, f"nl_gelu_{form}({{0}})", r.operand(node.args[0]), dear=True)
@@ -292,6 +299,7 @@ FORMS: dict[Any, Form] = {
     aten.clamp: _clamped,
     aten.clamp_min: _formula("({0} < {1} ? {1} : {0})"),
     aten.clamp_max: _formula("({0} > {1} ? {1} : {0})"),
+    aten.silu: _silu,
     aten.gelu: _gelu,
     aten.full: _filled,
     aten.full_like: _filled,

@@ -13,7 +13,6 @@ UNARY = {
     aten.log: "nl_log({0})",
     aten.log1p: "nl_log1p({0})",
     aten.sigmoid: "nl_sigmoid({0})",
-    aten.silu: "nl_silu({0})",
     aten.tanh: "nl_tanh({0})",
     aten.erf: "nl_erf({0})",
     aten.sin: "nl_sin({0})",

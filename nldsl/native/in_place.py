@@ -17,7 +17,10 @@ def in_place(stages: list[Stage]) -> None:
             if stage.start is not None and _fits(stage.start, stage.out):
                 alone = all(v.buffer is not stage.start.buffer for v in (stage.a, stage.b))
                 if alone and last[id(stage.start.buffer)] == n:
-                    _take(stages[n:], stage.out, stage.start, last)
+                    if stage.out.buffer.place == "room":
+                        _take(stages[n:], stage.out, stage.start, last)
+                    else:
+                        _take(stages, stage.start, stage.out, last)
         elif isinstance(stage, Loop):
             for out, old in list(_pairs(stage, n, last, inside)):
                 _take(stages[n:], out, old, last)
@@ -25,7 +28,7 @@ def in_place(stages: list[Stage]) -> None:
 
 def _fits(old: View, new: View) -> bool:
     """Whether two views are all of a buffer of the room, laid the same way."""
-    rooms = old.buffer.place == new.buffer.place == "room" and old.buffer is not new.buffer
+    rooms = old.buffer.place == "room" and new.buffer.place != "input" and old.buffer is not new.buffer
     same = old.buffer.kind == new.buffer.kind and old.at()[1:] == new.at()[1:]
     return rooms and same and old.offset == 0 and old.elements == old.buffer.size == new.buffer.size
 
@@ -39,7 +42,8 @@ def _pairs(loop: Loop, n: int, last: dict[int, int], inside: set[int]) -> Iterat
             readers.setdefault(view.buffer, []).append((place, view))
     free = {b for b in readers if last[id(b)] == n and b not in written and id(b) not in inside}
     for place, m in enumerate(loop.members):
-        if not isinstance(m, Point) or id(m.out.buffer) in inside or m.out.buffer.parts:
+        away = m.out.buffer.place != "room" or m.out.buffer.parts
+        if not isinstance(m, Point) or id(m.out.buffer) in inside or away:
             continue
         for buffer in sorted(free, key=lambda b: readers[b][0][0]):
             if all(at <= place and _fits(view, m.out) for at, view in readers[buffer]):

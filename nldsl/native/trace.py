@@ -73,9 +73,12 @@ def traced(function: Function, lane: Sequence[Tensor | None]) -> fx.GraphModule:
 
     try:
         with torch.no_grad(), opaque_routines():
-            # Functions with a backward pass of their own cannot be made functional, what they call can.
-            literal = make_fx(flat)(*given)
-            graph = make_fx(functionalize(literal), decomposition_table=APART)(*given)
+            try:
+                graph = make_fx(functionalize(flat), decomposition_table=APART)(*given)
+            except RuntimeError:
+                # Functions with a backward pass of their own cannot be made functional, what they call can.
+                literal = make_fx(flat)(*given)
+                graph = make_fx(functionalize(literal), decomposition_table=APART)(*given)
     except (RuntimeError, NotImplementedError, ValueError, TypeError, KeyError, IndexError) as error:
         raise UnsupportedError(f"it cannot be traced: {str(error).splitlines()[0]}") from error
     graph.graph.eliminate_dead_code()
