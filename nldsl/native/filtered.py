@@ -148,106 +148,95 @@ def _chunks(given: Given) -> list[Given]:
 
 
 class _Chunk(NamedTuple):
-    """What both ways make of a chunk; rows `f` that write and `q` that read, columns `k`."""
+    """What both ways make of a chunk, lanes joined; `rows` that write, then those that read."""
 
-    f: Tensor
-    q: Tensor
+    given: Given
+    rows: Tensor
     k: Tensor
+    gram: Tensor
     shown: Tensor
     e: Tensor
     weights: Tensor
-    """Of the states at the rows that write, with their rates."""
+    """Of the states at all rows, with the rates of those that write."""
 
 
-def _chunk(given: Given) -> _Chunk:
-    k, e = given.k.flatten(2, 3), given.e.flatten(2, 3).unsqueeze(-1)
-    f = k if given.f is None else given.f.flatten(2, 3)
+def _chunk(tensors: Sequence[Tensor | None]) -> _Chunk:
+    joined = [None if x is None else x.flatten(0, 1) for x in tensors]
+    given = Given(*joined)  # type: ignore[arg-type]
+    k, e = given.k.flatten(1, 2), given.e.flatten(1, 2).unsqueeze(-1)
+    rows = torch.cat([k if given.f is None else given.f.flatten(1, 2), given.q], 1)
+    k = rows[:, : k.shape[1]] if given.f is None else k
     shown = given.seen
     if shown is None:
         # Rows that write see nothing of the last row that reads.
-        shown = torch.cat([torch.zeros_like(given.read[:, :, :1]), given.read[:, :, :-1]], 2)
-    return _Chunk(f, given.q, k, shown, e, given.fading * e)
+        shown = torch.cat([torch.zeros_like(given.read[:, :1]), given.read[:, :-1]], 1)
+    weights = torch.cat([given.fading * e, given.carried], 1)
+    return _Chunk(given, rows, k, torch.bmm(rows, k.mT), shown, e, weights)
 
 
-def _each(weights: Tensor) -> tuple[Tensor, ...]:
-    """Weights `[.., rows, n]` of every state, `[.., rows, 1]`."""
-    found: tuple[Tensor, ...] = weights.split(1, -1)
-    return found
-
-
-def _mixed(states: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
-    """`sum_j weights_ij Z_j` for all i."""
-    rows = range(len(states))
-    return [_sum(z * weights[:, :, i, j, None, None] for j, z in enumerate(states)) for i in rows]
-
-
-def _sum(parts: Any) -> Tensor:
-    first, *rest = parts
-    for x in rest:
+def _weighed(parts: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """`sum_i weights_i parts_i` for weights `[X, rows, n]` of every state."""
+    pairs = zip(parts, weights.split(1, -1), strict=True)
+    first, *others = (x * weight for x, weight in pairs)
+    for x in others:
         first = first + x
     found: Tensor = first
     return found
 
 
+def _mixed(states: Sequence[Tensor], weights: Tensor) -> list[Tensor]:
+    """`sum_j weights_ij Z_j` for all i."""
+    flat = weights.flatten(1)[..., None].split(len(states), 1)
+    return [_weighed(states, row.mT) for row in flat]
+
+
 def _ahead(*tensors: Tensor | None) -> list[Tensor | None]:
     """Answers of a chunk, the states behind it, what it adds, its inverse."""
-    given, old = Given(*tensors[:11]), _states(tensors[11])  # type: ignore[arg-type]
-    at = _chunk(given)
-    met = _sum(weight * (at.f @ z.mT) for weight, z in zip(_each(at.weights), old, strict=True))
-    inverse = _inverse((at.f @ at.k.mT) * at.shown * at.e)
-    added = inverse @ (given.w.flatten(2, 3) - met)
-    carried = _sum(weight * (at.q @ z.mT) for weight, z in zip(_each(given.carried), old, strict=True))
-    y = carried + ((at.q @ at.k.mT) * given.read) @ added
-    mixed = zip(_mixed(old, given.total), _each(given.end), strict=True)
-    new = torch.stack([z + added.mT @ (end * at.k) for z, end in mixed], 2)
-    return [y, new, added, inverse]
-
-
-def _states(whole: Tensor | None) -> tuple[Tensor, ...]:
-    assert whole is not None
-    return whole.unbind(2)
-
-
-def _inverse(strict: Tensor) -> Tensor:
-    found: Tensor = unit_lower_inverse(strict.flatten(0, 1)).unflatten(0, strict.shape[:2])
-    return found
+    at, states = _chunk(tensors[:11]), tensors[11]
+    assert states is not None
+    given, lead, size, count = at.given, states.shape[:2], at.k.shape[1], states.shape[2]
+    whole = states.flatten(0, 1)
+    met = torch.bmm(at.rows, whole.flatten(1, 2).mT).unflatten(2, (count, -1)).unbind(2)
+    seen = _weighed(met, at.weights)
+    inverse = unit_lower_inverse(at.gram[:, :size] * at.shown * at.e)
+    added = torch.bmm(inverse, given.w.flatten(1, 2) - seen[:, :size])
+    y = torch.baddbmm(seen[:, size:], at.gram[:, size:] * given.read, added)
+    mixed = zip(_mixed(whole.unbind(1), given.total), given.end.split(1, -1), strict=True)
+    new = torch.stack([torch.baddbmm(z, added.mT, end * at.k) for z, end in mixed], 1)
+    return [x.unflatten(0, lead) for x in (y, new, added, inverse)]
 
 
 def _behind(*tensors: Tensor | None) -> list[Tensor | None]:
     """The gradient of the states in front of a chunk, then those of what was given."""
-    given, old, flows = Given(*tensors[:11]), _states(tensors[11]), _states(tensors[15])  # type: ignore[arg-type]
-    at, (added, inverse, dy) = _chunk(given), _all(tensors[12:15])
-    gram_q, ends = at.q @ at.k.mT, _each(given.end)
-    d_added = (gram_q * given.read).mT @ dy
-    d_added = d_added + _sum(end * (at.k @ z.mT) for end, z in zip(ends, flows, strict=True))
-    d_wanted = inverse.mT @ d_added
-    d_old = []
-    mixed = zip(_mixed(flows, given.total.mT), _each(at.weights), _each(given.carried), strict=True)
-    for z, weight, carried in mixed:
-        d_old.append(z - (d_wanted * weight).mT @ at.f + (dy * carried).mT @ at.q)
-    met_f, met_q = [-(d_wanted @ z) for z in old], [dy @ z for z in old]
-    left = [added @ z for z in flows]
-    d_f, d_q, d_k = (
-        _sum(weight * x for weight, x in zip(_each(weights), parts, strict=True))
-        for weights, parts in ((at.weights, met_f), (given.carried, met_q), (given.end, left))
-    )
-    d_weights, d_carried, d_end = (
-        torch.cat([(x * rows).sum(-1, keepdim=True) for x in parts], -1)
-        for rows, parts in ((at.f, met_f), (at.q, met_q), (at.k, left))
-    )
+    at, lead = _chunk(tensors[:11]), _all(tensors[11:12])[0].shape[:2]
+    states, added, inverse, dy, flow = (x.flatten(0, 1) for x in _all(tensors[11:]))
+    given, size, count = at.given, at.k.shape[1], states.shape[1]
+    old, flows = states.unbind(1), flow.unbind(1)
+    later = torch.bmm(at.k, flow.flatten(1, 2).mT).unflatten(2, (count, -1)).unbind(2)
+    reads = (at.gram[:, size:] * given.read).mT
+    d_wanted = torch.bmm(inverse.mT, torch.baddbmm(_weighed(later, given.end), reads, dy))
+    d_met = torch.cat([-d_wanted, dy], 1)
+    mixed = zip(_mixed(flows, given.total.mT), at.weights.split(1, -1), strict=True)
+    d_old = torch.stack([torch.baddbmm(z, (d_met * weight).mT, at.rows) for z, weight in mixed], 1)
     d_total = torch.stack([torch.stack([(a * b).sum((-1, -2)) for b in old], -1) for a in flows], -2)
-    # Products of rows and columns, and their kernels.
-    from_f, from_q = -(d_wanted @ added.mT), dy @ added.mT
-    of_rate = ((at.f @ at.k.mT) * from_f).tril(-1)
-    d_e = (of_rate * at.shown).sum(-1) + (d_weights * given.fading).sum(-1)
-    d_seen, d_read = of_rate * at.e, gram_q * from_q
+    spread, left = [torch.bmm(d_met, z) for z in old], [torch.bmm(added, z) for z in flows]
+    d_weights, d_end = (
+        torch.stack([(x * rows).sum(-1) for x in parts], -1)
+        for rows, parts in ((at.rows, spread), (at.k, left))
+    )
+    d_gram = torch.bmm(d_met, added.mT)
+    of_rate = (at.gram[:, :size] * d_gram[:, :size]).tril(-1)
+    d_e = (of_rate * at.shown).sum(-1) + (d_weights[:, :size] * given.fading).sum(-1)
+    d_shown, d_read = of_rate * at.e, at.gram[:, size:] * d_gram[:, size:]
     if given.seen is None:
-        d_read = d_read + torch.cat([d_seen[:, :, 1:], torch.zeros_like(d_seen[:, :, :1])], 2)
-    of_f, of_q = (from_f * at.shown * at.e).tril(-1), from_q * given.read
-    d_f, d_q = d_f + of_f @ at.k, d_q + of_q @ at.k
-    d_k = d_k + of_f.mT @ at.f + of_q.mT @ at.q
-    own, pieces = given.f is None, given.k.shape[2:4]
-    d_k, d_f, d_w = (x.unflatten(2, pieces) for x in (d_k + d_f if own else d_k, d_f, d_wanted))
-    fading, seen = d_weights * at.e, None if given.seen is None else d_seen
-    rows = [d_q, d_k, d_w, d_e.unflatten(2, pieces), None if own else d_f]
-    return [torch.stack(d_old, 2), *rows, seen, d_read, fading, d_carried, d_end, d_total]
+        d_read = d_read + torch.cat([d_shown[:, 1:], torch.zeros_like(d_shown[:, :1])], 1)
+    scores = torch.cat([(d_gram[:, :size] * at.shown * at.e).tril(-1), d_gram[:, size:] * given.read], 1)
+    d_rows = torch.baddbmm(_weighed(spread, at.weights), scores, at.k)
+    d_k = torch.baddbmm(_weighed(left, given.end), scores.mT, at.rows)
+    d_f, d_q = d_rows[:, :size], d_rows[:, size:]
+    own, pieces = given.f is None, given.k.shape[1:3]
+    d_k, d_f, d_w, d_e = (x.unflatten(1, pieces) for x in (d_k + d_f if own else d_k, d_f, d_wanted, d_e))
+    tokens = [d_old, d_q, d_k, d_w, d_e, None if own else d_f]
+    kernels = [None if given.seen is None else d_shown, d_read, d_weights[:, :size] * at.e]
+    found = [*tokens, *kernels, d_weights[:, size:], d_end, d_total]
+    return [None if x is None else x.unflatten(0, lead) for x in found]
