@@ -1,10 +1,11 @@
 """Cost per token against the length: time and peak memory of training, time and state of decoding.
 
-    python -m benchmarks.lengths [--lengths 512 1024 ... 16384] [--rounds 3] [NAME ...]
+    python -m benchmarks.lengths [--lengths 512 1024 ... 16384] [--rounds 3] [--native] [NAME ...]
 
 Layers with projections, width 256, 4 heads, one sequence, float32, one thread.  *Training*: forward and
 backward, the best CPU time of interleaved rounds, and the peak of resident memory above what was there.
 Times are taken with `nldsl.keep_freed_memory()`, as `nldsl train` does; `--fresh-pages` does without.
+`--native`: chunks in C where that is possible (`nldsl.native`).
 *Decoding*: CPU time of a token, the best of four runs of 64 tokens one by one, and the bytes of the state,
 for a sequence that begins and for one with `lengths[-1]` tokens behind it.  Table and plot go to `build/`.
 """
@@ -42,9 +43,12 @@ LAYERS = {
 OUT = Path("build/lengths")
 
 
-def layer(name: str) -> Any:
+def layer(name: str, native: bool = False) -> Any:
     arguments = {} if name == "mamba1" else {"heads": HEADS}
-    return nldsl.compile(name, block=name, dim=WIDTH, **arguments)
+    made = nldsl.compile(name, block=name, dim=WIDTH, **arguments)
+    if native:
+        nldsl.native(made, at_once=True)
+    return made
 
 
 def training(module: Any, tokens: int) -> Callable[[], object]:
@@ -106,10 +110,10 @@ def row(name: str, times: list[float], peaks: list[float], lengths: list[int], m
 
 
 def measured(
-    names: list[str], lengths: list[int], rounds: int
+    names: list[str], lengths: list[int], rounds: int, native: bool
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Seconds per token, and peak MiB, of every layer at every length."""
-    modules = {name: layer(name) for name in names}
+    modules = {name: layer(name, native) for name in names}
     cases = {(n, t): training(m, t) for n, m in modules.items() for t in lengths}
     seconds = best_seconds({f"{n} {t}": run for (n, t), run in cases.items()}, rounds)
     times = {n: [seconds[f"{n} {t}"] / t for t in lengths] for n in names}
@@ -122,6 +126,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(LAYERS)}")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--native", action="store_true", help="chunks in C")
     parser.add_argument("--fresh-pages", action="store_true", help="do not keep freed memory")
     options = parser.parse_args()
     if not options.fresh_pages:
@@ -129,7 +134,7 @@ def main() -> None:
     names, lengths = options.names or list(LAYERS), sorted(options.lengths)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    times, peaks = measured(names, lengths, options.rounds)
+    times, peaks = measured(names, lengths, options.rounds, options.native)
     table = [
         "| layer | class | "
         + " | ".join(f"{t} tokens, us" for t in lengths)
@@ -138,7 +143,7 @@ def main() -> None:
     ]
     print("\n".join(table), flush=True)
     for name in names:
-        table.append(row(name, times[name], peaks[name], lengths, layer(name)))
+        table.append(row(name, times[name], peaks[name], lengths, layer(name, options.native)))
         print(table[-1], flush=True)
     OUT.parent.mkdir(exist_ok=True)
     OUT.with_suffix(".md").write_text("\n".join(table) + "\n", encoding="utf-8")
