@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import nldsl
+
 BATCH, WIDTH, HEADS, SIZE, TOKENS, CHUNK = 4, 256, 4, 64, 1024, 64
+
+
+native = False
+"""Whether ours run in native lanes."""
 
 
 @dataclass
@@ -25,6 +31,14 @@ class Pair:
 
 
 Peers = Callable[[], list[Pair]]
+
+
+def ours(*given: Any, **options: Any) -> Any:
+    """What `nldsl.compile` makes, in native lanes where they are asked for."""
+    model = nldsl.compile(*given, **options)
+    if native:
+        print(f"  {nldsl.native(model, at_once=True)}")
+    return model
 
 
 def tokens(count: int = TOKENS, width: int = WIDTH) -> Tensor:

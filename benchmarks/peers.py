@@ -1,7 +1,7 @@
 """Whole layers and optimisers against the packages a person would use instead, side by side in one run.
 
     python -m venv peers && peers/bin/pip install torch -e . transformers titans-pytorch nested-learning
-    peers/bin/python -m benchmarks.peers [--rounds 7] [NAME ...]
+    peers/bin/python -m benchmarks.peers [--rounds 7] [--native] [NAME ...]
 
 Width 256, B 4, T 1024, float32, one thread, forward and backward, projections included.  Every round times
 ours and the other right after one another, in turns; a ratio is the median over the rounds of the ratios,
@@ -20,6 +20,7 @@ from importlib.metadata import version
 
 import torch
 
+from benchmarks import peer
 from benchmarks.peer import Pair, Peers
 
 PEERS = {
@@ -68,7 +69,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", choices=[*PEERS, []], help="packages; all if none is named")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--native", action="store_true", help="ours in native lanes, where they have some")
     options = parser.parse_args()
+    peer.native = options.native
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}; {'ours':>83s} {'other':>14s} {'ratio':>9s}")

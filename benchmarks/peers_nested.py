@@ -20,7 +20,7 @@ from nested_learning.training import compute_teach_signal
 from torch import Tensor, nn
 
 import nldsl
-from benchmarks.peer import BATCH, HEADS, TOKENS, WIDTH, Pair, passes, tokens
+from benchmarks.peer import BATCH, HEADS, TOKENS, WIDTH, Pair, ours, passes, tokens
 from nldsl.runtime.newton_schulz import orthogonalize
 
 SHORT = 64
@@ -38,16 +38,16 @@ def pairs() -> list[Pair]:
 
 def layers(width: int, heads: int, chunk: int, clock: int) -> Pair:
     """The self-modifying layer; theirs has one head at any width."""
-    ours = nldsl.compile("self_modifying_titans", block="self_modifying_titans", x=width, heads=heads)
+    mine = ours("self_modifying_titans", block="self_modifying_titans", x=width, heads=heads)
     name = f"self-modifying layer, {heads} x {width // heads}, 16/64; theirs 1 x {width}, {chunk}/{clock}"
-    run, other = passes(ours, tokens(width=width)), layer(width, chunk, clock)
+    run, other = passes(mine, tokens(width=width)), layer(width, chunk, clock)
     return Pair(name, run, other, scale=TOKENS / SHORT, most=1 if width > WIDTH else Pair.most)
 
 
 def hope() -> Pair:
     """One layer of Hope: memories on 16 and 64 tokens, a continuum memory system on 16, 64 and 256."""
     bytes_ = torch.randint(0, 256, (BATCH, TOKENS + 1))
-    ours = nldsl.compile("hope", dim=WIDTH, depth=1, heads=HEADS, chunks=CLOCKS)
+    mine = ours("hope", dim=WIDTH, depth=1, heads=HEADS, chunks=CLOCKS)
     config = ModelConfig(
         vocab_size=256,
         dim=WIDTH,
@@ -66,8 +66,8 @@ def hope() -> Pair:
     theirs = HOPEModel(config)
 
     def ours_step() -> None:
-        ours.zero_grad()
-        ours.learn(bytes_, backward=1 / (BATCH * TOKENS))
+        mine.zero_grad()
+        mine.learn(bytes_, backward=1 / (BATCH * TOKENS))
 
     return Pair(
         f"Hope, 1 layer, memories 16/64, CMS {CLOCKS}: a step",

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from titans_pytorch import NeuralMemory
 
-import nldsl
-from benchmarks.peer import CHUNK, HEADS, SIZE, TOKENS, WIDTH, Pair, passes, tokens
+from benchmarks.peer import CHUNK, HEADS, SIZE, TOKENS, WIDTH, Pair, ours, passes, tokens
 
 SHORT = 128
 EVERY_CHUNK = """
@@ -32,10 +31,10 @@ block titans(x, heads = 4, chunk = 64) {
 def pairs() -> list[Pair]:
     """Two approximations of theirs, and the recurrence of the paper."""
     x = tokens()
-    chunked = nldsl.compile(EVERY_CHUNK, block="titans", x=WIDTH, heads=HEADS, chunk=CHUNK)
-    exact = nldsl.compile("titans_mlp", block="titans_mlp", dim=WIDTH, heads=HEADS, chunk=CHUNK, expand=2)
+    chunked = ours(EVERY_CHUNK, block="titans", x=WIDTH, heads=HEADS, chunk=CHUNK)
+    exact = ours("titans_mlp", block="titans_mlp", dim=WIDTH, heads=HEADS, chunk=CHUNK, expand=2)
     found = []
-    for name, ours, chunk, batch, count in (
+    for name, mine, chunk, batch, count in (
         ("reads and steps every chunk; theirs: gradients never anew", chunked, CHUNK, None, TOKENS),
         ("reads and steps every chunk", chunked, CHUNK, CHUNK, TOKENS),
         ("reads and steps every token", exact, 1, CHUNK, SHORT),
@@ -50,5 +49,5 @@ def pairs() -> list[Pair]:
             default_model_kwargs={"depth": 2, "expansion_factor": 2.0},
         )
         other = passes(theirs, tokens(count))
-        found.append(Pair(f"64-128-64, {name}", passes(ours, x), other, scale=TOKENS / count))
+        found.append(Pair(f"64-128-64, {name}", passes(mine, x), other, scale=TOKENS / count))
     return found
