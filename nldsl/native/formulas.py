@@ -23,6 +23,7 @@ UNARY = {
     aten.relu: "({0} > 0 ? {0} : {0} != {0} ? {0} : 0)",
     aten.abs: "nl_abs({0})",
     aten.sign: "({0} > 0) - ({0} < 0)",
+    aten.sgn: "({0} > 0) - ({0} < 0)",
     aten.logical_not: "!{0}",
     aten.bitwise_not: "!{0}",
 }

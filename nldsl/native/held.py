@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from nldsl.native.lanes import Lanes
-from nldsl.native.turns import beside, handed, moving, run, shapes_of, through
+from nldsl.native.turns import beside, handed, moving, packed, run, shapes_of, through
 from nldsl.runtime.held_back import Flows, Found, chunk_back
 from nldsl.runtime.held_chunk import Passed, pass_chunk
 from nldsl.runtime.held_parts import Groups, Job, Kept, Kind, Shelf
@@ -204,6 +204,8 @@ class _Forward(_Form):
             c is not r for c, r in zip(walk.committed, walk.running, strict=True)
         ):
             return False
+        if not packed([*walk.running, *walk.slots]):
+            return False
         count, turns = stop - start, [_flat(walk.at(n)) for n in (start, start + 1, stop - 1)]
         made, arguments = self.lanes.form(turns[0]), moving(turns, count)
         if made is None or arguments is None:
@@ -271,9 +273,10 @@ class _Back(_Form):
 
     def many(self, back: Back, start: int, stop: int) -> bool:
         """A run of chunks, if it is compiled."""
-        if not self.lanes.compiled:
-            return False
         count, flows = stop - start, back.flows._replace(committed=[])
+        held = [x for group in flows for x in group]
+        if not self.lanes.compiled or not packed(held):
+            return False
         turns = []
         for n in (stop - 1, stop - 2, start):
             given, answers = back.at(n)
@@ -282,7 +285,7 @@ class _Back(_Form):
         if made is None or arguments is None:
             return False
         back.commit(stop - 1)
-        held, like = [x for group in flows for x in group], flows.running[0]
+        like = flows.running[0]
         places = beside([x.shape[2:] for x in held], like, 2)
         states = [handed(x, place, kept=False) for x, place in zip(held, places, strict=True)]
         first = len(arguments) - len(back.chunks[start].kept.kept) - len(states)

@@ -128,7 +128,7 @@ def compiled_program(program: Program, empty: Sequence[bool], axes: int) -> Comp
     text = printed(program, kernel_text())
     step = compiled(text.text, program.real)
     if step is None:
-        raise UnsupportedError("the C compiler refuses it")
+        raise UnsupportedError("the C compiler refuses it, or what it makes may not be run here")
     rest = iter(text.program.outputs)
     outputs = [None if e else next(rest) for e in empty]
     return Compiled(step, [*outputs, *rest], text.text, text.room)

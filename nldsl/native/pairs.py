@@ -21,7 +21,8 @@ class Pair(NamedTuple):
     behind: Compiled
     axes: int
     results: int
-    layout: tuple[object, ...]
+    layout: tuple[tuple[int, ...] | None, ...]
+    """Strides behind the lanes of all that the second takes but what is kept."""
 
     def forward(self, arguments: Sequence[Tensor | None]) -> tuple[list[Tensor | None], list[Tensor]]:
         """Results of the first function, and what it keeps for the second."""
@@ -31,9 +32,10 @@ class Pair(NamedTuple):
     def backward(self, arguments: Sequence[Tensor | None], kept: Sequence[Tensor]) -> list[Tensor | None]:
         """Results of the second function."""
         given = [
-            x if x is None or x.stride()[self.axes :] == layout else x.contiguous()
-            for x, layout in zip(arguments, self.layout, strict=True)
+            None if x is None or strides is None else laid(x, self.axes, strides)
+            for x, strides in zip(arguments, self.layout, strict=True)
         ]
+        kept = [x.contiguous() for x in kept]
         return called(self.behind, [*given, *kept], lanes_of(given, self.axes))
 
 
@@ -60,6 +62,22 @@ def paired(
     back = compiled_program(spared(second, [x.behind for x in more], axes), none, axes)
     layout = tuple(None if x is None else x.stride()[axes:] for x in (*arguments, *rest))
     return Pair(made, back, axes, len(empty), layout)
+
+
+def laid(x: Tensor, axes: int, strides: tuple[int, ...]) -> Tensor:
+    """`x`, or a copy whose lanes lie as `strides` say: what hooks keep for a while may come back otherwise.
+
+    >>> laid(torch.eye(2).expand(3, 2, 2), 1, (1, 2)).stride()
+    (4, 1, 2)
+    """
+    if x.stride()[axes:] == strides:
+        return x
+    once = x[(..., *(slice(0, 1) if step == 0 else slice(None) for step in strides))]
+    extent = 1 + sum((n - 1) * step for n, step in zip(once.shape[axes:], strides, strict=True))
+    room = x.new_empty(*x.shape[:axes], extent)
+    lie = (*room.stride()[:axes], *strides)
+    room.as_strided(once.shape, lie).copy_(once)
+    return room.as_strided(x.shape, lie)
 
 
 def _spread(outputs: Sequence[View | None], empty: Sequence[bool]) -> list[View | None]:

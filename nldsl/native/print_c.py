@@ -17,25 +17,50 @@ from nldsl.native.tidy import tidied
 AXES = 2
 """Lane axes of a call; fewer are filled up with axes of size 1."""
 FRAME = """
-static _Thread_local char *nl_room = 0;
+/* Rooms that nobody works in. A thread takes one for a call and leaves it to the next: there are never
+   more than there have been threads at once, however many come and go. */
+enum { NL_ROOMS = 64 };
+static char *nl_rooms[NL_ROOMS];
+
+static char *nl_take_room(void) {
+  for (int i = 0; i < NL_ROOMS; i++) {
+    char *room = __atomic_exchange_n(&nl_rooms[i], 0, __ATOMIC_ACQ_REL);
+    if (room) return room;
+  }
+  return aligned_alloc(64, ROOM);
+}
+
+static void nl_leave_room(char *room) {
+  for (int i = 0; i < NL_ROOMS; i++) {
+    char *none = 0;
+    if (__atomic_compare_exchange_n(&nl_rooms[i], &none, room, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) return;
+  }
+  free(room);
+}
 
 /* turns: how many, one behind the other; then of every array how far it moves from one to the next, and 0 or
    1 where it moves back every second time, starting there, else -1. */
 int step(long arrays, const long *sizes, char **given, const long *turns, int threads) {
   const long second = sizes[1], lanes = sizes[0] * second, count = turns ? turns[0] : 1;
   int failed = 0;
-#pragma omp parallel for num_threads(threads) if(threads > 1) reduction(|: failed)
-  for (long n = 0; n < lanes; n++) {
-    if (!nl_room) nl_room = aligned_alloc(64, ROOM);
-    failed |= !nl_room;
-    for (long turn = 0; nl_room && turn < count; turn++) {
-      char *at[ARRAYS];
-      for (long i = 0; i < arrays; i++) {
-        at[i] = given[i] + n / second * sizes[2 + 2 * i] + n % second * sizes[3 + 2 * i];
-        if (turns) at[i] += turns[1 + 2 * i] * (turns[2 + 2 * i] < 0 ? turn : (turn + turns[2 + 2 * i]) & 1);
+#pragma omp parallel num_threads(threads) if(threads > 1) reduction(|: failed)
+  {
+    char *room = nl_take_room();
+    failed |= !room;
+#pragma omp for
+    for (long n = 0; n < lanes; n++) {
+      for (long turn = 0; room && turn < count; turn++) {
+        char *at[ARRAYS];
+        for (long i = 0; i < arrays; i++) {
+          at[i] = given[i] + n / second * sizes[2 + 2 * i] + n % second * sizes[3 + 2 * i];
+          if (!turns) continue;
+          const long step = turns[1 + 2 * i], change = turns[2 + 2 * i];
+          at[i] += step * (change < 0 ? turn : (turn + change) & 1);
+        }
+        lane(room, at);
       }
-      lane(nl_room, at);
     }
+    nl_leave_room(room);
   }
   return failed;
 }
@@ -58,7 +83,8 @@ def printed(program: Program, head: str) -> Text:
     printer = _Printer(program, nested(stages), kept_in_loops(stages))
     body = "\n".join(f"  {line}" for line in printer.lines())
     arrays = len(program.inputs) + sum(v is not None for v in program.outputs)
-    size = (printer.room + 63) // 64 * 64 + printer.pack + 64
+    # `aligned_alloc` may refuse what is no multiple of the alignment.
+    size = sum((n + 63) // 64 * 64 for n in (printer.room, printer.pack, 64))
     text = f"{head}\n{printer.functions()}static void lane(char *room, char **at) {{\n{body}\n}}\n"
     return Text(text + FRAME.replace("ARRAYS", str(max(arrays, 1))).replace("ROOM", str(size)), program, size)
 

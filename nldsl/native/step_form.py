@@ -52,34 +52,25 @@ class StepForm:
 
         `spare`: they keep no more than the emitted ones do.
         """
-        return partial(self._called, values, spare), partial(self._called_back, values, spare)
+        # The way back is that of this way forward, however what is kept lies in memory when it comes back.
+        taken: list[Pair | None] = []
+        return partial(self._called, values, spare, taken), partial(self._called_back, values, taken)
 
-    def _step(self, values: Sequence[Tensor], spare: bool, *given: Any) -> Any:
-        found, kept = self.forward(given[: self.count], values, spare=spare)
+    def _step(self, values: Sequence[Tensor], spare: bool, taken: list[Pair | None], *given: Any) -> Any:
+        arguments = given[: self.count]
+        taken[:] = [None if spare else self.pair(arguments, values)]
+        found, kept = self.forward(arguments, values, taken[0])
         for inverses in given[self.count :]:
             inverses += kept
         return found
 
-    def _back(self, values: Sequence[Tensor], spare: bool, *given: Any) -> list[Tensor | None]:
+    def _back(self, values: Sequence[Tensor], taken: list[Pair | None], *given: Any) -> list[Tensor | None]:
         kept, *grads = given[self.count :]
-        return self.backward(given[: self.count], values, kept, grads, spare=spare)
+        return self.backward(given[: self.count], values, kept, grads, taken[0])
 
-    def forward(
-        self, arguments: Tensors, values: Tensors, *, spare: bool = True
-    ) -> tuple[Any, list[Tensor | None]]:
-        """What the step returns, and what it keeps: as without lanes if `spare`, more behind it if not."""
-        given, more = self._laned(arguments, values), list[Tensor]()
-        pair = None if spare else self._pair(given)
-        if pair is None:
-            found = self.ahead(*given)
-        else:
-            found, more = pair.forward(given)
-        results, kept = found[: self.results], found[self.results :]
-        packed = [None if x is None else x.flatten(0, self.axes) for x in kept]
-        return (tuple(results) if self.many else results[0]), [*packed, *more]
-
-    def _pair(self, given: Tensors) -> Pair | None:
+    def pair(self, arguments: Tensors, values: Tensors) -> Pair | None:
         """The two for such arguments; `None` where there are none: then each goes alone, or torch does."""
+        given = self._laned(arguments, values)
         key = layout_of(given, self.axes)
         if key not in self.pairs:
             try:
@@ -88,26 +79,36 @@ class StepForm:
                 self.pairs[key] = None
         return self.pairs[key]
 
+    def forward(
+        self, arguments: Tensors, values: Tensors, pair: Pair | None = None
+    ) -> tuple[Any, list[Tensor | None]]:
+        """What the step returns, and what it keeps: as without lanes, and with a `pair` more behind it."""
+        given, more = self._laned(arguments, values), list[Tensor]()
+        if pair is None:
+            found = self.ahead(*given)
+        else:
+            found, more = pair.forward(given)
+        results, kept = found[: self.results], found[self.results :]
+        packed = [None if x is None else x.flatten(0, self.axes) for x in kept]
+        return (tuple(results) if self.many else results[0]), [*packed, *more]
+
     def backward(
         self,
         arguments: Tensors,
         values: Tensors,
         kept: Tensors,
         grads: Sequence[Tensor],
-        *,
-        spare: bool = True,
+        pair: Pair | None = None,
     ) -> list[Tensor | None]:
-        """What the backward pass returns."""
+        """What the backward pass returns, with the `pair` of the way forward."""
         lanes, own = grads[0].shape[: self.axes], kept[: self.writes]
         unpacked = [None if x is None else x.unflatten(0, (*lanes, -1)) for x in own]
-        given = self._laned(arguments, values)
         rest = [*unpacked, *(g.contiguous() for g in grads)]
-        pair = None if spare else self._pair(given)
+        given = [*self._laned(arguments, values), *rest]
         if pair is None:
-            flows = self.behind(*given, *rest)
+            flows = self.behind(*given)
         else:
-            more = [x for x in kept[self.writes :] if x is not None]
-            flows = pair.backward([*given, *rest], more)
+            flows = pair.backward(given, [x for x in kept[self.writes :] if x is not None])
         return [
             None if d is None else place.summed(d, self.axes)
             for place, d in zip(self.sent, flows, strict=True)

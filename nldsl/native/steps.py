@@ -187,10 +187,11 @@ def compared(form: StepForm, probe: Probe, recorded: bool) -> None:
         if same and recorded:
             flows = form.backward(probe.arguments, probe.values, kept, probe.grads)
             same = not differs(flows, want.flows, exact.flows)
-            results, kept = form.forward(probe.arguments, probe.values, spare=False)
+            pair = form.pair(probe.arguments, probe.values)
+            results, kept = form.forward(probe.arguments, probe.values, pair)
             got = [*(results if form.many else [results]), *kept[: form.writes]]
             same = same and not differs(got, [*want.results, *want.kept], [*exact.results, *exact.kept])
-            flows = form.backward(probe.arguments, probe.values, kept, probe.grads, spare=False)
+            flows = form.backward(probe.arguments, probe.values, kept, probe.grads, pair)
             same = same and not differs(flows, want.flows, exact.flows)
     except (RuntimeError, IndexError, ValueError) as error:
         said = str(error).strip().splitlines()

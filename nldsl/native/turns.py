@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nldsl.native.graph import View
+from nldsl.native.graph import View, contiguous
 from nldsl.native.lanes import Compiled
 
 LINE = 16
@@ -72,6 +72,11 @@ def beside(shapes: Sequence[Sequence[int]], like: Tensor, count: int) -> list[Te
 def shapes_of(views: Sequence[View]) -> list[tuple[int, ...]]:
     """What one lane has of every result."""
     return [v.shape[2:] for v in views]
+
+
+def packed(states: Sequence[Tensor]) -> bool:
+    """Whether what a lane has of each lies as `handed` lays it: what turns hand on is of one layout."""
+    return all(x.stride()[2:] == contiguous(x.shape[2:]) for x in states)
 
 
 def handed(first: Tensor, places: Tensor, kept: bool) -> Handed:

@@ -35,27 +35,26 @@ def compiler() -> str:
 
 
 @cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    """Lives as long as the process: nothing is loaded that it did not write itself."""
-    return tempfile.TemporaryDirectory(prefix="nldsl-")
-
-
-@cache
 def compiled(text: str, real: str) -> Step | None:
     """`step` of a C text, or `None` if the compiler refuses it, or what it makes may not be run here.
 
     The arrays of every tensor are contiguous and of the type `real`.
     """
-    folder = Path(_folder().name)
-    stem = f"kernel{len(list(folder.iterdir()))}"
-    source, library = folder / f"{stem}.c", folder / f"{stem}.so"
-    source.write_text(f"typedef {real} real;\n{text}", encoding="utf-8")
-    if not any(_runs([compiler(), str(source), "-o", str(library), *flags]) for flags in FLAGS):
-        return None
     try:
-        function = ctypes.CDLL(str(library)).step
+        # A folder of its own: threads and forked processes never write where another one reads.  What is
+        # loaded stays when its file is gone, so nothing is left behind by a process that is killed.
+        with tempfile.TemporaryDirectory(prefix="nldsl-", ignore_cleanup_errors=True) as folder:
+            return _loaded(f"typedef {real} real;\n{text}", Path(folder))
     except OSError:
         return None
+
+
+def _loaded(text: str, folder: Path) -> Step | None:
+    source, library = folder / "kernel.c", folder / "kernel.so"
+    source.write_text(text, encoding="utf-8")
+    if not any(_runs([compiler(), str(source), "-o", str(library), *flags]) for flags in FLAGS):
+        return None
+    function = ctypes.CDLL(str(library)).step
     function.restype = ctypes.c_int
     function.argtypes = [ctypes.c_long, *[ctypes.c_void_p] * 3, ctypes.c_int]
     step: Step = function

@@ -34,6 +34,13 @@ block b(x) {
   return M[linear(x)]
 }
 """
+DEEP = """
+block deep(x) {
+  level c every 3 tokens { memory M = mlp(2) }
+  M[l2norm(x)] <- tanh(x)  minimize l2  by momentum(lr = 0.2, beta = 0.8)  retain 0.9
+  return M[l2norm(x)]
+}
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +125,33 @@ def test_equals_torch(name: str, dtype: torch.dtype, bound: float, monkeypatch: 
         assert float((a - b).detach().abs().max()) <= bound * float(b.detach().abs().max().clamp_min(1.0))
     assert all_in_c(found)
     assert sorted(counts) == [2, 2, 3, 5]
+
+
+def turned(tree: Any) -> Any:
+    """A state whose matrices are the same, with contiguous columns."""
+    if isinstance(tree, dict):
+        return {name: turned(x) for name, x in tree.items()}
+    return tree.mT.contiguous().mT if isinstance(tree, Tensor) and tree.dim() > 2 else tree
+
+
+def test_states_may_lie_in_any_way() -> None:
+    """One chunk, then three that are one call."""
+    mine, theirs = compiled(DEEP, x=6), compiled(DEEP, x=6)
+    theirs.load_state_dict(mine.state_dict())
+    found = in_lanes(mine)
+    x = torch.randn(2, 15, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    answers: list[list[Tensor]] = []
+    for layer in (mine, theirs):
+        state, rows = None, []
+        for part in x.split((3, 3, 9), 1):
+            if state is not None:
+                state.tree = turned(state.tree)
+            y, state = layer(part, state=state)
+            rows.append(y)
+        answers.append(rows)
+    for a, b in zip(*answers, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+    assert all_in_c(found)
 
 
 def test_only_what_is_asked_for() -> None:

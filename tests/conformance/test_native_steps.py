@@ -246,6 +246,15 @@ def test_what_cannot_keep_more_keeps_inverses(monkeypatch: pytest.MonkeyPatch) -
 # --- copies and threads --------------------------------------------------------------------------
 
 
+def test_what_hooks_bring_back_may_lie_otherwise() -> None:
+    def turned(x: torch.Tensor) -> torch.Tensor:
+        return x.mT.contiguous() if x.dim() > 1 else x
+
+    with torch.autograd.graph.saved_tensors_hooks(turned, lambda x: x.mT if x.dim() > 1 else x):
+        plain, native, _ = pair(SIMPLE)
+        assert apart(flows(native, 2 * CHUNK), flows(plain, 2 * CHUNK)) < 1e-10
+
+
 def test_copies_are_native_with_weights_of_their_own() -> None:
     plain, native, _ = pair(SIMPLE)
     want = flows(plain, CHUNK)

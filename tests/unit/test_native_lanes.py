@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,7 +52,9 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         torch.logaddexp(x, y) + torch.logaddexp(x, x) + torch.logaddexp(9 * x, y)
     ),
     "bounds": lambda x, y: x.clamp(-0.5, 0.5) + y.clamp_min(0.1) + torch.maximum(x, y) * torch.minimum(x, y),
-    "choices": lambda x, y: torch.where(x > y, x, 2.0) + y.masked_fill((x < 0) | (y >= 1), -1.0) + x.sign(),
+    "choices": lambda x, y: (
+        torch.where(x > y, x, 2.0) + y.masked_fill((x < 0) | (y >= 1), -1.0) + x.sign() * y.sgn()
+    ),
     "relu": lambda x, y: F.relu(x) + F.leaky_relu(y, 0.1) + F.elu(x) + y.abs(),
     "lerp": lambda x, y: x.lerp(y, 0.3) + x.addcmul(y, y, value=0.5) - x.addcdiv(y, y * y + 1),
     "transposed": lambda x, y: (x.mT + y.mT * 2).mT + x.flip(-1) + y.flip(-2),
@@ -157,3 +166,62 @@ def test_any_number_of_lanes_is_the_same_code() -> None:
     assert compiled.compiled == 1
     with pytest.raises(ValueError, match="lanes"):
         compiled(torch.ones(2, 3, 3), torch.ones(3, 3, 3))
+
+
+def test_threads_that_come_and_go_leave_their_rooms() -> None:
+    """Threads of a server: what one worked in, the next one takes."""
+    x = torch.randn(1, 700, 700)
+    compiled = Lanes(lambda x: ((x @ x) @ x,), axes=1)
+    compiled(x)
+    before = _resident()
+    for _ in range(20):
+        thread = threading.Thread(target=compiled, args=(x,))
+        thread.start()
+        thread.join()
+    assert _resident() - before < 8 * x.numel() * x.element_size()
+
+
+def _resident() -> int:
+    """Bytes of this process in memory."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("this system does not say how much memory a process has")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_threads_compile_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every thread gets what it asked for, whatever the others compile meanwhile."""
+    monkeypatch.setattr(native, "FLAGS", [[*"-O0 -shared -fPIC -lm".split()]])
+    x = torch.ones(2, 3)
+    functions = [Lanes(lambda x, n=n: (x * (n + 0.5),), axes=1) for n in range(6)]
+    with ThreadPoolExecutor(len(functions)) as pool:
+        list(pool.map(lambda f: f(x), functions))
+    for n, function in enumerate(functions):
+        assert function.compiled == 1, function.reasons
+        assert torch.equal(function(x)[0], x * (n + 0.5))  # type: ignore[arg-type]
+
+
+def test_torch_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    x = torch.randn(2, 3)
+    function = Lanes(lambda x: (x * 0.7215,), axes=1)
+    assert torch.equal(function(x)[0], x * 0.7215)  # type: ignore[arg-type]
+    assert "may not be run here" in next(iter(function.reasons.values()))
+    native.compiled.cache_clear()
+
+
+def test_a_forked_process_takes_nothing_away() -> None:
+    """What a child of `fork` cleans up when it ends is its own."""
+    child = (
+        "import os, sys, torch\n"
+        "from nldsl.native.lanes import Lanes\n"
+        "x = torch.ones(2, 3)\n"
+        "Lanes(lambda x: (x * 0.31,), axes=1)(x)\n"
+        "if os.fork() == 0: sys.exit(0)\n"
+        "os.wait()\n"
+        "later = Lanes(lambda x: (x * 0.32,), axes=1)\n"
+        "later(x)\n"
+        "print(later.compiled)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=False)
+    assert done.stdout == "1\n", done.stderr
