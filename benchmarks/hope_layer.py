@@ -139,7 +139,7 @@ def main() -> None:
     modules |= {"layer": layer(), "layer, checkpoints": layer(checkpoint=True), "layer, native": layer()}
     for name, module in modules.items():
         if "native" in name:
-            nldsl.native(module)
+            nldsl.native(module, at_once=True)
     if options.compiled:
         modules["memories, compiled step"] = memories()
         compile_steps(modules["memories, compiled step"])

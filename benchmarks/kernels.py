@@ -114,7 +114,7 @@ def emitted_cases() -> dict[str, Case]:
     cases["hope checkpointed"] = _emitted(saving, hope_layer.inputs(T), hope_layer.flops() / 3)
     for name, checkpoint in (("hope native", False), ("hope native checkpointed", True)):
         native = hope_layer.memories(checkpoint=checkpoint)
-        nldsl.native(native)
+        nldsl.native(native, at_once=True)
         cases[name] = _emitted(native, hope_layer.inputs(T), hope_layer.flops() / 3)
     return cases
 

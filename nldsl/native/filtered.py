@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nldsl.native.lanes import Lanes
+from nldsl.native.lanes import AFTER, Lanes
 from nldsl.native.steps import ordinary
 from nldsl.runtime.filtered import Given
 from nldsl.runtime.filtered_chunks import FilteredChunks
@@ -24,8 +24,6 @@ from nldsl.runtime.matrix_memory import MatrixMemory
 from nldsl.runtime.module import Module
 from nldsl.runtime.triangular import unit_lower_inverse
 
-AFTER = 4
-"""How many chunks of one width torch computes before they are compiled: some come once and never again."""
 MEMORY = "MatrixMemory"
 """The name under which the files of emitted modules have what they call."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nldsl.native.lanes import Lanes
+from nldsl.native.lanes import AFTER, Lanes
 from nldsl.native.turns import beside, handed, moving, packed, run, shapes_of, through
 from nldsl.runtime.held_back import Flows, Found, chunk_back
 from nldsl.runtime.held_chunk import Passed, pass_chunk
@@ -25,8 +25,6 @@ from nldsl.runtime.held_pass import Held, held_pass
 from nldsl.runtime.held_walk import Ahead, Back, Steps, chunk_of
 from nldsl.runtime.module import Module
 
-AFTER = 4
-"""How often torch computes chunks of one width before they are compiled: some come once and never again."""
 ROOM = 2**22
 """Bytes of weights whose chunks are one call: fewer would be the calls of Python, not the numbers."""
 

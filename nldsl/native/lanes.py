@@ -25,6 +25,8 @@ from nldsl.runtime.native import Step, compiled, compiler
 
 TOLERANCE = {torch.float32: 2e-3, torch.float64: 1e-8}
 """How far a first call may be from torch's, of the largest number of a result."""
+AFTER = 4
+"""How many chunks of one form torch computes before it is compiled: some come once and never again."""
 TYPES = {"float": torch.float32, "double": torch.float64, "bool": torch.bool, "long": torch.int64}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from threading import RLock
 from types import MethodType
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from nldsl.native.graph import UnsupportedError
+from nldsl.native.lanes import AFTER
 from nldsl.native.places import places_of
 from nldsl.native.probe import Probe, differs
 from nldsl.native.step_form import StepForm
@@ -111,6 +113,8 @@ class StepForms:
         self.step, self.back = step, back
         self.reasons: dict[str, None] = {}
         """Why torch computes some calls."""
+        self.after = AFTER
+        self._seen: Counter[object] = Counter()
         self._forms: dict[object, StepForm] = {}
         self._ready: dict[object, StepForm | None] = {}
         self._lock = RLock()
@@ -128,7 +132,7 @@ class StepForms:
         shared: tuple[int, ...],
         recorded: bool,
     ) -> StepForm | None:
-        """The form for such arguments, made and compared with the emitted step when they are first seen."""
+        """The form for such arguments, made and compared with the emitted step once `after` were seen."""
         sizes = tuple(
             None if x is None else (x.dtype, x.shape if i in shared else x.shape[1:])
             for i, x in enumerate(arguments)
@@ -136,6 +140,9 @@ class StepForms:
         key = (sizes, recorded)
         with self._lock:
             if key not in self._ready:
+                self._seen[key] += 1
+                if self._seen[key] <= self.after:
+                    return None
                 self._ready[key] = self._made(module, arguments, parameters, shared, recorded)
             return self._ready[key]
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from nldsl.native.filtered import filters_of, quicken_filters
 from nldsl.native.held import passes_of, quicken
+from nldsl.native.lanes import AFTER
 from nldsl.native.steps import BACK, STEP, NativeStep, forms_of, steps_of
 from nldsl.runtime.module import Module
 from nldsl.runtime.native import compiler
@@ -78,10 +79,10 @@ def native(model: Any, *, at_once: bool = False) -> Report:
 
     Returns what was replaced, and what not and why: steps of loops over chunks, and passes over all chunks
     (of all models of the class).  Values, states and gradients are those of torch but for rounding.  A
-    function is compiled when a form of its arguments is first seen (float32 or float64, on the CPU), and
-    compared with torch's there; where it has no such form, or differs, torch computes it, and the report says
-    why.  Chunks of a pass are compiled from the fifth of one width on, or `at_once`: then nothing depends on
-    the calls before.
+    function is compiled for every width of a chunk (float32 or float64, on the CPU), which takes seconds,
+    when the fifth chunk of that width comes, or `at_once` with the first: then nothing depends on the calls
+    before.  There it is compared with torch's; where it has no such form, or differs, torch computes it, and
+    the report says why.
 
     Raises:
         TypeError: not a compiled model or layer.
@@ -101,7 +102,7 @@ def native(model: Any, *, at_once: bool = False) -> Report:
             blocks.setdefault(type(module), []).append(module)
     found: list[Part] = []
     for kind, alike in blocks.items():
-        found += _steps(kind, alike)
+        found += _steps(kind, alike, at_once)
         if passes_of(kind):
             found.append(_pass(kind, len(alike), quicken, at_once))
         if filters_of(kind):
@@ -116,7 +117,7 @@ def _pass(kind: type[Module], count: int, quicken: Callable[..., Seen], at_once:
     return Part(kind.__name__, "forward", count, seen=quicken(kind, after=0 if at_once else None))
 
 
-def _steps(kind: type, alike: list[Module]) -> Iterator[Part]:
+def _steps(kind: type, alike: list[Module], at_once: bool) -> Iterator[Part]:
     """Every step of a class of blocks, replaced where it can be."""
     written = steps_of(alike[0])
     for name in (n for n in dir(kind) if n.startswith(STEP) and not n.endswith(BACK)):
@@ -127,4 +128,6 @@ def _steps(kind: type, alike: list[Module]) -> Iterator[Part]:
         for module in alike if not reason else ():
             object.__setattr__(module, name, NativeStep(module, name))
         seen = None if reason else forms_of(kind, name)
+        if seen is not None:
+            seen.after = 0 if at_once else AFTER
         yield Part(kind.__name__, name, len(alike), reason, seen)

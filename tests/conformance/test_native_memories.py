@@ -26,7 +26,7 @@ def test_verify_holds_lanes_against_torch() -> None:
 def test_memories_of_the_library(name: str) -> None:
     plain = built(name)
     native = copy.deepcopy(plain)
-    report = nldsl.native(native)
+    report = nldsl.native(native, at_once=True)
     pieces = (2, CHUNK + 1, 1, 2 * CHUNK - 2)
     for given in ((2 * CHUNK + 1,), (MASK.shape[1], MASK, pieces)):
         assert apart(flows(native, *given), flows(plain, *given)) < 1e-9

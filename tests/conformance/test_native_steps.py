@@ -91,7 +91,7 @@ def pair(text: str, dtype: torch.dtype = torch.float64, fresh: bool = False) -> 
     """A layer, the same in lanes, and what was replaced; `fresh`: nothing is compiled yet."""
     plain = nldsl.compile(text, x=8, dtype=dtype) if fresh else copy.deepcopy(made(text, dtype))
     other = copy.deepcopy(plain)
-    return plain, other, nldsl.native(other)
+    return plain, other, nldsl.native(other, at_once=True)
 
 
 def step(layer: Layer) -> NativeStep:
@@ -389,3 +389,13 @@ def test_what_verify_asks_of_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     linear = nldsl.compile("linear_attention", block="linear_attention", x=8, heads=2, dtype=torch.float64)
     with pytest.raises(LeftOutError, match="no block has a loop or a pass over chunks"):
         list(in_lanes(linear, (inputs[0],), 0))
+
+
+def test_a_width_is_compiled_from_its_fifth_chunk_on() -> None:
+    native = nldsl.compile(SIMPLE, x=8, dtype=torch.float64)
+    report = nldsl.native(native)
+    with torch.no_grad():
+        native(torch.randn(1, 4 * CHUNK, 8, dtype=torch.float64))
+        assert report.running == 0
+        native(torch.randn(1, CHUNK, 8, dtype=torch.float64))
+    assert report.running == 1
