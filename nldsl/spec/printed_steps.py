@@ -78,7 +78,9 @@ class _Reader:
             if len(p.chain) > 1 and self._memory(p.chain[-1]) and not self._outer(p.chain[0])
         ]
         rest = [p for p in products if p not in kept and p not in left]
-        added = [part for p in rest for part in self._split(self._added(p))]
+        added = [self._added(p) for p in rest]
+        if self.node.op == "=" or any(map(self._asked_as_product, walk(self.node.value))):
+            added = [part for one in added for part in self._split(one)]
         if self.node.op == "+=" and all(map(self._plain, added)):
             raise NotPrintedError
         if (self.node.op == "=") != (len(kept) + len(left) == 1) or len(kept) + len(left) > 1:
@@ -250,6 +252,10 @@ class _Reader:
             product = replace(one.product, factors=(*one.product.factors, *numbers))
             found.append(Added(product.turned() if negative else product, left, one.right))
         return [*([replace(one, left=summed(taught))] if taught else []), *found]
+
+    def _asked_as_product(self, node: object) -> bool:
+        """`S @ p`: `S += ..` with `S[p]` is known without this (`answered`, `printed_errors`)."""
+        return isinstance(node, tree.Binary) and node.op == "@" and self._memory(node.left)
 
     def _answer(self, node: tree.Expr) -> bool:
         """`S[k]`."""

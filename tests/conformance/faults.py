@@ -369,6 +369,6 @@ RUNTIME = (
     Patch("pending gradient not cleared", "hope", segments, "step", last_pending),
     Patch("live reads say nothing of gradients", "live", held_live.LiveWeight, "gather", silent_seeds),
     Patch("live reads say nothing of factors", "live", held_back.Toll, "add", lambda _: lambda *a: None),
-    Patch("the way back forgets the anchor", "live", held_back.Way, "_faded", faded_to_nothing),
+    Patch("the way back forgets the anchor", "live", held_back._Way, "_faded", faded_to_nothing),
 )
 """Faults of the runtime: the source is the same."""
