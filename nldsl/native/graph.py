@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
@@ -50,18 +51,22 @@ Operand = View | float
 
 
 @dataclass(eq=False)
-class Operation:
+class Operation(ABC):
     """From views to a view; every subclass says how."""
 
     out: View
 
+    @abstractmethod
     def reads(self) -> Iterator[View]:
         """The views whose numbers it needs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def how(self) -> tuple[object, ...]:
         """What it does with them."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def look(self, at: Callable[[View], View]) -> None:
+        """Let every view be what `at` makes of it."""
 
     def key(self) -> object:
         """Equal for operations that make the same; `None` where it fills a part of something."""
@@ -88,6 +93,11 @@ class Point(Operation):
         """The text, with numbers and the places of operands."""
         return self.text, tuple(_told(x) for x in self.operands)
 
+    def look(self, at: Callable[[View], View]) -> None:
+        """See `Operation`."""
+        self.out = at(self.out)
+        self.operands = [at(x) if isinstance(x, View) else x for x in self.operands]
+
 
 @dataclass(eq=False)
 class Reduce(Operation):
@@ -104,6 +114,10 @@ class Reduce(Operation):
     def how(self) -> tuple[object, ...]:
         """The axes."""
         return _told(self.given), self.axes, self.kind
+
+    def look(self, at: Callable[[View], View]) -> None:
+        """See `Operation`."""
+        self.out, self.given = at(self.out), at(self.given)
 
 
 @dataclass(eq=False)
@@ -126,6 +140,11 @@ class Product(Operation):
         """Factors and numbers."""
         return *(_told(x) for x in self.reads()), self.alpha, self.beta
 
+    def look(self, at: Callable[[View], View]) -> None:
+        """See `Operation`."""
+        self.out, self.a, self.b = at(self.out), at(self.a), at(self.b)
+        self.start = None if self.start is None else at(self.start)
+
 
 @dataclass(eq=False)
 class Routine(Operation):
@@ -141,6 +160,10 @@ class Routine(Operation):
     def how(self) -> tuple[object, ...]:
         """Which function."""
         return self.name, _told(self.given)
+
+    def look(self, at: Callable[[View], View]) -> None:
+        """See `Operation`."""
+        self.out, self.given = at(self.out), at(self.given)
 
 
 def _told(operand: Operand) -> object:

@@ -8,6 +8,7 @@ Shapes: `B` samples, `H` heads, `X = B H`; tensors of a chunk as `Groups` has th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from inspect import unwrap
@@ -147,7 +148,7 @@ def _runs(job: Job) -> Iterator[tuple[int, int]]:
         n = stop
 
 
-class _Form:
+class _Form(ABC):
     """A function of flat tensors, by torch till a width has come up often enough."""
 
     def __init__(self, kind: Kind) -> None:
@@ -156,9 +157,9 @@ class _Form:
         self.seen: Counter[object] = Counter()
         self.after: int | None = None
 
+    @abstractmethod
     def function(self, *tensors: Tensor | None) -> list[Tensor | None]:
         """What is traced."""
-        raise NotImplementedError
 
     def called(self, tensors: Sequence[Tensor | None]) -> Iterator[Any]:
         """The results one by one."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
 
-from nldsl.native.graph import Buffer, Operation, Point, Product, Reduce, Routine, View
+from nldsl.native.graph import Buffer, Operation, Reduce, Routine, View
 from nldsl.native.schedule import Loop, Stage, operations_of
 
 FEWEST = 2
@@ -151,12 +151,5 @@ def _at_place(operation: Operation, own: set[Buffer]) -> Operation:
         moving = 0 if view.buffer in own else step
         return view._replace(shape=tuple(shape), strides=tuple(strides), along=moving)
 
-    new.out = narrow(new.out)
-    if isinstance(new, Point):
-        new.operands = [narrow(x) if isinstance(x, View) else x for x in new.operands]
-    elif isinstance(new, (Reduce, Routine)):
-        new.given = narrow(new.given)
-    elif isinstance(new, Product):
-        new.a, new.b = narrow(new.a), narrow(new.b)
-        new.start = None if new.start is None else narrow(new.start)
+    new.look(narrow)
     return new

@@ -91,7 +91,7 @@ def last_reads(stages: list[Stage]) -> dict[int, int]:
     """The last stage that reads or writes every buffer."""
     found: dict[int, int] = {}
     for n, stage in enumerate(stages):
-        for o in stage.members if isinstance(stage, Loop) else [stage]:
+        for o in operations_of([stage]):
             for view in (o.out, *o.reads()):
                 found[id(view.buffer)] = n
     return found
@@ -102,7 +102,7 @@ def kept_in_loops(stages: list[Stage]) -> set[int]:
     written: dict[int, int] = {}
     read: dict[int, set[int]] = {}
     for n, stage in enumerate(stages):
-        for o in stage.members if isinstance(stage, Loop) else [stage]:
+        for o in operations_of([stage]):
             buffer = o.out.buffer
             once = isinstance(stage, Loop) and buffer.place == "room" and id(buffer) not in written
             written[id(buffer)] = n if once else -1

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
-from nldsl.native.graph import Operand, Operation, Point, Product, Program, Reduce, Routine, View, fresh
+from nldsl.native.graph import Operand, Operation, Point, Program, View, fresh
 
 
 def tidied(program: Program) -> Program:
     """Numbers in place of buffers full of one, results in outputs, and only what leads to them."""
-    operations = with_numbers(program.operations, program.outputs)
+    operations = with_numbers(program.operations)
     operations, outputs = placed_outputs(operations, program.outputs)
     operations = wanted(operations)
     return program._replace(operations=operations, outputs=outputs)
@@ -23,17 +22,10 @@ def rebound(operation: Operation, moved: dict[int, View]) -> None:
         to = moved.get(id(view.buffer))
         return view if to is None else view._replace(buffer=to.buffer, offset=view.offset + to.offset)
 
-    operation.out = at(operation.out)
-    if isinstance(operation, Point):
-        operation.operands = [at(x) if isinstance(x, View) else x for x in operation.operands]
-    elif isinstance(operation, (Reduce, Routine)):
-        operation.given = at(operation.given)
-    elif isinstance(operation, Product):
-        operation.a, operation.b = at(operation.a), at(operation.b)
-        operation.start = None if operation.start is None else at(operation.start)
+    operation.look(at)
 
 
-def with_numbers(operations: list[Operation], outputs: Iterable[View | None]) -> list[Operation]:
+def with_numbers(operations: list[Operation]) -> list[Operation]:
     """Element-wise operations take the number that a whole buffer is full of."""
     writes = Counter(id(o.out.buffer) for o in operations)
     numbers: dict[int, float] = {}

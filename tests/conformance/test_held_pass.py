@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from nldsl.driver import plan_of
 from nldsl.driver.compile import emit
@@ -15,6 +14,7 @@ from nldsl.graph import open_program
 from nldsl.runtime import held_walk
 from nldsl.runtime.model import Layer
 from tests.conformance.agreement import compiled, disagreements
+from tests.conformance.all_results import everything
 from tests.conformance.test_lowerings import PROGRAMS
 
 NAMES = [n for n in PROGRAMS if n.startswith("pass_")]
@@ -63,15 +63,6 @@ def _of(name: str, dtype: torch.dtype, **how: Any) -> Layer:
     return layer
 
 
-def _everything(layer: Layer, x: Tensor) -> list[Tensor]:
-    """Answers, states, and gradients of all of them."""
-    y, state = layer(x)
-    found = [y, *(t for t in state.tensors().values() if t.is_floating_point())]
-    weights = [torch.linspace(-1, 1, t.numel(), dtype=t.dtype).view_as(t) for t in found]
-    total = sum((t * w).sum() for t, w in zip(found, weights, strict=True))
-    return [*found, *torch.autograd.grad(total, [x, *layer.parameters()])]
-
-
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 2e-4)])
 @pytest.mark.parametrize(
     "name", [HEADS, "pass_gd_no_gate", "pass_own_map", *(n for n in NAMES if "live" in n)]
@@ -79,7 +70,7 @@ def _everything(layer: Layer, x: Tensor) -> list[Tensor]:
 def test_equals_the_loop(name: str, dtype: torch.dtype, bound: float) -> None:
     size = dict(PROGRAMS[name][1])["x"]
     x = torch.randn(2, 21, size, generator=torch.Generator().manual_seed(3)).to(dtype).requires_grad_()
-    mine, theirs = (_everything(_of(name, dtype, family=f), x) for f in ("", "chunk"))
+    mine, theirs = (everything(_of(name, dtype, family=f), x) for f in ("", "chunk"))
     assert len(mine) == len(theirs)
     for a, b in zip(mine, theirs, strict=True):
         assert float((a - b).abs().max()) <= bound * float(b.abs().max().clamp_min(1.0))

@@ -17,6 +17,7 @@ from nldsl.runtime import native
 from nldsl.runtime.held_back import Flows, Found
 from nldsl.runtime.model import Layer
 from tests.conformance.agreement import compiled, disagreements
+from tests.conformance.all_results import everything
 from tests.conformance.test_lowerings import PROGRAMS
 
 pytestmark = pytest.mark.skipif(not native.compiler(), reason="needs a C compiler")
@@ -101,15 +102,6 @@ def _of(name: str, dtype: torch.dtype) -> Layer:
     return layer
 
 
-def _everything(layer: Layer, x: Tensor) -> list[Tensor]:
-    """Answers, states, and gradients of all of them."""
-    y, state = layer(x)
-    found = [y, *(t for t in state.tensors().values() if t.is_floating_point())]
-    weights = [torch.linspace(-1, 1, t.numel(), dtype=t.dtype).view_as(t) for t in found]
-    total = sum((t * w).sum() for t, w in zip(found, weights, strict=True))
-    return [*found, *torch.autograd.grad(total, [x, *layer.parameters()])]
-
-
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 2e-4)])
 @pytest.mark.parametrize("name", [HEADS, LIVE])
 def test_equals_torch(name: str, dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +113,7 @@ def test_equals_torch(name: str, dtype: torch.dtype, bound: float, monkeypatch: 
     x = torch.randn(2, 26, 6, generator=torch.Generator().manual_seed(3)).to(dtype).requires_grad_()
     mine, theirs = _of(name, dtype), _of(name, dtype)
     found = in_lanes(mine)
-    for a, b in zip(_everything(mine, x), _everything(theirs, x), strict=True):
+    for a, b in zip(everything(mine, x), everything(theirs, x), strict=True):
         assert float((a - b).detach().abs().max()) <= bound * float(b.detach().abs().max().clamp_min(1.0))
     assert all_in_c(found)
     assert sorted(counts) == [2, 2, 3, 5]
