@@ -97,7 +97,7 @@ def _gelu(r: Reader, node: fx.Node) -> View:
 
 def _filled(r: Reader, node: fx.Node) -> View:
     """`full`, `full_like`, `scalar_tensor`: the number is the last argument that is no shape."""
-    return r.point(node, "{0}", float(r.value(node.args[-1])))
+    return r.point(node, "{0}", r.operand(node.args[-1]))
 
 
 def _constant(value: float) -> Form:
@@ -236,11 +236,14 @@ def _variance_and_mean(r: Reader, node: fx.Node) -> tuple[View, View]:
     return variance, middle
 
 
-def _summed_up(r: Reader, node: fx.Node) -> View:
-    axis, (shape, kind) = r.given(node)["dim"], r.like(node)
-    out = views.transposed(fresh(shape, kind), axis, -1)
-    r.put(Routine(out, "cumsum", views.transposed(r.view(node.args[0]), axis, -1)))
-    return views.transposed(out, axis, -1)
+def _running(how: str) -> Form:
+    def form(r: Reader, node: fx.Node) -> View:
+        axis, (shape, kind) = r.given(node)["dim"], r.like(node)
+        out = views.transposed(fresh(shape, kind), axis, -1)
+        r.put(Routine(out, how, views.transposed(r.view(node.args[0]), axis, -1)))
+        return views.transposed(out, axis, -1)
+
+    return form
 
 
 def _inverse(r: Reader, node: fx.Node) -> View:
@@ -335,7 +338,8 @@ FORMS: dict[Any, Form] = {
     aten.var_mean: _variance_and_mean,
     aten.amax: _reduced("amax"),
     aten.amin: _reduced("amin"),
-    aten.cumsum: _summed_up,
+    aten.cumsum: _running("cumsum"),
+    aten.cumprod: _running("cumprod"),
     opaque.unit_lower_inverse._opoverload.overloadpacket: _inverse,
     aten.mm: _plain_product,
     aten.bmm: _plain_product,

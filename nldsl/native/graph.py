@@ -146,6 +146,10 @@ class Product(Operation):
         self.start = None if self.start is None else at(self.start)
 
 
+RUNNING = {"cumsum": ("+", 0), "cumprod": ("*", 1)}
+"""Routines along the last axis: what they do with every number, and where they begin."""
+
+
 @dataclass(eq=False)
 class Routine(Operation):
     """A function of the kernels, called on every matrix of the last two axes, or every row."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
 
-from nldsl.native.graph import Buffer, Operation, Reduce, Routine, View
+from nldsl.native.graph import RUNNING, Buffer, Operation, Reduce, Routine, View
 from nldsl.native.schedule import Loop, Stage, operations_of
 
 FEWEST = 2
@@ -34,7 +34,7 @@ def lead_of(stage: Stage) -> int:
         if len(stage.domain) < 3 or any(_first(m.given.shape) in m.axes for m in summed):
             return 1
         return stage.domain[0]
-    inner = 1 if isinstance(stage, Routine) and stage.name == "cumsum" else 2
+    inner = 1 if isinstance(stage, Routine) and stage.name in RUNNING else 2
     batch = [n for n in stage.out.shape[:-inner] if n != 1]
     return batch[0] if batch else 1
 

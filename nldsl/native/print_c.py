@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from nldsl.native.formulas import number
-from nldsl.native.graph import Product, Program, Routine, View
+from nldsl.native.graph import RUNNING, Product, Program, Routine, View
 from nldsl.native.in_place import in_place
 from nldsl.native.loops import LoopPrinter
 from nldsl.native.nests import Nest, nested
@@ -177,13 +177,14 @@ class _Printer:
         yield tail
 
     def _routine(self, r: Routine) -> Iterator[str]:
-        if r.name == "cumsum":
+        if r.name in RUNNING:
+            sign, start = RUNNING[r.name]
             head, (to, given), tail = self._batched(r.out, r.given, inner=1)
             yield head
             kind = r.out.buffer.kind
-            yield f"  {kind} s = 0; {kind} *to = {to}; const {r.given.buffer.kind} *from = {given};"
+            yield f"  {kind} s = {start}; {kind} *to = {to}; const {r.given.buffer.kind} *from = {given};"
             yield f"  for (long i = 0; i < {r.out.shape[-1]}; i++)"
-            yield f"    to[i * {r.out.strides[-1]}] = s += from[i * {r.given.strides[-1]}];"
+            yield f"    to[i * {r.out.strides[-1]}] = s {sign}= from[i * {r.given.strides[-1]}];"
             yield tail
             return
         size = r.out.shape[-1]

@@ -15,7 +15,7 @@ Shapes: `N` chunks, `B` batch, `H` heads, `X` = B H, `C` tokens of a chunk, `p` 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from torch import Tensor
 from nldsl.runtime.chunk_buffers import cells, parts
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.triangular import unit_lower_inverse
+
+if TYPE_CHECKING:
+    from nldsl.runtime.filter_kernels import KernelForm
 
 
 class Kernels(NamedTuple):
@@ -57,16 +60,13 @@ class Rows(NamedTuple):
 class Instead(Protocol):
     """What computes passes in the place of torch (see `native.filtered`)."""
 
-    def takes(self, given: Given, state: Tensor) -> bool:
-        """Whether it computes such a pass; it is asked once, on the way forward."""
+    def passed(
+        self, rows: Rows, more: Sequence[Tensor | None], form: KernelForm | None, state: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """What `filtered_pass` gives, or `None` if torch should; `more`: what `form` makes kernels from.
 
-    def forward(self, given: Given, state: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Answers, the states behind the last chunk, and what the way back needs."""
-
-    def backward(
-        self, given: Given, kept: Sequence[Tensor], dy: Tensor, d_state: Tensor
-    ) -> tuple[Given, Tensor]:
-        """Gradients of what was given, and of the states in front of the first chunk."""
+        Without a form they are `Kernels`; all of `more` begin `[N, X, ..]`.
+        """
 
 
 def filtered_pass(
@@ -83,10 +83,11 @@ def filtered_pass(
     >>> y.item(), last.flatten().tolist()
     (1.0, [1.0, 1.0])
     """
+    found = None if instead is None else instead.passed(rows, kernels, None, state)
+    if found is not None:
+        return found
     given = Given(rows.q, rows.along, rows.add, rows.erase, rows.seen, *kernels)
-    if instead is not None and not instead.takes(given, state):
-        instead = None
-    y, last = _FilteredPass.apply(instead, *given, state)  # type: ignore[no-untyped-call]
+    y, last = _FilteredPass.apply(*given, state)  # type: ignore[no-untyped-call]
     return y, last
 
 
@@ -188,13 +189,8 @@ def _mixed(states: Tensor, weights: Tensor) -> Tensor:
 
 class _FilteredPass(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, instead: Instead | None, *arguments: Any) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         given, state = Given(*arguments[:11]), arguments[11]
-        ctx.instead = instead
-        if instead is not None:
-            y, last, kept = instead.forward(given, state)
-            ctx.save_for_backward(*given, *kept)
-            return y, last
         y = given.q.new_empty(*given.q.shape[:3], state.shape[-2])
         last, kept = torch.empty_like(state, memory_format=torch.contiguous_format), []
         width = given.q.shape[1] // given.read.shape[0]
@@ -213,9 +209,6 @@ class _FilteredPass(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         given, saved, (dy, d_state) = Given(*ctx.saved_tensors[:11]), ctx.saved_tensors[11:], grads
-        if ctx.instead is not None:
-            made, d_first = ctx.instead.backward(given, saved, dy, d_state)
-            return (None, *made, d_first)
         made = Given(*(None if x is None else torch.empty_like(x) for x in given))  # type: ignore[arg-type]
         d_first, start = torch.empty_like(d_state, memory_format=torch.contiguous_format), 0
         width = given.q.shape[1] // given.read.shape[0]
@@ -229,7 +222,7 @@ class _FilteredPass(torch.autograd.Function):
                 flow = _backward(one, own, answer, flow, buffers, flows)
             d_first[:, *part] = flow.view(d_first[:, *part].shape)
             start += 4 * len(ones)
-        return (None, *made, d_first)
+        return (*made, d_first)
 
 
 def _forward(

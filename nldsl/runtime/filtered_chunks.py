@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.chunks import mask_out, padded
+from nldsl.runtime.filter_kernels import KernelForm, kernels_of
 from nldsl.runtime.filtered import Instead, Kernels, Rows, filtered_pass
-from nldsl.runtime.filters import MomentumFilter
+from nldsl.runtime.filters import MomentumFilter, Place, Places
 from nldsl.runtime.matrix_chunks import Chunks, gates_of, has_channels
 from nldsl.runtime.matrix_tokens import Momentum, Side, States, Step, Write
 from nldsl.runtime.state_filter import StateFilter
@@ -53,12 +54,30 @@ class FilteredChunks(Chunks):
         """`[B, T, H, m, K]` to `[B, T, H, m, V]`."""
         if self.passed is not None or self.found is not None or q.shape[3] != 1:
             return super().read(q, at)
-        assert isinstance(self.filter, MomentumFilter | StateFilter)
-        lead = (self.layout.chunks, self.layout.batch * self.layout.heads)
-        made = self._kernels(self.filter, at)
-        kernels = Kernels(*(None if x is None else x.unflatten(0, lead) for x in made))  # type: ignore[arg-type]
-        y, self.passed = filtered_pass(self._rows(q.squeeze(3)), kernels, self.start, self.instead)
+        pieces = self.standing()
+        above, below = tuple(a for _, a, _ in pieces), tuple(b for _, _, b in pieces)
+        late = len(pieces) == 1 and not above[0].step and at == len(self.steps)
+        places, rows = (above, below, self._at(at), late), self._rows(q.squeeze(3))
+        found = self._from_gates(rows, places)
+        if found is None:
+            assert isinstance(self.filter, MomentumFilter | StateFilter)
+            kernels = Kernels(*self._laned(kernels_of(self.filter, *places)))  # type: ignore[arg-type]
+            found = filtered_pass(rows, kernels, self.start, self.instead)
+        y, self.passed = found
         return y[:, : self.layout.tokens].unsqueeze(3)
+
+    def _from_gates(
+        self, rows: Rows, places: tuple[Places, Places, Place, bool]
+    ) -> tuple[Tensor, Tensor] | None:
+        """The pass by what makes its kernels too, if that is there."""
+        if self.instead is None or self.momentum is None:
+            return None
+        form, gates = self.momentum_gates(self.momentum)
+        return self.instead.passed(rows, self._laned(gates), KernelForm(form, *places), self.start)
+
+    def _laned(self, found: Sequence[Tensor | None]) -> list[Tensor | None]:
+        lead = (self.layout.chunks, self.layout.batch * self.layout.heads)
+        return [None if x is None else x.unflatten(0, lead) for x in found]
 
     def _rows(self, q: Tensor) -> Rows:
         """What stands in rows and columns, the pieces of a token side by side."""
@@ -73,16 +92,3 @@ class FilteredChunks(Chunks):
             return None if joined is None else padded(mask_out(joined, self.mask), missing)
 
         return Rows(whole([q]), *map(whole, zip(*kinds, strict=True)))  # type: ignore[arg-type]
-
-    def _kernels(self, found: MomentumFilter | StateFilter, at: int) -> Kernels:
-        pieces, place = self.standing(), self._at(at)
-        above, below = tuple(a for _, a, _ in pieces), tuple(b for _, _, b in pieces)
-        read, carried = found.weights((place,), below), found.front((place,))
-        end, total = found.behind(below), found.total.squeeze(-1)
-        # The usual case: writes look at the state behind the token before, reads at that behind their own.
-        if len(pieces) == 1 and not above[0].step and at == len(self.steps):
-            first = torch.zeros_like(carried[:, :1])
-            first[..., 0] = 1.0
-            fading = torch.cat([first, carried[:, :-1]], 1)
-            return Kernels(None, read, fading, carried, end, total)
-        return Kernels(found.weights(above, below), read, found.front(above), carried, end, total)

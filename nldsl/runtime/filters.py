@@ -8,6 +8,9 @@ per token (flattened token by token), `K` channels of the side along which the m
 
 from __future__ import annotations
 
+from itertools import accumulate
+from math import prod
+from operator import mul
 from typing import NamedTuple, Protocol
 
 import torch
@@ -218,12 +221,12 @@ class MomentumFilter:
     ) -> None:
         self.width, self.count, self.write = gates.shape[1], gates.shape[2], write
         plain = gates.exp() if gates_log else gates
-        token = gates.sum(2) if gates_log else gates.prod(2)
+        token = gates.sum(2) if gates_log else prod(gates.unbind(2), start=torch.ones_like(momentum))
         kept = decay_kernel(token) if gates_log else decay_kernel(None, token)
         self.slow = decay_kernel(momentum) if momentum_log else decay_kernel(None, momentum)
-        self.above: list[Tensor | None] = [None, *plain.cumprod(2).unbind(2)]
+        self.above: list[Tensor | None] = [None, *accumulate(plain.unbind(2), mul)]
         later = plain[:, :, write.gates :]
-        self.taken = [read, *(x if read is None else read * x for x in later.cumprod(2).unbind(2))]
+        self.taken = [read, *(x if read is None else read * x for x in accumulate(later.unbind(2), mul))]
         taken = self.taken[-1]
         own = self.slow.after if taken is None else self.slow.after * taken.unsqueeze(-1)
         held = self.slow.carried if taken is None else self.slow.carried * taken

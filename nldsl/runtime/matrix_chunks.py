@@ -15,7 +15,8 @@ from torch import Tensor
 from nldsl.catalog.widths import doubled_width, general_width
 from nldsl.runtime.across import Across, anchored, logs_of
 from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, tokens
-from nldsl.runtime.filters import Filter, MomentumFilter, Place, Places
+from nldsl.runtime.filter_kernels import MomentumForm, MomentumGates
+from nldsl.runtime.filters import Filter, Place, Places
 from nldsl.runtime.make_filter import make_filter
 from nldsl.runtime.matrix_tokens import Entry, Gate, Momentum, Piece, Side, States, Step, Write
 from nldsl.runtime.memory_scan import memory_scan
@@ -58,7 +59,7 @@ class Chunks:
         self.places = places_of(steps)
         self.steps, self.before = steps, states
         self.across = self._across()
-        self.filter = self._filter(momentum)
+        self.momentum = momentum
         self.found: _Found | None = None
 
     @cached_property
@@ -94,14 +95,22 @@ class Chunks:
         stages = [none if x is None else given.pop(0) for x in logs]
         return Across(torch.stack(stages, 2), (self.layout.chunks, self.layout.batch * self.layout.heads))
 
-    def _filter(self, momentum: Momentum | None) -> Filter:
-        steps, like = self.steps, self.before[0]
+    @cached_property
+    def filter(self) -> Filter:
+        """How writes and the state in front of a chunk fade."""
+        steps, momentum, like = self.steps, self.momentum, self.before[0]
         signed = has_channels(steps) and any(g.log is None for g in gates_of(steps))
         if momentum is None and (len(self.before) > 1 or signed):
             return self._state_filter()
-        gates = [self._gate(g) for g in gates_of(steps)]
         if momentum is None:
-            return make_filter(gates, self.layout.width, like)
+            return make_filter([self._gate(g) for g in gates_of(steps)], self.layout.width, like)
+        form, given = self.momentum_gates(momentum)
+        return form.filter(given)
+
+    def momentum_gates(self, momentum: Momentum) -> tuple[MomentumForm, MomentumGates]:
+        """What the filter of a rule with momentum is made from."""
+        steps, like = self.steps, self.before[0]
+        gates = [self._gate(g) for g in gates_of(steps)]
         is_log = all(log for _, log in gates)
         plain = [g.exp() if log and not is_log else g for g, log in gates]
         beta, beta_log = self._gate(momentum.beta)
@@ -115,7 +124,8 @@ class Chunks:
             # A token that does not count takes nothing up.
             read = like.new_ones(self.layout.batch, self.layout.tokens, self.layout.heads)
         read = None if read is None else self._cut(read)
-        return MomentumFilter(stacked, is_log, beta, beta_log, read, self.places[write][1])
+        form = MomentumForm(is_log, beta_log, self.places[write][1])
+        return form, MomentumGates(stacked, beta, read)
 
     def _entry(self, entry: Entry, idle: float) -> Tensor:
         """A number of a mixing in chunks `[X, C]`; masked tokens and the padding have `idle`."""

@@ -10,10 +10,12 @@ from torch import Tensor
 
 import nldsl
 from nldsl.native import filtered
-from nldsl.native.filtered import NativeFilters, filters_of, quicken_filters
+from nldsl.native.filtered import FilteredForm, NativeFilters, filters_of, quicken_filters
 from nldsl.native.lanes import Lanes
 from nldsl.runtime import native
-from nldsl.runtime.filtered import Given, Kernels, Rows, filtered_pass
+from nldsl.runtime.filtered import Kernels, Rows, filtered_pass
+from nldsl.runtime.matrix_memory import MatrixMemory
+from nldsl.runtime.matrix_tokens import Gate, Momentum, Piece, Write
 from nldsl.runtime.model import Layer
 from tests.conformance.agreement import compiled, disagreements
 
@@ -142,31 +144,75 @@ def test_equals_torch(name: str, own: bool, seen: bool, kind: torch.dtype) -> No
     assert all_in_c(found)
 
 
+@pytest.mark.parametrize(
+    ("log", "at", "kind"), [(True, 1, torch.float32), (True, 0, torch.float64), (False, 1, torch.float64)]
+)
+def test_kernels_of_gates_are_made_in_lanes(log: bool, at: int, kind: torch.dtype) -> None:
+    """From logarithms and from decays of any sign, some of them zero; some tokens masked, odd lengths."""
+    draw, sizes = torch.Generator().manual_seed(0), (3, 11, 2)
+
+    def new(*sizes: int, low: float = -1.0) -> Tensor:
+        x = low + (1 - low) * torch.rand(*sizes, generator=draw, dtype=torch.float64)
+        return x.to(kind).requires_grad_()
+
+    q, k, v = new(*sizes, 4), new(*sizes, 4), new(*sizes, 5)
+    rate, state, slot = new(*sizes, low=0.0), new(3, 2, 5, 4), new(3, 2, 5, 4)
+    decays = [(new(*sizes) - (1.0 if log else 0.0)).detach() for _ in range(2)]
+    if not log:
+        decays = [x.masked_fill_(x.abs() < 0.2, 0.0) for x in decays]
+    gates = [x.requires_grad_() for x in decays]
+    mask = torch.rand(3, 11, generator=draw) > 0.2
+
+    def computed(make: Callable[..., MatrixMemory]) -> list[Tensor]:
+        keep, beta = (Gate(log=x) if log else Gate(x) for x in gates)
+        steps = (Write((Piece(k, v, k, rate),), keep),)
+        memory = make(state, steps, mask=mask, momentum=Momentum(beta, None, slot), chunk=4)
+        results = [memory.read(q, at=at), memory.state, memory.momentum]
+        flows = [torch.linspace(-1, 2, x.numel(), dtype=kind).view(x.shape) for x in results]
+        leaves = [q, k, v, rate, state, slot, *gates]
+        return [*results, *torch.autograd.grad(results, leaves, flows)]
+
+    found = NativeFilters()
+    wanted = computed(MatrixMemory)
+    for _ in range(2):
+        assert (
+            differs(computed(filtered.in_lanes(found)), wanted, 1e-10 if kind is torch.float64 else 2e-5)
+            == []
+        )
+    assert all_in_c(found), found.reasons
+    assert len(found.forms) == 1
+
+
 def test_faults_are_found() -> None:
     """Every result of both ways counts: one that is off by a thousandth is seen."""
     taken = given("two pieces", torch.float64, own=False, seen=True)
     found, wanted = NativeFilters(), computed(taken, None)
     assert differs(computed(taken, found), wanted, 1e-10) == []
+    form = found.forms[None]
     for name, count in (("ahead", 4), ("behind", 12)):
-        lanes = getattr(found, name)
-        for place in range(count):
+        lanes = getattr(form, name)
+        for place in range(-1, count):
 
             def wrong(*x: Tensor | None, at: int = place, lanes: Lanes = lanes) -> list[Tensor | None]:
                 made = lanes(*x)
                 return [y if n != at or y is None else 1.001 * y for n, y in enumerate(made)]
 
             faulty = NativeFilters()
-            setattr(faulty, name, Faulty(wrong))
+            faulty.forms[None] = FilteredForm(None)
+            setattr(faulty.forms[None], name, Faulty(wrong))
             other = "behind" if name == "ahead" else "ahead"
-            setattr(faulty, other, getattr(found, other))
-            assert differs(computed(taken, faulty), wanted, 1e-10), (name, place)
+            setattr(faulty.forms[None], other, getattr(form, other))
+            assert bool(differs(computed(taken, faulty), wanted, 1e-10)) == (place >= 0), (name, place)
 
 
 class Faulty:
-    """Lanes that have a fault."""
+    """Lanes that have a fault, chunk by chunk."""
 
     def __init__(self, function: Callable[..., list[Tensor | None]]) -> None:
         self.function, self.reasons, self.compiled = function, dict[object, str](), 1
+
+    def form(self, _: Sequence[Tensor | None]) -> None:
+        """No function of C."""
 
     def __call__(self, *given: Tensor | None) -> list[Tensor | None]:
         return self.function(*given)
@@ -174,15 +220,19 @@ class Faulty:
 
 def test_what_is_not_taken() -> None:
     """Half-wide numbers, autocast, empty tensors: torch computes them."""
-    found, taken = NativeFilters(), given("own keys", torch.float32)
-    known = Given(*taken[0], *taken[1])
-    halves = Given(*(None if x is None else x.bfloat16() for x in known))  # type: ignore[arg-type]
-    assert found.takes(known, taken[2])
-    assert not found.takes(halves, taken[2].bfloat16())
-    assert not found.takes(known._replace(q=known.q.double()), taken[2])
-    assert not found.takes(known._replace(q=known.q.to("meta")), taken[2])
+    rows, kernels, state = given("own keys", torch.float32)
+    found = NativeFilters()
+
+    def takes(rows: Rows, kernels: Kernels, state: Tensor) -> bool:
+        return found.passed(rows, kernels, None, state) is not None
+
+    halves = [[None if x is None else x.bfloat16() for x in group] for group in (rows, kernels)]
+    assert takes(rows, kernels, state)
+    assert not takes(Rows(*halves[0]), Kernels(*halves[1]), state.bfloat16())  # type: ignore[arg-type]
+    assert not takes(rows._replace(q=rows.q.double()), kernels, state)
+    assert not takes(rows._replace(q=rows.q.to("meta")), kernels, state)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not found.takes(known, taken[2])
+        assert not takes(rows, kernels, state)
 
 
 def test_without_a_form_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,120 @@
+"""A function of lanes called turn by turn, each time with what it made of its last argument before.
+
+All turns are one call of C where that is possible (see `turns`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nldsl.native.lanes import Compiled, Lanes
+from nldsl.native.turns import Moving, beside, handed, moving, packed, run, shapes_of, through
+
+Tensors = Sequence[Tensor | None]
+
+
+@dataclass(frozen=True)
+class Turns:
+    """`count` turns, each with the arguments `at(n)`; `backward`: the last of them comes first."""
+
+    at: Callable[[int], Tensors]
+    count: int
+    backward: bool = False
+
+    def order(self) -> list[int]:
+        """Which turn comes when."""
+        return list(range(self.count))[:: -1 if self.backward else 1]
+
+
+class Wanted(NamedTuple):
+    """Results of all turns that are asked for, by their numbers.
+
+    `place`: the one that is handed on; `apart`: those in rooms of their own, `beside`: those of which a lane
+    has those of one turn side by side.
+    """
+
+    place: int
+    apart: Sequence[int]
+    beside: Sequence[int] = ()
+
+
+Found = dict[int, Tensor | None]
+
+
+def walked(lanes: Lanes, turns: Turns, state: Tensor, wanted: Wanted) -> tuple[Found, Tensor]:
+    """What `lanes(*turn, state)` gives, `[N, ..]` in the order of the turns' numbers, and the last state.
+
+    Of the result handed on, what stood in front of every turn is given, not what stood behind it.
+
+    >>> add = Lanes(lambda x, s: (x * s, x + s), 2)
+    >>> x = torch.arange(1.0, 5.0).view(4, 1, 1, 1)
+    >>> found, last = walked(add, Turns(lambda n: [x[n]], 4), torch.zeros(1, 1, 1), Wanted(1, [0, 1]))
+    >>> found[0].flatten().tolist(), found[1][:4].flatten().tolist(), last.item()
+    ([0.0, 2.0, 9.0, 24.0], [0.0, 1.0, 3.0, 6.0], 10.0)
+    """
+    order = turns.order()
+    known = [turns.at(order[n]) for n in (0, min(1, turns.count - 1), -1)]
+    arguments = moving(known, turns.count)
+    made = _compiled(lanes, known[0], state) if arguments is not None and packed([state]) else None
+    if made is None or arguments is None:
+        return _one_by_one(lanes, turns, state, wanted)
+    places = _rooms(made, state, turns.count, wanted)
+    kept = wanted.place in places
+    room = places[wanted.place] if kept else beside([state.shape[2:]], state, 2)[0]
+    assert room is not None
+    states, results = handed(state, room, kept), list[Moving]()
+    for n, view in enumerate(made.outputs):
+        if view is None:
+            continue
+        rows = places.get(n)
+        if n == wanted.place:
+            results.append(states.given)
+        elif rows is not None:
+            results.append(through(rows, turns.backward))
+        else:
+            results.append(Moving(beside([view.shape[2:]], state, 1)[0][0], 0))
+    run(made, [*(x for x in arguments if x is not None), states.taken, *results], turns.count)
+    return places, states.behind(turns.count)
+
+
+def _compiled(lanes: Lanes, turn: Tensors, state: Tensor) -> Compiled | None:
+    found = lanes.form([*turn, state])
+    if found is None and not lanes.reasons:
+        drawn = state
+        if not state.any():
+            # A state of zeros would hide what reads it from the comparison with torch.
+            generator = torch.Generator().manual_seed(0)
+            drawn = (
+                torch.randn(state.shape, generator=generator, dtype=torch.float64).mul(0.1).to(state.dtype)
+            )
+        lanes(*turn, drawn)
+        found = lanes.form([*turn, state])
+    return found
+
+
+def _rooms(made: Compiled, state: Tensor, count: int, wanted: Wanted) -> Found:
+    """Room for the results that are asked for; one turn more for the states."""
+    found: Found = {}
+    for group in (*([n] for n in wanted.apart), wanted.beside):
+        views = [(n, v) for n in group if (v := made.outputs[n]) is not None]
+        turns = count + (wanted.place in group)
+        rooms = beside(shapes_of([v for _, v in views]), state, turns) if views else []
+        found |= dict.fromkeys(group) | {n: room for (n, _), room in zip(views, rooms, strict=True)}
+    return found
+
+
+def _one_by_one(lanes: Lanes, turns: Turns, state: Tensor, wanted: Wanted) -> tuple[Found, Tensor]:
+    rows: dict[int, Tensors] = {}
+    for n in turns.order():
+        made = list(lanes(*turns.at(n), state))
+        new, made[wanted.place] = made[wanted.place], state
+        assert new is not None
+        rows[n], state = made, new
+    columns = list(zip(*(rows[n] for n in range(turns.count)), strict=True))
+    asked = [*wanted.apart, *wanted.beside]
+    return {n: None if columns[n][0] is None else torch.stack(columns[n]) for n in asked}, state
