@@ -58,10 +58,10 @@ def in_lanes(layer: Layer) -> NativePass:
 
 
 def of_program(name: str) -> tuple[Layer, NativePass, int]:
-    """The layer in float64, what runs its memories, and its chunk."""
+    """The layer in float64, what runs its memories, and the longest of their chunks."""
     text, arguments = PROGRAMS[name]
     layer = compiled(text, **arguments)
-    (chunk,) = {u.detail.grid for u in layer.plan.blocks[-1].units if u.memories}
+    chunk = max(u.detail.grid for u in layer.plan.blocks[-1].units if u.memories)
     return layer, in_lanes(layer), chunk
 
 
