@@ -4,6 +4,7 @@ from nldsl.runtime.activations import (
     gelu_pullback,
     silu_pullback,
 )
+from nldsl.runtime.gates import scaled, times_sigmoid, times_silu
 from nldsl.runtime.matrices import (
     eigenbasis,
     headwise,
@@ -98,6 +99,7 @@ __all__ = [
     "readout",
     "rope",
     "rownorm",
+    "scaled",
     "share",
     "shift",
     "silu_pullback",
@@ -106,6 +108,8 @@ __all__ = [
     "split",
     "stretched_rope",
     "sum",
+    "times_sigmoid",
+    "times_silu",
     "transpose",
     "unbias",
     "vecmat",

@@ -17,29 +17,75 @@ from torch import Tensor
 
 from nldsl.runtime.chunks import stand_in
 from nldsl.runtime.first_order import first_order
+from nldsl.runtime.row_loops import conv as convolved
+from nldsl.runtime.row_loops import conv_back as convolved_back
+from nldsl.runtime.row_loops import ready
 
 Cache = dict[str, Tensor]
 CACHE = 2**19
 """Bytes of a stretch of tokens on a CPU: half of what is near a core."""
+WINDOW = 8
+"""The widest window that C takes."""
 
 
 def conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, state: Cache, mask: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    state: Cache,
+    mask: Tensor | None,
+    activation: str = "",
 ) -> tuple[Tensor, Cache]:
-    """Causal depthwise convolution: `y_t[c] = bias[c] + sum_j weight[c, j] x_{t-window+1+j}[c]`.
+    """Causal depthwise convolution: `y_t[c] = f(bias[c] + sum_j weight[c, j] x_{t-window+1+j}[c])`.
 
-    `x [B, T, d]`, `weight [d, window]`, state `{"tail": [B, window - 1, d]}`.
+    `x [B, T, d]`, `weight [d, window]`, state `{"tail": [B, window - 1, d]}`; `f` is `silu` or nothing.
 
     >>> x, tail = torch.tensor([[[1.0], [2.0]]]), torch.zeros(1, 1, 1)
     >>> y, state = conv(x, torch.tensor([[1.0, 10.0]]), state={"tail": tail}, mask=None)
     >>> y.flatten().tolist(), state["tail"].flatten().tolist()
     ([10.0, 21.0], [2.0])
     """
-    seen, order, tail = with_past(x, state["tail"], mask)
+    real, order, tail = _with_tail(x, state["tail"], mask)
+    given = (real, state["tail"], weight, *(() if bias is None else (bias,)))
+    if 1 < weight.shape[1] <= WINDOW and ready(*given) is not None:
+        taps = torch.cat([weight.mT, weight.new_zeros(1, len(weight)) if bias is None else bias[None]])
+        y: Tensor = _Convolved.apply(real, state["tail"], taps, activation)  # type: ignore[no-untyped-call]
+    else:
+        y = _plain(torch.cat([state["tail"], real], 1), weight, bias, activation)
+    return _back(y, order, mask), {"tail": tail}
+
+
+class _Convolved(torch.autograd.Function):
+    """All taps, what is added and the activation in one pass each way; what is activated is not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, past: Tensor, taps: Tensor, activation: str) -> Tensor:
+        ctx.save_for_backward(x, past, taps)
+        ctx.activation = activation
+        step = ready(x, past, taps)
+        assert step is not None
+        return convolved(step, x, past, taps, activation)
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, past, taps = ctx.saved_tensors
+        step = ready(x, past, taps, grads[0])
+        if step is not None:
+            return *convolved_back(step, x, past, taps, ctx.activation, grads[0]), None
+        given = [t.detach().requires_grad_() for t in (x, past, taps)]
+        with torch.enable_grad():
+            y = _plain(torch.cat(given[1::-1], 1), given[2][:-1].mT, given[2][-1], ctx.activation)
+        dx, to_past, to_taps = torch.autograd.grad(y, given, grads[0])
+        return dx, to_past, to_taps, None
+
+
+def _plain(seen: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
     y: Tensor = _Taps.apply(seen, weight)  # type: ignore[no-untyped-call]
     if bias is not None:
         y = y + bias
-    return _back(y, order, mask), {"tail": tail}
+    return F.silu(y) if activation else y
 
 
 class _Taps(torch.autograd.Function):
@@ -193,14 +239,20 @@ def _places(like: Tensor, count: Tensor, mask: Tensor | None) -> tuple[Tensor, T
 
 def with_past(x: Tensor, tail: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
     """The tail and the real tokens behind it (real ones first), their order, and the new tail."""
+    real, order, last = _with_tail(x, tail, mask)
+    return torch.cat([tail, real], 1), order, last
+
+
+def _with_tail(x: Tensor, tail: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The real tokens first, their order, and the new tail."""
     window, tokens = tail.shape[1], x.shape[1]
     if mask is None:
-        seen = torch.cat([tail, x], 1)
-        return seen, None, seen[:, tokens:]
+        kept = x[:, max(tokens - window, 0) :]
+        return x, None, kept if tokens >= window else torch.cat([tail[:, tokens:], kept], 1)
     order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    seen = torch.cat([tail, taken(x, order)], 1)
+    real = taken(x, order)
     last = mask.sum(1, keepdim=True) + torch.arange(window, device=x.device)
-    return seen, order, taken(seen, last)
+    return real, order, taken(torch.cat([tail, real], 1), last)
 
 
 def _back(y: Tensor, order: Tensor | None, mask: Tensor | None) -> Tensor:

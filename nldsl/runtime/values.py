@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nldsl.runtime.first_order import first_order
+from nldsl.runtime.row_loops import NORM, NORM_BACK, PARTS, UNIT, UNIT_BACK, over_rows, ready
 from nldsl.runtime.rule_rows import rows_linear
 
 Number = Tensor | float
@@ -119,8 +120,12 @@ class _UnitLength(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        inverse = torch.rsqrt(torch.linalg.vecdot(x, x).unsqueeze(-1) + eps)
-        unit = x * inverse
+        if (step := ready(x)) is not None:
+            unit, inverse = x.new_empty(x.shape), x.new_empty(*x.shape[:-1], 1)
+            over_rows(step, UNIT, (x,), (unit, inverse), numbers=(1.0, eps))
+        else:
+            inverse = torch.rsqrt(torch.linalg.vecdot(x, x).unsqueeze(-1) + eps)
+            unit = x * inverse
         ctx.save_for_backward(unit, inverse)
         return unit
 
@@ -128,8 +133,13 @@ class _UnitLength(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
         unit, inverse = ctx.saved_tensors
-        along = torch.linalg.vecdot(grads[0], unit).unsqueeze(-1)
-        return torch.addcmul(grads[0], unit, along, value=-1).mul_(inverse), None
+        (dy,) = grads
+        if (step := ready(unit, inverse, dy)) is not None:
+            dx = dy.new_empty(dy.shape)
+            over_rows(step, UNIT_BACK, (unit, inverse, dy), (dx,))
+            return dx, None
+        along = torch.linalg.vecdot(dy, unit).unsqueeze(-1)
+        return torch.addcmul(dy, unit, along, value=-1).mul_(inverse), None
 
 
 def norm(x: Tensor, weight: Tensor, *, eps: float) -> Tensor:
@@ -148,6 +158,12 @@ class _RootMeanSquare(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         size = x.shape[-1]
+        ctx.eps = eps
+        if weight.shape == (size,) and (step := ready(x, weight)) is not None:
+            ctx.save_for_backward(x, weight, None)
+            y = x.new_empty(x.shape)
+            over_rows(step, NORM, (x, weight.contiguous()), (y,), numbers=(1.0 / size, eps))
+            return y
         inverse = torch.rsqrt(torch.linalg.vecdot(x, x).unsqueeze(-1) / size + eps)
         ctx.save_for_backward(x, weight, inverse)
         return (x * inverse).mul_(weight)
@@ -156,11 +172,20 @@ class _RootMeanSquare(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor | None, None]:
         x, weight, inverse = ctx.saved_tensors
+        (dy,) = grads
+        size = x.shape[-1]
+        if inverse is None and (step := ready(x, weight, dy)) is not None:
+            dx, totals = x.new_empty(x.shape), x.new_zeros(PARTS, size)
+            arrays = (x, weight.contiguous(), dy)
+            over_rows(step, NORM_BACK, arrays, (dx,), numbers=(1.0 / size, ctx.eps), totals=totals)
+            return dx, totals.sum(0), None
+        if inverse is None:
+            inverse = torch.rsqrt(torch.linalg.vecdot(x, x).unsqueeze(-1) / size + ctx.eps)
         to_weight = None
         if ctx.needs_input_grad[1]:
-            to_weight = (grads[0] * x).mul_(inverse).sum_to_size(weight.shape)
-        scaled = grads[0] * weight
-        along = torch.linalg.vecdot(scaled, x).unsqueeze(-1) * (inverse**3 / x.shape[-1])
+            to_weight = (dy * x).mul_(inverse).sum_to_size(weight.shape)
+        scaled = dy * weight
+        along = torch.linalg.vecdot(scaled, x).unsqueeze(-1) * (inverse**3 / size)
         return scaled.mul_(inverse).addcmul_(x, along, value=-1), to_weight, None
 
 

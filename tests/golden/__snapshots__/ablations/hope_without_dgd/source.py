@@ -645,9 +645,9 @@ class SelfModifyingTitansWithoutDgd(Module):
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         u_conv, new["u.conv"] = conv(
-            x, self.u.conv.weight, self.u.conv.bias, state=state["u.conv"], mask=mask
+            x, self.u.conv.weight, self.u.conv.bias, state=state["u.conv"], mask=mask, activation="silu"
         )
-        u = functional.silu(u_conv) + x
+        u = u_conv + x
         z = norm(split(u, n=4), self.z.norm.weight, eps=1e-06)
         q = l2norm(split(linear(u, self.q.linear.weight), n=4), eps=1e-06)
         grid = ChunkGrid(state["Mk"]["count"], mask, x.shape[1], 16)

@@ -9,10 +9,9 @@ from nldsl.runtime.matrix_memory import MatrixMemory
 from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, softplus, split
+from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, scaled, softplus, split, times_sigmoid
 from nldsl.runtime.token import tick_all
 from torch import Tensor
-from torch.nn import functional
 
 
 class Comba(Module):
@@ -61,16 +60,18 @@ class Comba(Module):
             self.k.conv.bias,
             state=state["k.conv"],
             mask=mask,
+            activation="silu",
         )
-        k = l2norm(split(functional.silu(k_conv), n=2), eps=1e-06)
+        k = l2norm(split(k_conv, n=2), eps=1e-06)
         v_conv, new["v.conv"] = conv(
             linear(x, self.v.linear.weight),
             self.v.conv.weight,
             self.v.conv.bias,
             state=state["v.conv"],
             mask=mask,
+            activation="silu",
         )
-        v = functional.silu(v_conv)
+        v = v_conv
         B = self.B.weight.weight
         D = self.D.weight.weight
         q_conv, new["q.conv"] = conv(
@@ -79,10 +80,11 @@ class Comba(Module):
             self.q.conv.bias,
             state=state["q.conv"],
             mask=mask,
+            activation="silu",
         )
-        q = l2norm(split(functional.silu(q_conv), n=2), eps=1e-06) - D[:, None] * k
+        q = l2norm(split(q_conv, n=2), eps=1e-06) - scaled(D[:, None], k)
         beta = torch.sigmoid(linear(x, self.beta.linear.weight))
-        erase = torch.sigmoid(B) * beta
+        erase = times_sigmoid(beta, B)
         A = self.A.weight.weight
         S_memory = MatrixMemory(
             state["S"]["running"]["weight"],
@@ -98,7 +100,7 @@ class Comba(Module):
                             seen=k,
                             erase=erase[..., None].squeeze(-1),
                         ),
-                        Piece(along=k, add=beta[..., None] * split(v, n=2)),
+                        Piece(along=k, add=scaled(beta[..., None], split(v, n=2))),
                     ),
                 ),
             ),
@@ -107,8 +109,9 @@ class Comba(Module):
         out_S = S_memory.read(q, at=2)
         new["S"] = {"running": {"weight": S_memory.state}, "count": tick_all(state["S"]["count"], mask, x)}
         out = linear(
-            merge(norm(out_S, self.out.norm.weight, eps=1e-06))
-            * torch.sigmoid(linear(x, self.out.linear.weight)),
+            times_sigmoid(
+                merge(norm(out_S, self.out.norm.weight, eps=1e-06)), linear(x, self.out.linear.weight)
+            ),
             self.out.linear_2.weight,
         )
         return out, new

@@ -11,10 +11,9 @@ from nldsl.runtime.matrix_memory import MatrixMemory
 from nldsl.runtime.matrix_tokens import Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, split
+from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, scaled, split
 from nldsl.runtime.token import tick_all
 from torch import Tensor
-from torch.nn import functional
 
 
 class Deltaproduct(Module):
@@ -65,24 +64,27 @@ class Deltaproduct(Module):
             self.q.conv.bias,
             state=state["q.conv"],
             mask=mask,
+            activation="silu",
         )
-        q = l2norm(split(functional.silu(q_conv), n=2), eps=1e-06)
+        q = l2norm(split(q_conv, n=2), eps=1e-06)
         k_conv, new["k[0].conv"] = conv(
             linear(x, self.k[0].linear.weight),
             self.k[0].conv.weight,
             self.k[0].conv.bias,
             state=state["k[0].conv"],
             mask=mask,
+            activation="silu",
         )
-        k = l2norm(split(functional.silu(k_conv), n=2), eps=1e-06)
+        k = l2norm(split(k_conv, n=2), eps=1e-06)
         v_conv, new["v[0].conv"] = conv(
             linear(x, self.v[0].linear.weight),
             self.v[0].conv.weight,
             self.v[0].conv.bias,
             state=state["v[0].conv"],
             mask=mask,
+            activation="silu",
         )
-        v = functional.silu(v_conv)
+        v = v_conv
         beta = 2 * torch.sigmoid(linear(x, self.beta[0].linear.weight))
         S_write_split = split(v, n=2)
         k_conv_1, new["k[1].conv"] = conv(
@@ -91,16 +93,18 @@ class Deltaproduct(Module):
             self.k[1].conv.bias,
             state=state["k[1].conv"],
             mask=mask,
+            activation="silu",
         )
-        k_1 = l2norm(split(functional.silu(k_conv_1), n=2), eps=1e-06)
+        k_1 = l2norm(split(k_conv_1, n=2), eps=1e-06)
         v_conv_1, new["v[1].conv"] = conv(
             linear(x, self.v[1].linear.weight),
             self.v[1].conv.weight,
             self.v[1].conv.bias,
             state=state["v[1].conv"],
             mask=mask,
+            activation="silu",
         )
-        v_1 = functional.silu(v_conv_1)
+        v_1 = v_conv_1
         beta_1 = 2 * torch.sigmoid(linear(x, self.beta[1].linear.weight))
         S_memory = MatrixMemory(
             state["S"]["running"]["weight"],
@@ -109,7 +113,7 @@ class Deltaproduct(Module):
                     (
                         Piece(
                             along=k,
-                            add=beta[..., None] * S_write_split,
+                            add=scaled(beta[..., None], S_write_split),
                             seen=k,
                             erase=beta[..., None].squeeze(-1),
                         ),
@@ -119,7 +123,7 @@ class Deltaproduct(Module):
                     (
                         Piece(
                             along=k_1,
-                            add=beta_1[..., None] * split(v_1, n=2),
+                            add=scaled(beta_1[..., None], split(v_1, n=2)),
                             seen=k_1,
                             erase=beta_1[..., None].squeeze(-1),
                         ),

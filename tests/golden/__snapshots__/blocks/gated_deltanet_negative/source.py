@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, softplus, split
+from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, scaled, softplus, split, times_silu
 from nldsl.runtime.recurrence import delta_recurrence
 from nldsl.runtime.token import tick_all
 from torch import Tensor
-from torch.nn import functional
 
 
 class GatedDeltanetNegative(Module):
@@ -59,38 +58,42 @@ class GatedDeltanetNegative(Module):
             self.q.conv.bias,
             state=state["q.conv"],
             mask=mask,
+            activation="silu",
         )
-        q = l2norm(split(functional.silu(q_conv), n=2), eps=1e-06)
+        q = l2norm(split(q_conv, n=2), eps=1e-06)
         k_conv, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
             state=state["k.conv"],
             mask=mask,
+            activation="silu",
         )
-        k = l2norm(split(functional.silu(k_conv), n=2), eps=1e-06)
+        k = l2norm(split(k_conv, n=2), eps=1e-06)
         v_conv, new["v.conv"] = conv(
             linear(x, self.v.linear.weight),
             self.v.conv.weight,
             self.v.conv.bias,
             state=state["v.conv"],
             mask=mask,
+            activation="silu",
         )
-        v = functional.silu(v_conv)
+        v = v_conv
         beta = 2 * torch.sigmoid(linear(x, self.beta.linear.weight))
         A = self.A.weight.weight
         alpha_mul = -torch.exp(A) * softplus(linear(x, self.alpha.linear.weight, self.alpha.linear.bias))
         S_write_split = split(v, n=2)
         S_state = state["S"]["running"]["weight"]
-        S_add = beta[..., None] * S_write_split
+        S_add = scaled(beta[..., None], S_write_split)
         S_erase = beta[..., None].squeeze(-1)
         out_S, S_next = delta_recurrence(
             q, k, S_add, S_erase, S_state, log_decay=alpha_mul, feedback="decayed", read="after", mask=mask
         )
         new["S"] = {"running": {"weight": S_next}, "count": tick_all(state["S"]["count"], mask, x)}
         out = linear(
-            merge(norm(out_S, self.out.norm.weight, eps=1e-06))
-            * functional.silu(linear(x, self.out.linear.weight)),
+            times_silu(
+                merge(norm(out_S, self.out.norm.weight, eps=1e-06)), linear(x, self.out.linear.weight)
+            ),
             self.out.linear_2.weight,
         )
         return out, new

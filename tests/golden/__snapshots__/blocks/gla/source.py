@@ -8,7 +8,7 @@ from nldsl.runtime.matrix_memory import MatrixMemory
 from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import linear, merge, norm, split
+from nldsl.runtime.ops import linear, merge, norm, split, times_silu
 from nldsl.runtime.token import tick_all
 from torch import Tensor
 from torch.nn import functional
@@ -61,8 +61,10 @@ class Gla(Module):
         out_S = S_memory.read(q, at=1)
         new["S"] = {"running": {"weight": S_memory.state}, "count": tick_all(state["S"]["count"], mask, x)}
         out = linear(
-            merge(norm(out_S, self.out.norm.weight, eps=1e-06))
-            * functional.silu(linear(x, self.out.linear.weight, self.out.linear.bias)),
+            times_silu(
+                merge(norm(out_S, self.out.norm.weight, eps=1e-06)),
+                linear(x, self.out.linear.weight, self.out.linear.bias),
+            ),
             self.out.linear_2.weight,
         )
         return out, new

@@ -21,6 +21,7 @@ from nldsl.runtime.ops import (
     silu_pullback,
     softplus,
     split,
+    times_silu,
 )
 from torch import Tensor
 from torch.nn import functional
@@ -234,8 +235,10 @@ class Lact(Module):
         out = linear(
             merge(
                 out_A
-                + norm(out_M, self.out.norm.weight, eps=1e-06)
-                * functional.silu(split(linear(x, self.out.linear.weight), n=2)),
+                + times_silu(
+                    norm(out_M, self.out.norm.weight, eps=1e-06),
+                    split(linear(x, self.out.linear.weight), n=2),
+                ),
             ),
             self.out.linear_2.weight,
         )

@@ -9,10 +9,9 @@ from nldsl.runtime.matrix_scan import scan_memory
 from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, linear, outer, parts, sum
+from nldsl.runtime.ops import conv, linear, outer, parts, scaled, sum, times_silu
 from nldsl.runtime.token import tick_all
 from torch import Tensor
-from torch.nn import functional
 
 
 class Longhorn(Module):
@@ -51,14 +50,15 @@ class Longhorn(Module):
             self.u.conv.bias,
             state=state["u.conv"],
             mask=mask,
+            activation="silu",
         )
-        u = functional.silu(u_conv)
+        u = u_conv
         r_linear = linear(u, self.r.linear.weight)
         r = parts(r_linear, index=0, sizes=(4, 16, 16))
         k = parts(r_linear, index=1, sizes=(4, 16, 16))
         q = parts(r_linear, index=2, sizes=(4, 16, 16))
         beta = torch.sigmoid(linear(r, self.beta.linear.weight, self.beta.linear.bias))
-        delta = beta / (1 + beta * sum(k**2)[..., None])
+        delta = beta / (1 + scaled(sum(k**2)[..., None], beta))
         D = self.D.weight.weight
         keep = 1 - outer(delta, k**2)
         S_memory = scan_memory(
@@ -72,7 +72,7 @@ class Longhorn(Module):
             "running": {"weight": S_memory.state.squeeze(1)},
             "count": tick_all(state["S"]["count"], mask, x),
         }
-        out = linear((out_S + D * u) * functional.silu(z), self.out.linear.weight)
+        out = linear(times_silu(out_S + D * u, z), self.out.linear.weight)
         return out, new
 
 

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, linear, merge, norm, split
+from nldsl.runtime.ops import conv, linear, merge, norm, scaled, split, times_silu
 from nldsl.runtime.recurrence import delta_recurrence
 from nldsl.runtime.token import tick_all
 from torch import Tensor
-from torch.nn import functional
 
 
 class LonghornExact(Module):
@@ -56,36 +55,44 @@ class LonghornExact(Module):
             self.q.conv.bias,
             state=state["q.conv"],
             mask=mask,
+            activation="silu",
         )
-        q = split(functional.silu(q_conv), n=2)
+        q = split(q_conv, n=2)
         k_conv, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
             state=state["k.conv"],
             mask=mask,
+            activation="silu",
         )
-        k = split(functional.silu(k_conv), n=2)
+        k = split(k_conv, n=2)
         v_conv, new["v.conv"] = conv(
             linear(x, self.v.linear.weight),
             self.v.conv.weight,
             self.v.conv.bias,
             state=state["v.conv"],
             mask=mask,
+            activation="silu",
         )
-        v = functional.silu(v_conv)
+        v = v_conv
         beta = torch.sigmoid(linear(x, self.beta.linear.weight))
         S_write_split = split(v, n=2)
         S_state = state["S"]["running"]["weight"]
-        S_add = S_write_split * (beta[..., None] / (1.0 + beta[..., None] * (k * k).sum(-1, keepdim=True)))
-        S_erase = (beta[..., None] / (1.0 + beta[..., None] * (k * k).sum(-1, keepdim=True))).squeeze(-1)
+        S_add = S_write_split * (
+            beta[..., None] / (1.0 + scaled(beta[..., None], (k * k).sum(-1, keepdim=True)))
+        )
+        S_erase = (beta[..., None] / (1.0 + scaled(beta[..., None], (k * k).sum(-1, keepdim=True)))).squeeze(
+            -1
+        )
         out_S, S_next = delta_recurrence(
             q, k, S_add, S_erase, S_state, feedback="raw", read="after", mask=mask
         )
         new["S"] = {"running": {"weight": S_next}, "count": tick_all(state["S"]["count"], mask, x)}
         out = linear(
-            merge(norm(out_S, self.out.norm.weight, eps=1e-06))
-            * functional.silu(linear(x, self.out.linear.weight)),
+            times_silu(
+                merge(norm(out_S, self.out.norm.weight, eps=1e-06)), linear(x, self.out.linear.weight)
+            ),
             self.out.linear_2.weight,
         )
         return out, new

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, linear, merge, norm, parts, share, softplus, split
+from nldsl.runtime.ops import conv, linear, merge, norm, parts, scaled, share, softplus, split, times_silu
 from nldsl.runtime.recurrence import linear_recurrence
 from nldsl.runtime.token import tick_all
 from torch import Tensor
-from torch.nn import functional
 
 
 class Mamba2(Module):
@@ -50,8 +49,9 @@ class Mamba2(Module):
             self.u.conv.bias,
             state=state["u.conv"],
             mask=mask,
+            activation="silu",
         )
-        u = functional.silu(u_conv)
+        u = u_conv
         v = parts(u, index=0, sizes=(64, 16, 16))
         b = parts(u, index=1, sizes=(64, 16, 16))
         c = parts(u, index=2, sizes=(64, 16, 16))
@@ -63,13 +63,13 @@ class Mamba2(Module):
         S_write_split = split(v, n=2)
         y_share = share(c, n=2)
         S_state = state["S"]["running"]["weight"]
-        S_add = dt[..., None] * S_write_split
+        S_add = scaled(dt[..., None], S_write_split)
         y_S, S_next = linear_recurrence(
             y_share, S_write_share, S_add, S_state, log_decay=alpha_mul, read="after", mask=mask
         )
         new["S"] = {"running": {"weight": S_next}, "count": tick_all(state["S"]["count"], mask, x)}
-        y = merge(y_S + D[:, None] * split(v, n=2))
-        out = linear(norm(y * functional.silu(z), self.out.norm.weight, eps=1e-06), self.out.linear.weight)
+        y = merge(y_S + scaled(D[:, None], split(v, n=2)))
+        out = linear(norm(times_silu(y, z), self.out.norm.weight, eps=1e-06), self.out.linear.weight)
         return out, new
 
 

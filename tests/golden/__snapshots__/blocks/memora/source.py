@@ -9,7 +9,18 @@ from nldsl.runtime.course import Course, Impulse, gate_kernel
 from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, gelu_pullback, l2norm, layernorm, linear, merge, norm, softmax, split
+from nldsl.runtime.ops import (
+    conv,
+    gelu_pullback,
+    l2norm,
+    layernorm,
+    linear,
+    merge,
+    norm,
+    softmax,
+    split,
+    times_silu,
+)
 from torch import Tensor
 from torch.nn import functional
 
@@ -135,24 +146,27 @@ class Memora(Module):
             self.q.conv.bias,
             state=state["q.conv"],
             mask=mask,
+            activation="silu",
         )
-        q = l2norm(split(functional.silu(q_conv), n=2), eps=1e-06)
+        q = l2norm(split(q_conv, n=2), eps=1e-06)
         k_conv, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
             state=state["k.conv"],
             mask=mask,
+            activation="silu",
         )
-        k = l2norm(split(functional.silu(k_conv), n=2), eps=1e-06)
+        k = l2norm(split(k_conv, n=2), eps=1e-06)
         v_conv, new["v.conv"] = conv(
             linear(x, self.v.linear.weight),
             self.v.conv.weight,
             self.v.conv.bias,
             state=state["v.conv"],
             mask=mask,
+            activation="silu",
         )
-        v = functional.silu(v_conv)
+        v = v_conv
         eta = torch.sigmoid(linear(x, self.eta.linear.weight)) / 16
         alpha = 1 - torch.sigmoid(linear(x, self.alpha.linear.weight, self.alpha.linear.bias)) / 16
         M_write_split = split(v, n=2)
@@ -201,8 +215,9 @@ class Memora(Module):
             "count": grid.count,
         }
         out = linear(
-            merge(norm(out_M, self.out.norm.weight, eps=1e-06))
-            * functional.silu(linear(x, self.out.linear.weight)),
+            times_silu(
+                merge(norm(out_M, self.out.norm.weight, eps=1e-06)), linear(x, self.out.linear.weight)
+            ),
             self.out.linear_2.weight,
         )
         return out, new

@@ -9,7 +9,7 @@ from nldsl.runtime.matrix_memory import MatrixMemory
 from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, softplus, split
+from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, scaled, softplus, split
 from nldsl.runtime.token import tick_all
 from torch import Tensor
 from torch.nn import functional
@@ -56,28 +56,30 @@ class Mesanet(Module):
             self.q.conv.bias,
             state=state["q.conv"],
             mask=mask,
+            activation="silu",
         )
-        q = l2norm(split(functional.silu(q_conv), n=2), eps=1e-06) / ridge
+        q = l2norm(split(q_conv, n=2), eps=1e-06) / ridge
         k_conv, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
             state=state["k.conv"],
             mask=mask,
+            activation="silu",
         )
-        k = l2norm(split(functional.silu(k_conv), n=2), eps=1e-06) / ridge
+        k = l2norm(split(k_conv, n=2), eps=1e-06) / ridge
         v = linear(x, self.v.linear.weight)
         beta = torch.sigmoid(linear(x, self.beta.linear.weight))
         gamma__log = functional.logsigmoid(linear(x, self.gamma.linear.weight, self.gamma.linear.bias))
         G_write_split = split(v, n=2)
         H_memory = MatrixMemory(
             state["H"]["running"]["weight"],
-            (Write((Piece(along=k, add=beta[..., None] * k),), Gate(log=gamma__log)),),
+            (Write((Piece(along=k, add=scaled(beta[..., None], k)),), Gate(log=gamma__log)),),
             mask=mask,
         )
         G_memory = MatrixMemory(
             state["G"]["running"]["weight"],
-            (Write((Piece(along=k, add=beta[..., None] * G_write_split),), Gate(log=gamma__log)),),
+            (Write((Piece(along=k, add=scaled(beta[..., None], G_write_split)),), Gate(log=gamma__log)),),
             mask=mask,
         )
         out_G = G_memory.read(H_memory.solve(q, at=1, ridge=1.0, iterations=8), at=1)

@@ -9,7 +9,7 @@ from nldsl.runtime.course import Course, Impulse, gate_kernel
 from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, gelu_pullback, l2norm, layernorm, linear, merge, norm, split
+from nldsl.runtime.ops import conv, gelu_pullback, l2norm, layernorm, linear, merge, norm, split, times_silu
 from torch import Tensor
 from torch.nn import functional
 
@@ -138,24 +138,27 @@ class Moneta(Module):
             self.query.conv.bias,
             state=state["query.conv"],
             mask=mask,
+            activation="silu",
         )
-        query = l2norm(split(functional.silu(query_conv), n=2), eps=1e-06)
+        query = l2norm(split(query_conv, n=2), eps=1e-06)
         key_conv, new["key.conv"] = conv(
             linear(x, self.key.linear.weight),
             self.key.conv.weight,
             self.key.conv.bias,
             state=state["key.conv"],
             mask=mask,
+            activation="silu",
         )
-        key = l2norm(split(functional.silu(key_conv), n=2), eps=1e-06)
+        key = l2norm(split(key_conv, n=2), eps=1e-06)
         value_conv, new["value.conv"] = conv(
             linear(x, self.value.linear.weight),
             self.value.conv.weight,
             self.value.conv.bias,
             state=state["value.conv"],
             mask=mask,
+            activation="silu",
         )
-        value = functional.silu(value_conv)
+        value = value_conv
         eta = torch.sigmoid(linear(x, self.eta.linear.weight)) / 16
         alpha = 1 - torch.sigmoid(linear(x, self.alpha.linear.weight, self.alpha.linear.bias)) / 16
         M_write_split = split(value, n=2)
@@ -204,8 +207,9 @@ class Moneta(Module):
             "count": grid.count,
         }
         out = linear(
-            merge(norm(out_M, self.out.norm.weight, eps=1e-06))
-            * functional.silu(linear(x, self.out.linear.weight)),
+            times_silu(
+                merge(norm(out_M, self.out.norm.weight, eps=1e-06)), linear(x, self.out.linear.weight)
+            ),
             self.out.linear_2.weight,
         )
         return out, new

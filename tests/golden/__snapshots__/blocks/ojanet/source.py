@@ -9,10 +9,9 @@ from nldsl.runtime.matrix_memory import MatrixMemory
 from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, softplus, split
+from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, scaled, softplus, split, times_silu
 from nldsl.runtime.token import tick_all
 from torch import Tensor
-from torch.nn import functional
 
 
 class Ojanet(Module):
@@ -56,30 +55,37 @@ class Ojanet(Module):
             self.q.conv.bias,
             state=state["q.conv"],
             mask=mask,
+            activation="silu",
         )
-        q = l2norm(split(functional.silu(q_conv), n=2), eps=1e-06)
+        q = l2norm(split(q_conv, n=2), eps=1e-06)
         k_conv, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
             state=state["k.conv"],
             mask=mask,
+            activation="silu",
         )
-        k = l2norm(split(functional.silu(k_conv), n=2), eps=1e-06)
+        k = l2norm(split(k_conv, n=2), eps=1e-06)
         v_conv, new["v.conv"] = conv(
             linear(x, self.v.linear.weight),
             self.v.conv.weight,
             self.v.conv.bias,
             state=state["v.conv"],
             mask=mask,
+            activation="silu",
         )
-        v = l2norm(split(functional.silu(v_conv), n=2), eps=1e-06)
+        v = l2norm(split(v_conv, n=2), eps=1e-06)
         eta = torch.sigmoid(linear(x, self.eta.linear.weight))
         S_memory = MatrixMemory(
             state["S"]["running"]["weight"],
             (
                 Write(
-                    (Piece(along=v, add=k * eta[..., None], seen=v, erase=eta[..., None].squeeze(-1)),),
+                    (
+                        Piece(
+                            along=v, add=scaled(eta[..., None], k), seen=v, erase=eta[..., None].squeeze(-1)
+                        ),
+                    ),
                     Gate(log=-softplus(linear(x, self.alpha.linear.weight))),
                 ),
             ),
@@ -89,8 +95,9 @@ class Ojanet(Module):
         out_S = S_memory.read(q, at=1)
         new["S"] = {"running": {"weight": S_memory.state}, "count": tick_all(state["S"]["count"], mask, x)}
         out = linear(
-            merge(norm(out_S, self.out.norm.weight, eps=1e-06))
-            * functional.silu(linear(x, self.out.linear.weight)),
+            times_silu(
+                merge(norm(out_S, self.out.norm.weight, eps=1e-06)), linear(x, self.out.linear.weight)
+            ),
             self.out.linear_2.weight,
         )
         return out, new

@@ -6,11 +6,10 @@ from typing import Any
 
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import index, linear, merge, norm, rope, split
+from nldsl.runtime.ops import index, linear, merge, norm, rope, split, times_silu
 from nldsl.runtime.recurrence import linear_recurrence
 from nldsl.runtime.token import tick_all
 from torch import Tensor
-from torch.nn import functional
 
 
 class Retnet(Module):
@@ -55,8 +54,9 @@ class Retnet(Module):
         out_S, S_next = linear_recurrence(q, k, S_add, S_state, decay=gamma, read="after", mask=mask)
         new["S"] = {"running": {"weight": S_next}, "count": tick_all(state["S"]["count"], mask, x)}
         out = linear(
-            functional.silu(linear(x, self.out.linear.weight))
-            * merge(norm(out_S, self.out.norm.weight, eps=1e-06)),
+            times_silu(
+                merge(norm(out_S, self.out.norm.weight, eps=1e-06)), linear(x, self.out.linear.weight)
+            ),
             self.out.linear_2.weight,
         )
         return out, new

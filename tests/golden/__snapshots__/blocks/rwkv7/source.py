@@ -9,7 +9,7 @@ from nldsl.runtime.matrix_memory import MatrixMemory
 from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import dot, l2norm, layernorm, linear, merge, shift, split
+from nldsl.runtime.ops import dot, l2norm, layernorm, linear, merge, scaled, shift, split
 from nldsl.runtime.token import tick_all
 from torch import Tensor
 
@@ -109,7 +109,7 @@ class Rwkv7(Module):
         )
         out_S = S_memory.read(r, at=1)
         new["S"] = {"running": {"weight": S_memory.state}, "count": tick_all(state["S"]["count"], mask, x)}
-        bonus = dot(r, k * split(self.bonus.weight.weight, n=2))[..., None] * v
+        bonus = scaled(dot(r, k * split(self.bonus.weight.weight, n=2))[..., None], v)
         out = linear(
             g
             * merge(

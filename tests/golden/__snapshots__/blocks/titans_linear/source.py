@@ -11,7 +11,7 @@ from nldsl.runtime.matrix_memory import MatrixMemory
 from nldsl.runtime.matrix_tokens import Gate, Momentum, Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, split
+from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, scaled, split, times_silu
 from nldsl.runtime.token import tick_all
 from torch import Tensor
 from torch.nn import functional
@@ -65,24 +65,27 @@ class TitansLinear(Module):
             self.q.conv.bias,
             state=state["q.conv"],
             mask=mask,
+            activation="silu",
         )
-        q = l2norm(split(functional.silu(q_conv), n=2), eps=1e-06)
+        q = l2norm(split(q_conv, n=2), eps=1e-06)
         k_conv, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
             state=state["k.conv"],
             mask=mask,
+            activation="silu",
         )
-        k = l2norm(split(functional.silu(k_conv), n=2), eps=1e-06)
+        k = l2norm(split(k_conv, n=2), eps=1e-06)
         v_conv, new["v.conv"] = conv(
             linear(x, self.v.linear.weight),
             self.v.conv.weight,
             self.v.conv.bias,
             state=state["v.conv"],
             mask=mask,
+            activation="silu",
         )
-        v = functional.silu(v_conv)
+        v = v_conv
         theta = torch.sigmoid(linear(x, self.theta.linear.weight))
         eta_linear = linear(x, self.eta.linear.weight)
         keep__log_0 = -linear(x, self.keep.linear.weight, self.keep.linear.bias)
@@ -96,7 +99,7 @@ class TitansLinear(Module):
                     (
                         Piece(
                             along=k,
-                            add=theta[..., None] * M_write_split,
+                            add=scaled(theta[..., None], M_write_split),
                             seen=k,
                             erase=theta[..., None].squeeze(-1),
                         ),
@@ -114,8 +117,9 @@ class TitansLinear(Module):
             "count": tick_all(state["M"]["count"], mask, x),
         }
         out = linear(
-            merge(norm(out_M, self.out.norm.weight, eps=1e-06))
-            * functional.silu(linear(x, self.out.linear.weight)),
+            times_silu(
+                merge(norm(out_M, self.out.norm.weight, eps=1e-06)), linear(x, self.out.linear.weight)
+            ),
             self.out.linear_2.weight,
         )
         return out, new

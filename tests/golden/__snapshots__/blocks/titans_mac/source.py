@@ -11,7 +11,7 @@ from nldsl.runtime.grid import ChunkGrid, choose
 from nldsl.runtime.memory import retention
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import l2norm, linear, merge, norm, silu_pullback, split
+from nldsl.runtime.ops import l2norm, linear, merge, norm, silu_pullback, split, times_sigmoid
 from torch import Tensor
 from torch.nn import functional
 
@@ -249,8 +249,10 @@ class TitansMac(Module):
         }
         new["A"] = {"keys": A_keys, "values": A_values, "valid": A_valid, "count": grid.count % 64}
         out = linear(
-            norm(y, self.out.norm.weight, eps=1e-06)
-            * torch.sigmoid(norm(merge(out_M), self.out.norm_2.weight, eps=1e-06)),
+            times_sigmoid(
+                norm(y, self.out.norm.weight, eps=1e-06),
+                norm(merge(out_M), self.out.norm_2.weight, eps=1e-06),
+            ),
             self.out.linear_2.weight,
         )
         return out, new

@@ -12,7 +12,18 @@ from nldsl.runtime.held_parts import Pulled
 from nldsl.runtime.held_pass import held_pass
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, l2norm, linear, merge, norm, rope, silu_pullback, split
+from nldsl.runtime.ops import (
+    conv,
+    l2norm,
+    linear,
+    merge,
+    norm,
+    rope,
+    silu_pullback,
+    split,
+    times_sigmoid,
+    times_silu,
+)
 from torch import Tensor
 from torch.nn import functional
 
@@ -216,24 +227,27 @@ class TitansMlp(Module):
             self.q.conv.bias,
             state=state["q.conv"],
             mask=mask,
+            activation="silu",
         )
-        q = l2norm(split(functional.silu(q_conv), n=2), eps=1e-06)
+        q = l2norm(split(q_conv, n=2), eps=1e-06)
         k_conv, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
             state=state["k.conv"],
             mask=mask,
+            activation="silu",
         )
-        k = l2norm(split(functional.silu(k_conv), n=2), eps=1e-06)
+        k = l2norm(split(k_conv, n=2), eps=1e-06)
         v_conv, new["v.conv"] = conv(
             linear(x, self.v.linear.weight),
             self.v.conv.weight,
             self.v.conv.bias,
             state=state["v.conv"],
             mask=mask,
+            activation="silu",
         )
-        v = functional.silu(v_conv)
+        v = v_conv
         theta = torch.sigmoid(linear(x, self.theta.linear.weight)) / 16
         eta = torch.sigmoid(linear(x, self.eta.linear.weight)) / 2
         keep = 1 - torch.sigmoid(linear(x, self.keep.linear.weight, self.keep.linear.bias)) / 16
@@ -270,8 +284,9 @@ class TitansMlp(Module):
             "count": grid.count,
         }
         out = linear(
-            merge(norm(out_M, self.out.norm.weight, eps=1e-06))
-            * functional.silu(linear(x, self.out.linear.weight)),
+            times_silu(
+                merge(norm(out_M, self.out.norm.weight, eps=1e-06)), linear(x, self.out.linear.weight)
+            ),
             self.out.linear_2.weight,
         )
         return out, new
@@ -301,8 +316,9 @@ class TitansMag(Module):
         y, new["persistent_attention"] = self.persistent_attention(x, state["persistent_attention"], mask)
         m, new["titans_mlp"] = self.titans_mlp(x, state["titans_mlp"], mask)
         out = linear(
-            norm(y, self.out.norm.weight, eps=1e-06)
-            * torch.sigmoid(norm(m, self.out.norm_2.weight, eps=1e-06)),
+            times_sigmoid(
+                norm(y, self.out.norm.weight, eps=1e-06), norm(m, self.out.norm_2.weight, eps=1e-06)
+            ),
             self.out.linear.weight,
         )
         return out, new

@@ -8,11 +8,23 @@ import torch
 from nldsl.runtime.attention import attention
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, embed, head, l2norm, linear, merge, norm, rope, softplus, split
+from nldsl.runtime.ops import (
+    conv,
+    embed,
+    head,
+    l2norm,
+    linear,
+    merge,
+    norm,
+    rope,
+    scaled,
+    softplus,
+    split,
+    times_silu,
+)
 from nldsl.runtime.recurrence import delta_recurrence
 from nldsl.runtime.token import tick_all
 from torch import Tensor
-from torch.nn import functional
 
 
 class GatedDeltanet(Module):
@@ -56,37 +68,41 @@ class GatedDeltanet(Module):
             self.q.conv.bias,
             state=state["q.conv"],
             mask=mask,
+            activation="silu",
         )
-        q = l2norm(split(functional.silu(q_conv), n=4), eps=1e-06)
+        q = l2norm(split(q_conv, n=4), eps=1e-06)
         k_conv, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
             state=state["k.conv"],
             mask=mask,
+            activation="silu",
         )
-        k = l2norm(split(functional.silu(k_conv), n=4), eps=1e-06)
+        k = l2norm(split(k_conv, n=4), eps=1e-06)
         v_conv, new["v.conv"] = conv(
             linear(x, self.v.linear.weight),
             self.v.conv.weight,
             self.v.conv.bias,
             state=state["v.conv"],
             mask=mask,
+            activation="silu",
         )
-        v = functional.silu(v_conv)
+        v = v_conv
         beta = torch.sigmoid(linear(x, self.beta.linear.weight))
         alpha_neg = -softplus(linear(x, self.alpha.linear.weight))
         S_write_split = split(v, n=4)
         S_state = state["S"]["running"]["weight"]
-        S_add = beta[..., None] * S_write_split
+        S_add = scaled(beta[..., None], S_write_split)
         S_erase = beta[..., None].squeeze(-1)
         out_S, S_next = delta_recurrence(
             q, k, S_add, S_erase, S_state, log_decay=alpha_neg, feedback="decayed", read="after", mask=mask
         )
         new["S"] = {"running": {"weight": S_next}, "count": tick_all(state["S"]["count"], mask, x)}
         out = linear(
-            merge(norm(out_S, self.out.norm.weight, eps=1e-06))
-            * functional.silu(linear(x, self.out.linear.weight)),
+            times_silu(
+                merge(norm(out_S, self.out.norm.weight, eps=1e-06)), linear(x, self.out.linear.weight)
+            ),
             self.out.linear_2.weight,
         )
         return out, new
@@ -108,8 +124,8 @@ class Swiglu(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        gate = functional.silu(linear(x, self.gate.linear.weight))
-        out = linear(gate * linear(x, self.out.linear.weight), self.out.linear_2.weight)
+        gate = linear(x, self.gate.linear.weight)
+        out = linear(times_silu(linear(x, self.out.linear.weight), gate), self.out.linear_2.weight)
         return out, new
 
 

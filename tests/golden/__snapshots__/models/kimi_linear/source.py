@@ -12,10 +12,23 @@ from nldsl.runtime.matrix_memory import MatrixMemory
 from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, embed, head, l2norm, linear, merge, norm, rope, softplus, split
+from nldsl.runtime.ops import (
+    conv,
+    embed,
+    head,
+    l2norm,
+    linear,
+    merge,
+    norm,
+    rope,
+    scaled,
+    softplus,
+    split,
+    times_sigmoid,
+    times_silu,
+)
 from nldsl.runtime.token import tick_all
 from torch import Tensor
-from torch.nn import functional
 
 
 class Kda(Module):
@@ -64,47 +77,52 @@ class Kda(Module):
             self.q.conv.bias,
             state=state["q.conv"],
             mask=mask,
+            activation="silu",
         )
-        q = l2norm(split(functional.silu(q_conv), n=4), eps=1e-06)
+        q = l2norm(split(q_conv, n=4), eps=1e-06)
         k_conv, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
             state=state["k.conv"],
             mask=mask,
+            activation="silu",
         )
-        k = l2norm(split(functional.silu(k_conv), n=4), eps=1e-06)
+        k = l2norm(split(k_conv, n=4), eps=1e-06)
         v_conv, new["v.conv"] = conv(
             linear(x, self.v.linear.weight),
             self.v.conv.weight,
             self.v.conv.bias,
             state=state["v.conv"],
             mask=mask,
+            activation="silu",
         )
-        v = functional.silu(v_conv)
+        v = v_conv
         beta = torch.sigmoid(linear(x, self.beta.linear.weight))
         A = self.A.weight.weight
         S_memory = MatrixMemory(
             state["S"]["running"]["weight"],
             (
                 Gate(
-                    log=(-torch.exp(A))[:, None]
-                    * split(
-                        softplus(
-                            linear(
-                                linear(x, self.alpha.linear.weight),
-                                self.alpha.linear_2.weight,
-                                self.alpha.linear_2.bias,
+                    log=scaled(
+                        (-torch.exp(A))[:, None],
+                        split(
+                            softplus(
+                                linear(
+                                    linear(x, self.alpha.linear.weight),
+                                    self.alpha.linear_2.weight,
+                                    self.alpha.linear_2.bias,
+                                ),
                             ),
+                            n=4,
                         ),
-                        n=4,
                     ),
                 ),
                 Write(
                     (
                         Piece(
                             along=k,
-                            add=beta[..., None] * split(v, n=4),
+                            add=scaled(beta[..., None], split(v, n=4)),
                             seen=k,
                             erase=beta[..., None].squeeze(-1),
                         ),
@@ -116,8 +134,10 @@ class Kda(Module):
         out_S = S_memory.read(q, at=2)
         new["S"] = {"running": {"weight": S_memory.state}, "count": tick_all(state["S"]["count"], mask, x)}
         out = linear(
-            merge(norm(out_S, self.out.norm.weight, eps=1e-06))
-            * torch.sigmoid(linear(linear(x, self.out.linear.weight), self.out.linear_2.weight)),
+            times_sigmoid(
+                merge(norm(out_S, self.out.norm.weight, eps=1e-06)),
+                linear(linear(x, self.out.linear.weight), self.out.linear_2.weight),
+            ),
             self.out.linear_3.weight,
         )
         return out, new
@@ -139,8 +159,8 @@ class Swiglu(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        gate = functional.silu(linear(x, self.gate.linear.weight))
-        out = linear(gate * linear(x, self.out.linear.weight), self.out.linear_2.weight)
+        gate = linear(x, self.gate.linear.weight)
+        out = linear(times_silu(linear(x, self.out.linear.weight), gate), self.out.linear_2.weight)
         return out, new
 
 

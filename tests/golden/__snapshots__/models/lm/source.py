@@ -7,9 +7,8 @@ from typing import Any
 from nldsl.runtime.attention import attention
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import embed, head, linear, merge, norm, rope, split
+from nldsl.runtime.ops import embed, head, linear, merge, norm, rope, split, times_silu
 from torch import Tensor
-from torch.nn import functional
 
 
 class Attention(Module):
@@ -64,8 +63,8 @@ class Swiglu(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        gate = functional.silu(linear(x, self.gate.linear.weight))
-        out = linear(gate * linear(x, self.out.linear.weight), self.out.linear_2.weight)
+        gate = linear(x, self.gate.linear.weight)
+        out = linear(times_silu(linear(x, self.out.linear.weight), gate), self.out.linear_2.weight)
         return out, new
 
 

@@ -9,10 +9,9 @@ from nldsl.runtime.matrix_scan import scan_memory
 from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, embed, head, index, linear, norm, outer, parts, softplus
+from nldsl.runtime.ops import conv, embed, head, index, linear, norm, outer, parts, softplus, times_silu
 from nldsl.runtime.token import tick_all
 from torch import Tensor
-from torch.nn import functional
 
 
 class Mamba1(Module):
@@ -52,8 +51,9 @@ class Mamba1(Module):
             self.u.conv.bias,
             state=state["u.conv"],
             mask=mask,
+            activation="silu",
         )
-        u = functional.silu(u_conv)
+        u = u_conv
         r_linear = linear(u, self.r.linear.weight)
         r = parts(r_linear, index=0, sizes=(4, 16, 16))
         b = parts(r_linear, index=1, sizes=(4, 16, 16))
@@ -79,7 +79,7 @@ class Mamba1(Module):
             "running": {"weight": S_memory.state.squeeze(1)},
             "count": tick_all(state["S"]["count"], mask, x),
         }
-        out = linear((out_S + D * u) * functional.silu(z), self.out.linear.weight)
+        out = linear(times_silu(out_S + D * u, z), self.out.linear.weight)
         return out, new
 
 

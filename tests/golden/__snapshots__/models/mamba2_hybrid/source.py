@@ -10,11 +10,24 @@ import torch
 from nldsl.runtime.attention import attention
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, embed, head, linear, merge, norm, parts, rope, share, softplus, split
+from nldsl.runtime.ops import (
+    conv,
+    embed,
+    head,
+    linear,
+    merge,
+    norm,
+    parts,
+    rope,
+    scaled,
+    share,
+    softplus,
+    split,
+    times_silu,
+)
 from nldsl.runtime.recurrence import linear_recurrence
 from nldsl.runtime.token import tick_all
 from torch import Tensor
-from torch.nn import functional
 
 
 class Mamba2(Module):
@@ -53,8 +66,9 @@ class Mamba2(Module):
             self.u.conv.bias,
             state=state["u.conv"],
             mask=mask,
+            activation="silu",
         )
-        u = functional.silu(u_conv)
+        u = u_conv
         v = parts(u, index=0, sizes=(512, 16, 16))
         b = parts(u, index=1, sizes=(512, 16, 16))
         c = parts(u, index=2, sizes=(512, 16, 16))
@@ -66,13 +80,13 @@ class Mamba2(Module):
         S_write_split = split(v, n=4)
         y_share = share(c, n=4)
         S_state = state["S"]["running"]["weight"]
-        S_add = dt[..., None] * S_write_split
+        S_add = scaled(dt[..., None], S_write_split)
         y_S, S_next = linear_recurrence(
             y_share, S_write_share, S_add, S_state, log_decay=alpha_mul, read="after", mask=mask
         )
         new["S"] = {"running": {"weight": S_next}, "count": tick_all(state["S"]["count"], mask, x)}
-        y = merge(y_S + D[:, None] * split(v, n=4))
-        out = linear(norm(y * functional.silu(z), self.out.norm.weight, eps=1e-06), self.out.linear.weight)
+        y = merge(y_S + scaled(D[:, None], split(v, n=4)))
+        out = linear(norm(times_silu(y, z), self.out.norm.weight, eps=1e-06), self.out.linear.weight)
         return out, new
 
 
@@ -92,8 +106,8 @@ class Swiglu(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        gate = functional.silu(linear(x, self.gate.linear.weight))
-        out = linear(gate * linear(x, self.out.linear.weight), self.out.linear_2.weight)
+        gate = linear(x, self.gate.linear.weight)
+        out = linear(times_silu(linear(x, self.out.linear.weight), gate), self.out.linear_2.weight)
         return out, new
 
 

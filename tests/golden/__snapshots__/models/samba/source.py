@@ -23,10 +23,10 @@ from nldsl.runtime.ops import (
     rope,
     softplus,
     split,
+    times_silu,
 )
 from nldsl.runtime.token import tick_all
 from torch import Tensor
-from torch.nn import functional
 
 
 class Mamba1(Module):
@@ -66,8 +66,9 @@ class Mamba1(Module):
             self.u.conv.bias,
             state=state["u.conv"],
             mask=mask,
+            activation="silu",
         )
-        u = functional.silu(u_conv)
+        u = u_conv
         r_linear = linear(u, self.r.linear.weight)
         r = parts(r_linear, index=0, sizes=(4, 16, 16))
         b = parts(r_linear, index=1, sizes=(4, 16, 16))
@@ -93,7 +94,7 @@ class Mamba1(Module):
             "running": {"weight": S_memory.state.squeeze(1)},
             "count": tick_all(state["S"]["count"], mask, x),
         }
-        out = linear((out_S + D * u) * functional.silu(z), self.out.linear.weight)
+        out = linear(times_silu(out_S + D * u, z), self.out.linear.weight)
         return out, new
 
 
@@ -113,8 +114,8 @@ class Swiglu(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        gate = functional.silu(linear(x, self.gate.linear.weight))
-        out = linear(gate * linear(x, self.out.linear.weight), self.out.linear_2.weight)
+        gate = linear(x, self.gate.linear.weight)
+        out = linear(times_silu(linear(x, self.out.linear.weight), gate), self.out.linear_2.weight)
         return out, new
 
 

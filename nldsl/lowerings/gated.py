@@ -1,0 +1,165 @@
+"""Emitted operations on rows that one function of the runtime does in one pass: what follows from what.
+
+`conv` and the `silu` of its result alone, `a * silu(b)` and `a * sigmoid(b)`, and `rates[..., None] * rows`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
+from typing import Any
+
+from nldsl.emit.nodes import (
+    Assign,
+    Expression,
+    For,
+    FunctionDef,
+    If,
+    Invoke,
+    Item,
+    Literal,
+    Operation,
+    Statement,
+    TupleOf,
+    Var,
+    With,
+    name,
+)
+from nldsl.lowerings.prune import reads, substitute
+from nldsl.lowerings.scope import Imports
+
+SILU = name("functional.silu")
+GATES = {SILU: "times_silu", name("torch.sigmoid"): "times_sigmoid"}
+
+
+def in_one_pass(body: tuple[Statement, ...], imports: Imports) -> tuple[Statement, ...]:
+    """`body` with such operations as one call each."""
+    body = _activated(body)
+    used = Counter(v for s in body for v in reads(s))
+    for i, statement in enumerate(body):
+        gate = _opened(statement)
+        if gate is not None and used[gate] == 1:
+            body = _with_gate(body, i, gate)
+    # In loops a turn sees few rows.
+    return tuple(
+        s if isinstance(s, For | If | With) else _everywhere(s, lambda node: _one_call(node, imports))
+        for s in body
+    )
+
+
+def _activated(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
+    """Convolutions with the activation of their result."""
+    out = list(body)
+    for i, statement in enumerate(body):
+        made = _convolved(statement)
+        if made is None or sum(v == made for s in body for v in reads(s)) != 1:
+            continue
+        call = Invoke(SILU, (Var(made),))
+        place = next((j for j, s in enumerate(out) if j > i and _contains(s, call)), None)
+        if place is None:
+            continue
+        assert isinstance(statement, Assign)
+        assert isinstance(statement.value, Invoke)
+        kwargs = (*statement.value.kwargs, ("activation", Literal("silu")))
+        out[i] = replace(statement, value=replace(statement.value, kwargs=kwargs))
+        out[place] = _everywhere(out[place], partial(_instead, call, Var(made)))
+    return tuple(out)
+
+
+def _instead(old: Expression, new: Expression, node: Any) -> Any:
+    return new if node == old else node
+
+
+def _convolved(statement: Statement) -> str | None:
+    """The name of what a convolution makes, if it is one."""
+    if not isinstance(statement, Assign) or not isinstance(statement.value, Invoke):
+        return None
+    if statement.value.function != Var("conv") or not isinstance(statement.targets[0], TupleOf):
+        return None
+    target = statement.targets[0].items[0]
+    return target.name if isinstance(target, Var) else None
+
+
+def _opened(statement: Statement) -> str | None:
+    """The name of a gate, if a statement makes one: `gate = functional.silu(..)`."""
+    if not isinstance(statement, Assign) or len(statement.targets) != 1:
+        return None
+    target, value = statement.targets[0], statement.value
+    opens = isinstance(value, Invoke) and value.function in GATES
+    return target.name if opens and isinstance(target, Var) else None
+
+
+def _with_gate(body: tuple[Statement, ...], i: int, gate: str) -> tuple[Statement, ...]:
+    """The activation of a gate that is only multiplied by, put where that is done."""
+    statement = body[i]
+    assert isinstance(statement, Assign)
+    assert isinstance(statement.value, Invoke)
+    late = replace(statement.value, args=(Var(gate),))
+    for j in range(i + 1, len(body)):
+        if _multiplied(body[j], gate):
+            opened = replace(statement, value=statement.value.args[0])
+            return (*body[:i], opened, *body[i + 1 : j], substitute(body[j], gate, late), *body[j + 1 :])
+    return body
+
+
+def _multiplied(node: Any, gate: str) -> bool:
+    """Whether `gate` is a factor of a product in a node."""
+    found = False
+
+    def look(part: Any) -> Any:
+        nonlocal found
+        found |= isinstance(part, Operation) and part.op == "*" and Var(gate) in (part.left, part.right)
+        return part
+
+    _everywhere(node, look)
+    return found and isinstance(node, Assign)
+
+
+def _one_call(node: Any, imports: Imports) -> Any:
+    if not isinstance(node, Operation) or node.op != "*":
+        return node
+    for value, gate in ((node.left, node.right), (node.right, node.left)):
+        if isinstance(gate, Invoke) and gate.function in GATES and not _number(value):
+            return imports.use(f"nldsl.runtime.ops:{GATES[gate.function]}")(value, *gate.args)
+    for rates, rows in ((node.left, node.right), (node.right, node.left)):
+        if _late(rates) and not _late(rows) and not _number(rows):
+            return imports.use("nldsl.runtime.ops:scaled")(rates, rows)
+    return node
+
+
+def _late(node: Expression) -> bool:
+    """Whether it is `x[..., None]` or `x[:, None]`."""
+    return (
+        isinstance(node, Item) and isinstance(node.index, TupleOf) and node.index.items[-1] == Literal(None)
+    )
+
+
+def _number(node: Expression) -> bool:
+    return isinstance(node, Literal) or not any(True for _ in reads(node))
+
+
+def _contains(node: Any, wanted: Expression) -> bool:
+    found = False
+
+    def look(part: Any) -> Any:
+        nonlocal found
+        found |= part == wanted
+        return part
+
+    _everywhere(node, look)
+    return found
+
+
+def _everywhere(node: Any, change: Callable[[Any], Any]) -> Any:
+    """`node` with `change` applied to its parts, then to itself."""
+    if isinstance(node, tuple):
+        return tuple(_everywhere(part, change) for part in node)
+    if not is_dataclass(node) or isinstance(node, type | FunctionDef):
+        return node
+    parts = {f.name: getattr(node, f.name) for f in fields(node)}
+    new = {key: _everywhere(part, change) for key, part in parts.items()}
+    # What is as it was stays the same node.
+    changed = {key: part for key, part in new.items() if part is not parts[key] and part != parts[key]}
+    return change(replace(node, **changed) if changed else node)

@@ -1,0 +1,392 @@
+"""Functions of the rows of a layer in C: convolutions over time, norms, gates, each way one pass over memory.
+
+torch makes a pass of every product, sum and root, and keeps what lies between them.  Here a row stays in the
+cache, and what the way back needs beside the arguments is computed again.  Where there is no compiler, the
+arrays are small or of another type, or code is traced, torch does it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nldsl.runtime.native import REAL, Step, compiled, compiler
+
+LEAST = 1 << 17
+"""Numbers from which on a call of C is worth it."""
+PARTS = 16
+"""Parts of the rows whose sums are kept apart, however many threads there are: they decide nothing."""
+CONV = 0
+CONV_BACK = 1
+NORM = 2
+NORM_BACK = 3
+GATE = 4
+GATE_BACK = 5
+SCALE = 6
+SCALE_BACK = 7
+UNIT = 8
+UNIT_BACK = 9
+ACTIVATIONS = ("", "silu", "sigmoid")
+"""What a gate or what follows a convolution may be; the first is none."""
+TEXT = r"""
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#define INLINE static inline __attribute__((always_inline))
+#define PARALLEL _Pragma("omp parallel for num_threads(threads) if (threads > 1)")
+#define EACH(c, n) _Pragma("omp simd") for (long c = 0; c < (n); c++)
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define FLOATS (sizeof(real) == 4)
+/* So many channels of a few tokens stay in the first cache. */
+enum { WIDE = 128, MOST = 8 };
+
+/* 2^n as bits; n + 1.5 2^52 (2^23) has the whole number n in its last bits. */
+INLINE float two_float(float n) {
+  union { float f; int i; } u;
+  u.i = ((int)n + 127) << 23;
+  return u.f;
+}
+INLINE double two_double(double n) {
+  union { double f; long long i; } u = {n + 0x1.8p52};
+  u.i = (u.i + 1023) << 52;
+  return u.f;
+}
+/* e^x within the range of normal numbers, x = n ln(2) + f. */
+INLINE float exp_float(float x) {
+  x = x > -87 ? x : -87;
+  x = x < 88 ? x : 88;
+  const float n = __builtin_rintf(x * 0x1.715476p+0f);
+  const float f = n * 0x1.bd0106p-13f + (n * -0x1.63p-1f + x);
+  float p = 1.0f / 5040;
+  p = p * f + 1.0f / 720;
+  p = p * f + 1.0f / 120;
+  p = p * f + 1.0f / 24;
+  p = p * f + 1.0f / 6;
+  p = p * f + 0.5f;
+  return (p * f * f + f + 1) * two_float(n);
+}
+INLINE double exp_double(double x) {
+  x = x > -708 ? x : -708;
+  x = x < 709 ? x : 709;
+  const double n = __builtin_rint(x * 0x1.71547652b82fep+0);
+  const double f = n * -0x1.a39ef35793c76p-33 + (n * -0x1.62e42feep-1 + x);
+  double p = 1.0 / 6227020800;
+  p = p * f + 1.0 / 479001600;
+  p = p * f + 1.0 / 39916800;
+  p = p * f + 1.0 / 3628800;
+  p = p * f + 1.0 / 362880;
+  p = p * f + 1.0 / 40320;
+  p = p * f + 1.0 / 5040;
+  p = p * f + 1.0 / 720;
+  p = p * f + 1.0 / 120;
+  p = p * f + 1.0 / 24;
+  p = p * f + 1.0 / 6;
+  p = p * f + 0.5;
+  return (p * f * f + f + 1) * two_double(n);
+}
+INLINE real sigmoid(real x) {
+  const real y = 1 / (1 + (FLOATS ? exp_float(-x) : exp_double(-x)));
+  return x == x ? y : x;
+}
+/* `act` is 0: x itself, 1: silu, 2: sigmoid. */
+INLINE real active(int act, real x) { return act == 0 ? x : act == 1 ? x * sigmoid(x) : sigmoid(x); }
+INLINE real slope(int act, real x) {
+  if (act == 0) return 1;
+  const real s = sigmoid(x);
+  return act == 1 ? s * (1 + x * (1 - s)) : s * (1 - s);
+}
+
+/* x [B, T, D] behind `past [B, W - 1, D]`, w [W + 1, D]: the taps and what is added. */
+typedef struct {
+  long B, T, D, sample, token, past_sample;
+  const real *x, *past, *w;
+} Seen;
+INLINE const real *seen(const Seen *s, int W, long b, long t) {
+  return t < 0 ? s->past + b * s->past_sample + (t + W - 1) * s->D : s->x + b * s->sample + t * s->token;
+}
+
+INLINE void conv_block(const Seen *s, real *y, int W, int act, long b, long from, long n) {
+  for (long t = 0; t < s->T; t++) {
+    const real *p[MOST], *w = s->w + from;
+    for (int j = 0; j < W; j++) p[j] = seen(s, W, b, t - W + 1 + j) + from;
+    real *out = y + (b * s->T + t) * s->D + from;
+    EACH(c, n) {
+      real z = w[W * s->D + c];
+      for (int j = 0; j < W; j++) z += w[j * s->D + c] * p[j][c];
+      out[c] = active(act, z);
+    }
+  }
+}
+
+/* `total [B, W + 1, D]`: of every sample what the taps and what is added are given. */
+typedef struct { const real *dy; long sample, token; real *dx, *dpast, *total; } Back;
+
+/* What reaches tokens t - W + 1 once those up to t have told theirs. */
+INLINE void told(const Seen *s, const Back *k, real ring[MOST][WIDE], int W, long b, long t, long from,
+                 long n) {
+  const long to = t - W + 1;
+  real *out = (to < 0 ? k->dpast + (b * (W - 1) + to + W - 1) * s->D : k->dx + (b * s->T + to) * s->D) + from;
+  const real *w = s->w + from, *d[MOST];
+  static const real none[WIDE];
+  for (int j = 0; j < W; j++) d[j] = t - j < 0 || t - j >= s->T ? none : ring[(t - j) % W];
+  EACH(c, n) {
+    real sum = 0;
+    for (int j = 0; j < W; j++) sum += w[j * s->D + c] * d[j][c];
+    out[c] = sum;
+  }
+}
+
+INLINE void conv_block_back(const Seen *s, const Back *k, int W, int act, long b, long from, long n) {
+  real ring[MOST][WIDE], sums[MOST + 1][WIDE] = {{0}};
+  for (long t = 0; t < s->T; t++) {
+    const real *p[MOST], *w = s->w + from, *dy = k->dy + b * k->sample + t * k->token + from;
+    for (int j = 0; j < W; j++) p[j] = seen(s, W, b, t - W + 1 + j) + from;
+    real *now = ring[t % W];
+    EACH(c, n) {
+      real z = w[W * s->D + c];
+      for (int j = 0; j < W; j++) z += w[j * s->D + c] * p[j][c];
+      const real d = dy[c] * slope(act, z);
+      now[c] = d;
+      for (int j = 0; j < W; j++) sums[j][c] += d * p[j][c];
+      sums[W][c] += d;
+    }
+    told(s, k, ring, W, b, t, from, n);
+  }
+  for (long t = s->T; t < s->T + W - 1; t++) told(s, k, ring, W, b, t, from, n);
+  for (int j = 0; j <= W; j++)
+    memcpy(k->total + (b * (W + 1) + j) * s->D + from, sums[j], n * sizeof(real));
+}
+
+#define WINDOWS(call, act) \
+  switch (W) { \
+    case 4: call(4, act); break; \
+    default: call(W, act); \
+  }
+#define FORWARD(W, act) conv_block(s, y, W, act, b, from, MIN(WIDE, s->D - from))
+#define BACK(W, act) conv_block_back(s, k, W, act, b, from, MIN(WIDE, s->D - from))
+static void conv(const Seen *s, real *y, const Back *k, int W, int act, int threads) {
+  const long blocks = (s->D + WIDE - 1) / WIDE;
+  PARALLEL
+  for (long i = 0; i < s->B * blocks; i++) {
+    const long b = i / blocks, from = i % blocks * WIDE;
+    if (k && act) { WINDOWS(BACK, 1) }
+    else if (k) { WINDOWS(BACK, 0) }
+    else if (act) { WINDOWS(FORWARD, 1) }
+    else { WINDOWS(FORWARD, 0) }
+  }
+}
+
+/* Rows of arrays of up to three axes in front: `steps` of array a are at 3 a. */
+typedef struct { const long *sizes, *steps; void **arrays; } Rows;
+INLINE real *row(const Rows *r, int a, long i) {
+  const long k = i % r->sizes[2], j = i / r->sizes[2] % r->sizes[1], l = i / r->sizes[2] / r->sizes[1];
+  const long *s = r->steps + 3 * a;
+  return (real *)r->arrays[a] + l * s[0] + j * s[1] + k * s[2];
+}
+
+/* y = x w / sqrt(share sum(x^2) + eps); arrays x, w, y. */
+INLINE real inverse(const real *x, long n, real share, real eps) {
+  real sum = 0;
+  _Pragma("omp simd reduction(+ : sum)")
+  for (long c = 0; c < n; c++) sum += x[c] * x[c];
+  return 1 / (FLOATS ? (real)sqrtf(share * sum + eps) : (real)sqrt(share * sum + eps));
+}
+INLINE void norm_row(const Rows *r, long i, long n, real share, real eps) {
+  const real *x = row(r, 0, i), *w = r->arrays[1];
+  real *y = row(r, 2, i);
+  const real v = inverse(x, n, share, eps);
+  EACH(c, n) y[c] = x[c] * v * w[c];
+}
+/* Arrays x, w, dy, dx, and the sums of a part for w. */
+INLINE void norm_row_back(const Rows *r, long i, long n, real share, real eps, real *total) {
+  const real *x = row(r, 0, i), *w = r->arrays[1], *dy = row(r, 2, i);
+  real *dx = row(r, 3, i), sum = 0;
+  const real v = inverse(x, n, share, eps);
+  _Pragma("omp simd reduction(+ : sum)")
+  for (long c = 0; c < n; c++) sum += dy[c] * w[c] * x[c];
+  const real along = sum * share * v * v * v;
+  EACH(c, n) {
+    total[c] += dy[c] * x[c] * v;
+    dx[c] = dy[c] * w[c] * v - x[c] * along;
+  }
+}
+
+/* y = v x with v = 1 / sqrt(sum(x^2) + eps); arrays x, y, v, or y, v, dy, dx. */
+INLINE void unit_row(const Rows *r, long i, long n, real eps) {
+  const real *x = row(r, 0, i), v = inverse(x, n, 1, eps);
+  real *y = row(r, 1, i);
+  *row(r, 2, i) = v;
+  EACH(c, n) y[c] = x[c] * v;
+}
+INLINE void unit_row_back(const Rows *r, long i, long n) {
+  const real *y = row(r, 0, i), v = *row(r, 1, i), *dy = row(r, 2, i);
+  real *dx = row(r, 3, i), sum = 0;
+  _Pragma("omp simd reduction(+ : sum)")
+  for (long c = 0; c < n; c++) sum += dy[c] * y[c];
+  EACH(c, n) dx[c] = v * (dy[c] - y[c] * sum);
+}
+
+/* y = a f(b); arrays a, b, y, or a, b, dy, da, db. */
+INLINE void gate_row(const Rows *r, long i, long n, int act) {
+  const real *a = row(r, 0, i), *b = row(r, 1, i);
+  real *y = row(r, 2, i);
+  EACH(c, n) y[c] = a[c] * active(act, b[c]);
+}
+INLINE void gate_row_back(const Rows *r, long i, long n, int act) {
+  const real *a = row(r, 0, i), *b = row(r, 1, i), *dy = row(r, 2, i);
+  real *da = row(r, 3, i), *db = row(r, 4, i);
+  EACH(c, n) {
+    const real s = sigmoid(b[c]), d = dy[c];
+    da[c] = d * (act == 1 ? b[c] * s : s);
+    db[c] = d * a[c] * (act == 1 ? s * (1 + b[c] * (1 - s)) : s * (1 - s));
+  }
+}
+
+/* y = a x for a number a of every row; arrays a, x, y, or a, x, dy, da, dx. */
+INLINE void scale_row(const Rows *r, long i, long n) {
+  const real a = *row(r, 0, i), *x = row(r, 1, i);
+  real *y = row(r, 2, i);
+  EACH(c, n) y[c] = a * x[c];
+}
+INLINE void scale_row_back(const Rows *r, long i, long n) {
+  const real a = *row(r, 0, i), *x = row(r, 1, i), *dy = row(r, 2, i);
+  real *dx = row(r, 4, i), sum = 0;
+  _Pragma("omp simd reduction(+ : sum)")
+  for (long c = 0; c < n; c++) sum += dy[c] * x[c];
+  *row(r, 3, i) = sum;
+  EACH(c, n) dx[c] = a * dy[c];
+}
+
+static void rows(long what, const Rows *r, long n, int act, real share, real eps, real *totals, long parts,
+                 int threads) {
+  const long count = r->sizes[0] * r->sizes[1] * r->sizes[2];
+  PARALLEL
+  for (long part = 0; part < parts; part++)
+    for (long i = count * part / parts; i < count * (part + 1) / parts; i++) {
+      if (what == 2) norm_row(r, i, n, share, eps);
+      if (what == 3) norm_row_back(r, i, n, share, eps, totals + part * n);
+      if (what == 4 && act == 1) gate_row(r, i, n, 1);
+      if (what == 4 && act == 2) gate_row(r, i, n, 2);
+      if (what == 5 && act == 1) gate_row_back(r, i, n, 1);
+      if (what == 5 && act == 2) gate_row_back(r, i, n, 2);
+      if (what == 6) scale_row(r, i, n);
+      if (what == 7) scale_row_back(r, i, n);
+      if (what == 8) unit_row(r, i, n, eps);
+      if (what == 9) unit_row_back(r, i, n);
+    }
+}
+
+int step(long what, const long *sizes, void **arrays, const double *numbers, int threads) {
+  if (what < 2) {
+    const Seen s = {sizes[0], sizes[1], sizes[2], sizes[5], sizes[6], sizes[7],
+                    arrays[0], arrays[1], arrays[2]};
+    const long far = what ? sizes[8] : 0, near = what ? sizes[9] : 0;
+    const Back k = {arrays[3], far, near, arrays[4], arrays[5], arrays[6]};
+    conv(&s, arrays[3], what ? &k : 0, (int)sizes[3], (int)sizes[4], threads);
+  } else {
+    const Rows r = {sizes, sizes + 6, arrays + 1};
+    rows(what, &r, sizes[3], (int)sizes[4], numbers[0], numbers[1], arrays[0], sizes[5], threads);
+  }
+  return 0;
+}
+"""
+
+
+def ready(*tensors: Tensor) -> Step | None:
+    """The functions in C, if they take tensors like these and nobody looks at what is done to them."""
+    if torch.compiler.is_compiling():
+        return None
+    first = tensors[0]
+    if first.numel() < LEAST or first.dtype not in REAL or _traced() or not compiler():
+        return None
+    if any(type(x) not in _PLAIN or x.dtype != first.dtype or not x.is_cpu for x in tensors):
+        return None
+    return compiled(TEXT, REAL[first.dtype])
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _traced() -> bool:
+    """Whether operations are written down or changed rather than only done."""
+    return (
+        torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
+
+
+def conv(step: Step, x: Tensor, past: Tensor, taps: Tensor, activation: str) -> Tensor:
+    """`f(taps[W] + sum_j taps[j] x_{t-W+1+j})`.
+
+    `x [B, T, d]` behind `past [B, W - 1, d]`, `taps [W + 1, d]`.
+    """
+    x, past = _dense(x), past.contiguous()
+    y = x.new_empty(x.shape)
+    _call(step, CONV, _sizes(x, past, taps, activation), [x, past, taps, y, None, None, None])
+    return y
+
+
+def conv_back(
+    step: Step, x: Tensor, past: Tensor, taps: Tensor, activation: str, dy: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `x`, `past` and `taps` are given."""
+    x, past, dy = _dense(x), past.contiguous(), _dense(dy)
+    dx, to_past = x.new_empty(x.shape), x.new_empty(past.shape)
+    total = x.new_empty(x.shape[0], *taps.shape)
+    sizes = [*_sizes(x, past, taps, activation), dy.stride(0), dy.stride(1)]
+    _call(step, CONV_BACK, sizes, [x, past, taps, dy, dx, to_past, total])
+    return dx, to_past, total.sum(0)
+
+
+def _sizes(x: Tensor, past: Tensor, taps: Tensor, activation: str) -> list[int]:
+    window, act = taps.shape[0] - 1, ACTIVATIONS.index(activation)
+    return [*x.shape, window, act, x.stride(0), x.stride(1), past.stride(0)]
+
+
+def over_rows(
+    step: Step,
+    what: int,
+    arrays: Sequence[Tensor],
+    made: Sequence[Tensor],
+    activation: str = "",
+    numbers: tuple[float, float] = (0.0, 0.0),
+    totals: Tensor | None = None,
+) -> None:
+    """Function `what` of every row: of `arrays`, whose rows have one shape, into those `made`, contiguous.
+
+    An array with one axis beside others of several is the same for all rows; where the last axis is 1, a
+    row is a number.
+    """
+    first = next(x for x in made if x.shape[-1] > 1 or made[-1] is x)
+    given = [x if x.dim() == 1 < first.dim() else _front(x) for x in (*arrays, *made)]
+    lead, size = _front(first).shape[:3], first.shape[-1]
+    steps = [s for x in given for s in ((0, 0, 0) if x.dim() == 1 else x.stride()[:3])]
+    sizes = [*lead, size, ACTIVATIONS.index(activation), PARTS, *steps]
+    _call(step, what, sizes, [totals, *given], *numbers)
+
+
+def _front(x: Tensor) -> Tensor:
+    """Three axes in front of the last, whose numbers lie side by side."""
+    if x.dim() > 4:
+        x = x.flatten(0, x.dim() - 4)
+    return _dense(x[(None,) * (4 - x.dim())])
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _call(
+    step: Step, what: int, sizes: Sequence[int], arrays: Sequence[Tensor | None], *numbers: float
+) -> None:
+    step(
+        what,
+        (ctypes.c_long * len(sizes))(*sizes),
+        (ctypes.c_void_p * len(arrays))(*(None if x is None else x.data_ptr() for x in arrays)),
+        (ctypes.c_double * len(numbers))(*numbers),
+        torch.get_num_threads(),
+    )
