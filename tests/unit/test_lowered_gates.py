@@ -19,7 +19,7 @@ def emitted(body: str) -> str:
     [
         ("return silu(conv(x, 3))", 'activation="silu"', "functional.silu"),
         ("return x * silu(linear(x))", "times_silu(x, linear(x, self", "functional.silu"),
-        ("g = silu(linear(x))  return g * x", "times_silu(x, g)", "functional.silu"),
+        ("g = silu(linear(x))\n  return g * x", "times_silu(x, g)", "functional.silu"),
         ("return sigmoid(linear(x)) * x", "times_sigmoid(x, linear(x, self", "torch.sigmoid"),
         ("return merge(sigmoid(linear(x, 2)) * split(x, 2))", "scaled(", " * "),
     ],
@@ -33,9 +33,9 @@ def test_one_call(body: str, there: str, gone: str) -> None:
 @pytest.mark.parametrize(
     ("body", "there", "gone"),
     [
-        ("u = conv(x, 3)  return silu(u) + u", "functional.silu(u)", "activation"),
-        ("g = silu(linear(x))  return g * x + g", "g = functional.silu(", "times_silu"),
-        ("g = silu(linear(x))  return g + x", "functional.silu(", "times_silu"),
+        ("u = conv(x, 3)\n  return silu(u) + u", "functional.silu(u)", "activation"),
+        ("g = silu(linear(x))\n  return g * x + g", "g = functional.silu(", "times_silu"),
+        ("g = silu(linear(x))\n  return g + x", "functional.silu(", "times_silu"),
         ("return 2 * silu(x)", "2 * functional.silu(x)", "times_silu"),
         ("return tanh(conv(x, 3))", "torch.tanh", "activation"),
     ],
