@@ -9,12 +9,15 @@ Shapes: `q` and the new pairs `[B, T, H, d]`, all pairs `[B, S + T, H, d]`, the 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nldsl.runtime.first_order import first_order
+from nldsl.runtime.late_loops import back, loop, read
+from nldsl.runtime.native import Step
 from nldsl.runtime.precision import chosen
 
 FEW = range(16, 257)
@@ -24,12 +27,17 @@ KEPT = 1 << 23
 Pairs = tuple[Tensor, Tensor]
 
 
-def takes(q: Tensor, k: Tensor, v: Tensor, cached: Pairs) -> bool:
+def takes(q: Tensor, k: Tensor, v: Tensor, cached: Collection[Tensor]) -> bool:
     """Whether these are plain tensors of a CPU, few queries, a key for every head, constants cached."""
     plain = all(type(x) is Tensor and x.is_cpu and x.dtype == q.dtype for x in (q, k, v))
     same = q.dtype in (torch.float32, torch.float64) and q.shape[:3] == k.shape[:3]
     constant = not torch.is_grad_enabled() or not any(pairs.requires_grad for pairs in cached)
     return plain and same and constant and q.shape[1] in FEW and _called_plainly()
+
+
+def takes_grown(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """The same where cached pairs have a history, if there are loops in C."""
+    return takes(q, k, v, ()) and bool(q.numel() and v.numel()) and loop(q) is not None
 
 
 def _called_plainly() -> bool:
@@ -45,8 +53,36 @@ def attend_late(q: Tensor, new: Pairs, every: Pairs, scale: float) -> Tensor:
     0.6667
     """
     keys, values = (pairs.detach() for pairs in every)
-    y: Tensor = _Late.apply(q, *new, keys, values, scale)  # type: ignore[no-untyped-call]
+    step = loop(q)
+    if step is None:
+        y: Tensor = _Late.apply(q, *new, keys, values, scale)  # type: ignore[no-untyped-call]
+    else:
+        y = _InC.apply(q, *new, keys, values, scale, step)  # type: ignore[no-untyped-call]
     return y
+
+
+def attend_grown(q: Tensor, every: Pairs, scale: float) -> Tensor:
+    """The same where `every` pair gets its gradient, the cached ones too; in C, as `takes_grown` asks."""
+    y: Tensor = _InC.apply(q, None, None, *every, scale, loop(q))  # type: ignore[no-untyped-call]
+    return y
+
+
+class _InC(torch.autograd.Function):
+    """New pairs that are not given by themselves: gradients go to all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Any, v: Any, keys: Tensor, values: Tensor, scale: float, step: Step) -> Tensor:
+        y, logs = read(step, q, keys, values, scale)
+        ctx.save_for_backward(q, keys, values, y, logs)
+        ctx.first, ctx.scale, ctx.step = 0 if k is None else keys.shape[1] - k.shape[1], scale, step
+        return y
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        dq, dk, dv = back(ctx.step, ctx.saved_tensors, grads[0], ctx.first, ctx.scale)
+        new, every = ((dk, dv), (None, None)) if ctx.first else ((None, None), (dk, dv))
+        return dq, *new, *every, None, None
 
 
 class _Late(torch.autograd.Function):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nldsl.runtime.attend_late import Pairs, attend_late, takes
+from nldsl.runtime.attend_late import Pairs, attend_grown, attend_late, takes, takes_grown
 from nldsl.runtime.chunks import stand_in
 from nldsl.runtime.growth import append
 from nldsl.runtime.precision import in_half
@@ -64,6 +64,8 @@ def attention(
         y = _dot_product(q_BTHK, keys, values, scale, is_causal=True)
     elif first and order is None and pairs == 1 and takes(q_BTHK, k_BTJK, v_BTJV, _pairs(cache)):
         y = attend_late(q_BTHK, (k_BTJK, v_BTJV), (keys, values), scale)
+    elif first and order is None and pairs == 1 and takes_grown(q_BTHK, k_BTJK, v_BTJV):
+        y = attend_grown(q_BTHK, (keys, values), scale)
     elif far is not None and causal and pairs == 1 and _blocks_pay(tokens, far + unseen):
         y = _by_blocks(q_BTHK, keys, values, (far, unseen), valid, start, scale)
     else:
