@@ -71,7 +71,9 @@ class _InC(torch.autograd.Function):
     """New pairs that are not given by themselves: gradients go to all of them."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Any, v: Any, keys: Tensor, values: Tensor, scale: float, step: Step) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Any, v: Any, keys: Tensor, values: Tensor, scale: float, step: Step
+    ) -> Tensor:
         y, logs = read(step, q, keys, values, scale)
         ctx.save_for_backward(q, keys, values, y, logs)
         ctx.first, ctx.scale, ctx.step = 0 if k is None else keys.shape[1] - k.shape[1], scale, step

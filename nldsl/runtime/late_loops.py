@@ -3,8 +3,8 @@
 The weights of all pairs are never in memory.  A row of a block is one key and a column one query, so the
 softmax is done for whole vectors of queries, and nothing is summed across a vector.
 
-Shapes: `q`, `y` and their gradients `[B, T, H, d]`, pairs `[B, S, H, d]`, the last T of them the queries' own;
-`logs [B, H, T]` are the logarithms of what the weights of a query sum up to.
+Shapes: `q`, `y` and their gradients `[B, T, H, d]`, pairs `[B, S, H, d]`, the last T of them the queries'
+own; `logs [B, H, T]` are the logarithms of what the weights of a query sum up to.
 """
 
 from __future__ import annotations
@@ -160,7 +160,8 @@ static void forward(const Call *c, long b, long h, real *out, real *logs) {
 }
 
 /* `d`: gradients of queries, and of the pairs from `from` on. */
-static void backward(const Call *c, long b, long h, const real *y, const real *logs, const real *dy, real **d) {
+static void backward(const Call *c, long b, long h, const real *y, const real *logs, const real *dy,
+                     real **d) {
   long wide = UP(c->T), K = UP(c->K), V = UP(c->V), T = c->T;
   long size = wide * (c->K + c->V + 2 * (K + V) + 2 * KEYS + 2) + KEYS * (2 * K + V);
   real *q = aligned_alloc(64, (size * sizeof(real) + 63) / 64 * 64), *dyt = q + wide * c->K;
@@ -174,7 +175,7 @@ static void backward(const Call *c, long b, long h, const real *y, const real *l
   packed(dys, asked, T, c->H * c->V, c->V, V, 1);
   for (long t = 0; t < wide; t++) {
     log_[t] = t < T ? logs[(b * c->H + h) * T + t] : 0, own[t] = 0;
-    for (long j = 0; t < T && j < c->V; j++) own[t] += asked[t * c->H * c->V + j] * found[t * c->H * c->V + j];
+    for (long j = 0, at = t * c->H * c->V; t < T && j < c->V; j++, at++) own[t] += asked[at] * found[at];
   }
   for (long s = 0; s < c->S; s += KEYS) {
     long n = MIN(KEYS, c->S - s), first = MIN(s > c->from ? 0 : c->from - s, n);
@@ -242,10 +243,10 @@ def back(
     `saved`: queries, keys, values, what was read and the logarithms of `read`.
     """
     q, keys, values, *_ = saved
-    made = (x.new_empty(x.shape[0], x.shape[1] - first, *x.shape[2:]) for x in (keys, values))
-    found = torch.empty_like(q, memory_format=torch.contiguous_format), *made
-    _call(step, 1, (*saved, dy, *found), first, scale)
-    return found
+    dk, dv = (x.new_empty(x.shape[0], x.shape[1] - first, *x.shape[2:]) for x in (keys, values))
+    dq = torch.empty_like(q, memory_format=torch.contiguous_format)
+    _call(step, 1, (*saved, dy, dq, dk, dv), first, scale)
+    return dq, dk, dv
 
 
 def _call(step: Step, what: int, arrays: Sequence[Tensor], first: int, scale: float) -> None:

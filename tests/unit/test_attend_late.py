@@ -6,6 +6,8 @@ import torch.nn.functional as F
 
 from nldsl.runtime import attend_late as module
 from nldsl.runtime.attention import attention
+from nldsl.runtime.growth import Room
+from nldsl.runtime.native import compiler
 
 B, H, K, V = 3, 2, 6, 5
 SCALE = 0.4
@@ -32,6 +34,16 @@ def expected(q, k, v, cache):
         weights = torch.softmax(SCALE * torch.einsum("bhk,bshk->bhs", q[:, t], keys[:, :end]), -1)
         rows.append(torch.einsum("bhs,bshv->bhv", weights, values[:, :end]))
     return torch.stack(rows, 1)
+
+
+@pytest.fixture(autouse=True, params=["in C", "by torch"])
+def where(request, monkeypatch):
+    """Everything once in C, if there is a compiler, and once without."""
+    if request.param == "by torch":
+        monkeypatch.setattr(module, "loop", lambda like: None)
+    elif not compiler():
+        pytest.skip("no C compiler")
+    return request.param
 
 
 @pytest.fixture
@@ -113,3 +125,50 @@ def test_a_derivative_of_its_gradients_is_refused():
     (g,) = torch.autograd.grad(y.sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="NL0977"):
         g.sum().backward()
+
+
+@pytest.mark.parametrize(("tokens", "cached"), [(16, 1), (17, 40), (64, 100), (256, 3)])
+def test_a_cache_with_a_history_gets_its_gradients(tokens, cached, where, monkeypatch):
+    """In C where there is a compiler; batches of none and of threads, rooms behind a cache, keys alone."""
+    seen = []
+    watched = lambda *args: seen.append(args) or module.attend_grown(*args)  # noqa: E731
+    monkeypatch.setattr("nldsl.runtime.attention.attend_grown", watched)
+    q, k, v, cache = inputs(tokens, cached, grad_cache=True)
+    weight = drawn(B, tokens, H, V, seed=6)
+    asked = q, k, v, cache["keys"]
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        with Room(tokens).piece(tokens):
+            y, _ = attention(q, k, v, cache, scale=SCALE)
+        found = torch.autograd.grad((y * weight).sum(), asked)
+        want = expected(q, k, v, cache)
+        torch.testing.assert_close(y, want, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            found, torch.autograd.grad((want * weight).sum(), asked), rtol=1e-11, atol=1e-11
+        )
+    torch.set_num_threads(before)
+    assert len(seen) == (2 if where == "in C" else 0)
+    nobody = {name: None if x is None else x[:0] for name, x in cache.items()}
+    assert attention(q[:0], k[:0], v[:0], nobody, scale=SCALE)[0].shape == (0, tokens, H, V)
+
+
+def test_large_scores_and_numbers_that_are_none():
+    """Softmax far from one, and what is not a number stays with its own sample."""
+    q, k, v, cache = inputs(20, 90)
+    q.data.mul_(300.0)
+    torch.testing.assert_close(
+        attention(q, k, v, cache, scale=SCALE)[0], expected(q, k, v, cache), rtol=1e-9, atol=1e-9
+    )
+    q.data[1, 3] = float("nan")
+    y, _ = attention(q, k, v, cache, scale=SCALE)
+    assert bool(y[1, 3].isnan().all()) and int(y.isnan().sum()) == y[1, 3].numel()
+
+
+def test_no_token_changes_an_earlier_one_in_the_last_bit():
+    q, k, v, cache = inputs(64, 90)
+    y, _ = attention(q, k, v, cache, scale=SCALE)
+    k.data[:, 40] += 1.0
+    v.data[:, 40] += 1.0
+    other, _ = attention(q, k, v, cache, scale=SCALE)
+    assert torch.equal(y[:, :40], other[:, :40]) and not torch.equal(y[:, 40], other[:, 40])
