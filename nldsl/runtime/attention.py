@@ -60,15 +60,12 @@ def attention(
     tokens, total, unseen = q_BTHK.shape[1], keys.shape[1], pairs if read_before else unseen
     far = None if window is None or total <= window else window
     first = causal and not unseen and far is None and start is None and valid is None
-    if first and tokens == total and pairs == 1:
-        y = _dot_product(q_BTHK, keys, values, scale, is_causal=True)
-    elif first and order is None and pairs == 1 and takes(q_BTHK, k_BTJK, v_BTJV, _pairs(cache)):
-        y = attend_late(q_BTHK, (k_BTJK, v_BTJV), (keys, values), scale)
-    elif first and order is None and pairs == 1 and takes_grown(q_BTHK, k_BTJK, v_BTJV):
-        y = attend_grown(q_BTHK, (keys, values), scale)
-    elif far is not None and causal and pairs == 1 and _blocks_pay(tokens, far + unseen):
+    y = None
+    if first and pairs == 1:
+        y = _plainly(q_BTHK, (k_BTJK, v_BTJV), (keys, values), cache, order is None, scale)
+    if y is None and far is not None and causal and pairs == 1 and _blocks_pay(tokens, far + unseen):
         y = _by_blocks(q_BTHK, keys, values, (far, unseen), valid, start, scale)
-    else:
+    elif y is None:
         places, sure = (pairs, unseen), not unseen and valid is None and tokens > 0
         seen = None if first and tokens == 1 else _seen(tokens, total, far, causal, places, keys.device)
         y = _read(q_BTHK, keys, values, seen, valid, start, scale, sure)
@@ -76,6 +73,17 @@ def attention(
         return y, _trim(keys, values, valid, tokens * pairs, None, window)
     y = stand_in(_take(y, order.argsort(dim=1)), mask)
     return y, _trim(keys, values, valid, tokens * pairs, mask.sum(1) * pairs, window)
+
+
+def _plainly(
+    q: Tensor, new: Pairs, every: Pairs, cache: Cache, in_order: bool, scale: float
+) -> Tensor | None:
+    """What queries read that see all up to their own pair, where there is a form for them."""
+    if q.shape[1] == every[0].shape[1]:
+        return _dot_product(q, *every, scale, is_causal=True)
+    if in_order and takes(q, *new, _pairs(cache)):
+        return attend_late(q, new, every, scale)
+    return attend_grown(q, every, scale) if in_order and takes_grown(q, *new) else None
 
 
 def interleaved(*rows: Tensor) -> Tensor:
