@@ -23,6 +23,8 @@ from nldsl.catalog.registry import ORIGIN
 from nldsl.cli.common import out, print_json
 from nldsl.lowerings.forms import added_lowerings
 from nldsl.spec.loader import standard_library
+from nldsl.toolchain.compiler import compiler, no_compiler
+from nldsl.toolchain.kept import ROOM, libraries, place
 
 _PACKAGES = (
     "torch",
@@ -111,7 +113,20 @@ def _optional() -> list[Finding]:
 def _tools() -> list[Finding]:
     dot = shutil.which("dot")
     note = "draws png and pdf; svg and html need nothing"
-    return [Finding("dot (graphviz)", "ok" if dot else "missing", dot or "", note)]
+    return [Finding("dot (graphviz)", "ok" if dot else "missing", dot or "", note), *_native()]
+
+
+def _native() -> list[Finding]:
+    """The C compiler, and what it has made."""
+    found, (folder, reason) = compiler(), place(make=False)
+    use = "native lanes, loops of optimizers: without, torch computes them"
+    findings = [Finding("C compiler", "ok" if found else "missing", found, use if found else no_compiler())]
+    if folder is None:
+        return [*findings, Finding("compiled C", "missing", "", f"{reason}: every process compiles anew")]
+    known = libraries(folder)
+    size = sum(x.size for x in known) / 2**20
+    note = f"{len(known)} functions, {size:.1f} of {ROOM / 2**20:g} MiB; delete it to compile anew"
+    return [*findings, Finding("compiled C", "ok", str(folder), note)]
 
 
 def _folders() -> list[Finding]:

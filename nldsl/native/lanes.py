@@ -21,7 +21,7 @@ from nldsl.native.kernels import kernel_text
 from nldsl.native.print_c import AXES, printed
 from nldsl.native.reading import kind_of, read
 from nldsl.native.trace import Function, traced
-from nldsl.runtime.native import Step, compiled, compiler
+from nldsl.runtime.native import Step, built, compiler, no_compiler
 
 TOLERANCE = {torch.float32: 2e-3, torch.float64: 1e-8}
 """How far a first call may be from torch's, of the largest number of a result."""
@@ -111,7 +111,7 @@ def program_of(
     Raises `UnsupportedError` where there is none.
     """
     if not compiler():
-        raise UnsupportedError("there is no C compiler")
+        raise UnsupportedError(no_compiler())
     tensors = [x for x in arguments if x is not None]
     if any(x.device.type != "cpu" for x in tensors):
         raise UnsupportedError("tensors are not on the CPU")
@@ -128,9 +128,9 @@ def compiled_program(program: Program, empty: Sequence[bool], axes: int) -> Comp
     if any(v is not None and v.shape[:axes] != (1,) * axes for v in program.outputs):
         raise UnsupportedError("a result without lane axes")
     text = printed(program, kernel_text())
-    step = compiled(text.text, program.real)
-    if step is None:
-        raise UnsupportedError("the C compiler refuses it, or what it makes may not be run here")
+    step = built(text.text, program.real)
+    if isinstance(step, str):
+        raise UnsupportedError(step)
     rest = iter(text.program.outputs)
     outputs = [None if e else next(rest) for e in empty]
     return Compiled(step, [*outputs, *rest], text.text, text.room)

@@ -11,9 +11,7 @@ from nldsl.native.held import passes_of, quicken
 from nldsl.native.lanes import AFTER
 from nldsl.native.steps import BACK, STEP, NativeStep, forms_of, steps_of
 from nldsl.runtime.module import Module
-from nldsl.runtime.native import compiler
-
-NO_COMPILER = "there is no C compiler (`CC`, cc, gcc, clang)"
+from nldsl.runtime.native import compiler, no_compiler
 
 
 class Seen(Protocol):
@@ -113,7 +111,7 @@ def native(model: Any, *, at_once: bool = False) -> Report:
 def _pass(kind: type[Module], count: int, quicken: Callable[..., Seen], at_once: bool) -> Part:
     """The passes over all chunks of a class of blocks."""
     if not compiler():
-        return Part(kind.__name__, "forward", count, NO_COMPILER)
+        return Part(kind.__name__, "forward", count, no_compiler())
     return Part(kind.__name__, "forward", count, seen=quicken(kind, after=0 if at_once else None))
 
 
@@ -124,7 +122,7 @@ def _steps(kind: type, alike: list[Module], at_once: bool) -> Iterator[Part]:
         if name not in written:
             reason = "its backward pass is recorded: `nldsl plan` says why"
         else:
-            reason = "" if compiler() else NO_COMPILER
+            reason = "" if compiler() else no_compiler()
         for module in alike if not reason else ():
             object.__setattr__(module, name, NativeStep(module, name))
         seen = None if reason else forms_of(kind, name)

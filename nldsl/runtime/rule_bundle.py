@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nldsl.runtime.native import REAL, Step, compiled, compiler
+from nldsl.runtime.native import REAL, Step, compiled, compiler, no_compiler
 from nldsl.runtime.rule_kernel import Kernel, Memory, refusal
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _against(optimizer: RuleOptimizer, kernel: Kernel, like: Tensor) -> str:
         return f"weights are on {like.device.type}"
     if like.dtype not in REAL:
         return f"no loop for {like.dtype}"
-    return "" if compiler() else "there is no C compiler (`CC` names one)"
+    return "" if compiler() else no_compiler()
 
 
 class Place:

@@ -15,7 +15,7 @@ from nldsl.plan.compiling import Compiling, compiling
 from nldsl.runtime.block_recompute import recompute_blocks
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module
-from nldsl.runtime.native import compiler
+from nldsl.runtime.native import compiler, no_compiler
 from nldsl.train.config import BFLOAT16, FLOAT32, NATIVE
 from nldsl.train.errors import fault
 from nldsl.train.optimisers import OptimiserGroup
@@ -123,7 +123,7 @@ def compile_natively(model: Any, precision: str) -> int:
     device = cast(Model, model).root.like.device
     why = ""
     if not compiler():
-        why = "this machine has no C compiler (`CC`, cc, gcc, clang)"
+        why = no_compiler()
     elif device.type != "cpu":
         why = f"the model is on `{device}`, and lanes run on the CPU"
     elif precision == BFLOAT16:

@@ -29,7 +29,7 @@ LAYERS = [
     {"catalog"},
     {"syntax"},
     {"diagnostics"},
-    {"source", "assets", "lexer"},
+    {"source", "assets", "lexer", "toolchain"},
 ]
 WITHOUT_TORCH = ["", ".source", ".syntax", ".catalog", ".library", ".spec", ".graph", ".calculus", ".plan"]
 WITHOUT_TORCH += [".review", ".emit.printer", ".emit.standalone", ".lowerings", ".view", ".server", ".cli"]

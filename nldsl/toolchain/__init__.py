@@ -1,0 +1,1 @@
+"""The C compiler of this machine, and what it has made before: plain Python, without torch."""

@@ -1,0 +1,140 @@
+"""The C compiler of this machine: which it is, what it makes code for, and one run of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+SWITCH = "NLDSL_NATIVE"
+OFF = ("0", "off", "no", "false")
+"""What a variable of the environment says to switch something off."""
+NAMES = ("cc", "gcc", "clang")
+LIMIT = 300.0
+"""Seconds that one run may take: what we compile takes 1 to 4, so this is no slow machine any more."""
+TOLD = (
+    *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),
+    *("Features", "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "isa"),
+)
+"""Lines of `/proc/cpuinfo` by which `-march=native` makes its choice."""
+
+
+@cache
+def compiler() -> str:
+    """The command of the C compiler, `CC` first (it may have options); empty if there is none to be used."""
+    if kept_out():
+        return ""
+    for wanted in (os.environ.get("CC", ""), *NAMES):
+        found = _command(wanted)
+        if found:
+            return found
+    return ""
+
+
+def kept_out() -> bool:
+    """Whether the environment asks for no C at all."""
+    return os.environ.get(SWITCH, "").strip().lower() in OFF
+
+
+def no_compiler() -> str:
+    """Why there is no compiler to be used.
+
+    >>> no_compiler()
+    'there is no C compiler (`CC`, cc, gcc, clang)'
+    """
+    if kept_out():
+        return f"`{SWITCH}={os.environ[SWITCH]}` keeps C out"
+    return f"there is no C compiler (`CC`, {', '.join(NAMES)})"
+
+
+def _command(wanted: str) -> str:
+    whole = shutil.which(wanted) if wanted else None
+    if whole:
+        return shlex.quote(whole)
+    try:
+        words = shlex.split(wanted)
+    except ValueError:
+        return ""
+    found = shutil.which(words[0]) if words else None
+    return shlex.join([found, *words[1:]]) if found else ""
+
+
+@cache
+def identity(command: str) -> str:
+    """What tells one compiler from another, also from a later one in the same place."""
+    words = shlex.split(command)
+    try:
+        program = Path(words[0]).resolve(strict=True)
+        facts = program.stat()
+        said = subprocess.run(
+            [*words, "--version"], capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return command
+    return f"{command}\n{program}\n{facts.st_size} {facts.st_mtime_ns}\n{said.stdout!r}"
+
+
+@cache
+def machine() -> str:
+    """The processor that `-march=native` makes code for, which another one may not know."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    except OSError:
+        first = ""
+    lines = [line for line in first.splitlines() if line.partition(":")[0].strip() in TOLD]
+    return "\n".join([sys.platform, platform.machine(), *(lines or [platform.processor()])])
+
+
+_STOPPED: set[str] = set()
+"""Compilers that did not come to an end: they are not waited for again."""
+
+
+def ran(command: str, *arguments: str) -> str:
+    """Run a compiler, for `LIMIT` seconds at most; why it made nothing, or nothing if it did.
+
+    >>> ran("nowhere")
+    '`nowhere` cannot be run (No such file or directory)'
+    """
+    if command in _STOPPED:
+        return f"`{command}` did not come to an end before, and is not asked again"
+    try:
+        child = subprocess.Popen(
+            [*shlex.split(command), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return f"`{command}` cannot be run ({error.strerror})"
+    with child:
+        try:
+            said = child.communicate(timeout=LIMIT)[1].decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            _end(child)
+            _STOPPED.add(command)
+            return f"`{command}` did not come to an end within {LIMIT:g} seconds"
+        except BaseException:
+            _end(child)
+            raise
+    return "" if child.returncode == 0 else f"`{command}` refuses it{_reason(said.splitlines())}"
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """With all that it has started: a driver of compilers waits for others."""
+    if hasattr(os, "killpg"):
+        os.killpg(child.pid, signal.SIGKILL)
+    else:
+        child.kill()
+
+
+def _reason(lines: Sequence[str]) -> str:
+    told = next((line for line in lines if "error" in line), lines[0] if lines else "")
+    return f": {told.strip()}" if told else ""
