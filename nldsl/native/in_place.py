@@ -40,7 +40,8 @@ def _pairs(loop: Loop, n: int, last: dict[int, int], inside: set[int]) -> Iterat
     for place, m in enumerate(loop.members):
         for view in m.reads():
             readers.setdefault(view.buffer, []).append((place, view))
-    free = {b for b in readers if last[id(b)] == n and b not in written and id(b) not in inside}
+    # A list, not a set: the same text for the same function, in every process.
+    free = [b for b in readers if last[id(b)] == n and b not in written and id(b) not in inside]
     for place, m in enumerate(loop.members):
         away = m.out.buffer.place != "room" or m.out.buffer.parts
         if not isinstance(m, Point) or id(m.out.buffer) in inside or away:

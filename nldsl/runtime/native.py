@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from nldsl.toolchain.compiler import compiler, identity, machine, no_compiler, ran
-from nldsl.toolchain.kept import found, keep, key_of, place
+from nldsl.toolchain.kept import drop, found, keep, key_of, place
 
 __all__ = ["FLAGS", "REAL", "Step", "built", "compiled", "compiler", "no_compiler"]
 
@@ -115,9 +115,12 @@ def _kept(command: str, source: str, flags: Sequence[str]) -> Step | None:
     """`step` of a whole text, as another process has made it."""
     folder = place().folder
     path = found(folder, _key(command, source, flags)) if folder is not None else None
+    if path is None:
+        return None
     try:
-        return None if path is None else _loaded(path)
+        return _loaded(path)
     except OSError:
+        drop(path)
         return None
 
 

@@ -69,16 +69,13 @@ def _command(wanted: str) -> str:
 @cache
 def identity(command: str) -> str:
     """What tells one compiler from another, also from a later one in the same place."""
-    words = shlex.split(command)
     try:
-        program = Path(words[0]).resolve(strict=True)
+        program = Path(shlex.split(command)[0]).resolve(strict=True)
         facts = program.stat()
-        said = subprocess.run(
-            [*words, "--version"], capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=60
-        )
+        said = _run(command, "--version")
     except (OSError, subprocess.TimeoutExpired):
         return command
-    return f"{command}\n{program}\n{facts.st_size} {facts.st_mtime_ns}\n{said.stdout!r}"
+    return f"{command}\n{program}\n{facts.st_size} {facts.st_mtime_ns}\n{said.stdout}"
 
 
 @cache
@@ -103,32 +100,45 @@ def ran(command: str, *arguments: str) -> str:
     '`nowhere` cannot be run (No such file or directory)'
     """
     if command in _STOPPED:
-        return f"`{command}` did not come to an end before, and is not asked again"
+        return _late(command)
     try:
-        child = subprocess.Popen(
-            [*shlex.split(command), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        done = _run(command, *arguments)
     except OSError as error:
         return f"`{command}` cannot be run ({error.strerror})"
-    with child:
+    except subprocess.TimeoutExpired:
+        return _late(command)
+    return "" if done.returncode == 0 else f"`{command}` refuses it{_reason(done.stderr.splitlines())}"
+
+
+def _late(command: str) -> str:
+    return f"`{command}` did not come to an end within {LIMIT:g} seconds, and is not asked again"
+
+
+def _run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What a compiler says.  It and all that it has started end here, whatever happens."""
+    words = [*shlex.split(command), *arguments]
+    with subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    ) as child:
         try:
-            said = child.communicate(timeout=LIMIT)[1].decode(errors="replace")
+            out, err = child.communicate(timeout=LIMIT)
         except subprocess.TimeoutExpired:
-            _end(child)
             _STOPPED.add(command)
-            return f"`{command}` did not come to an end within {LIMIT:g} seconds"
+            _end(child)
+            raise
         except BaseException:
             _end(child)
             raise
-    return "" if child.returncode == 0 else f"`{command}` refuses it{_reason(said.splitlines())}"
+    return subprocess.CompletedProcess(words, child.returncode, out, err)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """With all that it has started: a driver of compilers waits for others."""
+def _end(child: subprocess.Popen[str]) -> None:
     if hasattr(os, "killpg"):
         os.killpg(child.pid, signal.SIGKILL)
     else:

@@ -52,7 +52,7 @@ def place(make: bool = True) -> Place:
             return Place(folder)
         fault = _fault(folder.lstat())
     except OSError as error:
-        return Place(None, f"`{folder}`: {error.strerror}")
+        return Place(None, f"`{error.filename or folder}`: {error.strerror}")
     return Place(None, f"`{folder}` {fault}") if fault else Place(folder)
 
 
@@ -101,6 +101,12 @@ def found(folder: Path, key: str) -> Path | None:
         except OSError:
             continue
     return None
+
+
+def drop(library: Path) -> None:
+    """Keep a library no longer: it is whole, but cannot be loaded here."""
+    with suppress(OSError):
+        library.unlink()
 
 
 def keep(folder: Path, key: str, library: Path) -> None:
