@@ -61,6 +61,9 @@ class LoopPrinter:
     def __init__(self, loop: Loop, named: Named, inside: set[int], real: str) -> None:
         self.loop, self.named, self.inside, self.real = loop, named, inside, real
         self.values: dict[tuple[object, ...], str] = {}
+        self.written = {id(m.out.buffer) for m in loop.members}
+        self.still: dict[tuple[str, str], str] = {}
+        """Numbers that the innermost loop does not move along, by type and place: read in front of it."""
         counts = any("{i}" in m.text or "{j}" in m.text for m in loop.members if isinstance(m, Point))
         order = tuple(range(len(loop.domain)))
         self.columns = [out_strides(m) for m in loop.members]
@@ -133,9 +136,11 @@ class LoopPrinter:
         for n, m in enumerate(registers):
             yield f"{m.out.buffer.kind} s{n} = {STARTS[m.kind]};"
         clauses = "".join(f" reduction({CLAUSES[m.kind]}: s{n})" for n, m in enumerate(registers))
+        body = list(self._body())
+        yield from (f"const {kind} {name} = {place};" for (kind, place), name in self.still.items())
         yield f"#pragma omp simd{clauses}"
         yield f"for (long x{last} = 0; x{last} < {self.sizes[last]}; x{last}++) {{"
-        yield from self._body()
+        yield from body
         yield "}"
         for n, m in enumerate(registers):
             yield self._store(m, f"s{n}", self._collects(m), level=last)
@@ -187,8 +192,14 @@ class LoopPrinter:
         return self._value(operand, shape) if isinstance(operand, View) else number(operand, kind)
 
     def _value(self, view: View, shape: tuple[int, ...]) -> str:
-        known = self.values.get(view.at())
-        return known if known is not None else self._place(view, strides_in(view, shape))
+        known, strides = self.values.get(view.at()), strides_in(view, shape)
+        if known is not None:
+            return known
+        place = self._place(view, strides)
+        # The C compiler does not know that nothing of the loop is written there: it would gather copies.
+        if self.groups and not strides[self.groups[-1][-1]] and id(view.buffer) not in self.written:
+            return self.still.setdefault((view.buffer.kind, place), f"h{len(self.still)}")
+        return place
 
     def _place(self, view: View, strides: tuple[int, ...], level: int = 10**6) -> str:
         terms = [str(view.offset)] if view.offset else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from nldsl.native.fetches import fetches
 from nldsl.native.formulas import number
 from nldsl.native.graph import RUNNING, Product, Program, Routine, View
 from nldsl.native.in_place import in_place
@@ -50,14 +51,16 @@ int step(long arrays, const long *sizes, char **given, const long *turns, int th
 #pragma omp for
     for (long n = 0; n < lanes; n++) {
       for (long turn = 0; room && turn < count; turn++) {
-        char *at[ARRAYS];
+        char *at[ARRAYS], *next[ARRAYS];
         for (long i = 0; i < arrays; i++) {
+          next[i] = 0;
           at[i] = given[i] + n / second * sizes[2 + 2 * i] + n % second * sizes[3 + 2 * i];
           if (!turns) continue;
           const long step = turns[1 + 2 * i], change = turns[2 + 2 * i];
           at[i] += step * (change < 0 ? turn : (turn + change) & 1);
+          if (change < 0 && turn + 1 < count) next[i] = at[i] + step;
         }
-        lane(room, at);
+        lane(room, at, next);
       }
     }
     nl_leave_room(room);
@@ -85,7 +88,9 @@ def printed(program: Program, head: str) -> Text:
     arrays = len(program.inputs) + sum(v is not None for v in program.outputs)
     # `aligned_alloc` may refuse what is no multiple of the alignment.
     size = sum((n + 63) // 64 * 64 for n in (printer.room, printer.pack, 64))
-    text = f"{head}\n{printer.functions()}static void lane(char *room, char **at) {{\n{body}\n}}\n"
+    text = (
+        f"{head}\n{printer.functions()}static void lane(char *room, char **at, char **next) {{\n{body}\n}}\n"
+    )
     return Text(text + FRAME.replace("ARRAYS", str(max(arrays, 1))).replace("ROOM", str(size)), program, size)
 
 
@@ -94,6 +99,8 @@ class _Printer:
         self.program, self.stages, self.inside = program, stages, inside
         self.places, self.room = laid_out(stages, self.inside)
         self.pack = 0
+        self.fetches = list(fetches(program.inputs))
+        self.products = sum(isinstance(s, Product) for s in stages)
         self.slots = {i: n for n, i in enumerate(self._outputs(), len(program.inputs))}
 
     def _outputs(self) -> list[int]:
@@ -107,15 +114,17 @@ class _Printer:
         """A pointer to the first number of a view's buffer."""
         buffer, kind = view.buffer, view.buffer.kind
         if buffer.place == "input":
-            found = f"((const {kind} *)at[{buffer.index}])"
+            found = f"given{buffer.index}"
         elif buffer.place == "output":
-            found = f"(({kind} *)at[{self.slots[buffer.index]}])"
+            found = f"made{buffer.index}"
         else:
             found = f"(({kind} *)(room + {self.places[id(buffer)]}))"
         return f"({found} + y * {view.along})" if view.along else found
 
     def lines(self) -> Iterator[str]:
         """The stages, one behind the other."""
+        yield from self._pointers()
+        done = 0
         for stage in self.stages:
             if isinstance(stage, Nest):
                 yield f"for (long y = 0; y < {stage.count}; y++) {{"
@@ -123,7 +132,26 @@ class _Printer:
                     yield from (f"  {line}" for line in self._stage(inner))
                 yield "}"
             else:
+                if isinstance(stage, Product):
+                    yield from self._fetched(done)
+                    done += 1
                 yield from self._stage(stage)
+
+    def _pointers(self) -> Iterator[str]:
+        """Arrays by names: of what is looked up in a loop the C compiler does not know that it stays."""
+        for view in self.program.inputs:
+            if view is not None:
+                kind, index = view.buffer.kind, view.buffer.index
+                yield f"const {kind} *const given{index} = (const {kind} *)at[{index}];"
+        for index, slot in self.slots.items():
+            view = self.program.outputs[index]
+            assert view is not None
+            kind = view.buffer.kind
+            yield f"{kind} *const made{index} = ({kind} *)at[{slot}];"
+
+    def _fetched(self, done: int) -> Iterator[str]:
+        """In front of every product its share of what the next turn needs."""
+        yield from filter(None, (fetch.share(done, self.products) for fetch in self.fetches))
 
     def _stage(self, stage: Stage) -> Iterator[str]:
         if isinstance(stage, Loop):
