@@ -101,9 +101,10 @@ class Learning:
         total = summed(like.new_zeros(0))
         parts = zip(grid.cut(inputs, "token"), grid.cut(targets, "token"), strict=True)
         segments, room = self._segments(tasks, state, grid, like), Room(sum(grid.widths))
+        segments.look_ahead(self.root, self._given(inputs, targets), state, grid)
         for n, (piece, target) in enumerate(parts):
             state = segments.open(state)
-            with room.piece(grid.widths[n]):
+            with room.piece(grid.widths[n]), segments.ahead(n):
                 loss, state = self._piece(piece, target, state, grid.valid[n])
             last = n + 1 == len(grid.full)
             state = segments.close(state, loss, grid.held(n), grid.full[n], last)
@@ -175,10 +176,11 @@ class Learning:
             )
         return ChunkGrid(count, scored, inputs.shape[1], segment)
 
+    def _given(self, tokens: Tensor, target: Tensor) -> list[Tensor]:
+        return [target if name == "label" else tokens for name in self.streams]
+
     def _piece(self, piece: Tensor, target: Tensor, state: Any, valid: Tensor | None) -> tuple[Tensor, Any]:
-        given = {"label": target}
-        streams = [given.get(name, piece) for name in self.streams]
-        logits, state = self.root(*streams, state, valid)
+        logits, state = self.root(*self._given(piece, target), state, valid)
         if "label" in self.streams:
             self.hits.append(logits.detach().argmax(-1) == target)
         losses = F.cross_entropy(

@@ -12,13 +12,18 @@ the state handed on, and so only through what lies below the uppermost state; no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nldsl.runtime.ahead import Ahead
+from nldsl.runtime.grid import ChunkGrid
 from nldsl.runtime.kept_rows import Rows, laid, lying
+from nldsl.runtime.module import Module
 from nldsl.runtime.segments import Segments, reset_all
 from nldsl.runtime.state import map_tree
 from nldsl.runtime.task import Key, PlacedTask, Weights, get_at, nothing, prepare, put_at, variable
@@ -52,6 +57,8 @@ class Periods(Segments):
         """Under `exact`: all variables of all periods."""
         self.edges: list[tuple[list[Tensor], list[Tensor]]] = []
         """Under `exact`: what came to an edge with a history, and the variables behind it."""
+        self.done: Ahead | None = None
+        """What stands in front of the first task memory."""
         self.late: set[tuple[Key, ...]] = set()
         """Memories whose deltas are behind their weights: made up for at the end."""
         sources = {task.source for task in tasks}
@@ -71,6 +78,16 @@ class Periods(Segments):
     def exact(self) -> bool:
         """Whether what crosses an edge keeps its history."""
         return self.carry == "exact"
+
+    def look_ahead(self, root: Module, streams: Sequence[Tensor], state: Any, grid: ChunkGrid) -> None:
+        """Under `exact` nothing is cut in front of the first task memory: that is done at once."""
+        whole = self.tasks and len(grid) > 1 and all(valid is None for valid in grid.valid)
+        if self.exact and whole:
+            self.done = Ahead(root, streams, state, grid.widths)
+
+    def ahead(self, number: int) -> AbstractContextManager[None]:
+        """The parts of one segment of what is done."""
+        return nullcontext() if self.done is None else self.done.segment(number)
 
     def open(self, state: Any) -> Any:
         """The state with whole weights to read: `parameter + delta`, made where a period begins."""
@@ -257,6 +274,8 @@ class Periods(Segments):
             asked = [(end, g) for end, g in asked if g is not None]
             if asked:
                 torch.autograd.backward([end for end, _ in asked], [g for _, g in asked])
+        if self.done is not None:
+            self.done.back()
         for task, name, leaf, rows in self.used:
             if leaf.grad is not None:
                 self._add(task, name, leaf.grad)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nldsl.runtime.grid import choose
+from nldsl.runtime.grid import ChunkGrid, choose
+from nldsl.runtime.module import Module
 from nldsl.runtime.state import map_tree
 from nldsl.runtime.task import PlacedTask, gather, get_at, prepare, put_at, reopen, variables
 from nldsl.runtime.task_step import Due, reset, step
@@ -30,6 +33,13 @@ class Segments:
     def at_once(self) -> bool:
         """Whether each segment is back-propagated as soon as it is done."""
         return bool(self.backward) and self.carry == "trunc"
+
+    def look_ahead(self, root: Module, streams: Sequence[Tensor], state: Any, grid: ChunkGrid) -> None:
+        """Before the first segment: what can be done for all of them."""
+
+    def ahead(self, number: int) -> AbstractContextManager[None]:
+        """Around the pass forward of one segment, for what has been done ahead of it."""
+        return nullcontext()
 
     def open(self, state: Any) -> Any:
         """The state with the variables of the piece that comes."""

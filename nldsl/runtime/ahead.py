@@ -1,0 +1,159 @@
+"""What stands in front of the first task memory of a model, done once for all segments of a call.
+
+No task memory moves it, so the blocks there see the whole sequence at once, as in a plain pass, and the
+segments are given their part of what those blocks answer.  What segments ask of it is gathered in these
+parts, and goes back through the blocks once, behind the last segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nldsl.runtime.module import Module
+from nldsl.runtime.state import map_tree
+
+Forward = Callable[..., Any]
+
+
+class _ReachedError(Exception):
+    """A block with task memories has been called."""
+
+
+@dataclass
+class _Answer:
+    """What a block gave for the whole sequence: outputs `[B, T, ...]`, and its state behind them."""
+
+    block: Module
+    outputs: list[Tensor]
+    state: Any
+    parts: list[list[Tensor]]
+    """For every segment so far, its part of every output."""
+
+
+class Ahead:
+    """The blocks of `root` that are called before the first one with task memories.
+
+    `streams [B, T]`, `state` of the root, and the `widths` of the segments; nothing is masked.
+    """
+
+    def __init__(self, root: Module, streams: Sequence[Tensor], state: Any, widths: Sequence[int]) -> None:
+        self.widths = widths
+        self.answers: list[_Answer] = []
+        self.blocks = list(_without_tasks(root, state))
+        if not self.blocks:
+            return
+        stops = {block: _stop for block in _blocks(root) if getattr(block, "tasks", ())}
+        try:
+            with _answering({**{block: self._record(block) for block in self.blocks}, **stops}):
+                root(*streams, state, None)
+        except _ReachedError:
+            pass
+
+    def _record(self, block: Module) -> Forward:
+        def record(*given: Any) -> Any:
+            *outputs, state = type(block).forward(block, *given)
+            whole = given[0].shape[:2]
+            if any(y.shape[:2] != whole for y in outputs):
+                raise _ReachedError
+            self.answers.append(_Answer(block, outputs, state, []))
+            return *outputs, state
+
+        return record
+
+    @contextmanager
+    def segment(self, number: int) -> Iterator[None]:
+        """Inside, the pass forward of one segment runs: blocks that have answered give their part."""
+        start, width = sum(self.widths[:number]), self.widths[number]
+        waiting = iter(self.answers)
+
+        def part(block: Module) -> Forward:
+            def give(*given: Any) -> Any:
+                answer = next(waiting, None)
+                if answer is None:
+                    return type(block).forward(block, *given)
+                assert answer.block is block, "blocks are called in one order"
+                parts = [_part(y, start, width) for y in answer.outputs]
+                answer.parts.append(parts)
+                last = number + 1 == len(self.widths)
+                return *parts, map_tree(lambda x: x.detach(), answer.state if last else given[-2])
+
+            return give
+
+        with _answering({answer.block: part(answer.block) for answer in self.answers}):
+            yield
+
+    def back(self) -> None:
+        """Back-propagate what all segments have asked."""
+        asked = []
+        for answer in self.answers:
+            for y, *parts in zip(answer.outputs, *answer.parts, strict=True):
+                if y.requires_grad and any(x.grad is not None for x in parts):
+                    grads = [torch.zeros_like(x) if x.grad is None else x.grad for x in parts]
+                    asked.append((y, torch.cat(grads, 1)))
+        self.answers = []
+        if asked:
+            torch.autograd.backward([y for y, _ in asked], [g for _, g in asked])
+
+
+def _part(y: Tensor, start: int, width: int) -> Tensor:
+    return y.detach()[:, start : start + width].requires_grad_(y.requires_grad)
+
+
+def _stop(*_: Any) -> Any:
+    raise _ReachedError
+
+
+def _blocks(module: Module) -> Iterator[Module]:
+    yield module
+    for child in module.attached().values():
+        yield from _blocks(child)
+
+
+def _without_tasks(module: Module, state: Any) -> Iterator[Module]:
+    """The uppermost blocks without task memories in them; none where a block above has states of its own.
+
+    Those would be computed twice.
+    """
+    below = module.attached()
+    names = {path.partition("[")[0] for path in below} | set(below)
+    if getattr(module, "tasks", ()) or not set(state) <= names:
+        return
+    for path, child in below.items():
+        name, _, index = path.partition("[")
+        if path not in state and name not in state:
+            own: Any = {}
+        else:
+            own = state[path] if path in state else state[name][int(index[:-1])]
+        if any(getattr(block, "tasks", ()) for block in _blocks(child)):
+            yield from _without_tasks(child, own)
+        else:
+            yield child
+
+
+@contextmanager
+def _answering(forwards: dict[Module, Forward]) -> Iterator[None]:
+    """Inside, and in this thread, these functions answer in the place of the blocks."""
+    mine = get_ident()
+
+    def here(block: Module, forward: Forward) -> Forward:
+        def answer(*given: Any, **options: Any) -> Any:
+            if get_ident() != mine:
+                return type(block).forward(block, *given, **options)
+            return forward(*given, **options)
+
+        return answer
+
+    for block, forward in forwards.items():
+        block.__dict__["forward"] = here(block, forward)
+    try:
+        yield
+    finally:
+        for block in forwards:
+            block.__dict__.pop("forward", None)
