@@ -144,6 +144,11 @@ class ChunkGrid:
         return found
 
     @property
+    def plain(self) -> bool:
+        """Whether pieces are views of the sequence, one behind the other."""
+        return self._column is None
+
+    @property
     def widths(self) -> list[int]:
         """How many slots every piece has."""
         return self._widths

@@ -81,8 +81,7 @@ class Periods(Segments):
 
     def look_ahead(self, root: Module, streams: Sequence[Tensor], state: Any, grid: ChunkGrid) -> None:
         """Under `exact` nothing is cut in front of the first task memory: that is done at once."""
-        whole = self.tasks and len(grid) > 1 and all(valid is None for valid in grid.valid)
-        if self.exact and whole:
+        if self.exact and self.tasks and len(grid) > 1 and grid.plain:
             self.done = Ahead(root, streams, state, grid.widths)
 
     def ahead(self, number: int) -> AbstractContextManager[None]:
