@@ -36,6 +36,9 @@ TEXT = r"""
 #define LANES (BYTES / (long)sizeof(real))
 #define WIDE (2 * LANES)
 #define PAIR (2 * WIDE)
+/* So few rows are one tile that is a vector wide, and so deep is what lies in the second cache meanwhile. */
+#define FEW (2 * HIGH)
+#define DEEP 32
 /* So deep is a tile before more is fetched: never many lines at once. */
 #define PART 64
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -97,11 +100,62 @@ static void columns(const real *m, const real *x, real *y, long R, long S, long 
   free(b);
 }
 
-/* Rows `x [R, L]` as the columns of a panel `[L, WIDE]`. */
-static void turned(real *b, const real *x, long R, long L) {
+/* Columns `j .. to` of `y [R, L] = x [R, S] m [S, L]` of at most FEW rows: `m` is read as it lies, and the
+   rows after the present ones are fetched meanwhile. */
+static void thin(const real *m, const real *x, real *y, long R, long S, long L, long j, long to) {
+  for (long k = 0; k < S; k += DEEP, m += DEEP * L, x += DEEP)
+    for (long at = j, deep = MIN(DEEP, S - k), next = DEEP * (L + j); at < to; at += LANES) {
+      vec sum[FEW] = {0};
+      const real *a[FEW];
+#pragma GCC unroll 16
+      for (int i = 0; i < FEW; i++) a[i] = x + MIN(i, R - 1) * S;
+      if (at + LANES > to) {
+        for (long r = 0; r < R; r++)
+          for (long c = at; c < to; c++) {
+            real one = k ? y[r * L + c] : 0;
+            for (long i = 0; i < deep; i++) one += a[r][i] * m[i * L + c];
+            y[r * L + c] = one;
+          }
+        break;
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < FEW; i++)
+        if (k && i < R) sum[i] = AT(y + i * L + at);
+      for (long i = 0; i < deep; i++, next += LANES) {
+        vec row = AT(m + i * L + at);
+        __builtin_prefetch(m + next, 0, 2);
+#pragma GCC unroll 16
+        for (int r = 0; r < FEW; r++) sum[r] += a[r][i] * row;
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < FEW; i++)
+        if (i < R) AT(y + i * L + at) = sum[i];
+    }
+}
+
+/* Rows `x [R, L]` as the columns of a panel `[L, wide]`. */
+static void turned(real *b, const real *x, long R, long L, long wide) {
   for (long k = 0; k < L; k += LANES)
-    for (long j = 0; j < WIDE; j++)
-      for (long i = k; i < MIN(k + LANES, L); i++) b[i * WIDE + j] = j < R ? x[j * L + i] : 0;
+    for (long j = 0; j < wide; j++)
+      for (long i = k; i < MIN(k + LANES, L); i++) b[i * wide + j] = j < R ? x[j * L + i] : 0;
+}
+
+/* Columns `s ..` of `y [R, S] = x [R, L] m^T` of at most LANES rows, `b` the panel of `x`, a vector wide. */
+static void across_thin(const real *m, const real *b, real *y, long R, long S, long L, long s) {
+  vec sum[HIGH] = {0};
+  const real *a[HIGH];
+  for (int i = 0; i < HIGH; i++) a[i] = m + MIN(s + i, S - 1) * L;
+  long next = s + 2 * HIGH <= S ? HIGH * L : 0;
+  for (long k = 0; k < L; k += LANES) {
+    for (int i = 0; i < HIGH; i++) __builtin_prefetch(a[i] + next + k, 0, 2);
+    for (long l = k; l < MIN(k + LANES, L); l++) {
+      vec row = AT(b + l * LANES);
+#pragma GCC unroll 8
+      for (int i = 0; i < HIGH; i++) sum[i] += a[i][l] * row;
+    }
+  }
+  for (int i = 0; i < MIN(HIGH, S - s); i++)
+    for (long j = 0; j < R; j++) y[j * S + s + i] = sum[i][j];
 }
 
 /* Columns `s ..` of `y [R, S] = x [R, L] m^T`, where `b` are the panels of `x`: HIGH rows of `m [S, L]`. */
@@ -122,7 +176,15 @@ static void across(const real *m, const real *b, real *y, long R, long S, long L
 }
 
 static void times(long B, long R, long S, long L, const real *m, const real *x, real *y, int threads) {
-  long pairs = (L + PAIR - 1) / PAIR;
+  long pairs = (L + PAIR - 1) / PAIR, each = (pairs + threads - 1) / threads;
+  if (R <= FEW) {
+    PARALLEL
+    for (long t = 0; t < B * threads; t++) {
+      long n = t / threads, j = t % threads * each * PAIR, to = MIN(j + each * PAIR, L);
+      thin(m + n * S * L, x + n * R * S, y + n * R * L, R, S, L, j, to);
+    }
+    return;
+  }
   PARALLEL
   for (long t = 0; t < B * pairs; t++) {
     long n = t / pairs;
@@ -135,9 +197,15 @@ static void times_turned(long B, long R, long S, long L, const real *m, const re
   long panels = (R + WIDE - 1) / WIDE;
   real *b = room(panels * L * WIDE);
   for (long n = 0; n < B; n++) {
+    if (R <= LANES) {
+      turned(b, x + n * R * L, R, L, LANES);
+      PARALLEL
+      for (long s = 0; s < S; s += HIGH) across_thin(m + n * S * L, b, y + n * R * S, R, S, L, s);
+      continue;
+    }
     PARALLEL
     for (long p = 0; p < panels; p++)
-      turned(b + p * L * WIDE, x + (n * R + p * WIDE) * L, R - p * WIDE, L);
+      turned(b + p * L * WIDE, x + (n * R + p * WIDE) * L, R - p * WIDE, L, WIDE);
     PARALLEL
     for (long s = 0; s < S; s += HIGH) across(m + n * S * L, b, y + n * R * S, R, S, L, s);
   }

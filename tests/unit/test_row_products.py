@@ -13,6 +13,7 @@ from nldsl.runtime.row_products import descend, gathers, loop, product
 
 pytestmark = pytest.mark.skipif(not native.compiler(), reason="no C compiler")
 SIZES = [(2, 17, 5, 7), (3, 64, 33, 70), (1, 100, 64, 129), (2, 31, 1, 1), (2, 33, 96, 64), (2, 1, 9, 200)]
+SIZES += [(2, 16, 33, 70), (3, 5, 96, 129), (1, 8, 70, 96), (2, 13, 40, 1)]
 """Samples, rows, and the sides of matrices: whole tiles and what is left of them."""
 
 
