@@ -21,12 +21,14 @@ from nldsl.native.lanes import AFTER, Lanes
 from nldsl.native.steps import ordinary
 from nldsl.native.turns import packed
 from nldsl.native.walks import Turns, Wanted, walked
+from nldsl.runtime.chunk_pass import Instead
 from nldsl.runtime.filter_kernels import KernelForm
 from nldsl.runtime.filtered import Rows
 from nldsl.runtime.filtered_chunks import FilteredChunks
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.matrix_memory import MatrixMemory
 from nldsl.runtime.module import Module
+from nldsl.runtime.quick_chunks import QuickChunks
 
 MEMORY = "MatrixMemory"
 """The name under which the files of emitted modules have what they call."""
@@ -41,31 +43,39 @@ def filters_of(block: type[Module]) -> bool:
 
 def quicken_filters(block: type[Module], after: int | None = None) -> NativeFilters:
     """Let such memories of a class of blocks, and of all of its file, run in lanes; `after` for `AFTER`."""
-    names = unwrap(block.forward).__globals__
-    if not isinstance(names[MEMORY], _Memories):
-        names[MEMORY] = _Memories(NativeFilters())
-    found: NativeFilters = names[MEMORY].filters
+    found = memories_in(unwrap(block.forward).__globals__).filters
     found.after = after
     return found
 
 
-class _Memories:
-    """Makes matrix memories whose passes are in lanes."""
+def memories_in(names: dict[str, Any]) -> Memories:
+    """What makes matrix memories in a file with these names, from now on."""
+    if not isinstance(names[MEMORY], Memories):
+        names[MEMORY] = Memories(NativeFilters())
+    found: Memories = names[MEMORY]
+    return found
+
+
+class Memories:
+    """Makes matrix memories whose passes are in lanes; `passes`: those of rules that remember nothing."""
 
     def __init__(self, filters: NativeFilters) -> None:
         self.filters = filters
+        self.passes: Instead | None = None
 
     def __call__(self, *given: Any, **options: Any) -> MatrixMemory:
         """See `MatrixMemory`."""
         memory = MatrixMemory(*given, **options)
         if isinstance(memory.form, FilteredChunks):
             memory.form.instead = self.filters
+        elif isinstance(memory.form, QuickChunks):
+            memory.form.instead = self.passes
         return memory
 
 
 def in_lanes(filters: NativeFilters) -> Callable[..., MatrixMemory]:
     """`MatrixMemory` with such passes."""
-    return _Memories(filters)
+    return Memories(filters)
 
 
 class NativeFilters:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from nldsl.native.filtered import filters_of, quicken_filters
 from nldsl.native.held import passes_of, quicken
 from nldsl.native.lanes import AFTER
+from nldsl.native.matrix_passes import matrices_of, quicken_matrices
 from nldsl.native.steps import BACK, STEP, NativeStep, forms_of, steps_of
 from nldsl.runtime.module import Module
 from nldsl.runtime.native import compiler, no_compiler
@@ -87,7 +88,7 @@ def native(model: Any, *, at_once: bool = False) -> Report:
 
     Example:
         >>> import nldsl
-        >>> model = nldsl.compile("linear_attention", block="linear_attention", x=8, heads=2)
+        >>> model = nldsl.compile("attention", block="attention", x=8, heads=2)
         >>> str(nldsl.native(model))
         'nothing to compile: no block has a loop or a pass over chunks'
     """
@@ -105,6 +106,8 @@ def native(model: Any, *, at_once: bool = False) -> Report:
             found.append(_pass(kind, len(alike), quicken, at_once))
         if filters_of(kind):
             found.append(_pass(kind, len(alike), quicken_filters, at_once))
+        if matrices_of(kind):
+            found.append(_pass(kind, len(alike), quicken_matrices, at_once))
     return Report(tuple(found))
 
 

@@ -19,7 +19,7 @@ written, `V` the other side.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,13 @@ FARTHEST = 1.4
 """Up to this many limits of one exponent no number is lost (the limit is 0.7 of the range)."""
 
 
+class Instead(Protocol):
+    """What computes passes in the place of torch."""
+
+    def passed(self, given: Given, state: Tensor, how: How) -> tuple[Tensor, Tensor] | None:
+        """Answers and the last state, or `None` where torch shall do it."""
+
+
 def chunk_pass(
     q: Tensor,
     erase: tuple[Tensor, Tensor, Tensor, Tensor] | None,
@@ -44,6 +51,7 @@ def chunk_pass(
     reads: Reading,
     early_erase: bool,
     width: Width,
+    instead: Instead | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Answers `[B, T, H, V]` to `q [B, T, H, K]` and the last state, in chunks of `width` tokens.
 
@@ -59,7 +67,10 @@ def chunk_pass(
     f, e, c, w = erase if erase is not None else (None,) * 4
     k, v = write if write is not None else (None,) * 2
     e = None if e is None else e.unsqueeze(-1)
-    y, last = _ChunkPass.apply(q, f, e, c, w, k, v, sums, state, How(reads, early_erase, width))  # type: ignore[no-untyped-call]
+    given, how = Given(q, f, e, c, w, k, v, sums), How(reads, early_erase, width)
+    if instead is not None and (made := instead.passed(given, state, how)) is not None:
+        return made
+    y, last = _ChunkPass.apply(*given, state, how)  # type: ignore[no-untyped-call]
     return y, last
 
 

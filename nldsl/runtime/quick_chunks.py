@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nldsl.catalog.widths import WIDTH, pass_width
 from nldsl.runtime.chunk_buffers import Reading
-from nldsl.runtime.chunk_pass import chunk_pass
+from nldsl.runtime.chunk_pass import Instead, chunk_pass
 from nldsl.runtime.chunk_widths import Width, fitting, widest
 from nldsl.runtime.chunks import layout_of, mask_out
 from nldsl.runtime.matrix_chunks import Chunks, gate_of, places_of
@@ -48,6 +48,7 @@ class QuickChunks:
         self.places = places_of(steps)
         gate = next((g for s in steps if (g := gate_of(s)) is not None), None)
         self.sums: Tensor | None = None
+        self.instead: Instead | None = None
         if torch.compiler.is_compiling():
             self.general()
         elif gate is not None and gate.log is not None:
@@ -98,4 +99,14 @@ class QuickChunks:
         reads = Reading(early=self.sums is not None and not gates, strict=at <= number)
         early = self.sums is not None and not self.places[number][0].gates
         q = self._masked(q)
-        return chunk_pass(q, erase, plain, self.sums, state, reads=reads, early_erase=early, width=self.width)
+        return chunk_pass(
+            q,
+            erase,
+            plain,
+            self.sums,
+            state,
+            reads=reads,
+            early_erase=early,
+            width=self.width,
+            instead=self.instead,
+        )

@@ -18,7 +18,7 @@ from torch import Tensor
 from nldsl.catalog.widths import WIDTH, pass_width
 from nldsl.runtime.attend import chunk_read, chunk_write, delta_transform
 from nldsl.runtime.chunk_buffers import Reading
-from nldsl.runtime.chunk_pass import chunk_pass
+from nldsl.runtime.chunk_pass import Instead, chunk_pass
 from nldsl.runtime.chunk_widths import Width, fitting
 from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, stand_in, tokens
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
@@ -39,6 +39,7 @@ def linear_recurrence(
     read: Read = "after",
     mask: Tensor | None = None,
     chunk: int = WIDTH,
+    instead: Instead | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`M_t = a_t M_{t-1} + u_t k_t^T`, read with `q`; return the reads `[B, T, H, V]` and `M_T`.
 
@@ -55,7 +56,7 @@ def linear_recurrence(
         return _one_token(q_BTHK, k_BTHK, u_BTHV, None, state_BHVK, decay, log_decay, "raw", read, mask)
     layout = layout_of(q_BTHK, chunk)
     made = _in_one_pass(
-        layout, (q_BTHK, k_BTHK, u_BTHV, None), state_BHVK, decay, log_decay, "raw", read, mask
+        layout, (q_BTHK, k_BTHK, u_BTHV, None), state_BHVK, decay, log_decay, "raw", read, mask, instead
     )
     if made is not None:
         return made
@@ -82,6 +83,7 @@ def delta_recurrence(
     read: Read = "after",
     mask: Tensor | None = None,
     chunk: int | None = None,
+    instead: Instead | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`M_t = a_t M_{t-1} - e_t (F_t k_t) k_t^T + w_t k_t^T`, read with `q`; return reads and `M_T`.
 
@@ -99,7 +101,8 @@ def delta_recurrence(
     if q_BTHK.shape[1] <= 1:
         return _one_token(*given, state_BHVK, decay, log_decay, feedback, read, mask)
     layout = layout_of(q_BTHK, chunk or pass_width(True, q_BTHK.device.type))
-    if (made := _in_one_pass(layout, given, state_BHVK, decay, log_decay, feedback, read, mask)) is not None:
+    made = _in_one_pass(layout, given, state_BHVK, decay, log_decay, feedback, read, mask, instead)
+    if made is not None:
         return made
     layout = layout_of(q_BTHK, chunk or WIDTH)
     q, k, w, kernel = _chunks(layout, q_BTHK, k_BTHK, w_BTHV, decay, log_decay, mask)
@@ -130,6 +133,7 @@ def _in_one_pass(
     feedback: str,
     read: Read,
     mask: Tensor | None,
+    instead: Instead | None,
 ) -> tuple[Tensor, Tensor] | None:
     """Reads and state by `chunk_pass`; `None` if it does not take the gates, or code is traced."""
     if torch.compiler.is_compiling() or (decay is not None and log_decay is None):
@@ -145,7 +149,9 @@ def _in_one_pass(
     reads = Reading(early=sums is not None and read == "before", strict=read != "after")
     early = sums is not None and feedback == "raw"
     plain = (k, w) if erase is None else None
-    y, last = chunk_pass(q, erase, plain, sums, state, reads=reads, early_erase=early, width=width)
+    y, last = chunk_pass(
+        q, erase, plain, sums, state, reads=reads, early_erase=early, width=width, instead=instead
+    )
     return stand_in(y, mask), last
 
 

@@ -386,7 +386,7 @@ def test_what_verify_asks_of_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(found.good for found in in_lanes(native, inputs, 0))
     monkeypatch.setattr(StepForm, "backward", FAULTS["backward"](StepForm.backward))
     assert not all(found.good for found in in_lanes(native, inputs, 0))
-    linear = nldsl.compile("linear_attention", block="linear_attention", x=8, heads=2, dtype=torch.float64)
+    linear = nldsl.compile("attention", block="attention", x=8, heads=2, dtype=torch.float64)
     with pytest.raises(LeftOutError, match="no block has a loop or a pass over chunks"):
         list(in_lanes(linear, (inputs[0],), 0))
 

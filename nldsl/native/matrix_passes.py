@@ -1,0 +1,192 @@
+"""Matrix memories that are one pass (see `runtime.chunk_pass`) with every chunk in C, one head at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from inspect import unwrap
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nldsl.native.filtered import MEMORY, memories_in
+from nldsl.native.lanes import AFTER, Lanes
+from nldsl.native.matrix_chunk import ROWS, MatrixChunk, Tensors
+from nldsl.native.steps import ordinary
+from nldsl.native.turns import packed
+from nldsl.native.walks import Turns, Wanted, walked
+from nldsl.runtime.chunk_buffers import Given, How
+from nldsl.runtime.first_order import first_order
+from nldsl.runtime.module import Module
+
+RECURRENCES = ("linear_recurrence", "delta_recurrence")
+"""The names under which the files of emitted modules have what they call."""
+
+
+def matrices_of(block: type[Module]) -> bool:
+    """Whether memories of a class of blocks are matrices in one pass."""
+    return bool({MEMORY, *RECURRENCES} & set(unwrap(block.forward).__code__.co_names))
+
+
+def quicken_matrices(block: type[Module], after: int | None = None) -> NativeMatrices:
+    """Let such memories of a class of blocks, and of all of its file, run in lanes; `after` for `AFTER`."""
+    names = unwrap(block.forward).__globals__
+    found = names.setdefault("_native_matrices", NativeMatrices())
+    for name in RECURRENCES:
+        if name in names and not isinstance(names[name], _Recurrence):
+            names[name] = _Recurrence(names[name], found)
+    if MEMORY in names:
+        memories_in(names).passes = found
+    found.after = after
+    return found  # type: ignore[no-any-return]
+
+
+class _Recurrence:
+    """A recurrence whose passes are in lanes."""
+
+    def __init__(self, function: Callable[..., tuple[Tensor, Tensor]], passes: NativeMatrices) -> None:
+        self.function, self.passes = function, passes
+
+    def __call__(self, *given: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        return self.function(*given, **options, instead=self.passes)
+
+
+class NativeMatrices:
+    """Passes over chunks in lanes; `forms`: by where rows stand."""
+
+    def __init__(self) -> None:
+        self.after: int | None = None
+        self.forms: dict[MatrixChunk, MatrixForm] = {}
+
+    @property
+    def reasons(self) -> dict[str, None]:
+        """Why torch computes what it still does, each once."""
+        return dict.fromkeys(reason for form in self.forms.values() for reason in form.reasons)
+
+    @property
+    def count(self) -> int:
+        """How many functions have been compiled so far."""
+        return sum(form.ahead.compiled + form.behind.compiled for form in self.forms.values())
+
+    def passed(self, given: Given, state: Tensor, how: How) -> tuple[Tensor, Tensor] | None:
+        """See `runtime.chunk_pass.Instead`."""
+        chunk = MatrixChunk(how.reads.early, how.early_erase, how.reads.strict)
+        form = self.forms.setdefault(chunk, MatrixForm(chunk))
+        width = form.takes(given, state, how, AFTER if self.after is None else self.after)
+        if not width:
+            return None
+        y, last = _Pass.apply(form, width, *given, state)  # type: ignore[no-untyped-call]
+        return y, last
+
+
+class _Pass(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, form: MatrixForm, width: int, *tensors: Any) -> tuple[Tensor, Tensor]:
+        *given, state = tensors
+        y, last, kept = form.run(given, state, width, any(ctx.needs_input_grad))
+        ctx.form, ctx.width = form, width
+        ctx.save_for_backward(*given, *kept)
+        return y, last
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        given, kept = ctx.saved_tensors[:ROWS], ctx.saved_tensors[ROWS:]
+        return (None, None, *ctx.form.back(given, kept, ctx.width, *grads))
+
+
+class MatrixForm:
+    """Passes of one form."""
+
+    def __init__(self, chunk: MatrixChunk) -> None:
+        self.ahead, self.behind = Lanes(chunk.ahead, 2), Lanes(chunk.behind, 2)
+        self.seen: Counter[int] = Counter()
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why torch computes what it still does."""
+        return [*self.ahead.reasons.values(), *self.behind.reasons.values()]
+
+    def takes(self, given: Given, state: Tensor, how: How, after: int) -> int:
+        """The width of the chunks of such a pass, 0 where torch computes it."""
+        known = [x for x in (*given, state) if x is not None]
+        if self.reasons or torch.compiler.is_compiling() or not ordinary(known):
+            return 0
+        if not isinstance(how.width, int):
+            return 0
+        width = min(how.width, given.q.shape[1])
+        if self.seen[width] < after:
+            self.seen[width] += -(-given.q.shape[1] // width)
+            return 0
+        return width
+
+    def run(
+        self, given: Tensors, state: Tensor, width: int, tracked: bool
+    ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        """Answers, the state behind the last chunk, and what the way back needs.
+
+        These are the states in front of every chunk and behind the last, what chunks add, their inverses.
+        """
+        chunks, count = _chunks(given, width)
+        kept = [1, 2, 3] if tracked else []
+        found, last = walked(self.ahead, Turns(chunks, count), state.contiguous(), Wanted(1, [0], kept))
+        y = found[0]
+        assert y is not None
+        whole = [found[n] for n in kept]
+        if whole and whole[0] is not None and whole[0].shape[0] == count:
+            whole[0] = torch.cat([whole[0], last[None]])
+        return _tokens(y)[:, : _length(given)], last, whole
+
+    def back(
+        self, given: Tensors, kept: Tensors, width: int, dy: Tensor, d_last: Tensor
+    ) -> list[Tensor | None]:
+        """Gradients of what was given, and of the state in front of the first chunk."""
+        (chunks, count), (answers, _) = _chunks(given, width), _chunks([dy], width)
+        states, *others = kept
+        assert states is not None
+
+        def turn(n: int) -> list[Tensor | None]:
+            held = [states[n], states[n + 1], *(None if x is None else x[n] for x in others)]
+            return [*chunks(n), *(None if x is None else _packed(x) for x in held), *answers(n)]
+
+        asked = range(1, 1 + ROWS)
+        found, d_first = walked(
+            self.behind, Turns(turn, count, backward=True), d_last.contiguous(), Wanted(0, asked)
+        )
+        length = _length(given)
+        *rows, d_sums = (None if (x := found[n]) is None else _tokens(x) for n in asked)
+        if d_sums is not None and d_sums.shape[1] > length:
+            # What stands behind the last token has its sums.
+            d_sums[:, length - 1] += d_sums[:, length:].sum(1)
+        return [*(None if x is None else x[:, :length] for x in (*rows, d_sums)), d_first]
+
+
+def _packed(x: Tensor) -> Tensor:
+    return x if packed([x]) else x.contiguous()
+
+
+def _length(given: Tensors) -> int:
+    assert given[0] is not None
+    return given[0].shape[1]
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """`[B, T, H, ..]` of the chunks `[N, B, H, C, ..]`."""
+    return x.permute(1, 0, 3, 2, 4).flatten(1, 2)
+
+
+def _chunks(given: Tensors, width: int) -> tuple[Callable[[int], list[Tensor | None]], int]:
+    """The tensors of every chunk, `[B, H, C, ..]`, and how many there are.
+
+    Behind the last token nothing is written and nothing fades: zeros, and the last of the running sums.
+    """
+    count = -(-_length(given) // width)
+    missing = count * width - _length(given)
+    whole = []
+    for n, x in enumerate(given):
+        if x is not None and missing:
+            last = x[:, -1:] if n == ROWS - 1 else x.new_zeros(()).expand(x[:, -1:].shape)
+            x = torch.cat([x, last.expand(-1, missing, -1, -1)], 1)
+        whole.append(None if x is None else x.unflatten(1, (count, -1)).transpose(2, 3).movedim(1, 0))
+    return lambda n: [None if x is None else x[n] for x in whole], count

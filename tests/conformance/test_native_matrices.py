@@ -1,0 +1,146 @@
+"""Matrix memories in one pass, their chunks in C: equal to torch and interpreter; what stays with torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import nldsl
+from nldsl.native import matrix_passes
+from nldsl.native.matrix_passes import NativeMatrices, matrices_of, quicken_matrices
+from nldsl.runtime import native
+from nldsl.runtime.chunk_buffers import Given, How, Reading
+from nldsl.runtime.chunk_pass import chunk_pass
+from tests.conformance.agreement import compiled, disagreements
+
+pytestmark = pytest.mark.skipif(not native.compiler(), reason="needs a C compiler")
+BLOCK = """
+block b(x, heads = 2) {{
+  level c every 1 token {{ memory S = matrix() per head(heads) init zero }}
+  k = l2norm(split(linear(x), heads))
+  {}
+  return merge(S[split(linear(x), heads)])
+}}
+"""
+WRITES = {
+    "linear": "S[k] <- split(linear(x), heads) minimize dot by gd(lr = 1) retain sigmoid(linear(x, heads))",
+    "delta": "S[k] <- split(linear(x), heads) minimize l2 by gd(lr = sigmoid(linear(x, heads)))",
+    "channels": "S *= split(sigmoid(linear(x) + 3), heads)\n"
+    "  S[k] <- split(linear(x), heads) minimize l2 by gd(lr = 0.5)",
+}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every width is compiled when it is seen, by a compiler that takes less time."""
+    monkeypatch.setattr(matrix_passes, "AFTER", 0)
+    monkeypatch.setattr(native, "FLAGS", [[*"-O1 -shared -fPIC -lm".split()]])
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64).requires_grad_()
+
+
+def case(kinds: str, tokens: int, heads: int, fade: int) -> dict[str, Any]:
+    """Tensors of a pass that erases, writes, or does both; `fade`: channels of its decay."""
+    torch.manual_seed(0)
+    batch, inner, outer = 2, 3, 5
+
+    def rows(size: int) -> Tensor:
+        return torch.randn(batch, heads, tokens, size, dtype=torch.float64).transpose(1, 2).requires_grad_()
+
+    erase = (rows(inner), rows(1).squeeze(-1), rows(inner), rows(outer)) if "e" in kinds else None
+    return {
+        "q": rows(inner),
+        "erase": erase,
+        "write": (rows(inner), rows(outer)) if "w" in kinds else None,
+        "sums": rows(fade) if fade else None,
+        "state": drawn(batch, heads, outer, inner),
+    }
+
+
+def leaves_of(given: dict[str, Any]) -> list[Tensor]:
+    parts = (given["q"], given["sums"], given["state"], *(given["erase"] or ()), *(given["write"] or ()))
+    return [x for x in parts if x is not None]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "tokens", "fade", "reads"),
+    [
+        ("e", 8, 1, Reading(False, False)),
+        ("e", 8, 1, Reading(False, True)),
+        ("e", 3, 0, Reading(False, True)),
+        ("w", 7, 3, Reading(True, True)),
+        ("ew", 9, 3, Reading(True, True)),
+        ("ew", 9, 1, Reading(False, False)),
+    ],
+)
+def test_a_pass_is_that_of_torch(kinds: str, tokens: int, fade: int, reads: Reading) -> None:
+    given = case(kinds, tokens, 2, fade)
+    how = {"reads": reads, "early_erase": reads.early, "width": 4}
+    passes, found = NativeMatrices(), []
+    for instead in (None, passes):
+        y, last = chunk_pass(**given, **how, instead=instead)
+        torch.manual_seed(1)
+        above = [torch.randn(x.shape, dtype=x.dtype) for x in (y, last)]
+        found.append([y, last, *torch.autograd.grad([y, last], leaves_of(given), above)])
+    assert passes.count == 2, passes.reasons
+    for plain, own in zip(*found, strict=True):
+        assert float((plain - own).abs().max() / plain.abs().max()) <= 1e-12
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_layer_equals_the_interpreter(write: str) -> None:
+    layer = compiled(BLOCK.format(WRITES[write]), x=6)
+    assert matrices_of(type(layer.root))
+    passes = quicken_matrices(type(layer.root))
+    assert not disagreements(layer)
+    assert passes.count > 0
+    assert not passes.reasons
+
+
+def test_pieces_of_a_stream_and_tokens_left_out() -> None:
+    layer = compiled(BLOCK.format(WRITES["delta"]), x=6)
+    x = torch.randn(2, 70, 6, dtype=torch.float64)
+    plain, _ = layer(x)
+    mask = torch.rand(2, 70) < 0.8
+    masked, _ = layer(x, mask=mask)
+    quicken_matrices(type(layer.root))
+    state, pieces = None, []
+    for part in x.split((33, 1, 36), 1):
+        y, state = layer(part, state)
+        pieces.append(y)
+    torch.testing.assert_close(torch.cat(pieces, 1), plain)
+    torch.testing.assert_close(layer(x, mask=mask)[0][mask], masked[mask])
+
+
+def test_only_what_has_come_up_often_enough_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix_passes, "AFTER", 4)
+    passes, given = NativeMatrices(), case("w", 8, 1, 0)
+    how = {"reads": Reading(False, False), "early_erase": False, "width": 4, "instead": passes}
+    counts = []
+    for _ in range(3):
+        chunk_pass(**given, **how)
+        counts.append(passes.count)
+    assert counts == [0, 0, 1]
+
+
+def test_mixed_widths_and_half_precision_are_left_to_torch() -> None:
+    passes, given = NativeMatrices(), case("w", 8, 1, 0)
+    how = {"reads": Reading(False, False), "early_erase": False, "instead": passes}
+    chunk_pass(**given, **how, width=(4, 2, 2))
+    k, v = (x.bfloat16() for x in given["write"])
+    half = Given(given["q"].bfloat16(), None, None, None, None, k, v, None)
+    assert passes.passed(half, given["state"].bfloat16(), How(Reading(False, False), False, 4)) is None
+    assert passes.count == 0
+
+
+def test_the_report_names_the_block() -> None:
+    layer = nldsl.compile("gated_deltanet", block="gated_deltanet", dim=8, heads=2)
+    report = nldsl.native(layer, at_once=True)
+    assert str(report) == "GatedDeltanet.forward: in lanes"
+    layer(torch.randn(1, 40, 8))
+    assert report.running == 1
