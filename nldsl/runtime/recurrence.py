@@ -108,19 +108,19 @@ def delta_recurrence(
     q, k, w, kernel = _chunks(layout, q_BTHK, k_BTHK, w_BTHV, decay, log_decay, mask)
     erase = cut(mask_out(erase_BTH, mask), layout)
     scores, carried = _read_kernel(kernel, "before" if feedback == "raw" else "decayed", layout.width, q)
-    target, erased = delta_transform(k, w, erase, scores, carried)
     key_end = k if kernel is None else k * kernel.to_end.unsqueeze(-1)
     lead = (layout.chunks, layout.batch * layout.heads)
+    target, erased = (x.unflatten(0, lead) for x in delta_transform(k, w, erase, scores, carried))
     d, states, last = delta_scan(
-        target.unflatten(0, lead),
-        erased.unflatten(0, lead),
+        target,
+        erased,
         key_end.unflatten(0, lead),
         _total(kernel, layout, state_BHVK).view(lead),
         state_BHVK.flatten(0, 1),
     )
-    if not _same_kernel(feedback, read):
-        scores, carried = _read_kernel(kernel, read, layout.width, q)
-    y = chunk_read(q, k, d.flatten(0, 1), scores, carried, states.flatten(0, 1))
+    same = _same_kernel(feedback, read)
+    again = (scores, carried) if same else _read_kernel(kernel, read, layout.width, q)
+    y = chunk_read(q, k, d.flatten(0, 1), *again, states.flatten(0, 1))
     return tokens(y, layout, mask), last.view(state_BHVK.shape)
 
 
