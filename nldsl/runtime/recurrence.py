@@ -111,13 +111,8 @@ def delta_recurrence(
     key_end = k if kernel is None else k * kernel.to_end.unsqueeze(-1)
     lead = (layout.chunks, layout.batch * layout.heads)
     target, erased = (x.unflatten(0, lead) for x in delta_transform(k, w, erase, scores, carried))
-    d, states, last = delta_scan(
-        target,
-        erased,
-        key_end.unflatten(0, lead),
-        _total(kernel, layout, state_BHVK).view(lead),
-        state_BHVK.flatten(0, 1),
-    )
+    ends, total = key_end.unflatten(0, lead), _total(kernel, layout, state_BHVK).view(lead)
+    d, states, last = delta_scan(target, erased, ends, total, state_BHVK.flatten(0, 1))
     same = _same_kernel(feedback, read)
     again = (scores, carried) if same else _read_kernel(kernel, read, layout.width, q)
     y = chunk_read(q, k, d.flatten(0, 1), *again, states.flatten(0, 1))
