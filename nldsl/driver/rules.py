@@ -13,7 +13,7 @@ from nldsl.diagnostics import SpecError
 from nldsl.emit.loader import load_module
 from nldsl.emit.printer import print_module
 from nldsl.lowerings.optimizer import OptimizerText, class_name, lower_optimizer
-from nldsl.lowerings.optimizer_c import native
+from nldsl.lowerings.optimizer_passes import native
 from nldsl.plan.rule_rows import NotOneProductError, RowsPlan, fuse_rows, looks_at_rows, retyped
 from nldsl.plan.rules import RulePlan, plan_rule
 from nldsl.runtime.rule_kernel import Kernel, Told, refusal

@@ -5,7 +5,7 @@ The text is made of our own names and of numbers; nothing a specification says s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nldsl.plan.rule_guards import Guard
@@ -45,16 +45,20 @@ class Native:
 
 
 @dataclass
-class _Writer:
+class Writer:
+    """Names of values in C, and statements on them."""
+
     literals: dict[str, float]
     known: dict[str, str] = field(default_factory=dict)
 
     def name(self, value: Value) -> str:
+        """A literal, or a name of our own."""
         if value.name in self.literals:
             return f"((real){float(self.literals[value.name])!r})"
         return self.known.setdefault(value.name, f"v{len(self.known)}")
 
     def line(self, step: Apply) -> str | None:
+        """One statement; nothing if it has no form in C."""
         args = [self.name(a) for a in step.args]
         found = _expression(step, args, self.literals)
         return None if found is None else f"const real {self.name(step.out)} = {found};"
@@ -82,35 +86,46 @@ def _power(args: list[str], exponent: float | None) -> str:
     return f"sqrt({args[0]})" if exponent == 0.5 else f"pow({args[0]}, {args[1]})"
 
 
-def native(plan: RulePlan) -> Native:
+def elementwise(plan: RulePlan) -> Native:
     """The loop of an element-wise rule."""
-    if plan.form != "elementwise":
-        return Native(reason=plan.reason)
-    writer = _Writer(dict(plan.literals))
-    arrays = ["W", "g", *(m.before.name for m in plan.memories)]
-    scalar = [False, False, *(m.shape == () for m in plan.memories)]
-    numbers = [f"const real {writer.name(v)} = (real)numbers[{i}];" for i, v in enumerate(plan.passed)]
+    writer = Writer(dict(plan.literals))
+    before, inside = read(plan, writer)
     steps = [s for s in plan.body if not isinstance(s, Guard)]
-    lines = {s.out.name: writer.line(s) for s in steps}
-    missing = next((s.op for s in steps if lines[s.out.name] is None), None)
-    if missing is not None:
-        return Native(reason=f"`{missing}` has no form in C")
-    reads = [
-        f"const real {writer.name(Value(name, (), 'scalar'))} = a{i}[{0 if one else 'i'}];"
-        for i, (name, one) in enumerate(zip(arrays, scalar, strict=True))
+    for step in steps:
+        line = writer.line(step)
+        if line is None:
+            return Native(reason=f"`{step.op}` has no form in C")
+        (inside if step.out.shape else before).append(line)
+    inside += writes(plan, writer, single=False)
+    return Native(_text(len(plan.memories) + 2, before, inside, writes(plan, writer, single=True)))
+
+
+def read(plan: RulePlan, writer: Writer) -> tuple[list[str], list[str]]:
+    """What a loop reads: arrays, numbers and memories that are one number before it, elements inside."""
+    arrays = ["W", "g", *(m.before.name for m in plan.memories)]
+    before = [f"real *restrict a{i} = (real *)arrays[{i}];" for i in range(len(arrays))]
+    before += [f"const real {writer.name(v)} = (real)numbers[{i}];" for i, v in enumerate(plan.passed)]
+    inside = list[str]()
+    for i, (name, one) in enumerate(zip(arrays, _single(plan), strict=True)):
+        line = f"const real {writer.name(Value(name, (), 'scalar'))} = a{i}[{0 if one else 'i'}];"
+        (before if one else inside).append(line)
+    return before, inside
+
+
+def writes(plan: RulePlan, writer: Writer, single: bool) -> list[str]:
+    """What is written: an element of the weight and of memories, or the memories that are one number."""
+    results = [("a0", plan.weight), *((f"a{i + 2}", m.after) for i, m in enumerate(plan.memories))]
+    one = [flag for i, flag in enumerate(_single(plan)) if i != 1]
+    return [
+        f"{array}[{0 if single else 'i'}] = {writer.name(value)};"
+        for (array, value), flag in zip(results, one, strict=True)
+        if flag is single
     ]
-    results = [("a0", plan.weight, False)]
-    results += [(f"a{i + 2}", m.after, scalar[i + 2]) for i, m in enumerate(plan.memories)]
-    pick: Callable[[bool], list[str]] = lambda one: [  # noqa: E731
-        f"{array}[{0 if one else 'i'}] = {writer.name(value)};"
-        for array, value, single in results
-        if single is one
-    ]
-    outside = [r for r, one in zip(reads, scalar, strict=True) if one]
-    outside += [str(lines[s.out.name]) for s in steps if not s.out.shape]
-    inside = [r for r, one in zip(reads, scalar, strict=True) if not one]
-    inside += [str(lines[s.out.name]) for s in steps if s.out.shape]
-    return Native(_text(len(arrays), numbers + outside, inside + pick(False), pick(True)))
+
+
+def _single(plan: RulePlan) -> list[bool]:
+    """Which of weight, gradient and memories are one number."""
+    return [False, False, *(m.shape == () for m in plan.memories)]
 
 
 def _text(arrays: int, before: Iterable[str], inside: Iterable[str], after: Sequence[str]) -> str:
@@ -120,8 +135,7 @@ def _text(arrays: int, before: Iterable[str], inside: Iterable[str], after: Sequ
     One stream waits for memory, eight compete for lines of the cache; three do not begin at the same place of
     a page, as two and four of a large tensor do.
     """
-    declared = [f"real *restrict a{i} = (real *)arrays[{i}];" for i in range(arrays)]
-    head = [f"  {line}" for line in (*declared, *before)]
+    head = [f"  {line}" for line in before]
     return "\n".join(
         [
             "#include <tgmath.h>",
@@ -141,26 +155,37 @@ def _text(arrays: int, before: Iterable[str], inside: Iterable[str], after: Sequ
             "      block(i + each * s, i + each * s + BLOCK, arrays, numbers);",
             "  block(from + each * STREAMS, to, arrays, numbers);",
             "}",
-            "static void whole(long n, void **arrays, const double *numbers, int threads) {",
-            "  if (n < 16384) threads = 1;",
-            "#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)",
-            "  for (int t = 0; t < threads; t++)",
-            "    part(n / threads * t, t + 1 < threads ? n / threads * (t + 1) : n, arrays, numbers);",
-            *(_behind(head, after) if after else ()),
+            "static void whole(long count, void **arrays, const double *numbers, int threads) {",
+            "  if (count < 16384) threads = 1;",
+            *threaded("part(FROM, TO, arrays, numbers);"),
+            # Memories that are one number are written when all parts have read them.
+            *((*head, *(f"  {line}" for line in after)) if after else ()),
             "}",
-            "int step(long tensors, const long *sizes, void ***arrays, const double *numbers, int threads) {",
-            "  for (long t = tensors - 1; t >= 0; t--) {",
-            f"    void *own[{arrays}];",
-            f"    for (int a = 0; a < {arrays}; a++) own[a] = arrays[a][t];",
-            "    whole(sizes[t], own, numbers, threads);",
-            "  }",
-            "  return 0;",
-            "}",
+            *over_tensors(arrays),
             "",
         ]
     )
 
 
-def _behind(head: Iterable[str], after: Iterable[str]) -> list[str]:
-    """Memories that are one number are written when all parts have read them."""
-    return [*head, *(f"  {line}" for line in after)]
+def threaded(call: str) -> list[str]:
+    """Every thread `t` takes its part of a tensor, from `FROM` to `TO`."""
+    end = "t + 1 < threads ? count / threads * (t + 1) : count"
+    return [
+        "#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)",
+        "  for (int t = 0; t < threads; t++)",
+        f"    {call.replace('FROM', 'count / threads * t').replace('TO', end)}",
+    ]
+
+
+def over_tensors(arrays: int) -> list[str]:
+    """`step`: all tensors, the last one first."""
+    return [
+        "int step(long tensors, const long *sizes, void ***arrays, const double *numbers, int threads) {",
+        "  for (long t = tensors - 1; t >= 0; t--) {",
+        f"    void *own[{arrays}];",
+        f"    for (int a = 0; a < {arrays}; a++) own[a] = arrays[a][t];",
+        "    whole(sizes[t], own, numbers, threads);",
+        "  }",
+        "  return 0;",
+        "}",
+    ]

@@ -196,16 +196,24 @@ def orthogonalize(a: Tensor, iterations: int = 5) -> Tensor:
     return x.T if tall else x
 
 
+def _eigen(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors, for which LAPACK finds none where a number is not finite: NaN."""
+    if not torch.isfinite(a).all():
+        return a[0] * torch.nan, a * torch.nan
+    values, vectors = torch.linalg.eigh(a)
+    return values, vectors
+
+
 def inverse_root(a: Tensor, root: int, eps: float = 1e-12) -> Tensor:
     """`(A + eps I)^(-1/p)` of a symmetric matrix; negative eigenvalues count as zero."""
-    values, vectors = torch.linalg.eigh((a + a.T) / 2)
+    values, vectors = _eigen((a + a.T) / 2)
     result: Tensor = vectors @ torch.diag((torch.clamp(values, min=0.0) + eps) ** (-1.0 / root)) @ vectors.T
     return result
 
 
 def eigenbasis(a: Tensor) -> Tensor:
     """Eigenvectors of a symmetric matrix, largest eigenvalue first; the largest entry of each is positive."""
-    columns = torch.linalg.eigh((a + a.T) / 2).eigenvectors.flip(1).unbind(1)
+    columns = _eigen((a + a.T) / 2)[1].flip(1).unbind(1)
     signed = [c * (-1 if c[c.abs().argmax()] < 0 else 1) for c in columns]
     return torch.stack(signed, 1)
 

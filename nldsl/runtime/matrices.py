@@ -101,7 +101,7 @@ def inverse_root(x: Tensor, *, root: int, eps: float) -> Tensor:
     """
     if x.dtype in HALVES:
         return inverse_root(x.float(), root=root, eps=eps).to(x.dtype)
-    values, vectors = torch.linalg.eigh((x + x.mT) / 2)
+    values, vectors = _eigen((x + x.mT) / 2)
     powers = (values.clamp_min(0.0) + eps) ** (-1.0 / root)
     result: Tensor = (vectors * powers.unsqueeze(-2)) @ vectors.mT
     return result
@@ -118,23 +118,26 @@ def eigenbasis(x: Tensor) -> Tensor:
         return eigenbasis(x.float()).to(x.dtype)
     if not x.numel():
         return x
-    vectors = _eigenvectors((x + x.mT) / 2).flip(-1)
+    vectors = _eigen((x + x.mT) / 2)[1].flip(-1)
     largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))
     result: Tensor = vectors * torch.where(largest < 0, -1.0, 1.0).to(x.dtype)
     return result
 
 
-def _eigenvectors(x: Tensor) -> Tensor:
-    """In single precision LAPACK gives up where most rows are zero, as in the gradient of an embedding."""
+def _eigen(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors; NaN of what is not finite.
+
+    In single precision LAPACK gives up where most rows are zero, as in the gradient of an embedding.
+    """
     try:
-        found: Tensor = torch.linalg.eigh(x).eigenvectors
+        values, vectors = torch.linalg.eigh(x)
     except RuntimeError:  # `LinAlgError` is one
         if not bool(torch.isfinite(x).all()):
-            return torch.full_like(x, torch.nan)
+            return x[..., 0] * torch.nan, x * torch.nan
         if x.dtype == torch.float64:
             raise
-        found = torch.linalg.eigh(x.double()).eigenvectors.to(x.dtype)
-    return found
+        values, vectors = (found.to(x.dtype) for found in torch.linalg.eigh(x.double()))
+    return values, vectors
 
 
 def orthonormal(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,16 @@ from torch import Tensor
 
 from nldsl.runtime.native import REAL, Step, compiled, compiler, no_compiler
 from nldsl.runtime.rule_kernel import Kernel, Memory, refusal
+from nldsl.runtime.rule_many import listed, update_many
+from nldsl.runtime.rule_numbers import Numbers
 
 if TYPE_CHECKING:
     from nldsl.runtime.rule_optimizer import RuleOptimizer
 
 LEAST = 1 << 16
 """Elements from which on compiling a loop (a third of a second) is worth it by itself."""
+MANY = 1 << 13
+"""Weights times steps from which on it is for fewer elements: by torch a weight takes 40 us longer."""
 FORMS = ("auto", "eager", "compiled")
 States = Mapping[Tensor, Mapping[str, Tensor]]
 
@@ -30,34 +35,51 @@ class Choice:
 
     step: Step | None
     reason: str
+    until: float = math.inf
+    """The application from which on to choose anew."""
 
 
 def choose(optimizer: RuleOptimizer, kernel: Kernel, like: Tensor) -> Choice:
-    """Compiled or eager; raises NL0968 where `form = "compiled"` cannot be had."""
+    """Compiled or eager; raises NL0968 where `form = "compiled"` cannot be had.
+
+    Of the time that has passed nothing is asked: a run that goes on from a saved state does what it did.
+    """
     wanted = optimizer.form
     if wanted not in FORMS:
         raise refusal("NL0968", f"`form` is one of {', '.join(FORMS)}; found `{wanted}`")
     against = _against(optimizer, kernel, like)
-    if wanted == "compiled" and against and kernel.form == "elementwise":
+    if wanted == "compiled" and against and (kernel.form == "elementwise" or kernel.native):
         raise refusal("NL0968", f"`{optimizer.rule}` cannot be compiled: {against}")
     if wanted == "eager" or against:
         return Choice(None, against or "asked for")
     count = sum(p.numel() for g in optimizer.param_groups for p in g["params"])
-    if wanted == "auto" and count < LEAST:
-        return Choice(None, f"{count} elements are too few to compile a loop for (fewer than {LEAST})")
+    until = last_of_few(optimizer)
+    if wanted == "auto" and count < LEAST and float(optimizer.state[like]["step"]) < until:
+        few = f"{count} elements are too few to compile a loop for (fewer than {LEAST})"
+        return Choice(None, f"{few} before step {until}", until)
     step = compiled(kernel.native, REAL[like.dtype])
     if step is None:
         against = f"`{compiler()}` makes no loop that runs here"
         if wanted == "compiled":
             raise refusal("NL0968", f"`{optimizer.rule}` cannot be compiled: {against}")
         return Choice(None, against)
-    return Choice(step, "one pass over weight, gradient and memories")
+    once = kernel.form == "elementwise"
+    return Choice(
+        step, "one pass over weight, gradient and memories" if once else "loops with sums between them"
+    )
+
+
+def last_of_few(optimizer: RuleOptimizer) -> int:
+    """How many steps a few elements are updated without a loop of their own."""
+    return -(-MANY // sum(len(g["params"]) for g in optimizer.param_groups))
 
 
 def _against(optimizer: RuleOptimizer, kernel: Kernel, like: Tensor) -> str:
     """Why a loop in C is impossible; empty if it is possible."""
     if not kernel.native:
         return kernel.native_reason or kernel.reason
+    if kernel.form == "matrix" and like.ndim == 3:
+        return "a stack of matrices is taken one by one"
     if like.device.type != "cpu":
         return f"weights are on {like.device.type}"
     if like.dtype not in REAL:
@@ -86,6 +108,8 @@ class Place:
         self.layout = layout(p, *(tensor for _, tensor in self.named))
         dense = all(t.is_contiguous() and t.dtype == p.dtype for t in (self.weight, *self.memories))
         self.loop = choice.step if dense else None
+        self.lists = kernel.form == "elementwise" and rows is None and listed(self.weight)
+        self.until = choice.until
         self.size, self.kind = p.numel(), p.dtype
         self.addresses = [t.data_ptr() for t in (self.weight, *self.memories)]
 
@@ -199,16 +223,25 @@ class Bundle:
     def __init__(self, numbers: Numbers) -> None:
         self.numbers = numbers
         self.looped: dict[torch.dtype, list[tuple[Tensor, Place, Tensor]]] = {}
+        self.listed: dict[tuple[torch.dtype, torch.device], list[tuple[Place, Tensor]]] = {}
 
     def add(self, p: Tensor, place: Place, g: Tensor) -> None:
         """Update one weight, now or with the others at `run`."""
         if place.loops(g):
             self.looped.setdefault(g.dtype, []).append((p, place, g))
+        elif place.lists:
+            self.listed.setdefault((p.dtype, p.device), []).append((place, g))
         else:
             place.apply(g, self.numbers)
 
     def run(self, states: States) -> list[Lineup]:
-        """The loops, over all weights they have in common."""
+        """The loops, over all weights they have in common; lists of what torch takes together."""
+        for (first, gradient), *others in self.listed.values():
+            if not others:
+                first.apply(gradient, self.numbers)
+                continue
+            rows = [(place.weight, g, *place.memories) for place, g in [(first, gradient), *others]]
+            update_many(first.kernel, rows, self.numbers.floats())
         made = []
         for found in self.looped.values():
             weights, places, gradients = map(list, zip(*found, strict=True))
@@ -217,39 +250,6 @@ class Bundle:
             lineup.run(self.numbers)
             made.append(lineup)
         return made
-
-
-class Numbers:
-    """The numbers of one kernel at one step, in the forms they are asked for."""
-
-    def __init__(self, kernel: Kernel, given: Sequence[float]) -> None:
-        self.kernel, self.given = kernel, given
-
-    def values(self) -> tuple[Tensor, ...]:
-        """As tensors in double precision."""
-        return self.kernel.numbers(*torch.tensor(self.given, dtype=torch.float64).unbind())
-
-    def plain(self) -> ctypes.Array[ctypes.c_double]:
-        """As an array of doubles."""
-        found = self._by_python() or [float(value) for value in self.values()]
-        return (ctypes.c_double * max(len(found), 1))(*found)
-
-    def _by_python(self) -> list[float] | None:
-        """Where operators are all that is needed: the same operations in a fifth of the time.
-
-        Nothing if torch has another answer: 1 / 0, or a root of what is negative.
-        """
-        if self.kernel.numbers.__code__.co_names:
-            return None
-        try:
-            return [float(value) for value in self.kernel.numbers(*self.given)]
-        except (ArithmeticError, TypeError):
-            return None
-
-    def cast(self, like: Tensor) -> list[Tensor]:
-        """As tensors on the device of a weight, at least in single precision."""
-        kind = like.dtype if like.dtype == torch.float64 else torch.float32
-        return [n.to(like.device, kind) for n in self.values()]
 
 
 def _of(kernel: Kernel, memories: Sequence[Tensor]) -> Iterator[tuple[Memory, Tensor]]:

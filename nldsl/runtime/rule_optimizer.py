@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nldsl.catalog.bounds import Bounds
 from nldsl.runtime.gathered_rows import GatheredRows
-from nldsl.runtime.rule_bundle import Bundle, Choice, Lineup, Numbers, Place, choose
+from nldsl.runtime.rule_bundle import Bundle, Choice, Lineup, Place, choose, last_of_few
 from nldsl.runtime.rule_cycled import SCHEDULED, Cycled
 from nldsl.runtime.rule_gradients import Arrival, Policy, checked
 from nldsl.runtime.rule_groups import (
@@ -30,6 +30,7 @@ from nldsl.runtime.rule_groups import (
     slow,
 )
 from nldsl.runtime.rule_kernel import Kernel, Told, refusal
+from nldsl.runtime.rule_numbers import Numbers
 from nldsl.runtime.rule_room import Room, apart
 from nldsl.runtime.rule_rows import Rows, attach
 
@@ -80,7 +81,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.seed = seed
         self.more = more
         self.whole = dict(whole or {})
-        self.choices: dict[tuple[int, torch.dtype, str], Choice] = {}
+        self.choices: dict[tuple[object, ...], Choice] = {}
         self.places: dict[int, Place] = {}
         self.lineups: dict[int, Lineup] = {}
         self.rows: dict[Tensor, Rows] = {}
@@ -270,7 +271,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         bundles: dict[tuple[int, float], Bundle] = {}
         for p, g in ready:
             state, place = self.state[p], self.places.get(id(p))
-            if place is None or not place.fits(state, p):
+            if place is None or place.counter.value >= place.until or not place.fits(state, p):
                 place = self._place(state, p)
             step = place.tick()
             key = (place.kernel_id, step)
@@ -289,7 +290,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _place(self, state: dict[str, Tensor], p: Tensor) -> Place:
         """Where `p` and its memories are; looked up again when somebody has moved them."""
         kernel = self.kernel_of(p)
-        key = (id(kernel), p.dtype, p.device.type)
+        late = float(state["step"]) >= last_of_few(self)
+        key = (id(kernel), p.dtype, p.device.type, p.ndim == 3, late)
         if key not in self.choices:
             self.choices[key] = choose(self, kernel, p)
         rows = self.rows.get(p)
@@ -314,8 +316,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             for index, p in enumerate(group["params"]):
                 kernel = self.kernel_of(p)
                 choice = choose(self, kernel, p)
-                form = "matrix" if kernel.form == "matrix" else "eager" if choice.step is None else "compiled"
-                reason = kernel.reason if form == "matrix" else choice.reason
+                form = "compiled" if choice.step else "matrix" if kernel.form == "matrix" else "eager"
+                reason = kernel.reason if form == "matrix" and not kernel.native else choice.reason
                 found[self._name(group, index).strip("`")] = form, reason
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nldsl.catalog.values import Shape
 from nldsl.diagnostics import SpecError
-from nldsl.lowerings.optimizer_c import native
+from nldsl.lowerings.optimizer_passes import native
 from nldsl.plan.rule_rows import NotOneProductError, fuse_rows, looks_at_rows
 from nldsl.plan.rules import plan_rule
 from nldsl.spec.outer_rules import PROBES, OuterRule, weight_shape
@@ -36,9 +36,10 @@ def _form(outer: OuterRule, shape: Shape, linear: bool) -> str:
     plan = plan_rule(outer.at(shape, False), shape)
     loop = native(plan)
     if loop.text:
+        how = "one loop" if plan.form == "elementwise" else "loops with sums between them"
         return (
-            f"{weights}: one loop in C from 65,536 elements on where there is a compiler, else torch; "
-            f"{plan.reason}"
+            f"{weights}: {how} in C from 65,536 elements or 8,192 updates on where there is a compiler, "
+            f"else torch; {plan.reason}"
         )
     kind = "element by element in torch" if plan.form == "elementwise" else "matrix by matrix in torch"
     return f"{weights}: {kind}; {loop.reason}"

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 import nldsl
+from nldsl.reference import primitives as reference
+from nldsl.runtime import ops
 from tests.conformance.rules_of_papers import RULES
 
 MODEL = """
@@ -104,6 +106,24 @@ def test_a_basis_of_a_gradient_that_is_mostly_zero() -> None:
         )
         ready.step()
     assert bool(torch.isfinite(weight).all()) and bool(weight.any())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("form", ["shampoo(lr = 0.1)", "soap(lr = 0.1)"])
+def test_a_matrix_that_overflows_has_no_eigenvalues_and_says_nan(form: str, dtype: torch.dtype) -> None:
+    """The gradient is finite, its square is not: numbers, no error of LAPACK in mid-step."""
+    size = 1e25 if dtype == torch.float32 else 1e200
+    weight = nn.Parameter(drawn((6, 4), 1).to(dtype))
+    ready = nldsl.optimizer(form, [weight])
+    for step in range(3):
+        weight.grad = drawn((6, 4), 10 + step).to(dtype) * (size if step == 1 else 1)
+        ready.step()
+    assert float(ready.state[weight]["step"]) == 3
+    overflowed = torch.full((3, 3), torch.inf, dtype=dtype)
+    for inverse in (ops.inverse_root, reference.inverse_root):
+        assert bool(torch.isnan(inverse(overflowed, root=4, eps=1e-4)).all())
+    for basis in (ops.eigenbasis, reference.eigenbasis):
+        assert bool(torch.isnan(basis(overflowed)).all())
 
 
 def test_a_network_that_is_a_memory_of_a_number() -> None:

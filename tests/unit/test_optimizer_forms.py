@@ -41,7 +41,8 @@ def elementwise() -> list[str | GroupRule]:
             made = nldsl.optimizer(group, [nn.Parameter(torch.zeros(3, 2))])
         except SpecError:
             continue  # a rule that wants layers
-        if next(iter(made.kernels.values())).native:
+        kernel = next(iter(made.kernels.values()))
+        if kernel.native and kernel.form == "elementwise":
             found.append(group)
     return found
 
