@@ -204,10 +204,12 @@ def _chunkable(grad: WeightGradient, analysis: RuleAnalysis, rule: Rule) -> bool
         if isinstance(mixed, str):
             return grad.x is not None and mirror_form(rule, grad.weight.shape) is not None
         x = RuleSymbols.of(grad.weight.shape).x
-        return grad.x is not None or not (mixed.erases or any(depends(c, [x]) for c in mixed.numbers()))
+        whole = len(grad.weight.shape) == 1 or grad.general is None
+        asks = mixed.erases or any(depends(c, [x]) for c in mixed.numbers())
+        return grad.x is not None or (whole and not asks)
     erases = form.erase.value != 0.0 or (form.momentum is not None and form.momentum.erase.value != 0.0)
     needs_input = erases or any(depends(c, [form.x]) for c in _coefficients(form))
-    return grad.x is not None or (not needs_input and grad.general is None) or len(grad.weight.shape) == 1
+    return grad.x is not None or (not needs_input and grad.general is grad.constant) or len(grad.weight.shape) == 1
 
 
 def _coefficients(form: RuleForm) -> tuple[Expr, ...]:

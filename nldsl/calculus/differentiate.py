@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nldsl.calculus.expression import Expr, depends, number, walk
+from nldsl.calculus.expression import Expr, depends, number, symbols, walk
 from nldsl.calculus.lift import lift, value_symbol, weight_symbol
 from nldsl.calculus.simplify import ExprBuilder, build, substitute, total
 from nldsl.library import PRIMITIVES
 from nldsl.spec.program import Function
+
+
+TOKEN = frozenset({"key", "target"})
+"""Roles of the symbols that differ from token to token."""
 
 
 class NotDifferentiableError(ValueError):
@@ -38,6 +42,12 @@ class WeightGradient:
     general: Expr | None
     x: Expr | None
     dy: Expr | None
+
+    @property
+    def constant(self) -> Expr | None:
+        """`general` where it is the same for every token: what a penalty on the memory itself adds."""
+        token = () if self.general is None else (s for s in symbols(self.general) if s.role in TOKEN)
+        return self.general if not any(token) else None
 
     @property
     def expression(self) -> Expr:

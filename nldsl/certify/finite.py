@@ -21,7 +21,7 @@ from nldsl.spec.program import Apply, Program, TaskWrite, Write
 
 BOUND = 1e-6
 """Relative to the slope, or to what a random direction sees of the gradient where that is larger."""
-STEPS = (1e-3, 1e-4, 1e-5)
+STEPS = (1e-3, 1e-4, 1e-5, 1e-6)
 """Along a direction of unit length: the first that is fine enough counts (programs that amplify bend)."""
 DIRECTIONS = 3
 WRITES = 2

@@ -1,4 +1,4 @@
-"""The identity matrix, as a target of a write; its size is that of the other side."""
+"""The identity matrix: in a rule the target of a write, in an objective what a matrix may stay close to."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def _reference(*, size: int) -> Any:
 
 PRIMITIVE = Primitive(
     name="identity",
-    doc="The identity matrix, as a target of a write; its size is that of the other side.",
+    doc="The identity matrix. As a target of a write in a rule its size is that of the other side, and left out.",
     example="rule example(lr) { memory m = matrix(like = W); m[g] <- -identity by gd(lr = lr); W = W + m }",
     values=(),
     shape=_shape,
     torch="nldsl.runtime.ops:identity",
     options=(
-        Option("size", "REQUIRED", "rows and columns; set by the elaborator", "channels", 1, type="int"),
+        Option("size", "REQUIRED", "rows and columns", "channels", 1, type="int"),
     ),
     vjp=_vjp,
-    places=frozenset({"rule"}),
+    places=frozenset({"objective", "rule"}),
     equation="y_ij = [i = j]",
     reference=_reference,
 )

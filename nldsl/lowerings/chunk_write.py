@@ -319,6 +319,8 @@ class ChunkWriter:
             options["window"] = term.window
         if step.products > 1:
             options["products"] = step.products
+        if step.constant:
+            options["constant"] = self.gradients[n][f"c_{step.weight}"]
         return options
 
     def _filter(self, n: int, m: MomentumStep, rate: Callable[[Expr, str], Expression]) -> Expression:

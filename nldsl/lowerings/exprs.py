@@ -9,6 +9,7 @@ from nldsl.calculus.expression import SYMBOL, Expr, number, symbols, walk
 from nldsl.calculus.simplify import substitute
 from nldsl.catalog.primitive import ContractError
 from nldsl.emit.nodes import Expression, Literal, Starred, Statement, assign, name, to_expression
+from nldsl.library import PRIMITIVES
 from nldsl.lowerings.columns import column
 from nldsl.lowerings.scope import Imports, Names, Scope
 
@@ -100,6 +101,9 @@ class ExprRows:
 
     def applied(self, node: Expr) -> Expression:
         """A primitive on what its arguments are called."""
+        if node.op == "identity":
+            like = next(iter(self.symbols.values()))
+            return self.imports.use(PRIMITIVES["identity"].torch)(**dict(node.options), like=like)
         return column(
             self.imports,
             node.op,

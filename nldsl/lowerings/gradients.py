@@ -70,6 +70,8 @@ def _factors(weight: WeightGradient) -> list[_Result]:
         mark = f"_{i + 1}" if i else ""
         out.append(_Result(f"x_{weight.name}{mark}", term.x, weight.name, -1))
         out.append(_Result(f"dy_{weight.name}{mark}", term.dy, weight.name, -2))
+    if weight.general is not None:
+        out.append(_Result(f"c_{weight.name}", weight.general, weight.name, 0))
     return out
 
 
@@ -88,11 +90,13 @@ def _define(
         rows.bind(symbol, name(argument), role)
     rows.count(r.expr for r in wanted)
     results = [_full_size(rows, r) for r in wanted]
+    constant = any(r.name.startswith("c_") for r in wanted)
     doc = "\n\n".join(
         (
             f"Gradient of `{objective.name}` at the map `{map_function.name}`, row by row.",
             f"Returns {', '.join(r.name for r in wanted)}: `x_W` is the input of the weight `W`, `dy_W` "
-            "the gradient at its output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`.",
+            "the gradient at its output, and the gradient of `W` itself is `g_W`, or `dy_W.mT @ x_W`."
+            + (" `c_W` is a part that every token adds alike." if constant else ""),
         )
     )
     annotated = tuple(Parameter(p, name("Tensor")) for p in (*arguments, *slow))

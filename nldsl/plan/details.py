@@ -91,6 +91,7 @@ class WeightStep:
     `D_t = (a_t + keep - 1) D_{t-1} - erase (D_{t-1} x) x^T - rate g + read m`; absent parts are `None`.
     Coefficients are expressions over `x` and the rule's arguments.  `products`: how many outer
     products the gradient is a sum of; 0 for a bias, whose gradient is `dy`.  With a `dual`, `D` is that.
+    `constant`: beside them stands a matrix that is the same for every token, of a penalty on the memory.
     """
 
     weight: str
@@ -101,6 +102,7 @@ class WeightStep:
     products: int = 1
     dual: Dual | None = None
     states: StatesForm | None = None
+    constant: bool = False
 
     @property
     def erases(self) -> bool:
@@ -121,7 +123,8 @@ class WeightStep:
     def plain(self) -> bool:
         """One outer product, and nothing between the gradient and the weight but a rate."""
         between = (self.momentum, self.keep, self.dual, self.states)
-        return self.products == 1 and self.rate is not None and all(b is None for b in between)
+        one = self.products == 1 and not self.constant
+        return one and self.rate is not None and all(b is None for b in between)
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,8 @@ def _steps(member: ChunkMemory) -> Refusal | None:
     steps = member.steps[0]
     if member.mixed:
         return Refusal("a rule whose memories mix with the weight")
+    if any(s.constant for s in steps):
+        return Refusal("a gradient with a part that is the same for every token")
     if any(s.erases or s.keep is not None or s.products > 1 for s in steps):
         return Refusal("a rule that erases or scales the weight, or a gradient of several outer products")
     both = any(s.rate is not None and s.momentum is not None for s in steps)

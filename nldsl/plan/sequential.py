@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from nldsl.calculus.classify import TermClass, update_class
+from nldsl.calculus.mirror import mirror_form
+from nldsl.calculus.rules import rule_form
 from nldsl.plan.closed import closed_gradient
 from nldsl.plan.details import SequentialDetail
 from nldsl.plan.units import boundary, defined, feeds_itself, memories_of, turns_of
@@ -108,6 +110,8 @@ def why(block: Block, statements: tuple[int, ...], refused: Mapping[str, str]) -
     found = [update_class(named[w.memory], w) for w in online]
     held = any((c.letter, c.chunked_letter) == ("X", "N") for c in found)
     advice = "; held over a chunk (`gradient every 16 tokens`) they make a parallel form"
+    if any(_dual(named[w.memory], t) for w in online for t in w.terms):
+        advice = "; on a level `every 16 tokens`, whose reads see the last commit, they make a parallel form"
     if held and any(_bends(t) for c in found for t in c.terms):
         return (
             "one token after the other: gradients are taken at the state of every token, and are not linear "
@@ -122,9 +126,17 @@ def why(block: Block, statements: tuple[int, ...], refused: Mapping[str, str]) -
 def _bends(term: TermClass) -> bool:
     """Whether a gradient is not linear in the memory: by its objective, or by a map of several matrices."""
     found = term.gradient
-    if found is None or found.sees_memory:
+    if found is None:
         return False
+    if found.sees_memory:
+        return all(r.form is not None for r in term.rules) and any(g.general for g in found.gradients)
     return term.dependence == "nonlinear" or sum(len(w.shape) == 2 for w in found.weights) > 1
+
+
+def _dual(memory: Memory, term: Term) -> bool:
+    """Whether the rule steps in a dual, of which reads of a running state would need every weight."""
+    shapes = () if memory.function is None else (w.shape for w in memory.function.weights)
+    return any(rule_form(term.rule, s).form is None and mirror_form(term.rule, s) is not None for s in shapes)
 
 
 def _directing(write: Write) -> Iterator[Value]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nldsl.calculus.differentiate import NotDifferentiableError, WeightGradient, gradient
 from nldsl.calculus.expression import Expr, depends, walk
 from nldsl.calculus.mirror import mirror_form
@@ -26,6 +28,8 @@ def write_steps(memory: Memory, write: Write) -> tuple[tuple[WeightStep, ...], .
             return Refusal(f"{meets} erases")
         if any(s.states is not None or s.keep is not None for term in found for s in term):
             return Refusal(f"{meets} mixes the weight with what it remembers, or scales it")
+        if any(s.constant for term in found for s in term):
+            return Refusal(f"retention per {write.retain_axis} channel meets a penalty on the memory itself")
     return tuple(found)
 
 
@@ -55,7 +59,7 @@ def _term_steps(memory: Memory, term: Term, write: Write, mixed: bool) -> tuple[
         if isinstance(products, Refusal):
             return products
         if write.at_commit:
-            steps.append(WeightStep(weight.name, None, None, products=products))
+            steps.append(WeightStep(weight.name, None, None, products=products, constant=_constant(weight)))
             continue
         if mixed:
             step = _mixed(term, weight, products)
@@ -63,7 +67,7 @@ def _term_steps(memory: Memory, term: Term, write: Write, mixed: bool) -> tuple[
             step = _mirrored(term, weight, products) or _linear(term, weight, products)
         if isinstance(step, Refusal):
             return step
-        steps.append(step)
+        steps.append(replace(step, constant=_constant(weight)))
     if len({s.dual is None for s in steps}) > 1:
         return Refusal(f"rule `{term.rule.name}` steps in a dual for some weights only")
     return tuple(steps)
@@ -76,6 +80,8 @@ def _linear(term: Term, weight: WeightGradient, products: int) -> WeightStep | R
 
 def _mixed(term: Term, weight: WeightGradient, products: int) -> WeightStep | Refusal:
     """The weight and the memories of its rule, as states."""
+    if _constant(weight):
+        return Refusal(f"a penalty on `{weight.name}` meets a rule whose memories mix with the weight")
     form = rule_states(term.rule, weight.weight.shape)
     if isinstance(form, str):
         return Refusal(form)
@@ -107,11 +113,16 @@ def _products(weight: WeightGradient) -> int | Refusal:
     if len(weight.weight.shape) == 1:
         return 0
     parts = [e for t in weight.outer_terms for e in (t.x, t.dy)]
-    if weight.general is not None or not parts:
+    if weight.general is not weight.constant or not parts:
         return Refusal(f"the gradient of weight `{weight.name}` is no sum of outer products")
     if any(e.op == "outer" for e in walk(parts)):
         return Refusal(f"the gradient at `{weight.name}` makes a matrix of every token")
     return len(weight.outer_terms)
+
+
+def _constant(weight: WeightGradient) -> bool:
+    """Whether a matrix that is the same for every token is part of the gradient."""
+    return len(weight.weight.shape) == 2 and weight.constant is not None
 
 
 def _rule(term: Term, weight: WeightGradient) -> RuleForm | Refusal:

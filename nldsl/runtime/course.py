@@ -3,13 +3,13 @@
 Every term of a write moves the weight; with the gradients constant, all of it is a causal filter.
 `D = W - r`, `r` what retention decays toward:
 
-    g_t = sum over the window of t of  w_j dy_j x_j^T
+    g_t = sum over the window of t of  w_j (dy_j x_j^T + G)
     m_t = beta_t m_{t-1} - slot_rate_t g_t - slot_erase_t (D_{t-1} x_t) x_t^T
     D_t = a_t D_{t-1} + sum over terms of ( read_t m_t - rate_t g_t - erase_t (D_{t-1} x_t) x_t^T )
 
 Shapes.  Weight `[*lead, o, i]`; inputs `x [*lead, J, i]` and gradients at the outputs `dy [*lead, J, o]`
 of the J = C + c - 1 lessons in the windows of C tokens (J = C without a window); rates and gates
-`[*lead, C]`; `lead` broadcasts.  `valid [B, C]`: tokens stand in front, empty slots behind them.
+`[*lead, C]`; `G [*lead, o, i]` is the same for every lesson, if there is one; `lead` broadcasts.  `valid [B, C]`: tokens stand in front, empty slots behind them.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Impulse(NamedTuple):
     """One term of a write, seen from one weight: a rate or a momentum at least; `weight [*lead, J]`.
 
     A gradient that is a sum of several outer products has the rows of each below one another.
+    `constant [*lead, o, i]` is part of the gradient of every lesson.
     """
 
     x: Tensor
@@ -74,6 +75,7 @@ class Impulse(NamedTuple):
     weight: Tensor | None = None
     window: int = 1
     products: int = 1
+    constant: Tensor | None = None
 
 
 class Channels(NamedTuple):
@@ -143,16 +145,18 @@ class Course:
                 continue
             inner, rate, *_ = one.momentum.filter
             kept = lessons_of(one, inner.to_end * rate, False)
-            if not isinstance(self.gate, Channels):
+            if one.constant is None and not isinstance(self.gate, Channels):
                 read = torch.linalg.vecdot(self._read(one.momentum), inner.carried)
                 factors = (read, inner.total, reach, kept)
                 new, slot = filtered_write(new, one.momentum.slot, (one.x, one.dy), factors, keep)
                 keep = None
                 slots.append(slot - self._erased_from_slot(one))
                 continue
-            new = new + self._from_slot(self.gate, one.momentum) - self._gathered(one, reach)
-            left = _scaled(one.dy, kept).mT @ one.x
-            slots.append(inner.total[..., None, None] * one.momentum.slot - left)
+            if keep is not None:
+                new, keep = self._decayed(new), None
+            new = new + self._from_slot(one.momentum) - self._gathered(one, reach)
+            slot = inner.total[..., None, None] * one.momentum.slot - _summed(one, kept)
+            slots.append(slot - self._erased_from_slot(one))
         if self._erased is not None:
             values, inputs = self._erased
             new = new - (values * self._side_by_side(self._left).unsqueeze(-1)).mT @ inputs
@@ -215,10 +219,13 @@ class Course:
             if self.gate.axis == "key":
                 return one.dy.mT @ (one.x * reach)
             return (one.dy * reach).mT @ one.x
-        return _scaled(one.dy, reach).mT @ one.x
+        return _summed(one, reach)
 
-    def _from_slot(self, gate: Channels, momentum: Momentum) -> Tensor:
-        left = (self._read(momentum) * momentum.filter.kernel.carried.unsqueeze(-1)).sum(-2)
+    def _from_slot(self, momentum: Momentum) -> Tensor:
+        gate, carried = self.gate, momentum.filter.kernel.carried
+        if not isinstance(gate, Channels):
+            return torch.linalg.vecdot(self._read(momentum), carried)[..., None, None] * momentum.slot
+        left = (self._read(momentum) * carried.unsqueeze(-1)).sum(-2)
         return momentum.slot * (left.unsqueeze(-2) if gate.axis == "key" else left.unsqueeze(-1))
 
     # --- on the way --------------------------------------------------------------------------
@@ -250,7 +257,10 @@ class Course:
                 from_slot = (decay @ (read * inner.carried).unsqueeze(-1)).squeeze(-1)
                 y = y + (z @ one.momentum.slot.mT) * _rows(from_slot, repeat, -1).unsqueeze(-1)
             assert isinstance(kernel, Tensor)
-            y = y - ((z @ one.x.mT) * _rows(lessons_seen(one, kernel), repeat, -2)) @ one.dy
+            kernel = _rows(lessons_seen(one, kernel), repeat, -2)
+            y = y - ((z @ one.x.mT) * kernel) @ one.dy
+            if one.constant is not None:
+                y = y - (z @ one.constant.mT) * _once(one, kernel).unsqueeze(-1)
         return y
 
     def _added(self, one: Impulse) -> Tensor:
@@ -345,6 +355,7 @@ def gather(
     weight: Tensor | None = None,
     window: int = 1,
     products: int = 1,
+    constant: Tensor | None = None,
     valid: Tensor | None = None,
 ) -> Tensor:
     """`total` and the gradients of a chunk, for a rule that runs at the commit.
@@ -353,10 +364,10 @@ def gather(
     >>> gather(torch.ones(1, 1, 1), x, x, weight=torch.tensor([[0.5, 2.0]])).item()
     3.5
     """
-    one = Impulse(x, dy, weight=weight, window=window, products=products)
+    one = Impulse(x, dy, weight=weight, window=window, products=products, constant=constant)
     tokens = x.shape[-2] // products - window + 1
     ticks = x.new_ones(tokens) if valid is None else lift(valid, x[..., 0]).to(x.dtype)
-    return total + _scaled(dy, lessons_of(one, ticks, False)).mT @ x
+    return total + _summed(one, lessons_of(one, ticks, False))
 
 
 def together(*rows: Tensor) -> Tensor:
@@ -364,8 +375,15 @@ def together(*rows: Tensor) -> Tensor:
     return torch.cat(torch.broadcast_tensors(*rows), -2)
 
 
-def _scaled(rows: Tensor, by: Tensor) -> Tensor:
-    return rows * by.unsqueeze(-1)
+def _summed(one: Impulse, by: Tensor) -> Tensor:
+    """The gradients of the lessons, times the numbers `[*lead, J products]`."""
+    total = (one.dy * by.unsqueeze(-1)).mT @ one.x
+    return total if one.constant is None else total + one.constant * _once(one, by)[..., None, None]
+
+
+def _once(one: Impulse, by: Tensor) -> Tensor:
+    """The sum of numbers that stand once for every outer product of a lesson, each lesson counted once."""
+    return by[..., : by.shape[-1] // one.products].sum(-1)
 
 
 def _rows(x: Tensor, repeat: int, axis: int) -> Tensor:

@@ -174,6 +174,8 @@ def ensure_function(frame: Frame, box: MemoryBox, span: Span) -> bool:
         if not box.value_size and not frame.square:
             frame.pending.add(box.name)
             return False
+        if not box.value_size and box.key_size == 1:
+            return _unsized(frame, box, span)
         box.value_size = box.value_size or box.key_size
         if box.softmax:
             return True
@@ -197,6 +199,19 @@ def ensure_function(frame: Frame, box: MemoryBox, span: Span) -> bool:
     box.value_size = found.function.outputs[0].shape[0]
     box.options["starts"] = found.weights
     return True
+
+
+def _unsized(frame: Frame, box: MemoryBox, span: Span) -> bool:
+    """A vector whose length nothing tells but what is made of itself: not one number, as a square would be."""
+    frame.session.report(
+        "NL0401",
+        f"how many channels `{box.name}` has follows from nothing but its own answers",
+        span,
+        "read before anything says so",
+        help="`matrix(out = dim(x), in = 1)` says it; `out = 1` is one number",
+    )
+    box.broken = True
+    return False
 
 
 HANDLERS[tree.Index] = read
