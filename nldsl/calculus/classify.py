@@ -209,7 +209,11 @@ def _chunkable(grad: WeightGradient, analysis: RuleAnalysis, rule: Rule) -> bool
         return grad.x is not None or (whole and not asks)
     erases = form.erase.value != 0.0 or (form.momentum is not None and form.momentum.erase.value != 0.0)
     needs_input = erases or any(depends(c, [form.x]) for c in _coefficients(form))
-    return grad.x is not None or (not needs_input and grad.general is grad.constant) or len(grad.weight.shape) == 1
+    return (
+        grad.x is not None
+        or (not needs_input and grad.general is grad.constant)
+        or len(grad.weight.shape) == 1
+    )
 
 
 def _coefficients(form: RuleForm) -> tuple[Expr, ...]:

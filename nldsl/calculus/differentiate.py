@@ -11,7 +11,6 @@ from nldsl.calculus.simplify import ExprBuilder, build, substitute, total
 from nldsl.library import PRIMITIVES
 from nldsl.spec.program import Function
 
-
 TOKEN = frozenset({"key", "target"})
 """Roles of the symbols that differ from token to token."""
 

@@ -43,7 +43,7 @@ class Style:
     power: Callable[[str, str], str]
     slope: Callable[[str, str], str]
     times: str
-    """Between the factors of an elementwise product where a blank would read as an application."""
+    """Between the factors of an elementwise product, where a blank would read as an application."""
 
 
 def written(expr: Expr, names: Mapping[str, str], style: Style, tight: int) -> str:
@@ -72,9 +72,14 @@ def _levels(expr: Expr) -> tuple[int, ...]:
         "silu_pullback": (2, 0),
         "gelu_pullback": (2, 0),
     }
-    if expr.op in ("pow", "dot"):
+    if expr.op in ("pow", "dot") or _elementwise(expr):
         return (2,) * len(expr.args)
     return fixed.get(expr.op, (0,) * len(expr.args))
+
+
+def _elementwise(expr: Expr) -> bool:
+    """Whether a product multiplies vectors or matrices element by element."""
+    return expr.op == "mul" and all(a.shape for a in expr.args)
 
 
 def _compose(expr: Expr, inner: list[str], style: Style) -> tuple[str, int]:
@@ -110,7 +115,8 @@ def _product(expr: Expr, inner: list[str], style: Style) -> tuple[str, int] | No
         case "mul":
             # Numbers and scalars stand before vectors.
             pairs = sorted(zip(expr.args, inner, strict=True), key=lambda p: len(p[0].shape))
-            return style.dot.join(text for _, text in pairs), 1
+            between = style.times if _elementwise(expr) else style.dot
+            return between.join(text for _, text in pairs), 1
         case "matmul":
             if len(expr.args[0].shape) == 1:
                 return f"{inner[1]}{style.transpose}{style.dot}{inner[0]}", 1

@@ -75,8 +75,8 @@ def _advice(operand: Operand, best: Operand) -> str:
     """What would have fitted."""
     for one, other in ((operand, best), (best, operand)):
         if one.shape[-1:] == (1,) and other.shape[-1:] not in ((), (1,)) and one.kind in ("vector", "headed"):
-            what = "one number per head" if one.kind == "headed" else "a number"
-            return f"one channel is not spread over {other.shape[-1]}: `sum(...)` makes {what} of it, which meets all"
+            what = "one number per head, which meets" if one.kind == "headed" else "a number, which meets"
+            return f"one channel is not spread over {other.shape[-1]}: `sum(...)` of it is {what} all"
     if best.kind == "headed" and operand.kind in ("vector", "heads"):
         heads, size = best.shape
         if operand.shape[0] == heads * size:

@@ -29,14 +29,12 @@ def _reference(*, size: int) -> Any:
 
 PRIMITIVE = Primitive(
     name="identity",
-    doc="The identity matrix. As a target of a write in a rule its size is that of the other side, and left out.",
+    doc="The identity matrix; the target of a write in a rule has the size of the other side.",
     example="rule example(lr) { memory m = matrix(like = W); m[g] <- -identity by gd(lr = lr); W = W + m }",
     values=(),
     shape=_shape,
     torch="nldsl.runtime.ops:identity",
-    options=(
-        Option("size", "REQUIRED", "rows and columns", "channels", 1, type="int"),
-    ),
+    options=(Option("size", "REQUIRED", "rows and columns", "channels", 1, type="int"),),
     vjp=_vjp,
     places=frozenset({"objective", "rule"}),
     equation="y_ij = [i = j]",

@@ -9,7 +9,8 @@ Every term of a write moves the weight; with the gradients constant, all of it i
 
 Shapes.  Weight `[*lead, o, i]`; inputs `x [*lead, J, i]` and gradients at the outputs `dy [*lead, J, o]`
 of the J = C + c - 1 lessons in the windows of C tokens (J = C without a window); rates and gates
-`[*lead, C]`; `G [*lead, o, i]` is the same for every lesson, if there is one; `lead` broadcasts.  `valid [B, C]`: tokens stand in front, empty slots behind them.
+`[*lead, C]`; `G [*lead, o, i]`, if there is one, is the same for every lesson; `lead` broadcasts.
+`valid [B, C]`: tokens stand in front, empty slots behind them.
 """
 
 from __future__ import annotations

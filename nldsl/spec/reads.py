@@ -202,7 +202,7 @@ def ensure_function(frame: Frame, box: MemoryBox, span: Span) -> bool:
 
 
 def _unsized(frame: Frame, box: MemoryBox, span: Span) -> bool:
-    """A vector whose length nothing tells but what is made of itself: not one number, as a square would be."""
+    """A vector whose length nothing tells but its own answers; a square would make one number of it."""
     frame.session.report(
         "NL0401",
         f"how many channels `{box.name}` has follows from nothing but its own answers",

@@ -30,7 +30,7 @@ from nldsl.view.formulas import attention_formulas, escaped, own_name, task_form
 from nldsl.view.known import Known, known_as
 from nldsl.view.mixing import mixed_form, mixed_letter, mixed_words
 from nldsl.view.pens import Formula, both
-from nldsl.view.spectrum import one_piece, spectrum_words
+from nldsl.view.spectrum import SLANTED, one_piece, spectrum_words
 from nldsl.view.steering import gating_of, scale_above, steered, unless_steered
 from nldsl.view.transition import Step, Transition, key_is_unit, transition
 
@@ -202,7 +202,9 @@ def _spectrum(block: Block, memory: Memory, write: Write, classes: UpdateClass, 
     mixed = mixed_form(memory, write)
     if mixed is not None:
         return mixed_words(block, memory, write, scale, mixed)
-    return spectrum_words(block, memory, write, classes)
+    words = spectrum_words(block, memory, write, classes)
+    gated = scale is not None and words.startswith(SLANTED)
+    return f"{words}; all of it times `{letter(block, scale.value)}`" if gated and scale else words
 
 
 def _meanings(block: Block, write: Write, scale: Update | None) -> Iterator[Formula]:

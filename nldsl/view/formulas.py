@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nldsl.calculus import Expr, UpdateClass, WeightGradient, symbol
 from nldsl.calculus.affine import scalar_value
 from nldsl.calculus.mirror import MirrorForm, mirror_form
+from nldsl.calculus.pieces import Piece
 from nldsl.calculus.rules import RuleForm, rule_form
 from nldsl.graph.equations import rule_formula
 from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Memory, TaskWrite, Term, Update, Write, option
 from nldsl.view.pens import Formula, Pen, Recurrence, authors, both, pens
 from nldsl.view.shared import shared
+from nldsl.view.spectrum import rank_one
 
 Lines = tuple[tuple[Formula, ...], tuple[Formula, ...]]
 """Equations, and what their letters stand for."""
@@ -33,6 +35,9 @@ def write_formulas(
     where = tuple(f for n, t in enumerate(write.terms) for f in _defined(t, n, len(write.terms)))
     if online and update.letter in ("D", "R") and all(f is not None for f in forms):
         return _closed(memory, write, update, scale, names), where
+    pieces = rank_one(memory, write) if online else None
+    if pieces is not None:
+        return (_of_pieces(memory, write, scale, names, pieces),), where
     lines, more = _by_weight(memory, write, update, names)
     return lines, (*more, *where, *_seen(memory, write))
 
@@ -51,7 +56,7 @@ def task_formulas(memory: Memory, write: TaskWrite) -> Lines:
     """A memory that takes the task's gradient, once per chunk."""
     assert memory.function is not None
     form = rule_form(write.rule, memory.function.weights[0].shape).form
-    line = _rule_line(rule_formula(write.rule))
+    line = _rule_line(rule_formula(write.rule, short=True))
     if form is not None and form.momentum is None and scalar_value(form.erase) == 0.0:
 
         def step(pen: Pen) -> str:
@@ -81,7 +86,7 @@ def _names(memory: Memory, write: Write, n: int, spoken: Mapping[str, str]) -> d
     """What the symbols of term `n` are called."""
     term = write.terms[n]
     suffix = str(n + 1) if len(write.terms) > 1 else ""
-    key, target = written_pair(term)
+    key, target = (spoken.get(text, text) for text in written_pair(term))
     names = dict(spoken)
     names |= {name: authors(spoken.get(value.name, value.name)) for name, value in term.rule.arguments}
     names |= {"key": authors(key) if key.isidentifier() else f"k{suffix}"}
@@ -154,7 +159,7 @@ def _closed_side(
     old = pen.name(memory.name, "t-1")
     if scale is not None:
         old = pen.gate(scale.value.name, scale.axis, old)
-    pulls = [(p, f.erase, p.expr(f.x, 2)) for p, f in parts if scalar_value(f.erase) != 0.0]
+    pulls = [(p, f.erase, *[p.expr(f.x, 2)] * 2) for p, f in parts if scalar_value(f.erase) != 0.0]
     push = "".join(
         _signed(p, p.expr(f.value, 1), p.expr(f.x, 2)) for p, f in parts if p.names["target"] != "0"
     )
@@ -164,10 +169,35 @@ def _closed_side(
     if form.momentum is None:
         return [Recurrence(pen, memory.name, old, pulls, push).line(write, keep)]
     beta, read = form.momentum
-    pulled = "".join(p.summand("-", rate, old, p.outer(x, x)) for p, rate, x in pulls)
+    pulled = "".join(p.summand("-", rate, old, p.outer(x, x)) for p, rate, x, _ in pulls)
     first = f"m_t = {pen.join(pen.expr(beta, 2), 'm_{t-1}')}{pulled}{push}"
     added = pen.summand("+", read, "m_t")
     return [first, Recurrence(pen, memory.name, old, (), added).line(write, keep)]
+
+
+def _of_pieces(
+    memory: Memory,
+    write: Write,
+    scale: Update | None,
+    names: list[dict[str, str]],
+    terms: Sequence[Sequence[Piece]],
+) -> Formula:
+    """`S_t = S_{t-1} (a I - s c^T) + v c^T`: what is asked along one vector is taken away along another."""
+    made = []
+    for side in (0, 1):
+        mine = [pens(n)[side] for n in names]
+        parts = [(pen, p) for pen, pieces in zip(mine, terms, strict=True) for p in pieces]
+        pulls = [
+            (pen, p.erase, pen.expr(p.seen, 2), pen.expr(p.along, 2))
+            for pen, p in parts
+            if p.erase is not None and p.seen is not None
+        ]
+        push = "".join(_signed(pen, pen.expr(p.add, 1), pen.expr(p.along, 2)) for pen, p in parts)
+        old = mine[0].name(memory.name, "t-1")
+        if scale is not None:
+            old = mine[0].gate(scale.value.name, scale.axis, old)
+        made.append(Recurrence(mine[0], memory.name, old, pulls, push).line(write, ""))
+    return Formula(*made)
 
 
 def _signed(pen: Pen, value: str, key: str) -> str:
@@ -197,7 +227,9 @@ def _by_weight(memory: Memory, write: Write, update: UpdateClass, called: list[d
                 where += made[2:]
                 made = made[:2]
             else:
-                made = _weight_lines(names, write, grad, analysis.form, (state, rule_formula(rule)))
+                made = _weight_lines(
+                    names, write, grad, analysis.form, (state, rule_formula(rule, short=True))
+                )
             for line in made:
                 alike.setdefault(line, []).append(grad.name)
             where += _letters(names, grad, analysis.form or dual, own_name(memory, grad.name))
@@ -229,7 +261,7 @@ def _weight_lines(
     gradient = ("d", "z") if grad.x is not None else None
 
     def step(pen: Pen) -> str:
-        pulls = [] if scalar_value(form.erase) == 0.0 else [(pen, _lettered(form.erase, form), "z")]
+        pulls = [] if scalar_value(form.erase) == 0.0 else [(pen, _lettered(form.erase, form), "z", "z")]
         still = form.momentum is not None and scalar_value(form.rate) == 0.0
         push = "" if still else pen.summand("-", rate, pen.outer(*gradient) if gradient else "g")
         if form.momentum is not None:

@@ -136,7 +136,9 @@ def _held(detail: ChunkDetail) -> str:
     if any(step.constant for m in detail.members for term in m.steps for step in term):
         penalty = f" - sum_j {decay}r_j G (G of the penalty at the base)"
     if not erases:
-        return f"W_t = {start}W_0 - sum_j {decay}r_j d_j z_j^T{penalty} for all tokens of a chunk at once{side}"
+        return (
+            f"W_t = {start}W_0 - sum_j {decay}r_j d_j z_j^T{penalty} for all tokens of a chunk at once{side}"
+        )
     return (
         f"W_t = {start}W_0 - sum_j {decay}u_j z_j^T{penalty} with (I + N) u = r ({start}W_0 z + d), "
         f"N_tj = r_t {decay}(z_t^T z_j){side}"

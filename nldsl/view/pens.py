@@ -77,13 +77,13 @@ class Pen:
 class Recurrence:
     """The pieces of `S_t = S_{t-1} (a I - e k k^T) + v k^T`, written by one pen.
 
-    `pulls` are (pen, rate, vector) of the erases, `pushes` signed summands.
+    `pulls` are (pen, rate, asked, along) of the erases `e asked along^T`, `pushes` signed summands.
     """
 
     pen: Pen
     state: str
     old: str
-    pulls: Sequence[tuple[Pen, Expr, str]]
+    pulls: Sequence[tuple[Pen, Expr, str, str]]
     pushes: str
 
     def line(self, write: Write, keep: str) -> str:
@@ -100,12 +100,12 @@ class Recurrence:
             if write.retain is not None and axis != "scalar":
                 return pen.gate(write.retain.name, axis, old)
             return pen.join(factor, old)
-        erased = "".join(p.summand("-", rate, p.outer(x, x)) for p, rate, x in self.pulls)
+        erased = "".join(p.summand("-", rate, p.outer(x, a)) for p, rate, x, a in self.pulls)
         if axis in ("scalar", "key"):
             identity = pen.style.call("diag", factor) if axis == "key" else pen.join(factor, "I")
             return pen.join(old, f"({identity}{erased})")
         assert write.retain is not None
-        pulled = "".join(p.summand("-", rate, old, p.outer(x, x)) for p, rate, x in self.pulls)
+        pulled = "".join(p.summand("-", rate, old, p.outer(x, a)) for p, rate, x, a in self.pulls)
         return pen.gate(write.retain.name, axis, old) + pulled
 
 

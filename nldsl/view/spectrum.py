@@ -7,7 +7,7 @@ from nldsl.calculus.affine import scalar_value
 from nldsl.calculus.expression import depends
 from nldsl.calculus.letters import letter
 from nldsl.calculus.lift import source_expression
-from nldsl.calculus.pieces import NotRankOneError, TermForm, term_form
+from nldsl.calculus.pieces import NotRankOneError, Piece, TermForm, term_form
 from nldsl.calculus.ranges import Interval, range_of
 from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Block, Memory, Term, Write
@@ -18,6 +18,10 @@ _LOCAL = (
     "{keep} - rate * h, h an eigenvalue of the Gauss-Newton matrix there; it contracts while "
     "rate * h < {most}"
 )
+
+
+SLANTED = "it erases at the key k and writes along another vector a"
+"""How the words for such a step begin."""
 
 
 def one_piece(memory: Memory, write: Write) -> TermForm | None:
@@ -31,6 +35,22 @@ def one_piece(memory: Memory, write: Write) -> TermForm | None:
     alone = form.momentum is None and form.mixed is None
     plain = alone and len([p for p in form.pieces if p.erase is not None]) == 1
     return form if plain and write.terms[0].window == 1 else None
+
+
+def rank_one(memory: Memory, write: Write) -> tuple[tuple[Piece, ...], ...] | None:
+    """The pieces of every term of a write that only adds such to what is kept; `None` if it does more."""
+    if write.toward != "zero" or write.project is not None or memory.function is None:
+        return None
+    try:
+        forms = [term_form(memory, t, False, False) for t in write.terms if not t.window > 1]
+    except NotRankOneError:
+        return None
+    plain = all(
+        f.side in (None, "key") and f.momentum is None and f.mixed is None and scalar_value(f.keep) == 1.0
+        for f in forms
+    )
+    weighted = any(t.window > 1 or t.weight is not None for t in write.terms)
+    return tuple(f.pieces for f in forms) if plain and not weighted else None
 
 
 def spectrum_words(block: Block, memory: Memory, write: Write, classes: UpdateClass) -> str:
@@ -68,12 +88,13 @@ def spectrum_words(block: Block, memory: Memory, write: Write, classes: UpdateCl
 def _slanted(memory: Memory, write: Write) -> str:
     """`M' = M (keep I - k a^T)`, with another vector `a` than the key: a rate per channel, or a gain."""
     form = one_piece(memory, write)
-    piece = None if form is None else next((p for p in form.pieces if p.erase is not None), None)
-    if form is None or piece is None or piece.seen is piece.along or form.side != "key":
+    found = rank_one(memory, write) or (() if form is None or form.side != "key" else (form.pieces,))
+    erasing = [p for pieces in found for p in pieces if p.erase is not None]
+    if len(erasing) != 1 or erasing[0].seen is erasing[0].along:
         return ""
     kept = "1" if write.retain is None else "retention"
     return (
-        f"it erases at the key k and writes along another vector a, M' = M ({kept} - k a^T) + ..: one "
+        f"{SLANTED}, M' = M ({kept} - k a^T) + ..: one "
         f"eigenvalue is {kept} - a . k, the others are {kept}; not symmetric, so a state may grow before it "
         "shrinks"
     )

@@ -28,6 +28,22 @@ MODEL = (
 )
 
 TEXTS = {
+    "one channel beside many": (
+        layer("return linear(merge(S[k] / N[k]))")
+        .replace(
+            "{ memory S = matrix() per head }",
+            "{\n    memory S = matrix() per head\n    memory N = matrix(out = 1) per head\n  }",
+        )
+        .replace("  return", "  N[k] <- 1  by gd(lr = 1)\n  return"),
+        "NL0401",
+        "`sum(...)` of it is one number per head",
+    ),
+    "a vector of no known length": (
+        "block f(x) {\n  level l every 1 token { memory h = matrix(in = 1) }\n"
+        "  h = tanh(linear(x, 4) + linear(h[1]))\n  return linear(h[1])\n}\n",
+        "NL0401",
+        "`matrix(out = dim(x), in = 1)`",
+    ),
     "every token": (
         layer("return S[k]", level=LEVEL.replace("every 1", "every")),
         "NL0101",

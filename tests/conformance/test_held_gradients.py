@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nldsl.driver import plan_of
+from nldsl.driver import open_program, plan_of
 from nldsl.plan.details import ChunkDetail
 from nldsl.runtime.model import Layer
 from nldsl.view import explain
@@ -58,3 +58,32 @@ def test_explained_as_states_that_mix(name: str) -> None:
     said = " ".join(str(explain(text, **arguments)).split())
     assert "for Z = (W, m, n), folded by doubling" in said
     assert ("what is erased solves one triangular system" in said) == name.startswith("erases")
+
+
+PENALTY = """
+objective far(pred, target, W) { return 0.5 * sum((pred - target) ** 2) + sqrt(1 + sum(sum(W ** 2))) }
+block b(x) {
+  level c every 1 token { memory M = matrix() init learned }
+  M[l2norm(linear(x))] <- linear(x) CLAUSES
+  return M[linear(x)]
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("clauses", "advice"),
+    [
+        ("minimize far by gd(lr = 0.1)", "`gradient every 16 tokens`"),
+        ("by mirror_softmax(lr = 0.1)", "on a level `every 16 tokens`"),
+    ],
+)
+def test_what_would_be_parallel_is(clauses: str, advice: str) -> None:
+    """The advice beside a form that goes token by token leads to one that does not."""
+    text = PENALTY.replace("CLAUSES", clauses)
+    said = " ".join(str(explain(text, dim=4)).split())
+    assert "one token after the other" in said and advice in said
+    held = text.replace(clauses, f"{clauses} gradient every 16 tokens")
+    slow = text.replace("every 1 token ", "every 16 tokens ")
+    plan = plan_of(open_program(held if "gradient" in advice else slow, dim=4))
+    (unit,) = (u for u in plan.blocks[-1].units if u.memories)
+    assert unit.lowering in ("chunk", "held")

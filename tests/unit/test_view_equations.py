@@ -194,3 +194,44 @@ def test_a_name_asks_what_the_gate_is_made_of(gate: str) -> None:
 def test_erases_alone_are_no_delta_rule() -> None:
     learned = "memory S = matrix(out = 4) per head(2) init learned"
     assert "PaTH" in dynamics_of("S[k] <- 0 by gd(lr = b)", learned).known_as
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (
+            "beta = sigmoid(linear(x))\n  S *= eta\n  S[x] <- x by gd(lr = beta)",
+            "S_t = eta_t S_{t-1} (I - x_t (BETA)^T) + x_t (BETA)^T",
+        ),
+        (
+            "p = linear(x)\n  S = eta * S + outer(x - eta * (S @ p), x)",
+            "S_t = S_{t-1} (eta_t I - p_t along_t^T) + x_t x_t^T",
+        ),
+        ("S = 0.5 * S + outer(x - eta * (S @ x), x)", "S_t = S_{t-1} (0.5 I - eta_t x_t x_t^T) + x_t x_t^T"),
+    ],
+)
+def test_an_erase_along_another_vector_is_one_line(write: str, expected: str) -> None:
+    found = re.sub(r"x_t \* beta_t|beta_t \* x_t", "BETA", lines(write)[0])
+    assert found == expected
+
+
+def test_a_rate_per_channel_under_a_gate_is_told_with_it() -> None:
+    text = (
+        "block f(x, heads = 2) {\n  level a every 1 token { memory S = matrix() per head }\n"
+        "  k = l2norm(split(linear(x), heads))\n  b = sigmoid(split(linear(x), heads))\n"
+        "  g = sigmoid(linear(x, heads))\n  S *= g\n  S[k] <- linear(x) by gd(lr = b)\n"
+        "  return linear(merge(S[k]))\n}\n"
+    )
+    (row,) = dynamics(open_program(text, dim=8))
+    assert row.spectrum.endswith("all of it times `g`")
+
+
+def test_products_of_channels_are_told_from_products_of_matrices() -> None:
+    text = "map two(z) { A = weight(dim(z), dim(z)); B = weight(dim(z), dim(z)); return (A @ z) * (B @ z) }\n"
+    found = lines("S[x] <- x minimize dot by gd(lr = eta)", text, "two()", clock=4)
+    assert "A: z = x_t, d = -x_t * (B_c x_t)" in found
+
+
+def test_numbers_of_a_rule_that_say_nothing_are_left_out() -> None:
+    found = lines("S[x] <- x by signsgd(lr = 0.1)", clock=4)
+    assert found[0] == "W = W - 0.1 * sign(g)"
