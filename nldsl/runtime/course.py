@@ -225,7 +225,8 @@ class Course:
     def _from_slot(self, momentum: Momentum) -> Tensor:
         gate, carried = self.gate, momentum.filter.kernel.carried
         if not isinstance(gate, Channels):
-            return torch.linalg.vecdot(self._read(momentum), carried)[..., None, None] * momentum.slot
+            read: Tensor = torch.linalg.vecdot(self._read(momentum), carried)
+            return read[..., None, None] * momentum.slot
         left = (self._read(momentum) * carried.unsqueeze(-1)).sum(-2)
         return momentum.slot * (left.unsqueeze(-2) if gate.axis == "key" else left.unsqueeze(-1))
 

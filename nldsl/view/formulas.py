@@ -159,7 +159,8 @@ def _closed_side(
     old = pen.name(memory.name, "t-1")
     if scale is not None:
         old = pen.gate(scale.value.name, scale.axis, old)
-    pulls = [(p, f.erase, *[p.expr(f.x, 2)] * 2) for p, f in parts if scalar_value(f.erase) != 0.0]
+    erasing = [(p, f.erase, p.expr(f.x, 2)) for p, f in parts if scalar_value(f.erase) != 0.0]
+    pulls = [(p, rate, x, x) for p, rate, x in erasing]
     push = "".join(
         _signed(p, p.expr(f.value, 1), p.expr(f.x, 2)) for p, f in parts if p.names["target"] != "0"
     )
