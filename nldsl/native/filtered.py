@@ -163,21 +163,22 @@ class FilteredForm:
     ) -> list[Tensor | None]:
         """Gradients of what was given, and of the states in front of the first chunk."""
         count, asked = _count(given[ROWS:]), range(1, 1 + len(given))
-        chunks, answers = _chunks(given, count), _chunks([dy.contiguous()], count)
-
-        def turn(n: int) -> Tensors:
-            return [*chunks(n), *(_packed(x[n]) for x in kept), *answers(n)]
-
-        flow = d_state.movedim(0, 2).contiguous()
-        found, last = walked(self.behind, Turns(turn, count, backward=True), flow, Wanted(0, asked))
-        made = [
-            None if (x := found[n]) is None else _tokens(x) if n <= ROWS else x.flatten(1, 2) for n in asked
+        rows = [
+            *_chunks(given, count),
+            *(_packed(x[:count]) for x in kept),
+            *_chunks([dy.contiguous()], count),
         ]
-        return [*made, last.movedim(2, 0)]
+        flow = d_state.movedim(0, 2).contiguous()
+        found, last = walked(self.behind, Turns(rows, count, backward=True), flow, Wanted(0, asked))
+        made = (found[n] for n in asked)
+        lanes = [_tokens if n < ROWS else _joined for n in range(len(given))]
+        flows = [None if x is None else place(x) for place, x in zip(lanes, made, strict=True)]
+        return [*flows, last.movedim(2, 0)]
 
 
 def _packed(x: Tensor) -> Tensor:
-    return x if packed([x]) else x.contiguous()
+    """As it was laid, though hooks may have kept it otherwise."""
+    return x if packed([x[0]]) else x.contiguous()
 
 
 def _count(more: Tensors) -> int:
@@ -190,17 +191,18 @@ def _tokens(x: Tensor) -> Tensor:
     return x.permute(1, 0, 3, 2, *range(4, x.dim())).flatten(1, 2)
 
 
-def _chunks(given: Tensors, count: int) -> Callable[[int], Tensors]:
-    """The tensors of every chunk, `[B, H, ..]` in front."""
+def _joined(x: Tensor) -> Tensor:
+    """`[N, X, ..]` of the chunks `[N, B, H, ..]`."""
+    return x.flatten(1, 2)
+
+
+def _chunks(given: Tensors, count: int) -> list[Tensor | None]:
+    """All tensors `[N, B, H, ..]`."""
     first = given[0]
     assert first is not None
     lanes = first.shape[0], first.shape[2]
-    whole = [
-        x
-        if x is None
-        else x.unflatten(1, (count, -1)).transpose(2, 3).movedim(1, 0)
-        if n < ROWS
-        else x.unflatten(1, lanes)
-        for n, x in enumerate(given)
+    rows = [
+        None if x is None else x.unflatten(1, (count, -1)).permute(1, 0, 3, 2, *range(4, x.dim() + 1))
+        for x in given[:ROWS]
     ]
-    return lambda n: [x if x is None else x[n] for x in whole]
+    return [*rows, *(None if x is None else x.unflatten(1, lanes) for x in given[ROWS:])]

@@ -5,30 +5,33 @@ All turns are one call of C where that is possible (see `turns`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nldsl.native.lanes import Compiled, Lanes
-from nldsl.native.turns import Moving, beside, handed, moving, packed, run, shapes_of, through
+from nldsl.native.turns import Moving, beside, handed, packed, run, shapes_of, through
 
 Tensors = Sequence[Tensor | None]
 
 
-@dataclass(frozen=True)
-class Turns:
-    """`count` turns, each with the arguments `at(n)`; `backward`: the last of them comes first."""
+class Turns(NamedTuple):
+    """Arguments of all turns, `[N, ..]`; `backward`: the last turn comes first."""
 
-    at: Callable[[int], Tensors]
-    count: int
+    rows: Tensors
+    length: int
     backward: bool = False
 
-    def order(self) -> list[int]:
+    @property
+    def order(self) -> range:
         """Which turn comes when."""
-        return list(range(self.count))[:: -1 if self.backward else 1]
+        return range(self.length)[:: -1 if self.backward else 1]
+
+    def at(self, n: int) -> list[Tensor | None]:
+        """Arguments of one turn."""
+        return [None if x is None else x[n] for x in self.rows]
 
 
 class Wanted(NamedTuple):
@@ -53,33 +56,30 @@ def walked(lanes: Lanes, turns: Turns, state: Tensor, wanted: Wanted) -> tuple[F
 
     >>> add = Lanes(lambda x, s: (x * s, x + s), 2)
     >>> x = torch.arange(1.0, 5.0).view(4, 1, 1, 1)
-    >>> found, last = walked(add, Turns(lambda n: [x[n]], 4), torch.zeros(1, 1, 1), Wanted(1, [0, 1]))
+    >>> found, last = walked(add, Turns([x], 4), torch.zeros(1, 1, 1), Wanted(1, [0, 1]))
     >>> found[0].flatten().tolist(), found[1][:4].flatten().tolist(), last.item()
     ([0.0, 2.0, 9.0, 24.0], [0.0, 1.0, 3.0, 6.0], 10.0)
     """
-    order = turns.order()
-    known = [turns.at(order[n]) for n in (0, min(1, turns.count - 1), -1)]
-    arguments = moving(known, turns.count)
-    made = _compiled(lanes, known[0], state) if arguments is not None and packed([state]) else None
-    if made is None or arguments is None:
+    first = turns.at(turns.order[0])
+    made = _compiled(lanes, first, state) if packed([state]) else None
+    if made is None:
         return _one_by_one(lanes, turns, state, wanted)
-    places = _rooms(made, state, turns.count, wanted)
+    places = _rooms(made, state, turns.length, wanted)
     kept = wanted.place in places
     room = places[wanted.place] if kept else beside([state.shape[2:]], state, 2)[0]
     assert room is not None
-    states, results = handed(state, room, kept), list[Moving]()
+    states = handed(state, room, kept)
+    arrays = [*(through(x, turns.backward) for x in turns.rows if x is not None), states.taken]
     for n, view in enumerate(made.outputs):
-        if view is None:
-            continue
         rows = places.get(n)
         if n == wanted.place:
-            results.append(states.given)
+            arrays.append(states.given)
         elif rows is not None:
-            results.append(through(rows, turns.backward))
-        else:
-            results.append(Moving(beside([view.shape[2:]], state, 1)[0][0], 0))
-    run(made, [*(x for x in arguments if x is not None), states.taken, *results], turns.count)
-    return places, states.behind(turns.count)
+            arrays.append(through(rows, turns.backward))
+        elif view is not None:
+            arrays.append(Moving(beside([view.shape[2:]], state, 1)[0][0], 0))
+    run(made, arrays, turns.length)
+    return places, states.behind(turns.length)
 
 
 def _compiled(lanes: Lanes, turn: Tensors, state: Tensor) -> Compiled | None:
@@ -110,11 +110,11 @@ def _rooms(made: Compiled, state: Tensor, count: int, wanted: Wanted) -> Found:
 
 def _one_by_one(lanes: Lanes, turns: Turns, state: Tensor, wanted: Wanted) -> tuple[Found, Tensor]:
     rows: dict[int, Tensors] = {}
-    for n in turns.order():
+    for n in turns.order:
         made = list(lanes(*turns.at(n), state))
         new, made[wanted.place] = made[wanted.place], state
         assert new is not None
         rows[n], state = made, new
-    columns = list(zip(*(rows[n] for n in range(turns.count)), strict=True))
+    columns = list(zip(*(rows[n] for n in range(turns.length)), strict=True))
     asked = [*wanted.apart, *wanted.beside]
     return {n: None if columns[n][0] is None else torch.stack(columns[n]) for n in asked}, state
