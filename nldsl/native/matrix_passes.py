@@ -146,24 +146,22 @@ class MatrixForm:
         states, *others = kept
         assert states is not None
 
-        def turn(n: int) -> list[Tensor | None]:
-            held = [states[n], states[n + 1], *(None if x is None else x[n] for x in others)]
-            return [*chunks(n), *(None if x is None else _packed(x) for x in held), *answers(n)]
-
+        held = [states[:count], states[1 : count + 1], *others]
+        rows = [*chunks, *(None if x is None else _packed(x[:count]) for x in held), *answers]
         asked = range(1, 1 + ROWS)
-        found, d_first = walked(
-            self.behind, Turns(turn, count, backward=True), d_last.contiguous(), Wanted(0, asked)
-        )
+        turns = Turns(rows, count, backward=True)
+        found, d_first = walked(self.behind, turns, d_last.contiguous(), Wanted(0, asked))
         length = _length(given)
-        *rows, d_sums = (None if (x := found[n]) is None else _tokens(x) for n in asked)
+        *flows, d_sums = (None if (x := found[n]) is None else _tokens(x) for n in asked)
         if d_sums is not None and d_sums.shape[1] > length:
             # What stands behind the last token has its sums.
             d_sums[:, length - 1] += d_sums[:, length:].sum(1)
-        return [*(None if x is None else x[:, :length] for x in (*rows, d_sums)), d_first]
+        return [*(None if x is None else x[:, :length] for x in (*flows, d_sums)), d_first]
 
 
 def _packed(x: Tensor) -> Tensor:
-    return x if packed([x]) else x.contiguous()
+    """As it was laid, though hooks may have kept it otherwise."""
+    return x if packed([x[0]]) else x.contiguous()
 
 
 def _length(given: Tensors) -> int:
@@ -176,17 +174,17 @@ def _tokens(x: Tensor) -> Tensor:
     return x.permute(1, 0, 3, 2, 4).flatten(1, 2)
 
 
-def _chunks(given: Tensors, width: int) -> tuple[Callable[[int], list[Tensor | None]], int]:
-    """The tensors of every chunk, `[B, H, C, ..]`, and how many there are.
+def _chunks(given: Tensors, width: int) -> tuple[list[Tensor | None], int]:
+    """The tensors of all chunks, `[N, B, H, C, ..]`, and how many there are.
 
     Behind the last token nothing is written and nothing fades: zeros, and the last of the running sums.
     """
     count = -(-_length(given) // width)
     missing = count * width - _length(given)
-    whole = []
+    whole = list[Tensor | None]()
     for n, x in enumerate(given):
         if x is not None and missing:
             last = x[:, -1:] if n == ROWS - 1 else x.new_zeros(()).expand(x[:, -1:].shape)
             x = torch.cat([x, last.expand(-1, missing, -1, -1)], 1)
         whole.append(None if x is None else x.unflatten(1, (count, -1)).transpose(2, 3).movedim(1, 0))
-    return lambda n: [None if x is None else x[n] for x in whole], count
+    return whole, count
