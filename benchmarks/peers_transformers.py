@@ -8,7 +8,7 @@ from transformers import Mamba2Config, Qwen3NextConfig
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
 
-import nldsl
+from benchmarks import peer
 from benchmarks.peer import CHUNK, HEADS, SIZE, WIDTH, Pair, difference, passes, tokens
 
 STATE = 64
@@ -34,7 +34,7 @@ def pairs() -> list[Pair]:
 
 def gated_deltanets() -> tuple[nn.Module, nn.Module]:
     """Both with the same weights: ours has biases in its convolutions (zero), theirs scales its queries."""
-    ours = nldsl.compile("gated_deltanet", block="gated_deltanet", dim=WIDTH, heads=HEADS)
+    ours = peer.ours("gated_deltanet", block="gated_deltanet", dim=WIDTH, heads=HEADS)
     config = Qwen3NextConfig(
         hidden_size=WIDTH,
         num_hidden_layers=1,
@@ -71,7 +71,7 @@ def by_head(parts: list[Tensor], rows: int) -> Tensor:
 def mambas(chunk: int) -> tuple[nn.Module, nn.Module]:
     """Both with the same weights."""
     heads, inner = 2 * WIDTH // SIZE, 2 * WIDTH
-    ours = nldsl.compile("mamba2", block="mamba2", dim=WIDTH, heads=heads, state=STATE)
+    ours = peer.ours("mamba2", block="mamba2", dim=WIDTH, heads=heads, state=STATE)
     config = Mamba2Config(
         hidden_size=WIDTH,
         num_hidden_layers=1,
