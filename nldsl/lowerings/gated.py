@@ -1,6 +1,7 @@
 """Emitted operations on rows that one function of the runtime does in one pass: what follows from what.
 
-`conv` and the `silu` of its result alone, `a * silu(b)` and `a * sigmoid(b)`, and `rates[..., None] * rows`.
+`conv` and the `silu` of its result alone, `a * silu(b)` and `a * sigmoid(b)`, `rates[..., None] * rows`, and
+the parts of one value.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ GATES = {SILU: "times_silu", name("torch.sigmoid"): "times_sigmoid"}
 
 def in_one_pass(body: tuple[Statement, ...], imports: Imports) -> tuple[Statement, ...]:
     """`body` with such operations as one call each."""
-    body = _activated(body)
+    body = _split(_activated(body))
     used = Counter(v for s in body for v in reads(s))
     for i, statement in enumerate(body):
         gate = _opened(statement)
@@ -47,6 +48,40 @@ def in_one_pass(body: tuple[Statement, ...], imports: Imports) -> tuple[Statemen
         s if isinstance(s, For | If | With) else _everywhere(s, lambda node: _one_call(node, imports))
         for s in body
     )
+
+
+def _split(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
+    """Parts of one value as one split of it: apart, each would have a gradient of the size of the whole."""
+    groups: dict[tuple[Expression, Expression], dict[int, int]] = {}
+    for n, statement in enumerate(body):
+        found = _part(statement)
+        if found is not None:
+            groups.setdefault(found[:2], {}).setdefault(found[2], n)
+    out: list[Statement | None] = list(body)
+    for (whole, sizes), places in groups.items():
+        if len(places) < 2 or not isinstance(sizes, TupleOf):
+            continue
+        names = [_name(body[places[i]]) if i in places else Var("_") for i in range(len(sizes.items))]
+        for n in places.values():
+            out[n] = None
+        out[min(places.values())] = Assign((TupleOf(tuple(names)),), whole.method("split", sizes, -1))
+    return tuple(s for s in out if s is not None)
+
+
+def _part(statement: Statement) -> tuple[Expression, Expression, int] | None:
+    """The value, the sizes of its parts and the number of the part, if one is taken."""
+    if not isinstance(statement, Assign) or not isinstance(statement.value, Invoke):
+        return None
+    call, options = statement.value, dict(statement.value.kwargs)
+    index = options.get("index")
+    if call.function != Var("parts") or not isinstance(call.args[0], Var) or not isinstance(index, Literal):
+        return None
+    return call.args[0], options["sizes"], int(index.value)  # type: ignore[arg-type]
+
+
+def _name(statement: Statement) -> Expression:
+    assert isinstance(statement, Assign)
+    return statement.targets[0]
 
 
 def _activated(body: tuple[Statement, ...]) -> tuple[Statement, ...]:

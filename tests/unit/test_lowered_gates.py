@@ -21,6 +21,7 @@ def emitted(body: str) -> str:
         ("return x * silu(linear(x))", "times_silu(x, linear(x, self", "functional.silu"),
         ("g = silu(linear(x))\n  return g * x", "times_silu(x, g)", "functional.silu"),
         ("return sigmoid(linear(x)) * x", "times_sigmoid(x, linear(x, self", "torch.sigmoid"),
+        ("a, b = parts(linear(x), 1, 3)\n return a * a + dot(b, b)", ".split((1, 3), -1)", "parts("),
         ("return merge(sigmoid(linear(x, 2)) * split(x, 2))", "scaled(", " * "),
     ],
 )
@@ -37,6 +38,7 @@ def test_one_call(body: str, there: str, gone: str) -> None:
         ("g = silu(linear(x))\n  return g * x + g", "g = functional.silu(", "times_silu"),
         ("g = silu(linear(x))\n  return g + x", "functional.silu(", "times_silu"),
         ("return 2 * silu(x)", "2 * functional.silu(x)", "times_silu"),
+        ("a, b = parts(linear(x), 1, 3)\n return a", "parts(", ".split("),
         ("return tanh(conv(x, 3))", "torch.tanh", "activation"),
     ],
 )

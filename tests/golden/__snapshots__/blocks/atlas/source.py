@@ -19,7 +19,6 @@ from nldsl.runtime.ops import (
     merge,
     norm,
     orthogonalize,
-    parts,
     silu_pullback,
     split,
     times_silu,
@@ -77,8 +76,7 @@ class Taylor(Module):
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         s = z / 2.0
-        first = parts(s, index=0, sizes=(1, 15))
-        rest = parts(s, index=1, sizes=(1, 15))
+        first, rest = s.split((1, 15), -1)
         out = concat(0 * first + 1, first, rest, kron(s, s) / 1.4142135623730951)
         out_merge = merge(out)
         return out_merge, new

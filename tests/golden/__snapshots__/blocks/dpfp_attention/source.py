@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, normal
-from nldsl.runtime.ops import concat, linear, merge, parts, split, sum
+from nldsl.runtime.ops import concat, linear, merge, split, sum
 from nldsl.runtime.recurrence import linear_recurrence
 from nldsl.runtime.token import tick_all
 from torch import Tensor
@@ -29,8 +29,7 @@ class Dpfp(Module):
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         r = torch.relu(concat(z, -z))
-        front = parts(r, index=0, sizes=(31, 1))
-        back = parts(r, index=1, sizes=(31, 1))
+        front, back = r.split((31, 1), -1)
         part = r * concat(back, front)
         out_merge = merge(part)
         return out_merge, new
@@ -62,8 +61,7 @@ class KernelAttention(Module):
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         both, _ = self.dpfp(split(linear(x, self.both.linear.weight), n=4), state, mask)
-        q = parts(both, index=0, sizes=(64, 64))
-        k = parts(both, index=1, sizes=(64, 64))
+        q, k = both.split((64, 64), -1)
         v = linear(x, self.v.linear.weight)
         S_write_split = split(k, n=2)
         S_write_split_1 = split(v, n=2)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, normal
-from nldsl.runtime.ops import linear, maximum, merge, minimum, parts, split, sum
+from nldsl.runtime.ops import linear, maximum, merge, minimum, split, sum
 from nldsl.runtime.recurrence import linear_recurrence
 from nldsl.runtime.token import tick_all
 from torch import Tensor
@@ -59,8 +59,7 @@ class KernelAttention(Module):
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         both, _ = self.elu_plus_one(split(linear(x, self.both.linear.weight), n=4), state, mask)
-        q = parts(both, index=0, sizes=(32, 32))
-        k = parts(both, index=1, sizes=(32, 32))
+        q, k = both.split((32, 32), -1)
         v = linear(x, self.v.linear.weight)
         S_write_split = split(k, n=2)
         S_write_split_1 = split(v, n=2)

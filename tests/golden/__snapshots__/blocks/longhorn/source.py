@@ -9,7 +9,7 @@ from nldsl.runtime.matrix_scan import scan_memory
 from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, linear, outer, parts, scaled, sum, times_silu
+from nldsl.runtime.ops import conv, linear, outer, scaled, sum, times_silu
 from nldsl.runtime.token import tick_all
 from torch import Tensor
 
@@ -54,9 +54,7 @@ class Longhorn(Module):
         )
         u = u_conv
         r_linear = linear(u, self.r.linear.weight)
-        r = parts(r_linear, index=0, sizes=(4, 16, 16))
-        k = parts(r_linear, index=1, sizes=(4, 16, 16))
-        q = parts(r_linear, index=2, sizes=(4, 16, 16))
+        r, k, q = r_linear.split((4, 16, 16), -1)
         beta = torch.sigmoid(linear(r, self.beta.linear.weight, self.beta.linear.bias))
         delta = beta / (1 + scaled(sum(k**2)[..., None], beta))
         D = self.D.weight.weight

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, linear, merge, norm, parts, scaled, share, softplus, split, times_silu
+from nldsl.runtime.ops import conv, linear, merge, norm, scaled, share, softplus, split, times_silu
 from nldsl.runtime.recurrence import linear_recurrence
 from nldsl.runtime.token import tick_all
 from torch import Tensor
@@ -52,9 +52,7 @@ class Mamba2(Module):
             activation="silu",
         )
         u = u_conv
-        v = parts(u, index=0, sizes=(64, 16, 16))
-        b = parts(u, index=1, sizes=(64, 16, 16))
-        c = parts(u, index=2, sizes=(64, 16, 16))
+        v, b, c = u.split((64, 16, 16), -1)
         dt = softplus(linear(x, self.dt.linear.weight, self.dt.linear.bias))
         A = self.A.weight.weight
         D = self.D.weight.weight

@@ -8,7 +8,7 @@ from typing import Any
 
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, normal
-from nldsl.runtime.ops import concat, kron, linear, merge, parts, split, sum
+from nldsl.runtime.ops import concat, kron, linear, merge, split, sum
 from nldsl.runtime.recurrence import linear_recurrence
 from nldsl.runtime.token import tick_all
 from torch import Tensor
@@ -28,8 +28,7 @@ class Taylor(Module):
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         s = z / 2.0
-        first = parts(s, index=0, sizes=(1, 15))
-        rest = parts(s, index=1, sizes=(1, 15))
+        first, rest = s.split((1, 15), -1)
         out = concat(0 * first + 1, first, rest, kron(s, s) / 1.4142135623730951)
         out_merge = merge(out)
         return out_merge, new
@@ -61,8 +60,7 @@ class KernelAttention(Module):
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         both, _ = self.taylor(split(linear(x, self.both.linear.weight), n=4), state, mask)
-        q = parts(both, index=0, sizes=(546, 546))
-        k = parts(both, index=1, sizes=(546, 546))
+        q, k = both.split((546, 546), -1)
         v = linear(x, self.v.linear.weight)
         S_write_split = split(k, n=2)
         S_write_split_1 = split(v, n=2)

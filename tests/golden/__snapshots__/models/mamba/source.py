@@ -9,7 +9,7 @@ from nldsl.runtime.matrix_scan import scan_memory
 from nldsl.runtime.matrix_tokens import Gate, Piece, Write
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import conv, embed, head, index, linear, norm, outer, parts, softplus, times_silu
+from nldsl.runtime.ops import conv, embed, head, index, linear, norm, outer, softplus, times_silu
 from nldsl.runtime.token import tick_all
 from torch import Tensor
 
@@ -55,9 +55,7 @@ class Mamba1(Module):
         )
         u = u_conv
         r_linear = linear(u, self.r.linear.weight)
-        r = parts(r_linear, index=0, sizes=(4, 16, 16))
-        b = parts(r_linear, index=1, sizes=(4, 16, 16))
-        c = parts(r_linear, index=2, sizes=(4, 16, 16))
+        r, b, c = r_linear.split((4, 16, 16), -1)
         dt = softplus(linear(r, self.dt.linear.weight, self.dt.linear.bias))
         A = self.A.weight.weight
         D = self.D.weight.weight

@@ -17,7 +17,6 @@ from nldsl.runtime.ops import (
     linear,
     merge,
     norm,
-    parts,
     rope,
     scaled,
     share,
@@ -69,9 +68,7 @@ class Mamba2(Module):
             activation="silu",
         )
         u = u_conv
-        v = parts(u, index=0, sizes=(512, 16, 16))
-        b = parts(u, index=1, sizes=(512, 16, 16))
-        c = parts(u, index=2, sizes=(512, 16, 16))
+        v, b, c = u.split((512, 16, 16), -1)
         dt = softplus(linear(x, self.dt.linear.weight, self.dt.linear.bias))
         A = self.A.weight.weight
         D = self.D.weight.weight

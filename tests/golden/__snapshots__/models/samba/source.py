@@ -19,7 +19,6 @@ from nldsl.runtime.ops import (
     merge,
     norm,
     outer,
-    parts,
     rope,
     softplus,
     split,
@@ -70,9 +69,7 @@ class Mamba1(Module):
         )
         u = u_conv
         r_linear = linear(u, self.r.linear.weight)
-        r = parts(r_linear, index=0, sizes=(4, 16, 16))
-        b = parts(r_linear, index=1, sizes=(4, 16, 16))
-        c = parts(r_linear, index=2, sizes=(4, 16, 16))
+        r, b, c = r_linear.split((4, 16, 16), -1)
         dt = softplus(linear(r, self.dt.linear.weight, self.dt.linear.bias))
         A = self.A.weight.weight
         D = self.D.weight.weight
