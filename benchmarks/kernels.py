@@ -26,7 +26,9 @@ from benchmarks import hope_layer, titans_layer, token_loops
 from benchmarks.matrix_kernels import channel_cases
 from benchmarks.measure import best_seconds, saved_megabytes
 from benchmarks.peak import peak_gflops
-from nldsl.native.filtered import NativeFilters, in_lanes
+from nldsl.native.filtered import Memories, NativeFilters
+from nldsl.native.matrix_passes import NativeMatrices
+from nldsl.runtime.matrix_memory import MatrixMemory
 from nldsl.runtime.recurrence import delta_recurrence, linear_recurrence
 
 B, H, D, T, C = 4, 4, 64, 1024, 64
@@ -36,10 +38,15 @@ LOOP = 64
 
 CLASSES = {
     "linear": ("D scalar (RetNet, Mamba-2)", 0.34, 0.55),
+    "linear native": ("the same, its chunks in C", 0.34, 0.55),
     "linear_channel": ("D channel (GLA)", 0.18, 0.35),
+    "linear_channel native": ("the same, its chunks in C", 0.18, 0.35),
     "delta": ("R scalar (Gated DeltaNet)", 0.40, 0.60),
+    "delta native": ("the same, its chunks in C", 0.40, 0.60),
     "delta_channel": ("R channel (KDA)", 0.23, 0.45),
+    "delta_channel native": ("the same, its chunks in C", 0.23, 0.45),
     "delta_block": ("DPLR (RWKV-7)", 0.18, 0.45),
+    "delta_block native": ("the same, its chunks in C", 0.18, 0.45),
     "filtered": ("kernelised R (Titans, matrix)", 0.24, 0.50),
     "filtered native": ("the same, its chunks in C", 0.24, 0.50),
     "titans": ("N (Titans, MLP of 128)", 0.41, 0.60),
@@ -72,18 +79,18 @@ def leaves(*tensors: Tensor) -> list[Tensor]:
     return [t.detach().clone().requires_grad_() for t in tensors]
 
 
-def matrix_cases() -> dict[str, Case]:
-    """Class D and class R."""
+def matrix_cases(instead: NativeMatrices | None = None) -> dict[str, Case]:
+    """Class D and class R; `instead`: what computes their passes in the place of torch."""
     q, k, v = (torch.randn(B, T, H, D) for _ in range(3))
     q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
     log_decay, beta, state = -0.1 * torch.rand(B, T, H), torch.rand(B, T, H), torch.zeros(B, H, D, D)
 
     def linear(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> Tensor:
-        return linear_recurrence(q, k, v, state, log_decay=g)[0]
+        return linear_recurrence(q, k, v, state, log_decay=g, instead=instead)[0]
 
     def delta(q: Tensor, k: Tensor, v: Tensor, g: Tensor, b: Tensor) -> Tensor:
-        added = v * b.unsqueeze(-1)
-        return delta_recurrence(q, k, added, b, state, log_decay=g, feedback="decayed")[0]
+        added, options = v * b.unsqueeze(-1), {"log_decay": g, "instead": instead}
+        return delta_recurrence(q, k, added, b, state, feedback="decayed", **options)[0]  # type: ignore[arg-type]
 
     chunks = B * H * T / C
     inputs = leaves(q, k, v, log_decay, beta)
@@ -93,12 +100,17 @@ def matrix_cases() -> dict[str, Case]:
     }
 
 
-def more_matrix_cases() -> dict[str, Case]:
-    """Gates per channel, several pieces, momentum."""
-    cases = {name: Case(*parts) for name, parts in channel_cases(B, H, D, T, C).items()}
-    native = in_lanes(NativeFilters(after=0))
-    found = channel_cases(B, H, D, T, C, make=native)["filtered"]
-    return {**cases, "filtered native": Case(*found)}
+def more_matrix_cases(make: Callable[..., MatrixMemory] = MatrixMemory) -> dict[str, Case]:
+    """Gates per channel, several pieces, momentum; `make` makes the memories."""
+    return {name: Case(*parts) for name, parts in channel_cases(B, H, D, T, C, make=make).items()}
+
+
+def native_cases() -> dict[str, Case]:
+    """The same with their chunks in C."""
+    memories, passes = Memories(NativeFilters(after=0)), NativeMatrices()
+    memories.passes, passes.after = passes, 0
+    found = matrix_cases(passes) | more_matrix_cases(memories)
+    return {f"{name} native": case for name, case in found.items()}
 
 
 def emitted_cases() -> dict[str, Case]:
@@ -160,7 +172,7 @@ def loop_cases() -> dict[str, Case]:
 
 def all_cases() -> dict[str, Case]:
     """Every case by name; `NAME loop` belongs to `NAME`."""
-    return matrix_cases() | more_matrix_cases() | emitted_cases() | loop_cases()
+    return matrix_cases() | more_matrix_cases() | native_cases() | emitted_cases() | loop_cases()
 
 
 def report(rounds: int, wanted: list[str], compiled: bool = False) -> None:
@@ -172,9 +184,8 @@ def report(rounds: int, wanted: list[str], compiled: bool = False) -> None:
     print(f"bound {bound:.1f} GFLOP/s on one thread")
     heads = ("ms", "tokens/s", "share", "must", "aim", "MiB", "loop")
     print(f"{'class':32s}" + "".join(f"{head:>9s}" for head in heads))
-    for name, case in cases.items():
-        if not case.flops:
-            continue
+    for name in (name for name in CLASSES if name in cases):
+        case = cases[name]
         own = f"{name.split()[0]} loop"
         slower = "-"
         if own in cases:
