@@ -149,3 +149,24 @@ def number(product: Product, more: tuple[tree.Expr, ...], span: Span) -> tree.Ex
     for divisor in product.divisors:
         found = tree.Binary("/", found, divisor, span=span)
     return tree.Unary("-", found, span=span) if product.negative else found
+
+
+SIDES = "factors on both sides are two statements: `{name} = A @ {name}`, then `{name} = {name} @ B + ...`"
+"""What `A @ S @ B` is told."""
+
+
+def between(root: tree.Expr, memory: str) -> bool:
+    """Whether factors stand on both sides of a memory: `A @ S @ B`."""
+    for node in nodes(root):
+        if not isinstance(node, tree.Binary) or node.op != "@":
+            continue
+        left, right = node.left, node.right
+        if isinstance(left, tree.Binary) and left.op == "@" and _named(left.right, memory):
+            return True
+        if isinstance(right, tree.Binary) and right.op == "@" and _named(right.left, memory):
+            return True
+    return False
+
+
+def _named(node: tree.Expr, name: str) -> bool:
+    return isinstance(node, tree.Name) and node.id == name

@@ -17,10 +17,12 @@ from nldsl.spec.items import MemoryBox, Ref
 from nldsl.spec.outer_sums import library_name
 from nldsl.spec.printed_errors import named_number, peeled
 from nldsl.spec.printed_products import (
+    SIDES,
     Added,
     Factor,
     Product,
     alike,
+    between,
     differences,
     joined,
     nodes,
@@ -110,7 +112,7 @@ class _Reader:
             f"this is no step of `{name}` that can be read off",
             self.node.value.span,
             f"each factor beside `{name}` is `I` or `diag(w)`, and products `b * outer(s, c)`",
-            help=why.format(name=name)
+            help=(why or (SIDES if between(self.node.value, name) else "")).format(name=name)
             or f"such as `{name} = a * {name} @ (I - b * outer(k, k)) + b * outer(v, k)`, with `k` a name",
         )
         return None

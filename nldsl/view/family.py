@@ -225,6 +225,12 @@ def _generates_itself(memory: Memory, write: Write, own: dict[str, Apply | Read]
     """Whether the target stands as a read of the memory at something else than the key it is written to."""
     if not _PAIRED.search(written_pair(write.terms[0])[1].replace(f"{memory.name}[", "self[")):
         return False
+    made = own.get(write.terms[0].target.name)
+    while isinstance(made, Apply) and made.args and made.op != "sub":
+        made = own.get(made.args[0].name)
+    # What is taken from a given value is an erase at another key, not a target of its own.
+    if isinstance(made, Apply) and made.op == "sub":
+        return False
     return any(r.key.name != write.terms[0].key.name for r in _own_reads(memory, write, own))
 
 

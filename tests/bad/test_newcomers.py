@@ -38,6 +38,12 @@ TEXTS = {
         "NL0401",
         "`sum(...)` of it is one number per head",
     ),
+    "factors on both sides": (
+        "block f(x) {\n  level l every 1 token { memory S = matrix() }\n  k = l2norm(linear(x))\n"
+        "  S = (I - outer(k, k)) @ S @ (I - outer(k, k)) + outer(x, k)\n  return S[k]\n}\n",
+        "NL0404",
+        "`S = A @ S`, then `S = S @ B + ...`",
+    ),
     "a vector of no known length": (
         "block f(x) {\n  level l every 1 token { memory h = matrix(in = 1) }\n"
         "  h = tanh(linear(x, 4) + linear(h[1]))\n  return linear(h[1])\n}\n",

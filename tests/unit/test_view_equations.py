@@ -235,3 +235,13 @@ def test_products_of_channels_are_told_from_products_of_matrices() -> None:
 def test_numbers_of_a_rule_that_say_nothing_are_left_out() -> None:
     found = lines("S[x] <- x by signsgd(lr = 0.1)", clock=4)
     assert found[0] == "W = W - 0.1 * sign(g)"
+
+
+def test_an_erase_at_another_key_is_no_target_of_its_own() -> None:
+    text = (
+        "block f(x) {\n  level a every 1 token { memory S = matrix() }\n"
+        "  e = l2norm(linear(x))\n  k = l2norm(linear(x))\n"
+        "  S += outer(linear(x) - linear(x) * S[e], k)\n  return S[k]\n}\n"
+    )
+    (row,) = dynamics(open_program(text, dim=4))
+    assert row.letter == "X" and "self-modifying" not in row.known_as
