@@ -151,8 +151,16 @@ def number(product: Product, more: tuple[tree.Expr, ...], span: Span) -> tree.Ex
     return tree.Unary("-", found, span=span) if product.negative else found
 
 
-SIDES = "factors on both sides are two statements: `{name} = A @ {name}`, then `{name} = {name} @ B + ...`"
+SIDES = "factors on both sides are two statements: `{name} = {name} @ B`, then `{name} = A @ {name} + ...`"
 """What `A @ S @ B` is told."""
+
+ALONE = "beside an erase along values stands what is written: `{name} = (I - b * outer(v, v)) @ {name} + ...`"
+"""What such an erase alone is told."""
+
+
+def zeros(like: tree.Expr) -> tree.Expr:
+    """Zeros of the length of `like`: the key of an erase along values that teaches nothing."""
+    return tree.Binary("*", tree.Number(0, span=like.span), like, span=like.span)
 
 
 def between(root: tree.Expr, memory: str) -> bool:

@@ -17,6 +17,7 @@ from nldsl.spec.items import MemoryBox, Ref
 from nldsl.spec.outer_sums import library_name
 from nldsl.spec.printed_errors import named_number, peeled
 from nldsl.spec.printed_products import (
+    ALONE,
     SIDES,
     Added,
     Factor,
@@ -33,6 +34,7 @@ from nldsl.spec.printed_products import (
     summed,
     transposed,
     values,
+    zeros,
 )
 from nldsl.spec.streams import walk
 from nldsl.syntax import tree
@@ -366,10 +368,13 @@ class _Reader:
             if key is None:
                 wanted = signed.turned()
                 pair = next((a for a in rest if same(a.left, one.left) and alike(a.product, wanted)), None)
-                if pair is None:
-                    raise NotPrintedError
-                rest.remove(pair)
-                key = pair.right
+                if pair is not None:
+                    rest.remove(pair)
+                    key = pair.right
+                elif rest:
+                    key = zeros(rest[0].right)
+                else:
+                    raise NotPrintedError(ALONE)
             return self._clauses(key, one.left, "oja", number(signed.turned(), (), self.node.span))
         raise NotPrintedError
 

@@ -21,6 +21,10 @@ def spoken_names(block: Block) -> dict[str, str]:
             value = scalar_value(gate_expression(block, step.out)) if not step.out.shape else None
             if value is not None:
                 found[step.out.name] = f"{value:.6g}"
+            elif step.op == "mul" and any(
+                scalar_value(gate_expression(block, a)) == 0.0 for a in step.args if not a.shape
+            ):
+                found[step.out.name] = "0"
             elif step.op == "mean":
                 found[step.out.name] = gate_name(block, step.out)
     return found | letters(block)

@@ -38,6 +38,9 @@ def write_formulas(
     pieces = rank_one(memory, write) if online else None
     if pieces is not None:
         return (_of_pieces(memory, write, scale, names, pieces),), where
+    turned = rank_one(memory, write, "value") if online and len(write.terms) > 1 else None
+    if turned is not None and (write.retain is None or write.retain_axis == "scalar"):
+        return (_along_values(memory, write, scale, names, turned),), where
     lines, more = _by_weight(memory, write, update, names)
     return lines, (*more, *where, *_seen(memory, write))
 
@@ -89,7 +92,7 @@ def _names(memory: Memory, write: Write, n: int, spoken: Mapping[str, str]) -> d
     key, target = (spoken.get(text, text) for text in written_pair(term))
     names = dict(spoken)
     names |= {name: authors(spoken.get(value.name, value.name)) for name, value in term.rule.arguments}
-    names |= {"key": authors(key) if key.isidentifier() else f"k{suffix}"}
+    names |= {"key": authors(key) if key.isidentifier() or key == "0" else f"k{suffix}"}
     plain = target.isidentifier() or _is_number(target)
     names |= {"target": authors(target) if plain else f"vhat{suffix}"}
     if memory.function is not None:
@@ -198,6 +201,35 @@ def _of_pieces(
         if scale is not None:
             old = mine[0].gate(scale.value.name, scale.axis, old)
         made.append(Recurrence(mine[0], memory.name, old, pulls, push).line(write, ""))
+    return Formula(*made)
+
+
+def _along_values(
+    memory: Memory,
+    write: Write,
+    scale: Update | None,
+    names: list[dict[str, str]],
+    terms: Sequence[Sequence[Piece]],
+) -> Formula:
+    """`S_t = (a I - s c^T) S_{t-1} + v k^T`: the same from the left, along the values."""
+    made = []
+    for side in (0, 1):
+        mine = [pens(n)[side] for n in names]
+        pen = mine[0]
+        old = pen.name(memory.name, "t-1")
+        if scale is not None:
+            old = pen.gate(scale.value.name, scale.axis, old)
+        erased, push = "", ""
+        for own, pieces in zip(mine, terms, strict=True):
+            for p in pieces:
+                along = own.expr(p.along, 2)
+                if p.erase is not None and p.seen is not None:
+                    erased += own.summand("-", p.erase, own.outer(along, own.expr(p.seen, 2)))
+                if own.names["key"] != "0":
+                    push += f" + {own.outer(along, own.expr(p.add, 2))}"
+        gate = "" if write.retain is None else pen.name(write.retain.name)
+        kept = pen.join(gate, "I")
+        made.append(f"{pen.name(memory.name)} = {pen.join(f'({kept}{erased})', old)}{push}")
     return Formula(*made)
 
 

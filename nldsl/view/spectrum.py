@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from nldsl.calculus import TermClass, UpdateClass
 from nldsl.calculus.affine import scalar_value
 from nldsl.calculus.expression import depends
@@ -37,7 +39,9 @@ def one_piece(memory: Memory, write: Write) -> TermForm | None:
     return form if plain and write.terms[0].window == 1 else None
 
 
-def rank_one(memory: Memory, write: Write) -> tuple[tuple[Piece, ...], ...] | None:
+def rank_one(
+    memory: Memory, write: Write, side: Literal["key", "value"] = "key"
+) -> tuple[tuple[Piece, ...], ...] | None:
     """The pieces of every term of a write that only adds such to what is kept; `None` if it does more."""
     if write.toward != "zero" or write.project is not None or memory.function is None:
         return None
@@ -46,11 +50,13 @@ def rank_one(memory: Memory, write: Write) -> tuple[tuple[Piece, ...], ...] | No
     except NotRankOneError:
         return None
     plain = all(
-        f.side in (None, "key") and f.momentum is None and f.mixed is None and scalar_value(f.keep) == 1.0
+        f.side in (None, side) and f.momentum is None and f.mixed is None and scalar_value(f.keep) == 1.0
         for f in forms
     )
     weighted = any(t.window > 1 or t.weight is not None for t in write.terms)
-    return tuple(f.pieces for f in forms) if plain and not weighted else None
+    if not plain or weighted:
+        return None
+    return tuple(f.turned if f.side is None and side == "value" else f.pieces for f in forms)
 
 
 def spectrum_words(block: Block, memory: Memory, write: Write, classes: UpdateClass) -> str:

@@ -42,7 +42,7 @@ TEXTS = {
         "block f(x) {\n  level l every 1 token { memory S = matrix() }\n  k = l2norm(linear(x))\n"
         "  S = (I - outer(k, k)) @ S @ (I - outer(k, k)) + outer(x, k)\n  return S[k]\n}\n",
         "NL0404",
-        "`S = A @ S`, then `S = S @ B + ...`",
+        "`S = S @ B`, then `S = A @ S + ...`",
     ),
     "a vector of no known length": (
         "block f(x) {\n  level l every 1 token { memory h = matrix(in = 1) }\n"

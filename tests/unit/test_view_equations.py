@@ -245,3 +245,8 @@ def test_an_erase_at_another_key_is_no_target_of_its_own() -> None:
     )
     (row,) = dynamics(open_program(text, dim=4))
     assert row.letter == "X" and "self-modifying" not in row.known_as
+
+
+def test_an_erase_along_values_stands_on_the_left() -> None:
+    found = lines("u = linear(x)\n  S = (I - eta * outer(x, x)) @ S + outer(u, x)")
+    assert found[0] == "S_t = (I - eta_t x_t x_t^T) S_{t-1} + u_t x_t^T"
