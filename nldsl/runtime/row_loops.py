@@ -300,7 +300,7 @@ def ready(*tensors: Tensor) -> Step | None:
     if torch.compiler.is_compiling():
         return None
     first = tensors[0]
-    if first.numel() < LEAST or first.dtype not in REAL or _traced() or not compiler():
+    if first.numel() < LEAST or first.dtype not in REAL or traced() or not compiler():
         return None
     if any(type(x) not in _PLAIN or x.dtype != first.dtype or not x.is_cpu for x in tensors):
         return None
@@ -310,7 +310,7 @@ def ready(*tensors: Tensor) -> Step | None:
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def _traced() -> bool:
+def traced() -> bool:
     """Whether operations are written down or changed rather than only done."""
     return (
         torch._C._get_tracing_state() is not None

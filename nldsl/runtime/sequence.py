@@ -8,7 +8,7 @@ passes over it, and its output is of no account (`stand_in`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from nldsl.runtime.first_order import first_order
 from nldsl.runtime.row_loops import conv as convolved
 from nldsl.runtime.row_loops import conv_back as convolved_back
 from nldsl.runtime.row_loops import ready
+from nldsl.runtime.turning import angles, angles_behind, turned
 
 Cache = dict[str, Tensor]
 CACHE = 2**19
@@ -177,7 +178,7 @@ def rope(x: Tensor, *, base: float, state: Cache, mask: Tensor | None) -> tuple[
     >>> y.tolist()
     [[[1.0, 1.0]]]
     """
-    return _turned(x, _frequencies(x, base), state, mask)
+    return _turned(x, (base,), lambda: _frequencies(x, base), state, mask)
 
 
 def stretched_rope(
@@ -201,11 +202,8 @@ def stretched_rope(
     >>> torch.equal(y, rope(x, base=10.0, state={"count": torch.tensor([2])}, mask=None)[0])
     True
     """
-    frequency = _frequencies(x, base)
-    kept = torch.zeros_like(frequency)
-    if original:
-        kept = ((original / math.tau * frequency - low) / (high - low)).clamp(0.0, 1.0)
-    return _turned(x, frequency * (kept + (1 - kept) / factor), state, mask)
+    form = (base, factor, low, high, original)
+    return _turned(x, form, lambda: _stretched(x, *form), state, mask)
 
 
 def _frequencies(x: Tensor, base: float) -> Tensor:
@@ -215,17 +213,23 @@ def _frequencies(x: Tensor, base: float) -> Tensor:
     return found
 
 
-def _turned(x: Tensor, frequency: Tensor, state: Cache, mask: Tensor | None) -> tuple[Tensor, Cache]:
+def _stretched(x: Tensor, base: float, factor: float, low: float, high: float, original: float) -> Tensor:
+    frequency = _frequencies(x, base)
+    kept = torch.zeros_like(frequency)
+    if original:
+        kept = ((original / math.tau * frequency - low) / (high - low)).clamp(0.0, 1.0)
+    return frequency * (kept + (1 - kept) / factor)
+
+
+def _turned(
+    x: Tensor, form: tuple[float, ...], frequency: Callable[[], Tensor], state: Cache, mask: Tensor | None
+) -> tuple[Tensor, Cache]:
     """The pairs `(i, i + d/2)` of the last axis turned by `position * frequency_i`."""
+    if mask is None:
+        turn = angles_behind(x, state["count"], form, frequency)
+        return turned(x, turn), {"count": state["count"] + x.shape[1]}
     places, count = _places(x, state["count"], mask)
-    half = x.shape[-1] // 2
-    # Angles grow with the position: float64 keeps them exact in their last turn.
-    angle = places.to(torch.float64).unsqueeze(-1) * frequency
-    angle = angle.view(*places.shape, *(1,) * (x.dim() - 3), half)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    first, second = x[..., :half], x[..., half:]
-    y = torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
-    return stand_in(y, mask), {"count": count}
+    return stand_in(turned(x, angles(x, places, frequency())), mask), {"count": count}
 
 
 def _places(like: Tensor, count: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

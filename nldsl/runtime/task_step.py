@@ -139,6 +139,11 @@ class Due:
         """`felt` tokens have just been added to the count of a memory that resets every `reset` tokens."""
         if (clock, reset) not in self.known:
             count = state["count"]
+            before = set(count.tolist()) if isinstance(felt, int) else set()
+            if len(before) == 1:
+                (tokens,) = before
+                self.known[clock, reset] = felt > 0 and tokens > 0 and tokens % clock == 0
+                return self.known[clock, reset]
             moved = torch.as_tensor(felt, device=count.device) > 0
             found: Tensor = (count % clock == 0) & (count > 0) & moved
             same = found.numel() > 0 and bool((found == found[0]).all())

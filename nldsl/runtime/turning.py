@@ -1,0 +1,111 @@
+"""Pairs of channels turned by angles that grow with the position: what rotary positions do, both ways.
+
+Shapes: `x [B, T, d]` or `[B, T, H, d]`, cosines and sines `[B, T, d / 2]` or `[B, T, 1, d / 2]`; 1 in the
+place of B where all samples stand at the same position.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nldsl.runtime.row_loops import traced
+
+SMALL = 1 << 16
+"""Up to so many angles are kept for the next call: queries and keys, and every layer, ask for the same."""
+Turn = tuple[Tensor, Tensor]
+
+
+class _Last(threading.local):
+    """The angles of this thread's last call."""
+
+    key: Hashable = None
+    turn: Turn | None = None
+
+
+_last = _Last()
+
+
+def angles(x: Tensor, places: Tensor, frequency: Tensor) -> Turn:
+    """Cosine and sine of `place * frequency_i`; angles in float64, which keeps them exact in their last turn.
+
+    >>> cos, sin = angles(torch.ones(1, 1, 2), torch.tensor([[0]]), torch.ones(1, dtype=torch.float64))
+    >>> cos.item(), sin.item()
+    (1.0, 0.0)
+    """
+    angle = places.to(torch.float64).unsqueeze(-1) * frequency
+    angle = angle.view(*places.shape, *(1,) * (x.dim() - 3), frequency.shape[0])
+    return angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+
+
+def angles_behind(x: Tensor, count: Tensor, form: Hashable, frequency: Callable[[], Tensor]) -> Turn:
+    """The same behind `count [B]` tokens; `form` says which `frequency` it is.
+
+    >>> count, ones = torch.tensor([0, 0]), lambda: torch.ones(1, dtype=torch.float64)
+    >>> angles_behind(torch.ones(2, 3, 2), count, "ones", ones)[1][:, 1].tolist()
+    [[0.841...]]
+    """
+    if not x.is_cpu or not _plain(x, count):
+        return angles(x, count.unsqueeze(1) + torch.arange(x.shape[1], device=count.device), frequency())
+    before = count.tolist()
+    before = before[:1] if len(set(before)) == 1 else before
+    key = (form, tuple(before), x.shape[1], x.shape[-1], x.dim(), x.dtype)
+    if _last.key == key and _last.turn is not None:
+        return _last.turn
+    # Values that outlive a call belong to no mode of it.
+    with torch.inference_mode(False):
+        places = torch.tensor(before, dtype=count.dtype).unsqueeze(1) + torch.arange(x.shape[1])
+        turn = angles(x, places, frequency())
+    if turn[0].numel() <= SMALL:
+        _last.key, _last.turn = key, turn
+    return turn
+
+
+def turned(x: Tensor, turn: Turn) -> Tensor:
+    """The pairs `(i, i + d/2)` of the last axis turned.
+
+    >>> turned(torch.tensor([[[1.0, 2.0]]]), (torch.zeros(1, 1, 1), torch.ones(1, 1, 1))).tolist()
+    [[[-2.0, 1.0]]]
+    """
+    if not _plain(x):
+        cos, sin = turn
+        first, second = _halves(x)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+    y: Tensor = _Turned.apply(x, *turn, False)  # type: ignore[no-untyped-call]
+    return y
+
+
+def _plain(*tensors: Tensor) -> bool:
+    """Whether operations on these are only done, not written down or changed."""
+    return not torch.compiler.is_compiling() and not traced() and all(type(x) is Tensor for x in tensors)
+
+
+def _halves(x: Tensor) -> Turn:
+    half = x.shape[-1] // 2
+    return x[..., :half], x[..., half:]
+
+
+class _Turned(torch.autograd.Function):
+    """Backward: the same, `back`; recorded, the backward pass of a slice fills a tensor of zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.back = back
+        y = x.new_empty(x.shape)
+        (first, second), (left, right) = _halves(x), _halves(y)
+        # One operation after the other: with both in one, the last bit depends on where a number stands.
+        torch.mul(first, cos, out=left)
+        torch.mul(second, cos, out=right)
+        (left.add_ if back else left.sub_)(second * sin)
+        (right.sub_ if back else right.add_)(first * sin)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        cos, sin = ctx.saved_tensors
+        return _Turned.apply(grads[0], cos, sin, not ctx.back), None, None, None  # type: ignore[no-untyped-call]
