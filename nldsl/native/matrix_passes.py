@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from inspect import unwrap
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from nldsl.native.steps import ordinary
 from nldsl.native.turns import packed
 from nldsl.native.walks import Turns, Wanted, walked
 from nldsl.runtime.chunk_buffers import Given, How
+from nldsl.runtime.chunk_widths import Width
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.module import Module
 
@@ -70,14 +72,29 @@ class NativeMatrices:
         return sum(form.ahead.compiled + form.behind.compiled for form in self.forms.values())
 
     def passed(self, given: Given, state: Tensor, how: How) -> tuple[Tensor, Tensor] | None:
-        """See `runtime.chunk_pass.Instead`."""
+        """See `runtime.chunk_pass.Instead`; chunks of one width behind one another are a pass."""
         chunk = MatrixChunk(how.reads.early, how.early_erase, how.reads.strict)
         form = self.forms.setdefault(chunk, MatrixForm(chunk))
-        width = form.takes(given, state, how, AFTER if self.after is None else self.after)
-        if not width:
+        runs = _runs(how.width, given.q.shape[1])
+        if not form.takes(given, state, runs, AFTER if self.after is None else self.after):
             return None
-        y, last = _Pass.apply(form, width, *given, state)  # type: ignore[no-untyped-call]
-        return y, last
+        sizes, answers = [tokens for _, tokens in runs], list[Tensor]()
+        columns = [[None] * len(runs) if x is None else x.split(sizes, 1) for x in given]
+        for (width, _), *part in zip(runs, *columns, strict=True):
+            y, state = _Pass.apply(form, width, *part, state)  # type: ignore[no-untyped-call]
+            answers.append(y)
+        return answers[0] if len(answers) == 1 else torch.cat(answers, 1), state
+
+
+def _runs(width: Width, tokens: int) -> list[tuple[int, int]]:
+    """Widths of chunks, and how many tokens chunks of that width behind one another have.
+
+    >>> _runs(4, 10), _runs((4, 4, 2, 2, 4), 16)
+    ([(4, 10)], [(4, 8), (2, 4), (4, 4)])
+    """
+    if isinstance(width, int):
+        return [(min(width, tokens), tokens)]
+    return [(size, sum(group)) for size, group in groupby(width)]
 
 
 class _Pass(torch.autograd.Function):
@@ -108,18 +125,17 @@ class MatrixForm:
         """Why torch computes what it still does."""
         return [*self.ahead.reasons.values(), *self.behind.reasons.values()]
 
-    def takes(self, given: Given, state: Tensor, how: How, after: int) -> int:
-        """The width of the chunks of such a pass, 0 where torch computes it."""
+    def takes(self, given: Given, state: Tensor, runs: list[tuple[int, int]], after: int) -> bool:
+        """Whether it computes such a pass: widths have come up often enough and change seldom."""
         known = [x for x in (*given, state) if x is not None]
         if self.reasons or torch.compiler.is_compiling() or not ordinary(known):
-            return 0
-        if not isinstance(how.width, int):
-            return 0
-        width = min(how.width, given.q.shape[1])
-        if self.seen[width] < after:
-            self.seen[width] += -(-given.q.shape[1] // width)
-            return 0
-        return width
+            return False
+        counts = [(width, -(-tokens // width)) for width, tokens in runs]
+        if len(runs) > max(1, sum(n for _, n in counts) // 4):
+            return False
+        rare = [(width, n) for width, n in counts if self.seen[width] < after]
+        self.seen.update({width: n for width, n in rare})
+        return not rare
 
     def run(
         self, given: Tensors, state: Tensor, width: int, tracked: bool

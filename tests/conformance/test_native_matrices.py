@@ -68,26 +68,31 @@ def leaves_of(given: dict[str, Any]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "tokens", "fade", "reads"),
+    ("kinds", "tokens", "fade", "reads", "width"),
     [
-        ("e", 8, 1, Reading(False, False)),
-        ("e", 8, 1, Reading(False, True)),
-        ("e", 3, 0, Reading(False, True)),
-        ("w", 7, 3, Reading(True, True)),
-        ("ew", 9, 3, Reading(True, True)),
-        ("ew", 9, 1, Reading(False, False)),
+        ("ew", 19, 3, Reading(True, True), (*[2] * 8, 3)),
+        ("e", 44, 1, Reading(False, False), (*[4] * 4, *[2] * 4, *[4] * 5)),
+        ("e", 8, 1, Reading(False, False), 4),
+        ("e", 8, 1, Reading(False, True), 4),
+        ("e", 3, 0, Reading(False, True), 4),
+        ("w", 7, 3, Reading(True, True), 4),
+        ("ew", 9, 3, Reading(True, True), 4),
+        ("ew", 9, 1, Reading(False, False), 4),
     ],
 )
-def test_a_pass_is_that_of_torch(kinds: str, tokens: int, fade: int, reads: Reading) -> None:
+def test_a_pass_is_that_of_torch(
+    kinds: str, tokens: int, fade: int, reads: Reading, width: int | tuple[int, ...]
+) -> None:
+    """Chunks of one width, and of several behind one another."""
     given = case(kinds, tokens, 2, fade)
-    how = {"reads": reads, "early_erase": reads.early, "width": 4}
+    how = {"reads": reads, "early_erase": reads.early, "width": width}
     passes, found = NativeMatrices(), []
     for instead in (None, passes):
         y, last = chunk_pass(**given, **how, instead=instead)
         torch.manual_seed(1)
         above = [torch.randn(x.shape, dtype=x.dtype) for x in (y, last)]
         found.append([y, last, *torch.autograd.grad([y, last], leaves_of(given), above)])
-    assert passes.count == 2, passes.reasons
+    assert passes.count == (2 if isinstance(width, int) else 4), passes.reasons
     for plain, own in zip(*found, strict=True):
         assert float((plain - own).abs().max() / plain.abs().max()) <= 1e-12
 
@@ -128,7 +133,7 @@ def test_only_what_has_come_up_often_enough_is_compiled(monkeypatch: pytest.Monk
     assert counts == [0, 0, 1]
 
 
-def test_mixed_widths_and_half_precision_are_left_to_torch() -> None:
+def test_widths_that_change_often_and_half_precision_are_left_to_torch() -> None:
     passes, given = NativeMatrices(), case("w", 8, 1, 0)
     how = {"reads": Reading(False, False), "early_erase": False, "instead": passes}
     chunk_pass(**given, **how, width=(4, 2, 2))
