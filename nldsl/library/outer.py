@@ -13,8 +13,9 @@ from nldsl.library._shapes import expect
 
 def _shape(operands: tuple[Operand, ...], options: Mapping[str, Static]) -> Outcome:
     left, right = operands
-    expect(left, ("vector",), "outer", "each factor is one axis of the matrix")
-    expect(right, ("vector",), "outer", "each factor is one axis of the matrix")
+    for factor in (left, right):
+        heads = "; one matrix per head is made in `S += outer(v, k)` alone" if factor.kind == "headed" else ""
+        expect(factor, ("vector",), "outer", f"each factor is one axis of the matrix{heads}")
     return Outcome((left.shape[0], right.shape[0]), "matrix")
 
 

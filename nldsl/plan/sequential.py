@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from nldsl.calculus.affine import affine_in
 from nldsl.calculus.classify import TermClass, update_class
 from nldsl.calculus.mirror import mirror_form
 from nldsl.calculus.rules import rule_form
@@ -129,7 +130,8 @@ def _bends(term: TermClass) -> bool:
     if found is None:
         return False
     if found.sees_memory:
-        return all(r.form is not None for r in term.rules) and any(g.general for g in found.gradients)
+        bent = [g.general is not None and affine_in(g.general, g.weight) is None for g in found.gradients]
+        return all(r.form is not None for r in term.rules) and any(bent)
     return term.dependence == "nonlinear" or sum(len(w.shape) == 2 for w in found.weights) > 1
 
 

@@ -87,3 +87,12 @@ def test_what_would_be_parallel_is(clauses: str, advice: str) -> None:
     plan = plan_of(open_program(held if "gradient" in advice else slow, dim=4))
     (unit,) = (u for u in plan.blocks[-1].units if u.memories)
     assert unit.lowering in ("chunk", "held")
+
+
+def test_a_penalty_that_is_linear_is_not_blamed() -> None:
+    """A window of one is no recurrence of rank one, and the gradient is linear in the memory all the same."""
+    text = PENALTY.replace("sqrt(1 + sum(sum(W ** 2)))", "sum(sum(W ** 2))")
+    said = " ".join(
+        str(explain(text.replace("CLAUSES", "minimize far over 3 tokens by gd(lr = 0.1)"), dim=4)).split()
+    )
+    assert "one token after the other" in said and "not linear in it" not in said
