@@ -101,7 +101,8 @@ class Corpus:
                 raise fault(
                     "NL0954",
                     f"{len(data)} {part} {kind} in `{self.name}`, and a window needs {length + 1}",
-                    help="give more data, or a smaller `--length`",
+                    help=f"both parts together hold {len(self.train) + len(self.heldout)} {kind}: "
+                    "give more data, or a smaller `--length`",
                 )
 
 
@@ -245,9 +246,12 @@ def held_out_files(names: list[str]) -> set[str]:
 def held_out_blocks(total: int, length: int) -> tuple[int, set[int]]:
     """Block size and the indices of held-out blocks when `total` bytes are split by block.
 
-    A block is a hundredth of the bytes, between 1 KiB (but at least one window) and 64 KiB.
+    A block is a hundredth of the bytes, between 1 KiB (but at least one window) and 64 KiB.  Where that were
+    the only block it is one window, so that something is left to train on.
     """
     size = max(min(max(total // BLOCKS, SMALLEST_BLOCK), LARGEST_BLOCK), length + 1)
+    if total < 2 * size:
+        size = length + 1
     names = [f"block {i}" for i in range(max(1, total // size))]
     chosen = held_out_files(names)
     return size, {i for i, name in enumerate(names) if name in chosen}

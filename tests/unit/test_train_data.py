@@ -93,6 +93,16 @@ def test_shards_are_opened_again(tmp_path: Path) -> None:
     assert corpus_of(tmp_path, tmp_path / "a").digest == before.digest == shard_digest(tmp_path / "shards")
 
 
+@pytest.mark.parametrize("size", [42, 43, 200, 1023, 1024, 1100, 2047, 2048])
+def test_a_small_file_is_cut_too(size: int, tmp_path: Path) -> None:
+    """What holds two windows is enough, and nothing is in both parts or in none."""
+    (tmp_path / "small.txt").write_bytes(bytes(i * 7 % 251 for i in range(size)))
+    corpus = prepare(str(tmp_path / "small.txt"), tmp_path / "data", length=20)
+    assert min(len(corpus.train), len(corpus.heldout)) >= 21
+    assert len(corpus.train) + len(corpus.heldout) == size
+    assert len(corpus.train) >= len(corpus.heldout)
+
+
 @pytest.mark.parametrize(("content", "code"), [(None, "NL0951"), (b"", "NL0953"), (b"ab" * 40, "NL0954")])
 def test_bad_data(tmp_path: Path, content: bytes | None, code: str) -> None:
     if content is not None:
