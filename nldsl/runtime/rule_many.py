@@ -1,7 +1,8 @@
 """Many weights under one element-wise rule, operation by operation: torch takes a list of tensors at a time.
 
 A call of torch costs a few microseconds, and a launch on a GPU, whatever it computes; for a list it costs one
-launch.  The emitted `update` is the same: its operands are `Many` instead of tensors.
+launch.  The emitted `update` is the same: its operands are `Many` instead of tensors, or, of small weights, one
+vector that holds them all.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from nldsl.runtime.rule_kernel import Kernel
 
 MOST = 1 << 22
 """Elements of weights that are taken at a time, for every intermediate result takes as much memory."""
+SMALL = 1 << 12
+"""Elements of a weight, on average, up to which weights are made one vector."""
 ONE = {
     name: getattr(torch, f"_foreach_{name}") for name in "abs cos erf exp log neg sign sin sqrt tanh".split()
 }
@@ -127,7 +130,31 @@ def listed(weight: Tensor) -> bool:
 def update_many(kernel: Kernel, rows: Sequence[Sequence[Tensor]], numbers: Sequence[float]) -> None:
     """One application of an element-wise rule; a row is a weight, its gradient and its memories."""
     for part in _parts(rows):
+        if kernel.memories and _small(part):  # of a rule without, the copies are most of it
+            _as_one(kernel, part, numbers)
+            continue
         _of_many(kernel.update)(*(Many(column) for column in zip(*part, strict=True)), *numbers)
+
+
+def _small(rows: Sequence[Sequence[Tensor]]) -> bool:
+    """Whether weights are so small that copies of them cost less than the calls they save.
+
+    A memory that is one number for a weight of many elements has no place in a vector of all of them.
+    """
+    sizes = [{tensor.numel() for tensor in row} for row in rows]
+    return all(len(size) == 1 for size in sizes) and sum(map(max, sizes)) <= SMALL * len(rows)
+
+
+def _as_one(kernel: Kernel, rows: Sequence[Sequence[Tensor]], numbers: Sequence[float]) -> None:
+    """The weights as one long vector, since no element sees another."""
+    columns = [[tensor.reshape(-1) for tensor in column] for column in zip(*rows, strict=True)]
+    vectors = [torch.cat(column) for column in columns]
+    kernel.update(*vectors, *numbers)
+    sizes = [row[0].numel() for row in rows]
+    for place, (column, vector) in enumerate(zip(zip(*rows, strict=True), vectors, strict=True)):
+        if place != 1:  # the gradient stays what it is
+            found = [made.view_as(own) for made, own in zip(vector.split(sizes), column, strict=True)]
+            torch._foreach_copy_(list(column), found)
 
 
 def _parts(rows: Sequence[Sequence[Tensor]]) -> Iterator[list[Sequence[Tensor]]]:

@@ -51,10 +51,35 @@ def trained(rule: str, dtype: torch.dtype, together: bool) -> list[Tensor]:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.partition("(")[0])
-def test_together_is_one_by_one(rule: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("small", [0, rule_many.SMALL], ids=["lists", "vectors"])
+def test_together_is_one_by_one(
+    small: int, rule: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rule_many, "SMALL", small)
     loose = {torch.float64: 1e-14, torch.float32: 2e-6, torch.bfloat16: 0.0}[dtype]
     for ours, theirs in zip(trained(rule, dtype, True), trained(rule, dtype, False), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=loose, atol=loose)
+
+
+def test_where_small_weights_lie_changes_nothing() -> None:
+    """Transposed, every second column, channels last, an empty one: what is made one vector goes back."""
+    lying = [
+        drawn((6, 4), 1, torch.float64).t(),
+        drawn((6, 8), 2, torch.float64)[:, ::2],
+        drawn((3, 2, 4, 5), 3, torch.float64).to(memory_format=torch.channels_last),
+        torch.zeros(0, 3, dtype=torch.float64),
+    ]
+    found = [[nn.Parameter(x.clone()) for x in lying], [nn.Parameter(torch.empty(0)) for _ in lying]]
+    for weight, x in zip(found[1], lying, strict=True):
+        weight.data = x
+    for weights in found:
+        ready = nldsl.optimizer("adamw(lr = 0.1)", weights, form="eager")
+        for step in range(3):
+            for w in weights:
+                w.grad = drawn(tuple(w.shape), step, torch.float64)
+            ready.step()
+    for plain, odd in zip(*found, strict=True):
+        torch.testing.assert_close(plain.detach(), odd.detach(), rtol=1e-13, atol=1e-13)
 
 
 def test_lists_are_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
