@@ -1,8 +1,8 @@
 """Many weights under one element-wise rule, operation by operation: torch takes a list of tensors at a time.
 
-A call of torch costs a few microseconds, and a launch on a GPU, whatever it computes; for a list it costs one
-launch.  The emitted `update` is the same: its operands are `Many` instead of tensors, or, of small weights, one
-vector that holds them all.
+A call of torch costs a few microseconds, and a launch on a GPU, whatever it computes; for a list it costs
+one launch.  The emitted `update` is the same: its operands are `Many` instead of tensors, or, of small
+weights, one vector that holds them all.
 """
 
 from __future__ import annotations
