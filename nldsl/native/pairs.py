@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -58,8 +59,13 @@ def paired(
             kept.append((n - sum(empty[:n]), place))
             place += 1
     more = shared(first, second, same, kept)
-    made = compiled_program(keeping(first, [x.ahead for x in more], axes), empty, axes)
-    back = compiled_program(spared(second, [x.behind for x in more], axes), none, axes)
+    with ThreadPoolExecutor(2) as pool:
+        # The C compiler makes both at the same time.
+        ready = [
+            pool.submit(compiled_program, keeping(first, [x.ahead for x in more], axes), empty, axes),
+            pool.submit(compiled_program, spared(second, [x.behind for x in more], axes), none, axes),
+        ]
+        made, back = (one.result() for one in ready)
     layout = tuple(None if x is None else x.stride()[axes:] for x in (*arguments, *rest))
     return Pair(made, back, axes, len(empty), layout)
 

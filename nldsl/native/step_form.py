@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from threading import RLock
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from nldsl.native.graph import UnsupportedError
 from nldsl.native.lanes import Lanes, layout_of
 from nldsl.native.pairs import Pair, paired
 from nldsl.native.places import Named, Place, Tensors, one_by_one
+
+FEW = 2
+"""Samples whose lanes torch computes one by one, before C is asked."""
 
 
 class StepForm:
@@ -46,6 +50,9 @@ class StepForm:
         self.ahead, self.behind = Lanes(self._ahead, axes=axes), Lanes(self._behind, axes=axes)
         self.pairs: dict[object, Pair | None] = {}
         """The two, keeping more between them, for every type and layout of arguments."""
+        self.lean: dict[str, None] = {}
+        """Why there is no such pair for some."""
+        self._lock = RLock()
 
     def bound(self, values: Sequence[Tensor], spare: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The step and its backward pass as they are called where they are emitted, with these `paths`.
@@ -72,12 +79,24 @@ class StepForm:
         """The two for such arguments; `None` where there are none: then each goes alone, or torch does."""
         given = self._laned(arguments, values)
         key = layout_of(given, self.axes)
-        if key not in self.pairs:
-            try:
-                self.pairs[key] = paired(self._ahead, self._behind, given, self.axes, self.results)
-            except UnsupportedError:
+        with self._lock:
+            if key not in self.pairs:
                 self.pairs[key] = None
-        return self.pairs[key]
+                try:
+                    self.pairs[key] = paired(self._ahead, self._behind, given, self.axes, self.results)
+                except UnsupportedError as error:
+                    self.lean[str(error)] = None
+            return self.pairs[key]
+
+    def by_lanes(self, arguments: Tensors, values: Tensors) -> list[Tensor]:
+        """What the step gives for the first samples, each lane alone, by torch."""
+        given = self._laned([self._first(i, x) for i, x in enumerate(arguments)], values)
+        found = one_by_one(self._ahead, given, self.axes)[: self.results]
+        return [x for x in found if x is not None]
+
+    def _first(self, place: int, x: Tensor | None) -> Tensor | None:
+        # A copy: a step may write over what it was given.
+        return None if x is None else (x[:FEW] if self.arguments[place].batch else x).clone()
 
     def forward(
         self, arguments: Tensors, values: Tensors, pair: Pair | None = None

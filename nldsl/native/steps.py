@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from threading import RLock
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from nldsl.native.graph import UnsupportedError
 from nldsl.native.lanes import AFTER
 from nldsl.native.places import places_of
-from nldsl.native.probe import Probe, differs
-from nldsl.native.step_form import StepForm
+from nldsl.native.probe import Flowed, Probe, differs
+from nldsl.native.step_form import FEW, StepForm
 from nldsl.runtime.chunk_back import WholeStep
 from nldsl.runtime.module import Module
 from nldsl.runtime.precision import chosen
@@ -78,11 +78,12 @@ class NativeStep(WholeStep):
         given = [x for x in (*arguments, *parameters) if x is not None]
         if not ordinary(given):
             return None
-        form = self.forms.ready(self.module, arguments, parameters, tuple(shared), recorded)
+        lean = spare or not recorded
+        form = self.forms.ready(self.module, arguments, parameters, tuple(shared), Ways(recorded, lean))
         if form is None:
             return None
         values = [value_at(self.module, path) for path in form.paths]
-        return form.bound(values, spare or not recorded) if ordinary([*given, *values]) else None
+        return form.bound(values, lean) if ordinary([*given, *values]) else None
 
 
 def ordinary(given: Sequence[Tensor]) -> bool:
@@ -106,6 +107,13 @@ def value_at(module: Any, path: str) -> Any:
     return module
 
 
+class Ways(NamedTuple):
+    """What of a form is called: `back`, the backward pass too; `lean`: nothing more is kept for it."""
+
+    back: bool
+    lean: bool
+
+
 class StepForms:
     """The forms of one emitted step, one for every form of its arguments, and why there is none."""
 
@@ -124,26 +132,32 @@ class StepForms:
         """How many forms run natively."""
         return sum(form is not None for form in self._ready.values())
 
+    @property
+    def notes(self) -> dict[str, None]:
+        """What runs natively, but not as well as it might."""
+        lean = [reason for form in self._ready.values() if form for reason in form.lean]
+        return dict.fromkeys(f"nothing more is kept for the way back, as {reason}" for reason in lean)
+
     def ready(
         self,
         module: Any,
         arguments: Tensors,
         parameters: Sequence[Tensor],
         shared: tuple[int, ...],
-        recorded: bool,
+        ways: Ways,
     ) -> StepForm | None:
         """The form for such arguments, made and compared with the emitted step once `after` were seen."""
         sizes = tuple(
             None if x is None else (x.dtype, x.shape if i in shared else x.shape[1:])
             for i, x in enumerate(arguments)
         )
-        key = (sizes, recorded)
+        key = (sizes, ways)
         with self._lock:
             if key not in self._ready:
                 self._seen[key] += 1
                 if self._seen[key] <= self.after:
                     return None
-                self._ready[key] = self._made(module, arguments, parameters, shared, recorded)
+                self._ready[key] = self._made(module, arguments, parameters, shared, ways)
             return self._ready[key]
 
     def _made(
@@ -152,7 +166,7 @@ class StepForms:
         arguments: Tensors,
         parameters: Sequence[Tensor],
         shared: tuple[int, ...],
-        recorded: bool,
+        ways: Ways,
     ) -> StepForm | None:
         reasons: list[str] = []
         with torch.no_grad():
@@ -161,10 +175,12 @@ class StepForms:
             except UnsupportedError as error:
                 self.reasons[str(error)] = None
                 return None
+            wanted = probe.wanted()
             for axes in (2, 1):
                 try:
                     form = self._form(probe, shared, axes)
-                    compared(form, probe, recorded)
+                    independent(form, probe, wanted)
+                    compared(form, probe, wanted, ways)
                 except UnsupportedError as error:
                     reasons.append(str(error))
                 else:
@@ -184,30 +200,35 @@ class StepForms:
         return self._forms[key]
 
 
-def compared(form: StepForm, probe: Probe, recorded: bool) -> None:
-    """Raise `UnsupportedError` where lanes do not give what the step gives, or are not compiled."""
-    want, exact = probe.wanted()
+def independent(form: StepForm, probe: Probe, wanted: tuple[Flowed, Flowed]) -> None:
+    """Raise `UnsupportedError` where lanes are no steps: torch shows it in less time than C is compiled."""
+    want, exact = (flowed.results for flowed in wanted)
     try:
-        results, kept = form.forward(probe.arguments, probe.values)
-        got = [*(results if form.many else [results]), *kept]
-        same = not differs(got, [*want.results, *want.kept], [*exact.results, *exact.kept])
-        if same and recorded:
-            flows = form.backward(probe.arguments, probe.values, kept, probe.grads)
-            same = not differs(flows, want.flows, exact.flows)
-            pair = form.pair(probe.arguments, probe.values)
-            results, kept = form.forward(probe.arguments, probe.values, pair)
-            got = [*(results if form.many else [results]), *kept[: form.writes]]
-            same = same and not differs(got, [*want.results, *want.kept], [*exact.results, *exact.kept])
-            flows = form.backward(probe.arguments, probe.values, kept, probe.grads, pair)
-            same = same and not differs(flows, want.flows, exact.flows)
+        got = form.by_lanes(probe.arguments, probe.values)
     except (RuntimeError, IndexError, ValueError) as error:
         said = str(error).strip().splitlines()
         raise UnsupportedError(f"a lane alone is no step: {said[0] if said else error!r}") from error
-    if not same:
+    if differs(got, [y[:FEW] for y in want], [y[:FEW] for y in exact]):
         raise UnsupportedError("heads and samples are not independent of one another")
+
+
+def compared(form: StepForm, probe: Probe, wanted: tuple[Flowed, Flowed], ways: Ways) -> None:
+    """Raise `UnsupportedError` where lanes do not give what the step gives, or are not compiled."""
+    want, exact = wanted
+    pair = None if ways.lean else form.pair(probe.arguments, probe.values)
+    try:
+        results, kept = form.forward(probe.arguments, probe.values, pair)
+        got = [*(results if form.many else [results]), *kept[: form.writes]]
+        same = not differs(got, [*want.results, *want.kept], [*exact.results, *exact.kept])
+        if same and ways.back:
+            flows = form.backward(probe.arguments, probe.values, kept, probe.grads, pair)
+            same = not differs(flows, want.flows, exact.flows)
+    except (RuntimeError, IndexError, ValueError) as error:
+        said = str(error).strip().splitlines()
+        raise UnsupportedError(f"it cannot be called: {said[0] if said else error!r}") from error
     reason = next(iter([*form.ahead.reasons.values(), *form.behind.reasons.values()]), None)
-    if reason is not None:
-        raise UnsupportedError(reason)
+    if reason is not None or not same:
+        raise UnsupportedError(reason or "what C gives differs from torch's")
 
 
 _LOCK = RLock()

@@ -48,6 +48,7 @@ class Part:
         left = list(self.seen.reasons) if self.seen is not None else []
         if left:
             said += f", but where {'; '.join(left)}: there torch"
+        said += "".join(f"; {note}" for note in getattr(self.seen, "notes", ()))
         return f"{self.block}.{self.function}{many}: {said}"
 
 

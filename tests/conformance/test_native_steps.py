@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import nldsl
 from nldsl.certify.compare import LeftOutError
 from nldsl.certify.graphs import in_lanes
-from nldsl.native import Report, step_form, steps, turn_on
+from nldsl.native import Report, pairs, step_form, steps, turn_on
 from nldsl.native import lanes as lanes_of
 from nldsl.native.graph import UnsupportedError
 from nldsl.native.places import Place
@@ -241,6 +241,40 @@ def test_what_cannot_keep_more_keeps_inverses(monkeypatch: pytest.MonkeyPatch) -
     plain, native, report = pair(SIMPLE, fresh=True)
     assert apart(flows(native, CHUNK), flows(plain, CHUNK)) < 1e-10
     assert report.running == 1
+    assert str(report).endswith(": in lanes; nothing more is kept for the way back, as nothing to share")
+
+
+def test_only_what_is_called_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step and its backward pass: two functions, whether heads are independent or not."""
+    texts: list[str] = []
+    made = lanes_of.built
+    monkeypatch.setattr(lanes_of, "built", lambda *given: [texts.append(given[0]), made(*given)][1])
+    for text in (SIMPLE, MIXED):
+        _, native, report = pair(text, fresh=True)
+        flows(native, CHUNK)
+        assert report.running == 1
+        assert len(texts) == 2, text
+        texts.clear()
+
+
+def test_a_pair_is_made_once_by_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, native, _ = pair(SIMPLE, fresh=True)
+    flows(native, CHUNK)
+    (form,), counts, start = step(native).forms._forms.values(), [], threading.Barrier(4)
+    form.pairs.clear()
+    slow = step_form.paired
+    monkeypatch.setattr(step_form, "paired", lambda *given: [counts.append(1), slow(*given)][1])
+
+    def run() -> None:
+        start.wait()
+        flows(native, CHUNK)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(counts) == len(form.pairs) == 1
 
 
 # --- copies and threads --------------------------------------------------------------------------
@@ -341,14 +375,17 @@ def no_lanes(given: Sequence[Any], values: Sequence[Any]) -> tuple[list[Place], 
     return [Place(True, True)] * len(given), [Place(False, False)] * len(values)
 
 
-def test_wrong_numbers_of_a_first_call_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", [lanes_of, pairs])
+def test_wrong_numbers_of_a_first_call_are_seen(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a memory at its start would hide them."""
     right = lanes_of.called
+    if module is lanes_of:
+        monkeypatch.setattr(StepForm, "pair", lambda *_: None)
 
     def wrong(*given: Any) -> Any:
         return [None if y is None else 1.001 * y for y in right(*given)]
 
-    monkeypatch.setattr(lanes_of, "called", wrong)
+    monkeypatch.setattr(module, "called", wrong)
     plain, native, report = pair(SIMPLE, fresh=True)
     assert apart(flows(native, CHUNK), flows(plain, CHUNK)) < 1e-12
     assert report.running == 0
