@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._decomp import get_decompositions
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -72,7 +74,9 @@ def traced(function: Function, lane: Sequence[Tensor | None]) -> fx.GraphModule:
         return [y for y in found if y is not None]
 
     try:
-        with torch.no_grad(), opaque_routines():
+        # Without one for all, every number of the graph is given a mode of its own: that takes as long again.
+        context = TracingContext(FakeTensorMode(allow_fallback_kernels=True))
+        with torch.no_grad(), opaque_routines(), tracing(context):
             try:
                 graph = make_fx(functionalize(flat), decomposition_table=APART)(*given)
             except RuntimeError:
