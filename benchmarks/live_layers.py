@@ -30,7 +30,7 @@ from benchmarks.measure import best_seconds, saved_megabytes
 from benchmarks.peak import peak_gflops
 from nldsl.driver.compile import emit, plan_of
 from nldsl.emit.loader import load_module
-from nldsl.native import held
+from nldsl.native import native
 
 BATCH, HEADS, SIZE, TOKENS, SHORT = 4, 4, 64, 1024, 32
 SPEC = """
@@ -121,7 +121,7 @@ def report(name: str, chunk: int, rounds: int, bound: float) -> None:
         "native": layer(name, chunk),
         "loop over chunks": over_chunks(name, chunk),
     }
-    held.quicken(type(modules["native"].root), after=0)
+    native(modules["native"], at_once=True)
     cases = {n: both(m, given) for n, m in modules.items()}
     cases["token by token"] = both(layer(name, chunk, lowering="sequential"), short)
     seconds = best_seconds(cases, rounds)

@@ -27,7 +27,7 @@ from benchmarks.measure import best_seconds, saved_megabytes
 from benchmarks.peak import peak_gflops
 from nldsl.driver.compile import emit, plan_of
 from nldsl.emit.loader import load_module
-from nldsl.native import held
+from nldsl.native import native
 from nldsl.train.manner import row_functions
 
 BATCH, HEADS, SIZE, HIDDEN, TOKENS, CHUNK, SHORT = 4, 4, 64, 128, 1024, 64, 64
@@ -135,7 +135,7 @@ def main() -> None:
     torch.manual_seed(0)
     given, short = inputs(TOKENS), inputs(SHORT)
     modules = {"eager": layer(), "native": layer(), "loop over chunks": over_chunks()}
-    held.quicken(type(modules["native"].root), after=0)
+    native(modules["native"], at_once=True)
     if options.compiled:
         modules["compiled"] = layer()
         compile_rows(modules["compiled"])

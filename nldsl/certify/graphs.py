@@ -118,7 +118,6 @@ def _as_tensors(module: Layer) -> Called:
 
 def in_lanes(module: Layer, inputs: tuple[Tensor, ...], seed: int) -> Iterator[Finding]:
     """Outputs, states and gradients of the module as it is, and with its steps in C."""
-    # First: passes over chunks are replaced for all modules of a class.
     want = _numbers(module, _as_tensors(module), inputs, seed)
     twin = copy.deepcopy(module)
     report = native(twin, at_once=True)

@@ -17,8 +17,8 @@ __all__ = ["Part", "Report", "native"]
 class _CallablePackage(ModuleType):
     """`nldsl.native` is a room and, in the public API, a verb: both have this one name."""
 
-    def __call__(self, model: Any, *, at_once: bool = False) -> Report:
-        return native(model, at_once=at_once)
+    def __call__(self, model: Any, *, at_once: bool = False, off: bool = False) -> Report:
+        return native(model, at_once=at_once, off=off)
 
 
 sys.modules[__name__].__class__ = _CallablePackage

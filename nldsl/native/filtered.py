@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nldsl.native.filtered_chunk import ROWS, FilteredChunk, Tensors
+from nldsl.native.forwards import put, shared
 from nldsl.native.lanes import AFTER, Lanes
 from nldsl.native.steps import ordinary
 from nldsl.native.turns import packed
@@ -41,19 +42,17 @@ def filters_of(block: type[Module]) -> bool:
     return MEMORY in code.co_names and bool(words & {"momentum", "held"})
 
 
-def quicken_filters(block: type[Module], after: int | None = None) -> NativeFilters:
-    """Let such memories of a class of blocks, and of all of its file, run in lanes; `after` for `AFTER`."""
-    found = memories_in(unwrap(block.forward).__globals__).filters
-    found.after = after
-    return found
+def quicken_filters(block: Module, after: int | None = None) -> NativeFilters:
+    """Let such memories of a block run in lanes, with what its class has compiled; `after` for `AFTER`."""
+    memories = memories_of(type(block))
+    memories.filters.after = after
+    put(block, MEMORY, memories)
+    return memories.filters
 
 
-def memories_in(names: dict[str, Any]) -> Memories:
-    """What makes matrix memories in a file with these names, from now on."""
-    if not isinstance(names[MEMORY], Memories):
-        names[MEMORY] = Memories(NativeFilters())
-    found: Memories = names[MEMORY]
-    return found
+def memories_of(kind: type[Module]) -> Memories:
+    """What makes matrix memories of a class of blocks."""
+    return shared(kind, MEMORY, lambda: Memories(NativeFilters()))
 
 
 class Memories:

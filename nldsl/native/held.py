@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nldsl.native.forwards import put, shared
 from nldsl.native.lanes import AFTER, Lanes
 from nldsl.native.turns import beside, handed, moving, packed, run, shapes_of, through
 from nldsl.runtime.held_back import Flows, Found, chunk_back
@@ -26,22 +27,22 @@ from nldsl.runtime.held_pass import Held, held_pass
 from nldsl.runtime.held_walk import Ahead, Back, Steps, chunk_of
 from nldsl.runtime.module import Module
 
+PASS = "held_pass"
+"""The name under which the files of emitted modules have what they call."""
 ROOM = 2**22
 """Bytes of weights whose chunks are one call: fewer would be the calls of Python, not the numbers."""
 
 
 def passes_of(block: type[Module]) -> bool:
     """Whether memories of a class of blocks run in one pass."""
-    return "held_pass" in unwrap(block.forward).__code__.co_names
+    return PASS in unwrap(block.forward).__code__.co_names
 
 
-def quicken(block: type[Module], after: int | None = None) -> NativePass:
-    """Let the memories of a class of blocks, and of all of its file, run in lanes; `after` for `AFTER`."""
-    names = unwrap(block.forward).__globals__
-    if not isinstance(names["held_pass"], NativePass):
-        names["held_pass"] = NativePass()
-    found: NativePass = names["held_pass"]
+def quicken(block: Module, after: int | None = None) -> NativePass:
+    """Let the memories of a block run in lanes, with what its class has compiled; `after` for `AFTER`."""
+    found = shared(type(block), PASS, NativePass)
     found.steps.after = after
+    put(block, PASS, found)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from inspect import unwrap
 from itertools import groupby
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nldsl.native.filtered import MEMORY, memories_in
+from nldsl.native.filtered import MEMORY, memories_of
+from nldsl.native.forwards import put, shared
 from nldsl.native.lanes import AFTER, Lanes
 from nldsl.native.matrix_chunk import ROWS, MatrixChunk, Tensors
 from nldsl.native.steps import ordinary
@@ -31,17 +33,18 @@ def matrices_of(block: type[Module]) -> bool:
     return bool({MEMORY, *RECURRENCES} & set(unwrap(block.forward).__code__.co_names))
 
 
-def quicken_matrices(block: type[Module], after: int | None = None) -> NativeMatrices:
-    """Let such memories of a class of blocks, and of all of its file, run in lanes; `after` for `AFTER`."""
-    names = unwrap(block.forward).__globals__
-    found = names.setdefault("_native_matrices", NativeMatrices())
-    for name in RECURRENCES:
-        if name in names and not isinstance(names[name], _Recurrence):
-            names[name] = _Recurrence(names[name], found)
-    if MEMORY in names:
-        memories_in(names).passes = found
+def quicken_matrices(block: Module, after: int | None = None) -> NativeMatrices:
+    """Let such memories of a block run in lanes, with what its class has compiled; `after` for `AFTER`."""
+    kind, plain = type(block), unwrap(type(block).forward)
+    found = shared(kind, "matrices", NativeMatrices)
+    for name in {*RECURRENCES} & set(plain.__code__.co_names):
+        put(block, name, shared(kind, name, partial(_Recurrence, plain.__globals__[name], found)))
+    if MEMORY in plain.__code__.co_names:
+        memories = memories_of(kind)
+        memories.passes = found
+        put(block, MEMORY, memories)
     found.after = after
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 class _Recurrence:

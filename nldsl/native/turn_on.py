@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nldsl.native.filtered import filters_of, quicken_filters
+from nldsl.native.forwards import hindered, taken_back
 from nldsl.native.held import passes_of, quicken
 from nldsl.native.lanes import AFTER
 from nldsl.native.matrix_passes import matrices_of, quicken_matrices
@@ -74,15 +76,20 @@ class Report:
         return "\n".join(map(str, self.parts))
 
 
-def native(model: Any, *, at_once: bool = False) -> Report:
+SWITCHED_OFF = "it was switched off"
+
+
+def native(model: Any, *, at_once: bool = False, off: bool = False) -> Report:
     """Compute chunks of memories of a compiled model or layer in C, one head of one sample at a time.
 
-    Returns what was replaced, and what not and why: steps of loops over chunks, and passes over all chunks
-    (of all models of the class).  Values, states and gradients are those of torch but for rounding.  A
-    function is compiled for every width of a chunk (float32 or float64, on the CPU), which takes seconds,
-    when the fifth chunk of that width comes, or `at_once` with the first: then nothing depends on the calls
-    before.  There it is compared with torch's; where it has no such form, or differs, torch computes it, and
-    the report says why.
+    Returns what was replaced, and what not and why: steps of loops over chunks, and passes over all chunks.
+    Values, states and gradients are those of torch but for rounding.  A function is compiled for every width
+    of a chunk (float32 or float64, on the CPU), which takes seconds, when the fifth chunk of that width
+    comes, or `at_once` with the first: then nothing depends on the calls before.  There it is compared with
+    torch's; where it has no such form, or differs, torch computes it, and the report says why.
+
+    Other models of the class stay as they are; copies of this one are as it is.  `off`: torch computes it
+    all again, as if it had never been otherwise.
 
     Raises:
         TypeError: not a compiled model or layer.
@@ -96,7 +103,9 @@ def native(model: Any, *, at_once: bool = False) -> Report:
     root = getattr(model, "root", None)
     if not isinstance(root, Module):
         raise TypeError(f"`native` takes a compiled model or layer, not `{type(model).__name__}`")
-    blocks: dict[type, list[Module]] = {}
+    if off:
+        return Report(tuple(_switched_off(root)))
+    blocks: dict[type[Module], list[Module]] = {}
     for module in root.modules():
         if isinstance(module, Module):
             blocks.setdefault(type(module), []).append(module)
@@ -104,19 +113,35 @@ def native(model: Any, *, at_once: bool = False) -> Report:
     for kind, alike in blocks.items():
         found += _steps(kind, alike, at_once)
         if passes_of(kind):
-            found.append(_pass(kind, len(alike), quicken, at_once))
+            found.append(_pass(kind, alike, quicken, at_once))
         if filters_of(kind):
-            found.append(_pass(kind, len(alike), quicken_filters, at_once))
+            found.append(_pass(kind, alike, quicken_filters, at_once))
         if matrices_of(kind):
-            found.append(_pass(kind, len(alike), quicken_matrices, at_once))
+            found.append(_pass(kind, alike, quicken_matrices, at_once))
     return Report(tuple(found))
 
 
-def _pass(kind: type[Module], count: int, quicken: Callable[..., Seen], at_once: bool) -> Part:
+def _switched_off(root: Module) -> Iterator[Part]:
+    """Every function that was replaced, once for its class."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for module in root.modules():
+        if isinstance(module, Module):
+            steps = [name for name, own in vars(module).items() if isinstance(own, NativeStep)]
+            for name in steps:
+                object.__delattr__(module, name)
+            again = ["forward"] if taken_back(module) else []
+            counts.update((type(module).__name__, name) for name in (*steps, *again))
+    for (block, function), count in counts.items():
+        yield Part(block, function, count, SWITCHED_OFF)
+
+
+def _pass(kind: type[Module], alike: list[Module], quicken: Callable[..., Seen], at_once: bool) -> Part:
     """The passes over all chunks of a class of blocks."""
-    if not compiler():
-        return Part(kind.__name__, "forward", count, no_compiler())
-    return Part(kind.__name__, "forward", count, seen=quicken(kind, after=0 if at_once else None))
+    why = no_compiler() if not compiler() else next(filter(None, map(hindered, alike)), "")
+    if why:
+        return Part(kind.__name__, "forward", len(alike), why)
+    found = [quicken(module, after=0 if at_once else None) for module in alike]
+    return Part(kind.__name__, "forward", len(alike), seen=found[0])
 
 
 def _steps(kind: type, alike: list[Module], at_once: bool) -> Iterator[Part]:

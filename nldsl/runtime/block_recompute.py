@@ -29,10 +29,14 @@ def recompute_blocks(root: Module) -> tuple[str, ...]:
     attached = root._attached
     chosen_paths = [path for path in attached if path.endswith("]")] or list(attached)
     for path in chosen_paths:
-        block = attached[path]
-        if not hasattr(block.forward, "again"):
-            object.__setattr__(block, "forward", _again(block, block.forward))
+        if not hasattr(attached[path].forward, "again"):
+            recompute_again(attached[path])
     return tuple(chosen_paths)
+
+
+def recompute_again(block: Module) -> None:
+    """Let a block with a forward pass that is not computed again yet be."""
+    object.__setattr__(block, "forward", _again(block, block.forward))
 
 
 def _again(block: Module, forward: Callable[..., Any]) -> Callable[..., Any]:

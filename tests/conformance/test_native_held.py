@@ -54,7 +54,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def in_lanes(layer: Layer) -> NativePass:
     """The memories of the outermost block, from now on in C."""
     assert passes_of(type(layer.root))
-    return quicken(type(layer.root))
+    return quicken(layer.root)
 
 
 def of_program(name: str) -> tuple[Layer, NativePass, int]:

@@ -101,7 +101,7 @@ def test_a_pass_is_that_of_torch(
 def test_a_layer_equals_the_interpreter(write: str) -> None:
     layer = compiled(BLOCK.format(WRITES[write]), x=6)
     assert matrices_of(type(layer.root))
-    passes = quicken_matrices(type(layer.root))
+    passes = quicken_matrices(layer.root)
     assert not disagreements(layer)
     assert passes.count > 0
     assert not passes.reasons
@@ -113,7 +113,7 @@ def test_pieces_of_a_stream_and_tokens_left_out() -> None:
     plain, _ = layer(x)
     mask = torch.rand(2, 70) < 0.8
     masked, _ = layer(x, mask=mask)
-    quicken_matrices(type(layer.root))
+    quicken_matrices(layer.root)
     state, pieces = None, []
     for part in x.split((33, 1, 36), 1):
         y, state = layer(part, state)

@@ -59,7 +59,7 @@ def in_lanes(rule: str) -> tuple[Layer, NativeFilters]:
     """A layer in float64, its passes from now on in C."""
     layer = compiled(BLOCK.format(rule=rule), x=6)
     assert filters_of(type(layer.root))
-    return layer, quicken_filters(type(layer.root))
+    return layer, quicken_filters(layer.root)
 
 
 def all_in_c(found: NativeFilters) -> bool:

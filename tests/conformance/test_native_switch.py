@@ -1,0 +1,132 @@
+"""Native lanes are on for one model, and off again: torch's own bits come back."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import nldsl
+from nldsl.native import turn_on
+from nldsl.runtime import native as runtime
+from nldsl.runtime.block_recompute import recompute_blocks
+from nldsl.runtime.model import Layer
+from tests.conformance.test_native_passes import BLOCK, MOMENTUM
+from tests.conformance.test_native_steps import PASS, SIMPLE
+
+pytestmark = pytest.mark.skipif(not runtime.compiler(), reason="there is no C compiler")
+OUTER = PASS + "block twice(x) { return passed(x) + passed(x) }"
+TEXTS = {"step": SIMPLE, "pass": PASS, "filter": BLOCK.format(rule=MOMENTUM), "two blocks": OUTER}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler that takes less time."""
+    monkeypatch.setattr(runtime, "FLAGS", [[*"-O1 -shared -fPIC -lm".split()]])
+
+
+def layer(name: str) -> Layer:
+    block = {"two blocks": "twice"}.get(name)
+    return nldsl.compile(TEXTS[name], x=8, **({"block": block} if block else {}))
+
+
+def numbers(layer: Layer) -> list[Tensor]:
+    """An output, the state, and gradients."""
+    x = torch.randn(2, 40, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    y, state = layer(x)
+    total = y.square().sum()
+    return [y, *state.tensors().values(), *torch.autograd.grad(total, [x, *layer.parameters()])]
+
+
+def settled(layer: Layer) -> list[Tensor]:
+    """Behind the first call of each form, whose results are torch's."""
+    numbers(layer)
+    return numbers(layer)
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(map(torch.equal, a, b))
+
+
+def close(a: list[Tensor], b: list[Tensor]) -> None:
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_on_for_one_model_and_off_again(name: str) -> None:
+    model = layer(name)
+    other = copy.deepcopy(model)
+    want = numbers(model)
+    before = {id(m): dict(vars(m)) for m in model.root.modules()}
+    report = nldsl.native(model, at_once=True)
+    found = settled(model)
+    assert report.running, str(report)
+    assert not same(found, want), "nothing was computed otherwise"
+    close(found, want)
+    # The other model of the class has not become slower or other.
+    count = report.running
+    assert same(numbers(other), want)
+    assert report.running == count
+    twin = copy.deepcopy(model)
+    off = nldsl.native(model, off=True)
+    assert [part.reason for part in off.parts] == [turn_on.SWITCHED_OFF] * len(report.parts)
+    assert off.replaced == off.running == 0
+    assert same(numbers(model), want)
+    assert all(vars(m) == before[id(m)] for m in model.root.modules())
+    # The copy is as the model was, with weights of its own.
+    assert same(numbers(twin), found)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    assert same(numbers(twin), found)
+    # What has been compiled is there when it is switched on again.
+    assert nldsl.native(twin, at_once=True).running == count
+    assert str(nldsl.native(model, off=True)).startswith("nothing")
+
+
+def test_blocks_that_are_computed_again() -> None:
+    """Before or behind the switch: the second pass is in lanes, too, and goes back to torch."""
+    plain = layer("two blocks")
+    recompute_blocks(plain.root)
+    want = numbers(plain)
+    for first in (True, False):
+        model = layer("two blocks")
+        if first:
+            assert recompute_blocks(model.root)
+        report = nldsl.native(model, at_once=True)
+        if not first:
+            assert recompute_blocks(model.root)
+        found = settled(model)
+        assert report.running and not same(found, want)
+        close(found, want)
+        nldsl.native(model, off=True)
+        assert same(numbers(model), want)
+        blocks = [m for m in model.root.modules() if type(m).__name__ == "Passed"]
+        assert blocks and all(hasattr(m.forward, "again") for m in blocks)
+
+
+def test_what_is_saved_is_loaded() -> None:
+    model = layer("pass")
+    nldsl.native(model, at_once=True)
+    found, file = settled(model), io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    close(numbers(torch.load(file, weights_only=False)), found)
+
+
+def test_a_forward_pass_of_ones_own_is_left_alone() -> None:
+    model = layer("pass")
+    calls: list[int] = []
+    plain: Any = model.root.forward
+    model.root.forward = lambda *given: [calls.append(1), plain(*given)][1]
+    report = nldsl.native(model, at_once=True)
+    assert str(report) == "Passed.forward: torch, as its `forward` has been replaced"
+    numbers(model)
+    nldsl.native(model, off=True)
+    numbers(model)
+    assert len(calls) == 2
