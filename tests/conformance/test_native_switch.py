@@ -20,7 +20,14 @@ from tests.conformance.test_native_steps import PASS, SIMPLE
 
 pytestmark = pytest.mark.skipif(not runtime.compiler(), reason="there is no C compiler")
 OUTER = PASS + "block twice(x) { return passed(x) + passed(x) }"
-TEXTS = {"step": SIMPLE, "pass": PASS, "filter": BLOCK.format(rule=MOMENTUM), "two blocks": OUTER}
+DELTA = BLOCK.format(rule="gd(lr = rate)")
+TEXTS = {
+    "step": SIMPLE,
+    "pass": PASS,
+    "filter": BLOCK.format(rule=MOMENTUM),
+    "matrix": DELTA,
+    "two blocks": OUTER,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +81,9 @@ def test_on_for_one_model_and_off_again(name: str) -> None:
     assert report.running == count
     twin = copy.deepcopy(model)
     off = nldsl.native(model, off=True)
-    assert [part.reason for part in off.parts] == [turn_on.SWITCHED_OFF] * len(report.parts)
+    told = {(part.block, part.function) for part in report.parts}
+    assert {(part.block, part.function) for part in off.parts} == told
+    assert all(part.reason == turn_on.SWITCHED_OFF for part in off.parts)
     assert off.replaced == off.running == 0
     assert same(numbers(model), want)
     assert all(vars(m) == before[id(m)] for m in model.root.modules())
