@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import nldsl
 from nldsl.certify.compare import LeftOutError
 from nldsl.certify.graphs import in_lanes
-from nldsl.native import Report, pairs, step_form, steps, turn_on
+from nldsl.native import Report, pairs, steps, turn_on
 from nldsl.native import lanes as lanes_of
 from nldsl.native.graph import UnsupportedError
 from nldsl.native.places import Place
@@ -231,50 +231,6 @@ def test_passes_over_chunks_are_told_too() -> None:
         assert apart([plain(x)[0]], [want(x)[0]]) < 1e-10
     assert str(report) == "Passed.forward: in lanes"
     assert report.replaced == report.running == 1
-
-
-def test_what_cannot_keep_more_keeps_inverses(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: Any) -> Any:
-        raise UnsupportedError("nothing to share")
-
-    monkeypatch.setattr(step_form, "paired", refused)
-    plain, native, report = pair(SIMPLE, fresh=True)
-    assert apart(flows(native, CHUNK), flows(plain, CHUNK)) < 1e-10
-    assert report.running == 1
-    assert str(report).endswith(": in lanes; nothing more is kept for the way back, as nothing to share")
-
-
-def test_only_what_is_called_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step and its backward pass: two functions, whether heads are independent or not."""
-    texts: list[str] = []
-    made = lanes_of.built
-    monkeypatch.setattr(lanes_of, "built", lambda *given: [texts.append(given[0]), made(*given)][1])
-    for text in (SIMPLE, MIXED):
-        _, native, report = pair(text, fresh=True)
-        flows(native, CHUNK)
-        assert report.running == 1
-        assert len(texts) == 2, text
-        texts.clear()
-
-
-def test_a_pair_is_made_once_by_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, native, _ = pair(SIMPLE, fresh=True)
-    flows(native, CHUNK)
-    (form,), counts, start = step(native).forms._forms.values(), [], threading.Barrier(4)
-    form.pairs.clear()
-    slow = step_form.paired
-    monkeypatch.setattr(step_form, "paired", lambda *given: [counts.append(1), slow(*given)][1])
-
-    def run() -> None:
-        start.wait()
-        flows(native, CHUNK)
-
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(counts) == len(form.pairs) == 1
 
 
 # --- copies and threads --------------------------------------------------------------------------
