@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.native import REAL, Step, compiled, compiler
+from nldsl.runtime.row_loops import traced
 
 TEXT = r"""
 #include <math.h>
@@ -216,7 +217,9 @@ int step(long what, const long *sizes, void **arrays, const double *numbers, int
 
 def loop(like: Tensor) -> Step | None:
     """The functions in C for numbers like these, if there are any."""
-    if not like.is_cpu or like.dtype not in REAL or torch.compiler.is_compiling() or not compiler():
+    if not like.is_cpu or like.dtype not in REAL or torch.compiler.is_compiling() or traced():
+        return None
+    if not compiler():
         return None
     return compiled(TEXT, REAL[like.dtype])
 

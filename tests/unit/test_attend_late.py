@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from nldsl.runtime import attend_late as module
 from nldsl.runtime.attention import attention
@@ -172,3 +173,18 @@ def test_no_token_changes_an_earlier_one_in_the_last_bit():
     v.data[:, 40] += 1.0
     other, _ = attention(q, k, v, cache, scale=SCALE)
     assert torch.equal(y[:, :40], other[:, :40]) and not torch.equal(y[:, 40], other[:, 40])
+
+
+def test_transforms_and_modes_that_look_on_go_the_general_way():
+    """Under `torch.func`, and under what counts or writes down operations, torch computes."""
+    q, k, v, cache = inputs(16, 20, grad_cache=True)
+
+    def total(keys):
+        return attention(q.detach(), k.detach(), v.detach(), {**cache, "keys": keys}, scale=SCALE)[0].sum()
+
+    found = torch.func.grad(total)(cache["keys"].detach())
+    (want,) = torch.autograd.grad(total(cache["keys"]), cache["keys"])
+    torch.testing.assert_close(found, want, rtol=1e-11, atol=1e-11)
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        attention(q, k, v, cache, scale=SCALE)
+    assert counted.get_total_flops() > 0
