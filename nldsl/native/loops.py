@@ -138,7 +138,11 @@ class LoopPrinter:
         clauses = "".join(f" reduction({CLAUSES[m.kind]}: s{n})" for n, m in enumerate(registers))
         body = list(self._body())
         yield from (f"const {kind} {name} = {place};" for (kind, place), name in self.still.items())
+        # clang begins a largest one at the least finite number, not below it.
+        finite = "max" in clauses or "min" in clauses
+        yield from (["#ifndef __clang__"] if finite else [])
         yield f"#pragma omp simd{clauses}"
+        yield from (["#endif"] if finite else [])
         yield f"for (long x{last} = 0; x{last} < {self.sizes[last]}; x{last}++) {{"
         yield from body
         yield "}"
