@@ -101,8 +101,10 @@ def agree(plain: nldsl.Model, again: nldsl.Model, given: torch.Tensor, pieces: i
     assert loss == other and want.keys() == got.keys() and len(want) > 5
     for path, gradient in want.items():
         torch.testing.assert_close(got[path], gradient, rtol=1e-9, atol=1e-13, msg=path)
+    # With `exact`, blocks in front of task memories run ahead for all segments, unless computed again.
+    bound = 1e-12 if plain.carry == "exact" else 0.0
     for path, tensor in state.tensors().items():
-        assert torch.equal(behind.tensors()[path], tensor), path
+        torch.testing.assert_close(behind.tensors()[path], tensor, rtol=bound, atol=bound, msg=path)
 
 
 def test_blocks_computed_again_keep_less() -> None:
