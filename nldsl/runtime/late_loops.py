@@ -141,7 +141,7 @@ static void forward(const Call *c, long b, long h, real *out, real *logs) {
     for (long t = 0; t < wide; t++) by[t] = most[t];
     for (long j = 0; j < n; j++)
       for (long t = 0; t < wide; t++) most[t] = p[j * wide + t] > most[t] ? p[j * wide + t] : most[t];
-    for (long t = 0; t < wide; t++) by[t] = EXP(by[t] - most[t]), sum[t] *= by[t];
+    for (long t = 0; t < wide; t++) by[t] = by[t] == most[t] ? 1 : EXP(by[t] - most[t]), sum[t] *= by[t];
     for (long j = 0; j < n; j++)
       for (long t = 0; t < wide; t++) {
         real seen = p[j * wide + t] == -INFINITY ? 0 : EXP(p[j * wide + t] - most[t]);

@@ -87,9 +87,10 @@ INLINE double exp_double(double x) {
   p = p * f + 0.5;
   return (p * f * f + f + 1) * two_double(n);
 }
+/* 0 where e^-x is no number any more, so that it stays 0 times a large one. */
 INLINE real sigmoid(real x) {
   const real y = 1 / (1 + (FLOATS ? exp_float(-x) : exp_double(-x)));
-  return x == x ? y : x;
+  return x == x ? (x < (FLOATS ? -88 : -709) ? 0 : y) : x;
 }
 /* `act` is 0: x itself, 1: silu, 2: sigmoid. */
 INLINE real active(int act, real x) { return act == 0 ? x : act == 1 ? x * sigmoid(x) : sigmoid(x); }
@@ -302,7 +303,7 @@ def ready(*tensors: Tensor) -> Step | None:
     first = tensors[0]
     if first.numel() < LEAST or first.dtype not in REAL or traced() or not compiler():
         return None
-    if any(type(x) not in _PLAIN or x.dtype != first.dtype or not x.is_cpu for x in tensors):
+    if any(type(x) not in _PLAIN or x.dtype != first.dtype or not x.is_cpu or x.is_neg() for x in tensors):
         return None
     return compiled(TEXT, REAL[first.dtype])
 

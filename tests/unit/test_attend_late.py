@@ -188,3 +188,27 @@ def test_transforms_and_modes_that_look_on_go_the_general_way():
     with FlopCounterMode(display=False) as counted, torch.no_grad():
         attention(q, k, v, cache, scale=SCALE)
     assert counted.get_total_flops() > 0
+
+
+def test_keys_that_weigh_nothing_at_first():
+    """A whole block of scores below every number, and then one that counts."""
+    q = torch.full((1, 16, 1, 1), 1e200, dtype=torch.float64)
+    keys, values = torch.ones(1, 100, 1, 1, dtype=torch.float64), drawn(1, 100, 1, V)
+    keys[:, :70] = -1e200
+    cache = {"keys": keys[:, :84], "values": values[:, :84], "valid": None}
+    y, _ = attention(q, keys[:, 84:], values[:, 84:], cache, scale=1.0)
+    torch.testing.assert_close(y[0, 0, 0], values[0, 70:85, 0].mean(0))
+
+
+def test_it_is_left_to_others_where_operations_are_changed():
+    q, k, v, cache = inputs(16, 5)
+
+    def read(row):
+        return attention(row[None], k[:1], v[:1], {**cache, **first(cache)}, scale=SCALE)[0][0]
+
+    several = torch.func.vmap(read)(q)
+    torch.testing.assert_close(several, torch.stack([read(row) for row in q]))
+
+
+def first(cache):
+    return {name: cache[name][:1] for name in ("keys", "values")}

@@ -163,3 +163,26 @@ def test_threads_change_no_bit() -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_gates_of_huge_numbers_are_those_of_torch(kind: torch.dtype) -> None:
+    """Where `e^-x` overflows, a gate is closed: nothing is left of however large a number."""
+    most = torch.finfo(kind).max
+    edges = [float("inf"), -float("inf"), float("nan"), most, -most, -most / 1e8, -1000.0, -88.5, -87.0, 88.5]
+    for ours, gate in ((times_silu, F.silu), (times_sigmoid, torch.sigmoid)):
+        found = []
+        for form in (ours, lambda a, b, gate=gate: a * gate(b)):
+            a, b = torch.full((len(edges),), 3.0, dtype=kind), torch.tensor(edges, dtype=kind)
+            given = [a.requires_grad_(), b.requires_grad_()]
+            y = form(*given)
+            found.append([y.detach(), *torch.autograd.grad(y.sum(), given)])
+        for own, other in zip(*found, strict=True):
+            torch.testing.assert_close(own, other, equal_nan=True, rtol=1e-6, atol=1e-30)
+
+
+def test_numbers_whose_sign_is_only_noted_are_left_to_torch() -> None:
+    x = torch._neg_view(torch.ones(2, 3))
+    assert x.is_neg()
+    assert x.is_contiguous()
+    assert torch.equal(times_sigmoid(x, torch.zeros(2, 3)), torch.full((2, 3), -0.5))
