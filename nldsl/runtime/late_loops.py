@@ -42,7 +42,7 @@ ALWAYS float expf_(float x) {
   float f = c - n * 0x1.63p-1f + n * 0x1.bd0106p-13f, p = 0x1.a0e2a6p-13f;
   p = p * f + 0x1.6e1bb0p-10f, p = p * f + 0x1.1110d8p-7f, p = p * f + 0x1.5554fep-5f;
   p = p * f + 0x1.555556p-3f, p = p * f + 0.5f, p = p * f * f + f;
-  union { int i; float f; } two = {((int)n + 127) << 23};
+  union { unsigned i; float f; } two = {((unsigned)(int)n + 127) << 23};
   return x != x ? x : (p + 1) * two.f;
 }
 ALWAYS double expd_(double x) {

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from nldsl.runtime.native import REAL, Step, compiled, compiler
 
@@ -50,7 +51,7 @@ INLINE float two_float(float n) {
   return u.f;
 }
 INLINE double two_double(double n) {
-  union { double f; long long i; } u = {n + 0x1.8p52};
+  union { double f; unsigned long long i; } u = {n + 0x1.8p52};
   u.i = (u.i + 1023) << 52;
   return u.f;
 }
@@ -317,6 +318,7 @@ def traced() -> bool:
         torch._C._get_tracing_state() is not None
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
     )
 
 

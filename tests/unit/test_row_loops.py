@@ -186,3 +186,14 @@ def test_numbers_whose_sign_is_only_noted_are_left_to_torch() -> None:
     assert x.is_neg()
     assert x.is_contiguous()
     assert torch.equal(times_sigmoid(x, torch.zeros(2, 3)), torch.full((2, 3), -0.5))
+
+
+def test_gates_have_derivatives_forward() -> None:
+    """As the operations of torch have, whatever the size."""
+    a, b, along = (torch.randn(4, 6, dtype=torch.float64) for _ in range(3))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(b, along)
+        for ours, gate in ((times_silu, F.silu), (times_sigmoid, torch.sigmoid)):
+            found = torch.autograd.forward_ad.unpack_dual(ours(a, dual)).tangent
+            wanted = torch.autograd.forward_ad.unpack_dual(a * gate(dual)).tangent
+            torch.testing.assert_close(found, wanted)
