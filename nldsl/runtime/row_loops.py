@@ -297,12 +297,12 @@ int step(long what, const long *sizes, void **arrays, const double *numbers, int
 """
 
 
-def ready(*tensors: Tensor) -> Step | None:
+def ready(*tensors: Tensor, least: int | None = None) -> Step | None:
     """The functions in C, if they take tensors like these and nobody looks at what is done to them."""
     if torch.compiler.is_compiling():
         return None
     first = tensors[0]
-    if first.numel() < LEAST or first.dtype not in REAL or traced() or not compiler():
+    if first.numel() < min(LEAST, least or LEAST) or first.dtype not in REAL or traced() or not compiler():
         return None
     if any(type(x) not in _PLAIN or x.dtype != first.dtype or not x.is_cpu or x.is_neg() for x in tensors):
         return None
@@ -364,10 +364,15 @@ def over_rows(
     An array with one axis beside others of several is the same for all rows; where the last axis is 1, a
     row is a number.
     """
-    first = next(x for x in made if x.shape[-1] > 1 or made[-1] is x)
-    given = [x if x.dim() == 1 < first.dim() else _front(x) for x in (*arrays, *made)]
-    lead, size = _front(first).shape[:3], first.shape[-1]
-    steps = [s for x in given for s in ((0, 0, 0) if x.dim() == 1 else x.stride()[:3])]
+    first, given = next(x for x in made if x.shape[-1] > 1 or made[-1] is x), [*arrays, *made]
+    size, several = first.shape[-1], first.dim() > 1
+    if all(x.is_contiguous() for x in given):
+        lead: Sequence[int] = (1, 1, first.numel() // max(size, 1))
+        steps = [s for x in given for s in (0, 0, 0 if x.dim() == 1 and several else x.shape[-1])]
+    else:
+        given = [x if x.dim() == 1 and several else _front(x) for x in given]
+        lead = _front(first).shape[:3]
+        steps = [s for x in given for s in ((0, 0, 0) if x.dim() == 1 else x.stride()[:3])]
     sizes = [*lead, size, ACTIVATIONS.index(activation), PARTS, *steps]
     _call(step, what, sizes, [totals, *given], *numbers)
 

@@ -6,6 +6,7 @@ place of B where all samples stand at the same position.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -13,8 +14,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nldsl.runtime.native import REAL, Step, compiled, compiler
 from nldsl.runtime.row_loops import traced
 
+LEAST = 1 << 10
+"""Numbers from which on a call of C is worth it."""
+TEXT = r"""
+/* Products are rounded before they are summed, as torch does it: the last bit is the same everywhere. */
+#pragma GCC optimize("fp-contract=off")
+#ifdef __clang__
+#pragma clang fp contract(off)
+#endif
+#define EACH(c, n) _Pragma("omp simd") for (long c = 0; c < (n); c++)
+
+/* Rows x [B, T, H, 2 n] with steps, angles [B or 1, T, n] with a step from sample to sample. */
+int step(long back, const long *sizes, void **arrays, const double *numbers, int threads) {
+  const long B = sizes[0], T = sizes[1], H = sizes[2], n = sizes[3], *steps = sizes + 4;
+  const real *x = arrays[0], *cosines = arrays[1], *sines = arrays[2];
+  real *y = arrays[3];
+  _Pragma("omp parallel for num_threads(threads) if (threads > 1)")
+  for (long i = 0; i < B * T; i++) {
+    const long angle = i / T * steps[3] + i % T * n;
+    const real *c = cosines + angle, *s = sines + angle, *p = x + i / T * steps[0] + i % T * steps[1];
+    real *q = y + i * H * 2 * n;
+    for (long h = 0; h < H; h++, p += steps[2], q += 2 * n)
+      if (back)
+        EACH(k, n) q[k] = p[k] * c[k] + p[n + k] * s[k], q[n + k] = p[n + k] * c[k] - p[k] * s[k];
+      else
+        EACH(k, n) q[k] = p[k] * c[k] - p[n + k] * s[k], q[n + k] = p[n + k] * c[k] + p[k] * s[k];
+  }
+  return 0;
+}
+"""
 SMALL = 1 << 16
 """Up to so many angles are kept for the next call: queries and keys, and every layer, ask for the same."""
 Turn = tuple[Tensor, Tensor]
@@ -89,6 +120,33 @@ def _halves(x: Tensor) -> Turn:
     return x[..., :half], x[..., half:]
 
 
+def _loop(x: Tensor, cos: Tensor) -> Step | None:
+    """The loop in C, if it takes such rows."""
+    if x.numel() < LEAST or not x.is_cpu or not _plain(x, cos) or cos.dtype != x.dtype:
+        return None
+    if x.dtype not in REAL or x.dim() not in (3, 4) or x.stride(-1) != 1 or x.is_neg() or not compiler():
+        return None
+    angles = (x.shape[0], x.shape[1], *(1,) * (x.dim() - 3), x.shape[-1] // 2)
+    if cos.shape not in (angles, (1, *angles[1:])):
+        return None
+    return compiled(TEXT, REAL[x.dtype])
+
+
+def _call(step: Step, x: Tensor, cos: Tensor, sin: Tensor, y: Tensor, back: bool) -> None:
+    (batch, tokens), half = x.shape[:2], x.shape[-1] // 2
+    heads, between = (x.shape[2], x.stride(2)) if x.dim() > 3 else (1, 0)
+    cos, sin = cos.contiguous(), sin.contiguous()
+    apart = tokens * half if cos.shape[0] > 1 else 0
+    sizes = (batch, tokens, heads, half, x.stride(0), x.stride(1), between, apart)
+    step(
+        int(back),
+        (ctypes.c_long * 8)(*sizes),
+        (ctypes.c_void_p * 4)(x.data_ptr(), cos.data_ptr(), sin.data_ptr(), y.data_ptr()),
+        None,
+        torch.get_num_threads(),
+    )
+
+
 class _Turned(torch.autograd.Function):
     """Backward: the same, `back`; recorded, the backward pass of a slice fills a tensor of zeros."""
 
@@ -97,6 +155,9 @@ class _Turned(torch.autograd.Function):
         ctx.save_for_backward(cos, sin)
         ctx.back = back
         y = x.new_empty(x.shape)
+        if (step := _loop(x, cos)) is not None:
+            _call(step, x, cos, sin, y, back)
+            return y
         (first, second), (left, right) = _halves(x), _halves(y)
         # One operation after the other: with both in one, the last bit depends on where a number stands.
         torch.mul(first, cos, out=left)

@@ -13,6 +13,8 @@ from nldsl.runtime.row_loops import NORM, NORM_BACK, PARTS, UNIT, UNIT_BACK, ove
 from nldsl.runtime.rule_rows import rows_linear
 
 Number = Tensor | float
+FEW = 1 << 12
+"""Numbers from which on a norm is worth a call of C: torch needs ten operations."""
 
 
 def constant(*, value: float) -> float:
@@ -159,7 +161,7 @@ class _RootMeanSquare(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         size = x.shape[-1]
         ctx.eps = eps
-        if weight.shape == (size,) and (step := ready(x, weight)) is not None:
+        if weight.shape == (size,) and (step := ready(x, weight, least=FEW)) is not None:
             ctx.save_for_backward(x, weight, None)
             y = x.new_empty(x.shape)
             over_rows(step, NORM, (x, weight.contiguous()), (y,), numbers=(1.0 / size, eps))
@@ -174,7 +176,7 @@ class _RootMeanSquare(torch.autograd.Function):
         x, weight, inverse = ctx.saved_tensors
         (dy,) = grads
         size = x.shape[-1]
-        if inverse is None and (step := ready(x, weight, dy)) is not None:
+        if inverse is None and (step := ready(x, weight, dy, least=FEW)) is not None:
             dx, totals = x.new_empty(x.shape), x.new_zeros(PARTS, size)
             arrays = (x, weight.contiguous(), dy)
             over_rows(step, NORM_BACK, arrays, (dx,), numbers=(1.0 / size, ctx.eps), totals=totals)

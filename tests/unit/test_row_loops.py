@@ -197,3 +197,33 @@ def test_gates_have_derivatives_forward() -> None:
             found = torch.autograd.forward_ad.unpack_dual(ours(a, dual)).tangent
             wanted = torch.autograd.forward_ad.unpack_dual(a * gate(dual)).tangent
             torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 2, 17), (4, 64), (2, 3, 2, 2, 8), (40,)])
+def test_rows_that_lie_side_by_side_are_those_of_a_wider_array(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    wide, above, weight = torch.randn(*shape, 2), torch.randn(*shape, 2), torch.randn(shape[-1])
+    wide, above = (x.movedim(-1, -2).flatten(-2)[..., : shape[-1]] for x in (wide, above))
+    found = []
+    for x, dy in ((wide, above), (wide.contiguous(), above.contiguous())):
+        leaves = [x.detach().requires_grad_(), weight.clone().requires_grad_()]
+        y = norm(*leaves, eps=1e-6)
+        unit = l2norm(leaves[0], eps=1e-6)
+        found.append([y, unit, *torch.autograd.grad([y, unit], leaves, [dy, dy])])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_a_norm_of_few_numbers_is_a_loop_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row at a time and all rows at once give the same numbers, on both sides of what a call is worth."""
+    monkeypatch.setattr(row_loops, "LEAST", 1 << 17)
+    assert row_loops.ready(torch.ones(4096)) is None
+    assert row_loops.ready(torch.ones(4096), least=4096) is not None
+    assert row_loops.ready(torch.ones(4095), least=4096) is None
+    torch.manual_seed(0)
+    x, weight = torch.randn(4, 64, 64, dtype=torch.float64), torch.randn(64, dtype=torch.float64)
+    both(
+        lambda x, w: norm(x, w, eps=1e-6),
+        lambda x, w: torch.cat([norm(row, w, eps=1e-6) for row in x.split(1, 1)], 1),
+        [x, weight],
+        1e-13,
+    )

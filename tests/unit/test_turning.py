@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime import turning
+from nldsl.runtime.native import compiler
 from nldsl.runtime.sequence import rope, stretched_rope
 
 STRETCH = {"factor": 4.0, "low": 1.0, "high": 4.0, "original": 64.0}
@@ -85,3 +86,37 @@ def test_what_inference_has_made_serves_training() -> None:
     y, _ = rope(x, base=50.0, state=state, mask=None)
     y.sum().backward()
     assert x.grad is not None
+
+
+@pytest.mark.skipif(not compiler(), reason="needs a C compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(3, 70, 4, 16), (2, 33, 130), (5, 7, 3, 6), (1, 1, 2, 2)])
+def test_the_loop_in_c_rounds_as_torch_does(
+    shape: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples in step and apart, rows that lie side by side and rows of a wider array, both ways."""
+    wide = drawn(*shape[:-1], 2 * shape[-1], dtype=dtype)
+    above = drawn(*shape[:-1], shape[-1] + 2, seed=1, dtype=dtype)
+    for x in (wide[..., : shape[-1]], wide[..., ::2], wide[..., shape[-1] :].contiguous()):
+        for count in (torch.arange(shape[0]), torch.full(shape[:1], 5))[: 1 + (shape[0] > 1)]:
+            places = (count[:1] if len(set(count.tolist())) == 1 else count).unsqueeze(1)
+            turn = turning.angles(x, places + torch.arange(shape[1]), drawn(shape[-1] // 2, seed=2))
+            found, leaf = [], x.detach().requires_grad_()
+            for least in (1, 1 << 40):
+                monkeypatch.setattr(turning, "LEAST", least)
+                assert (turning._loop(leaf, turn[0]) is None) == (least > 1 or x.stride(-1) > 1)
+                y = turning.turned(leaf, turn)
+                found.append((y, *torch.autograd.grad(y, leaf, above[..., 1:-1])))
+            assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_angles_of_another_type_or_shape_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turning, "LEAST", 1)
+    x, turn = drawn(2, 3, 4).float(), (torch.zeros(1, 1, 2), torch.ones(1, 1, 2))
+    assert turning._loop(x, turn[0]) is None
+    assert turning._loop(x, turn[0].expand(2, 3, 2).double()) is None
+    assert turning._loop(x.bfloat16(), turn[0].expand(2, 3, 2).bfloat16()) is None
+    assert torch.equal(turning.turned(x, turn), torch.cat([-x[..., 2:], x[..., :2]], -1))
+    turn = turn[0].expand(1, 3, 2), turn[1].expand(1, 3, 2)
+    noted = torch._neg_view(x)
+    assert torch.equal(turning.turned(noted, turn), -turning.turned(x, turn))
