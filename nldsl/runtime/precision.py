@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -161,11 +161,9 @@ def _under_autocast(device: torch.device) -> bool:
     return device.type in ("cpu", "cuda", "xpu", "mps") and torch.is_autocast_enabled(device.type)
 
 
-@contextmanager
-def as_given(device: torch.device) -> Iterator[None]:
+def as_given(device: torch.device) -> AbstractContextManager[object]:
     """For a pass back that is called under autocast: it lowers nothing that the pass forward did not."""
-    with torch.autocast(device.type, enabled=False) if _under_autocast(device) else nullcontext():
-        yield
+    return torch.autocast(device.type, enabled=False) if _under_autocast(device) else nullcontext()
 
 
 def in_half(function: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
