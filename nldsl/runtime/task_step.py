@@ -139,7 +139,7 @@ class Due:
         """`felt` tokens have just been added to the count of a memory that resets every `reset` tokens."""
         if (clock, reset) not in self.known:
             count = state["count"]
-            before = set(count.tolist()) if isinstance(felt, int) else set()
+            before = set(count.cpu().tolist()) if isinstance(felt, int) else set()
             if len(before) == 1:
                 (tokens,) = before
                 self.known[clock, reset] = felt > 0 and tokens > 0 and tokens % clock == 0

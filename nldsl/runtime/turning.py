@@ -82,7 +82,7 @@ def angles_behind(x: Tensor, count: Tensor, form: Hashable, frequency: Callable[
     """
     if not x.is_cpu or not _plain(x, count):
         return angles(x, count.unsqueeze(1) + torch.arange(x.shape[1], device=count.device), frequency())
-    before = count.tolist()
+    before = count.cpu().tolist()
     before = before[:1] if len(set(before)) == 1 else before
     key = (form, tuple(before), x.shape[1], x.shape[-1], x.dim(), x.dtype)
     if _last.key == key and _last.turn is not None:

@@ -158,6 +158,7 @@ def _column(frame: Frame, box: MemoryBox, value: Value, node: tree.Assign) -> No
             describe(value),
             help=f"`{box.name} *= 0`, then `{box.name} += ...`",
         )
+        box.broken = True
         return
     whole = apply(frame, "outer", (value, one), {}, node.span, derived=True)
     if whole is not POISON and _sized(frame, box, whole, node):

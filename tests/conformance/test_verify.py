@@ -184,7 +184,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_command_fails_on_a_difference(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = faulty("gate * linear", "2.0 * gate * linear")
+    wrong = faulty("linear(times_silu(", "linear(2.0 * times_silu(")
     monkeypatch.setattr("nldsl.certify.verify", lambda *a, **k: verify(*a, **k, build=wrong))
     assert leaves(["verify", "swiglu", "--block", "swiglu"]) == 1
     assert "FAIL outputs and states" in capsys.readouterr().out
