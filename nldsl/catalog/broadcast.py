@@ -71,6 +71,10 @@ def _view(operand: Operand, best: Operand, name: str) -> Shape:
     )
 
 
+ROWS = "`sum` and `mean` are per row, `sum(sum(W))` is one number, `expand_last(rows, W)` spreads rows"
+"""How a rule gets from one number per row to what meets a matrix."""
+
+
 def _advice(operand: Operand, best: Operand) -> str:
     """What would have fitted."""
     for one, other in ((operand, best), (best, operand)):
@@ -84,6 +88,6 @@ def _advice(operand: Operand, best: Operand) -> str:
         return f"expected [{heads}] (one number per head), [{size}] (one per channel) or [{heads}, {size}]"
     if best.kind == "matrix":
         rows = operand.shape == best.shape[:1]
-        each = "; in a rule `expand_last(rows, matrix)` gives every row its number" if rows else ""
+        each = f"; in a rule {ROWS}" if rows else ""
         return f"expected a scalar or a matrix of the same shape (use `outer` or `@` for products{each})"
     return f"expected a scalar or equal shapes, here [{', '.join(map(str, best.shape))}]"

@@ -49,7 +49,7 @@ Compile = Annotated[
     typer.Option(
         "--compile",
         help="torch.compile: `auto` where `nldsl plan` says it pays, `yes` wherever it can, or `no`; "
-        "`native`: steps of loops over chunks in C.",
+        "`native`: chunks of memories in C.",
     ),
 ]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write what is logged for TensorBoard too.")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +27,28 @@ class Seen(Protocol):
     @property
     def count(self) -> int:
         """How many forms of it have been compiled."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """What running shows of several kinds of passes in one function."""
+
+    kinds: tuple[Seen, ...]
+
+    @property
+    def reasons(self) -> dict[str, None]:
+        """Why torch computes some calls."""
+        return dict.fromkeys(reason for kind in self.kinds for reason in kind.reasons)
+
+    @property
+    def notes(self) -> dict[str, None]:
+        """What else is to be said."""
+        return dict.fromkeys(note for kind in self.kinds for note in getattr(kind, "notes", ()))
+
+    @property
+    def count(self) -> int:
+        """How many forms have been compiled."""
+        return sum(kind.count for kind in self.kinds)
 
 
 @dataclass(frozen=True)
@@ -59,6 +81,7 @@ class Report:
     """What `native` has replaced and what not.  What only running shows is added when calls have shown it."""
 
     parts: tuple[Part, ...]
+    off: bool = False
 
     @property
     def replaced(self) -> int:
@@ -71,6 +94,8 @@ class Report:
         return sum(part.seen.count for part in self.parts if part.seen is not None)
 
     def __str__(self) -> str:
+        if not self.parts and self.off:
+            return "nothing to take back: no function was in lanes"
         if not self.parts:
             return "nothing to compile: no block has a loop or a pass over chunks"
         return "\n".join(map(str, self.parts))
@@ -104,7 +129,7 @@ def native(model: Any, *, at_once: bool = False, off: bool = False) -> Report:
     if not isinstance(root, Module):
         raise TypeError(f"`native` takes a compiled model or layer, not `{type(model).__name__}`")
     if off:
-        return Report(tuple(_switched_off(root)))
+        return Report(tuple(_switched_off(root)), off=True)
     blocks: dict[type[Module], list[Module]] = {}
     for module in root.modules():
         if isinstance(module, Module):
@@ -112,12 +137,7 @@ def native(model: Any, *, at_once: bool = False, off: bool = False) -> Report:
     found: list[Part] = []
     for kind, alike in blocks.items():
         found += _steps(kind, alike, at_once)
-        if passes_of(kind):
-            found.append(_pass(kind, alike, quicken, at_once))
-        if filters_of(kind):
-            found.append(_pass(kind, alike, quicken_filters, at_once))
-        if matrices_of(kind):
-            found.append(_pass(kind, alike, quicken_matrices, at_once))
+        found += _passes(kind, alike, at_once)
     return Report(tuple(found))
 
 
@@ -135,13 +155,22 @@ def _switched_off(root: Module) -> Iterator[Part]:
         yield Part(block, function, count, SWITCHED_OFF)
 
 
-def _pass(kind: type[Module], alike: list[Module], quicken: Callable[..., Seen], at_once: bool) -> Part:
-    """The passes over all chunks of a class of blocks."""
+PASSES = ((passes_of, quicken), (filters_of, quicken_filters), (matrices_of, quicken_matrices))
+"""The kinds of passes over all chunks: which classes of blocks have them, and what puts them in lanes."""
+
+
+def _passes(kind: type[Module], alike: list[Module], at_once: bool) -> Iterator[Part]:
+    """The passes over all chunks of a class of blocks, which are one function."""
+    quickened = [quicken for has, quicken in PASSES if has(kind)]
+    if not quickened:
+        return
     why = no_compiler() if not compiler() else next(filter(None, map(hindered, alike)), "")
     if why:
-        return Part(kind.__name__, "forward", len(alike), why)
-    found = [quicken(module, after=0 if at_once else None) for module in alike]
-    return Part(kind.__name__, "forward", len(alike), seen=found[0])
+        yield Part(kind.__name__, "forward", len(alike), why)
+        return
+    after = 0 if at_once else None
+    seen = [[quicken(module, after=after) for module in alike][0] for quicken in quickened]
+    yield Part(kind.__name__, "forward", len(alike), seen=Together(tuple(seen)))
 
 
 def _steps(kind: type, alike: list[Module], at_once: bool) -> Iterator[Part]:

@@ -125,7 +125,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         raise refusal(
             "NL0963",
             f"`{self.rule}` works on matrices, and {name} has shape {list(p.shape)}",
-            "give it to another rule, such as `adamw(lr = 3e-4)`",
+            "give it to another rule, such as `adamw(lr = 3e-4)`; a rule of your own can say what it does "
+            "with each: `if rank(W) == 2 { ... } else { ... }`",
         )
 
     def attach_rows(self, layer: nn.Module | None, weight: Tensor) -> None:

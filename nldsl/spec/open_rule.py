@@ -82,11 +82,16 @@ def _home(rule: str | Path, bag: DiagnosticBag) -> tuple[Unit | None, str]:
     if not (isinstance(rule, Path) or text.endswith(TEXTS) or "{" in text):
         return None, text
     unit = load(rule, bag).main
-    names = [name for kind, name in unit.own if kind == "rule"]
-    if not names and not bag.errors:
+    found = meant(unit, Path(text).stem if "{" not in text else "")
+    if not found and not bag.errors:
         raise SpecError([Diagnostic("NL0320", "the text defines no rule", help="`rule mine(lr) { ... }`")])
-    stem = Path(text).stem if "{" not in text else ""
-    return unit, stem if stem in names else (names[-1] if names else "")
+    return unit, found
+
+
+def meant(unit: Unit, stem: str) -> str:
+    """The rule of a text or a file that is meant: the one called like the file, else the last, if any."""
+    names = [name for kind, name in unit.own if kind == "rule"]
+    return stem if stem in names else (names[-1] if names else "")
 
 
 def _call(rule: str, arguments: dict[str, Static]) -> str:

@@ -41,7 +41,7 @@ class RunConfig:
     `precision` (`float32`, `bfloat16`) is that of products with weights and of attention, all else is
     float32; `recompute` (`none`, `blocks`) is what the backward pass computes again instead of keeping
     it; `compiled` (`no`, `auto`, `yes`) is what torch compiles: by `auto` where the plan says that it pays;
-    by `native` steps of loops over chunks are C.
+    by `native` chunks of memories are C.
     """
 
     source: str

@@ -93,6 +93,11 @@ class RunLog:
                 f"({record['tokens']:,} tokens, {record['seconds']:.0f} s)"
             )
 
+    def say(self, text: str) -> None:
+        """Show a line that is no record, if there is one."""
+        if self.show and text:
+            self.console.print(text, soft_wrap=True)
+
     @staticmethod
     def bits(record: dict[str, Any], which: str = "") -> tuple[float, str]:
         """The bits of a record, and what they are per."""
@@ -130,6 +135,9 @@ class Silent:
         """Nothing."""
 
     def heldout(self, record: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
         """Nothing."""
 
     def write(self, record: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from nldsl.train.groups import claim, inner_schedules, training_plan
 from nldsl.train.guard import SKIPS_IN_A_ROW, Guard, culprit, listed, not_finite, trained_by, worst_token
 from nldsl.train.interrupt import Interruption
 from nldsl.train.log import RunLog, Silent, read_log
-from nldsl.train.manner import compile_blocks, face, recompute, require_rows_once
+from nldsl.train.manner import compile_blocks, face, recompute, require_rows_once, waiting
 from nldsl.train.optimisers import OptimiserGroup
 from nldsl.train.passes import backward, backward_from
 from nldsl.train.plot import loss_svg
@@ -85,7 +85,7 @@ class Trainer:
         self.groups: list[OptimiserGroup] = self.engine.groups(claims, module_of(model))
         self.alternate()
         require_rows_once(self.groups, config.recompute)
-        compile_blocks(model, config.compiled, config.precision)
+        self.made = compile_blocks(model, config.compiled, config.precision)
         self.step = 0
         self.seconds = 0.0
         self.loss = math.nan
@@ -136,6 +136,7 @@ class Trainer:
             engine.log(self.folder, resumed_at=self.step, show=show, board=board) as log,
             Interruption(patient=engine.world > 1) as interruption,
         ):
+            log.say(waiting(self.config.compiled, self.made))
             while self.progress < 1 and not asked:
                 log.step(self.train_step(), self.progress)
                 late = time.monotonic() - since_saved > LONGEST_UNSAVED
@@ -149,6 +150,7 @@ class Trainer:
                     self.evaluate(log)
             if asked:
                 self.save(keep)
+                log.say(f"saved step {self.step}: the same command with --resume goes on from there")
             engine.settle(wait=True)
         if engine.first:
             self.draw()

@@ -118,6 +118,21 @@ def compile_blocks(model: Any, what: str, precision: str = FLOAT32) -> int:
     return found
 
 
+def waiting(what: str, made: int) -> str:
+    """What the first step waits for, in words; empty if for nothing.
+
+    Example:
+        >>> waiting("native", 2), waiting("auto", 0)
+        ('the first step waits for the C of 2 functions: seconds, less where a run before has left it', '')
+    """
+    if not made:
+        return ""
+    many = f"{made} function{'s' if made > 1 else ''}"
+    if what == NATIVE:
+        return f"the first step waits for the C of {many}: seconds, less where a run before has left it"
+    return f"the first step waits for torch, which compiles {many}"
+
+
 def compile_natively(model: Any, precision: str) -> int:
     """Compute the steps of a model in lanes of C; how many.  Raises NL0997 if that would change nothing."""
     device = cast(Model, model).root.like.device

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from nldsl.calculus.rule_stability import steepest
@@ -21,7 +22,7 @@ from nldsl.source import SourceFile
 from nldsl.spec.elaborate import elaborate
 from nldsl.spec.items import Item, Ref, RuleItem, describe, freeze
 from nldsl.spec.loader import Bundle, Unit, standard_library
-from nldsl.spec.open_rule import literal
+from nldsl.spec.open_rule import TEXTS, literal, meant
 from nldsl.spec.outer_rules import OuterRule
 from nldsl.spec.program import GroupRule, Rule, Slot
 from nldsl.syntax import parse
@@ -126,7 +127,20 @@ def _uses(outer: OuterRule, call: str, matrices: RuleView, written: str) -> Iter
     if rule is not None and not looks_at_rows(rule) and all(s.initial is None for s in rule.slots):
         yield f"in a model: `F minimizes task  by {call}`, a step on the task's own gradient"
     yield f"in `train`: `{'rest' if matrices.refused else 'matrices'} by {call}`"
-    yield f'in a program of your own: `nldsl.optimizer("{call}", model.parameters())`'
+    yield f"in a program of your own: {_opened(outer, call)}"
+
+
+def _opened(outer: OuterRule, call: str) -> str:
+    """What opens the rule from Python: a name of the library, or its file, of which one rule is meant."""
+    home = outer.unit.file.name
+    given = call.removeprefix(outer.name).strip("()")
+    keywords = f", {given}" if given else ""
+    if home.startswith("specs/"):
+        return f'`nldsl.optimizer("{call}", model.parameters())`'
+    if home.endswith(TEXTS) and outer.name == meant(outer.unit, Path(home).stem):
+        return f'`nldsl.optimizer("{home}", model.parameters(){keywords})`'
+    what = f"TEXT ends with `rule {outer.name}(..) {{ .. }}`"
+    return f"`nldsl.optimizer(TEXT, model.parameters(){keywords})`, where {what}"
 
 
 def _comment(outer: OuterRule) -> tuple[str, str]:

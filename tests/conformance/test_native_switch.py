@@ -139,3 +139,19 @@ def test_a_forward_pass_of_ones_own_is_left_alone() -> None:
     nldsl.native(model, off=True)
     numbers(model)
     assert len(calls) == 2
+
+
+def test_several_kinds_of_passes_are_one_function() -> None:
+    """A matrix written at every token beside a perceptron on a slow clock: one line, and one to take back."""
+    text = (
+        "block both(x) {\n level a every 1 token { memory S = matrix() init zero }\n"
+        " level b every 4 tokens { memory M = mlp(2) }\n"
+        " S[l2norm(x)] <- x  by gd(lr = 0.5)\n M[x] <- x  by gd(lr = 0.01)\n return S[x] + M[x]\n}\n"
+    )
+    model = nldsl.compile(text, x=8)
+    report = nldsl.native(model, at_once=True)
+    assert str(report) == "Both.forward: in lanes" and report.replaced == 1
+    numbers(model)
+    assert report.running > 1 and str(report) == "Both.forward: in lanes"
+    assert str(nldsl.native(model, off=True)) == f"Both.forward: torch, as {turn_on.SWITCHED_OFF}"
+    assert str(nldsl.native(model, off=True)) == "nothing to take back: no function was in lanes"

@@ -133,7 +133,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "h <= 40, lr h <= 4" in text and "h <= 10, lr h <= 1" in text
     assert "has to be given" not in text and "has to be given" in shown(capsys, "explain", "gd")[1]
     assert r"W_{t} = W_{t-1} + m_{t}" in shown(capsys, "explain", "momentum", "--latex")[1]
+    # What opens each of them from Python: of a file the last rule is meant, of the library the name.
+    pages = json.loads(shown(capsys, "explain", str(file), "--json")[1])["rules"]
+    half, twice = (" ".join(page["uses"]) for page in pages)
+    assert f'nldsl.optimizer("{file}", model.parameters())' in twice
+    assert "nldsl.optimizer(TEXT, model.parameters(), lr = " in half and "`rule half(..)" in half
     data = json.loads(shown(capsys, "explain", "adamw", "--json")[1])
+    assert 'nldsl.optimizer("adamw(lr = ' in " ".join(data["rules"][0]["uses"])
     assert [n["name"] for n in data["rules"][0]["numbers"]] == ["lr", "beta1", "beta2", "eps", "decay"]
     code, _, said = shown(capsys, "explain", "adamw", "--params")
     assert code != 0 and "NL1024" in said

@@ -92,7 +92,11 @@ def test_log_records_after_the_resumed_step_are_made_again(corpus: Corpus, tmp_p
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interruption_saves_and_goes_on(
-    corpus: Corpus, tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus,
+    tmp_path: Path,
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     trainer = trainer_of(corpus, tmp_path / "run", steps=1000)
     step = Trainer.train_step
@@ -105,7 +109,8 @@ def test_interruption_saves_and_goes_on(
     monkeypatch.setattr(Trainer, "train_step", interrupted)
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
-        trainer.run(keep=3, show=False)
+        trainer.run(keep=3, show=True)
+    assert "saved step 5: the same command with --resume" in capsys.readouterr().err
     assert signal.getsignal(number) is before
     assert saved.load_newest(tmp_path / "run" / CHECKPOINTS).step == 5
 
