@@ -116,7 +116,7 @@ class HeldPass:
         """What a token's lesson counts, `[B, T, H, 1]`."""
         weight = self.term.weight
         given = to_expression(1.0) if weight is None else self._gate(weight)
-        return call(self.code.runtime("held_gates", "spread"), key, given)
+        return call(self.code.runtime("held_gates", "gate_rows"), key, given)
 
     def _functions(self) -> Expression | tuple[Expression, Expression]:
         detail, function = self.detail, self.memory.function
@@ -137,7 +137,7 @@ class HeldPass:
         """Arguments of the rule that stand in front of gradients, as rows `[B, T, H, 1]`."""
         given, runtime = dict(self.term.rule.arguments), self.code.runtime
         asked = (self._steps() if a == "step" else self._gate(given[a]) for a in self.detail.arguments)
-        return tuple(call(runtime("held_gates", "spread"), key, a) for a in asked)
+        return tuple(call(runtime("held_gates", "gate_rows"), key, a) for a in asked)
 
     def _steps(self) -> Expression:
         """The number of the rule's application, `[B, T, 1]`."""

@@ -126,10 +126,10 @@ def following(
     return Following(torch.cat(kernels, 2), *_joined(numbers))
 
 
-def spread(key: Tensor, gate: Tensor | float) -> Tensor:
+def gate_rows(key: Tensor, gate: Tensor | float) -> Tensor:
     """A gate as rows `[B, T, H, 1]` beside keys `[B, T, H, d]`.
 
-    >>> spread(torch.ones(1, 2, 1, 3), 0.5).shape
+    >>> gate_rows(torch.ones(1, 2, 1, 3), 0.5).shape
     torch.Size([1, 2, 1, 1])
     """
     given = gate if isinstance(gate, Tensor) else key.new_full((1, 1, 1), gate)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from nldsl.runtime.grid import ChunkGrid
-from nldsl.runtime.held_gates import fading, following, spread
+from nldsl.runtime.held_gates import fading, following, gate_rows
 from nldsl.runtime.held_lessons import window_lessons
 from nldsl.runtime.held_parts import Pulled
 from nldsl.runtime.held_pass import held_pass
@@ -202,7 +202,7 @@ class Omeganet(Module):
         grid = ChunkGrid(state["M"]["count"], mask, x.shape[1], 16)
         M_lessons = window_lessons(
             grid,
-            (M_write_split, M_write_split_1, spread(M_write_split, gamma)),
+            (M_write_split, M_write_split_1, gate_rows(M_write_split, gamma)),
             (
                 state["M"]["windows"]["0"]["key"],
                 state["M"]["windows"]["0"]["target"],

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from nldsl.runtime.attention import attention
 from nldsl.runtime.grid import ChunkGrid
-from nldsl.runtime.held_gates import fading, following, spread
+from nldsl.runtime.held_gates import fading, following, gate_rows
 from nldsl.runtime.held_parts import Pulled
 from nldsl.runtime.held_pass import held_pass
 from nldsl.runtime.model import Layer
@@ -267,7 +267,7 @@ class TitansMlp(Module):
                     (1, 2),
                 ),
             ),
-            ((q,), k, M_write_split, spread(k, theta)),
+            ((q,), k, M_write_split, gate_rows(k, theta)),
             M_fade,
             (
                 (state["M"]["running"]["W2"], state["M"]["running"]["W1"]),
