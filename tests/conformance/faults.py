@@ -324,7 +324,7 @@ EDITS = (
     ),
     Edit("pass without its anchor", "live", "toward=(self.M.W2, self.M.W1)", "toward=()"),
     Edit("chunks of the pass are longer", "live", "x.shape[1], 3)", "x.shape[1], 4)"),
-    Edit("windows without weights", "live", "spread(k, theta)", "spread(k, 1.0)"),
+    Edit("windows without weights", "live", "gate_rows(k, theta)", "gate_rows(k, 1.0)"),
     Edit("windows are not carried", "live", "N_lessons.kept[2]", 'state["N"]["windows"]["0"]["weight"]'),
     Edit("way back without the rate's", "live", "sub_6 = sub_5.sub_(mul_9)", "sub_6 = sub_5"),
     Edit("rate does not look at the input", "live", "lr / add", "lr / 1.01", True),
