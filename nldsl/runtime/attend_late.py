@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nldsl.runtime.c_calls import traced
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.late_loops import back, loop, read
 from nldsl.runtime.native import Step
 from nldsl.runtime.precision import chosen
-from nldsl.runtime.row_loops import traced
 
 FEW = range(16, 257)
 """Numbers of queries that are taken; one by one they have nothing to share."""
@@ -42,7 +42,7 @@ def takes_grown(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 
 def _called_plainly() -> bool:
-    return chosen() is None and not torch.compiler.is_compiling() and not traced()
+    return chosen() is None and not traced()
 
 
 def attend_late(q: Tensor, new: Pairs, every: Pairs, scale: float) -> Tensor:

@@ -9,14 +9,14 @@ own; `logs [B, H, T]` are the logarithms of what the weights of a query sum up t
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from nldsl.runtime.native import REAL, Step, compiled, compiler
-from nldsl.runtime.row_loops import traced
+from nldsl.runtime import c_calls
+from nldsl.runtime.c_calls import call
+from nldsl.runtime.native import Step
 
 TEXT = r"""
 #include <math.h>
@@ -217,11 +217,7 @@ int step(long what, const long *sizes, void **arrays, const double *numbers, int
 
 def loop(like: Tensor) -> Step | None:
     """The functions in C for numbers like these, if there are any."""
-    if not like.is_cpu or like.dtype not in REAL or torch.compiler.is_compiling() or traced():
-        return None
-    if not compiler():
-        return None
-    return compiled(TEXT, REAL[like.dtype])
+    return c_calls.loop(TEXT, like)
 
 
 def read(step: Step, q: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -262,13 +258,7 @@ def _call(step: Step, what: int, arrays: Sequence[Tensor], first: int, scale: fl
     sizes = (*q.shape[:2], keys.shape[1], q.shape[2], q.shape[3], values.shape[3], first, room)
     # Kept by their names until the call is over.
     plain = [q.contiguous(), keys, values, *(x.contiguous() for x in others)]
-    step(
-        what,
-        (ctypes.c_long * len(sizes))(*sizes),
-        (ctypes.c_void_p * len(plain))(*(x.data_ptr() for x in plain)),
-        (ctypes.c_double * 1)(scale),
-        torch.get_num_threads(),
-    )
+    call(step, what, sizes, plain, scale)
 
 
 def _rows(pairs: Tensor) -> Tensor:

@@ -7,14 +7,13 @@ arrays are small or of another type, or code is traced, torch does it.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from nldsl.runtime.native import REAL, Step, compiled, compiler
+from nldsl.runtime.c_calls import call, loop
+from nldsl.runtime.native import Step
 
 LEAST = 1 << 17
 """Numbers from which on a call of C is worth it."""
@@ -302,24 +301,14 @@ def ready(*tensors: Tensor, least: int | None = None) -> Step | None:
     if torch.compiler.is_compiling():
         return None
     first = tensors[0]
-    if first.numel() < min(LEAST, least or LEAST) or first.dtype not in REAL or traced() or not compiler():
+    if first.numel() < min(LEAST, least or LEAST):
         return None
     if any(type(x) not in _PLAIN or x.dtype != first.dtype or not x.is_cpu or x.is_neg() for x in tensors):
         return None
-    return compiled(TEXT, REAL[first.dtype])
+    return loop(TEXT, first)
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-
-
-def traced() -> bool:
-    """Whether operations are written down or changed rather than only done."""
-    return (
-        torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-    )
 
 
 def conv(step: Step, x: Tensor, past: Tensor, taps: Tensor, activation: str) -> Tensor:
@@ -329,7 +318,7 @@ def conv(step: Step, x: Tensor, past: Tensor, taps: Tensor, activation: str) -> 
     """
     x, past = _dense(x), past.contiguous()
     y = x.new_empty(x.shape)
-    _call(step, CONV, _sizes(x, past, taps, activation), [x, past, taps, y, None, None, None])
+    call(step, CONV, _sizes(x, past, taps, activation), [x, past, taps, y, None, None, None])
     return y
 
 
@@ -341,7 +330,7 @@ def conv_back(
     dx, to_past = x.new_empty(x.shape), x.new_empty(past.shape)
     total = x.new_empty(x.shape[0], *taps.shape)
     sizes = [*_sizes(x, past, taps, activation), dy.stride(0), dy.stride(1)]
-    _call(step, CONV_BACK, sizes, [x, past, taps, dy, dx, to_past, total])
+    call(step, CONV_BACK, sizes, [x, past, taps, dy, dx, to_past, total])
     return dx, to_past, total.sum(0)
 
 
@@ -374,7 +363,7 @@ def over_rows(
         lead = _front(first).shape[:3]
         steps = [s for x in given for s in ((0, 0, 0) if x.dim() == 1 else x.stride()[:3])]
     sizes = [*lead, size, ACTIVATIONS.index(activation), PARTS, *steps]
-    _call(step, what, sizes, [totals, *given], *numbers)
+    call(step, what, sizes, [totals, *given], *numbers)
 
 
 def _front(x: Tensor) -> Tensor:
@@ -386,15 +375,3 @@ def _front(x: Tensor) -> Tensor:
 
 def _dense(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-
-
-def _call(
-    step: Step, what: int, sizes: Sequence[int], arrays: Sequence[Tensor | None], *numbers: float
-) -> None:
-    step(
-        what,
-        (ctypes.c_long * len(sizes))(*sizes),
-        (ctypes.c_void_p * len(arrays))(*(None if x is None else x.data_ptr() for x in arrays)),
-        (ctypes.c_double * len(numbers))(*numbers),
-        torch.get_num_threads(),
-    )

@@ -10,13 +10,11 @@ Shapes: `B` samples, `R` rows of each, matrices `[S, L]`.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from nldsl.runtime.native import REAL, Step, compiled, compiler
+from nldsl.runtime.c_calls import call, loop
 
 LEAST = 1 << 21
 """Multiplications from which on a call of C is worth it."""
@@ -302,17 +300,11 @@ TURNED = 1
 DESCEND = 2
 
 
-def loop(like: Tensor) -> Step | None:
-    """The functions in C for numbers like these, if there are any."""
-    if not like.is_cpu or like.dtype not in REAL or torch.compiler.is_compiling() or not compiler():
-        return None
-    return compiled(TEXT, REAL[like.dtype])
-
-
 def product(x: Tensor, m: Tensor) -> Tensor:
     """`x m` for rows `x [B, R, S]` and `m [B, S, L]`, or one `[S, L]` for all samples.
 
     Example:
+        >>> import torch
         >>> product(torch.ones(2, 3, 4), torch.ones(4, 5))[1, 2].tolist()
         [4.0, 4.0, 4.0, 4.0, 4.0]
     """
@@ -321,12 +313,12 @@ def product(x: Tensor, m: Tensor) -> Tensor:
     large = rows >= FEWEST and x.numel() * m.shape[-1] >= LEAST
     if not large or not (flat or turned) or x.dim() != 3 or m.dim() > 3 or type(x) is not Tensor:
         return x @ m
-    step = loop(x)
+    step = loop(TEXT, x)
     if step is None:
         return x @ m
     y, x = x.new_empty(*x.shape[:2], m.shape[-1]), x.contiguous()
     batch, inner = (1 if m.dim() == 2 else m.shape[0]), (m if flat else m.mT).shape[-2:]
-    _call(step, TIMES if flat else TURNED, (batch, rows, *inner), (m, x, y))
+    call(step, TIMES if flat else TURNED, (batch, rows, *inner), (m, x, y))
     return y
 
 
@@ -334,7 +326,7 @@ def gathers(like: Tensor, rows: Sequence[tuple[Tensor, Tensor]]) -> bool:
     """Whether `descend` takes these `rows`, for matrices `like [B, S, L]`."""
     count = sum(p.shape[-2] for p, _ in rows)
     large = like.dim() == 3 and count >= FEWEST and like.numel() * count >= LEAST
-    return large and loop(like) is not None
+    return large and loop(TEXT, like) is not None
 
 
 def descend(
@@ -355,21 +347,8 @@ def descend(
     rows = [(p.contiguous(), q.contiguous()) for p, q in rows]
     (first, second), counts = rows[0], [p.shape[1] for p, _ in rows]
     sizes = (first.shape[0], len(rows), first.shape[2], second.shape[2], *counts)
-    run = loop(first)
+    run = loop(TEXT, first)
     assert run is not None
     shared = float(old is not None and old.dim() == 2)
     arrays = (before, old, kept, made, total, *(x for pair in rows for x in pair))
-    _call(run, DESCEND, sizes, arrays, rate, shared)
-
-
-def _call(
-    step: Step, what: int, sizes: Sequence[int], arrays: Sequence[Tensor | None], *numbers: float
-) -> None:
-    places = (None if x is None else x.data_ptr() for x in arrays)
-    step(
-        what,
-        (ctypes.c_long * len(sizes))(*sizes),
-        (ctypes.c_void_p * len(arrays))(*places),
-        (ctypes.c_double * len(numbers))(*numbers),
-        torch.get_num_threads(),
-    )
+    call(run, DESCEND, sizes, arrays, rate, shared)

@@ -6,7 +6,6 @@ place of B where all samples stand at the same position.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -14,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nldsl.runtime.native import REAL, Step, compiled, compiler
-from nldsl.runtime.row_loops import traced
+from nldsl.runtime.c_calls import call, loop, traced
+from nldsl.runtime.native import Step
 
 LEAST = 1 << 10
 """Numbers from which on a call of C is worth it."""
@@ -112,7 +111,7 @@ def turned(x: Tensor, turn: Turn) -> Tensor:
 
 def _plain(*tensors: Tensor) -> bool:
     """Whether operations on these are only done, not written down or changed."""
-    return not torch.compiler.is_compiling() and not traced() and all(type(x) is Tensor for x in tensors)
+    return not traced() and all(type(x) is Tensor for x in tensors)
 
 
 def _halves(x: Tensor) -> Turn:
@@ -122,14 +121,14 @@ def _halves(x: Tensor) -> Turn:
 
 def _loop(x: Tensor, cos: Tensor) -> Step | None:
     """The loop in C, if it takes such rows."""
-    if x.numel() < LEAST or not x.is_cpu or not _plain(x, cos) or cos.dtype != x.dtype:
+    if x.numel() < LEAST or not _plain(x, cos) or cos.dtype != x.dtype:
         return None
-    if x.dtype not in REAL or x.dim() not in (3, 4) or x.stride(-1) != 1 or x.is_neg() or not compiler():
+    if x.dim() not in (3, 4) or x.stride(-1) != 1 or x.is_neg():
         return None
     angles = (x.shape[0], x.shape[1], *(1,) * (x.dim() - 3), x.shape[-1] // 2)
     if cos.shape not in (angles, (1, *angles[1:])):
         return None
-    return compiled(TEXT, REAL[x.dtype])
+    return loop(TEXT, x)
 
 
 def _call(step: Step, x: Tensor, cos: Tensor, sin: Tensor, y: Tensor, back: bool) -> None:
@@ -138,13 +137,7 @@ def _call(step: Step, x: Tensor, cos: Tensor, sin: Tensor, y: Tensor, back: bool
     cos, sin = cos.contiguous(), sin.contiguous()
     apart = tokens * half if cos.shape[0] > 1 else 0
     sizes = (batch, tokens, heads, half, x.stride(0), x.stride(1), between, apart)
-    step(
-        int(back),
-        (ctypes.c_long * 8)(*sizes),
-        (ctypes.c_void_p * 4)(x.data_ptr(), cos.data_ptr(), sin.data_ptr(), y.data_ptr()),
-        None,
-        torch.get_num_threads(),
-    )
+    call(step, int(back), sizes, (x, cos, sin, y))
 
 
 class _Turned(torch.autograd.Function):

@@ -159,9 +159,7 @@ def _closed_side(
     """`S_t = S_{t-1} (a I - b k k^T) + v k^T`, with a line for a momentum in front."""
     parts = [(p, t.online) for p, t in zip(mine, update.terms, strict=True) if t.online is not None]
     pen, form = parts[0]
-    old = pen.name(memory.name, "t-1")
-    if scale is not None:
-        old = pen.gate(scale.value.name, scale.axis, old)
+    old = _scaled(pen, memory, scale)
     erasing = [(p, f.erase, p.expr(f.x, 2)) for p, f in parts if scalar_value(f.erase) != 0.0]
     pulls = [(p, rate, x, x) for p, rate, x in erasing]
     push = "".join(
@@ -197,9 +195,7 @@ def _of_pieces(
             if p.erase is not None and p.seen is not None
         ]
         push = "".join(_signed(pen, pen.expr(p.add, 1), pen.expr(p.along, 2)) for pen, p in parts)
-        old = mine[0].name(memory.name, "t-1")
-        if scale is not None:
-            old = mine[0].gate(scale.value.name, scale.axis, old)
+        old = _scaled(mine[0], memory, scale)
         made.append(Recurrence(mine[0], memory.name, old, pulls, push).line(write, ""))
     return Formula(*made)
 
@@ -216,9 +212,7 @@ def _along_values(
     for side in (0, 1):
         mine = [pens(n)[side] for n in names]
         pen = mine[0]
-        old = pen.name(memory.name, "t-1")
-        if scale is not None:
-            old = pen.gate(scale.value.name, scale.axis, old)
+        old = _scaled(pen, memory, scale)
         erased, push = "", ""
         for own, pieces in zip(mine, terms, strict=True):
             for p in pieces:
@@ -231,6 +225,12 @@ def _along_values(
         kept = pen.join(gate, "I")
         made.append(f"{pen.name(memory.name)} = {pen.join(f'({kept}{erased})', old)}{push}")
     return Formula(*made)
+
+
+def _scaled(pen: Pen, memory: Memory, scale: Update | None) -> str:
+    """The memory in front of the write, behind its gate."""
+    old = pen.name(memory.name, "t-1")
+    return old if scale is None else pen.gate(scale.value.name, scale.axis, old)
 
 
 def _signed(pen: Pen, value: str, key: str) -> str:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime import native, row_products
-from nldsl.runtime.row_products import descend, gathers, loop, product
+from nldsl.runtime.c_calls import loop
+from nldsl.runtime.row_products import TEXT, descend, gathers, product
 
 pytestmark = pytest.mark.skipif(not native.compiler(), reason="no C compiler")
 SIZES = [(2, 17, 5, 7), (3, 64, 33, 70), (1, 100, 64, 129), (2, 31, 1, 1), (2, 33, 96, 64), (2, 1, 9, 200)]
@@ -91,7 +92,7 @@ def test_a_row_is_the_same_among_others() -> None:
 
 def test_what_c_does_not_take_goes_to_torch() -> None:
     half, m = torch.ones(1, 2, 3, dtype=torch.bfloat16), torch.ones(3, 4)
-    assert loop(half) is None and not gathers(half, [(half, half)])
+    assert loop(TEXT, half) is None and not gathers(half, [(half, half)])
     assert product(half, m.bfloat16()).dtype == torch.bfloat16
     every_other = torch.ones(3, 8)[:, ::2]
     assert product(torch.ones(1, 2, 3), every_other).tolist() == [[[3.0] * 4] * 2]

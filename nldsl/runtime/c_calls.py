@@ -1,0 +1,48 @@
+"""What all loops in C that stand in for torch share: when they may, and how they are called."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from nldsl.runtime.native import REAL, Step, compiled, compiler
+
+
+def traced() -> bool:
+    """Whether operations are written down or changed rather than only done."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
+def loop(text: str, like: Tensor) -> Step | None:
+    """The functions of `text` in C for numbers like these, if there are any.
+
+    Example:
+        >>> loop("", torch.ones(2, dtype=torch.long)) is None
+        True
+    """
+    if not like.is_cpu or like.dtype not in REAL or traced() or not compiler():
+        return None
+    return compiled(text, REAL[like.dtype])
+
+
+def call(
+    step: Step, what: int, sizes: Sequence[int], arrays: Sequence[Tensor | None], *numbers: float
+) -> None:
+    """Function `what` of `step`; the caller keeps the arrays until it is back."""
+    step(
+        what,
+        (ctypes.c_long * len(sizes))(*sizes),
+        (ctypes.c_void_p * len(arrays))(*(None if x is None else x.data_ptr() for x in arrays)),
+        (ctypes.c_double * len(numbers))(*numbers),
+        torch.get_num_threads(),
+    )
