@@ -107,8 +107,8 @@ def more_matrix_cases(make: Callable[..., MatrixMemory] = MatrixMemory) -> dict[
 
 def native_cases() -> dict[str, Case]:
     """The same with their chunks in C."""
-    memories, passes = Memories(NativeFilters(after=0)), NativeMatrices()
-    memories.passes, passes.after = passes, 0
+    memories, passes = Memories(NativeFilters(after=0)), NativeMatrices(after=0)
+    memories.passes = passes
     found = matrix_cases(passes) | more_matrix_cases(memories)
     return {f"{name} native": case for name, case in found.items()}
 

@@ -8,7 +8,6 @@ Shapes: as in `runtime.filtered`, tensors of a chunk with `[B, H]` in front: `q 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from inspect import unwrap
 from typing import Any
@@ -18,9 +17,8 @@ from torch import Tensor
 
 from nldsl.native.filtered_chunk import ROWS, FilteredChunk, Tensors
 from nldsl.native.forwards import put, shared
-from nldsl.native.lanes import AFTER, Lanes
-from nldsl.native.steps import ordinary
-from nldsl.native.turns import packed
+from nldsl.native.lanes import AFTER
+from nldsl.native.pass_forms import PassForm, PassForms, as_laid, tokens_of
 from nldsl.native.walks import Turns, Wanted, walked
 from nldsl.runtime.chunk_pass import Instead
 from nldsl.runtime.filter_kernels import KernelForm
@@ -77,22 +75,8 @@ def in_lanes(filters: NativeFilters) -> Callable[..., MatrixMemory]:
     return Memories(filters)
 
 
-class NativeFilters:
+class NativeFilters(PassForms[KernelForm | None, "FilteredForm"]):
     """Passes over chunks in lanes (see `runtime.filtered.Instead`); `forms`: by where kernels come from."""
-
-    def __init__(self, after: int | None = None) -> None:
-        self.after = after
-        self.forms: dict[KernelForm | None, FilteredForm] = {}
-
-    @property
-    def reasons(self) -> dict[str, None]:
-        """Why torch computes what it still does, each once."""
-        return dict.fromkeys(reason for form in self.forms.values() for reason in form.reasons)
-
-    @property
-    def count(self) -> int:
-        """How many functions have been compiled so far."""
-        return sum(form.ahead.compiled + form.behind.compiled for form in self.forms.values())
 
     def passed(
         self, rows: Rows, more: Sequence[Tensor | None], form: KernelForm | None, state: Tensor
@@ -121,23 +105,16 @@ class _Pass(torch.autograd.Function):
         return (None, *ctx.form.back(given, kept, *grads))
 
 
-class FilteredForm:
+class FilteredForm(PassForm):
     """Passes of one form."""
 
     def __init__(self, form: KernelForm | None) -> None:
         chunk = FilteredChunk(form)
-        self.ahead, self.behind = Lanes(chunk.ahead, 2), Lanes(chunk.behind, 2)
-        self.seen: Counter[int] = Counter()
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why torch computes what it still does."""
-        return [*self.ahead.reasons.values(), *self.behind.reasons.values()]
+        super().__init__(chunk.ahead, chunk.behind)
 
     def takes(self, rows: Rows, more: Sequence[Tensor | None], state: Tensor, after: int) -> bool:
         """Whether it computes such a pass."""
-        known = [x for x in (*rows, *more, state) if x is not None]
-        if self.reasons or torch.compiler.is_compiling() or not ordinary(known):
+        if not self.can((*rows, *more, state)):
             return False
         count = _count(more)
         width = rows.q.shape[1] // count
@@ -155,7 +132,7 @@ class FilteredForm:
         turns, kept = Turns(_chunks(given, count), count), [1, 2, 3] if tracked else []
         found, last = walked(self.ahead, turns, now, Wanted(1, [0], kept))
         rows = [x for x in (found[n] for n in (0, *kept)) if x is not None]
-        return _tokens(rows[0]), last.movedim(2, 0), rows[1:]
+        return tokens_of(rows[0]), last.movedim(2, 0), rows[1:]
 
     def back(
         self, given: Tensors, kept: Sequence[Tensor], dy: Tensor, d_state: Tensor
@@ -164,30 +141,20 @@ class FilteredForm:
         count, asked = _count(given[ROWS:]), range(1, 1 + len(given))
         rows = [
             *_chunks(given, count),
-            *(_packed(x[:count]) for x in kept),
+            *(as_laid(x[:count]) for x in kept),
             *_chunks([dy.contiguous()], count),
         ]
         flow = d_state.movedim(0, 2).contiguous()
         found, last = walked(self.behind, Turns(rows, count, backward=True), flow, Wanted(0, asked))
         made = (found[n] for n in asked)
-        lanes = [_tokens if n < ROWS else _joined for n in range(len(given))]
+        lanes = [tokens_of if n < ROWS else _joined for n in range(len(given))]
         flows = [None if x is None else place(x) for place, x in zip(lanes, made, strict=True)]
         return [*flows, last.movedim(2, 0)]
-
-
-def _packed(x: Tensor) -> Tensor:
-    """As it was laid, though hooks may have kept it otherwise."""
-    return x if packed([x[0]]) else x.contiguous()
 
 
 def _count(more: Tensors) -> int:
     """How many chunks there are: all tensors of a chunk say so."""
     return next(x.shape[0] for x in more if x is not None)
-
-
-def _tokens(x: Tensor) -> Tensor:
-    """`[B, T, H, ..]` of the chunks `[N, B, H, C, ..]`."""
-    return x.permute(1, 0, 3, 2, *range(4, x.dim())).flatten(1, 2)
 
 
 def _joined(x: Tensor) -> Tensor:

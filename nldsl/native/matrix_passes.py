@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from inspect import unwrap
@@ -14,10 +13,9 @@ from torch import Tensor
 
 from nldsl.native.filtered import MEMORY, memories_of
 from nldsl.native.forwards import put, shared
-from nldsl.native.lanes import AFTER, Lanes
+from nldsl.native.lanes import AFTER
 from nldsl.native.matrix_chunk import ROWS, MatrixChunk, Tensors
-from nldsl.native.steps import ordinary
-from nldsl.native.turns import packed
+from nldsl.native.pass_forms import PassForm, PassForms, as_laid, tokens_of
 from nldsl.native.walks import Turns, Wanted, walked
 from nldsl.runtime.chunk_buffers import Given, How
 from nldsl.runtime.chunk_widths import Width
@@ -57,22 +55,8 @@ class _Recurrence:
         return self.function(*given, **options, instead=self.passes)
 
 
-class NativeMatrices:
+class NativeMatrices(PassForms[MatrixChunk, "MatrixForm"]):
     """Passes over chunks in lanes; `forms`: by where rows stand."""
-
-    def __init__(self) -> None:
-        self.after: int | None = None
-        self.forms: dict[MatrixChunk, MatrixForm] = {}
-
-    @property
-    def reasons(self) -> dict[str, None]:
-        """Why torch computes what it still does, each once."""
-        return dict.fromkeys(reason for form in self.forms.values() for reason in form.reasons)
-
-    @property
-    def count(self) -> int:
-        """How many functions have been compiled so far."""
-        return sum(form.ahead.compiled + form.behind.compiled for form in self.forms.values())
 
     def passed(self, given: Given, state: Tensor, how: How) -> tuple[Tensor, Tensor] | None:
         """See `runtime.chunk_pass.Instead`; chunks of one width behind one another are a pass."""
@@ -116,22 +100,15 @@ class _Pass(torch.autograd.Function):
         return (None, None, *ctx.form.back(given, kept, ctx.width, *grads))
 
 
-class MatrixForm:
+class MatrixForm(PassForm):
     """Passes of one form."""
 
     def __init__(self, chunk: MatrixChunk) -> None:
-        self.ahead, self.behind = Lanes(chunk.ahead, 2), Lanes(chunk.behind, 2)
-        self.seen: Counter[int] = Counter()
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why torch computes what it still does."""
-        return [*self.ahead.reasons.values(), *self.behind.reasons.values()]
+        super().__init__(chunk.ahead, chunk.behind)
 
     def takes(self, given: Given, state: Tensor, runs: list[tuple[int, int]], after: int) -> bool:
         """Whether it computes such a pass: widths have come up often enough and change seldom."""
-        known = [x for x in (*given, state) if x is not None]
-        if self.reasons or torch.compiler.is_compiling() or not ordinary(known):
+        if not self.can((*given, state)):
             return False
         counts = [(width, -(-tokens // width)) for width, tokens in runs]
         if len(runs) > max(1, sum(n for _, n in counts) // 4):
@@ -155,7 +132,7 @@ class MatrixForm:
         whole = [found[n] for n in kept]
         if whole and whole[0] is not None and whole[0].shape[0] == count:
             whole[0] = torch.cat([whole[0], last[None]])
-        return _tokens(y)[:, : _length(given)], last, whole
+        return tokens_of(y)[:, : _length(given)], last, whole
 
     def back(
         self, given: Tensors, kept: Tensors, width: int, dy: Tensor, d_last: Tensor
@@ -166,31 +143,21 @@ class MatrixForm:
         assert states is not None
 
         held = [states[:count], states[1 : count + 1], *others]
-        rows = [*chunks, *(None if x is None else _packed(x[:count]) for x in held), *answers]
+        rows = [*chunks, *(None if x is None else as_laid(x[:count]) for x in held), *answers]
         asked = range(1, 1 + ROWS)
         turns = Turns(rows, count, backward=True)
         found, d_first = walked(self.behind, turns, d_last.contiguous(), Wanted(0, asked))
         length = _length(given)
-        *flows, d_sums = (None if (x := found[n]) is None else _tokens(x) for n in asked)
+        *flows, d_sums = (None if (x := found[n]) is None else tokens_of(x) for n in asked)
         if d_sums is not None and d_sums.shape[1] > length:
             # What stands behind the last token has its sums.
             d_sums[:, length - 1] += d_sums[:, length:].sum(1)
         return [*(None if x is None else x[:, :length] for x in (*flows, d_sums)), d_first]
 
 
-def _packed(x: Tensor) -> Tensor:
-    """As it was laid, though hooks may have kept it otherwise."""
-    return x if packed([x[0]]) else x.contiguous()
-
-
 def _length(given: Tensors) -> int:
     assert given[0] is not None
     return given[0].shape[1]
-
-
-def _tokens(x: Tensor) -> Tensor:
-    """`[B, T, H, ..]` of the chunks `[N, B, H, C, ..]`."""
-    return x.permute(1, 0, 3, 2, 4).flatten(1, 2)
 
 
 def _chunks(given: Tensors, width: int) -> tuple[list[Tensor | None], int]:
