@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nldsl.runtime import c_calls
 from nldsl.runtime.c_calls import call
+from nldsl.runtime.c_calls import loop as loop_of
 from nldsl.runtime.native import Step
 
 TEXT = r"""
@@ -217,7 +217,7 @@ int step(long what, const long *sizes, void **arrays, const double *numbers, int
 
 def loop(like: Tensor) -> Step | None:
     """The functions in C for numbers like these, if there are any."""
-    return c_calls.loop(TEXT, like)
+    return loop_of(TEXT, like)
 
 
 def read(step: Step, q: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -152,7 +152,7 @@ WRONG = [
     ("rule a(lr = 1, b = 2) { W = W - lr * g }", "NL0328", "`b` of rule `a` is never used"),
     ("rule a() { W = 3 }", "NL0401", "gives `W` the number 3, expected [3, 2]"),
     ("rule a(lr = 1) { W = W - lr * max(g, 0) }", "NL0302", "`maximum(a, b)`"),
-    ("rule a(lr = 1) { W = W - lr * (g - mean(g)) }", "NL0401", "`expand_last(rows, matrix)`"),
+    ("rule a(lr = 1) { W = W - lr * (g - mean(g)) }", "NL0401", "`expand_last(rows, W)`"),
 ]
 
 
