@@ -152,7 +152,8 @@ class Lineup:
         first, count = places[0], len(places)
         assert first.loop is not None
         self.kernel, self.kind, self.loop = first.kernel, first.kind, first.loop
-        self.weights, self.held = list(weights), _held(states, weights)
+        self.weights, self.slots = list(weights), [states[p] for p in weights]
+        self.held = _held(self.slots)
         self.tensors = [*self.weights, *self.held]
         self.addresses = _addresses(self.tensors)
         self.counters = [place.counter for place in places]
@@ -166,7 +167,7 @@ class Lineup:
     def takes(self, params: Sequence[Tensor], states: States) -> bool:
         """Whether all have gradients, are at one step and lie where they lay; notes where gradients are."""
         weights = self.weights
-        if not _same(params, weights) or not _same(_held(states, weights), self.held):
+        if not _same(params, weights) or not self._keeps(states):
             return False
         gradients = [g for p in weights if (g := p.grad) is not None]
         if len(gradients) < len(weights) or not all(map(self._loops, gradients)):
@@ -177,6 +178,14 @@ class Lineup:
             return False
         self.gradients[:] = list(map(Tensor.data_ptr, gradients))
         return True
+
+    def _keeps(self, states: States) -> bool:
+        """Whether the memories are the same objects; to look each weight up takes longer than all else."""
+        if not _same(list(states.values()), self.slots) and not _same(
+            [states[p] for p in self.weights], self.slots
+        ):
+            return False
+        return _same(_held(self.slots), self.held)
 
     def _loops(self, g: Tensor) -> bool:
         return g.layout is torch.strided and g.dtype is self.kind and g.is_contiguous()
@@ -209,12 +218,12 @@ def _addresses(tensors: Iterable[Tensor]) -> array[int]:
     return array("Q", map(Tensor.data_ptr, tensors))
 
 
-def _same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+def _same(some: Sequence[object], others: Sequence[object]) -> bool:
     return len(some) == len(others) and all(map(is_, some, others))
 
 
-def _held(states: States, weights: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor for p in weights for tensor in states[p].values()]
+def _held(slots: Iterable[Mapping[str, Tensor]]) -> list[Tensor]:
+    return [tensor for own in slots for tensor in own.values()]
 
 
 class Bundle:
