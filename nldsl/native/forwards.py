@@ -9,11 +9,12 @@ from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
+from nldsl.runtime import ahead
 from nldsl.runtime.block_recompute import recompute_again
 from nldsl.runtime.module import Module
 
 T = TypeVar("T")
-NAMES = "native_names"
+NAMES = ahead.NATIVE
 """What a function made here has, by which it is known: the names and what stands under them."""
 
 

@@ -9,6 +9,10 @@ PARTS = ("vectors.h", "functions.h", "products.h", "triangular.h")
 """In the order in which they need one another."""
 
 
+LINEARS = "linears.h"
+"""What uses them for products of rows with weights."""
+
+
 @cache
 def kernel_text() -> str:
     """All kernels, for numbers of the type `real`.
@@ -16,5 +20,18 @@ def kernel_text() -> str:
     >>> "nl_product" in kernel_text()
     True
     """
-    folder = files("nldsl.native").joinpath("c")
-    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in PARTS)
+    return "\n".join(map(_read, PARTS))
+
+
+@cache
+def linears_text() -> str:
+    """A whole text: the products of linear layers.
+
+    >>> "int step" in linears_text()
+    True
+    """
+    return f"{kernel_text()}\n{_read(LINEARS)}"
+
+
+def _read(name: str) -> str:
+    return files("nldsl.native").joinpath("c").joinpath(name).read_text(encoding="utf-8")

@@ -22,6 +22,10 @@ from nldsl.runtime.state import map_tree
 Forward = Callable[..., Any]
 
 
+NATIVE = "native_names"
+"""What the forward pass of a block in native mode has: it answers as the one of its class does."""
+
+
 class _ReachedError(Exception):
     """A block with task memories has been called."""
 
@@ -57,8 +61,10 @@ class Ahead:
             pass
 
     def _record(self, block: Module) -> Forward:
+        forward = block.forward
+
         def record(*given: Any) -> Any:
-            *outputs, state = type(block).forward(block, *given)
+            *outputs, state = forward(*given)
             whole = given[0].shape[:2]
             if any(y.shape[:2] != whole for y in outputs):
                 raise _ReachedError
@@ -74,10 +80,12 @@ class Ahead:
         waiting = iter(self.answers)
 
         def part(block: Module) -> Forward:
+            forward = block.forward
+
             def give(*given: Any) -> Any:
                 answer = next(waiting, None)
                 if answer is None:
-                    return type(block).forward(block, *given)
+                    return forward(*given)
                 assert answer.block is block, "blocks are called in one order"
                 parts = [_part(y, start, width) for y in answer.outputs]
                 answer.parts.append(parts)
@@ -112,7 +120,8 @@ def _stop(*_: Any) -> Any:
 
 def _changed(block: Module) -> bool:
     """Whether somebody has given a block another way to answer: it is left alone."""
-    return "forward" in block.__dict__ or block._compiled_call_impl is not None
+    own = block.__dict__.get("forward")
+    return (own is not None and not hasattr(own, NATIVE)) or block._compiled_call_impl is not None
 
 
 def _blocks(module: Module) -> Iterator[Module]:
@@ -146,13 +155,18 @@ def _without_tasks(module: Module, state: Any) -> Iterator[Module]:
 def _answering(forwards: dict[Module, Forward]) -> Iterator[None]:
     """Inside, and in this thread, these functions answer in the place of the blocks."""
     mine = get_ident()
+    before = {block: _native(block) for block in forwards}
 
     def here(block: Module, forward: Forward) -> Forward:
         def answer(*given: Any, **options: Any) -> Any:
             if get_ident() != mine:
-                return type(block).forward(block, *given, **options)
+                own = before[block]
+                return (
+                    type(block).forward(block, *given, **options) if own is None else own(*given, **options)
+                )
             return forward(*given, **options)
 
+        answer.native = before[block]  # type: ignore[attr-defined]
         return answer
 
     for block, forward in forwards.items():
@@ -160,5 +174,13 @@ def _answering(forwards: dict[Module, Forward]) -> Iterator[None]:
     try:
         yield
     finally:
-        for block in forwards:
+        for block, own in before.items():
             block.__dict__.pop("forward", None)
+            if own is not None:
+                block.__dict__["forward"] = own
+
+
+def _native(block: Module) -> Forward | None:
+    """The forward pass of a block in native mode, also while another thread has put an answer there."""
+    own: Forward | None = block.__dict__.get("forward")
+    return getattr(own, "native", own)

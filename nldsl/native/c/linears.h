@@ -1,0 +1,90 @@
+/* Products of linear layers: rows x [M, K] and weights w [N, K] lie row by row.
+
+   A part of the other operand is packed into panels that stay in the second cache while rows go by; sums are made
+   in one order, however many threads there are. */
+enum {
+  NL_PANEL = NL_WIDEST * NL_BYTES / sizeof(real), /* columns of a panel, as wide as a tile */
+  NL_BAND = 8 * 6,                                /* rows that one panel after the other goes over */
+  NL_DEEP = 1024,                                 /* the longest sum before it is put down */
+  NL_GROUP = 16,                                  /* panels that are packed at a time */
+  NL_TALL = 128,                                  /* rows whose products are summed at a time in a gradient */
+  NL_SIDE = 480                                   /* rows of a gradient made at a time: no power of two */
+};
+#define NL_LEAST_OF(a, b) ((a) < (b) ? (a) : (b))
+
+static real *nl_room(long count) { return aligned_alloc(64, (count * sizeof(real) + 63) / 64 * 64); }
+
+/* y [M, N] = x [M, K] b, `turned`: b = w^T of w [N, K], else b [K, N]; added to y if `more`, to `bias` if given. */
+static void nl_rows(
+    long M, long N, long K, const real *x, const real *b, int turned, real *y, int more, const real *bias,
+    int threads) {
+  const long most = NL_LEAST_OF(K, NL_DEEP) * NL_LEAST_OF(NL_GROUP, N / NL_PANEL + 1) * NL_PANEL;
+  real *packed = nl_room(most);
+  for (long n0 = 0; n0 < N; n0 += NL_GROUP * NL_PANEL)
+    for (long k0 = 0; k0 < K; k0 += NL_DEEP) {
+      const long n1 = NL_LEAST_OF(N, n0 + NL_GROUP * NL_PANEL), deep = NL_LEAST_OF(K - k0, NL_DEEP);
+      _Pragma("omp parallel num_threads(threads) if (threads > 1)") {
+        _Pragma("omp for")
+        for (long n = n0; n < n1; n += NL_PANEL) {
+          real *panel = packed + (n - n0) * deep;
+          const int wide = (int)NL_LEAST_OF(n1 - n, NL_PANEL);
+          if (turned) nl_transpose(wide, (int)deep, b + n * K + k0, K, panel, wide);
+          else
+            for (long k = 0; k < deep; k++) memcpy(panel + k * wide, b + (k0 + k) * N + n, wide * sizeof(real));
+        }
+        real room[NL_DEEP];
+        _Pragma("omp for")
+        for (long m = 0; m < M; m += NL_BAND)
+          for (long n = n0; n < n1; n += NL_PANEL) {
+            const int wide = (int)NL_LEAST_OF(n1 - n, NL_PANEL), high = (int)NL_LEAST_OF(M - m, NL_BAND);
+            for (int i = 0; bias && !k0 && i < high; i++) memcpy(y + (m + i) * N + n, bias + n, wide * sizeof(real));
+            nl_product(
+                high, wide, (int)deep, x + m * K + k0, K, 1, packed + (n - n0) * deep, wide, 1, y + m * N + n, N, 1,
+                more || k0 || bias, room);
+          }
+      }
+    }
+  free(packed);
+}
+
+/* w [N, K] = y^T x, with y [M, N] and x [M, K]. */
+static void nl_weights(long M, long N, long K, const real *y, const real *x, real *w, int threads) {
+  const long panels = (K + NL_PANEL - 1) / NL_PANEL, wide = N > NL_SIDE, parts = wide ? 1 : NL_LEAST_OF(panels, threads);
+  /* Rows of w are shared out in equal sides, those of a wide y in sides that stay in the cache. */
+  const long least = wide ? (N - 1) / NL_SIDE + 1 : 1, each = (threads + parts - 1) / parts;
+  const long sides = (least + each - 1) / each * each, side = ((N - 1) / sides / 6 + 1) * 6;
+  _Pragma("omp parallel for collapse(2) schedule(dynamic) num_threads(threads) if (threads > 1)")
+  for (long n = 0; n < N; n += side)
+    for (long part = 0; part < parts; part++) {
+      const long from = panels * part / parts * NL_PANEL, to = NL_LEAST_OF(K, panels * (part + 1) / parts * NL_PANEL);
+      const long high = NL_LEAST_OF(N - n, side);
+      /* Rows of y that are far apart are brought together. */
+      real *near = wide ? nl_room(NL_TALL * high) : 0, room[NL_TALL];
+      for (long m = 0; m < M; m += NL_TALL) {
+        const long deep = NL_LEAST_OF(M - m, NL_TALL);
+        for (long i = 0; near && i < deep; i++) memcpy(near + i * high, y + (m + i) * N + n, high * sizeof(real));
+        nl_product(
+            (int)high, (int)(to - from), (int)deep, near ? near : y + m * N + n, 1, near ? high : N, x + m * K + from,
+            K, 1, w + n * K + from, K, 1, m > 0, room);
+      }
+      free(near);
+    }
+}
+
+/* Whether these products are faster than those of torch, as was measured: MKL is not written for such machines. */
+static int nl_faster(void) {
+#if defined(__x86_64__) && NL_BYTES == 64
+  return __builtin_cpu_is("amd");
+#else
+  return 0;
+#endif
+}
+
+/* 0: y = x w^T + bias; 1: x = y w, or `+=` if `more`; 2: w = y^T x; 3: whether they are worth it. */
+int step(long what, const long *sizes, void **a, const double *numbers, int threads) {
+  const long M = sizes[0], N = sizes[1], K = sizes[2];
+  if (what == 0) nl_rows(M, N, K, a[0], a[1], 1, a[2], 0, a[3], threads);
+  if (what == 1) nl_rows(M, K, N, a[0], a[1], 0, a[2], (int)sizes[3], 0, threads);
+  if (what == 2) nl_weights(M, N, K, a[0], a[1], a[2], threads);
+  return what == 3 ? nl_faster() : 0;
+}

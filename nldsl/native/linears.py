@@ -1,0 +1,189 @@
+"""Linear layers whose products are made in C, where that is faster than by torch (`c/linears.h`).
+
+Which machines these are is asked of the compiler and the processor, never timed: what a run computes does
+not depend on what else the machine does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from inspect import unwrap
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from nldsl.native.forwards import put, shared
+from nldsl.native.kernels import linears_text
+from nldsl.runtime.c_calls import call, traced
+from nldsl.runtime.module import Module
+from nldsl.runtime.native import REAL, Step, built
+from nldsl.runtime.precision import as_given, chosen
+from nldsl.runtime.rule_rows import ATTRIBUTE
+
+NAMES = ("linear", "head")
+"""The names under which the files of emitted modules have what they call."""
+LEAST = 1 << 22
+"""Multiplications from which on a call of C is worth it."""
+FEWEST = 256
+"""Rows of every thread from which on."""
+THIN = 4
+"""Inputs or outputs from which on."""
+ROWS, INPUTS, WEIGHTS, FASTER = range(4)
+"""The functions in C."""
+_PLAIN = (Tensor, Parameter)
+
+
+class _Limits(threading.local):
+    """What a product needs to be made in C, in this thread."""
+
+    least, fewest, thin = LEAST, FEWEST, THIN
+
+
+_limits = _Limits()
+
+
+@contextmanager
+def every_product() -> Iterator[None]:
+    """Inside, in this thread, small products are made in C too: what is to be proved of large ones is cheap.
+
+    >>> with every_product():
+    ...     ready(torch.ones(2, 3), torch.ones(1, 3)) is products(torch.float32)
+    True
+    """
+    before = _limits.least, _limits.fewest, _limits.thin
+    _limits.least, _limits.fewest, _limits.thin = 1, 0, 1
+    try:
+        yield
+    finally:
+        _limits.least, _limits.fewest, _limits.thin = before
+
+
+def linears_of(block: type[Module]) -> list[str]:
+    """What a class of blocks calls for its linear layers."""
+    names = unwrap(block.forward).__code__.co_names
+    return [name for name in NAMES if name in names]
+
+
+def quicken_linears(block: Module) -> list[Linears]:
+    """Let the linear layers of a block be products in C."""
+    kind = type(block)
+    plain = unwrap(kind.forward).__globals__
+    found = []
+    for name in linears_of(kind):
+        found.append(shared(kind, name, lambda name=name: Linears(plain[name])))  # type: ignore[misc]
+        put(block, name, found[-1])
+    return found
+
+
+class Linears:
+    """`function(x, weight, bias)`, which is `x weight^T + bias`, with large products in C."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function = function
+        self.shapes: set[tuple[int, int]] = set()
+        """Of the weights whose products have been in C."""
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """As `runtime.values.linear`."""
+        step = ready(x, weight, bias)
+        if step is None:
+            return self.function(x, weight, *(() if bias is None else (bias,)))
+        self.shapes.add((weight.shape[0], weight.shape[1]))
+        if not torch.is_grad_enabled():
+            return rows(step, x, weight, bias)
+        y: Tensor = _Linear.apply(x, weight, bias, step)  # type: ignore[no-untyped-call]
+        return y
+
+
+def ready(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Step | None:
+    """The functions in C, if they take such rows `x [..., K]` and a weight `[N, K]`."""
+    if chosen() is not None or traced() or torch.is_autocast_enabled("cpu"):
+        return None
+    given = (x, weight) if bias is None else (x, weight, bias)
+    if any(type(t) not in _PLAIN or t.dtype != x.dtype or not t.is_cpu or t.is_neg() for t in given):
+        return None
+    if (
+        x.dtype not in REAL
+        or x.dim() < 2
+        or weight.dim() != 2
+        or getattr(weight, ATTRIBUTE, None) is not None
+    ):
+        return None
+    inner, outer = x.shape[-1], weight.shape[0]
+    few = x.numel() < inner * _limits.fewest * torch.get_num_threads() or x.numel() * outer < _limits.least
+    if few or min(inner, outer) < _limits.thin or inner != weight.shape[1]:
+        return None
+    return products(x.dtype)
+
+
+@cache
+def products(dtype: torch.dtype) -> Step | None:
+    """The functions in C for numbers of a type, where they are faster than torch's and agree with them."""
+    step = built(linears_text(), REAL[dtype])
+    if isinstance(step, str) or not faster(step):
+        return None
+    made = torch.Generator().manual_seed(0)
+    x, w, b, dy = (torch.randn(s, generator=made, dtype=dtype) for s in ((7, 67), (70, 67), (70,), (7, 70)))
+    found = (rows(step, x, w, b), inputs(step, dy, w), weights(step, dy, x))
+    right = zip(found, (x @ w.mT + b, dy @ w, dy.mT @ x), strict=True)
+    return step if all(torch.allclose(a, c, rtol=1e-4, atol=1e-4) for a, c in right) else None
+
+
+def faster(step: Step) -> bool:
+    """Whether this is a machine on which they are faster."""
+    return bool(step(FASTER, (ctypes.c_long * 4)(), None, None, 1))
+
+
+def rows(step: Step, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x weight^T + bias` for rows `x [..., K]`, a weight `[N, K]` and a bias `[N]`."""
+    y = x.new_empty(*x.shape[:-1], weight.shape[0])
+    plain = [None if t is None else t.contiguous() for t in (x, weight, bias)]
+    _call(step, ROWS, y, weight, (*plain[:2], y, plain[2]))
+    return y
+
+
+def inputs(step: Step, dy: Tensor, weight: Tensor) -> Tensor:
+    """`dy weight` for rows `dy [..., N]`."""
+    dx = dy.new_empty(*dy.shape[:-1], weight.shape[1])
+    _call(step, INPUTS, dy, weight, (dy.contiguous(), weight.contiguous(), dx))
+    return dx
+
+
+def weights(step: Step, dy: Tensor, x: Tensor) -> Tensor:
+    """`dy^T x` for rows `dy [..., N]` and `x [..., K]`."""
+    dw = x.new_empty(dy.shape[-1], x.shape[-1])
+    _call(step, WEIGHTS, dy, dw, (dy.contiguous(), x.contiguous(), dw))
+    return dw
+
+
+def _call(step: Step, what: int, y: Tensor, weight: Tensor, arrays: Sequence[Tensor | None]) -> None:
+    count = y.numel() // y.shape[-1]
+    call(step, what, (count, *weight.shape, 0), [*arrays, *[None] * (4 - len(arrays))])
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, step: Step) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return rows(step, x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (dy,) = grads
+        to_x, to_weight, to_bias, _ = ctx.needs_input_grad
+        with as_given(dy.device):
+            step = None if torch.is_grad_enabled() or type(dy) is not Tensor else ready(x, weight)
+            flat = dy.flatten(0, -2)
+            db = flat.sum(0) if to_bias else None
+            if step is None:
+                dx = dy @ weight if to_x else None
+                return dx, flat.mT @ x.flatten(0, -2) if to_weight else None, db, None
+            dx = inputs(step, dy, weight) if to_x else None
+            return dx, weights(step, dy, x) if to_weight else None, db, None
