@@ -41,6 +41,8 @@ class HeldPass:
         self.member: ChunkMemory = detail.members[0]
         self.memory, self.write = self.member.memory, self.member.write
         self.term = self.write.terms[0]
+        assert detail.step is not None
+        self.step = detail.step
         assert self.memory.function is not None
         self.weights = tuple(w.name for w in self.memory.function.weights)
         self.shapes = {w.name: w.shape for w in self.memory.function.weights}
@@ -58,6 +60,7 @@ class HeldPass:
         key = self._row(self.term.key)
         lessons = self._lessons(name(grid), key, state)
         gates = self._gates()
+        at_commit = self.write.at_commit
         if lessons is not None:
             gates["lessons"] = lessons.attr("lessons")
         elif self.term.weight is not None:
@@ -65,7 +68,11 @@ class HeldPass:
                 call(runtime("held_lessons", "weighed"), name(grid), self._weight(key)), f"{label}_lessons"
             )
             gates["lessons"] = weight
-        self.scope.add(assign(fade, call(runtime("held_gates", "fading"), name(grid), key, **gates)))
+        if at_commit:
+            made = call(runtime("held_commit", "committing"), name(grid), self.write.base_every, key, **gates)
+        else:
+            made = call(runtime("held_gates", "fading"), name(grid), key, **gates)
+        self.scope.add(assign(fade, made))
         queries = tuple(self._row(r.key) for r in self.detail.reads)
         told = (
             (key, self._row(self.term.target))
@@ -86,6 +93,7 @@ class HeldPass:
             rows,
             name(fade),
             groups,
+            **({"gathered": self._held(state["gathered"]["0"], self.weights)} if at_commit else {}),
             **self._around(),
             **self._besides(),
             **self._following(name(grid), key, gates),
@@ -140,8 +148,9 @@ class HeldPass:
         return tuple(call(runtime("held_gates", "gate_rows"), key, a) for a in asked)
 
     def _steps(self) -> Expression:
-        """The number of the rule's application, `[B, T, 1]`."""
-        return number_steps(self.code, self.memory)[..., None]
+        """The number of the rule's application, `[B, T, 1]`; at a commit as if it were one at every token."""
+        tokens = number_steps(self.code, self.memory)[..., None]
+        return tokens / float(self.memory.clock.every) if self.write.at_commit else tokens
 
     def _around(self) -> dict[str, Like]:
         """What retention moves the weights toward."""
@@ -174,7 +183,7 @@ class HeldPass:
         return {"live": tuple(found[kinds.index(b)] for b in self.detail.before)}
 
     def _slots(self) -> tuple[str, ...]:
-        momentum = self.member.steps[0][0].momentum
+        momentum = self.step.momentum
         return () if momentum is None else tuple(f"{momentum.slot}.{w}" for w in self.weights)
 
     def _held(self, group: Expression, keys: tuple[str, ...]) -> tuple[Expression, ...]:
@@ -196,19 +205,19 @@ class HeldPass:
 
     def _gates(self) -> dict[str, Like]:
         """The numbers of a step, as the runtime takes them."""
-        step, options = self.member.steps[0][0], dict[str, Like]()
+        step, options = self.step, dict[str, Like]()
         rows = ExprRows.inside(self.scope)
-        if self.member.counted:
+        if step.counted:
             rows.bind("step", self._steps())
         for argument, value in self.term.rule.arguments:
             rows.bind(argument, self._gate(value), "argument")
-        if self.write.retain_log is not None:
+        if self.write.retain_log is not None and not self.write.at_commit:
             options["log_retain"] = self._gate(self.write.retain_log)
         elif self.write.retain is not None:
             options["retain"] = self._gate(self.write.retain)
         momentum, one = step.momentum, number(1.0)
         scaled = self.detail.scaled
-        asked: tuple[tuple[str, Expr | None], ...] = (("rate", step.rate),)
+        asked: tuple[tuple[str, Expr | None], ...] = (("scale", step.keep), ("rate", step.rate))
         if momentum is not None:
             slot_rate = one if scaled else momentum.rate
             asked += (("beta", momentum.beta), ("slot_rate", slot_rate), ("read", momentum.read))
@@ -223,15 +232,19 @@ class HeldPass:
         groups: list[tuple[str, tuple[str, ...]]] = [("running", self.weights), (self.base, self.weights)]
         if self._slots():
             groups.append(("slots", self._slots()))
-        entries: dict[str, Like] = {}
-        for group, keys in groups:
-            found = [held.attr(_FIELDS.get(group, group))[i] for i in range(len(keys))]
-            whole = [w if self.memory.per_head else w.attr("squeeze")(1) for w in found]
-            shaped = [as_state(self.shapes[n], w) for n, w in zip(self.weights, whole, strict=True)]
-            entries[group] = dict(zip(keys, shaped, strict=True))
+        entries: dict[str, Like] = {group: self._shaped(held, group, keys) for group, keys in groups}
         if lessons is not None:
             kept = [lessons.attr("kept")[i] for i in range(len(WINDOW))]
             whole = [w if self.memory.per_head else w.attr("squeeze")(1) for w in kept]
             entries["windows"] = {"0": dict(zip(WINDOW, whole, strict=True))}
+        if self.write.at_commit:
+            entries["gathered"] = {"0": self._shaped(held, "gathered", self.weights)}
         entries["count"] = count
         self.scope.add(assign(name("new")[self.memory.path], entries))
+
+    def _shaped(self, held: Expression, group: str, keys: tuple[str, ...]) -> Like:
+        """A group of weights behind the pass as the state has it."""
+        found = [held.attr(_FIELDS.get(group, group))[i] for i in range(len(keys))]
+        whole = [w if self.memory.per_head else w.attr("squeeze")(1) for w in found]
+        shaped = [as_state(self.shapes[n], w) for n, w in zip(self.weights, whole, strict=True)]
+        return dict(zip(keys, shaped, strict=True))

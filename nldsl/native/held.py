@@ -19,9 +19,10 @@ from torch import Tensor
 
 from nldsl.native.forwards import put, shared
 from nldsl.native.lanes import AFTER, Lanes
-from nldsl.native.turns import beside, handed, moving, packed, run, shapes_of, through
+from nldsl.native.turns import Moving, beside, handed, moving, packed, run, shapes_of, through
 from nldsl.runtime.held_back import Flows, Found, chunk_back
 from nldsl.runtime.held_chunk import Passed, pass_chunk
+from nldsl.runtime.held_gates import Fading
 from nldsl.runtime.held_parts import Groups, Job, Kept, Kind, Shelf
 from nldsl.runtime.held_pass import Held, held_pass
 from nldsl.runtime.held_walk import Ahead, Back, Steps, chunk_of
@@ -29,6 +30,7 @@ from nldsl.runtime.module import Module
 
 PASS = "held_pass"
 """The name under which the files of emitted modules have what they call."""
+FACTORS = len(Fading._fields)
 ROOM = 2**22
 """Bytes of weights whose chunks are one call: fewer would be the calls of Python, not the numbers."""
 
@@ -84,10 +86,12 @@ class NativeSteps(Steps):
 
     def ahead(self, walk: Ahead) -> None:
         """See `Steps`."""
-        form, n = self._forward(walk.job.kind, walk.job.tracked), 0
+        n = 0
         while n < len(walk.job.widths):
             stop = _alike(walk.job, n)
-            if stop - n > 1 and form.many(walk, n, stop):
+            if stop - n > 1 and self._forward(walk.job.kind, walk.at(n), walk.job.tracked).many(
+                walk, n, stop
+            ):
                 n = stop
             else:
                 walk.one(n)
@@ -95,10 +99,10 @@ class NativeSteps(Steps):
 
     def behind(self, back: Back) -> None:
         """See `Steps`."""
-        ends, n, form = list(_runs(back.job)), len(back.chunks), self._back(back.job.kind, apart=False)
+        ends, n = list(_runs(back.job)), len(back.chunks)
         while n:
             start = next(first for first, stop in ends if first < n <= stop)
-            if n - start > 1 and form.many(back, start, n):
+            if n - start > 1 and self._back(back.job.kind, back.at(start)[0]).many(back, start, n):
                 n = start
             else:
                 back.one(n - 1)
@@ -106,24 +110,25 @@ class NativeSteps(Steps):
 
     def forward(self, kind: Kind, given: Groups, tracked: bool) -> Passed:
         """See `Steps`."""
-        return self._forward(kind, tracked).run(given)
+        return self._forward(kind, given, tracked).run(given)
 
     def back(
         self, kind: Kind, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
     ) -> tuple[Found, Flows]:
         """See `Steps`."""
-        return self._back(kind, bool(flows.committed)).run(given, kept, flows, answers)
+        form = self._back(kind, given, bool(flows.committed), bool(flows.gathered))
+        return form.run(given, kept, flows, answers)
 
-    def _back(self, kind: Kind, apart: bool) -> _Back:
-        key = "back", kind, apart
+    def _back(self, kind: Kind, given: Groups, apart: bool = False, waits: bool = False) -> _Back:
+        key = "back", kind, _absent(given), apart, waits
         form = self.forms.get(key)
         if not isinstance(form, _Back):
-            form = self.forms[key] = _Back(self._forward(kind, True), apart)
+            form = self.forms[key] = _Back(self._forward(kind, given, True), apart, waits)
         form.after = self.after
         return form
 
-    def _forward(self, kind: Kind, tracked: bool) -> _Forward:
-        key = "forward", kind, tracked
+    def _forward(self, kind: Kind, given: Groups, tracked: bool) -> _Forward:
+        key = "forward", kind, _absent(given), tracked
         form = self.forms.get(key)
         if not isinstance(form, _Forward):
             form = self.forms[key] = _Forward(kind, tracked)
@@ -185,18 +190,23 @@ class _Forward(_Form):
     def function(self, *tensors: Tensor | None) -> list[Tensor | None]:
         """See `_Form`."""
         lead, given = _lead(tensors), _joined(self.kind, tensors)
-        made, shelf = pass_chunk(self.kind, given), Shelf()
+        made, shelf, n = pass_chunk(self.kind, given), Shelf(), self.kind.counts
         known = [x for x in given.flat() if x is not None]
-        shelf.put(known)
+        shelf.put([*known, *made.gathered])
         if self.tracked:
             self.places = made.kept.mapped(shelf.put)
-        return _apart(lead, (*made.answers, *made.running, *made.slots, *shelf.tensors[len(known) :]))
+        stays = [None] * (0 if made.running else n.weights + n.slots)
+        moved = (*made.running, *made.slots, *stays)
+        return _apart(lead, (*made.answers, *moved, *shelf.tensors[len(known) :]))
 
     def run(self, given: Groups) -> Passed:
-        """What is kept is one list."""
+        """What is kept is one list, with what is gathered in front."""
         found, counts = self.called(_flat(given)), self.kind.counts
         answers, running, slots = (_take(found, n) for n in (counts.queries, counts.weights, counts.slots))
-        return Passed(answers, running, slots, Kept([], [], list(found), []))
+        kept = list(found)
+        if running[0] is None:
+            running, slots = [], []
+        return Passed(answers, running, slots, _in_one(kept), kept[: counts.gathered])
 
     def many(self, walk: Ahead, start: int, stop: int) -> bool:
         """A run of chunks, if it is compiled."""
@@ -218,16 +228,17 @@ class _Forward(_Form):
         kept = beside(shapes, like, count + 1 if self.tracked else 2)
         states = [handed(w, place, self.tracked) for w, place in zip(weights, kept, strict=False)]
         running, slots, more = states[: n.weights], states[n.weights :], kept[len(weights) :]
-        first, taken = n.queries + n.inputs + 5 + 3 * n.ways, [*running, *running, *slots]
+        first, taken = n.queries + n.inputs + FACTORS + 3 * n.ways, [*running, *running, *slots]
         arguments[first : first + len(taken)] = [state.taken for state in taken]
-        results = [*map(through, answers), *(state.given for state in states), *map(through, more)]
+        later = map(through, more) if self.tracked else (_again(x) for x in more)
+        results = [*map(through, answers), *(state.given for state in states), *later]
         run(made, [x for x in (*arguments, *results) if x is not None], count)
         for i, rows in enumerate(answers):
             _put_runs(rows, walk.answer(i, rows), walk.part, [at for at, _ in walk.places[start:stop]])
         for turn in range(count if self.tracked else 0):
             walk.running, walk.slots = ([s.places[turn] for s in group] for group in (running, slots))
             walk.committed = walk.running
-            here = Kept([], [], [x[turn] for x in more], [])
+            here = _in_one([x[turn] for x in more])
             walk.chunks.append(chunk_of(walk.at(start + turn), here))
         walk.running, walk.slots = ([s.behind(count) for s in group] for group in (running, slots))
         walk.committed = walk.running
@@ -235,36 +246,37 @@ class _Forward(_Form):
 
 
 class _Back(_Form):
-    """`chunk_back`; `apart`: whether gradients at the committed weights are."""
+    """`chunk_back`; `apart`: whether gradients at the committed weights are; `waits`: whether gathered sums do."""
 
-    def __init__(self, forward: _Forward, apart: bool) -> None:
+    def __init__(self, forward: _Forward, apart: bool, waits: bool) -> None:
         super().__init__(forward.kind)
-        self.forward, self.apart = forward, apart
+        self.forward, self.apart, self.waits = forward, apart, waits
 
     def function(self, *tensors: Tensor | None) -> list[Tensor | None]:
         """See `_Form`."""
         n, lead = self.kind.counts, _lead(tensors)
-        width = n.queries + n.inputs + 5 + 3 * n.ways + 2 * n.weights + n.slots + n.anchors + n.shared
+        width = n.queries + n.inputs + FACTORS + 3 * n.ways + 2 * n.weights + sum(n[4:])
         given = _joined(self.kind, tensors[:width])
         rest = (None if x is None else x.flatten(0, 1) for x in tensors[width:])
         answers = _take(rest, n.queries)
-        counts = (n.weights, n.weights if self.apart else 0, n.slots, n.anchors, n.shared)
-        flows = Flows(*(_take(rest, count) for count in counts))
+        counts = [n.weights, n.weights if self.apart else 0, n.slots, n.anchors, n.shared]
+        moving, waiting = [_take(rest, count) for count in counts], n.gathered if self.waits else 0
+        flows = Flows(*moving, _take(rest, waiting))
         shelf = [x for x in (*given.flat(), *rest) if x is not None]
         assert self.forward.places is not None
         kept = self.forward.places.mapped(lambda places: [shelf[i] for i in places])
         found = chunk_back(self.kind, given, kept, flows, answers)
-        ways, moved = (x for way in found.ways for x in way), (x for group in flows for x in group)
-        return _apart(lead, (*found.queries, *found.inputs, *found.fade, *ways, *moved))
+        ways, moved = (x for way in found.ways for x in way), (x for group in flows[:5] for x in group)
+        return _apart(lead, (*found.queries, *found.inputs, *found.fade, *ways, *found.gathered, *moved))
 
     def run(
         self, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
     ) -> tuple[Found, Flows]:
         """See `Steps`."""
         found, n = self.called(self._tensors(given, kept, flows, answers)), self.kind.counts
-        rows, fade = (_take(found, n.queries), _take(found, n.inputs)), _take(found, 5)
-        made = Found(*rows, fade, [_take(found, 3) for _ in range(n.ways)])
-        return made, Flows(*(_take(found, len(group)) for group in flows))
+        rows, fade = (_take(found, n.queries), _take(found, n.inputs)), _take(found, FACTORS)
+        made = Found(*rows, fade, [_take(found, 3) for _ in range(n.ways)], _take(found, n.gathered))
+        return made, Flows(*[_take(found, len(group)) for group in flows[:5]], [])
 
     def _tensors(
         self, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
@@ -273,7 +285,7 @@ class _Back(_Form):
 
     def many(self, back: Back, start: int, stop: int) -> bool:
         """A run of chunks, if it is compiled."""
-        count, flows = stop - start, back.flows._replace(committed=[])
+        count, flows = stop - start, back.flows._replace(committed=[], gathered=[])
         held = [x for group in flows for x in group]
         if not self.lanes.compiled or not packed(held):
             return False
@@ -296,7 +308,7 @@ class _Back(_Form):
         results = [*(through(x, backward=True) for x in rows if x is not None), *(s.given for s in states)]
         run(made, [x for x in (*arguments, *results) if x is not None], count)
         moved = (state.behind(count) for state in states)
-        back.flows = Flows(*(_take(moved, len(group)) for group in flows))
+        back.flows = Flows(*[_take(moved, len(group)) for group in flows[:5]], [])
         self._spread(back, start, stop, iter(rows))
         return True
 
@@ -307,7 +319,7 @@ class _Back(_Form):
             _put_runs(found, into, back.part, at)
         for into, found in zip(back.made.inputs, _take(rows, n.inputs), strict=True):
             _put_runs(found, into, back.part, told)
-        for total, found in zip(back.totals, _take(rows, 5), strict=True):
+        for total, found in zip(back.totals, _take(rows, FACTORS), strict=True):
             total += [None] * (stop - start) if found is None else found.flip(0).unbind()
         for way in back.tolls:
             for into, found in zip(way, _take(rows, 3), strict=True):
@@ -325,6 +337,20 @@ def _put_runs(rows: Tensor | None, into: Tensor, part: slice, places: Sequence[s
         place.zero_()
     else:
         place.unflatten(1, (len(places), -1)).copy_(rows.permute(1, 0, 3, 2, 4))
+
+
+def _absent(given: Groups) -> tuple[bool, ...]:
+    """What is not there: a function of the rest keeps other things."""
+    return tuple(x is None for x in given.flat())
+
+
+def _again(rows: Tensor) -> Moving:
+    """Results that nobody asks for: every turn writes over those of the last."""
+    return Moving(rows[0], 0)
+
+
+def _in_one(kept: list[Any]) -> Kept:
+    return Kept([], [], kept, [], [])
 
 
 def _take(found: Iterable[Any], count: int) -> list[Any]:

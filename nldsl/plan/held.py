@@ -10,6 +10,7 @@ from nldsl.calculus.lift import parameter_symbol
 from nldsl.calculus.pullback import Pullback, answers, factors, gain_arguments
 from nldsl.plan import chunk
 from nldsl.plan.details import ChunkDetail, ChunkMemory, WeightStep
+from nldsl.plan.steps import commit_steps
 from nldsl.plan.units import feeds_itself
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Memory, Read, Value, Write
@@ -21,9 +22,11 @@ class HeldDetail(ChunkDetail):
 
     `before`: which reads of a running state see it in front of their token's write.  `scaled`: rates look at
     the inputs of weights and stand in front of the gradients already, with these `arguments` of the rule.
+    `step`: how every weight steps, at every token or at the commit.
     """
 
     reads: tuple[Read, ...] = ()
+    step: WeightStep | None = None
     before: tuple[bool, ...] = ()
     scaled: bool = False
     arguments: tuple[str, ...] = ()
@@ -44,10 +47,13 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[HeldDetail, st
     if any(not isinstance(s, Read | Write) for s in body) or feeds_itself(block, statements):
         return Refusal("a memory that makes its own keys, targets or gates")
     reads = tuple(s for s in body if isinstance(s, Read))
-    refusal = _when(member) or _rows(member, reads) or _steps(member)
+    steps = commit_steps(member.memory, member.write) if member.write.at_commit else member.steps[0]
+    if isinstance(steps, Refusal):
+        return steps
+    refusal = _when(member) or _rows(member, reads) or _steps(member, steps)
     if refusal is not None:
         return refusal
-    gains = _gains(member)
+    gains = _gains(steps)
     if gains and member.write.terms[0].window > 1:
         return Refusal("a rate that looks at the input of the weight, over several tokens")
     ways = _ways_back(member.memory, member.write, gains)
@@ -56,7 +62,7 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[HeldDetail, st
     written = next(i for i, s in enumerate(body) if isinstance(s, Write))
     before = tuple(i < written for i, s in enumerate(body) if isinstance(s, Read))
     parts = (detail.grid, detail.members, detail.families, detail.incoming, detail.outgoing)
-    how = (reads, before, bool(gains), tuple(s.name for s in gain_arguments(gains)))
+    how = (reads, steps[0], before, bool(gains), tuple(s.name for s in gain_arguments(gains)))
     return HeldDetail(*parts, (), False, *how, *ways), _reason(member, detail.grid)
 
 
@@ -66,6 +72,8 @@ def _reason(member: ChunkMemory, grid: int) -> str:
         if member.live
         else "reads and gradients see the last commit"
     )
+    if member.write.at_commit:
+        seen += ", where the rule runs on the sum of a chunk's gradients"
     return (
         f"{seen}: {grid} tokens are parallel, and all chunks are one function whose way back is derived, not "
         "recorded"
@@ -79,7 +87,6 @@ def _when(member: ChunkMemory) -> Refusal | None:
             not member.live and write.base_every != memory.clock.every,
             "gradients at another clock than reads",
         ),
-        (write.at_commit, "a rule at the commit"),
         (member.mirrored, "a rule that steps in a dual"),
         (memory.reset != "sequence", "a memory that resets by its own clock"),
         (memory.init in ("from", "first"), "an initial state that is no plain parameter"),
@@ -112,16 +119,18 @@ def _number(value: Value, memory: Memory) -> bool:
     return not value.shape or (memory.per_head and value.kind == "vector" and value.shape == (memory.heads,))
 
 
-def _steps(member: ChunkMemory) -> Refusal | None:
+def _steps(member: ChunkMemory, steps: tuple[WeightStep, ...]) -> Refusal | None:
     """Every weight fades alike, by numbers that do not look at its input; rates may."""
-    steps = member.steps[0]
+    at_commit = member.write.at_commit
     if member.mixed:
         return Refusal("a rule whose memories mix with the weight")
     if any(s.constant for s in steps):
         return Refusal("a gradient with a part that is the same for every token")
-    if any(s.erases or s.keep is not None or s.products > 1 for s in steps):
+    # Once in a chunk a rule may scale the weight: there is no product of such numbers.
+    scales = any(s.keep is not None for s in steps) and not at_commit
+    if scales or any(s.erases or s.products > 1 for s in steps):
         return Refusal("a rule that erases or scales the weight, or a gradient of several outer products")
-    both = any(s.rate is not None and s.momentum is not None for s in steps)
+    both = at_commit or any(s.rate is not None and s.momentum is not None for s in steps)
     alike = [_coefficients(s) if both else _filter(s) for s in steps]
     if any(_looks(e) for numbers in alike for e in numbers):
         return Refusal("a filter, or one of two rates, that looks at the input of the weight")
@@ -136,9 +145,9 @@ def _steps(member: ChunkMemory) -> Refusal | None:
 
 
 def _coefficients(step: WeightStep) -> tuple[Expr | None, ...]:
-    """Rate; beta, rate and reading of the momentum."""
+    """What is left of the weight; rate; beta, rate and reading of the momentum."""
     m = step.momentum
-    return (step.rate, *((None, None, None) if m is None else (m.beta, m.rate, m.read)))
+    return (step.keep, step.rate, *((None, None, None) if m is None else (m.beta, m.rate, m.read)))
 
 
 def _filter(step: WeightStep) -> tuple[Expr | None, ...]:
@@ -150,9 +159,8 @@ def _looks(expr: Expr | None) -> bool:
     return expr is not None and any((s.role, s.name) == ("rule", "x") for s in symbols(expr))
 
 
-def _gains(member: ChunkMemory) -> tuple[Expr, ...]:
+def _gains(steps: tuple[WeightStep, ...]) -> tuple[Expr, ...]:
     """The one rate of every weight, where it is not the same number for all of them."""
-    steps = member.steps[0]
     rates = [s.rate if s.momentum is None else s.momentum.rate for s in steps]
     found = tuple(r for r in rates if r is not None)
     return found if any(_looks(r) for r in found) or len(set(found)) > 1 else ()

@@ -33,6 +33,18 @@ def write_steps(memory: Memory, write: Write) -> tuple[tuple[WeightStep, ...], .
     return tuple(found)
 
 
+def commit_steps(memory: Memory, write: Write) -> tuple[WeightStep, ...] | Refusal:
+    """How the rule of a write `at commit` of one term moves every weight by the sum of a chunk's gradients."""
+    found = _all_steps(memory, replace(write, at_commit=False), False)
+    if isinstance(found, Refusal):
+        return found
+    if len(found) > 1:
+        return Refusal("several terms")
+    if any(s.dual is not None for s in found[0]):
+        return Refusal("a rule that steps in a dual")
+    return found[0]
+
+
 def _all_steps(memory: Memory, write: Write, mixed: bool) -> list[tuple[WeightStep, ...]] | Refusal:
     """The steps of every term; `mixed`: as states that mix, which any linear rule does."""
     found = []

@@ -190,6 +190,15 @@ class ChunkGrid:
             torch.cat(pieces, 2).transpose(1, 2) if kind in _HEAD_MAJOR else torch.cat(pieces, 1)
         )
 
+    def last(self, x: Tensor) -> Tensor:
+        """A sequence `[B, T, ...]` at the last token of every piece, `[B, N, ...]`."""
+        laid, stops = self.fill(x), torch.tensor(self._widths, device=x.device).cumsum(0)
+        if self.plain:
+            return laid.index_select(1, stops - 1)
+        held = torch.stack([torch.as_tensor(h, device=x.device) for h in self._held], -1)
+        place = stops - torch.tensor(self._widths, device=x.device) + held.clamp_min(1) - 1
+        return laid[torch.arange(x.shape[0], device=x.device).unsqueeze(1), place]
+
     def unlay(self, y: Tensor) -> Tensor:
         """From slots `[B, L, ...]` back to the sequence `[B, T, ...]`; `stand_in` at masked tokens."""
         if self._column is None or self._mask is None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nldsl.runtime.held_gates import Following
+from nldsl.runtime.held_gates import Fading, Following
 from nldsl.runtime.held_live import LiveBias, LiveWeight, live_weights
 from nldsl.runtime.held_parts import Groups, Kept, Kind, Pulled, sides
 
@@ -23,6 +23,7 @@ class Flows(NamedTuple):
 
     `committed` is empty where those at the committed weights are gathered with those at the running ones;
     `anchored`, `shared` are sums over all chunks, of slow parameters `[..]`, or `[X, ..]` lane by lane.
+    `gathered`: at the sums that wait behind the chunk, empty where nothing waits; see `Found` for those in front.
     """
 
     running: Sequence[Tensor]
@@ -30,17 +31,19 @@ class Flows(NamedTuple):
     slots: Sequence[Tensor]
     anchored: Sequence[Tensor]
     shared: Sequence[Tensor]
+    gathered: Sequence[Tensor]
 
 
 class Found(NamedTuple):
     """Gradients at rows `[X, C, d]`, at the factors `[X]`, of tokens `[X, C]` (`reach`, `kept` still with the
-    sign of a step), and at every way; `None` where there is none.
+    sign of a step), at every way, and at the sums that waited in front; `None` where there is none.
     """
 
     queries: list[Tensor | None]
     inputs: list[Tensor | None]
     fade: list[Tensor | None]
     ways: list[list[Tensor | None]]
+    gathered: list[Tensor | None]
 
 
 def chunk_back(
@@ -49,9 +52,10 @@ def chunk_back(
     """From gradients at the answers `[X, C, d]` (`None`: nothing flows) and `flows` to all others."""
     way = _Way(kind, given, kept, flows)
     pairs = kind.pairs(kept.learnt)
-    seeds = way.written(pairs)
+    seeds = way.committed(pairs) if kind.commits else way.written(pairs)
     queries = [way.answered(i, d, pairs, seeds) for i, d in enumerate(answers)]
-    return Found(queries, way.learnt(seeds), way.totals, [toll.found() for toll in way.tolls])
+    tolls = [toll.found() for toll in way.tolls]
+    return Found(queries, way.learnt(seeds), way.totals, tolls, way.waited)
 
 
 class _Way:
@@ -61,12 +65,14 @@ class _Way:
         self.kind, self.given, self.kept, self.flows = kind, given, kept, flows
         self.totals: list[Tensor | None] = []
         self.tolls = [Toll(way) for way in given.ways]
+        self.waited: list[Tensor | None] = []
 
     def written(self, pairs: list[Pair]) -> list[Pair]:
         """Through the write: gradients at `x, dy` of every weight; `running`, `slots` move in front of it."""
         seeds: list[Pair] = []
-        totals: list[list[Tensor]] = [[], [], [], [], []]
+        totals: list[list[Tensor]] = [[] for _ in Fading._fields]
         fade = self.given.fade
+        assert fade.reach is not None
         for i, (run, pair) in enumerate(zip(self.flows.running, pairs, strict=True)):
             narrow, wide, matrix = sides(pair[0], pair[1], run)
             at_narrow = torch.bmm(wide, matrix)
@@ -82,6 +88,52 @@ class _Way:
             seeds.append((at_narrow, to_wide) if narrow is pair[0] else (to_wide, at_narrow))
         self.totals = [sum(parts[1:], parts[0]) if parts else None for parts in totals]
         return seeds
+
+    def committed(self, pairs: list[Pair]) -> list[Pair]:
+        """The same through a rule at the commit and the sums it was given, `waited` of them in front."""
+        fade, flows, seeds = self.given.fade, self.flows, list[Pair]()
+        totals: list[list[Tensor]] = [[] for _ in Fading._fields]
+        for i, (pair, behind) in enumerate(zip(pairs, self.given.gathered, strict=True)):
+            flow = self._through_rule(i, totals) if self.kept.gathered else None
+            if flows.gathered:
+                flow = flows.gathered[i] if flow is None else flow.add_(flows.gathered[i])
+            assert flow is not None, "nothing waits, and nothing steps"
+            self.waited.append(None if behind is None else flow)
+            narrow, wide, matrix = sides(pair[0], pair[1], flow)
+            at_narrow, weighed = torch.bmm(wide, matrix), narrow
+            if fade.weight is not None:
+                totals[5].append(torch.linalg.vecdot(at_narrow, narrow))
+                at_narrow, weighed = at_narrow.mul_(fade.weight), narrow * fade.weight
+            to_wide = torch.bmm(weighed, matrix.mT)
+            seeds.append((at_narrow, to_wide) if narrow is pair[0] else (to_wide, at_narrow))
+        self.totals = [sum(parts[1:], parts[0]) if parts else None for parts in totals]
+        return seeds
+
+    def _through_rule(self, i: int, totals: list[list[Tensor]]) -> Tensor:
+        """From weight and momentum behind one step to those in front of it, and to the sum of gradients."""
+        fade, run, total = self.given.fade, self.flows.running[i], self.kept.gathered[i]
+        flow: Tensor | None = None
+        if fade.reach is not None:
+            totals[1].append(_dot(run, total))
+            flow = run * fade.reach
+        if self.kind.filtered:
+            at_slot, slot = self.flows.slots[i], self.given.slots[i]
+            assert fade.kept is not None
+            assert fade.left is not None
+            if fade.back is None:
+                at_slot.add_(run)
+            else:
+                totals[2].append(_dot(run, (slot * fade.left).addcmul_(total, fade.kept)))
+                at_slot.addcmul_(run, fade.back)
+            totals[3].append(_dot(at_slot, slot))
+            totals[4].append(_dot(at_slot, total))
+            flow = at_slot * fade.kept if flow is None else flow.addcmul_(at_slot, fade.kept)
+            at_slot.mul_(fade.left)
+        if fade.keep is not None:
+            totals[0].append(_dot(run, self.given.running[i]))
+            self._faded(i, fade.keep, totals[0])
+        assert flow is not None
+        return flow
 
     def _faded(self, i: int, keep: Tensor, totals: list[Tensor]) -> None:
         """Through `r + keep (W - r)`."""
@@ -179,6 +231,11 @@ class _Way:
                     into.baddbmm_(dy.mT, x)
                 else:
                     into.addmm_(dy.flatten(0, 1).T, x.flatten(0, 1))
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Of every lane, `[X]`."""
+    return torch.linalg.vecdot(a.flatten(1), b.flatten(1))
 
 
 class Toll:

@@ -11,24 +11,32 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nldsl.runtime.held_commit import commit_chunk
 from nldsl.runtime.held_gates import Fading
 from nldsl.runtime.held_live import LiveBias, LiveWeight, live_weights
 from nldsl.runtime.held_parts import Groups, Kept, Kind, sides
 
 
 class Passed(NamedTuple):
-    """Answers `[X, C, d]`, weights and momenta behind the chunk, and what the way back needs."""
+    """Answers `[X, C, d]`, weights and momenta behind the chunk (none where they stay), what the way back
+    needs, and gathered gradients.
+    """
 
     answers: list[Tensor]
     running: list[Tensor]
     slots: list[Tensor]
     kept: Kept
+    gathered: list[Tensor]
 
 
 def pass_chunk(kind: Kind, given: Groups) -> Passed:
     """A chunk's reads and writes."""
     answers, kept = look(kind, given)
     pairs = kind.pairs(kept.learnt)
+    if kind.commits:
+        running, slots, gathered = commit_chunk(kind, given, pairs)
+        kept = kept._replace(gathered=gathered if running else [])
+        return Passed(answers, running, slots, kept, gathered)
     moved = [
         _move(
             w,
@@ -40,14 +48,14 @@ def pass_chunk(kind: Kind, given: Groups) -> Passed:
         for i, w in enumerate(given.running)
     ]
     slots = [slot for _, slot in moved if slot is not None]
-    return Passed(answers, [new for new, _ in moved], slots, kept)
+    return Passed(answers, [new for new, _ in moved], slots, kept, [])
 
 
 def look(kind: Kind, given: Groups) -> tuple[list[Tensor], Kept]:
     """Everything but the weights behind the chunk."""
     learn = kind.functions[1]
     learnt = list(learn.forward(*given.inputs, *given.committed, *given.shared))
-    kept = Kept([], [], learnt[learn.outputs :], learnt[: learn.outputs])
+    kept = Kept([], [], learnt[learn.outputs :], learnt[: learn.outputs], [])
     pairs = kind.pairs(kept.learnt)
     return [_answer(kind, given, i, pairs, kept) for i in range(kind.queries)], kept
 
@@ -73,6 +81,7 @@ def _move(
     """A weight and its momentum behind a chunk."""
     narrow, wide, _ = sides(pair[0], pair[1], weight)
     turned = narrow is not pair[0]
+    assert fade.reach is not None
 
     def stepped(matrix: Tensor, factors: Tensor) -> Tensor:
         scaled = narrow * factors

@@ -33,13 +33,18 @@ Gate = Tensor | float | None
 
 
 class Fading(NamedTuple):
-    """`keep`, `back`, `left` `[B, H, N]`, `reach`, `kept` `[B, H, L]`; what is not there is `None`."""
+    """`keep`, `back`, `left` `[B, H, N]`, `reach`, `kept` `[B, H, L]`; what is not there is `None`.
+
+    Of a rule at the commit all five are `[B, H, N]`, and `weight [B, H, L']` is what every lesson counts for in
+    the sum of gradients (see `held_commit`).
+    """
 
     keep: Tensor | None
-    reach: Tensor
+    reach: Tensor | None
     back: Tensor | None
     left: Tensor | None
     kept: Tensor | None
+    weight: Tensor | None = None
 
 
 class Following(NamedTuple):

@@ -18,8 +18,10 @@ CACHE = 2**22
 """Bytes of running weights that are worked on together on a CPU."""
 
 
-WIDE = (False, True, False, False, True)
-"""Which factors of `Fading` belong to tokens, not to chunks."""
+WIDE = (False, True, False, False, True, True)
+"""Which factors of `Fading` belong to tokens, not to chunks; of a rule at the commit only the last does."""
+TAKEN = (False, True, False, False, True, False)
+"""Which factors scale what is taken away."""
 
 
 class Pulled(NamedTuple):
@@ -45,6 +47,7 @@ class Counts(NamedTuple):
     ways: int
     weights: int
     slots: int
+    gathered: int
     anchors: int
     shared: int
 
@@ -72,6 +75,16 @@ class Kind(NamedTuple):
         """Whether every weight has a momentum."""
         return bool(self.counts.slots)
 
+    @property
+    def commits(self) -> bool:
+        """Whether the rule runs once per chunk, on the sum of its gradients."""
+        return bool(self.counts.gathered)
+
+    @property
+    def wide(self) -> tuple[bool, ...]:
+        """Which factors belong to tokens."""
+        return (*[False] * 5, True) if self.commits else WIDE
+
     def groups(self, tensors: Iterable[Any]) -> Groups:
         """The tensors of a call, or of a chunk, or what belongs to them."""
         rest, n = iter(tensors), self.counts
@@ -79,9 +92,10 @@ class Kind(NamedTuple):
         def take(count: int) -> list[Any]:
             return [next(rest) for _ in range(count)]
 
-        queries, inputs, fade = take(n.queries), take(n.inputs), Fading(*take(5))
+        queries, inputs, fade = take(n.queries), take(n.inputs), Fading(*take(len(Fading._fields)))
         ways = [Following(*take(3)) for _ in range(n.ways)]
-        weights = (take(count) for count in (n.weights, n.weights, n.slots, n.anchors, n.shared))
+        counts = (n.weights, n.weights, n.slots, n.gathered, n.anchors, n.shared)
+        weights = (take(count) for count in counts)
         return Groups(queries, inputs, fade, ways, *weights)
 
     def pairs(self, learnt: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -103,6 +117,15 @@ class Job(NamedTuple):
     tracked: bool
 
     @property
+    def same(self) -> tuple[int, ...]:
+        """Which of running and committed weights, momenta and sums that wait are known without a look: those
+        committed, where no chunk ends, with a rule at the commit all weights; no sums, where the last ends.
+        """
+        if all(which is False for which in self.ends):
+            return (0, 1, 2) if self.kind.commits else (1,)
+        return (3,) if self.ends[-1] is True else ()
+
+    @property
     def lessons(self) -> list[int]:
         """How many every chunk has."""
         return [width + self.earlier for width in self.widths]
@@ -115,16 +138,24 @@ class Job(NamedTuple):
         """The factors of every chunk; what scales a step has its sign."""
         fades = list(zip(*(self._numbers(given.fade, part, joined)), strict=True))
         ways = list(zip(*(self._way(way, part, joined) for way in given.ways), strict=True))
-        return [(Fading(*fade), list(ways[n]) if ways else []) for n, fade in enumerate(fades)]
+        return [(self._of(n, Fading(*fade)), list(ways[n]) if ways else []) for n, fade in enumerate(fades)]
+
+    def _of(self, n: int, fade: Fading) -> Fading:
+        """Where nobody's chunk ends a rule at the commit does not run."""
+        idle = self.kind.commits and self.ends[n] is False
+        return Fading(None, None, None, None, None, fade.weight) if idle else fade
 
     def _numbers(self, fade: Fading, part: slice, joined: bool) -> Iterator[Sequence[Any]]:
-        for x, wide in zip(fade, WIDE, strict=True):
+        for x, wide, taken in zip(fade, self.kind.wide, TAKEN, strict=True):
             if x is None:
                 yield [None] * len(self.widths)
-            elif wide:
-                yield lanes(x[part], joined).neg().unsqueeze(-1).split(self.lessons, -2)
+                continue
+            factors = lanes(x[part], joined)
+            factors = factors.neg() if taken else factors
+            if wide:
+                yield factors.unsqueeze(-1).split(self.lessons, -2)
             else:
-                yield lanes(x[part], joined)[..., None, None].unbind(-3)
+                yield factors[..., None, None].unbind(-3)
 
     def _way(self, way: Following, part: slice, joined: bool) -> list[Following]:
         kernel, *rest = (None if x is None else lanes(x[part], joined) for x in way)
@@ -142,7 +173,7 @@ def _runs(widths: list[int]) -> list[slice]:
 
 class Groups(NamedTuple):
     """Rows `[B, L, H, d]` (`inputs`: key, target and more), factors, weights `[B, H, out, in]`, and slow
-    parameters of the map.
+    parameters of the map; `gathered`: sums of gradients that wait for the commit, `None` for none.
 
     Of one chunk: rows `[X, C, d]`, factors `[X, 1, 1]`, of tokens `[X, C, 1]`, weights `[X, out, in]`.
     """
@@ -154,6 +185,7 @@ class Groups(NamedTuple):
     running: Sequence[Any]
     committed: Sequence[Any]
     slots: Sequence[Any]
+    gathered: Sequence[Any]
     anchors: Sequence[Any]
     shared: Sequence[Any]
 
@@ -208,34 +240,36 @@ class Shelf:
 
 class Kept(NamedTuple):
     """Of one chunk: what its reads keep, and what their running weights do; what the gradient keeps; `x, dy`
-    of every weight.
+    of every weight; the sums of gradients that a rule at the commit was given.
     """
 
     reads: list[list[Any]]
     live: list[list[Any]]
     kept: list[Any]
     learnt: list[Any]
+    gathered: list[Any]
 
     def mapped(self, function: Callable[[list[Any]], list[Any]]) -> Kept:
         """Every list through a function."""
         reads, live = ([function(r) for r in group] for group in (self.reads, self.live))
-        return Kept(reads, live, function(self.kept), function(self.learnt))
+        return Kept(reads, live, function(self.kept), function(self.learnt), function(self.gathered))
 
 
 class Chunk(NamedTuple):
-    """Of one chunk: queries and inputs, the weights in front of it, and what it keeps."""
+    """Of one chunk: queries and inputs, weights and waiting sums in front of it, and what it keeps."""
 
     queries: list[Any]
     inputs: list[Any]
     running: list[Any]
     committed: list[Any]
     slots: list[Any]
+    gathered: list[Any]
     kept: Kept
 
     def mapped(self, function: Callable[[list[Any]], list[Any]]) -> Chunk:
         """Every list through a function."""
-        queries, inputs, running, committed, slots = (function(group) for group in self[:5])
-        return Chunk(queries, inputs, running, committed, slots, self.kept.mapped(function))
+        groups = [function(group) for group in self[:6]]
+        return Chunk(*groups, self.kept.mapped(function))
 
 
 def lifted(which: Tensor, part: slice, like: Tensor) -> Tensor:
@@ -251,6 +285,13 @@ def chosen(which: bool | Tensor, part: slice, new: Tensor, old: Tensor) -> Tenso
     if isinstance(which, bool):
         return new if which else old
     return torch.where(lifted(which, part, new), new, old)
+
+
+def waiting(which: bool | Tensor, part: slice, sums: Sequence[Tensor]) -> list[Tensor | None]:
+    """The sums of gradients that wait behind a chunk: none where it ends."""
+    if isinstance(which, bool):
+        return [None if which else g for g in sums]
+    return [torch.where(lifted(which, part, g), 0.0, g) for g in sums]
 
 
 def sides(x: Tensor, dy: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:

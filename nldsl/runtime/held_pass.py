@@ -5,6 +5,7 @@ Between two commits the inputs `x` and output gradients `dy` of every weight fol
 
     W' = keep W + back m - (dy * reach)^T x,   m' = left m - (dy * kept)^T x,   S' = W' where a chunk ends.
 
+A rule at the commit steps once per chunk, on a sum that waits in the state till then (see `held_commit`).
 Reads look at `S` too, or at the running state of every token (see `held_live`).
 
 What maps and gradients are is given as functions of rows with their pullbacks, both derived when the
@@ -17,6 +18,7 @@ Shapes: `B` batch, `T` tokens, `H` heads (1 without).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -30,12 +32,13 @@ from nldsl.runtime.held_walk import PLAIN, Ahead, Back, Steps
 
 
 class Held(NamedTuple):
-    """Answers `[B, T, H, d]` to every query, and the weights behind the call."""
+    """Answers `[B, T, H, d]` to every query, weights and sums of gradients that wait behind the call."""
 
     reads: tuple[Tensor, ...]
     running: tuple[Tensor, ...]
     committed: tuple[Tensor, ...]
     slots: tuple[Tensor, ...]
+    gathered: tuple[Tensor, ...]
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -47,6 +50,7 @@ def held_pass(
     fade: Fading,
     weights: tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]],
     *,
+    gathered: tuple[Tensor, ...] = (),
     toward: tuple[Tensor, ...] = (),
     live: tuple[Following, ...] = (),
     biases: tuple[int, ...] = (),
@@ -58,8 +62,8 @@ def held_pass(
 
     `rows`: queries, keys, targets and what else the gradient takes, `[B, T, H, d]`, with a `window` lessons
     `[B, L', H, d]`; `weights`: running, committed, and momenta (none or one of every weight), each
-    `[B, H, out, in]`; `toward [H, out, in]`: what retention moves them toward; `live`: what queries see of a
-    running state; `biases`: which weights are some, `[B, H, 1, out]`; `shared`: slow parameters of the map.
+    `[B, H, out, in]`; `gathered`: what waits for a rule at the commit; `toward [H, out, in]`: what retention
+    moves them toward; `live`: what queries see of a running state; `biases`: which weights are some, `[B, H, 1, out]`; `shared`: slow parameters of the map.
 
     >>> def read(z, W): return (z @ W.mT,)
     >>> def read_back(dy, z, W): return dy @ W, dy, z
@@ -78,17 +82,21 @@ def held_pass(
     laid = [*(grid.fill(q) for q in queries), *(inputs if window > 1 else map(grid.fill, inputs))]
     anchors = [r.expand_as(w) for r, w in zip(toward, running, strict=False)]
     numbers = [*fade, *(x for way in ways for x in way)]
-    counts = Counts(len(queries), len(inputs), len(ways), len(running), len(slots), len(anchors), len(shared))
-    tensors = [*laid, *numbers, *running, *committed, *slots, *anchors, *shared]
+    # Behind a commit nothing waits; what is zero and asks for no gradient is not added.
+    sums = gathered if any(g.requires_grad or bool(g.any()) for g in gathered) else [None] * len(gathered)
+    groups = (running, slots, sums, anchors, shared)
+    counts = Counts(len(queries), len(inputs), len(ways), *map(len, groups))
+    tensors = [*laid, *numbers, *running, *committed, *slots, *sums, *anchors, *shared]
     tracked = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     seen = (next(n for n, way in enumerate(ways) if way is one) for one in live)
     kind = Kind(functions, counts, biases, tuple(seen))
     job = Job(kind, grid.widths, grid.ends(clock), window - 1, tracked)
     made: tuple[Tensor, ...] = _HeldPass.apply(steps, job, *tensors)  # type: ignore[no-untyped-call]
-    groups = [made[i : i + len(running)] for i in range(len(queries), len(made), len(running))]
-    stays = all(which is False for which in job.ends)
-    reads = tuple(grid.unlay(y) for y in made[: len(queries)])
-    return Held(reads, groups[0], committed if stays else groups[1], groups[2] if slots else ())
+    rest = iter(made[len(queries) :])
+    behind = [tuple(islice(rest, len(group))) for group in (running, committed, slots, gathered)]
+    old = (running, committed, slots, tuple(torch.zeros_like(g) for g in gathered))
+    behind = [was if n in job.same else now for n, (was, now) in enumerate(zip(old, behind, strict=True))]
+    return Held(tuple(grid.unlay(y) for y in made[: len(queries)]), *behind)
 
 
 class _HeldPass(torch.autograd.Function):
@@ -103,22 +111,18 @@ class _HeldPass(torch.autograd.Function):
             steps.ahead(walk)
             if job.tracked:
                 kept.append([chunk.mapped(shelf.put) for chunk in walk.chunks])
-            lasts.append([*walk.running, *walk.committed, *walk.slots])
+            lasts.append([walk.running, walk.committed, walk.slots, walk.gathered])
         if job.tracked:
             numbers = [t for group in (given.fade, *given.ways) for t in group if t is not None]
             ctx.save_for_backward(*numbers, *given.anchors, *given.shared, *shelf.tensors)
             ctx.steps, ctx.job, ctx.kept, ctx.parts = steps, job, kept, samples
             ctx.likes = [None if t is None else (t.shape, t.dtype, t.device) for t in tensors]
             ctx.set_materialize_grads(False)
-        groups = [*given.running, *given.committed, *given.slots]
-        # Committed weights are still those in front of the call where no chunk ends.
-        stays = all(which is False for which in job.ends)
-        same = range(job.kind.weights, 2 * job.kind.weights) if stays else ()
-        columns = zip(*lasts, strict=True)
-        ends = [
-            old.new_empty(0) if i in same else _whole(parts).view(old.shape)
-            for i, (parts, old) in enumerate(zip(columns, groups, strict=True))
-        ]
+        ends = []
+        for n, columns in enumerate(zip(*lasts, strict=True)):
+            # Without gathered sums `columns` are empty lists, and so is what is made of them.
+            for parts, like in zip(zip(*columns, strict=True), given.running, strict=False):
+                ends.append(like.new_empty(0) if n in job.same else _whole(parts).view(like.shape))
         return *answers, *ends
 
     @staticmethod

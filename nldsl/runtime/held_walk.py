@@ -6,6 +6,7 @@ Shapes: `B` some samples, `H` heads, `X = B H`, `L` slots of all chunks, `C` tok
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from nldsl.runtime.held_chunk import Passed, pass_chunk
 from nldsl.runtime.held_gates import Following
 from nldsl.runtime.held_parts import (
     CACHE,
-    WIDE,
+    TAKEN,
     Chunk,
     Groups,
     Job,
@@ -26,6 +27,7 @@ from nldsl.runtime.held_parts import (
     lifted,
     piece,
     put,
+    waiting,
 )
 
 
@@ -76,8 +78,10 @@ class Ahead:
         self.steps, self.job, self.given, self.part, self.answers = steps, job, given, part, answers
         self.factors, self.places = job.cut(given, part, steps.joined), job.slices()
         self.running, self.committed, self.slots, self.anchors = (
-            [lanes(w[part], steps.joined) for w in group] for group in given[4:8]
+            [lanes(w[part], steps.joined) for w in group]
+            for group in (given.running, given.committed, given.slots, given.anchors)
         )
+        self.gathered = [None if g is None else lanes(g[part], steps.joined) for g in given.gathered]
         self.chunks: list[Chunk] = []
 
     def at(self, n: int) -> Groups:
@@ -90,6 +94,7 @@ class Ahead:
             self.running,
             self.committed,
             self.slots,
+            self.gathered,
             self.anchors,
             self.given.shared,
         )
@@ -102,8 +107,10 @@ class Ahead:
             put(answer, self.answer(i, answer), self.part, self.places[n][0])
         if self.job.tracked:
             self.chunks.append(chunk_of(now, made.kept))
-        self.running, self.slots = made.running, made.slots
+        if made.running:
+            self.running, self.slots = made.running, made.slots
         self.commit(n)
+        self.gathered = waiting(self.job.ends[n], self.part, made.gathered)
 
     def commit(self, n: int) -> None:
         """The running weights behind a chunk are the committed ones where it ends."""
@@ -121,9 +128,9 @@ class Ahead:
 
 def chunk_of(given: Groups, kept: Kept) -> Chunk:
     """What a chunk keeps."""
-    rows, weights = (given.queries, given.inputs), (given.running, given.committed, given.slots)
-    queries, inputs, running, committed, slots = (list(group) for group in (*rows, *weights))
-    return Chunk(queries, inputs, running, committed, slots, kept)
+    rows = (list(given.queries), list(given.inputs))
+    weights = (list(group) for group in (given.running, given.committed, given.slots, given.gathered))
+    return Chunk(*rows, *weights, kept)
 
 
 class Back:
@@ -141,21 +148,23 @@ class Back:
     ) -> None:
         self.steps, self.job, self.part, self.given, self.made = steps, job, part, given, made
         self.chunks, self.places = chunks, job.slices()
-        count, queries = job.kind.weights, job.kind.queries
-        self.answers = grads[:queries]
+        self.answers = grads[: job.kind.queries]
+        sums = made.running if job.kind.commits else ()
+        like = (*made.running, *made.committed, *made.slots, *sums)
         flowing = [
             torch.zeros_like(w[part]) if g is None else g[part].clone(memory_format=torch.contiguous_format)
-            for w, g in zip((*made.running, *made.committed, *made.slots), grads[queries:], strict=True)
+            for w, g in zip(like, grads[job.kind.queries :], strict=True)
         ]
-        flows = [lanes(w, steps.joined) for w in flowing]
-        running, committed, slots = (flows[i : i + count] for i in range(0, 3 * count, count))
+        flows = iter([lanes(w, steps.joined) for w in flowing])
+        counts = (len(made.running), len(made.committed), len(made.slots), len(sums))
+        running, committed, slots, gathered = (list(islice(flows, count)) for count in counts)
         anchored = [lanes(torch.zeros_like(w[part]), steps.joined) for w in made.anchors]
-        self.flows = Flows(running, committed, slots, anchored, self._shared())
+        self.flows = Flows(running, committed, slots, anchored, self._shared(), gathered)
         self.anchors = [lanes(w[part], steps.joined) for w in given.anchors]
         self.apart = True
         """Whether gradients at the committed weights are held apart from those at the running ones."""
         self.factors = job.cut(given, part, steps.joined)
-        self.totals: list[list[Tensor | None]] = [[], [], [], [], []]
+        self.totals: list[list[Tensor | None]] = [[] for _ in self.given.fade]
         self.tolls = [Following(*(None if x is None else x[part].zero_() for x in way)) for way in made.ways]  # type: ignore[arg-type]
 
     def _shared(self) -> list[Tensor]:
@@ -172,6 +181,8 @@ class Back:
         for group, flow in zip(groups, flows, strict=False):
             for into, g in zip(group, flow, strict=True):
                 into[self.part] = g.view(into[self.part].shape)
+        for into, g in zip(made.gathered if flows.gathered else (), flows.gathered, strict=True):
+            into[self.part] = g.view(into[self.part].shape)
         if not self.steps.joined:
             for into, g in zip(made.shared, flows.shared, strict=True):
                 into.add_(g.sum((0, 1)))
@@ -180,23 +191,26 @@ class Back:
     def at(self, n: int) -> tuple[Groups, list[Tensor | None]]:
         """What a chunk was given, and the gradients at its answers."""
         chunk = self.chunks[n]
-        weights = (chunk.running, chunk.committed, chunk.slots, self.anchors, self.given.shared)
+        weights = (chunk.running, chunk.committed, chunk.slots, chunk.gathered)
         answers = [
             None if g is None else piece(g, self.part, self.places[n][0], self.steps.joined)
             for g in self.answers
         ]
-        return Groups(chunk.queries, chunk.inputs, *self.factors[n], *weights), answers
+        rest = (*weights, self.anchors, self.given.shared)
+        return Groups(chunk.queries, chunk.inputs, *self.factors[n], *rest), answers
 
     def one(self, n: int) -> None:
         """Through one chunk."""
         self.commit(n)
+        self.wait(n)
         before = self.job.ends[n - 1] if n else False
         if not self.apart and before is not True:
             zeros = [torch.zeros_like(w) for w in self.flows.running]
             self.flows, self.apart = self.flows._replace(committed=zeros), True
         (given, answers), (at, told) = self.at(n), self.places[n]
         flows = self.flows if self.apart else self.flows._replace(committed=[])
-        found, self.flows = self.steps.back(self.job.kind, given, self.chunks[n].kept, flows, answers)
+        found, moved = self.steps.back(self.job.kind, given, self.chunks[n].kept, flows, answers)
+        self.flows = moved._replace(gathered=[x for x in found.gathered if x is not None])
         for rows, into in zip(found.queries, self.made.queries, strict=True):
             put(rows, into, self.part, at)
         for rows, into in zip(found.inputs, self.made.inputs, strict=True):
@@ -221,13 +235,29 @@ class Back:
             seen.masked_fill_(flags, 0.0)
         self.apart = which is not True
 
+    def wait(self, n: int) -> None:
+        """Sums wait behind a chunk where it does not end."""
+        which = self.job.ends[n]
+        if which is True:
+            self.flows = self.flows._replace(gathered=[])
+        if isinstance(which, Tensor):
+            for flow in self.flows.gathered:
+                flow.masked_fill_(lifted(which, self.part, flow), 0.0)
+
     def _to_factors(self) -> None:
-        """Gradients of the factors, collected from the last chunk to the first."""
-        for into, found, wide in zip(self.made.fade, self.totals, WIDE, strict=True):
+        """Gradients of the factors, collected from the last chunk to the first; zeros where none was used."""
+        groups = zip(self.made.fade, self.totals, self.job.kind.wide, TAKEN, strict=True)
+        for into, found, wide, taken in groups:
+            rows = [t for t in reversed(found) if t is not None]
             if into is None:
                 continue
-            rows = [t for t in reversed(found) if t is not None]
-            made = torch.cat(rows, -1).neg_() if wide else torch.stack(rows, -1)
+            if not rows:
+                into[self.part] = 0.0
+                continue
+            if not wide:
+                rows = [torch.zeros_like(rows[0]) if t is None else t for t in reversed(found)]
+            made = torch.cat(rows, -1) if wide else torch.stack(rows, -1)
+            made = made.neg_() if taken else made
             into[self.part] = made.view(into[self.part].shape)
 
 
