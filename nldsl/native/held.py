@@ -246,7 +246,7 @@ class _Forward(_Form):
 
 
 class _Back(_Form):
-    """`chunk_back`; `apart`: whether gradients at the committed weights are; `waits`: whether gathered sums do."""
+    """`chunk_back`; whether gradients at the committed weights are `apart`, and gathered sums wait behind."""
 
     def __init__(self, forward: _Forward, apart: bool, waits: bool) -> None:
         super().__init__(forward.kind)
@@ -260,8 +260,8 @@ class _Back(_Form):
         rest = (None if x is None else x.flatten(0, 1) for x in tensors[width:])
         answers = _take(rest, n.queries)
         counts = [n.weights, n.weights if self.apart else 0, n.slots, n.anchors, n.shared]
-        moving, waiting = [_take(rest, count) for count in counts], n.gathered if self.waits else 0
-        flows = Flows(*moving, _take(rest, waiting))
+        counts.append(n.gathered if self.waits else 0)
+        flows = Flows(*[_take(rest, count) for count in counts])
         shelf = [x for x in (*given.flat(), *rest) if x is not None]
         assert self.forward.places is not None
         kept = self.forward.places.mapped(lambda places: [shelf[i] for i in places])
@@ -276,7 +276,8 @@ class _Back(_Form):
         found, n = self.called(self._tensors(given, kept, flows, answers)), self.kind.counts
         rows, fade = (_take(found, n.queries), _take(found, n.inputs)), _take(found, FACTORS)
         made = Found(*rows, fade, [_take(found, 3) for _ in range(n.ways)], _take(found, n.gathered))
-        return made, Flows(*[_take(found, len(group)) for group in flows[:5]], [])
+        moved = flows._replace(gathered=[])
+        return made, Flows(*[_take(found, len(group)) for group in moved])
 
     def _tensors(
         self, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
@@ -308,7 +309,7 @@ class _Back(_Form):
         results = [*(through(x, backward=True) for x in rows if x is not None), *(s.given for s in states)]
         run(made, [x for x in (*arguments, *results) if x is not None], count)
         moved = (state.behind(count) for state in states)
-        back.flows = Flows(*[_take(moved, len(group)) for group in flows[:5]], [])
+        back.flows = Flows(*[_take(moved, len(group)) for group in flows])
         self._spread(back, start, stop, iter(rows))
         return True
 

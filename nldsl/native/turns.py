@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nldsl.native.graph import View, contiguous
 from nldsl.native.lanes import Compiled
+from nldsl.runtime.allocator import in_large_pages
 
 LINE = 16
 """Numbers of a line of the cache, at most."""
@@ -61,7 +62,7 @@ def beside(shapes: Sequence[Sequence[int]], like: Tensor, count: int) -> list[Te
     Arrays of their own would begin at the same places of the cache in every lane, and push one another out.
     """
     sizes = [-(-prod(shape) // LINE) * LINE for shape in shapes]
-    whole, found, at = like.new_empty(*like.shape[:2], count, sum(sizes)), [], 0
+    whole, found, at = in_large_pages(like.new_empty(*like.shape[:2], count, sum(sizes))), [], 0
     for shape, size in zip(shapes, sizes, strict=True):
         rows = whole[..., at : at + prod(shape)]
         found.append((rows.unflatten(-1, tuple(shape)) if shape else rows.squeeze(-1)).movedim(2, 0))

@@ -34,7 +34,7 @@ def write_steps(memory: Memory, write: Write) -> tuple[tuple[WeightStep, ...], .
 
 
 def commit_steps(memory: Memory, write: Write) -> tuple[WeightStep, ...] | Refusal:
-    """How the rule of a write `at commit` of one term moves every weight by the sum of a chunk's gradients."""
+    """How the rule of a write `at commit`, of one term, moves every weight by a sum of gradients."""
     found = _all_steps(memory, replace(write, at_commit=False), False)
     if isinstance(found, Refusal):
         return found

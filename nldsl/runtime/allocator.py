@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
+
+from torch import Tensor
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 """Both are names of `mallopt(3)`."""
+MAPPED = 2**25
+"""Bytes from which on glibc maps an array anew, every time it is made."""
+LARGE = 2**21
+"""Bytes of a large page."""
+
+
+def in_large_pages(x: Tensor) -> Tensor:
+    """`x`, just made and of no values yet, in large pages if it is large and the system has them.
+
+    Memory that is mapped anew costs a fault for every page where it is first written, small ones 4 KiB at a time.
+    Elsewhere than on Linux, and where the system refuses, nothing happens.
+
+    >>> in_large_pages(torch.empty(3)).shape
+    torch.Size([3])
+    """
+    advice = getattr(mmap, "MADV_HUGEPAGE", None)
+    advise = getattr(ctypes.CDLL(None), "madvise", None) if advice is not None else None
+    if advise is not None and x.is_cpu and x.nbytes >= MAPPED:
+        start = -(-x.data_ptr() // LARGE) * LARGE
+        size = (x.data_ptr() + x.nbytes) // LARGE * LARGE - start
+        advise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)
+    return x
 
 
 def keep_freed_memory() -> bool:

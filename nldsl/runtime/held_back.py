@@ -23,7 +23,7 @@ class Flows(NamedTuple):
 
     `committed` is empty where those at the committed weights are gathered with those at the running ones;
     `anchored`, `shared` are sums over all chunks, of slow parameters `[..]`, or `[X, ..]` lane by lane.
-    `gathered`: at the sums that wait behind the chunk, empty where nothing waits; see `Found` for those in front.
+    `gathered`: at the sums that wait behind the chunk, empty where nothing does; `Found` has those in front.
     """
 
     running: Sequence[Tensor]
@@ -235,7 +235,8 @@ class _Way:
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Of every lane, `[X]`."""
-    return torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+    found: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+    return found
 
 
 class Toll:

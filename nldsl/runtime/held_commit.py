@@ -4,10 +4,10 @@ With `G` what waits from earlier pieces of the chunk and `w` what every lesson c
 
     G' = G + (dy * w)^T x,    m' = left m - kept G',    W' = keep W + back m' - reach G',
 
-all numbers those of the token that commits; `G` is empty again behind it.  Where a chunk does not end only `G`
-moves.  One product per weight, where a step per token takes two (see `held_gates`).
+all numbers those of the token that commits; `G` is empty again behind it.  Where a chunk does not end only
+`G` moves.  One product per weight, where a step per token takes two (see `held_gates`).
 
-Shapes: `B` batch, `T` tokens, `H` heads (1 without), `N` chunks, `L'` lessons of all; of one chunk see `Groups`.
+Shapes: `B` batch, `T` tokens, `H` heads (1 without), `N` chunks, `L'` lessons of all; one chunk: `Groups`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def committing(
     slot_rate: Gate = None,
     read: Gate = None,
 ) -> Fading:
-    """The numbers above for keys `[B, T, H, d]`; the gates of `Given`, and what the rule leaves of the weight.
+    """The numbers above for keys `[B, T, H, d]`: the gates of `Given`; `scale`: what the rule leaves of `W`.
 
     >>> grid = ChunkGrid(torch.tensor([0]), None, 4, 2)
     >>> found = committing(grid, 2, torch.ones(1, 4, 1, 1), retain=0.5, rate=torch.arange(4.0).view(1, 4, 1))

@@ -35,8 +35,8 @@ Gate = Tensor | float | None
 class Fading(NamedTuple):
     """`keep`, `back`, `left` `[B, H, N]`, `reach`, `kept` `[B, H, L]`; what is not there is `None`.
 
-    Of a rule at the commit all five are `[B, H, N]`, and `weight [B, H, L']` is what every lesson counts for in
-    the sum of gradients (see `held_commit`).
+    Of a rule at the commit all five are `[B, H, N]`, and `weight [B, H, L']` is what every lesson counts for
+    in the sum of gradients (see `held_commit`).
     """
 
     keep: Tensor | None
@@ -108,7 +108,7 @@ def fading(grid: ChunkGrid, key: Tensor, *, lessons: Lessons = ALONE, **gates: G
     (0.25, [0.125, 0.25])
     """
     parts = _chunks(grid, key, Given(**gates), lessons)
-    return Fading(*_joined([_of_chunks(*one) for one in parts]))  # type: ignore[arg-type]
+    return Fading(*_joined([_of_chunks(*one) for one in parts]))
 
 
 def following(

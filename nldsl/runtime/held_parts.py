@@ -268,8 +268,9 @@ class Chunk(NamedTuple):
 
     def mapped(self, function: Callable[[list[Any]], list[Any]]) -> Chunk:
         """Every list through a function."""
-        groups = [function(group) for group in self[:6]]
-        return Chunk(*groups, self.kept.mapped(function))
+        queries, inputs, *weights = (function(group) for group in self[:6])
+        running, committed, slots, gathered = weights
+        return Chunk(queries, inputs, running, committed, slots, gathered, self.kept.mapped(function))
 
 
 def lifted(which: Tensor, part: slice, like: Tensor) -> Tensor:

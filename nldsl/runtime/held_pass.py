@@ -63,7 +63,8 @@ def held_pass(
     `rows`: queries, keys, targets and what else the gradient takes, `[B, T, H, d]`, with a `window` lessons
     `[B, L', H, d]`; `weights`: running, committed, and momenta (none or one of every weight), each
     `[B, H, out, in]`; `gathered`: what waits for a rule at the commit; `toward [H, out, in]`: what retention
-    moves them toward; `live`: what queries see of a running state; `biases`: which weights are some, `[B, H, 1, out]`; `shared`: slow parameters of the map.
+    moves them toward; `live`: what queries see of a running state; `biases`: which weights are some,
+    `[B, H, 1, out]`; `shared`: slow parameters of the map.
 
     >>> def read(z, W): return (z @ W.mT,)
     >>> def read_back(dy, z, W): return dy @ W, dy, z

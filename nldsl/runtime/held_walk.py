@@ -128,9 +128,9 @@ class Ahead:
 
 def chunk_of(given: Groups, kept: Kept) -> Chunk:
     """What a chunk keeps."""
-    rows = (list(given.queries), list(given.inputs))
-    weights = (list(group) for group in (given.running, given.committed, given.slots, given.gathered))
-    return Chunk(*rows, *weights, kept)
+    weights = (given.running, given.committed, given.slots, given.gathered)
+    running, committed, slots, gathered = (list(group) for group in weights)
+    return Chunk(list(given.queries), list(given.inputs), running, committed, slots, gathered, kept)
 
 
 class Back:

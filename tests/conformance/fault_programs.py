@@ -52,3 +52,19 @@ block live(x, heads = 2) {
 }
 """
 """Takes the pass over all chunks: reads of a running state, rates that look at inputs, windows."""
+
+COMMIT = """
+block commit(x, heads = 2) {
+  level slow every 3 tokens { memory M, N = mlp(1) per head }
+  k     = l2norm(split(linear(x), heads))
+  q     = l2norm(split(linear(x), heads))
+  eta   = sigmoid(linear(x, heads))
+  theta = sigmoid(linear(x, heads))
+  M[k] <- split(linear(x), heads)  minimize l2  weighted theta
+    by momentum(lr = eta, beta = theta)  at commit  retain theta toward init
+  N[k] <- split(linear(x), heads)  minimize l2 over 2 tokens
+    by nesterov(lr = eta, beta = theta)  at commit  retain eta
+  return linear(merge(M[q] + N[q]))
+}
+"""
+"""Takes the pass over all chunks: rules that step once per chunk, on sums that wait in the state."""

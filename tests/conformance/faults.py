@@ -18,9 +18,9 @@ from nldsl.emit.nodes import name
 from nldsl.graph import open_program
 from nldsl.lowerings import attention, chunk_family, recurrence, states, token_memory
 from nldsl.plan.plan import Plan, Target
-from nldsl.runtime import held_back, held_live, segments
+from nldsl.runtime import grid, held_back, held_live, held_walk, segments
 from nldsl.runtime.model import Layer
-from tests.conformance.fault_programs import HELD, LIVE, STEPS
+from tests.conformance.fault_programs import COMMIT, HELD, LIVE, STEPS
 
 SMALL = {"dim": 8, "depth": 1, "heads": 2, "vocab": 16}
 PROGRAMS: dict[str, tuple[str, dict[str, Any], ClockSet]] = {
@@ -31,6 +31,7 @@ PROGRAMS: dict[str, tuple[str, dict[str, Any], ClockSet]] = {
     "steps": (STEPS, {"dim": 8}, ClockSet("test")),
     "held": (HELD, {"dim": 8}, ClockSet("test")),
     "live": (LIVE, {"dim": 8}, ClockSet("test")),
+    "commit": (COMMIT, {"dim": 8}, ClockSet("test")),
 }
 
 
@@ -132,7 +133,28 @@ def silent_seeds(original: Any) -> Any:
 
 def faded_to_nothing(original: Any) -> Any:
     """The way back through retention toward zero."""
-    return lambda self, i, keep, totals: self.running[i].mul_(keep)
+    return lambda self, i, keep, totals: self.flows.running[i].mul_(keep)
+
+
+def nothing_waits(original: Any) -> Any:
+    """The way back from a sum to what it was in front of the piece."""
+
+    def wait(self: Any, n: int) -> None:
+        original(self, n)
+        for flow in self.flows.gathered:
+            flow.zero_()
+
+    return wait
+
+
+def counted_backward(original: Any) -> Any:
+    """The last token of every piece, counted from the end of the sequence."""
+    return lambda self, x: original(self, x.flip(1))
+
+
+def emptied_everywhere(original: Any) -> Any:
+    """Sums that are gone behind every piece."""
+    return lambda which, part, sums: [None] * len(sums)
 
 
 EDITS = (
@@ -328,6 +350,18 @@ EDITS = (
     Edit("windows are not carried", "live", "N_lessons.kept[2]", 'state["N"]["windows"]["0"]["weight"]'),
     Edit("way back without the rate's", "live", "sub_6 = sub_5.sub_(mul_9)", "sub_6 = sub_5"),
     Edit("rate does not look at the input", "live", "lr / add", "lr / 1.01", True),
+    # rules at the commit in that function
+    Edit("sum of a chunk without weights", "commit", ", lessons=M_lessons", ""),
+    Edit("momentum without its rate", "commit", "slot_rate=eta, read=1.0", "slot_rate=1.0, read=1.0"),
+    Edit(
+        "what waits is not carried",
+        "commit",
+        '"W2": M_held.gathered[0]',
+        '"W2": state["M"]["gathered"]["0"]["W2"]',
+    ),
+    Edit("commit one token late", "commit", "x.shape[1], 3)", "x.shape[1], 4)"),
+    Edit("rate beside the momentum is lost", "commit", "rate=eta,\n", "rate=0.0,\n"),
+    Edit("commit without its anchor", "commit", "toward=(self.M.W2, self.M.W1)", "toward=()"),
     Edit(
         "gate of another token", "held", "last_token(theta.mT[..., None], valid)", "theta.mT[:, :, :1, None]"
     ),
@@ -370,5 +404,8 @@ RUNTIME = (
     Patch("live reads say nothing of gradients", "live", held_live.LiveWeight, "gather", silent_seeds),
     Patch("live reads say nothing of factors", "live", held_back.Toll, "add", lambda _: lambda *a: None),
     Patch("the way back forgets the anchor", "live", held_back._Way, "_faded", faded_to_nothing),
+    Patch("the way back forgets what waits", "commit", held_walk.Back, "wait", nothing_waits),
+    Patch("gates of a token that does not commit", "commit", grid.ChunkGrid, "last", counted_backward),
+    Patch("sums are gone behind every piece", "commit", held_walk, "waiting", emptied_everywhere),
 )
 """Faults of the runtime: the source is the same."""

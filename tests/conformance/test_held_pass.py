@@ -18,7 +18,7 @@ from tests.conformance.all_results import everything
 from tests.conformance.test_lowerings import PROGRAMS
 
 NAMES = [n for n in PROGRAMS if n.startswith("pass_")]
-HEADS = "pass_momentum_heads"
+HEADS, COMMIT = "pass_momentum_heads", "pass_commit_heads"
 
 
 def passing(name: str) -> tuple[Layer, int]:
@@ -42,12 +42,43 @@ def test_equals_the_interpreter(name: str) -> None:
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 3, 4, 5, 8])
-def test_lengths(tokens: int) -> None:
-    layer, _ = passing(HEADS)
+@pytest.mark.parametrize("name", [HEADS, COMMIT])
+def test_lengths(name: str, tokens: int) -> None:
+    layer, _ = passing(name)
     assert disagreements(layer, tokens=tokens, gradients=tokens > 0) == []
 
 
-@pytest.mark.parametrize("name", [HEADS, "pass_live_above_and_below"])
+@pytest.mark.parametrize("pieces", [(1,) * 9, (3, 3, 3), (5, 4), (4, 1, 4)])
+def test_sums_wait_for_the_commit(pieces: tuple[int, ...]) -> None:
+    """However a sequence is cut; samples at different counts, one of which has not seen a token."""
+    layer, _ = passing(COMMIT)
+    assert disagreements(layer, tokens=9, batch=1, pieces=pieces) == []
+    mask = torch.rand(3, 9, generator=torch.Generator().manual_seed(4)) > 0.4
+    mask[2, :5] = False
+    assert disagreements(layer, tokens=9, batch=3, mask=mask, pieces=pieces) == []
+
+
+def test_waiting_sums_have_gradients() -> None:
+    """Gradients of a call at the state it is given, against the loop over chunks: where nothing waits, too."""
+    for tokens in (2, 6, 8):
+        found = []
+        for family in ("", "chunk"):
+            layer = _of(COMMIT, torch.float64, family=family)
+            x = torch.randn(2, tokens, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+            _, state = layer(x[:, :0])
+            given = state.tree["root"]["M"]["gathered"]["0"]
+            for n, weight in given.items():
+                given[n] = (weight + (0.5 if tokens == 6 else 0.0)).requires_grad_()
+            y, last = layer(x, state=state)
+            sums = last.tree["root"]["M"]["gathered"]["0"]
+            total = (y**2).sum() + sum((g**3).sum() for g in sums.values())
+            at = torch.autograd.grad(total, list(given.values()), allow_unused=True)
+            found.append([y, *sums.values(), *(torch.zeros(()) if g is None else g for g in at)])
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b.expand_as(a), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [HEADS, COMMIT, "pass_live_above_and_below"])
 def test_samples_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the weights of all samples are more than what is worked on together."""
     monkeypatch.setattr(held_walk, "CACHE", 1)
@@ -65,7 +96,7 @@ def _of(name: str, dtype: torch.dtype, **how: Any) -> Layer:
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 2e-4)])
 @pytest.mark.parametrize(
-    "name", [HEADS, "pass_gd_no_gate", "pass_own_map", *(n for n in NAMES if "live" in n)]
+    "name", [HEADS, "pass_gd_no_gate", "pass_own_map", *(n for n in NAMES if "live" in n or "commit" in n)]
 )
 def test_equals_the_loop(name: str, dtype: torch.dtype, bound: float) -> None:
     size = dict(PROGRAMS[name][1])["x"]
@@ -76,7 +107,7 @@ def test_equals_the_loop(name: str, dtype: torch.dtype, bound: float) -> None:
         assert float((a - b).abs().max()) <= bound * float(b.abs().max().clamp_min(1.0))
 
 
-@pytest.mark.parametrize("name", [HEADS, "pass_live_titans"])
+@pytest.mark.parametrize("name", [HEADS, COMMIT, "pass_live_titans"])
 def test_only_what_is_asked_for(name: str) -> None:
     """Gradients of the state alone, of answers alone, and none at all."""
     layer, _ = passing(name)
@@ -109,6 +140,14 @@ REFUSED = {
     ),
     "a gradient of several outer products": ("every 4 tokens", "", "twice()", "gd(lr = 0.1)"),
     "a rule that erases": ("every 4 tokens", "", "mlp(2)", "dgd(lr = 0.1)"),
+    "rule `muon` is not linear": ("every 4 tokens", "at commit", "mlp(2)", "muon(lr = 0.1)"),
+    "the memory of rule `decayed` is not a linear filter of gradients": (
+        "every 4 tokens",
+        "at commit",
+        "mlp(2)",
+        "decayed(lr = 0.1)",
+    ),
+    "projects its weights": ("every 4 tokens", "at commit project rownorm", "mlp(2)", "gd(lr = 0.1)"),
 }
 
 
@@ -120,6 +159,7 @@ def test_says_why_not(reason: str) -> None:
     text = (
         "rule own(lr) { memory m = like(W); m = 0.5 * m - lr * g; W = W + m - lr / (1 + sum(x * x)) * g }\n"
         "map twice(z) { W = weight(dim(z), dim(z)); return W @ tanh(W @ z) }\n"
+        "rule decayed(lr) { memory m = like(W); m = 0.9 * m + g + 0.1 * W; W = W - lr * m }\n"
         f"block b(x) {{\n  level c {clock} {{ memory M = {weights} }}\n"
         f"  M[l2norm(linear(x))] <- linear(x) minimize l2 {over} by {rule} {rest}\n"
         "  return M[linear(x)]\n}\n"

@@ -22,8 +22,8 @@ from tests.conformance.test_lowerings import PROGRAMS
 
 pytestmark = pytest.mark.skipif(not native.compiler(), reason="needs a C compiler")
 NAMES = [n for n in PROGRAMS if n.startswith("pass_")]
-HEADS, LIVE = "pass_momentum_heads", "pass_live_titans"
-SHORT = [LIVE, "pass_live_biased", "pass_live_toward", "pass_window"]
+HEADS, LIVE, COMMIT = "pass_momentum_heads", "pass_live_titans", "pass_commit_heads"
+SHORT = [LIVE, COMMIT, "pass_commit_toward", "pass_live_biased", "pass_live_toward", "pass_window"]
 SHARED = """
 map tilted(z) {
   W = weight(dim(z), dim(z))
@@ -70,9 +70,10 @@ def all_in_c(found: NativePass) -> bool:
     return found.count > 0 and not found.reasons
 
 
-def test_equals_the_interpreter_in_pieces() -> None:
+@pytest.mark.parametrize("name", [HEADS, COMMIT])
+def test_equals_the_interpreter_in_pieces(name: str) -> None:
     """With masked tokens and samples at different counts: values, states, gradients."""
-    layer, found, chunk = of_program(HEADS)
+    layer, found, chunk = of_program(name)
     mask = torch.rand(3, 2 * chunk + 1, generator=torch.Generator().manual_seed(1)) > 0.3
     mask[1] = False
     assert disagreements(layer, tokens=2 * chunk + 1, batch=3, mask=mask, pieces=(2, 0, 2 * chunk - 1)) == []
@@ -103,7 +104,7 @@ def _of(name: str, dtype: torch.dtype) -> Layer:
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 2e-4)])
-@pytest.mark.parametrize("name", [HEADS, LIVE])
+@pytest.mark.parametrize("name", [HEADS, LIVE, COMMIT])
 def test_equals_torch(name: str, dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks by torch in front of those in C, some of these in one call; samples one by one."""
     monkeypatch.setattr(held, "AFTER", 2)
