@@ -20,7 +20,7 @@ LARGE = 2**21
 def in_large_pages(x: Tensor) -> Tensor:
     """`x`, just made and of no values yet, in large pages if it is large and the system has them.
 
-    Memory that is mapped anew costs a fault for every page where it is first written, small ones 4 KiB at a time.
+    Memory that is mapped anew costs a fault for every page where it is first written, 4 KiB at a time.
     Elsewhere than on Linux, and where the system refuses, nothing happens.
 
     >>> in_large_pages(torch.empty(3)).shape

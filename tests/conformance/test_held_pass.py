@@ -59,7 +59,7 @@ def test_sums_wait_for_the_commit(pieces: tuple[int, ...]) -> None:
 
 
 def test_waiting_sums_have_gradients() -> None:
-    """Gradients of a call at the state it is given, against the loop over chunks: where nothing waits, too."""
+    """Gradients at the state a call is given, against the loop over chunks: where nothing waits, too."""
     for tokens in (2, 6, 8):
         found = []
         for family in ("", "chunk"):

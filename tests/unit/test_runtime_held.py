@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.grid import ChunkGrid
-from nldsl.runtime.held_gates import Following, fading, following, sums_behind
+from nldsl.runtime.held_commit import committing
+from nldsl.runtime.held_gates import Following, Lessons, fading, following, sums_behind
 
 
 def drawn(*shape: int) -> Tensor:
@@ -60,6 +61,56 @@ def _at(way: Following, t: int, first: tuple[Tensor, Tensor], steps: Tensor) -> 
     assert way.lent is not None
     added = (way.kernel[:, :, t, : steps.shape[-1]] * steps).sum(-1)
     return way.carried[..., t] * first[0] + way.lent[..., t] * first[1] - added
+
+
+def test_a_commit_is_one_step() -> None:
+    """With the numbers of the token that commits: pieces that begin anywhere, masked tokens, two windows."""
+    mask = torch.rand(2, 11, generator=torch.Generator().manual_seed(6)) > 0.3
+    for given, counts, window in ((None, [1, 1], 1), (mask, [1, 3], 1), (mask, [0, 2], 3)):
+        grid = ChunkGrid(torch.tensor(counts), given, 11, 4)
+        retain, beta, rate = drawn(2, 11, 3), drawn(2, 11, 1), drawn(2, 11, 3) + 1.0
+        told = Lessons(window, None)
+        found = committing(
+            grid,
+            4,
+            drawn(2, 11, 3, 1),
+            lessons=told,
+            scale=0.5,
+            retain=retain,
+            beta=beta,
+            slot_rate=rate,
+            read=1.0,
+        )
+        wholes = (found.keep, found.left, found.kept)
+        for b in range(2):
+            live = [t for t in range(11) if given is None or bool(given[b, t])]
+            for n in range(len(grid)):
+                behind = int(grid.behind(n)[b])
+                idle = behind % 4 != 0 or not int(torch.as_tensor(grid.held(n)).flatten().expand(2)[b])
+                if idle and found.back is None:
+                    continue
+                t = 0 if idle else live[behind - counts[b] - 1]
+                expected = (retain[b, t] - 0.5, beta[b, t].expand(3), rate[b, t])
+                for x, y, z in zip(wholes, expected, (1.0, 1.0, 0.0), strict=True):
+                    assert x is not None
+                    torch.testing.assert_close(x[b, :, n], torch.full_like(y, z) if idle else y)
+        _counts_lessons(grid, found.weight, window)
+
+
+def _counts_lessons(grid: ChunkGrid, weight: Tensor | None, window: int) -> None:
+    """A lesson counts once for every token of the piece that has it in its window."""
+    if window == 1 and grid.slots is None:
+        assert weight is None
+        return
+    assert weight is not None
+    start, at = 0, 0
+    for width in grid.widths:
+        live = torch.ones(2, 11, dtype=torch.bool) if grid.slots is None else grid.slots
+        for j in range(width + window - 1):
+            seen = [t for t in range(width) if t <= j <= t + window - 1]
+            expected = live[:, [at + t for t in seen]].sum(1).double()
+            torch.testing.assert_close(weight[:, :, start + j], expected[:, None].expand(2, 3))
+        start, at = start + width + window - 1, at + width
 
 
 def test_following_without_gates() -> None:
