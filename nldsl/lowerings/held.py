@@ -60,7 +60,6 @@ class HeldPass:
         key = self._row(self.term.key)
         lessons = self._lessons(name(grid), key, state)
         gates = self._gates()
-        at_commit = self.write.at_commit
         if lessons is not None:
             gates["lessons"] = lessons.attr("lessons")
         elif self.term.weight is not None:
@@ -68,11 +67,7 @@ class HeldPass:
                 call(runtime("held_lessons", "weighed"), name(grid), self._weight(key)), f"{label}_lessons"
             )
             gates["lessons"] = weight
-        if at_commit:
-            made = call(runtime("held_commit", "committing"), name(grid), self.write.base_every, key, **gates)
-        else:
-            made = call(runtime("held_gates", "fading"), name(grid), key, **gates)
-        self.scope.add(assign(fade, made))
+        self.scope.add(assign(fade, self._fade(name(grid), key, gates)))
         queries = tuple(self._row(r.key) for r in self.detail.reads)
         told = (
             (key, self._row(self.term.target))
@@ -93,7 +88,7 @@ class HeldPass:
             rows,
             name(fade),
             groups,
-            **({"gathered": self._held(state["gathered"]["0"], self.weights)} if at_commit else {}),
+            **self._waiting(state),
             **self._around(),
             **self._besides(),
             **self._following(name(grid), key, gates),
@@ -104,6 +99,19 @@ class HeldPass:
             shaped = answer if self.memory.per_head else answer.attr("squeeze")(2)
             self.scope.add(assign(self.scope.names.of(read.out), shaped))
         self._store(name(held), name(grid).attr("count"), lessons)
+
+    def _fade(self, grid: Expression, key: Expression, gates: dict[str, Like]) -> Expression:
+        """What is left of every step, or what the one step at the commit is made of."""
+        if not self.write.at_commit:
+            return call(self.code.runtime("held_gates", "fading"), grid, key, **gates)
+        made = self.code.runtime("held_commit", "committing")
+        return call(made, grid, self.write.base_every, key, **gates)
+
+    def _waiting(self, state: Expression) -> dict[str, Like]:
+        """The sums of gradients that wait for the commit."""
+        if not self.write.at_commit:
+            return {}
+        return {"gathered": self._held(state["gathered"]["0"], self.weights)}
 
     def _lessons(self, grid: Expression, key: Expression, state: Expression) -> Expression | None:
         """The lessons in the windows of all chunks."""

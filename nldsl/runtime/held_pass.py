@@ -17,7 +17,7 @@ Shapes: `B` batch, `T` tokens, `H` heads (1 without).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -83,8 +83,7 @@ def held_pass(
     laid = [*(grid.fill(q) for q in queries), *(inputs if window > 1 else map(grid.fill, inputs))]
     anchors = [r.expand_as(w) for r, w in zip(toward, running, strict=False)]
     numbers = [*fade, *(x for way in ways for x in way)]
-    # Behind a commit nothing waits; what is zero and asks for no gradient is not added.
-    sums = gathered if any(g.requires_grad or bool(g.any()) for g in gathered) else [None] * len(gathered)
+    sums = _that_wait(gathered)
     groups = (running, slots, sums, anchors, shared)
     counts = Counts(len(queries), len(inputs), len(ways), *map(len, groups))
     tensors = [*laid, *numbers, *running, *committed, *slots, *sums, *anchors, *shared]
@@ -93,11 +92,25 @@ def held_pass(
     kind = Kind(functions, counts, biases, tuple(seen))
     job = Job(kind, grid.widths, grid.ends(clock), window - 1, tracked)
     made: tuple[Tensor, ...] = _HeldPass.apply(steps, job, *tensors)  # type: ignore[no-untyped-call]
-    rest = iter(made[len(queries) :])
-    behind = [tuple(islice(rest, len(group))) for group in (running, committed, slots, gathered)]
-    old = (running, committed, slots, tuple(torch.zeros_like(g) for g in gathered))
-    behind = [was if n in job.same else now for n, (was, now) in enumerate(zip(old, behind, strict=True))]
-    return Held(tuple(grid.unlay(y) for y in made[: len(queries)]), *behind)
+    reads = tuple(grid.unlay(y) for y in made[: len(queries)])
+    empty = tuple(torch.zeros_like(g) for g in gathered)
+    return Held(reads, *_behind(job, made[len(queries) :], (running, committed, slots, empty)))
+
+
+def _that_wait(gathered: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """Behind a commit nothing waits; what is zero and asks for no gradient is not added."""
+    waits = any(g.requires_grad or bool(g.any()) for g in gathered)
+    return gathered if waits else [None] * len(gathered)
+
+
+def _behind(
+    job: Job, made: Sequence[Tensor], old: Sequence[tuple[Tensor, ...]]
+) -> Iterator[tuple[Tensor, ...]]:
+    """Groups of weights behind the call; those that are the same are as they were."""
+    rest = iter(made)
+    for n, group in enumerate(old):
+        now = tuple(islice(rest, len(group)))
+        yield group if n in job.same else now
 
 
 class _HeldPass(torch.autograd.Function):

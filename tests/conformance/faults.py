@@ -14,12 +14,22 @@ from nldsl.certify.clocks import ClockSet, with_clocks
 from nldsl.certify.examine import Subject, prepare
 from nldsl.driver.compile import emit
 from nldsl.emit.loader import load_module
-from nldsl.emit.nodes import name
 from nldsl.graph import open_program
 from nldsl.lowerings import attention, chunk_family, recurrence, states, token_memory
 from nldsl.plan.plan import Plan, Target
 from nldsl.runtime import grid, held_back, held_live, held_walk, segments
 from nldsl.runtime.model import Layer
+from tests.conformance.fault_makers import (
+    always_committed,
+    committed_of,
+    counted_backward,
+    emptied_everywhere,
+    faded_to_nothing,
+    last_pending,
+    nothing_waits,
+    running_of,
+    silent_seeds,
+)
 from tests.conformance.fault_programs import COMMIT, HELD, LIVE, STEPS
 
 SMALL = {"dim": 8, "depth": 1, "heads": 2, "vocab": 16}
@@ -100,61 +110,6 @@ class Patch:
 def _loaded(text: str) -> Layer:
     module: Layer = load_module(text, "faulty").build(0)
     return module
-
-
-def running_of(original: Any) -> Any:
-    """A read that sees the running state."""
-    return lambda self: [self.current[w] for w in self.weights]
-
-
-def committed_of(original: Any) -> Any:
-    """A base that is what reads see."""
-    return lambda self, write: self.visible()
-
-
-def always_committed(original: Any) -> Any:
-    """A family that commits behind every piece."""
-    return lambda self, code, ends: original(self, code, lambda clock: name("True"))
-
-
-def last_pending(original: Any) -> Any:
-    """A rule that leaves the gradient it used pending."""
-
-    def step(task: Any, state: dict[str, Any], due: Any) -> dict[str, Any]:
-        return {**original(task, state, due), "pending": state["pending"]}
-
-    return step
-
-
-def silent_seeds(original: Any) -> Any:
-    """A live weight that gathers for its states alone."""
-    return lambda self, d, z, flows, seeds: original(self, d, z, flows, [s.clone() for s in seeds])
-
-
-def faded_to_nothing(original: Any) -> Any:
-    """The way back through retention toward zero."""
-    return lambda self, i, keep, totals: self.flows.running[i].mul_(keep)
-
-
-def nothing_waits(original: Any) -> Any:
-    """The way back from a sum to what it was in front of the piece."""
-
-    def wait(self: Any, n: int) -> None:
-        original(self, n)
-        for flow in self.flows.gathered:
-            flow.zero_()
-
-    return wait
-
-
-def counted_backward(original: Any) -> Any:
-    """The last token of every piece, counted from the end of the sequence."""
-    return lambda self, x: original(self, x.flip(1))
-
-
-def emptied_everywhere(original: Any) -> Any:
-    """Sums that are gone behind every piece."""
-    return lambda which, part, sums: [None] * len(sums)
 
 
 EDITS = (
