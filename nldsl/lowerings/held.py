@@ -63,10 +63,8 @@ class HeldPass:
         if lessons is not None:
             gates["lessons"] = lessons.attr("lessons")
         elif self.term.weight is not None:
-            weight = self._named(
-                call(runtime("held_lessons", "weighed"), name(grid), self._weight(key)), f"{label}_lessons"
-            )
-            gates["lessons"] = weight
+            weighed = call(runtime("held_lessons", "weighed"), name(grid), self._weight(key))
+            gates["lessons"] = self._named(weighed, f"{label}_lessons")
         self.scope.add(assign(fade, self._fade(name(grid), key, gates)))
         queries = tuple(self._row(r.key) for r in self.detail.reads)
         told = (

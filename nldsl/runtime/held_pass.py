@@ -83,18 +83,15 @@ def held_pass(
     laid = [*(grid.fill(q) for q in queries), *(inputs if window > 1 else map(grid.fill, inputs))]
     anchors = [r.expand_as(w) for r, w in zip(toward, running, strict=False)]
     numbers = [*fade, *(x for way in ways for x in way)]
-    sums = _that_wait(gathered)
-    groups = (running, slots, sums, anchors, shared)
-    counts = Counts(len(queries), len(inputs), len(ways), *map(len, groups))
-    tensors = [*laid, *numbers, *running, *committed, *slots, *sums, *anchors, *shared]
+    counts = Counts(*map(len, (queries, inputs, ways, running, slots, gathered, anchors, shared)))
+    tensors = [*laid, *numbers, *running, *committed, *slots, *_that_wait(gathered), *anchors, *shared]
     tracked = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    seen = (next(n for n, way in enumerate(ways) if way is one) for one in live)
-    kind = Kind(functions, counts, biases, tuple(seen))
+    seen = tuple(next(n for n, way in enumerate(ways) if way is one) for one in live)
+    kind = Kind(functions, counts, biases, seen)
     job = Job(kind, grid.widths, grid.ends(clock), window - 1, tracked)
     made: tuple[Tensor, ...] = _HeldPass.apply(steps, job, *tensors)  # type: ignore[no-untyped-call]
-    reads = tuple(grid.unlay(y) for y in made[: len(queries)])
-    empty = tuple(torch.zeros_like(g) for g in gathered)
-    return Held(reads, *_behind(job, made[len(queries) :], (running, committed, slots, empty)))
+    old = (running, committed, slots, tuple(torch.zeros_like(g) for g in gathered))
+    return Held(tuple(map(grid.unlay, made[: len(queries)])), *_behind(job, made[len(queries) :], old))
 
 
 def _that_wait(gathered: Sequence[Tensor]) -> Sequence[Tensor | None]:
