@@ -23,6 +23,7 @@ def in_large_pages(x: Tensor) -> Tensor:
     Memory that is mapped anew costs a fault for every page where it is first written, 4 KiB at a time.
     Elsewhere than on Linux, and where the system refuses, nothing happens.
 
+    >>> import torch
     >>> in_large_pages(torch.empty(3)).shape
     torch.Size([3])
     """
