@@ -1,9 +1,11 @@
 """titans-pytorch: its neural memory with a perceptron, momentum and decay.
 
-Its chunk is what shares one rate, momentum and decay, and reads see the weights of the chunk before.
-`batch_size` is how often gradients are taken anew: never within a sequence, by default.  `EVERY_CHUNK` is
-ours with reads at the chunk's start.  `titans_mlp` is the recurrence of the paper: reads follow every token,
-only gradients are held for a chunk; for that theirs keeps its weights at every token, so it is timed on
+Its chunk is what shares one step, momentum and decay, and reads see the weights of the chunk before: the
+gradients of a chunk are summed up, each with a rate of its token, and momentum and decay are one number.
+`batch_size` is how often gradients are taken anew: never within a sequence, by default.  `EVERY_CHUNK` says
+the same of ours by `weighted` and `at commit`; the numbers are those of the last token, theirs of the mean
+over the chunk.  `titans_mlp` is the recurrence of the paper: reads follow every token, only gradients are
+held for a chunk; for that theirs keeps its weights at every token, so it is timed on
 `SHORT` tokens.  The functions differ in norms and in how rates are bounded; the sizes do not.
 """
 
@@ -20,9 +22,9 @@ block titans(x, heads = 4, chunk = 64) {
   z = norm(x)
   q = l2norm(split(linear(z), heads))
   k = l2norm(split(linear(z), heads))
-  M[k] <- split(linear(z), heads)  minimize l2
-    by momentum(lr = sigmoid(linear(z, heads)) / chunk, beta = sigmoid(linear(z, heads)))
-    retain sigmoid(linear(z, heads, bias = true))
+  M[k] <- split(linear(z), heads)  minimize l2  weighted sigmoid(linear(z, heads)) / chunk
+    by momentum(lr = 1, beta = sigmoid(linear(z, heads)))
+    retain sigmoid(linear(z, heads, bias = true))  at commit
   return linear(merge(M[q] * sigmoid(linear(z, heads))))
 }
 """
