@@ -6,7 +6,7 @@ The text of the pass stays, and other modules of the class, or of the file, are 
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeVar
 
 from nldsl.runtime import ahead
@@ -40,13 +40,18 @@ def hindered(module: Module) -> str:
     return ""
 
 
-def put(module: Module, name: str, found: Any) -> None:
-    """Let the forward pass of a module find something under a name; copies of the module do, too."""
+def put(module: Module, name: str, found: Any, code: CodeType | None = None) -> None:
+    """Let the forward pass of a module find something under a name; copies of the module do, too.
+
+    `code`: in place of that of the emitted pass, for one that asks for what is put there.
+    """
     own = vars(module).get("forward")
-    names = {**getattr(getattr(own, "again", own), NAMES, {}), name: found}
+    own = getattr(own, "again", own)
+    names = {**getattr(own, NAMES, {}), name: found}
     plain = emitted(type(module))
     assert plain is not None
-    code, world = plain.__code__, {**plain.__globals__, **names}
+    code = code or (own.__code__ if own is not None and hasattr(own, NAMES) else plain.__code__)
+    world = {**plain.__globals__, **names}
     made = FunctionType(code, world, plain.__name__, plain.__defaults__, plain.__closure__)
     made.__kwdefaults__, made.__doc__, made.__module__ = plain.__kwdefaults__, plain.__doc__, plain.__module__
     setattr(made, NAMES, names)

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from nldsl.native.forwards import put, shared
 from nldsl.native.kernels import linears_text
 from nldsl.runtime.c_calls import call, traced
 from nldsl.runtime.module import Module
@@ -70,17 +69,6 @@ def linears_of(block: type[Module]) -> list[str]:
     return [name for name in NAMES if name in names]
 
 
-def quicken_linears(block: Module) -> list[Linears]:
-    """Let the linear layers of a block be products in C."""
-    kind = type(block)
-    plain = unwrap(kind.forward).__globals__
-    found = []
-    for name in linears_of(kind):
-        found.append(shared(kind, name, lambda name=name: Linears(plain[name])))  # type: ignore[misc]
-        put(block, name, found[-1])
-    return found
-
-
 class Linears:
     """`function(x, weight, bias)`, which is `x weight^T + bias`, with large products in C."""
 
@@ -103,23 +91,33 @@ class Linears:
 
 def ready(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Step | None:
     """The functions in C, if they take such rows `x [..., K]` and a weight `[N, K]`."""
-    if chosen() is not None or traced() or torch.is_autocast_enabled("cpu"):
+    if not fits(x, weight, bias) or weight.shape[0] < _limits.thin:
         return None
+    return worth(x, weight.shape[0])
+
+
+def fits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether these are an ordinary value and an ordinary layer in an ordinary call."""
+    if not _ordinary():
+        return False
     given = (x, weight) if bias is None else (x, weight, bias)
     if any(type(t) not in _PLAIN or t.dtype != x.dtype or not t.is_cpu or t.is_neg() for t in given):
+        return False
+    alike = weight.dim() == 2 and x.dim() > 1 and x.shape[-1] == weight.shape[1]
+    return alike and x.dtype in REAL and getattr(weight, ATTRIBUTE, None) is None
+
+
+def _ordinary() -> bool:
+    return not traced() and chosen() is None and not torch.is_autocast_enabled("cpu")
+
+
+def worth(x: Tensor, outputs: int) -> Step | None:
+    """The functions in C, if products of rows `x [..., K]` with so many `outputs` are large enough."""
+    if not _ordinary():
         return None
-    if (
-        x.dtype not in REAL
-        or x.dim() < 2
-        or weight.dim() != 2
-        or getattr(weight, ATTRIBUTE, None) is not None
-    ):
-        return None
-    inner, outer = x.shape[-1], weight.shape[0]
-    few = x.numel() < inner * _limits.fewest * torch.get_num_threads() or x.numel() * outer < _limits.least
-    if few or min(inner, outer) < _limits.thin or inner != weight.shape[1]:
-        return None
-    return products(x.dtype)
+    inner, count = x.shape[-1], x.numel()
+    few = count < inner * _limits.fewest * torch.get_num_threads() or count * outputs < _limits.least
+    return None if few or inner < _limits.thin else products(x.dtype)
 
 
 @cache
@@ -148,10 +146,10 @@ def rows(step: Step, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     return y
 
 
-def inputs(step: Step, dy: Tensor, weight: Tensor) -> Tensor:
-    """`dy weight` for rows `dy [..., N]`."""
-    dx = dy.new_empty(*dy.shape[:-1], weight.shape[1])
-    _call(step, INPUTS, dy, weight, (dy.contiguous(), weight.contiguous(), dx))
+def inputs(step: Step, dy: Tensor, weight: Tensor, into: Tensor | None = None) -> Tensor:
+    """`dy weight` for rows `dy [..., N]`, added `into` what is there."""
+    dx = dy.new_empty(*dy.shape[:-1], weight.shape[1]) if into is None else into
+    _call(step, INPUTS, dy, weight, (dy.contiguous(), weight.contiguous(), dx), more=into is not None)
     return dx
 
 
@@ -162,9 +160,11 @@ def weights(step: Step, dy: Tensor, x: Tensor) -> Tensor:
     return dw
 
 
-def _call(step: Step, what: int, y: Tensor, weight: Tensor, arrays: Sequence[Tensor | None]) -> None:
+def _call(
+    step: Step, what: int, y: Tensor, weight: Tensor, arrays: Sequence[Tensor | None], more: bool = False
+) -> None:
     count = y.numel() // y.shape[-1]
-    call(step, what, (count, *weight.shape, 0), [*arrays, *[None] * (4 - len(arrays))])
+    call(step, what, (count, *weight.shape, int(more)), [*arrays, *[None] * (4 - len(arrays))])
 
 
 class _Linear(torch.autograd.Function):

@@ -11,8 +11,9 @@ from nldsl.native.filtered import filters_of, quicken_filters
 from nldsl.native.forwards import hindered, taken_back
 from nldsl.native.held import passes_of, quicken
 from nldsl.native.lanes import AFTER
-from nldsl.native.linears import Linears, linears_of, products, quicken_linears
+from nldsl.native.linears import Linears, linears_of, products
 from nldsl.native.matrix_passes import matrices_of, quicken_matrices
+from nldsl.native.projections import quicken_linears
 from nldsl.native.steps import BACK, STEP, NativeStep, forms_of, steps_of
 from nldsl.runtime.module import Module
 from nldsl.runtime.native import REAL, compiler, no_compiler

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Iterator
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 
 import nldsl
 from nldsl.certify.graphs import in_lanes
-from nldsl.native import linears, turn_on
+from nldsl.native import linears, projections, turn_on
 from nldsl.native.kernels import linears_text
 from nldsl.runtime.native import REAL, Step, built, compiler
 from nldsl.runtime.values import linear
@@ -111,6 +112,96 @@ def test_derivatives_of_gradients(everywhere: None) -> None:
     own = linears.Linears(linear)
     assert torch.autograd.gradcheck(own, (x, w)) and torch.autograd.gradgradcheck(own, (x, w))
     assert own.shapes
+
+
+def forward(self: Any, x: Tensor, z: Tensor) -> Any:
+    a = linear(x, self.a) + linear(x, self.p["b"].weight, self.bias)
+    if a.dim() > 5:
+        a = linear(x, self.c)
+    z = z + 1
+    b = linear(z, self.a) * linear(z, self.c)
+    return a, b, [linear(x, self.c) for _ in range(1)], linear(x, self.c), linear(a, self.d, bias=None)
+
+
+def test_what_is_called_together() -> None:
+    """Layers of a value that is given once, where they are called whatever the values are."""
+    code = projections.together(forward)  # type: ignore[arg-type]
+    assert code is not None and code.co_firstlineno == forward.__code__.co_firstlineno
+    asked: list[list[Any]] = []
+
+    def of_one(x: Any, *layers: Any) -> projections.Answers:
+        asked.append([x, *layers])
+        return projections.Answers([torch.zeros(2)] * len(layers))
+
+    names = {"torch": torch, projections.TOGETHER: of_one, "linear": lambda x, w, *b, **_: torch.ones(2)}
+    whole: Any = SimpleNamespace(a="a", c="c", d="d", bias="bias", p={"b": SimpleNamespace(weight="b")})
+    x = torch.ones(2)
+    a, b, c, d, e = FunctionType(code, names)(whole, x, x)
+    assert asked == [[x, ("a",), ("b", "bias"), ("c",)]]
+    assert a.sum() == d.sum() == 0 and b.sum() == c[0].sum() == e.sum() == 2
+    assert projections.together(gradients) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("asked", [(0, 1, 2, 3), (2,), (1, 3), (0, 3)])
+@pytest.mark.parametrize("frozen", [(), (0,), (1, 4)])
+def test_layers_of_one_value(asked: tuple[int, ...], frozen: tuple[int, ...], everywhere: None) -> None:
+    """Wide and thin ones, with biases and without, whichever answers and gradients are asked for."""
+    x = drawn(2, 9, 20)
+    given = [
+        x,
+        drawn(40, 20),
+        drawn(3, 20, seed=1),
+        drawn(3, seed=2),
+        drawn(5, 20, seed=3),
+        drawn(40, 20, seed=4),
+    ]
+    for n, t in enumerate(given):
+        t.requires_grad_(n not in frozen)
+
+    def outcome(one: Any) -> list[Tensor]:
+        x, a, b, offset, c, d = given
+        made = one(x, (a,), (b, offset), (c,), (d,))
+        answers = [made.take(n) for n in range(4)]
+        total = sum((drawn(*answers[n].shape, seed=n) * answers[n] ** 2).sum() for n in asked)
+        leaves = [t for t in given if t.requires_grad]
+        grads = torch.autograd.grad(total, leaves, allow_unused=True)  # type: ignore[arg-type]
+        return [
+            *answers,
+            *(torch.zeros_like(t) if g is None else g for g, t in zip(grads, leaves, strict=True)),
+        ]
+
+    single = linears.Linears(linear)
+    own = projections.Projections(single)
+    plain = lambda x, *layers: projections.Answers([F.linear(x, *layer) for layer in layers])  # noqa: E731
+    for found, want in zip(outcome(own), outcome(plain), strict=True):
+        torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-12)
+    assert single.shapes == {(40, 20), (3, 20), (5, 20)}
+
+
+def test_layers_of_one_value_twice_and_their_derivatives(everywhere: None) -> None:
+    """One weight in two places; passes back that are repeated; derivatives of gradients."""
+    own = projections.Projections(linears.Linears(linear))
+    x, w, thin = drawn(4, 5).requires_grad_(), drawn(33, 5, seed=1).requires_grad_(), drawn(2, 5, seed=2)
+
+    def sums(x: Tensor, w: Tensor, thin: Tensor) -> Tensor:
+        made = own(x, (w,), (thin,), (w,), (thin,))
+        return (made.take(0) * made.take(2)).sum() + (made.take(1) * made.take(3).sin()).sum()
+
+    given = (x, w, thin.requires_grad_())
+    assert torch.autograd.gradcheck(sums, given) and torch.autograd.gradgradcheck(sums, given)
+    total = sums(*given)
+    once = torch.autograd.grad(total, given, retain_graph=True)
+    assert all(map(torch.equal, torch.autograd.grad(total, given), once))
+    assert own.single.shapes
+
+
+def test_a_weight_with_a_rule_of_its_own_is_called_alone(everywhere: None) -> None:
+    own, x, w = projections.Projections(linears.Linears(linear)), drawn(4, 5), drawn(3, 5).requires_grad_()
+    setattr(w, linears.ATTRIBUTE, SimpleNamespace(linear=lambda x, w, b: "its own"))
+    made = own(x, (w,), (drawn(3, 5, seed=1),))
+    assert made.take(0) == "its own"  # type: ignore[comparison-overlap]
+    torch.testing.assert_close(made.take(1), x @ drawn(3, 5, seed=1).mT)
+    assert own.single.shapes == {(3, 5)}
 
 
 def test_what_torch_does(everywhere: None) -> None:
@@ -229,3 +320,17 @@ def test_a_kernel_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch) -> N
         assert linears.products(torch.float32) is None
     finally:
         linears.products.cache_clear()
+
+
+def test_traced_by_torch(everywhere: None) -> None:
+    """As by torch: one graph, an exported program, and nothing in C."""
+    layer = nldsl.compile("attention", block="attention", x=8, heads=2)
+    x = drawn(2, 9, 8, dtype=torch.float32)
+    want = layer(x)[0]
+    report = nldsl.native(layer)
+    found = torch.compile(lambda x: layer(x)[0], backend="eager", fullgraph=True)(x)
+    torch.testing.assert_close(found, want)
+    frozen = copy.deepcopy(layer).requires_grad_(False).eval()
+    torch.testing.assert_close(torch.export.export(frozen, (x,), strict=False).module()(x)[0], want)
+    assert report.products == 0
+    assert layer(x)[0].shape == want.shape and report.products == 1
