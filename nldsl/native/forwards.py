@@ -52,6 +52,8 @@ def put(module: Module, name: str, found: Any, code: CodeType | None = None) -> 
     assert plain is not None
     code = code or (own.__code__ if own is not None and hasattr(own, NAMES) else plain.__code__)
     world = {**plain.__globals__, **names}
+    # By the name of the file torch.compile would look the names up in the file.
+    world.pop("__name__", None)
     made = FunctionType(code, world, plain.__name__, plain.__defaults__, plain.__closure__)
     made.__kwdefaults__, made.__doc__, made.__module__ = plain.__kwdefaults__, plain.__doc__, plain.__module__
     setattr(made, NAMES, names)
