@@ -10,11 +10,16 @@ from nldsl.catalog.primitive import Builder, Operand, Outcome, Primitive
 from nldsl.catalog.values import Static
 from nldsl.library._shapes import expect
 
+HEADS = (
+    "; one matrix per head is made in `S += outer(v, k)` alone, "
+    "and `S *= a`, then `S *= values(b)`, scale its channels"
+)
+
 
 def _shape(operands: tuple[Operand, ...], options: Mapping[str, Static]) -> Outcome:
     left, right = operands
     for factor in (left, right):
-        heads = "; one matrix per head is made in `S += outer(v, k)` alone" if factor.kind == "headed" else ""
+        heads = HEADS if factor.kind == "headed" else ""
         expect(factor, ("vector",), "outer", f"each factor is one axis of the matrix{heads}")
     return Outcome((left.shape[0], right.shape[0]), "matrix")
 

@@ -143,7 +143,10 @@ def _clocks(members: list[ChunkMemory], caches: list[ChunkCache]) -> Refusal | N
     """One loop needs one count and a chunk of more than one token."""
     if grid_of(members, caches) == 1:
         found = [clocks_of(m) for m in members] + [resets_of(c.memory) for c in caches]
-        return Refusal(f"clocks {', '.join(str(c) for cs in found for c in cs)} have no common chunk")
+        each = sorted({c for cs in found for c in cs})
+        if len(each) == 1:
+            return Refusal("commits or gradients at every token leave no chunk")
+        return Refusal(f"clocks of {' and '.join(map(str, each))} tokens have no common chunk")
     resets = {(m.memory.reset, m.memory.reset_every) for m in members}
     own = {(c.memory.reset, c.memory.reset_every) for c in caches if resets_of(c.memory)}
     # A count since the start of the sequence tells any other clock; one that outlives it does not.

@@ -79,7 +79,9 @@ def matrix_step(memory: Memory, term: Term) -> tuple[Expr | None, Expr, str] | R
     if isinstance(found, Refusal):
         return found
     one = len(found.weights) == 1 and len(found.weights[0].shape) == 2
-    linear = one and found.forward is build("matmul", found.weights[0], found.key)
+    # A weight may act on a part of the key alone, as in a block-diagonal map: no product of the two then.
+    meets = one and found.weights[0].shape[-1:] == found.key.shape[-1:]
+    linear = meets and found.forward is build("matmul", found.weights[0], found.key)
     if not linear:
         return Refusal(f"map `{memory.function.name if memory.function else '?'}` is not one matrix")
     split = affine_in(found.objective_delta, found.prediction)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nldsl.source import Span
@@ -140,6 +140,19 @@ def nodes(node: tree.Expr) -> Iterator[tree.Expr]:
         yield from nodes(node.key)
 
 
+def bare(step: tree.Assign, memory: Callable[[tree.Expr], bool]) -> bool:
+    """Whether `M = ...` names `M` itself: no `M[k]`, and no `solve(M, q)`."""
+    left = [step.value] if step.op == "=" else []
+    while left:
+        node = left.pop()
+        if memory(node):
+            return True
+        if isinstance(node, tree.Call) and node.function.id != "solve":
+            left += [a.value for a in node.args]
+        left += [n for n in nodes(node) if n is not node and isinstance(n, tree.Name | tree.Call)]
+    return False
+
+
 def number(product: Product, more: tuple[tree.Expr, ...], span: Span) -> tree.Expr:
     """All numbers in front as one expression."""
     factors = (*product.factors, *more)
@@ -150,6 +163,12 @@ def number(product: Product, more: tuple[tree.Expr, ...], span: Span) -> tree.Ex
         found = tree.Binary("/", found, divisor, span=span)
     return tree.Unary("-", found, span=span) if product.negative else found
 
+
+EXAMPLE = (
+    "such as `{name} = a * {name} @ (I - b * outer(k, k)) + b * outer(v, k)`, with `k` a name; "
+    "what looks at `{name}` in another way reads it above: `r = {name}[k]`"
+)
+"""What all other sums are told."""
 
 SIDES = "factors on both sides are two statements: `{name} = {name} @ B`, then `{name} = A @ {name} + ...`"
 """What `A @ S @ B` is told."""

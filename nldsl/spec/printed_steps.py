@@ -18,11 +18,13 @@ from nldsl.spec.outer_sums import library_name
 from nldsl.spec.printed_errors import named_number, peeled
 from nldsl.spec.printed_products import (
     ALONE,
+    EXAMPLE,
     SIDES,
     Added,
     Factor,
     Product,
     alike,
+    bare,
     between,
     differences,
     joined,
@@ -54,7 +56,7 @@ def printed_steps(
 ) -> tuple[tree.Assign | tree.Write, ...] | None:
     """The statements that `M = ...`, `M += ...` or `M -= ...` stands for; none if it is something else.
 
-    Errors: NL0404, and `None`, for a product with `I` or `diag(w)` that is no such step.
+    Errors: NL0404, and `None`, for no such step where `M` itself, `I` or `diag(w)` stands.
     """
     if box.source.kind != "matrix" or (box.clock.every, box.clock.unit) != (1, "tokens"):
         return ()
@@ -106,7 +108,7 @@ class _Reader:
     def refused(self, why: str) -> tuple[()] | None:
         """NL0404 where a matrix stands that only a printed step knows."""
         known = [n for n in nodes(self.node.value) if self._unit(n) or self._diagonal(n) is not None] or why
-        if not known or not self._asks(self.node.value):
+        if not (known and self._asks(self.node.value) or bare(self.node, self._memory)):
             return ()
         name = self.box.name
         self.frame.session.report(
@@ -114,8 +116,7 @@ class _Reader:
             f"this is no step of `{name}` that can be read off",
             self.node.value.span,
             f"each factor beside `{name}` is `I` or `diag(w)`, and products `b * outer(s, c)`",
-            help=(why or (SIDES if between(self.node.value, name) else "")).format(name=name)
-            or f"such as `{name} = a * {name} @ (I - b * outer(k, k)) + b * outer(v, k)`, with `k` a name",
+            help=(why or (SIDES if between(self.node.value, name) else EXAMPLE)).format(name=name),
         )
         return None
 

@@ -18,6 +18,7 @@ from nldsl.spec.reads import ensure_function
 from nldsl.spec.repairs import drop_clause
 from nldsl.spec.statements import assign
 from nldsl.spec.train import outer_group, read_schedules
+from nldsl.spec.vector_steps import of_vectors, vector_steps
 from nldsl.spec.writes import FADING, target_box, write
 from nldsl.syntax import tree
 
@@ -91,7 +92,9 @@ def block_assign(frame: Frame, node: tree.Assign) -> None:
     if len(node.targets) > 1 or not isinstance(box, MemoryBox):
         assign(frame, node)
         return
-    steps = printed_steps(frame, node, box)
+    # `M *= outer(a, b)` scales every entry: no sum, whatever stands in it.
+    summed = node.op not in ("*=", "/=")
+    steps = (vector_steps if of_vectors(box) else printed_steps)(frame, node, box) if summed else ()
     for step in (node,) if steps == () else steps or ():
         if isinstance(step, tree.Write):
             write(frame, step)

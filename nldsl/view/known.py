@@ -61,6 +61,8 @@ def known_as(memory: Memory, write: Write, update: UpdateClass, gate: tuple[Gati
         window = option(memory.options, "window", 0)
         name = "sliding-window attention" if window else "softmax attention"
         return Known(name, "Eq. 62-63")
+    if write.project is not None:  # no other memory keeps its weights on a sphere
+        return None
     if any(t.gradient is not None and t.gradient.sees_memory for t in update.terms):
         return Known("Oja's rule (OjaNet)", "Eq. 66-67") if _is_oja(write) else None
     if any(t.window > 1 for t in write.terms):
