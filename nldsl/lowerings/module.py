@@ -29,6 +29,7 @@ from nldsl.lowerings.everywhere import spread, spread_for
 from nldsl.lowerings.forms import added_lowerings
 from nldsl.lowerings.functions import Functions
 from nldsl.lowerings.gated import in_one_pass
+from nldsl.lowerings.perceptrons import with_surroundings
 from nldsl.lowerings.prune import inline, prune
 from nldsl.lowerings.scope import RESERVED, Imports, Names, Scope
 from nldsl.lowerings.states import initial_state, lasting, noted_values, task_table
@@ -100,7 +101,9 @@ def _class(plan: Plan, block_plan: BlockPlan, functions: Functions) -> ClassDef:
             Parameter("mask", maybe_tensor()),
         ),
         in_one_pass(
-            inline(prune((start, *scope.body, returns(*outputs, name("new")))), temporaries(block, scope)),
+            with_surroundings(
+                inline(prune((start, *scope.body, returns(*outputs, name("new")))), temporaries(block, scope))
+            ),
             functions.imports,
         ),
         "All tokens of a call: outputs and the state after them.",

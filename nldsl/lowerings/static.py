@@ -7,6 +7,7 @@ from nldsl.lowerings.apply import lower_apply, parameter
 from nldsl.lowerings.blocks import BlockCode, as_row
 from nldsl.lowerings.gates import heads_of
 from nldsl.lowerings.layout import to_chunk, to_sequence
+from nldsl.lowerings.perceptrons import CALL, is_perceptron
 from nldsl.lowerings.slots import origin_of
 from nldsl.plan.plan import Unit
 from nldsl.spec.program import Apply, Call, Memory, Read, Repeat, TaskWrite
@@ -32,7 +33,12 @@ def _read(code: BlockCode, read: Read) -> None:
     """A memory that `forward` never changes: its learned weights, plus what `learn` has added to them."""
     memory = code.memory(read.memory)
     key = to_chunk(code.scope.ref(read.key), read.key.kind)
-    value = answer(code, memory, read, key, static_weights(code, memory))
+    weights = static_weights(code, memory)
+    assert memory.function is not None
+    if learns_from_task(code, memory) and not memory.per_head and is_perceptron(memory.function):
+        value: Expression = call(code.runtime("kept_layers", CALL), key, *weights)
+    else:
+        value = answer(code, memory, read, key, weights)
     code.scope.add(assign(code.scope.names.of(read.out), to_sequence(value, read.out.kind)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+from array import array
 from collections.abc import Sequence
 
 import torch
@@ -39,10 +39,9 @@ def call(
     step: Step, what: int, sizes: Sequence[int], arrays: Sequence[Tensor | None], *numbers: float
 ) -> None:
     """Function `what` of `step`; the caller keeps the arrays until it is back."""
-    step(
-        what,
-        (ctypes.c_long * len(sizes))(*sizes),
-        (ctypes.c_void_p * len(arrays))(*(None if x is None else x.data_ptr() for x in arrays)),
-        (ctypes.c_double * len(numbers))(*numbers),
-        torch.get_num_threads(),
-    )
+    # Half the time of arrays of `ctypes`, which convert number by number.
+    given = array("l", sizes)
+    places = array("Q", [0 if x is None else x.data_ptr() for x in arrays])
+    rates = array("d", numbers)
+    first, second, third = given.buffer_info()[0], places.buffer_info()[0], rates.buffer_info()[0]
+    step(what, first, second, third, torch.get_num_threads())

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nldsl.runtime.precision import as_given
+from nldsl.runtime.precision import as_given, under_autocast
 
 CODE = "NL0977"
 
@@ -44,6 +44,8 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
             # Where the pass forward was called under autocast, its pass back is traced under it.
             with torch.autocast(came.device.type, enabled=False):
                 return backward(ctx, *grads)
+        if not torch.is_grad_enabled() and not under_autocast(came.device):
+            return backward(ctx, *grads)
         with torch.no_grad(), as_given(came.device):
             found = backward(ctx, *grads)
         return _tied(found, (*ctx.saved_tensors, *grads)) if torch.is_grad_enabled() else found

@@ -76,11 +76,23 @@ class Rows:
         same = z.dtype == self.leaf.dtype and z.shape[:-2] == self.leaf.shape[:-2]
         return same and not torch.is_autocast_enabled(z.device.type)
 
+    @property
+    def read(self) -> Tensor:
+        """The weights as loops read them, of every sample or of all: constants."""
+        return self.leaf.detach() if self.shared is None else self.shared
+
     def values(self, anew: bool = False) -> Tensor:
         """Memory for the next values of the weight: its own, if no parameter lies there, or `anew`."""
         if self.shared is None and not anew:
             return self.leaf.detach()
         return laid(self.leaf.detach())
+
+    def meet(self, z: Tensor, dy: Tensor) -> None:
+        """Rows that have met the weight there and back: kept as long as they are gathered."""
+        if self.gathering:
+            self.keep(z, dy)
+        else:
+            self.ask(z, dy)
 
     def keep(self, z: Tensor, dy: Tensor) -> None:
         """Rows `[B, ..., C, in]` and `[B, ..., C, out]`."""
@@ -238,7 +250,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, weight: Tensor, rows: Rows) -> Tensor:
         ctx.save_for_backward(z)
-        ctx.weight = weight.detach() if rows.shared is None else rows.shared
+        ctx.weight = rows.read
         ctx.rows = rows
         return product(z, ctx.weight.mT)
 
@@ -246,8 +258,5 @@ class _Product(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
         (z,), dy = ctx.saved_tensors, grads[0]
-        if ctx.rows.gathering:
-            ctx.rows.keep(z.detach(), dy)
-        else:
-            ctx.rows.ask(z.detach(), dy)
+        ctx.rows.meet(z.detach(), dy)
         return product(dy, ctx.weight) if ctx.needs_input_grad[0] else None, None, None

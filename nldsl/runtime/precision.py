@@ -69,7 +69,7 @@ def keeps_islands(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def inside(self: Any, *args: Any, **options: Any) -> Any:
         like: Tensor = self.root.like
-        if not _under_autocast(like.device):
+        if not under_autocast(like.device):
             return method(self, *args, **options)
         with islands(like.device):
             result = method(self, *(_entered(_widened(x, like)) for x in args), **options)
@@ -111,7 +111,7 @@ class _Returned(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         device = grads[0].device
-        if _under_autocast(device):
+        if under_autocast(device):
             _lower_nothing(ctx, device.type)
         return grads[0]
 
@@ -157,13 +157,14 @@ def _hooked(x: Any) -> bool:
     return isinstance(x, Tensor) and x.requires_grad and not apart
 
 
-def _under_autocast(device: torch.device) -> bool:
+def under_autocast(device: torch.device) -> bool:
+    """Whether torch chooses types of operations on this device."""
     return device.type in ("cpu", "cuda", "xpu", "mps") and torch.is_autocast_enabled(device.type)
 
 
 def as_given(device: torch.device) -> AbstractContextManager[object]:
     """For a pass back that is called under autocast: it lowers nothing that the pass forward did not."""
-    return torch.autocast(device.type, enabled=False) if _under_autocast(device) else nullcontext()
+    return torch.autocast(device.type, enabled=False) if under_autocast(device) else nullcontext()
 
 
 def in_half(function: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.c_calls import call, loop
+from nldsl.runtime.c_rows import ROWS
 from nldsl.runtime.native import Step
 
 LEAST = 1 << 17
@@ -31,74 +32,15 @@ UNIT = 8
 UNIT_BACK = 9
 ACTIVATIONS = ("", "silu", "sigmoid")
 """What a gate or what follows a convolution may be; the first is none."""
-TEXT = r"""
-#include <math.h>
+TEXT = (
+    ROWS
+    + r"""
 #include <stdlib.h>
 #include <string.h>
-#define INLINE static inline __attribute__((always_inline))
 #define PARALLEL _Pragma("omp parallel for num_threads(threads) if (threads > 1)")
-#define EACH(c, n) _Pragma("omp simd") for (long c = 0; c < (n); c++)
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define FLOATS (sizeof(real) == 4)
 /* So many channels of a few tokens stay in the first cache. */
 enum { WIDE = 128, MOST = 8 };
-
-/* 2^n as bits; n + 1.5 2^52 (2^23) has the whole number n in its last bits. */
-INLINE float two_float(float n) {
-  union { float f; int i; } u;
-  u.i = ((int)n + 127) << 23;
-  return u.f;
-}
-INLINE double two_double(double n) {
-  union { double f; unsigned long long i; } u = {n + 0x1.8p52};
-  u.i = (u.i + 1023) << 52;
-  return u.f;
-}
-/* e^x within the range of normal numbers, x = n ln(2) + f. */
-INLINE float exp_float(float x) {
-  x = x > -87 ? x : -87;
-  x = x < 88 ? x : 88;
-  const float n = __builtin_rintf(x * 0x1.715476p+0f);
-  const float f = n * 0x1.bd0106p-13f + (n * -0x1.63p-1f + x);
-  float p = 1.0f / 5040;
-  p = p * f + 1.0f / 720;
-  p = p * f + 1.0f / 120;
-  p = p * f + 1.0f / 24;
-  p = p * f + 1.0f / 6;
-  p = p * f + 0.5f;
-  return (p * f * f + f + 1) * two_float(n);
-}
-INLINE double exp_double(double x) {
-  x = x > -708 ? x : -708;
-  x = x < 709 ? x : 709;
-  const double n = __builtin_rint(x * 0x1.71547652b82fep+0);
-  const double f = n * -0x1.a39ef35793c76p-33 + (n * -0x1.62e42feep-1 + x);
-  double p = 1.0 / 6227020800;
-  p = p * f + 1.0 / 479001600;
-  p = p * f + 1.0 / 39916800;
-  p = p * f + 1.0 / 3628800;
-  p = p * f + 1.0 / 362880;
-  p = p * f + 1.0 / 40320;
-  p = p * f + 1.0 / 5040;
-  p = p * f + 1.0 / 720;
-  p = p * f + 1.0 / 120;
-  p = p * f + 1.0 / 24;
-  p = p * f + 1.0 / 6;
-  p = p * f + 0.5;
-  return (p * f * f + f + 1) * two_double(n);
-}
-/* 0 where e^-x is no number any more, so that it stays 0 times a large one. */
-INLINE real sigmoid(real x) {
-  const real y = 1 / (1 + (FLOATS ? exp_float(-x) : exp_double(-x)));
-  return x == x ? (x < (FLOATS ? -88 : -709) ? 0 : y) : x;
-}
-/* `act` is 0: x itself, 1: silu, 2: sigmoid. */
-INLINE real active(int act, real x) { return act == 0 ? x : act == 1 ? x * sigmoid(x) : sigmoid(x); }
-INLINE real slope(int act, real x) {
-  if (act == 0) return 1;
-  const real s = sigmoid(x);
-  return act == 1 ? s * (1 + x * (1 - s)) : s * (1 - s);
-}
 
 /* x [B, T, D] behind `past [B, W - 1, D]`, w [W + 1, D]: the taps and what is added. */
 typedef struct {
@@ -188,31 +130,12 @@ INLINE real *row(const Rows *r, int a, long i) {
   return (real *)r->arrays[a] + l * s[0] + j * s[1] + k * s[2];
 }
 
-/* y = x w / sqrt(share sum(x^2) + eps); arrays x, w, y. */
-INLINE real inverse(const real *x, long n, real share, real eps) {
-  real sum = 0;
-  _Pragma("omp simd reduction(+ : sum)")
-  for (long c = 0; c < n; c++) sum += x[c] * x[c];
-  return 1 / (FLOATS ? (real)sqrtf(share * sum + eps) : (real)sqrt(share * sum + eps));
-}
+/* Arrays x, w, y, or x, w, dy, dx, and the sums of a part for w. */
 INLINE void norm_row(const Rows *r, long i, long n, real share, real eps) {
-  const real *x = row(r, 0, i), *w = r->arrays[1];
-  real *y = row(r, 2, i);
-  const real v = inverse(x, n, share, eps);
-  EACH(c, n) y[c] = x[c] * v * w[c];
+  norm(row(r, 0, i), r->arrays[1], row(r, 2, i), n, share, eps);
 }
-/* Arrays x, w, dy, dx, and the sums of a part for w. */
 INLINE void norm_row_back(const Rows *r, long i, long n, real share, real eps, real *total) {
-  const real *x = row(r, 0, i), *w = r->arrays[1], *dy = row(r, 2, i);
-  real *dx = row(r, 3, i), sum = 0;
-  const real v = inverse(x, n, share, eps);
-  _Pragma("omp simd reduction(+ : sum)")
-  for (long c = 0; c < n; c++) sum += dy[c] * w[c] * x[c];
-  const real along = sum * share * v * v * v;
-  EACH(c, n) {
-    total[c] += dy[c] * x[c] * v;
-    dx[c] = dy[c] * w[c] * v - x[c] * along;
-  }
+  norm_back(row(r, 0, i), r->arrays[1], row(r, 2, i), row(r, 3, i), total, n, share, eps);
 }
 
 /* y = v x with v = 1 / sqrt(sum(x^2) + eps); arrays x, y, v, or y, v, dy, dx. */
@@ -294,6 +217,7 @@ int step(long what, const long *sizes, void **arrays, const double *numbers, int
   return 0;
 }
 """
+)
 
 
 def ready(*tensors: Tensor, least: int | None = None) -> Step | None:

@@ -10,6 +10,7 @@ import torch
 from nldsl.runtime.chunk_back import chunk_step
 from nldsl.runtime.delta_back import delta_write_pullback
 from nldsl.runtime.grid import ChunkGrid, choose
+from nldsl.runtime.kept_layers import silu_perceptron
 from nldsl.runtime.memory import delta_write
 from nldsl.runtime.model import Model
 from nldsl.runtime.module import Module, constant, normal
@@ -52,14 +53,6 @@ def residual_mlp_dot_gradient(
     neg = -target
     matmul = key @ W2.mT
     return key, silu_pullback(neg @ W1, matmul), functional.silu(matmul), neg
-
-
-def mlp(z: Tensor, W2: Tensor, W1: Tensor) -> Tensor:
-    """The map `mlp`, row by row: `[..., C, z] -> [..., C, y]`."""
-    out_matmul = z @ W2.mT
-    out_silu = functional.silu(out_matmul)
-    out = out_silu @ W1.mT
-    return out
 
 
 def gd(W: Tensor, g: Tensor) -> Tensor:
@@ -784,24 +777,30 @@ class Cms(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        x_F = mlp(
-            norm(x, self.x[0].norm.weight, eps=1e-06),
+        x_1 = silu_perceptron(
+            x,
             adapted(self.F[0].W2, state["F[0]"], "W2"),
             adapted(self.F[0].W1, state["F[0]"], "W1"),
+            scale=self.x[0].norm.weight,
+            eps=1e-06,
+            residual=True,
         )
-        x_1 = x + x_F
-        x_F_1 = mlp(
-            norm(x_1, self.x[1].norm.weight, eps=1e-06),
+        x_2 = silu_perceptron(
+            x_1,
             adapted(self.F[1].W2, state["F[1]"], "W2"),
             adapted(self.F[1].W1, state["F[1]"], "W1"),
+            scale=self.x[1].norm.weight,
+            eps=1e-06,
+            residual=True,
         )
-        x_2 = x_1 + x_F_1
-        x_F_2 = mlp(
-            norm(x_2, self.x[2].norm.weight, eps=1e-06),
+        x_3 = silu_perceptron(
+            x_2,
             adapted(self.F[2].W2, state["F[2]"], "W2"),
             adapted(self.F[2].W1, state["F[2]"], "W1"),
+            scale=self.x[2].norm.weight,
+            eps=1e-06,
+            residual=True,
         )
-        x_3 = x_2 + x_F_2
         new["F[0]"] = state["F[0]"]
         new["F[1]"] = state["F[1]"]
         new["F[2]"] = state["F[2]"]

@@ -7,20 +7,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nldsl.runtime.kept_layers import silu_perceptron
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
 from nldsl.runtime.ops import merge, norm, readout, scaled, split
 from nldsl.runtime.task import TaskMemory, adapted
 from torch import Tensor
-from torch.nn import functional
-
-
-def mlp(z: Tensor, W2: Tensor, W1: Tensor) -> Tensor:
-    """The map `mlp`, row by row: `[..., C, z] -> [..., C, y]`."""
-    out_matmul = z @ W2.mT
-    out_silu = functional.silu(out_matmul)
-    out = out_silu @ W1.mT
-    return out
 
 
 def gd(W: Tensor, g: Tensor) -> Tensor:
@@ -102,13 +94,19 @@ class CmsIndependent(Module):
         new: dict[str, Any] = {}
         h = norm(x, self.h.norm.weight, eps=1e-06)
         y_mul = 2 * torch.sigmoid(readout(split(h, n=1), self.y[0].readout.weight, self.y[0].readout.bias))
-        y_F = mlp(h, adapted(self.F[0].W2, state["F[0]"], "W2"), adapted(self.F[0].W1, state["F[0]"], "W1"))
+        y_F = silu_perceptron(
+            h, adapted(self.F[0].W2, state["F[0]"], "W2"), adapted(self.F[0].W1, state["F[0]"], "W1")
+        )
         y = x[..., None, :] + scaled(y_mul[..., None], split(y_F, n=1))
         y_mul_2 = 2 * torch.sigmoid(readout(split(h, n=1), self.y[1].readout.weight, self.y[1].readout.bias))
-        y_F_1 = mlp(h, adapted(self.F[1].W2, state["F[1]"], "W2"), adapted(self.F[1].W1, state["F[1]"], "W1"))
+        y_F_1 = silu_perceptron(
+            h, adapted(self.F[1].W2, state["F[1]"], "W2"), adapted(self.F[1].W1, state["F[1]"], "W1")
+        )
         y_1 = y + scaled(y_mul_2[..., None], split(y_F_1, n=1))
         y_mul_4 = 2 * torch.sigmoid(readout(split(h, n=1), self.y[2].readout.weight, self.y[2].readout.bias))
-        y_F_2 = mlp(h, adapted(self.F[2].W2, state["F[2]"], "W2"), adapted(self.F[2].W1, state["F[2]"], "W1"))
+        y_F_2 = silu_perceptron(
+            h, adapted(self.F[2].W2, state["F[2]"], "W2"), adapted(self.F[2].W1, state["F[2]"], "W1")
+        )
         y_2 = y_1 + scaled(y_mul_4[..., None], split(y_F_2, n=1))
         out = merge(y_2)
         new["F[0]"] = state["F[0]"]

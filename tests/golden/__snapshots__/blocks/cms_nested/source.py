@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from nldsl.runtime.kept_layers import silu_perceptron
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, constant, normal
-from nldsl.runtime.ops import norm
 from nldsl.runtime.task import TaskMemory, adapted
 from torch import Tensor
-from torch.nn import functional
-
-
-def mlp(z: Tensor, W2: Tensor, W1: Tensor) -> Tensor:
-    """The map `mlp`, row by row: `[..., C, z] -> [..., C, y]`."""
-    out_matmul = z @ W2.mT
-    out_silu = functional.silu(out_matmul)
-    out = out_silu @ W1.mT
-    return out
 
 
 def gd(W: Tensor, g: Tensor) -> Tensor:
@@ -79,18 +70,22 @@ class CmsNested(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        x_F1 = mlp(
-            norm(x, self.x.norm.weight, eps=1e-06),
+        x_1 = silu_perceptron(
+            x,
             adapted(self.F2.W2, state["F1"], "W2"),
             adapted(self.F2.W1, state["F1"], "W1"),
+            scale=self.x.norm.weight,
+            eps=1e-06,
+            residual=True,
         )
-        x_1 = x + x_F1
-        out_F2 = mlp(
-            norm(x_1, self.out.norm.weight, eps=1e-06),
+        out = silu_perceptron(
+            x_1,
             adapted(self.F2.W2, state["F2"], "W2"),
             adapted(self.F2.W1, state["F2"], "W1"),
+            scale=self.out.norm.weight,
+            eps=1e-06,
+            residual=True,
         )
-        out = x_1 + out_F2
         new["F2"] = state["F2"]
         new["F1"] = state["F1"]
         return out, new
