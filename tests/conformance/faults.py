@@ -200,6 +200,13 @@ EDITS = (
         'adapted(self.F[2].W1, state["F[2]"], "W1")',
         "self.F[2].W1",
     ),
+    Edit("no residual around a perceptron", "hope", "residual=True", "residual=False"),
+    Edit(
+        "scale of another perceptron",
+        "hope",
+        "scale=self.x[1].norm.weight",
+        "scale=self.x[2].norm.weight",
+    ),
     # recurrences
     Edit("growth instead of decay", "gated_deltanet", "alpha_neg = -softplus", "alpha_neg = softplus"),
     Edit("feedback before the decay", "gated_deltanet", 'feedback="decayed"', 'feedback="raw"'),

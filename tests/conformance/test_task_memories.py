@@ -11,7 +11,7 @@ from torch import Tensor
 
 import nldsl
 from nldsl.reference import Interpreter, flatten_state
-from nldsl.runtime import kept_rows, native, row_products
+from nldsl.runtime import kept_layers, kept_rows, native, row_products
 from nldsl.runtime.kept_rows import PIECE
 from nldsl.runtime.model import Model
 from nldsl.runtime.state import State
@@ -189,6 +189,7 @@ def choose_form(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("no C compiler")
     monkeypatch.setattr(row_products, "LEAST", 0)
     monkeypatch.setattr(row_products, "FEWEST", 1)
+    monkeypatch.setattr(kept_layers, "LEAST", 0)
 
 
 @pytest.mark.parametrize("carry", ["trunc", "exact"])
