@@ -54,7 +54,7 @@ def choose(optimizer: RuleOptimizer, kernel: Kernel, like: Tensor) -> Choice:
         return Choice(None, against or "asked for")
     count = sum(p.numel() for g in optimizer.param_groups for p in g["params"])
     until = last_of_few(optimizer)
-    if wanted == "auto" and count < LEAST and float(optimizer.state[like]["step"]) < until:
+    if wanted == "auto" and count < LEAST and float(optimizer.state[like].get("step", 0)) < until:
         few = f"{count} elements are too few to compile a loop for (fewer than {LEAST})"
         return Choice(None, f"{few} before step {until}", until)
     step = compiled(kernel.native, REAL[like.dtype])
@@ -116,7 +116,7 @@ class Place:
     def fits(self, state: dict[str, Tensor], p: Tensor) -> bool:
         """Whether nobody has moved the weight or replaced a memory since."""
         for name, tensor in self.named:
-            if state[name] is not tensor:
+            if state.get(name) is not tensor:
                 return False
         return layout(p, *(tensor for _, tensor in self.named)) == self.layout
 
@@ -153,9 +153,10 @@ class Lineup:
         assert first.loop is not None
         self.kernel, self.kind, self.loop = first.kernel, first.kind, first.loop
         self.weights, self.slots = list(weights), [states[p] for p in weights]
-        self.held = _held(self.slots)
+        self.names = [name for name, _ in first.named]
+        self.held = _held(self.slots, self.names)
         self.tensors = [*self.weights, *self.held]
-        self.addresses = _addresses(self.tensors)
+        self.addresses, self.numels = _addresses(self.tensors), _numels(self.tensors)
         self.counters = [place.counter for place in places]
         self.sizes = (ctypes.c_long * count)(*(place.size for place in places))
         self.gradients = (ctypes.c_void_p * count)()
@@ -174,6 +175,8 @@ class Lineup:
             return False
         if _addresses(self.tensors) != self.addresses or not all(map(Tensor.is_contiguous, self.tensors)):
             return False
+        if _numels(self.tensors) != self.numels or _numels(gradients) != self.numels[: len(weights)]:
+            return False
         if len({counter.value for counter in self.counters}) > 1:
             return False
         self.gradients[:] = list(map(Tensor.data_ptr, gradients))
@@ -181,11 +184,10 @@ class Lineup:
 
     def _keeps(self, states: States) -> bool:
         """Whether the memories are the same objects; to look each weight up takes longer than all else."""
-        if not _same(list(states.values()), self.slots) and not _same(
-            [states[p] for p in self.weights], self.slots
-        ):
+        plain = _same(list(states), self.weights) and _same(list(states.values()), self.slots)
+        if not plain and not _same([states[p] for p in self.weights], self.slots):
             return False
-        return _same(_held(self.slots), self.held)
+        return _same(_held(self.slots, self.names), self.held)
 
     def _loops(self, g: Tensor) -> bool:
         return g.layout is torch.strided and g.dtype is self.kind and g.is_contiguous()
@@ -202,7 +204,7 @@ class Lineup:
         self.loop(len(self.weights), self.sizes, self.arrays, numbers.plain(), torch.get_num_threads())
 
 
-def layout(*tensors: Tensor) -> list[tuple[int, tuple[int, ...]]]:
+def layout(*tensors: Tensor) -> list[tuple[int, int, tuple[int, ...]]]:
     """Where tensors lie and how, which `tensor.data = other` changes without changing the tensor.
 
     >>> x = torch.zeros(2, 3)
@@ -211,19 +213,24 @@ def layout(*tensors: Tensor) -> list[tuple[int, tuple[int, ...]]]:
     >>> layout(x) == before
     False
     """
-    return [(tensor.data_ptr(), tensor.stride()) for tensor in tensors]
+    return [(tensor.data_ptr(), tensor.numel(), tensor.stride()) for tensor in tensors]
 
 
 def _addresses(tensors: Iterable[Tensor]) -> array[int]:
     return array("Q", map(Tensor.data_ptr, tensors))
 
 
+def _numels(tensors: Iterable[Tensor]) -> list[int]:
+    return list(map(Tensor.numel, tensors))
+
+
 def _same(some: Sequence[object], others: Sequence[object]) -> bool:
     return len(some) == len(others) and all(map(is_, some, others))
 
 
-def _held(slots: Iterable[Mapping[str, Tensor]]) -> list[Tensor]:
-    return [tensor for own in slots for tensor in own.values()]
+def _held(slots: Iterable[Mapping[str, Tensor]], names: Sequence[str]) -> list[Tensor]:
+    """What is called so, wherever it stands; whatever else a user keeps there is left alone."""
+    return [own.get(name) for own in slots for name in names]  # type: ignore[misc]
 
 
 class Bundle:

@@ -71,6 +71,22 @@ Due = Sequence[tuple[Any, Sequence[Arrival], "Lineup | None"]]
 """Groups with what arrived for them, or the lineup that knows where it is."""
 
 
+def arrived(optimizer: RuleOptimizer, params: Sequence[Tensor]) -> list[Arrival]:
+    """Every parameter that has a gradient, with it; raises NL0966 for one that no rule takes."""
+    found = [(p, g) for p in params if (g := p.grad) is not None]
+    for p, g in found:
+        if g.layout != torch.strided:
+            raise refusal(
+                "NL0966",
+                f"the gradient of {optimizer.name_of(p)} is sparse",
+                "use `sparse = False` in the embedding",
+            )
+        if g.shape != p.shape:
+            told = f"the gradient of {optimizer.name_of(p)} is {list(g.shape)}, the weight {list(p.shape)}"
+            raise refusal("NL0966", told, "give a weight another shape behind `zero_grad()`")
+    return found
+
+
 def checked(optimizer: RuleOptimizer, due: Due) -> bool:
     """Whether the step may be taken; raises NL0967, warns, or repairs, as the policy says."""
     policy = optimizer.nonfinite
@@ -82,7 +98,7 @@ def checked(optimizer: RuleOptimizer, due: Due) -> bool:
     bad = [(p, g) for p, g in arrived if g is not None and not finite(g)]
     if not bad:
         return True
-    step = int(max(optimizer.state[p]["step"] for p, _ in bad)) + 1
+    step = int(max(optimizer.state[p].get("step", 0) for p, _ in bad)) + 1
     shown = ", ".join(_described(optimizer.name_of(p), g) for p, g in bad[:3])
     shown += f" and {len(bad) - 3} more" if len(bad) > 3 else ""
     message = f"at step {step} the gradient of {shown} is not finite"

@@ -102,6 +102,7 @@ def gathered(
     this step, and nothing is kept any more.  Steps are counted from the last one that fired.
     """
     every = clock_of(group)
+    optimizer.lineups.pop(id(group), None)  # it knows nothing of what is gathered
     for p in group["params"]:
         if "gathered" not in optimizer.state[p]:
             require_clock(optimizer.rule, optimizer.kernel_of(p), every)

@@ -17,7 +17,7 @@ from nldsl.catalog.bounds import Bounds
 from nldsl.runtime.gathered_rows import GatheredRows
 from nldsl.runtime.rule_bundle import Bundle, Choice, Lineup, Place, choose, last_of_few
 from nldsl.runtime.rule_cycled import SCHEDULED, Cycled
-from nldsl.runtime.rule_gradients import Arrival, Policy, checked
+from nldsl.runtime.rule_gradients import Arrival, Policy, arrived, checked
 from nldsl.runtime.rule_groups import (
     GATHERED,
     bad_argument,
@@ -33,6 +33,7 @@ from nldsl.runtime.rule_kernel import Kernel, Told, refusal
 from nldsl.runtime.rule_numbers import Numbers
 from nldsl.runtime.rule_room import Room, apart
 from nldsl.runtime.rule_rows import Rows, attach
+from nldsl.runtime.rule_states import emptied, require_state, stacked
 
 Shape = tuple[int, ...]
 Form = Literal["auto", "eager", "compiled"]
@@ -183,14 +184,14 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _allocate(self, p: Tensor, name: str, every: int, room: Room) -> None:
         kernel = self.kernel_of(p, name)
-        copies = p.shape[0] if p.ndim == 3 and kernel.form == "matrix" else 0
+        copies = p.shape[0] if stacked(kernel, p) else 0
         state: dict[str, Tensor] = {"step": torch.tensor(0.0, dtype=torch.float32)}
         for index, memory in enumerate(kernel.memories):
             start = memory.start(p.detach(), copies, self.seed, name.strip("`"))
             state[memory.name] = room.put(start, p, apart(index, len(kernel.memories)))
         if every > 1:
             state.update(gathering(p.detach()))
-        self.state[p] = state
+        self.state[p] = {**self.state.get(p, {}), **state}
 
     def name_of(self, p: Tensor) -> str:
         """How a parameter that is trained is called in messages."""
@@ -236,7 +237,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             if lineup is not None:
                 lineup.run(self._numbers(group, lineup.kernel, lineup.tick()))
             else:
-                self._update(group, list(gathered(self, group, found)) if slow(self, group) else found)
+                late = slow(self, group)
+                self._update(group, self._settled(list(gathered(self, group, found))) if late else found)
         return loss
 
     def _settle(self, group: dict[str, Any]) -> None:
@@ -257,23 +259,21 @@ class RuleOptimizer(torch.optim.Optimizer):
         lineup = self.lineups.get(id(group)) if clock_of(group) == 1 else None
         if lineup is not None and lineup.takes(group["params"], self.state):
             return [], lineup
-        found = [(p, g) for p in group["params"] if (g := p.grad) is not None]
-        for p, g in found:
-            if g.layout != torch.strided:
-                raise refusal(
-                    "NL0966",
-                    f"the gradient of {self.name_of(p)} is sparse",
-                    "use `sparse = False` in the embedding",
-                )
-        return found, None
+        return self._settled(arrived(self, group["params"])), None
+
+    def _settled(self, found: list[Arrival]) -> list[Arrival]:
+        """The same, when all are found before anything changes; what does not fit together is refused."""
+        for p, _ in found:
+            place = self.places.get(id(p))
+            if place is None or place.counter.value >= place.until or not place.fits(self.state[p], p):
+                self._place(p)
+        return found
 
     def _update(self, group: dict[str, Any], ready: Iterable[Arrival]) -> None:
         """Apply the rule; parameters that share a kernel and a step share its numbers."""
         bundles: dict[tuple[int, float], Bundle] = {}
         for p, g in ready:
-            state, place = self.state[p], self.places.get(id(p))
-            if place is None or place.counter.value >= place.until or not place.fits(state, p):
-                place = self._place(state, p)
+            place = self.places[id(p)]
             step = place.tick()
             key = (place.kernel_id, step)
             bundle = bundles.get(key)
@@ -288,17 +288,20 @@ class RuleOptimizer(torch.optim.Optimizer):
         """What depends on the step and the arguments of a group alone."""
         return Numbers(kernel, [step, *(float(group[name]) for name in self.arguments)])
 
-    def _place(self, state: dict[str, Tensor], p: Tensor) -> Place:
-        """Where `p` and its memories are; looked up again when somebody has moved them."""
+    def _place(self, p: Tensor) -> None:
+        """Find where `p` and its memories are; again when somebody has moved them."""
         kernel = self.kernel_of(p)
+        if emptied(kernel, self.state[p]):
+            self._allocate(p, self.name_of(p), 1, self._room([p]))
+        state = self.state[p]
+        require_state(kernel, p, state, self.name_of(p))
         late = float(state["step"]) >= last_of_few(self)
         key = (id(kernel), p.dtype, p.device.type, p.ndim == 3, late)
         if key not in self.choices:
             self.choices[key] = choose(self, kernel, p)
         rows = self.rows.get(p)
         take = partial(rows.take, name=self.name_of(p)) if isinstance(rows, GatheredRows) else None
-        place = self.places[id(p)] = Place(kernel, state, p, self.choices[key], take)
-        return place
+        self.places[id(p)] = Place(kernel, state, p, self.choices[key], take)
 
     def _forget_places(self) -> None:
         for known in (self.choices, self.places, self.lineups):

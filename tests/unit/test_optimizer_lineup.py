@@ -16,7 +16,7 @@ from nldsl.runtime.rule_bundle import Numbers
 from nldsl.runtime.rule_optimizer import RuleOptimizer
 
 pytestmark = pytest.mark.skipif(not native.compiler(), reason="no C compiler")
-SHAPES = [(40, 30), (7,), (), (513, 3)]
+SHAPES = [(40, 30), (7,), (), (513, 3), (40, 30)]
 Event = Callable[[RuleOptimizer, list[nn.Parameter]], None]
 
 
@@ -72,6 +72,51 @@ def a_count_moves(optimizer: RuleOptimizer, params: list[nn.Parameter]) -> None:
         count.data = count.data + 2
 
 
+def states_change_owners(optimizer: RuleOptimizer, params: list[nn.Parameter]) -> None:
+    """The same states in the same order, of other weights."""
+    owners, states = list(optimizer.state), list(optimizer.state.values())
+    owners[0], owners[4] = owners[4], owners[0]
+    optimizer.state.clear()
+    optimizer.state.update(zip(owners, states, strict=True))
+
+
+def memories_change_names(optimizer: RuleOptimizer, params: list[nn.Parameter]) -> None:
+    """The same memories in the same order, under other names."""
+    state = optimizer.state[params[0]]
+    first, second = state.pop("m"), state.pop("s")
+    state.update(s=first.abs_(), m=second)
+
+
+def a_user_keeps_things_there(optimizer: RuleOptimizer, params: list[nn.Parameter]) -> None:
+    optimizer.state[params[3]].update(seen=torch.tensor(3.0))
+    optimizer.state[nn.Parameter(torch.zeros(3))] = {"own": torch.zeros(2)}
+
+
+def a_state_is_emptied(optimizer: RuleOptimizer, params: list[nn.Parameter]) -> None:
+    optimizer.state[params[1]].clear()
+
+
+def all_states_are_emptied(optimizer: RuleOptimizer, params: list[nn.Parameter]) -> None:
+    optimizer.state.clear()
+
+
+def a_weight_is_another(optimizer: RuleOptimizer, params: list[nn.Parameter]) -> None:
+    other = nn.Parameter(params[3].detach() + 1)
+    other.grad, params[3] = params[3].grad, other
+    optimizer.param_groups[0]["params"][3] = other
+
+
+def a_weight_is_cut(optimizer: RuleOptimizer, params: list[nn.Parameter]) -> None:
+    """Where it lay, as it lay, and smaller: so are gradient and memories."""
+    last = params[3]
+    grad, last.grad = last.grad, None
+    last.data = last.data[:200]
+    assert grad is not None
+    last.grad = grad[:200].clone()
+    state = optimizer.state[last]
+    state.update({n: t[:200] for n, t in state.items() if n != "step"})
+
+
 def a_weight_is_turned(optimizer: RuleOptimizer, params: list[nn.Parameter]) -> None:
     """Same address, another layout."""
     rows, columns = params[0].shape
@@ -116,6 +161,13 @@ EVENTS: list[Event] = [
     a_count_changes,
     a_memory_moves,
     a_count_moves,
+    states_change_owners,
+    memories_change_names,
+    a_user_keeps_things_there,
+    a_state_is_emptied,
+    all_states_are_emptied,
+    a_weight_is_another,
+    a_weight_is_cut,
     a_weight_is_turned,
     the_gradient_is_turned,
     the_rate_changes,
@@ -124,6 +176,10 @@ EVENTS: list[Event] = [
     a_group_comes,
     the_state_is_loaded,
 ]
+
+
+APART = (one_has_no_gradient, first_has_no_gradient, a_count_changes, a_state_is_emptied, a_weight_is_another)
+"""Behind these not all weights are at one step."""
 
 
 def run(form: str, event: Event) -> list[torch.Tensor]:
@@ -135,7 +191,7 @@ def run(form: str, event: Event) -> list[torch.Tensor]:
             event(optimizer, params)
         optimizer.step()
     if form == "compiled":
-        assert optimizer.lineups or event in (one_has_no_gradient, first_has_no_gradient, a_count_changes)
+        assert optimizer.lineups or event in APART
     return [p.detach() for p in params] + [t for p in params for t in optimizer.state[p].values()]
 
 

@@ -82,7 +82,8 @@ CODES = {
     "NL0966": Entry(
         "a sparse gradient or a complex weight",
         "Rules are written for real, dense weights. Embeddings need `sparse = False`; a complex weight can "
-        "be trained through `torch.view_as_real`.",
+        "be trained through `torch.view_as_real`. A gradient has the shape of its weight, also "
+        "where `weight.data = ...` has given that another one.",
     ),
     "NL0967": Entry(
         "a gradient that is not finite",
@@ -96,7 +97,9 @@ CODES = {
     ),
     "NL0969": Entry(
         "a saved state of another rule",
-        "The memories in a state dictionary are not those of the optimizer that loads it.",
+        "The memories in a state dictionary are not those of the optimizer that loads it; or those in "
+        "`optimizer.state` are no longer those of the weight, which was given another shape, or one of them "
+        "was taken away. A weight whose state is empty starts afresh, as in torch.",
     ),
     "NL0972": Entry(
         "a rule without its inputs",
