@@ -210,6 +210,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     # --- steps --------------------------------------------------------------------------------
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every group whose clock fires; returns what `closure` gives."""

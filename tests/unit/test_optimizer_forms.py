@@ -226,3 +226,26 @@ def test_what_is_pickled_to_another_process_is_the_same_there(tmp_path: Path) ->
     assert source == optimizer.source and bounds == optimizer.bounds and "lr" in bounds
     assert {form for form, _ in forms.values()} == {"compiled"} and len(forms) == 2
     assert torch.equal(weight, there)
+
+
+@needs_compiler
+@pytest.mark.parametrize("form", ["eager", "compiled", "auto"])
+@pytest.mark.parametrize("rule", ["adamw(lr = 0.01)", "sgd(lr = 0.01)", "lion(lr = 0.01)"])
+def test_a_step_given_to_torch_compile_is_the_same(rule: str, form: str) -> None:
+    """Traced, a loop in C would be given addresses of nothing, and lists operations that only torch traces."""
+
+    def trained(compiled: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+        optimizer = nldsl.optimizer(rule, net)
+        optimizer.form = form
+        step = torch.compile(optimizer.step, backend="eager") if compiled else optimizer.step
+        for _ in range(6):
+            optimizer.zero_grad()
+            net(torch.randn(8, 6, dtype=torch.float64)).square().mean().backward()
+            step()
+        return [p.detach() for p in net.parameters()]
+
+    torch._dynamo.reset()
+    for plain, own in zip(trained(False), trained(True), strict=True):
+        assert torch.equal(plain, own)
