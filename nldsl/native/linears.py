@@ -65,7 +65,9 @@ def every_product() -> Iterator[None]:
 
 def linears_of(block: type[Module]) -> list[str]:
     """What a class of blocks calls for its linear layers."""
-    names = unwrap(block.forward).__code__.co_names
+    forward: Any = unwrap(block.forward)
+    # A part of the module, or a function of torch, may have one of the names.
+    names = set(forward.__code__.co_names) & set(forward.__globals__)
     return [name for name in NAMES if name in names]
 
 
@@ -179,7 +181,8 @@ class _Linear(torch.autograd.Function):
         (dy,) = grads
         to_x, to_weight, to_bias, _ = ctx.needs_input_grad
         with as_given(dy.device):
-            step = None if torch.is_grad_enabled() or type(dy) is not Tensor else ready(x, weight)
+            plain = torch.is_grad_enabled() or type(dy) is not Tensor or dy.is_neg()
+            step = None if plain else ready(x, weight)
             flat = dy.flatten(0, -2)
             db = flat.sum(0) if to_bias else None
             if step is None:

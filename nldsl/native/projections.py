@@ -6,6 +6,7 @@ The text of a forward pass calls them one by one; here its code does so at once,
 from __future__ import annotations
 
 import ast
+import dis
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -26,6 +27,9 @@ from nldsl.runtime.precision import as_given
 LINEAR = "linear"
 TOGETHER = "linears_of_one"
 """The name under which the code has what computes them."""
+SIMPLE = ast.Assign | ast.AnnAssign | ast.Expr | ast.Return
+"""Statements that run whatever the values are."""
+METHODS = {"LOAD_METHOD": "LOAD_ATTR"}
 THIN = 32
 """Layers of so few outputs are one product."""
 Layer = tuple[Tensor, Tensor | None]
@@ -49,6 +53,7 @@ def together(forward: FunctionType) -> CodeType | None:
     """The code of a forward pass with linear layers of one value called at once; `None` if it has none.
 
     What is called is `linears_of_one(x, (weight, bias), ...)`, whose answers are taken in turn; lines stay.
+    A file may have been written anew since it was imported: its text is not that of the code then.
     """
     plain = forward.__code__
     try:
@@ -56,12 +61,27 @@ def together(forward: FunctionType) -> CodeType | None:
     except (OSError, SyntaxError):
         return None
     function = tree.body[0]
-    if not isinstance(function, ast.FunctionDef) or plain.co_freevars or not _rewritten(function):
+    if not isinstance(function, ast.FunctionDef) or plain.co_freevars or function.name != plain.co_name:
+        return None
+    if _says(_code(tree, plain)) != _says(plain) or not _rewritten(function):
         return None
     ast.fix_missing_locations(tree)
     ast.increment_lineno(tree, plain.co_firstlineno - 1)
+    return _code(tree, plain)
+
+
+def _code(tree: ast.Module, plain: CodeType) -> CodeType:
     whole = compile(tree, plain.co_filename, "exec", dont_inherit=True)
     return next(c for c in whole.co_consts if isinstance(c, CodeType) and c.co_name == plain.co_name)
+
+
+def _says(code: CodeType) -> list[object]:
+    """What code does; how methods are called depends on imports around it, and where it jumps on that."""
+    jumps, found = {*dis.hasjrel, *dis.hasjabs}, list[object]()
+    for step in dis.get_instructions(code):
+        value = _says(step.argval) if isinstance(step.argval, CodeType) else step.argval
+        found.append((METHODS.get(step.opname, step.opname), None if step.opcode in jumps else value))
+    return found
 
 
 def _rewritten(function: ast.FunctionDef) -> bool:
@@ -70,11 +90,12 @@ def _rewritten(function: ast.FunctionDef) -> bool:
     given = Counter([*stored, *(a.arg for a in function.args.args)])
     calls: dict[str, list[ast.Call]] = {}
     first: dict[str, int] = {}
+    written = set(_written_over(function))
     for place, statement in enumerate(function.body):
-        for call in _calls(statement):
+        for call in _calls(statement) if isinstance(statement, SIMPLE) else ():
             assert isinstance(call.args[0], ast.Name)
             name = call.args[0].id
-            if given[name] == 1:
+            if given[name] == 1 and name not in written:
                 calls.setdefault(name, []).append(call)
                 first.setdefault(name, place)
     several = [name for name, found in calls.items() if len(found) > 1]
@@ -91,13 +112,22 @@ def _rewritten(function: ast.FunctionDef) -> bool:
     return bool(several)
 
 
+def _written_over(function: ast.FunctionDef) -> Iterator[str]:
+    """Names whose values may change in place, or inside a statement."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.NamedExpr):
+            yield node.target.id
+        elif isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.value, ast.Name):
+            in_place = isinstance(node, ast.Attribute) and node.attr.endswith("_")
+            if in_place or not isinstance(node.ctx, ast.Load):
+                yield node.value.id
+
+
 def _calls(node: ast.AST) -> Iterator[ast.Call]:
     """Calls `linear(name, self.w)` that a statement makes whatever the values are."""
-    if isinstance(
-        node, ast.If | ast.For | ast.While | ast.With | ast.Try | ast.IfExp | ast.BoolOp | ast.Lambda
-    ):
+    if isinstance(node, ast.IfExp | ast.BoolOp | ast.Compare | ast.Lambda):
         return
-    if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp | ast.FunctionDef):
+    if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
         return
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == LINEAR:
         plain = not node.keywords and len(node.args) in (2, 3) and isinstance(node.args[0], ast.Name)
@@ -171,7 +201,10 @@ class _Projections(torch.autograd.Function):
             bias = None if several[0] is None else torch.cat(several)
             whole = rows(step, x, torch.cat([layers[n] for n in thin]), bias)
             parts = whole.split([sizes[n] for n in thin], -1)
-            made.update((n, part.contiguous()) for n, part in zip(thin, parts, strict=True))
+            made.update(
+                (n, part.clone(memory_format=torch.contiguous_format))
+                for n, part in zip(thin, parts, strict=True)
+            )
         return tuple(made[n] for n in range(len(layers)))
 
     @staticmethod
@@ -188,7 +221,7 @@ class _Projections(torch.autograd.Function):
                 if asked[2 * n + 3]:
                     found[2 * n + 1] = dy.flatten(0, -2).sum(0)
             plain = torch.is_grad_enabled() or worth(x, 1 << 30) is None
-            if plain or any(type(dy) is not Tensor for dy in given.values()):
+            if plain or any(type(dy) is not Tensor or dy.is_neg() for dy in given.values()):
                 dx = None
                 for n, dy in given.items():
                     if asked[1]:

@@ -44,6 +44,9 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
             # Where the pass forward was called under autocast, its pass back is traced under it.
             with torch.autocast(came.device.type, enabled=False):
                 return backward(ctx, *grads)
+        if any(g is not None and g.is_neg() for g in grads):
+            # What is only marked as negative, as behind `conj().imag`, is another number where C reads it.
+            grads = tuple(None if g is None else g.resolve_neg() for g in grads)
         if not torch.is_grad_enabled() and not under_autocast(came.device):
             return backward(ctx, *grads)
         with torch.no_grad(), as_given(came.device):

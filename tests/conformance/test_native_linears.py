@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
+from runpy import run_path
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -107,6 +109,27 @@ def test_as_an_operation(asked: tuple[int, int, int], everywhere: None) -> None:
         torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_gradients_that_are_only_marked_as_negative(several: bool, everywhere: None) -> None:
+    """As behind `conj().imag`: their numbers in memory have the other sign."""
+    x, w, b = (drawn(*s, seed=i).requires_grad_() for i, s in enumerate(((6, 5), (7, 5), (7,))))
+    own = linears.Linears(linear)
+
+    def direct(one: Any) -> tuple[Tensor, ...]:
+        y, dy = one(x, w, b), torch._neg_view(drawn(6, 7, seed=4))
+        return torch.autograd.grad(y, (x, w, b), dy)
+
+    def both(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        answers = projections.Projections(own)(x, (w, b), (w,))
+        answers.take(1)
+        return answers.take(0)
+
+    one = both if several else own
+    for mine, right in zip(direct(one), direct(F.linear), strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-12, atol=1e-12)
+    assert own.shapes
+
+
 def test_derivatives_of_gradients(everywhere: None) -> None:
     x, w = drawn(9, 5).requires_grad_(), drawn(7, 5, seed=1).requires_grad_()
     own = linears.Linears(linear)
@@ -140,6 +163,35 @@ def test_what_is_called_together() -> None:
     assert asked == [[x, ("a",), ("b", "bias"), ("c",)]]
     assert a.sum() == d.sum() == 0 and b.sum() == c[0].sum() == e.sum() == 2
     assert projections.together(gradients) is None  # type: ignore[arg-type]
+
+
+TEXT = """
+from nldsl.runtime.values import linear
+class B:
+    def forward(self, x, z):
+        a = linear(x, self.a)
+        {between}
+        return a, linear(x, self.b)
+"""
+
+
+@pytest.mark.parametrize("between", ["pass", "z = z", "x.add_(1)", "x[0] = 1", "z = (x := z)", "del x[0]"])
+def test_a_value_that_changes_in_between(between: str, tmp_path: Path) -> None:
+    """Files may be edited by hand; and written anew after they were imported, which is not what runs."""
+    file = tmp_path / "edited.py"
+    file.write_text(TEXT.format(between=between))
+    forward = run_path(str(file))["B"].forward
+    may = between in ("pass", "z = z")
+    assert (projections.together(forward) is not None) is may
+    file.write_text(TEXT.format(between=between).replace("self.b", "self.other"))
+    assert projections.together(forward) is None
+
+
+def test_names_of_parts_are_not_functions() -> None:
+    """A part may be called as what computes it is."""
+    names: dict[str, Any] = {}
+    exec("class B:\n    def forward(self, x): return self.linear(x) + head(x)\nhead = abs", names)
+    assert linears.linears_of(names["B"]) == ["head"]
 
 
 @pytest.mark.parametrize("asked", [(0, 1, 2, 3), (2,), (1, 3), (0, 3)])
