@@ -84,7 +84,7 @@ class Layer(nn.Module):
         check_inputs(self.name, inputs, mask, self.taken, state=state, like=self.root.like)
         tree = self._tree(state, inputs[0].shape[0])
         with tokens_in_range(self.root, self.name, inputs):
-            *outputs, new = self.root(*(stand_in(x, mask) for x in inputs), tree["root"], mask)
+            *outputs, new = self.root(*(_given(x, mask) for x in inputs), tree["root"], mask)
         outputs = [_silent(y, mask) for y in outputs]
         y = outputs[0] if len(outputs) == 1 else tuple(outputs)
         return y, State({"root": new}, program=self.name)
@@ -185,6 +185,12 @@ class Model(Layer):
         if backward:
             return loss.detach(), result.detach()
         return (loss if outside else loss.detach()), result
+
+
+def _given(x: Tensor, mask: Tensor | None) -> Tensor:
+    """As `stand_in`; what is only marked as negative (`conj().imag`) C would read with the other sign."""
+    plain = torch.compiler.is_compiling() or not x.is_neg()
+    return stand_in(x if plain else x.resolve_neg(), mask)
 
 
 def _silent(y: Tensor, mask: Tensor | None) -> Tensor:

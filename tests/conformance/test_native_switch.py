@@ -155,3 +155,25 @@ def test_several_kinds_of_passes_are_one_function() -> None:
     assert report.running > 1 and str(report) == "Both.forward: in lanes"
     assert str(nldsl.native(model, off=True)) == f"Both.forward: torch, as {turn_on.SWITCHED_OFF}"
     assert str(nldsl.native(model, off=True)) == "nothing to take back: no function was in lanes"
+
+
+def test_inputs_and_gradients_that_are_only_marked_as_negative() -> None:
+    """As behind `conj().imag`: their numbers in memory have the other sign."""
+    text = (
+        "block b(x) {\n  level c every 3 tokens { memory M = mlp(2) }\n"
+        "  M[x] <- x minimize l2 by gd(lr = 0.2) at commit\n  return M[x]\n}\n"
+    )
+    model = nldsl.compile(text, x=4, dtype=torch.float64)
+    drawn = torch.randn(2, 2, 12, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def found(x: Tensor, dy: Tensor) -> list[Tensor]:
+        x = x.requires_grad_()
+        y, _ = model(x)
+        return [y, *torch.autograd.grad(y, x, dy)]
+
+    want = found(*drawn.neg().unbind())
+    report = nldsl.native(model, at_once=True)
+    settled = [found(*drawn.neg().unbind()) for _ in range(2)][-1]
+    assert report.running
+    close(settled, want)
+    assert same(found(*torch._neg_view(drawn).unbind()), settled)
