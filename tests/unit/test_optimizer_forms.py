@@ -232,7 +232,7 @@ def test_what_is_pickled_to_another_process_is_the_same_there(tmp_path: Path) ->
 @pytest.mark.parametrize("form", ["eager", "compiled", "auto"])
 @pytest.mark.parametrize("rule", ["adamw(lr = 0.01)", "sgd(lr = 0.01)", "lion(lr = 0.01)"])
 def test_a_step_given_to_torch_compile_is_the_same(rule: str, form: str) -> None:
-    """Traced, a loop in C would be given addresses of nothing, and lists operations that only torch traces."""
+    """Traced, a loop in C would be given addresses of nothing, and lists what only torch traces."""
 
     def trained(compiled: bool) -> list[Tensor]:
         torch.manual_seed(0)
