@@ -56,15 +56,32 @@ def stand_in(x: Tensor, mask: Tensor | None) -> Tensor:
     """`x [B, T, ...]` with what the last token that counts has in the place of masked tokens.
 
     Nothing that counts depends on it, but what follows is computed there too: a zero would make quotients and
-    roots whose gradients are infinite, and zero times infinity is no zero.
+    roots whose gradients are infinite, and zero times infinity is no zero.  Where no token of the call counts,
+    `anything` stands there: what was read from memories without a token is zero.
 
     >>> stand_in(torch.tensor([[3.0, 5.0, 0.0]]), torch.tensor([[False, True, False]])).tolist()
     [[5.0, 5.0, 5.0]]
     """
     if mask is None or not mask.numel():
         return x
-    last = mask.flatten().cumsum(0).argmax(0, keepdim=True)
-    return torch.where(_like(mask, x), x, x.detach().flatten(0, 1).index_select(0, last))
+    counted = mask.flatten().cumsum(0)
+    row = x.detach().flatten(0, 1).index_select(0, counted.argmax(0, keepdim=True))
+    return torch.where(_like(mask, x), x, torch.where(counted[-1] > 0, row, anything(row)))
+
+
+def anything(row: Tensor) -> Tensor:
+    """Numbers between zero and one, no two of the last axis alike: sums, quotients and roots of them are finite.
+
+    Whole numbers are zero: an index that is in range of any table.
+
+    >>> anything(torch.zeros(1, 3)).tolist(), anything(torch.ones(1, 2, dtype=torch.long)).tolist()
+    ([[0.25, 0.5, 0.75]], [[0, 0]])
+    """
+    if not row.is_floating_point() or not row.dim():
+        return torch.zeros_like(row)
+    size = row.shape[-1]
+    places = torch.arange(1, size + 1, dtype=row.dtype, device=row.device) / (size + 1)
+    return places.expand_as(row)
 
 
 def _like(mask: Tensor, x: Tensor) -> Tensor:

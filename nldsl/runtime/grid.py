@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nldsl.runtime.chunks import stand_in
+from nldsl.runtime.chunks import anything, stand_in
 
 Kind = Literal["headed", "heads", "vector", "scalar", "token"]
 _HEAD_MAJOR = ("headed", "heads")
@@ -223,7 +223,7 @@ class ChunkGrid:
         assert self._source is not None
         if self._tokens == 0:
             # No row is a token's: one that can be divided by.
-            return x.new_ones(x.shape[0], self._source.shape[1], *x.shape[2:])
+            return anything(x.new_empty(x.shape[0], self._source.shape[1], *x.shape[2:]))
         rows = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
         return x[rows, self._source]
 

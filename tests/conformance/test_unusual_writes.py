@@ -273,6 +273,20 @@ def test_an_empty_document_makes_no_gradient_infinite(text: str, lowering: str) 
         assert not disagreements(layer, tokens=8, batch=3, mask=mask, pieces=pieces)
 
 
+@pytest.mark.parametrize("lowering", ["auto", "sequential"])
+@pytest.mark.parametrize("text", [NORMALISED, NORMS, QUOTIENTS])
+def test_a_call_of_padding_alone_makes_no_gradient_infinite(text: str, lowering: str) -> None:
+    layer = compiled(text, lowering, dim=8)
+    for tokens, batch, pieces in ((5, 3, None), (1, 1, None), (5, 2, (2, 3))):
+        mask = torch.zeros(batch, tokens, dtype=torch.bool)
+        assert not disagreements(layer, tokens=tokens, batch=batch, mask=mask, pieces=pieces)
+    # A call of padding in front of one with tokens, and behind it.
+    for real in (slice(2, 5), slice(0, 2)):
+        mask = torch.zeros(2, 5, dtype=torch.bool)
+        mask[:, real] = True
+        assert not disagreements(layer, tokens=5, batch=2, mask=mask, pieces=(2, 3))
+
+
 def test_padding_may_be_anything() -> None:
     layer = nldsl.compile(NORMALISED, dim=8)
     x, mask = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
