@@ -56,8 +56,8 @@ def stand_in(x: Tensor, mask: Tensor | None) -> Tensor:
     """`x [B, T, ...]` with what the last token that counts has in the place of masked tokens.
 
     Nothing that counts depends on it, but what follows is computed there too: a zero would make quotients and
-    roots whose gradients are infinite, and zero times infinity is no zero.  Where no token of the call counts,
-    `anything` stands there: what was read from memories without a token is zero.
+    roots whose gradients are infinite, and zero times infinity is no zero.  Where no token of the call
+    counts, `anything` stands there: what was read from memories without a token is zero.
 
     >>> stand_in(torch.tensor([[3.0, 5.0, 0.0]]), torch.tensor([[False, True, False]])).tolist()
     [[5.0, 5.0, 5.0]]
@@ -70,7 +70,7 @@ def stand_in(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def anything(row: Tensor) -> Tensor:
-    """Numbers between zero and one, no two of the last axis alike: sums, quotients and roots of them are finite.
+    """Numbers between zero and one, no two of the last axis alike: their quotients and roots are finite.
 
     Whole numbers are zero: an index that is in range of any table.
 
