@@ -20,6 +20,7 @@ from torch.nn import Parameter
 
 from nldsl.native.kernels import linears_text
 from nldsl.runtime.c_calls import call, traced
+from nldsl.runtime.each_gradient import each_gradient
 from nldsl.runtime.module import Module
 from nldsl.runtime.native import REAL, Step, built
 from nldsl.runtime.precision import as_given, chosen
@@ -176,6 +177,7 @@ class _Linear(torch.autograd.Function):
         return rows(step, x, weight, bias)
 
     @staticmethod
+    @each_gradient
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         (dy,) = grads

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nldsl.native.forwards import put, shared
 from nldsl.native.linears import Linears, fits, inputs, linears_of, rows, weights, worth
+from nldsl.runtime.each_gradient import each_gradient
 from nldsl.runtime.module import Module
 from nldsl.runtime.native import Step
 from nldsl.runtime.precision import as_given
@@ -208,6 +209,7 @@ class _Projections(torch.autograd.Function):
         return tuple(made[n] for n in range(len(layers)))
 
     @staticmethod
+    @each_gradient
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         x, *layers = ctx.saved_tensors
         came = [n for n, dy in enumerate(grads) if dy is not None]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nldsl.runtime.each_gradient import each_gradient
 from nldsl.runtime.precision import as_given, under_autocast
 
 CODE = "NL0977"
@@ -19,7 +20,7 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     What torch offers (`once_differentiable`) looks at the gradients that come in alone.  Where those are
     constants, as behind a sum, it hands out constants, and a derivative of them would be zero in silence.
-    Called under autocast it computes as the pass forward did.
+    Called under autocast it computes as the pass forward did, and for a batch of gradients once for each.
 
     >>> class Square(torch.autograd.Function):
     ...     @staticmethod
@@ -37,6 +38,7 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     RuntimeError: NL0977: ...
     """
 
+    @each_gradient
     @wraps(backward)
     def wrapped(ctx: Any, *grads: Any) -> Any:
         came = next(g for g in grads if g is not None)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nldsl.runtime.each_gradient import each_gradient
 from nldsl.runtime.row_loops import GATE, GATE_BACK, SCALE, SCALE_BACK, over_rows, ready
 
 Number = Tensor | float
@@ -73,6 +74,7 @@ class _Gated(torch.autograd.Function):
         return y
 
     @staticmethod
+    @each_gradient
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         a, b = ctx.saved_tensors
         (dy,) = grads
@@ -100,6 +102,7 @@ class _Scaled(torch.autograd.Function):
         return y
 
     @staticmethod
+    @each_gradient
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         a, x = ctx.saved_tensors
         (dy,) = grads

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nldsl.runtime.each_gradient import each_gradient
+
 
 class Room:
     """Memory for what the pieces of a call append to its caches.
@@ -88,6 +90,7 @@ class _Grown(torch.autograd.Function):
         return whole[0]
 
     @staticmethod
+    @each_gradient
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None]:
         g: Tensor = grads[0]

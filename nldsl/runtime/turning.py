@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.c_calls import call, loop, traced
+from nldsl.runtime.each_gradient import each_gradient
 from nldsl.runtime.native import Step
 
 LEAST = 1 << 10
@@ -160,6 +161,7 @@ class _Turned(torch.autograd.Function):
         return y
 
     @staticmethod
+    @each_gradient
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         cos, sin = ctx.saved_tensors
         return _Turned.apply(grads[0], cos, sin, not ctx.back), None, None, None  # type: ignore[no-untyped-call]
