@@ -276,7 +276,7 @@ def peaks() -> None:
 
 
 def elementwise() -> None:
-    """Rules whose elements do not see one another, by default and without a look at the gradients."""
+    """Rules whose elements do not see one another, under every policy about gradients that are not finite."""
     weights = parameters()
     count = sum(p.numel() for p in weights)
     print(f"{count / 1e6:.1f} M parameters in {len(weights)} tensors, one thread, CPU time")
@@ -284,6 +284,7 @@ def elementwise() -> None:
         "torch AdamW(fused=True)": (weights, torch.optim.AdamW(weights, 1e-3, fused=True).step),
         "torch AdamW(foreach=True)": (w := parameters(), torch.optim.AdamW(w, 1e-3, foreach=True).step),
         "adamw": (w := parameters(), ours("adamw(lr = 1e-3)", w, "raise")),
+        "adamw, what is not finite taken as zero": (w := parameters(), ours("adamw(lr = 1e-3)", w, "zero")),
         "adamw, gradients not looked at": (w := parameters(), ours("adamw(lr = 1e-3)", w)),
         "lion": (w := parameters(), ours("lion(lr = 1e-3)", w, "raise")),
         "schedule_free": (w := parameters(), ours("schedule_free(lr = 1e-3)", w, "raise")),
@@ -291,6 +292,7 @@ def elementwise() -> None:
     own = {
         "the loop written by hand": (w := parameters(), by_hand(w)),
         "the rule": (w := parameters(), mine(w, "raise")),
+        "the rule, what is not finite taken as zero": (w := parameters(), mine(w, "zero")),
         "the rule, gradients not looked at": (w := parameters(), mine(w, "ignore")),
     }
     for title, table in (("element-wise", given), ("a rule of one's own", own)):

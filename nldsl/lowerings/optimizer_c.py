@@ -37,7 +37,8 @@ class Native:
     """The C text of a rule, or why there is none.
 
     `step(tensors, sizes, arrays, numbers, threads)`: `arrays[0][t]` is the weight of tensor t, `arrays[1][t]`
-    its gradient, and then come its memories in order.
+    its gradient, and then come its memories in order.  The text of an element-wise rule reads a gradient as
+    `TAKEN(..)`, which who compiles it may define, and says whether `found` was set.
     """
 
     text: str = ""
@@ -89,7 +90,7 @@ def _power(args: list[str], exponent: float | None) -> str:
 def elementwise(plan: RulePlan) -> Native:
     """The loop of an element-wise rule."""
     writer = Writer(dict(plan.literals))
-    before, inside = read(plan, writer)
+    before, inside = read(plan, writer, "TAKEN(a1[i])")
     steps = [s for s in plan.body if not isinstance(s, Guard)]
     for step in steps:
         line = writer.line(step)
@@ -100,14 +101,15 @@ def elementwise(plan: RulePlan) -> Native:
     return Native(_text(len(plan.memories) + 2, before, inside, writes(plan, writer, single=True)))
 
 
-def read(plan: RulePlan, writer: Writer) -> tuple[list[str], list[str]]:
+def read(plan: RulePlan, writer: Writer, gradient: str = "a1[i]") -> tuple[list[str], list[str]]:
     """What a loop reads: arrays, numbers and memories that are one number before it, elements inside."""
     arrays = ["W", "g", *(m.before.name for m in plan.memories)]
     before = [f"real *restrict a{i} = (real *)arrays[{i}];" for i in range(len(arrays))]
     before += [f"const real {writer.name(v)} = (real)numbers[{i}];" for i, v in enumerate(plan.passed)]
     inside = list[str]()
     for i, (name, one) in enumerate(zip(arrays, _single(plan), strict=True)):
-        line = f"const real {writer.name(Value(name, (), 'scalar'))} = a{i}[{0 if one else 'i'}];"
+        element = gradient if i == 1 else f"a{i}[{0 if one else 'i'}]"
+        line = f"const real {writer.name(Value(name, (), 'scalar'))} = {element};"
         (before if one else inside).append(line)
     return before, inside
 
@@ -139,27 +141,36 @@ def _text(arrays: int, before: Iterable[str], inside: Iterable[str], after: Sequ
     return "\n".join(
         [
             "#include <tgmath.h>",
+            "#ifndef TAKEN",
+            "#define TAKEN(x) (x)",
+            "typedef int bits;",
+            "#endif",
             "#define STREAMS 3",
             "#define BLOCK 128",
-            "static void block(long from, long to, void **arrays, const double *numbers) {",
+            "static int block(long from, long to, void **arrays, const double *numbers) {",
             *head,
-            "#pragma omp simd",
+            "  bits found = 0;",
+            "#pragma omp simd reduction(| : found)",
             "  for (long i = from; i < to; i++) {",
             *(f"    {line}" for line in inside),
             "  }",
+            "  return found != 0;",
             "}",
-            "static void part(long from, long to, void **arrays, const double *numbers) {",
+            "static int part(long from, long to, void **arrays, const double *numbers) {",
             "  const long each = (to - from) / (STREAMS * BLOCK) * BLOCK;",
+            "  int found = 0;",
             "  for (long i = from; i < from + each; i += BLOCK)",
             "    for (int s = 0; s < STREAMS; s++)",
-            "      block(i + each * s, i + each * s + BLOCK, arrays, numbers);",
-            "  block(from + each * STREAMS, to, arrays, numbers);",
+            "      found |= block(i + each * s, i + each * s + BLOCK, arrays, numbers);",
+            "  return found | block(from + each * STREAMS, to, arrays, numbers);",
             "}",
-            "static void whole(long count, void **arrays, const double *numbers, int threads) {",
+            "static int whole(long count, void **arrays, const double *numbers, int threads) {",
             "  if (count < 16384) threads = 1;",
-            *threaded("part(FROM, TO, arrays, numbers);"),
+            "  int found = 0;",
+            *threaded("found |= part(FROM, TO, arrays, numbers);", "reduction(| : found) "),
             # Memories that are one number are written when all parts have read them.
             *((*head, *(f"  {line}" for line in after)) if after else ()),
+            "  return found;",
             "}",
             *over_tensors(arrays),
             "",
@@ -167,25 +178,26 @@ def _text(arrays: int, before: Iterable[str], inside: Iterable[str], after: Sequ
     )
 
 
-def threaded(call: str) -> list[str]:
+def threaded(call: str, clause: str = "") -> list[str]:
     """Every thread `t` takes its part of a tensor, from `FROM` to `TO`."""
     end = "t + 1 < threads ? count / threads * (t + 1) : count"
     return [
-        "#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)",
+        f"#pragma omp parallel for num_threads(threads) schedule(static) {clause}if (threads > 1)",
         "  for (int t = 0; t < threads; t++)",
         f"    {call.replace('FROM', 'count / threads * t').replace('TO', end)}",
     ]
 
 
 def over_tensors(arrays: int) -> list[str]:
-    """`step`: all tensors, the last one first."""
+    """`step`: all tensors, the last one first; whether anything was found in one of them."""
     return [
         "int step(long tensors, const long *sizes, void ***arrays, const double *numbers, int threads) {",
+        "  int found = 0;",
         "  for (long t = tensors - 1; t >= 0; t--) {",
         f"    void *own[{arrays}];",
         f"    for (int a = 0; a < {arrays}; a++) own[a] = arrays[a][t];",
-        "    whole(sizes[t], own, numbers, threads);",
+        "    found |= whole(sizes[t], own, numbers, threads);",
         "  }",
-        "  return 0;",
+        "  return found;",
         "}",
     ]

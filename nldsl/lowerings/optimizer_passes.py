@@ -166,11 +166,12 @@ def _text(plan: RulePlan, loops: Sequence[Loop], sums: Sequence[Sum]) -> str:
     head, _ = _written(plan, writer, loops[-1], sums)
     behind = writes(plan, writer, single=True)
     whole = [
-        "static void whole(long count, void **arrays, const double *numbers, int threads) {",
+        "static int whole(long count, void **arrays, const double *numbers, int threads) {",
         "  if (count < 16384) threads = 1;",
         "  double sums[SUMS] = {0}, own[threads * SUMS];",
         *calls,
         *((*head, *(f"  {line}" for line in behind)) if behind else ()),
+        "  return 0;",
         "}",
     ]
     return "\n".join(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import math
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import is_
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from nldsl.runtime.native import REAL, Step, compiled, compiler, no_compiler
+from nldsl.runtime.rule_gradients import zeroing
 from nldsl.runtime.rule_kernel import Kernel, Memory, refusal
+from nldsl.runtime.rule_lineup import Lineup, States
 from nldsl.runtime.rule_many import listed, update_many
 from nldsl.runtime.rule_numbers import Numbers
 
@@ -26,7 +26,6 @@ LEAST = 1 << 16
 MANY = 1 << 13
 """Weights times steps from which on it is for fewer elements: by torch a weight takes 40 us longer."""
 FORMS = ("auto", "eager", "compiled")
-States = Mapping[Tensor, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,10 @@ class Place:
         """Whether the loop in C takes this gradient; it does not lie between other numbers then."""
         return self.loop is not None and g.dtype is self.kind and g.is_contiguous()
 
+    def zeroes(self, g: Tensor) -> bool:
+        """Whether it can take what is not finite in this gradient as zero."""
+        return self.loops(g) and zeroing(self.kernel, self.kind) is not None
+
     def apply(self, g: Tensor, numbers: Numbers) -> None:
         """One application of the rule, in place, by torch."""
         cast = numbers.cast(self.weight)
@@ -137,71 +140,6 @@ class Place:
             return
         for weight, gradient, kept in _pieces(self.kernel, self.weight, g, self.memories):
             self.kernel.update(weight, gradient, *kept, *cast)
-
-
-class Lineup:
-    """The weights that one call of a loop in C takes, and where everything of them lies.
-
-    A call for each costs about ten microseconds, as much as a loop over 15,000 elements; to ask anew at
-    every step where things lie costs as much as a tenth of the loop, for it finds them out of the cache.
-    So a lineup stays from step to step while all is where it was, and what it is asked for makes no new
-    objects: addresses are numbers in one piece of memory, and contiguous is all that a layout may be.
-    """
-
-    def __init__(self, weights: Sequence[Tensor], places: Sequence[Place], states: States) -> None:
-        first, count = places[0], len(places)
-        assert first.loop is not None
-        self.kernel, self.kind, self.loop = first.kernel, first.kind, first.loop
-        self.weights, self.slots = list(weights), [states[p] for p in weights]
-        self.names = [name for name, _ in first.named]
-        self.held = _held(self.slots, self.names)
-        self.tensors = [*self.weights, *self.held]
-        self.addresses, self.numels = _addresses(self.tensors), _numels(self.tensors)
-        self.counters = [place.counter for place in places]
-        self.sizes = (ctypes.c_long * count)(*(place.size for place in places))
-        self.gradients = (ctypes.c_void_p * count)()
-        columns = list(zip(*(place.addresses for place in places), strict=True))
-        self.columns = [(ctypes.c_void_p * count)(*column) for column in columns]
-        self.columns.insert(1, self.gradients)
-        self.arrays = (ctypes.c_void_p * len(self.columns))(*map(ctypes.addressof, self.columns))
-
-    def takes(self, params: Sequence[Tensor], states: States) -> bool:
-        """Whether all have gradients, are at one step and lie where they lay; notes where gradients are."""
-        weights = self.weights
-        if not _same(params, weights) or not self._keeps(states):
-            return False
-        gradients = [g for p in weights if (g := p.grad) is not None]
-        if len(gradients) < len(weights) or not all(map(self._loops, gradients)):
-            return False
-        if _addresses(self.tensors) != self.addresses or not all(map(Tensor.is_contiguous, self.tensors)):
-            return False
-        if _numels(self.tensors) != self.numels or _numels(gradients) != self.numels[: len(weights)]:
-            return False
-        if len({counter.value for counter in self.counters}) > 1:
-            return False
-        self.gradients[:] = list(map(Tensor.data_ptr, gradients))
-        return True
-
-    def _keeps(self, states: States) -> bool:
-        """Whether the memories are the same objects; to look each weight up takes longer than all else."""
-        plain = _same(list(states), self.weights) and _same(list(states.values()), self.slots)
-        if not plain and not _same([states[p] for p in self.weights], self.slots):
-            return False
-        return _same(_held(self.slots, self.names), self.held)
-
-    def _loops(self, g: Tensor) -> bool:
-        return g.layout is torch.strided and g.dtype is self.kind and g.is_contiguous()
-
-    def tick(self) -> float:
-        """Count one application of every weight."""
-        step: float = self.counters[0].value + 1.0
-        for counter in self.counters:
-            counter.value = step
-        return step
-
-    def run(self, numbers: Numbers) -> None:
-        """The loop over all of them."""
-        self.loop(len(self.weights), self.sizes, self.arrays, numbers.plain(), torch.get_num_threads())
 
 
 def layout(*tensors: Tensor) -> list[tuple[int, int, tuple[int, ...]]]:
@@ -216,28 +154,12 @@ def layout(*tensors: Tensor) -> list[tuple[int, int, tuple[int, ...]]]:
     return [(tensor.data_ptr(), tensor.numel(), tensor.stride()) for tensor in tensors]
 
 
-def _addresses(tensors: Iterable[Tensor]) -> array[int]:
-    return array("Q", map(Tensor.data_ptr, tensors))
-
-
-def _numels(tensors: Iterable[Tensor]) -> list[int]:
-    return list(map(Tensor.numel, tensors))
-
-
-def _same(some: Sequence[object], others: Sequence[object]) -> bool:
-    return len(some) == len(others) and all(map(is_, some, others))
-
-
-def _held(slots: Iterable[Mapping[str, Tensor]], names: Sequence[str]) -> list[Tensor]:
-    """What is called so, wherever it stands; whatever else a user keeps there is left alone."""
-    return [own.get(name) for own in slots for name in names]  # type: ignore[misc]
-
-
 class Bundle:
     """The weights of one kernel that are at one step: those with a loop take it in one call."""
 
-    def __init__(self, numbers: Numbers) -> None:
-        self.numbers = numbers
+    def __init__(self, numbers: Numbers, zero: bool) -> None:
+        self.numbers, self.zero = numbers, zero
+        self.zeroed = False
         self.looped: dict[torch.dtype, list[tuple[Tensor, Place, Tensor]]] = {}
         self.listed: dict[tuple[torch.dtype, torch.device], list[tuple[Place, Tensor]]] = {}
 
@@ -262,8 +184,8 @@ class Bundle:
         for found in self.looped.values():
             weights, places, gradients = map(list, zip(*found, strict=True))
             lineup = Lineup(weights, places, states)
-            lineup.gradients[:] = [g.data_ptr() for g in gradients]
-            lineup.run(self.numbers)
+            lineup.begin(gradients)
+            self.zeroed |= lineup.run(self.numbers, self.zero)
             made.append(lineup)
         return made
 

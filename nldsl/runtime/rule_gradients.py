@@ -6,16 +6,17 @@ import ctypes
 import math
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from nldsl.runtime.native import compiled, compiler
-from nldsl.runtime.rule_kernel import refusal
+from nldsl.runtime.native import REAL, Step, compiled, compiler
+from nldsl.runtime.rule_kernel import Kernel, refusal
 
 if TYPE_CHECKING:
-    from nldsl.runtime.rule_bundle import Lineup
+    from nldsl.runtime.rule_lineup import Lineup
     from nldsl.runtime.rule_optimizer import RuleOptimizer
 
 Policy = Literal["raise", "skip", "zero", "ignore"]
@@ -65,10 +66,23 @@ int step(long tensors, const long *sizes, void **arrays, const double *numbers, 
 Eight streams at once, for one alone waits for memory; the largest of every lane, for a largest of each
 block costs more than the block.
 """
+TAKEN = """typedef UNSIGNED bits;
+static inline real taken(real x, bits *found) {
+  bits all;
+  __builtin_memcpy(&all, &x, sizeof all);
+  const bits not_finite = (all & MASK) == MASK;
+  *found |= not_finite;
+  return not_finite ? 0 : x;
+}
+#define TAKEN(x) taken(x, &found)
+"""
+"""What stands before the loop of an element-wise rule that takes what is not finite as zero, and says so.
 
+By the bits, for options as `-ffast-math` let a compiler think that there is no NaN.
+"""
 
-Due = Sequence[tuple[Any, Sequence[Arrival], "Lineup | None"]]
-"""Groups with what arrived for them, or the lineup that knows where it is."""
+Due = Sequence[tuple[Any, Sequence[Arrival], "Lineup | None", bool]]
+"""Groups with what arrived for them, or the lineup that knows where it is; whether loops may zero it."""
 
 
 def arrived(optimizer: RuleOptimizer, params: Sequence[Tensor]) -> list[Arrival]:
@@ -88,39 +102,86 @@ def arrived(optimizer: RuleOptimizer, params: Sequence[Tensor]) -> list[Arrival]
 
 
 def checked(optimizer: RuleOptimizer, due: Due) -> bool:
-    """Whether the step may be taken; raises NL0967, warns, or repairs, as the policy says."""
+    """Whether the step may be taken; raises NL0967, warns, or repairs, as the policy says.
+
+    What loops take as zero themselves is not looked at: see `repaired`.
+    """
     policy = optimizer.nonfinite
     if policy not in POLICIES:
         raise refusal("NL0968", f"`nonfinite` is one of {', '.join(POLICIES)}; found `{policy}`")
-    if policy == "ignore" or _good(due, native=optimizer.form != "eager"):
+    if policy == "ignore" or _good(optimizer, due):
         return True
-    arrived = [(p, p.grad) for group, _, _ in due for p in group["params"]]
-    bad = [(p, g) for p, g in arrived if g is not None and not finite(g)]
+    bad = _bad(due)
     if not bad:
         return True
-    step = int(max(optimizer.state[p].get("step", 0) for p, _ in bad)) + 1
-    shown = ", ".join(_described(optimizer.name_of(p), g) for p, g in bad[:3])
-    shown += f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-    message = f"at step {step} the gradient of {shown} is not finite"
+    message = _message(optimizer, bad, applied=0)
     if policy == "raise":
         raise refusal(
             "NL0967", message, 'no weight was changed; `nonfinite = "skip"` or `"zero"` would go on'
         )
     warnings.warn(f"{message}: {'step skipped' if policy == 'skip' else 'taken as zero'}", stacklevel=3)
-    for _, g in bad if policy == "zero" else ():
-        torch.nan_to_num_(g, nan=0.0, posinf=0.0, neginf=0.0)
+    if policy == "zero":
+        _zero(bad)
     return policy == "zero"
 
 
-def _good(due: Due, native: bool) -> bool:
-    """Whether all that arrived is finite."""
+def repaired(optimizer: RuleOptimizer, due: Due) -> None:
+    """Warn of what loops have taken as zero, and make it zero, as it would have been before the step."""
+    if bad := _bad(due):  # nothing is left of a gradient that lies where its weight does
+        message = _message(optimizer, bad, applied=1)
+        _zero(bad)
+        warnings.warn(f"{message}: taken as zero", stacklevel=3)
+
+
+def zeroes(optimizer: RuleOptimizer) -> bool:
+    """Whether loops may take what is not finite as zero; layers that tell rows look at gradients before."""
+    return optimizer.nonfinite == "zero" and not optimizer.rows
+
+
+def zeroing(kernel: Kernel, kind: torch.dtype) -> Step | None:
+    """The loop of a rule that takes what is not finite as zero, and says whether there was any.
+
+    There is none where sums come before the loop that writes: what they add up depends on its text.
+    """
+    return _zeroing(kernel.native, kind) if kernel.native and kernel.form == "elementwise" else None
+
+
+@cache
+def _zeroing(text: str, kind: torch.dtype) -> Step | None:
+    unsigned, mask = EXPONENT[kind]
+    return compiled(TAKEN.replace("UNSIGNED", unsigned).replace("MASK", mask) + text, REAL[kind])
+
+
+def _bad(due: Due) -> list[Arrival]:
+    """What has arrived and is not finite."""
+    arrived = [(p, p.grad) for group, *_ in due for p in group["params"]]
+    return [(p, g) for p, g in arrived if g is not None and not finite(g)]
+
+
+def _message(optimizer: RuleOptimizer, bad: Sequence[Arrival], applied: int) -> str:
+    """What is said of bad gradients, before they are applied or when they have been."""
+    step = int(max(optimizer.state[p].get("step", 0) for p, _ in bad)) + 1 - applied
+    shown = ", ".join(_described(optimizer.name_of(p), g) for p, g in bad[:3])
+    shown += f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return f"at step {step} the gradient of {shown} is not finite"
+
+
+def _zero(bad: Sequence[Arrival]) -> None:
+    for _, g in bad:
+        torch.nan_to_num_(g, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _good(optimizer: RuleOptimizer, due: Due) -> bool:
+    """Whether all that arrived is finite, or taken by loops that look for themselves."""
     loose: list[Tensor] = []
-    for _, found, lineup in due:
+    for _, found, lineup, zero in due:
         if lineup is None:
-            loose += [g for _, g in found]
+            loose += [g for p, g in found if not (zero and optimizer.places[id(p)].zeroes(g))]
+        elif zero and lineup.zeroing:
+            continue
         elif not _looped_finite(lineup.kind, lineup.sizes, lineup.gradients):
             return False
-    return all_finite(loose, native)
+    return all_finite(loose, native=optimizer.form != "eager")
 
 
 def all_finite(gradients: Sequence[Tensor], native: bool = True) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 GATHERED = ("gathered", "arrived", "calls")
 """What is kept of a parameter between the steps of a slow clock."""
+LISTS = ("params", "param_names")
+"""What numbers do not depend on."""
+Settled = tuple[list[str], list[Any]]
+"""What stood in a group when it was last looked at, if none of it can change in place."""
 CYCLES = (
     "; a scheduler cycles what may change, as `beta` of `momentum`, or nothing by `cycle_momentum = False`"
 )
@@ -64,6 +69,36 @@ def bad_argument(optimizer: RuleOptimizer, name: str) -> SpecError:
     return refusal("NL0968", f"`{optimizer.rule}` has no argument `{name}`", help_)
 
 
+def require_numbers(optimizer: RuleOptimizer, group: Mapping[str, Any]) -> None:
+    """Raise NL0968 for a number in a group with which the rule cannot work."""
+    for name in optimizer.arguments:
+        number_of(optimizer.rule, optimizer.bounds, name, group[name])
+
+
+def settle(optimizer: RuleOptimizer, group: dict[str, Any]) -> None:
+    """What was written into a group since the last step; raises NL0968 for what cannot be."""
+    names, values = optimizer.settled.get(id(group), ([], []))
+    if names and list(group) == names and all(map(is_, group.values(), values)):
+        return
+    cycled = optimizer.cycled
+    wrong = (optimizer.fixed.keys() - cycled.words) & group.keys()
+    if name := cycled.changed(group) or next(iter(wrong), ""):
+        raise bad_argument(optimizer, name)
+    cycled.follow(group)
+    require_numbers(optimizer, group)
+    if all(_stays(value) for name, value in group.items() if name not in LISTS):
+        optimizer.settled[id(group)] = list(group), list(group.values())
+    else:
+        optimizer.settled.pop(id(group), None)
+
+
+def _stays(value: object) -> bool:
+    """Whether a value cannot change in place, as a tensor or a list can."""
+    if isinstance(value, tuple):
+        return all(map(_stays, value))
+    return value is None or isinstance(value, int | float | str)
+
+
 def clock_of(group: Mapping[str, Any]) -> int:
     """Steps of the clock of a group; raises NL0968 if these are no number of steps."""
     every: Any = group["every"]
@@ -79,6 +114,16 @@ def require_clock(rule: str, kernel: Kernel, every: int) -> None:
             "NL0968",
             f"`{rule}` needs every row of its layers, which are not kept for {every} steps",
             f"{kernel.reason}; let the rule have a slower memory instead of the group",
+        )
+
+
+def require_unscaled(optimizer: RuleOptimizer) -> None:
+    """Raise NL0976 if a `GradScaler` has said that the loss is scaled."""
+    if hasattr(optimizer, "found_inf"):
+        raise refusal(
+            "NL0976",
+            f"`{optimizer.rule}` erases along the inputs of layers, which a scaled loss does not scale",
+            "train in float32 or, by `torch.autocast`, in bfloat16, which need no `GradScaler`",
         )
 
 

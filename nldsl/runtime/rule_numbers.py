@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -78,11 +79,11 @@ class Numbers:
 
         Nothing where a function is not known here, or torch has another answer, as for 1 / 0.
         """
-        code = self.kernel.numbers.__code__
-        if not all(name in PLAIN or name in TORCH for name in code.co_names):
+        quick = _of_floats(self.kernel.numbers)
+        if quick is None:
             return None
         try:
-            return [float(value) for value in FunctionType(code, PLAIN)(*self.given)]
+            return [float(value) for value in quick(*self.given)]
         except (ArithmeticError, TypeError, ValueError):
             return None
 
@@ -90,3 +91,11 @@ class Numbers:
         """As tensors on the device of a weight, at least in single precision."""
         kind = like.dtype if like.dtype == torch.float64 else torch.float32
         return [n.to(like.device, kind) for n in self.values()]
+
+
+@cache
+def _of_floats(numbers: FunctionType) -> Callable[..., tuple[float, ...]] | None:
+    """The function of a kernel with operations of Python, where it has them all."""
+    code = numbers.__code__
+    known = all(name in PLAIN or name in TORCH for name in code.co_names)
+    return FunctionType(code, PLAIN) if known else None

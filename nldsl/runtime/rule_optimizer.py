@@ -15,21 +15,25 @@ from torch import Tensor, nn
 
 from nldsl.catalog.bounds import Bounds
 from nldsl.runtime.gathered_rows import GatheredRows
-from nldsl.runtime.rule_bundle import Bundle, Choice, Lineup, Place, choose, last_of_few
+from nldsl.runtime.rule_bundle import Bundle, Choice, Place, choose, last_of_few
 from nldsl.runtime.rule_cycled import SCHEDULED, Cycled
-from nldsl.runtime.rule_gradients import Arrival, Policy, arrived, checked
+from nldsl.runtime.rule_gradients import Arrival, Due, Policy, arrived, checked, repaired, zeroes
 from nldsl.runtime.rule_groups import (
     GATHERED,
+    Settled,
     bad_argument,
     clock_of,
     gathered,
     gathering,
-    number_of,
     require_clock,
+    require_numbers,
     require_settings,
+    require_unscaled,
+    settle,
     slow,
 )
 from nldsl.runtime.rule_kernel import Kernel, Told, refusal
+from nldsl.runtime.rule_lineup import Lineup
 from nldsl.runtime.rule_numbers import Numbers
 from nldsl.runtime.rule_room import Room, apart
 from nldsl.runtime.rule_rows import Rows, attach
@@ -86,6 +90,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.places: dict[int, Place] = {}
         self.lineups: dict[int, Lineup] = {}
         self.rows: dict[Tensor, Rows] = {}
+        self.settled: dict[int, Settled] = {}
         self.cycled = Cycled(self.arguments, self.fixed)
         unknown = [name for name in arguments if name not in self.arguments]
         if unknown:
@@ -107,7 +112,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         group = self.param_groups[-1]
         self.cycled.begin(group, said)
         every = clock_of(group)
-        self._check_numbers(group)
+        require_numbers(self, group)
         for index, p in enumerate(group["params"]):
             self._check(p, self._name(group, index), every)
         room = self._room(group["params"])
@@ -218,14 +223,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if hasattr(self, "found_inf"):
-            raise refusal(
-                "NL0976",
-                f"`{self.rule}` erases along the inputs of layers, which a scaled loss does not scale",
-                "train in float32 or, by `torch.autocast`, in bfloat16, which need no `GradScaler`",
-            )
+        require_unscaled(self)
         for group in self.param_groups:
-            self._settle(group)
+            settle(self, group)
         due = [(group, *self._arrived(group)) for group in self.param_groups]
         if self.nonfinite != "ignore" and not checked(self, due):
             return loss
@@ -234,33 +234,31 @@ class RuleOptimizer(torch.optim.Optimizer):
         for rows in self.rows.values():
             if not isinstance(rows, GatheredRows):
                 rows.forget()
-        for group, found, lineup in reversed(due):  # what was looked at last still lies in the cache
-            if lineup is not None:
-                lineup.run(self._numbers(group, lineup.kernel, lineup.tick()))
-            else:
-                late = slow(self, group)
-                self._update(group, self._settled(list(gathered(self, group, found))) if late else found)
+        if self._apply(due):
+            repaired(self, due)
         return loss
 
-    def _settle(self, group: dict[str, Any]) -> None:
-        """What was written into a group since the last step; raises NL0968 for what cannot be."""
-        wrong = (self.fixed.keys() - self.cycled.words) & group.keys()
-        if name := self.cycled.changed(group) or next(iter(wrong), ""):
-            raise bad_argument(self, name)
-        self.cycled.follow(group)
-        self._check_numbers(group)
+    def _apply(self, due: Due) -> bool:
+        """Apply the rule to what has arrived; whether something was taken as zero that is not finite."""
+        zeroed = False
+        for group, found, lineup, zero in reversed(due):  # what was looked at last still lies in the cache
+            if lineup is not None:
+                zeroed |= lineup.run(self._numbers(group, lineup.kernel, lineup.tick()), zero)
+            else:
+                late = slow(self, group)
+                ready = self._settled(list(gathered(self, group, found))) if late else found
+                zeroed |= self._update(group, ready, zero)
+        return zeroed
 
-    def _check_numbers(self, group: Mapping[str, Any]) -> None:
-        """Raise NL0968 for a number in a group with which the rule cannot work."""
-        for name in self.arguments:
-            number_of(self.rule, self.bounds, name, group[name])
+    def _arrived(self, group: Mapping[str, Any]) -> tuple[list[Arrival], Lineup | None, bool]:
+        """Every parameter that has a gradient, with it; or the lineup of the last step, if it takes them.
 
-    def _arrived(self, group: Mapping[str, Any]) -> tuple[list[Arrival], Lineup | None]:
-        """Every parameter that has a gradient, with it; or the lineup of the last step, if it takes them."""
+        And whether loops may take what is not finite as zero; sums that overflow stay as they are.
+        """
         lineup = self.lineups.get(id(group)) if clock_of(group) == 1 else None
         if lineup is not None and lineup.takes(group["params"], self.state):
-            return [], lineup
-        return self._settled(arrived(self, group["params"])), None
+            return [], lineup, zeroes(self)
+        return self._settled(arrived(self, group["params"])), None, zeroes(self) and not slow(self, group)
 
     def _settled(self, found: list[Arrival]) -> list[Arrival]:
         """The same, when all are found before anything changes; what does not fit together is refused."""
@@ -270,8 +268,11 @@ class RuleOptimizer(torch.optim.Optimizer):
                 self._place(p)
         return found
 
-    def _update(self, group: dict[str, Any], ready: Iterable[Arrival]) -> None:
-        """Apply the rule; parameters that share a kernel and a step share its numbers."""
+    def _update(self, group: dict[str, Any], ready: Iterable[Arrival], zero: bool) -> bool:
+        """Apply the rule; parameters that share a kernel and a step share its numbers.
+
+        zero: take what is not finite as zero where a loop can; returned is whether there was any.
+        """
         bundles: dict[tuple[int, float], Bundle] = {}
         for p, g in ready:
             place = self.places[id(p)]
@@ -279,11 +280,12 @@ class RuleOptimizer(torch.optim.Optimizer):
             key = (place.kernel_id, step)
             bundle = bundles.get(key)
             if bundle is None:
-                bundle = bundles[key] = Bundle(self._numbers(group, place.kernel, step))
+                bundle = bundles[key] = Bundle(self._numbers(group, place.kernel, step), zero)
             bundle.add(p, place, g)
         made = [lineup for bundle in bundles.values() for lineup in bundle.run(self.state)]
         if group["every"] == 1 and len(made) == 1:
             self.lineups[id(group)] = made[0]
+        return any(bundle.zeroed for bundle in bundles.values())
 
     def _numbers(self, group: Mapping[str, Any], kernel: Kernel, step: float) -> Numbers:
         """What depends on the step and the arguments of a group alone."""
@@ -305,7 +307,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.places[id(p)] = Place(kernel, state, p, self.choices[key], take)
 
     def _forget_places(self) -> None:
-        for known in (self.choices, self.places, self.lineups):
+        for known in (self.choices, self.places, self.lineups, self.settled):
             known.clear()
 
     # --- state --------------------------------------------------------------------------------
@@ -392,6 +394,6 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         own = {n: getattr(self, n) for n in ("nonfinite", "form", "seed", "more", "whole", "told")}
-        made: dict[str, Any] = {"choices": {}, "places": {}, "lineups": {}, "rows": {}}
+        made: dict[str, Any] = {"choices": {}, "places": {}, "lineups": {}, "settled": {}, "rows": {}}
         cycled = Cycled(self.arguments, self.fixed)
         return {**super().__getstate__(), **own, **made, "cycled": cycled}
