@@ -64,7 +64,11 @@ int step(int what, long count, Look *look, void **objects, void **places, const 
   return 0;
 }
 """
-STAY, NOTE, LEVEL, TICK, FETCH = range(5)
+STAY = 0
+NOTE = 1
+LEVEL = 2
+TICK = 3
+FETCH = 4
 TABLE = "__dlpack_c_exchange_api__", b"dlpack_exchange_api"
 """What a class of tensors calls the table, and what the table is called."""
 VERSION = (1, 3)

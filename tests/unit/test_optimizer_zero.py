@@ -207,7 +207,8 @@ def test_sums_of_a_slow_clock_that_overflow_stay_as_they_are() -> None:
 
 def test_rules_with_sums_are_looked_at_before() -> None:
     """What is added up would depend on how a compiler orders another text."""
-    text = "rule clipped(lr) { if rank(W) == 2 { n = sum(sum(g ** 2)) } else { n = sum(g ** 2) } W = W - lr * g / sqrt(n + 1) }"
+    norm = "if rank(W) == 2 { n = sum(sum(g ** 2)) } else { n = sum(g ** 2) }"
+    text = f"rule clipped(lr) {{ {norm} W = W - lr * g / sqrt(n + 1) }}"
     found = {}
     for form in ("compiled", "eager"):
         weight = nn.Parameter(torch.ones(500, dtype=torch.float64))
