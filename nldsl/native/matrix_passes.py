@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import unwrap
 from itertools import groupby
@@ -16,12 +16,16 @@ from nldsl.native.forwards import put, shared
 from nldsl.native.lanes import AFTER
 from nldsl.native.matrix_chunk import ROWS, MatrixChunk, Tensors
 from nldsl.native.pass_forms import PassForm, PassForms, as_laid, tokens_of
-from nldsl.native.walks import Turns, Wanted, walked
+from nldsl.native.repeats import Repeats, lies
+from nldsl.native.walks import Turns, Wanted, walk
 from nldsl.runtime.chunk_buffers import Given, How
 from nldsl.runtime.chunk_widths import Width
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.module import Module
 
+KEPT = 3
+"""Tensors that a run keeps for its way back."""
+Runs = list[tuple[int, int]]
 RECURRENCES = ("linear_recurrence", "delta_recurrence")
 """The names under which the files of emitted modules have what they call."""
 
@@ -65,15 +69,11 @@ class NativeMatrices(PassForms[MatrixChunk, "MatrixForm"]):
         runs = _runs(how.width, given.q.shape[1])
         if not form.takes(given, state, runs, AFTER if self.after is None else self.after):
             return None
-        sizes, answers = [tokens for _, tokens in runs], list[Tensor]()
-        columns = [[None] * len(runs) if x is None else x.split(sizes, 1) for x in given]
-        for (width, _), *part in zip(runs, *columns, strict=True):
-            y, state = _Pass.apply(form, width, *part, state)  # type: ignore[no-untyped-call]
-            answers.append(y)
-        return answers[0] if len(answers) == 1 else torch.cat(answers, 1), state
+        y, last = _Pass.apply(form, runs, *given, state)  # type: ignore[no-untyped-call]
+        return y, last
 
 
-def _runs(width: Width, tokens: int) -> list[tuple[int, int]]:
+def _runs(width: Width, tokens: int) -> Runs:
     """Widths of chunks, and how many tokens chunks of that width behind one another have.
 
     >>> _runs(4, 10), _runs((4, 4, 2, 2, 4), 16)
@@ -85,19 +85,47 @@ def _runs(width: Width, tokens: int) -> list[tuple[int, int]]:
 
 
 class _Pass(torch.autograd.Function):
+    """All runs, one behind the other; `runs`: see `_runs`."""
+
     @staticmethod
-    def forward(ctx: Any, form: MatrixForm, width: int, *tensors: Any) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, form: MatrixForm, runs: Runs, *tensors: Any) -> tuple[Tensor, Tensor]:
         *given, state = tensors
-        y, last, kept = form.run(given, state, width, any(ctx.needs_input_grad))
-        ctx.form, ctx.width = form, width
+        tracked, answers, kept = any(ctx.needs_input_grad), list[Tensor](), list[Tensor | None]()
+        for (width, _), part in zip(runs, _parts(given, runs), strict=True):
+            y, state, more = form.run(part, state, width, tracked)
+            answers.append(y)
+            kept += more
+        ctx.form, ctx.runs = form, runs
         ctx.save_for_backward(*given, *kept)
-        return y, last
+        return _whole(answers), state
 
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        given, kept = ctx.saved_tensors[:ROWS], ctx.saved_tensors[ROWS:]
-        return (None, None, *ctx.form.back(given, kept, ctx.width, *grads))
+        saved, runs, (dy, flow) = ctx.saved_tensors, ctx.runs, grads
+        kept = [saved[n : n + KEPT] for n in range(ROWS, len(saved), KEPT)]
+        rows = zip(runs, _parts(saved[:ROWS], runs), kept, _parts([dy], runs), strict=True)
+        found = list[Tensors]()
+        for (width, _), part, own, (answer,) in reversed(list(rows)):
+            assert answer is not None
+            *made, flow = ctx.form.back(part, own, width, answer, flow)
+            found.append(made)
+        columns = zip(*reversed(found), strict=True)
+        return (None, None, *(None if c[0] is None else _whole(c) for c in columns), flow)
+
+
+def _parts(given: Tensors, runs: Runs) -> list[Tensors]:
+    """What belongs to each run."""
+    if len(runs) == 1:
+        return [given]
+    sizes = [tokens for _, tokens in runs]
+    columns = ([None] * len(runs) if x is None else x.split(sizes, 1) for x in given)
+    return list(zip(*columns, strict=True))
+
+
+def _whole(parts: Sequence[Tensor]) -> Tensor:
+    """All runs of one tensor."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
 
 
 class MatrixForm(PassForm):
@@ -105,13 +133,14 @@ class MatrixForm(PassForm):
 
     def __init__(self, chunk: MatrixChunk) -> None:
         super().__init__(chunk.ahead, chunk.behind)
+        self.again = Repeats(), Repeats()
 
-    def takes(self, given: Given, state: Tensor, runs: list[tuple[int, int]], after: int) -> bool:
+    def takes(self, given: Given, state: Tensor, runs: Runs, after: int) -> bool:
         """Whether it computes such a pass: widths have come up often enough and change seldom."""
         if not self.can((*given, state)):
             return False
         counts = [(width, -(-tokens // width)) for width, tokens in runs]
-        if len(runs) > max(1, sum(n for _, n in counts) // 4):
+        if 1 < len(runs) > sum(n for _, n in counts) / 2:
             return False
         rare = [(width, n) for width, n in counts if self.seen[width] < after]
         self.seen.update({width: n for width, n in rare})
@@ -124,35 +153,51 @@ class MatrixForm(PassForm):
 
         These are the states in front of every chunk and behind the last, what chunks add, their inverses.
         """
+        key = (state.dtype, width, tracked, *lies((*given, state)))
+        known = self.again[0].known.get(key)
+        if known is not None:
+            (y, *kept), last = known(given, state)
+            assert y is not None
+            return y, last, kept
         chunks, count = _chunks(given, width)
-        kept = [1, 2, 3] if tracked else []
-        found, last = walked(self.ahead, Turns(chunks, count), state.contiguous(), Wanted(1, [0], kept))
-        y = found[0]
-        assert y is not None
-        whole = [found[n] for n in kept]
+        asked = [1, 2, 3] if tracked else []
+        found, last, made = walk(self.ahead, Turns(chunks, count), state.contiguous(), Wanted(1, [0], asked))
+        assert found[0] is not None
+        y, whole = tokens_of(found[0])[:, : _length(given)], [found[n] for n in asked]
         if whole and whole[0] is not None and whole[0].shape[0] == count:
             whole[0] = torch.cat([whole[0], last[None]])
-        return tokens_of(y)[:, : _length(given)], last, whole
+        if made is not None:
+            self.again[0].note(key, made, given, range(ROWS), [y, *whole])
+        return y, last, whole
 
     def back(
         self, given: Tensors, kept: Tensors, width: int, dy: Tensor, d_last: Tensor
     ) -> list[Tensor | None]:
         """Gradients of what was given, and of the state in front of the first chunk."""
+        sources = [*given, *kept, dy]
+        key = (dy.dtype, width, *lies((*sources, d_last)))
+        known = self.again[1].known.get(key)
+        if known is not None:
+            made, d_first = known(sources, d_last)
+            return [*made, d_first]
         (chunks, count), (answers, _) = _chunks(given, width), _chunks([dy], width)
         states, *others = kept
         assert states is not None
 
         held = [states[:count], states[1 : count + 1], *others]
         rows = [*chunks, *(None if x is None else as_laid(x[:count]) for x in held), *answers]
-        asked = range(1, 1 + ROWS)
-        turns = Turns(rows, count, backward=True)
-        found, d_first = walked(self.behind, turns, d_last.contiguous(), Wanted(0, asked))
+        asked, turns = range(1, 1 + ROWS), Turns(rows, count, backward=True)
+        found, d_first, walked = walk(self.behind, turns, d_last.contiguous(), Wanted(0, asked))
         length = _length(given)
-        *flows, d_sums = (None if (x := found[n]) is None else tokens_of(x) for n in asked)
-        if d_sums is not None and d_sums.shape[1] > length:
+        flows = [None if (x := found[n]) is None else tokens_of(x) for n in asked]
+        if (d_sums := flows[-1]) is not None and d_sums.shape[1] > length:
             # What stands behind the last token has its sums.
             d_sums[:, length - 1] += d_sums[:, length:].sum(1)
-        return [*(None if x is None else x[:, :length] for x in (*flows, d_sums)), d_first]
+        flows = [None if x is None else x[:, :length] for x in flows]
+        if walked is not None:
+            owners = [*range(ROWS), ROWS, *range(ROWS, len(sources))]
+            self.again[1].note(key, walked, sources, owners, flows)
+        return [*flows, d_first]
 
 
 def _length(given: Tensors) -> int:

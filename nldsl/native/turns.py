@@ -5,7 +5,7 @@ All turns of a lane are behind one another, so that what they hand on stays in t
 
 from __future__ import annotations
 
-import ctypes
+from array import array
 from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
@@ -51,9 +51,13 @@ class Handed(NamedTuple):
             return Moving(self.places[1], _bytes(self.places))
         return Moving(self.places[0], _bytes(self.places), SECOND)
 
+    def place(self, count: int) -> Tensor:
+        """Where the last of `count` turns put what it gave."""
+        return self.places[count if self.kept else count % 2]
+
     def behind(self, count: int) -> Tensor:
         """What the last of `count` turns gave, by itself."""
-        return self.places[count if self.kept else count % 2].clone(memory_format=torch.contiguous_format)
+        return self.place(count).clone(memory_format=torch.contiguous_format)
 
 
 def beside(shapes: Sequence[Sequence[int]], like: Tensor, count: int) -> list[Tensor]:
@@ -61,11 +65,14 @@ def beside(shapes: Sequence[Sequence[int]], like: Tensor, count: int) -> list[Te
 
     Arrays of their own would begin at the same places of the cache in every lane, and push one another out.
     """
-    sizes = [-(-prod(shape) // LINE) * LINE for shape in shapes]
-    whole, found, at = in_large_pages(like.new_empty(*like.shape[:2], count, sum(sizes))), [], 0
+    # What is alone has no gaps, so that all chunks of it are a sequence as they lie.
+    line = LINE if len(shapes) > 1 else 1
+    sizes = [-(-prod(shape) // line) * line for shape in shapes]
+    (first, second), width = like.shape[:2], sum(sizes)
+    whole, found, at = in_large_pages(like.new_empty(first * second * count * width)), [], 0
     for shape, size in zip(shapes, sizes, strict=True):
-        rows = whole[..., at : at + prod(shape)]
-        found.append((rows.unflatten(-1, tuple(shape)) if shape else rows.squeeze(-1)).movedim(2, 0))
+        steps = width, second * count * width, count * width, *contiguous(tuple(shape))
+        found.append(whole.as_strided((count, first, second, *shape), steps, at))
         at += size
     return found
 
@@ -108,17 +115,35 @@ def moving(turns: Sequence[Sequence[Tensor | None]], count: int) -> list[Moving 
     return found
 
 
-def run(made: Compiled, arrays: Sequence[Moving], count: int) -> None:
+class Call:
+    """`count` turns of every lane on arrays that lie as these do, wherever they begin.
+
+    `arrays`: arguments, then results, those that are there.
+    """
+
+    def __init__(self, made: Compiled, arrays: Sequence[Moving], count: int) -> None:
+        lanes = [max(a.first.shape[i] for a in arrays) for i in range(2)]
+        sizes, turns = list(lanes), [count]
+        for x, step, change in arrays:
+            size, (one, other), (high, wide) = x.element_size(), x.stride()[:2], x.shape[:2]
+            sizes += [one * size if high > 1 else 0, other * size if wide > 1 else 0]
+            turns += [step, change]
+        self.made, self.lanes = made, prod(lanes)
+        self.sizes, self.turns = array("l", sizes), array("l", turns)
+
+    def __call__(self, places: Sequence[int]) -> None:
+        """`places`: where every array begins; the caller keeps them until it is back."""
+        given, threads = array("Q", places), min(torch.get_num_threads(), self.lanes)
+        first, second, third = (x.buffer_info()[0] for x in (self.sizes, given, self.turns))
+        if self.made.step(len(places), first, second, third, threads):
+            raise MemoryError("no room for a lane")
+
+
+def run(made: Compiled, arrays: Sequence[Moving], count: int) -> Call:
     """`count` turns of every lane; `arrays`: arguments, then results, those that are there."""
-    lanes = [max(a.first.shape[i] for a in arrays) for i in range(2)]
-    sizes, turns = list(lanes), [count]
-    for x, step, change in arrays:
-        sizes += [x.stride(i) * x.element_size() if x.shape[i] > 1 else 0 for i in range(2)]
-        turns += [step, change]
-    places = (ctypes.c_void_p * len(arrays))(*(a.first.data_ptr() for a in arrays))
-    numbers, moves = (ctypes.c_long * len(sizes))(*sizes), (ctypes.c_long * len(turns))(*turns)
-    if made.step(len(arrays), numbers, places, moves, min(torch.get_num_threads(), prod(lanes))):
-        raise MemoryError("no room for a lane")
+    call = Call(made, arrays, count)
+    call([a.first.data_ptr() for a in arrays])
+    return call
 
 
 def _bytes(rows: Tensor) -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nldsl.native.lanes import Compiled, Lanes
+from nldsl.native.repeats import Walk
 from nldsl.native.turns import Moving, beside, handed, packed, run, shapes_of, through
 
 Tensors = Sequence[Tensor | None]
@@ -60,10 +61,16 @@ def walked(lanes: Lanes, turns: Turns, state: Tensor, wanted: Wanted) -> tuple[F
     >>> found[0].flatten().tolist(), found[1][:4].flatten().tolist(), last.item()
     ([0.0, 2.0, 9.0, 24.0], [0.0, 1.0, 3.0, 6.0], 10.0)
     """
+    found, last, _ = walk(lanes, turns, state, wanted)
+    return found, last
+
+
+def walk(lanes: Lanes, turns: Turns, state: Tensor, wanted: Wanted) -> tuple[Found, Tensor, Walk | None]:
+    """As `walked`, and the call of C that it was, if it was one."""
     first = turns.at(turns.order[0])
     made = _compiled(lanes, first, state) if packed([state]) else None
     if made is None:
-        return _one_by_one(lanes, turns, state, wanted)
+        return *_one_by_one(lanes, turns, state, wanted), None
     places = _rooms(made, state, turns.length, wanted)
     kept = wanted.place in places
     room = places[wanted.place] if kept else beside([state.shape[2:]], state, 2)[0]
@@ -78,8 +85,10 @@ def walked(lanes: Lanes, turns: Turns, state: Tensor, wanted: Wanted) -> tuple[F
             arrays.append(through(rows, turns.backward))
         elif view is not None:
             arrays.append(Moving(beside([view.shape[2:]], state, 1)[0][0], 0))
-    run(made, arrays, turns.length)
-    return places, states.behind(turns.length)
+    call = run(made, arrays, turns.length)
+    behind = states.place(turns.length)
+    last = behind.clone(memory_format=torch.contiguous_format)
+    return places, last, Walk(call, [x.first for x in arrays], room[0], behind)
 
 
 def _compiled(lanes: Lanes, turn: Tensors, state: Tensor) -> Compiled | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+from functools import cache
+from typing import Any
 
 from torch import Tensor
 
@@ -27,13 +29,20 @@ def in_large_pages(x: Tensor) -> Tensor:
     >>> in_large_pages(torch.empty(3)).shape
     torch.Size([3])
     """
-    advice = getattr(mmap, "MADV_HUGEPAGE", None)
-    advise = getattr(ctypes.CDLL(None), "madvise", None) if advice is not None else None
-    if advise is not None and x.is_cpu and x.nbytes >= MAPPED:
+    if x.nbytes < MAPPED or not x.is_cpu:
+        return x
+    advice, advise = getattr(mmap, "MADV_HUGEPAGE", None), _advise()
+    if advice is not None and advise is not None:
         start = -(-x.data_ptr() // LARGE) * LARGE
         size = (x.data_ptr() + x.nbytes) // LARGE * LARGE - start
         advise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)
     return x
+
+
+@cache
+def _advise() -> Any:
+    """`madvise` of the C library, if it has it; asked once, which takes as long as a small call."""
+    return getattr(ctypes.CDLL(None), "madvise", None)
 
 
 def keep_freed_memory() -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 import nldsl
 from nldsl.native import matrix_passes
 from nldsl.native.matrix_passes import NativeMatrices, matrices_of, quicken_matrices
+from nldsl.native.repeats import Repeat
 from nldsl.runtime import native
 from nldsl.runtime.chunk_buffers import Given, How, Reading
 from nldsl.runtime.chunk_pass import chunk_pass
@@ -44,9 +45,9 @@ def drawn(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64).requires_grad_()
 
 
-def case(kinds: str, tokens: int, heads: int, fade: int) -> dict[str, Any]:
+def case(kinds: str, tokens: int, heads: int, fade: int, seed: int = 0) -> dict[str, Any]:
     """Tensors of a pass that erases, writes, or does both; `fade`: channels of its decay."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     batch, inner, outer = 2, 3, 5
 
     def rows(size: int) -> Tensor:
@@ -84,17 +85,75 @@ def test_a_pass_is_that_of_torch(
     kinds: str, tokens: int, fade: int, reads: Reading, width: int | tuple[int, ...]
 ) -> None:
     """Chunks of one width, and of several behind one another."""
-    given = case(kinds, tokens, 2, fade)
     how = {"reads": reads, "early_erase": reads.early, "width": width}
-    passes, found = NativeMatrices(), []
-    for instead in (None, passes):
-        y, last = chunk_pass(**given, **how, instead=instead)
-        torch.manual_seed(1)
-        above = [torch.randn(x.shape, dtype=x.dtype) for x in (y, last)]
-        found.append([y, last, *torch.autograd.grad([y, last], leaves_of(given), above)])
-    assert passes.count == (2 if isinstance(width, int) else 4), passes.reasons
-    for plain, own in zip(*found, strict=True):
-        assert float((plain - own).abs().max() / plain.abs().max()) <= 1e-12
+    passes = NativeMatrices()
+    for seed in range(3):
+        # The first call compiles, the next ones are repeats of it on other numbers in other places.
+        given = case(kinds, tokens, 2, fade, seed)
+        plain, own = (computed(given, how, instead) for instead in (None, passes))
+        assert off(plain, own) <= 1e-12
+        assert passes.count == (2 if isinstance(width, int) else 4), passes.reasons
+
+
+def computed(given: dict[str, Any], how: dict[str, Any], instead: NativeMatrices | None) -> list[Tensor]:
+    """Answers, the last state, and gradients of everything given."""
+    y, last = chunk_pass(**given, **how, instead=instead)
+    torch.manual_seed(1)
+    above = [torch.randn(x.shape, dtype=x.dtype) for x in (y, last)]
+    return [y, last, *torch.autograd.grad([y, last], leaves_of(given), above)]
+
+
+def off(plain: list[Tensor], own: list[Tensor]) -> float:
+    """How far results are from one another, of the largest number of each."""
+    pairs = zip(plain, own, strict=True)
+    return max(float((a - b).detach().abs().max() / a.detach().abs().max()) for a, b in pairs)
+
+
+REPEATED = {"reads": Reading(True, True), "early_erase": True, "width": (*[4] * 4, *[2] * 4, *[4] * 4)}
+
+
+def test_a_repeat_asks_how_everything_lies() -> None:
+    """What lies otherwise, or was kept otherwise by hooks, is no repeat; what is kept has an end."""
+    passes = NativeMatrices()
+    alike = [case("ew", 40, 2, 3, seed) for seed in range(2)]
+    for given in alike:
+        assert off(computed(given, REPEATED, None), computed(given, REPEATED, passes)) <= 1e-12
+    (form,) = passes.forms.values()
+    known = [dict(again.known) for again in form.again]
+    # Both widths; the first and the last run lie alike.
+    assert [len(x) for x in known] == [2, 2]
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x.clone(), lambda x: x.contiguous()):
+        assert off(computed(alike[0], REPEATED, None), computed(alike[0], REPEATED, passes)) <= 1e-12
+    assert {*known[1]} < {*form.again[1].known}
+    other = case("ew", 40, 2, 3)
+    other["q"] = other["q"].detach().contiguous().requires_grad_()
+    assert off(computed(other, REPEATED, None), computed(other, REPEATED, passes)) <= 1e-12
+    assert {*known[0]} < {*form.again[0].known}
+
+
+def test_a_repeat_in_the_wrong_place_is_seen() -> None:
+    """Every array of both ways counts: one that begins a number later is seen."""
+    passes, given = NativeMatrices(), case("ew", 40, 2, 3)
+    wanted = computed(given, REPEATED, passes)
+    assert off(wanted, computed(given, REPEATED, passes)) == 0.0
+    (form,) = passes.forms.values()
+    unseen = [
+        {owner for repeat in again.known.values() for owner in unread(repeat, given, wanted, passes)}
+        for again in form.again
+    ]
+    # What is added has been kept, so nobody asks for the targets on the way back.
+    assert unseen == [set(), {Given._fields.index("w")}]
+
+
+def unread(repeat: Repeat, given: dict[str, Any], wanted: list[Tensor], passes: NativeMatrices) -> list[int]:
+    """Whose places do not matter to a repeat."""
+    right, found = repeat.places, []
+    for n, (owner, further) in enumerate(right):
+        repeat.places = [*right[:n], (owner, further + 8), *right[n + 1 :]]
+        if off(wanted, computed(given, REPEATED, passes)) <= 1e-6:
+            found.append(owner)
+    repeat.places = right
+    return found
 
 
 @pytest.mark.parametrize("write", WRITES)
