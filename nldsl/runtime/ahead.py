@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import get_ident
+from functools import partial
+from threading import Lock, get_ident
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ class Ahead:
             pass
 
     def _record(self, block: Module) -> Forward:
-        forward = block.forward
+        forward = _own(block)
 
         def record(*given: Any) -> Any:
             *outputs, state = forward(*given)
@@ -80,7 +81,7 @@ class Ahead:
         waiting = iter(self.answers)
 
         def part(block: Module) -> Forward:
-            forward = block.forward
+            forward = _own(block)
 
             def give(*given: Any) -> Any:
                 answer = next(waiting, None)
@@ -120,7 +121,7 @@ def _stop(*_: Any) -> Any:
 
 def _changed(block: Module) -> bool:
     """Whether somebody has given a block another way to answer: it is left alone."""
-    own = block.__dict__.get("forward")
+    own = _native(block)
     return (own is not None and not hasattr(own, NATIVE)) or block._compiled_call_impl is not None
 
 
@@ -151,36 +152,56 @@ def _without_tasks(module: Module, state: Any) -> Iterator[Module]:
             yield child
 
 
+_turn = Lock()
+
+
+class _Answering:
+    """What answers in the place of a block: for each thread that has put something there, its own."""
+
+    def __init__(self, block: Module, native: Forward | None) -> None:
+        self.block, self.native = block, native
+        self.threads: dict[int, Forward] = {}
+
+    def __call__(self, *given: Any, **options: Any) -> Any:
+        forward = self.threads.get(get_ident())
+        return (_own(self.block) if forward is None else forward)(*given, **options)
+
+
 @contextmanager
 def _answering(forwards: dict[Module, Forward]) -> Iterator[None]:
     """Inside, and in this thread, these functions answer in the place of the blocks."""
     mine = get_ident()
-    before = {block: _native(block) for block in forwards}
-
-    def here(block: Module, forward: Forward) -> Forward:
-        def answer(*given: Any, **options: Any) -> Any:
-            if get_ident() != mine:
-                own = before[block]
-                return (
-                    type(block).forward(block, *given, **options) if own is None else own(*given, **options)
-                )
-            return forward(*given, **options)
-
-        answer.native = before[block]  # type: ignore[attr-defined]
-        return answer
-
-    for block, forward in forwards.items():
-        block.__dict__["forward"] = here(block, forward)
+    with _turn:
+        for block, forward in forwards.items():
+            there = block.__dict__.get("forward")
+            if not isinstance(there, _Answering):
+                block.__dict__["forward"] = there = _Answering(block, there)
+            there.threads[mine] = forward
     try:
         yield
     finally:
-        for block, own in before.items():
-            block.__dict__.pop("forward", None)
-            if own is not None:
-                block.__dict__["forward"] = own
+        with _turn:
+            for block in forwards:
+                _leave(block, mine)
+
+
+def _leave(block: Module, thread: int) -> None:
+    """Take back what a thread has put there; behind the last one the block is as it was."""
+    there = block.__dict__["forward"]
+    del there.threads[thread]
+    if not there.threads:
+        del block.__dict__["forward"]
+        if there.native is not None:
+            block.__dict__["forward"] = there.native
 
 
 def _native(block: Module) -> Forward | None:
-    """The forward pass of a block in native mode, also while another thread has put an answer there."""
+    """The forward pass of a block in native mode, also while a thread has put an answer there."""
     own: Forward | None = block.__dict__.get("forward")
-    return getattr(own, "native", own)
+    return own.native if isinstance(own, _Answering) else own
+
+
+def _own(block: Module) -> Forward:
+    """What a block computes where nobody answers in its place."""
+    native = _native(block)
+    return partial(type(block).forward, block) if native is None else native

@@ -139,3 +139,57 @@ def test_other_threads_see_the_blocks_themselves() -> None:
     hook.remove()
     assert torch.equal(found[1], want)
     assert not any("forward" in block.__dict__ for block in model.root.modules())
+
+
+def test_two_threads_learn_at_once() -> None:
+    """A call in the middle of one of the same model: both give what they give alone, and leave nothing."""
+    model = built("hope_attention")
+    cms = model.root.blocks[0].cms  # type: ignore[attr-defined]
+    block = model.root.blocks[0].attention  # type: ignore[attr-defined]
+    plain = type(block).forward
+    whole: list[int] = []
+    sizes = {41: 2, 23: 1}
+
+    def watched(self: Any, x: Tensor, *rest: Any) -> Any:
+        whole.append(x.shape[1])
+        return plain(self, x, *rest)
+
+    longer, shorter = run(model, 2, (41,)), run(model, 1, (23,))
+    for outer, inner in ((41, 23), (23, 41)):
+        found: list[dict[str, Tensor]] = []
+        calls = 0
+
+        def beside(*_: Any, inner: int = inner, found: list[dict[str, Tensor]] = found) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                thread = Thread(target=lambda: found.append(_learnt(model, sizes[inner], inner)))
+                thread.start()
+                thread.join()
+
+        model.zero_grad(set_to_none=True)
+        whole.clear()
+        type(block).forward = watched
+        hook = cms.register_forward_hook(beside)
+        try:
+            mine = _learnt(model, sizes[outer], outer)
+        finally:
+            hook.remove()
+            type(block).forward = plain
+        both = {41: longer, 23: shorter}
+        for learnt, size in ((mine, outer), (found[0], inner)):
+            for key, value in learnt.items():
+                torch.testing.assert_close(value, both[size][key], rtol=1e-12, atol=1e-12, msg=key)
+        for name, p in model.named_parameters():
+            if p.grad is not None:
+                want = longer[f"grad {name}"] + shorter[f"grad {name}"]
+                torch.testing.assert_close(p.grad, want, rtol=1e-11, atol=1e-12, msg=name)
+        assert len([n for n in whole if n > 16]) == 2, "blocks in front run once in each call"
+        assert not any("forward" in module.__dict__ for module in model.root.modules())
+
+
+def _learnt(model: Model, batch: int, length: int) -> dict[str, Tensor]:
+    """Loss and last state of a call; its gradients are added to those of others."""
+    tokens = torch.randint(0, 11, (batch, length), generator=torch.Generator().manual_seed(batch))
+    loss, state = model.learn(tokens, backward=0.3)
+    return {"loss": loss[None], **state.tensors()}

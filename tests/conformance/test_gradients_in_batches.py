@@ -18,7 +18,7 @@ BLOCKS = {
     "mamba1": {},
     "titans_linear": {"heads": 2},
     "titans_mlp": {"heads": 2},
-    "self_modifying_titans": {"heads": 2},
+    "self_modifying_titans": {"heads": 2, "chunk": 12, "memory_chunk": 12},
     "attention": {"heads": 2},
 }
 """A block of every kind of backward pass that is written out."""
@@ -39,7 +39,7 @@ def together(y: Tensor, asked: list[Tensor], batch: Tensor) -> list[Tensor]:
     return [g for g in found if g is not None]
 
 
-def hold(layer: Layer, width: int = 16, tokens: int = 37) -> None:
+def hold(layer: Layer, width: int = 16, tokens: int = 36) -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         for p in layer.parameters():
