@@ -77,6 +77,34 @@ def affine_in(expr: Expr, symbol: Expr) -> Affine | None:
     return Affine(to_expr(Form(constant, form.like)), parts)
 
 
+PASSED_ON = frozenset(
+    {"add", "sub", "neg", "sum", "mean", "expand_last", "concat", "transpose", "split", "merge"}
+)
+"""Linear in all their arguments together."""
+MULTIPLIED = frozenset({"mul", "matmul", "dot", "outer"})
+
+
+def is_affine(expr: Expr, symbol: Expr) -> bool:
+    """Whether `expr` is affine in `symbol` as it is written; `False` also means unknown.
+
+    Example:
+        >>> from nldsl.calculus.expression import symbol
+        >>> p, t = symbol("p", (3,), "vector"), symbol("t", (3,), "vector")
+        >>> mixed = build("sub", p, build("mul", build("sum", p), t))
+        >>> affine_in(mixed, p), is_affine(mixed, p), is_affine(build("mul", p, mixed), p)
+        (None, True, False)
+    """
+    bound = [a for a in expr.args if depends(a, [symbol])]
+    if not bound:
+        return True
+    if expr.op in MULTIPLIED and len(bound) > 1:
+        return False
+    if expr.op == "div" and depends(expr.args[1], [symbol]):
+        return False
+    known = expr.op in PASSED_ON or expr.op in MULTIPLIED or expr.op == "div"
+    return known and all(is_affine(a, symbol) for a in bound)
+
+
 def _part_order(item: tuple[tuple[str, Expr | None], Poly]) -> tuple[object, ...]:
     (kind, factor), _ = item
     return (kind, factor.order if factor is not None else ())

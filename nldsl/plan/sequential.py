@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from nldsl.calculus.affine import affine_in
+from nldsl.calculus.affine import affine_in, is_affine
 from nldsl.calculus.classify import TermClass, update_class
 from nldsl.calculus.mirror import mirror_form
 from nldsl.calculus.rules import rule_form
@@ -113,10 +113,11 @@ def why(block: Block, statements: tuple[int, ...], refused: Mapping[str, str]) -
     advice = "; held over a chunk (`gradient every 16 tokens`) they make a parallel form"
     if any(_dual(named[w.memory], t) for w in online for t in w.terms):
         advice = "; on a level `every 16 tokens`, whose reads see the last commit, they make a parallel form"
-    if held and any(_bends(t) for c in found for t in c.terms):
+    bent = [t for c in found for t in c.terms if held and _bends(t)]
+    if bent:
+        how = "mix or weigh the channels of its answer" if all(map(_mixes, bent)) else "are not linear in it"
         return (
-            "one token after the other: gradients are taken at the state of every token, and are not linear "
-            f"in it{advice}"
+            f"one token after the other: gradients are taken at the state of every token, and {how}{advice}"
         )
     reason = refused.get("recurrence" if len(online) == len(writes) else "chunk", "")
     if not reason:
@@ -133,6 +134,14 @@ def _bends(term: TermClass) -> bool:
         bent = [g.general is not None and affine_in(g.general, g.weight) is None for g in found.gradients]
         return all(r.form is not None for r in term.rules) and any(bent)
     return term.dependence == "nonlinear" or sum(len(w.shape) == 2 for w in found.weights) > 1
+
+
+def _mixes(term: TermClass) -> bool:
+    """Whether the gradient at one matrix is linear in what it answers, but not a number times it."""
+    found = term.gradient
+    if found is None or found.sees_memory or term.linear is None:
+        return False
+    return is_affine(found.objective_delta, found.prediction)
 
 
 def _dual(memory: Memory, term: Term) -> bool:

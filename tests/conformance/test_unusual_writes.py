@@ -318,3 +318,17 @@ def test_attention_is_asked_again() -> None:
         "  for hop in [1, 2, 3] { q = S[q] }\n  return q\n}\n"
     )
     assert unit(text).lowering == "attention" and verify(text).passed
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        ("sum((p - sum(p) - t) ** 2)", "mix or weigh the channels of its answer"),
+        ("sum(t * (p - t) ** 2)", "mix or weigh the channels of its answer"),
+        ("sum((p - t) ** 2) ** 2", "are not linear in it"),
+    ],
+)
+def test_why_gradients_at_every_token_are_not_parallel(objective: str, said: str) -> None:
+    own = f"objective own(p, t) {{ return {objective} }}"
+    found = unit(block("S[k] <- v minimize own by gd(lr = 0.1)", before=own))
+    assert found.lowering == "sequential" and said in found.reason
