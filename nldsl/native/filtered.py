@@ -20,12 +20,15 @@ from nldsl.native.forwards import put, shared
 from nldsl.native.lanes import AFTER
 from nldsl.native.pass_forms import PassForm, PassForms, as_laid, tokens_of
 from nldsl.native.walks import Turns, Wanted, walked
+from nldsl.runtime.across import Walk
 from nldsl.runtime.chunk_pass import Instead
 from nldsl.runtime.filter_kernels import KernelForm
 from nldsl.runtime.filtered import Rows
 from nldsl.runtime.filtered_chunks import FilteredChunks
 from nldsl.runtime.first_order import first_order
+from nldsl.runtime.matrix_chunks import Chunks, gates_of
 from nldsl.runtime.matrix_memory import MatrixMemory
+from nldsl.runtime.matrix_tokens import Side, Step, Write
 from nldsl.runtime.module import Module
 from nldsl.runtime.quick_chunks import QuickChunks
 
@@ -59,15 +62,32 @@ class Memories:
     def __init__(self, filters: NativeFilters) -> None:
         self.filters = filters
         self.passes: Instead | None = None
+        self.others = filters.others
+        """Where it is said what neither has a form for."""
 
     def __call__(self, *given: Any, **options: Any) -> MatrixMemory:
         """See `MatrixMemory`."""
         memory = MatrixMemory(*given, **options)
-        if isinstance(memory.form, FilteredChunks):
-            memory.form.instead = self.filters
-        elif isinstance(memory.form, QuickChunks):
-            memory.form.instead = self.passes
+        form = memory.form
+        if isinstance(form, FilteredChunks):
+            form.instead = self.filters
+        elif isinstance(form, QuickChunks):
+            form.instead = self.passes
+        elif isinstance(form, Chunks | Walk) and not torch.compiler.is_compiling():
+            self.others[_other(memory.side, given[1])] = None
         return memory
+
+
+def _other(side: Side, steps: Sequence[Step]) -> str:
+    """What such steps have that no pass computes."""
+    pieces = [p for s in steps if isinstance(s, Write) for p in s.pieces]
+    if side == "value":
+        return "a memory is written along its values"
+    if any(p.along.shape[3] > 1 for p in pieces):
+        return "several lessons step together"
+    if any(g.across for g in gates_of(steps)):
+        return "gates are per channel of both sides"
+    return "a token has more writes or gates than a pass takes"
 
 
 def in_lanes(filters: NativeFilters) -> Callable[..., MatrixMemory]:

@@ -43,7 +43,7 @@ def quicken_matrices(block: Module, after: int | None = None) -> NativeMatrices:
         put(block, name, shared(kind, name, partial(_Recurrence, plain.__globals__[name], found)))
     if MEMORY in plain.__code__.co_names:
         memories = memories_of(kind)
-        memories.passes = found
+        memories.passes, memories.others = found, found.others
         put(block, MEMORY, memories)
     found.after = after
     return found

@@ -44,11 +44,13 @@ class PassForms(Generic[Key, Form]):
     def __init__(self, after: int | None = None) -> None:
         self.after = after
         self.forms: dict[Key, Form] = {}
+        self.others: dict[str, None] = {}
+        """What calls have had that no form is for."""
 
     @property
     def reasons(self) -> dict[str, None]:
         """Why torch computes what it still does, each once."""
-        return dict.fromkeys(reason for form in self.forms.values() for reason in form.reasons)
+        return dict.fromkeys(reason for form in self.forms.values() for reason in form.reasons) | self.others
 
     @property
     def count(self) -> int:

@@ -208,3 +208,23 @@ def test_the_report_names_the_block() -> None:
     assert str(report) == "GatedDeltanet.forward: in lanes"
     layer(torch.randn(1, 40, 8))
     assert report.running == 1
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        ("over 4 tokens by momentum(lr = 0.1, beta = 0.9)", "several lessons step together"),
+        ("over 4 tokens by gd(lr = 0.1)", "several lessons step together"),
+        ("by momentum(lr = 0.1, beta = 0.9)", ""),
+    ],
+)
+def test_the_report_says_what_torch_runs(write: str, said: str) -> None:
+    text = (
+        "block omega(x) {\n  level context every 1 token { memory M = matrix() }\n  k = l2norm(linear(x))\n"
+        f"  M[k] <- linear(x)  minimize l2 {write}\n  return M[k]\n}}\n"
+    )
+    layer = nldsl.compile(text, x=8)
+    report = nldsl.native(layer, at_once=True)
+    layer(torch.randn(1, 8, 8))
+    assert (said in str(report) and "there torch" in str(report)) == bool(said)
+    assert bool(report.running) != bool(said)
