@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from nldsl.runtime.chunk_sums import far_chunks, step_for, summed
 from nldsl.runtime.gram import limit_of
 
 LEAST = 8
@@ -34,6 +35,8 @@ def sums_of(log: Tensor, width: int) -> Tensor:
     >>> sums_of(torch.ones(1, 3, 1), 2).flatten().tolist()
     [1.0, 2.0, 1.0]
     """
+    if (step := step_for(log)) is not None:
+        return summed(step, log, width)
     batch, tokens = log.shape[:2]
     whole = tokens - tokens % width
     # Sizes are spelt out: of no samples at all -1 could be any.
@@ -85,6 +88,8 @@ def fitting(log: Tensor, width: int) -> tuple[Tensor, Width] | None:
 
 def steep_chunks(sums: Tensor, width: int) -> list[int]:
     """Which chunks of `sums [B, T, ...]` no one anchor serves."""
+    if (step := step_for(sums)) is not None:
+        return far_chunks(step, sums, width)
     whole = sums.shape[1] - sums.shape[1] % width
     parts = (sums[:, :whole].unflatten(1, (-1, width)), sums[:, whole:].unsqueeze(1))
     flags = [flag for x in parts if x.numel() for flag in _far(x).cpu().tolist()]

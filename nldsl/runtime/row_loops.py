@@ -222,14 +222,20 @@ int step(long what, const long *sizes, void **arrays, const double *numbers, int
 
 def ready(*tensors: Tensor, least: int | None = None) -> Step | None:
     """The functions in C, if they take tensors like these and nobody looks at what is done to them."""
-    if torch.compiler.is_compiling():
-        return None
+    return loop_for(TEXT, *tensors, least=min(LEAST, least or LEAST))
+
+
+def loop_for(text: str, *tensors: Tensor, least: int) -> Step | None:
+    """The functions of `text`, if the first of the tensors has so many numbers; see `ready`."""
     first = tensors[0]
-    if first.numel() < min(LEAST, least or LEAST):
+    if torch.compiler.is_compiling() or first.numel() < least:
         return None
-    if any(type(x) not in _PLAIN or x.dtype != first.dtype or not x.is_cpu or x.is_neg() for x in tensors):
-        return None
-    return loop(TEXT, first)
+    kind = first.dtype
+    # A loop, for this is asked a hundred times in every step.
+    for x in tensors:
+        if type(x) not in _PLAIN or x.dtype != kind or not x.is_cpu or x.is_neg():
+            return None
+    return loop(text, first)
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
