@@ -223,9 +223,13 @@ def _few_finite(gradients: Sequence[Tensor]) -> bool:
 
 def _looped_finite(kind: torch.dtype, sizes: Any, arrays: Any) -> bool:
     """Whether the loop says so; it never does where there is none."""
-    unsigned, mask = EXPONENT[kind]
-    loop = compiled(FINITE.replace("MASK", mask), unsigned)
+    loop = compiled(_look(kind), EXPONENT[kind][0])
     return loop is not None and loop(len(sizes), sizes, arrays, None, torch.get_num_threads()) == 0
+
+
+@cache
+def _look(kind: torch.dtype) -> str:
+    return FINITE.replace("MASK", EXPONENT[kind][1])
 
 
 def finite(g: Tensor) -> bool:

@@ -40,6 +40,7 @@ class Lineup:
         names = [name for name, _ in first.named]
         self.named = itemgetter(*(names if len(names) > 1 else 2 * names))
         self.held = self._held()
+        self.taken = False
         self.where = Where([*self.weights, *self.held])
         self.counts, self.first = Where([place.count for place in places]), first.counter
         self.sizes = (ctypes.c_long * count)(*(place.size for place in places))
@@ -52,15 +53,16 @@ class Lineup:
         self.arrays = (ctypes.c_void_p * len(addresses))(*addresses)
 
     def takes(self, params: Sequence[Tensor], states: States) -> bool:
-        """Whether all have gradients, are at one step and lie where they lay; notes where gradients are."""
-        weights = self.weights
-        self.where.fetch()
-        if not _same(params, weights) or not self._keeps(states):
+        """Whether these have gradients, are at one step and lie where they lay; notes where gradients are."""
+        if self.taken:  # else nobody knows whether it comes to that
+            self.where.fetch()
+        gradients = [g for p in params if (g := p.grad) is not None]
+        if len(gradients) < len(params):
+            params = [p for p in params if p.grad is not None]
+        if not _same(params, self.weights) or not self._keeps(states):
             return False
-        gradients = [g for p in weights if (g := p.grad) is not None]
-        if len(gradients) < len(weights):
-            return False
-        return self.where.stay() and self.counts.level() and self.arrived.note(gradients)
+        self.taken = self.where.stay() and self.counts.level() and self.arrived.note(gradients)
+        return self.taken
 
     def _keeps(self, states: States) -> bool:
         """Whether the memories are the same objects; to look each weight up takes longer than all else."""

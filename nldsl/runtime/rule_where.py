@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
+from itertools import chain
 
 from torch import Tensor
 
@@ -127,7 +128,11 @@ class Where:
         self.ask, look = asking() or (None, 0)
         arrays = (self.objects, self.places, self.kinds)
         self.given = (len(self.tensors), look, *(one.buffer_info()[0] for one in arrays))
-        self.lines = array("Q", (line for t in self.tensors for line in lines(t)))
+
+    @cached_property
+    def lines(self) -> array[int]:
+        """Lines of the cache that tensors are made of."""
+        return array("Q", chain.from_iterable(map(lines, self.tensors)))
 
     def fetch(self) -> None:
         """Bring what tensors are made of into the cache, all at once: one leads to the other."""

@@ -201,6 +201,26 @@ def test_a_lineup_does_what_torch_does(event: Event) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
+def test_weights_that_never_have_gradients_are_no_part_of_a_lineup() -> None:
+    """Frozen ones, say: the others stay lined up, until one of them has a gradient."""
+    found = {}
+    for form in ("compiled", "eager"):
+        params = weights()
+        optimizer = nldsl.optimizer("adamw", list(params), lr=0.1, form=form)
+        kept = []
+        for step in range(5):
+            draw(params, step)
+            params[1].grad = None if step < 4 else params[1].grad
+            optimizer.step()
+            kept += list(optimizer.lineups.values())
+        if form == "compiled":
+            assert all(lineup is kept[0] and len(lineup.weights) == 4 for lineup in kept[:4])
+        assert [float(optimizer.state[p]["step"]) for p in params] == [5, 1, 5, 5, 5]
+        found[form] = [*params, *(t for p in params for t in optimizer.state[p].values())]
+    for ours, theirs in zip(found["compiled"], found["eager"], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("policy", ["raise", "skip", "zero"])
 def test_a_bad_gradient_in_a_lineup_is_found_before_anything_changes(policy: str) -> None:
     params = weights()
