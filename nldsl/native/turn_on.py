@@ -106,11 +106,13 @@ class Report:
         if not self.parts and self.off:
             return "nothing to take back: no function was in lanes"
         lines = list(map(str, self.parts))
-        if not lines:
-            lines.append("nothing to compile: no block has a loop or a pass over chunks")
         if self.products:
             shapes = "one shape" if self.products == 1 else f"{self.products} shapes"
             lines.append(f"linear layers with weights of {shapes}: large products in C")
+        elif self.linears and not lines:
+            lines.append("linear layers: large products in C, of which none has come")
+        if not lines:
+            lines.append("nothing to compile: no block has a loop or a pass over chunks")
         return "\n".join(lines)
 
 
@@ -137,8 +139,8 @@ def native(model: Any, *, at_once: bool = False, off: bool = False) -> Report:
 
     Example:
         >>> import nldsl
-        >>> model = nldsl.compile("attention", block="attention", x=8, heads=2)
-        >>> str(nldsl.native(model))
+        >>> layer = nldsl.compile("block squash(x) { return tanh(x) }", x=8)
+        >>> str(nldsl.native(layer))
         'nothing to compile: no block has a loop or a pass over chunks'
     """
     root = getattr(model, "root", None)

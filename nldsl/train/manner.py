@@ -134,7 +134,10 @@ def waiting(what: str, made: int) -> str:
 
 
 def compile_natively(model: Any, precision: str) -> int:
-    """Compute the steps of a model in lanes of C; how many.  Raises NL0997 if that would change nothing."""
+    """Compute the steps of a model in lanes of C; how many.  Raises NL0997 if that would change nothing.
+
+    Where products of linear layers are faster in C, a model without such steps has those alone.
+    """
     device = cast(Model, model).root.like.device
     why = ""
     if not compiler():
@@ -144,7 +147,7 @@ def compile_natively(model: Any, precision: str) -> int:
     elif precision == BFLOAT16:
         why = "lanes compute in float32, and `--precision bfloat16` leaves all of it to torch"
     report = None if why else native(model, at_once=True)
-    if report is not None and not report.replaced:
+    if report is not None and not report.replaced and not report.linears:
         why = "; ".join(str(report).splitlines())
     if why or report is None:
         raise fault("NL0997", f"nothing of `{model.name}` runs natively: {why}", help="leave `--compile` out")

@@ -13,6 +13,7 @@ import torch
 import nldsl
 from nldsl.cli import main
 from nldsl.diagnostics import SpecError
+from nldsl.native import turn_on
 from nldsl.runtime.block_recompute import recompute_blocks
 from nldsl.runtime.native import compiler
 from nldsl.train import load_run, manner, train
@@ -208,6 +209,7 @@ def test_a_run_with_native_steps_is_the_run(tmp_path: Path) -> None:
 
 def test_native_steps_where_there_can_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
     model, flat = nldsl.compile(CHUNKED), nldsl.compile("transformer", dim=16, depth=1, heads=2)
+    monkeypatch.setattr(turn_on, "products", lambda dtype: None)
     with pytest.raises(SpecError, match="no block has a loop or a pass over chunks"):
         compile_blocks(flat, "native")
     with pytest.raises(SpecError, match="bfloat16"):
@@ -217,6 +219,15 @@ def test_native_steps_where_there_can_be_none(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(manner, "compiler", lambda: "")
     with pytest.raises(SpecError, match="NL0997.*no C compiler"):
         compile_blocks(model, "native")
+
+
+@pytest.mark.skipif(not compiler(), reason="needs a C compiler")
+def test_linear_layers_alone_are_enough_for_native_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn_on, "products", lambda dtype: lambda *_: 0)
+    flat = nldsl.compile("transformer", dim=16, depth=1, heads=2)
+    assert compile_blocks(flat, "native") == 0
+    report = turn_on.native(flat)
+    assert str(report) == "linear layers: large products in C, of which none has come" and report.linears
 
 
 def test_functions_on_rows_are_what_is_compiled() -> None:

@@ -213,7 +213,8 @@ CODES = {
         "chunks, or the functions on rows of a pass over all chunks. `auto` takes what `nldsl plan` says it "
         "pays for, and nothing where it says that of none. `native` is for loops over chunks whose backward "
         "pass is written out (self-referential memories), for passes over all chunks (held gradients) and "
-        "for matrix memories (delta rules, gated linear attention, momentum), in float32 on a CPU. It needs "
+        "for matrix memories (delta rules, gated linear attention, momentum), in float32 on a CPU, and for "
+        "linear layers where their products are faster in C (AMD, vectors of 64 bytes). It needs "
         "a C compiler, and `NLDSL_NATIVE=off` keeps it out.",
     ),
     "NL0998": Entry(
