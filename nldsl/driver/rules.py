@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from nldsl.catalog.values import Shape
 from nldsl.diagnostics import SpecError
@@ -18,6 +19,7 @@ from nldsl.plan.rule_rows import NotOneProductError, RowsPlan, fuse_rows, looks_
 from nldsl.plan.rules import RulePlan, plan_rule
 from nldsl.runtime.rule_kernel import Kernel, Told, refusal
 from nldsl.runtime.rule_optimizer import RuleOptimizer
+from nldsl.runtime.rule_rows import multiplies
 from nldsl.spec.open_rule import open_rule
 from nldsl.spec.outer_rules import PROBES, OuterRule
 from nldsl.spec.program import GroupRule
@@ -47,6 +49,7 @@ def optimizer(rule: str | Path | GroupRule, params: Any, **keywords: Any) -> Rul
     """
     module = keywords.pop("module", params if isinstance(params, nn.Module) else None)
     settings = {n: keywords.pop(n) for n in SETTINGS if n in keywords}
+    tensors = {n: v for n, v in keywords.items() if isinstance(v, Tensor) and v.numel() == 1}
     keywords = {name: _plain(value) for name, value in keywords.items()}
     group = rule if isinstance(rule, GroupRule) else open_rule(rule, **keywords)
     if group.outer is None:
@@ -56,7 +59,8 @@ def optimizer(rule: str | Path | GroupRule, params: Any, **keywords: Any) -> Rul
     assert group.outer is not None
     listed = given(params)
     made = optimizer_class(group.outer, shapes(listed))
-    ready = made(listed, more=More(group.outer), **settings)
+    open_tensors = {n: v for n, v in tensors.items() if n in made.arguments}  # as they are: they may change
+    ready = made(listed, more=More(group.outer), **cast(Any, {**settings, **open_tensors}))
     if any(kernel.looks_at_rows for kernel in ready.kernels.values()):
         attach_rows(ready, module)
     return ready
@@ -95,6 +99,12 @@ def shapes(params: Iterable[Any]) -> list[Shape]:
         members = entry["params"] if isinstance(entry, dict) else [entry]
         for p in [members] if isinstance(members, Tensor) else members:
             tensor = p[1] if isinstance(p, tuple) else p
+            if is_lazy(tensor):
+                raise refusal(
+                    "NL0963",
+                    f"{f'`{p[0]}`' if isinstance(p, tuple) else 'a parameter'} has no shape yet",
+                    "a lazy module gets its shapes in its first forward pass: call the model once before",
+                )
             for shape in RuleOptimizer._shapes(tensor) if isinstance(tensor, Tensor) else ():
                 found.setdefault(shape)
     return list(found)
@@ -158,7 +168,7 @@ def linear_weights(module: nn.Module | None) -> Iterator[tuple[nn.Module | None,
         yield from ((None, paths[path]) for path in linear_paths(program.root))
         return
     for layer in module.modules() if module is not None else ():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear) and multiplies(layer):
             yield layer, layer.weight
 
 

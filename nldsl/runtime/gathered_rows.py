@@ -20,8 +20,8 @@ class GatheredRows(Rows):
     The gradient that `weight.grad` shows is the ordinary one.
     """
 
-    def __init__(self) -> None:
-        super().__init__(lambda x, y, dy: (None, dy), lambda: ())
+    def __init__(self, name: str = "a weight") -> None:
+        super().__init__(lambda x, y, dy: (None, dy), lambda: (), name)
         self.seen: list[tuple[Tensor, Tensor]] = []
 
     def forget(self) -> None:
@@ -37,7 +37,7 @@ class GatheredRows(Rows):
 
     def gradient(self, x: Tensor, y: Tensor, dy: Tensor) -> Tensor:
         """`dy^T x`, the rows kept."""
-        self.pulled = True
+        self.pulled = self.ever = True
         self.seen.append((x.detach(), dy.detach()))
         return dy.mT @ x
 

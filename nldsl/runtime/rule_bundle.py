@@ -6,6 +6,7 @@ import ctypes
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,7 @@ from nldsl.runtime.rule_kernel import Kernel, Memory, refusal
 from nldsl.runtime.rule_lineup import Lineup, States
 from nldsl.runtime.rule_many import listed, update_many
 from nldsl.runtime.rule_numbers import Numbers
+from nldsl.runtime.rule_shards import local, on_whole, sharded
 
 if TYPE_CHECKING:
     from nldsl.runtime.rule_optimizer import RuleOptimizer
@@ -79,6 +81,8 @@ def _against(optimizer: RuleOptimizer, kernel: Kernel, like: Tensor) -> str:
         return kernel.native_reason or kernel.reason
     if kernel.form == "matrix" and like.ndim == 3:
         return "a stack of matrices is taken one by one"
+    if kernel.form == "matrix" and sharded(like):
+        return "every process holds a share of the weight, and the rule looks at all of it"
     if like.device.type != "cpu":
         return f"weights are on {like.device.type}"
     if like.dtype not in REAL:
@@ -98,18 +102,22 @@ class Place:
         rows: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self.rows = rows
-        self.kernel, self.kernel_id, self.weight = kernel, id(kernel), p.detach()
+        self.kernel, self.kernel_id, self.weight = kernel, id(kernel), local(p.detach())
         self.count = state["step"]
-        self.memories = [state[m.name] for m in kernel.memories]
+        kept = [state[m.name] for m in kernel.memories]
+        self.memories = list(map(local, kept))
+        self.shared = sharded(p)
+        self.whole = [p.detach(), *kept] if self.shared and kernel.form == "matrix" else []
+        """Weight and memories of a rule that looks at all of them, where processes hold shares."""
         self.named = [("step", self.count), *((m.name, state[m.name]) for m in kernel.memories)]
         # The count is one float on the CPU: written in place, without an operation of torch for each.
         self.counter = ctypes.c_float.from_address(self.count.data_ptr())
-        self.layout = layout(p, *(tensor for _, tensor in self.named))
+        self.layout = self._layout(p)
         dense = all(t.is_contiguous() and t.dtype == p.dtype for t in (self.weight, *self.memories))
         self.loop = choice.step if dense else None
         self.lists = kernel.form == "elementwise" and rows is None and listed(self.weight)
         self.until = choice.until
-        self.size, self.kind = p.numel(), p.dtype
+        self.size, self.kind = self.weight.numel(), p.dtype
         self.addresses = [t.data_ptr() for t in (self.weight, *self.memories)]
 
     def fits(self, state: dict[str, Tensor], p: Tensor) -> bool:
@@ -117,7 +125,10 @@ class Place:
         for name, tensor in self.named:
             if state.get(name) is not tensor:
                 return False
-        return layout(p, *(tensor for _, tensor in self.named)) == self.layout
+        return self._layout(p) == self.layout
+
+    def _layout(self, p: Tensor) -> list[tuple[int, int, tuple[int, ...]]]:
+        return layout(*map(local, (p, *(tensor for _, tensor in self.named))))
 
     def tick(self) -> float:
         """Count one application."""
@@ -135,11 +146,17 @@ class Place:
     def apply(self, g: Tensor, numbers: Numbers) -> None:
         """One application of the rule, in place, by torch."""
         cast = numbers.cast(self.weight)
+        if self.whole:
+            on_whole(partial(self._apply, cast=cast), self.whole, g)
+            return
         if self.rows is not None:
             self.kernel.update(self.weight, *self.rows(g), *self.memories, *cast)
             return
-        for weight, gradient, kept in _pieces(self.kernel, self.weight, g, self.memories):
-            self.kernel.update(weight, gradient, *kept, *cast)
+        self._apply(self.weight, g, *self.memories, cast=cast)
+
+    def _apply(self, weight: Tensor, g: Tensor, *memories: Tensor, cast: Sequence[Tensor]) -> None:
+        for piece, gradient, kept in _pieces(self.kernel, weight, g, memories):
+            self.kernel.update(piece, gradient, *kept, *cast)
 
 
 def layout(*tensors: Tensor) -> list[tuple[int, int, tuple[int, ...]]]:
@@ -160,13 +177,14 @@ class Bundle:
     def __init__(self, numbers: Numbers, zero: bool) -> None:
         self.numbers, self.zero = numbers, zero
         self.zeroed = False
-        self.looped: dict[torch.dtype, list[tuple[Tensor, Place, Tensor]]] = {}
+        self.looped: dict[tuple[torch.dtype, bool], list[tuple[Tensor, Place, Tensor]]] = {}
         self.listed: dict[tuple[torch.dtype, torch.device], list[tuple[Place, Tensor]]] = {}
 
     def add(self, p: Tensor, place: Place, g: Tensor) -> None:
         """Update one weight, now or with the others at `run`."""
+        g = g if place.whole else local(g)
         if place.loops(g):
-            self.looped.setdefault(g.dtype, []).append((p, place, g))
+            self.looped.setdefault((g.dtype, place.shared), []).append((p, place, g))
         elif place.lists:
             self.listed.setdefault((p.dtype, p.device), []).append((place, g))
         else:
@@ -183,11 +201,24 @@ class Bundle:
         made = []
         for found in self.looped.values():
             weights, places, gradients = map(list, zip(*found, strict=True))
-            lineup = Lineup(weights, places, states)
+            if places[0].shared:  # shares are asked anew where they lie
+                lineup = Lineup([place.weight for place in places], places, _here(places))
+            else:
+                made.append(lineup := Lineup(weights, places, states))
             lineup.begin(gradients)
             self.zeroed |= lineup.run(self.numbers, self.zero)
-            made.append(lineup)
         return made
+
+
+def _here(places: Sequence[Place]) -> States:
+    """The memories of shares, as those of whole weights stand in the state of an optimizer."""
+    return {
+        place.weight: {
+            "step": place.count,
+            **{m.name: t for m, t in zip(place.kernel.memories, place.memories, strict=True)},
+        }
+        for place in places
+    }
 
 
 def _of(kernel: Kernel, memories: Sequence[Tensor]) -> Iterator[tuple[Memory, Tensor]]:

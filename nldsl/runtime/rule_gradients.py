@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nldsl.runtime.native import REAL, Step, compiled, compiler
 from nldsl.runtime.rule_kernel import Kernel, refusal
+from nldsl.runtime.rule_shards import anywhere, as_weight, local, sharded
 
 if TYPE_CHECKING:
     from nldsl.runtime.rule_lineup import Lineup
@@ -87,7 +88,7 @@ Due = Sequence[tuple[Any, Sequence[Arrival], "Lineup | None", bool]]
 
 def arrived(optimizer: RuleOptimizer, params: Sequence[Tensor]) -> list[Arrival]:
     """Every parameter that has a gradient, with it; raises NL0966 for one that no rule takes."""
-    found = [(p, g) for p in params if (g := p.grad) is not None]
+    found = [(p, as_weight(p, g)) for p in params if (g := p.grad) is not None]
     for p, g in found:
         if g.layout != torch.strided:
             raise refusal(
@@ -109,12 +110,14 @@ def checked(optimizer: RuleOptimizer, due: Due) -> bool:
     policy = optimizer.nonfinite
     if policy not in POLICIES:
         raise refusal("NL0968", f"`nonfinite` is one of {', '.join(POLICIES)}; found `{policy}`")
-    if policy == "ignore" or _good(optimizer, due):
+    if policy == "ignore":
         return True
-    bad = _bad(due)
-    if not bad:
+    bad = [] if _good(optimizer, due) else _bad(due)
+    if not anywhere(bool(bad), [p for _, found, *_ in due for p, _ in found if sharded(p)]):
         return True
-    message = _message(optimizer, bad, applied=0)
+    message = _message(
+        optimizer, bad or [a for _, found, *_ in due for a in found], applied=0, here=bool(bad)
+    )
     if policy == "raise":
         raise refusal(
             "NL0967", message, 'no weight was changed; `nonfinite = "skip"` or `"zero"` would go on'
@@ -153,14 +156,21 @@ def _zeroing(text: str, kind: torch.dtype) -> Step | None:
 
 
 def _bad(due: Due) -> list[Arrival]:
-    """What has arrived and is not finite."""
-    arrived = [(p, p.grad) for group, *_ in due for p in group["params"]]
-    return [(p, g) for p, g in arrived if g is not None and not finite(g)]
+    """What has arrived in this process and is not finite."""
+    arrived: list[Arrival] = []
+    for group, found, lineup, _ in due:
+        arrived += found if lineup is None else [(p, p.grad) for p in group["params"]]
+    return [(p, share) for p, g in arrived if not finite(share := local(g))]
 
 
-def _message(optimizer: RuleOptimizer, bad: Sequence[Arrival], applied: int) -> str:
-    """What is said of bad gradients, before they are applied or when they have been."""
+def _message(optimizer: RuleOptimizer, bad: Sequence[Arrival], applied: int, here: bool = True) -> str:
+    """What is said of bad gradients, before they are applied or when they have been.
+
+    Nothing is known of shares of other processes but that there are some.
+    """
     step = int(max(optimizer.state[p].get("step", 0) for p, _ in bad)) + 1 - applied
+    if not here:
+        return f"at step {step} a gradient is not finite in another process"
     shown = ", ".join(_described(optimizer.name_of(p), g) for p, g in bad[:3])
     shown += f" and {len(bad) - 3} more" if len(bad) > 3 else ""
     return f"at step {step} the gradient of {shown} is not finite"
@@ -176,7 +186,11 @@ def _good(optimizer: RuleOptimizer, due: Due) -> bool:
     loose: list[Tensor] = []
     for _, found, lineup, zero in due:
         if lineup is None:
-            loose += [g for p, g in found if not (zero and optimizer.places[id(p)].zeroes(g))]
+            loose += [
+                share
+                for p, share in ((p, local(g)) for p, g in found)
+                if not (zero and optimizer.places[id(p)].zeroes(share))
+            ]
         elif zero and lineup.zeroing:
             continue
         elif not _looped_finite(lineup.kind, lineup.sizes, lineup.gradients):

@@ -19,7 +19,6 @@ from nldsl.runtime.rule_bundle import Bundle, Choice, Place, choose, last_of_few
 from nldsl.runtime.rule_cycled import SCHEDULED, Cycled
 from nldsl.runtime.rule_gradients import Arrival, Due, Policy, arrived, checked, repaired, zeroes
 from nldsl.runtime.rule_groups import (
-    GATHERED,
     Settled,
     bad_argument,
     clock_of,
@@ -34,9 +33,11 @@ from nldsl.runtime.rule_groups import (
 )
 from nldsl.runtime.rule_kernel import Kernel, Told, refusal
 from nldsl.runtime.rule_lineup import Lineup
+from nldsl.runtime.rule_loading import put_back, require_rule
 from nldsl.runtime.rule_numbers import Numbers
 from nldsl.runtime.rule_room import Room, apart
 from nldsl.runtime.rule_rows import Rows, attach
+from nldsl.runtime.rule_shards import sharded
 from nldsl.runtime.rule_states import emptied, require_state, stacked
 
 Shape = tuple[int, ...]
@@ -139,11 +140,17 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Let a linear layer put the rows of the rule in place of its output gradient."""
         kernel = self.kernel_of(weight)
         assert kernel.looks_at_rows
+        if sharded(weight):
+            raise refusal(
+                "NL0994",
+                f"`{self.rule}` looks at rows of layers, and processes hold shares of {self.name_of(weight)}",
+                "`DistributedDataParallel` leaves weights whole; or give it to another rule",
+            )
         if kernel.rows is not None:
             name = self.name_of(weight)
             self.rows[weight] = Rows(kernel.rows, lambda: self._arguments_of(weight), name)
         else:
-            self.rows[weight] = GatheredRows()
+            self.rows[weight] = GatheredRows(self.name_of(weight))
         attach(layer, weight, self.rows[weight])
 
     @property
@@ -229,11 +236,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         due = [(group, *self._arrived(group)) for group in self.param_groups]
         if self.nonfinite != "ignore" and not checked(self, due):
             return loss
-        if not self.rows and any(kernel.looks_at_rows for kernel in self.kernels.values()):
-            raise refusal("NL0972", f"`{self.rule}` has lost its layers: a copy has to be made anew")
-        for rows in self.rows.values():
-            if not isinstance(rows, GatheredRows):
-                rows.forget()
+        self._rows_are_known()
         if self._apply(due):
             repaired(self, due)
         return loss
@@ -249,6 +252,16 @@ class RuleOptimizer(torch.optim.Optimizer):
                 ready = self._settled(list(gathered(self, group, found))) if late else found
                 zeroed |= self._update(group, ready, zero)
         return zeroed
+
+    def _rows_are_known(self) -> None:
+        """Raise NL0972 or NL0974 if layers have not told their rows; the next ones are of another step."""
+        if not self.rows and any(kernel.looks_at_rows for kernel in self.kernels.values()):
+            raise refusal("NL0972", f"`{self.rule}` has lost its layers: a copy has to be made anew")
+        for weight, rows in self.rows.items():
+            rows.require_seen(weight)
+        for rows in self.rows.values():
+            if not isinstance(rows, GatheredRows):
+                rows.forget()
 
     def _arrived(self, group: Mapping[str, Any]) -> tuple[list[Arrival], Lineup | None, bool]:
         """Every parameter that has a gradient, with it; or the lineup of the last step, if it takes them.
@@ -336,50 +349,28 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put a saved state back; raises NL0969 if it is of another rule, and then changes nothing."""
-        own = [p for group in self.param_groups for p in group["params"]]
-        wanted = {p: dict(self.state[p]) for p in own}
-        before = self.state, self.param_groups
+        wanted = {p: dict(self.state[p]) for group in self.param_groups for p in group["params"]}
+        before, given = (self.state, self.param_groups), list[dict[str, Any]]()
+
+        def loaded(_: torch.optim.Optimizer) -> None:
+            for group in self.param_groups:
+                require_rule(self, wanted, group)
+            put_back(self, given[-1], wanted)
+            self._forget_places()
+
+        # Hooks of users come first on the way in, where they may give another state, and last on the way out.
+        hooks = [
+            self.register_load_state_dict_pre_hook(lambda _, found: given.append(found)),
+            self.register_load_state_dict_post_hook(loaded, prepend=True),
+        ]
         try:
             super().load_state_dict(state_dict)
-            for group in self.param_groups:
-                self._of_this_rule(wanted, group)
         except BaseException:
             self.state, self.param_groups = before
             raise
-        self._forget_places()
-        # torch gives everything the type of the weight, and bfloat16 cannot count beyond 256.
-        numbers = (number for group in state_dict["param_groups"] for number in group["params"])
-        room = self._room(own)
-        for p, number in zip(own, numbers, strict=True):
-            places = [m.name for m in self.kernel_of(p).memories]
-            for name, value in state_dict["state"][number].items():
-                like = wanted[p].get(name, p if name == "gathered" else wanted[p]["step"])
-                made = value.detach().to(like.device, like.dtype, copy=True)
-                if name in places:
-                    made = room.put(made, p, apart(places.index(name), len(places)))
-                self.state[p][name] = made
-
-    def _of_this_rule(self, wanted: Mapping[Tensor, Mapping[str, Tensor]], group: dict[str, Any]) -> None:
-        """Whether a loaded group has the arguments of the rule, and its weights the memories."""
-        said = f"the saved state is of another rule than `{self.rule}`"
-        missing = [f"`{n}`" for n in (*self.arguments, "every") if n not in group]
-        if missing:
-            raise refusal("NL0969", f"{said}: a group lacks {', '.join(missing)}")
-        if name := self.cycled.changed(group):
-            raise refusal("NL0969", f"{said}: `{name}` is {group[name]}, here {self.fixed[name]}")
-        self.cycled.begin(group, self.cycled.word in group)
-        for index, p in enumerate(group["params"]):
-            found = self.state.get(p, {})
-            # The clock of a group is restored with it, so what it gathers need not have been there.
-            different = (set(found) ^ set(wanted[p])) - set(GATHERED)
-            if different:
-                raise refusal("NL0969", f"{said}: {', '.join(f'`{n}`' for n in sorted(different))}")
-            for name, value in found.items():
-                shape = wanted[p].get(name, p if name == "gathered" else wanted[p]["step"]).shape
-                if value.shape != shape:
-                    what = f"`{name}` of {self._name(group, index)} is {list(value.shape)}"
-                    said = f"the saved state is of other weights: {what}, expected {list(shape)}"
-                    raise refusal("NL0969", said)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     @classmethod
     def complete(cls, told: Told) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import MethodType
 from typing import Any
 
 import torch
@@ -33,6 +34,8 @@ class Rows:
         self.function, self.arguments, self.name = function, arguments, name
         self.count = 0
         self.pulled = False
+        self.ever = False
+        """Whether a backward pass has come through the layer at all."""
         self.processes = 1
         """How many of them have as many rows in this step; a row is a share of all."""
         self.several = False
@@ -57,6 +60,20 @@ class Rows:
         y: Tensor = _RowProduct.apply(x, weight, self)  # type: ignore[no-untyped-call]
         return y if bias is None else y + bias
 
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        """Copies and pickles of a weight have no rows: what they are worth is known to one optimizer."""
+        return _none, ()
+
+    def require_seen(self, weight: Tensor) -> None:
+        """Raise NL0974 for a gradient of `weight` that has never come through its layer."""
+        if not self.ever and weight.grad is not None and bool(weight.grad.any()):
+            raise refusal(
+                "NL0974",
+                f"the gradient of {self.name} did not come through its layer, whose inputs the rule looks at",
+                "call the layer itself, not a function with its weight (as `nn.MultiheadAttention` does with "
+                "`out_proj`), or give the weight to another rule",
+            )
+
     def again(self, x: Tensor, y: Tensor, before: Tensor, dy: Tensor) -> Tensor:
         """What a further pass over rows adds: `dy` is now what `before` was, and more."""
         given = self._arguments(x)
@@ -78,7 +95,7 @@ class Rows:
                 f"{self.name} sees rows behind a backward pass, which has divided by the rows before",
                 "let all forward passes of a step come first, or set `optimizer.several_passes = True`",
             )
-        self.pulled, before, self.divided = True, self.divided, total
+        self.pulled, before, self.divided, self.ever = True, self.divided, total, True
         if summed is None:
             return mean.mT @ x
         if not self.several:
@@ -139,9 +156,30 @@ def _gathers(weight: Tensor) -> bool:
 def attach(module: nn.Module | None, weight: Tensor, rows: Rows) -> None:
     """Let `weight` be used through `rows`: by emitted models as they are, by `nn.Linear` from now on."""
     setattr(weight, ATTRIBUTE, rows)
-    if isinstance(module, nn.Linear):
-        layer = module
-        object.__setattr__(module, "forward", lambda x: rows_linear(x, layer.weight, layer.bias))
+    if module is not None:
+        object.__setattr__(module, "forward", MethodType(forward, module))
+
+
+def forward(self: nn.Linear, x: Tensor) -> Tensor:
+    """`nn.Linear.forward` through the rows of its weight.
+
+    A method of the layer: that of a copy belongs to the copy, and a pickle finds the one of the class.
+    """
+    return rows_linear(x, self.weight, self.bias)
+
+
+def multiplies(layer: nn.Module) -> bool:
+    """Whether a layer is `W x + b` as `nn.Linear` has it: neither its class nor anybody else has changed it.
+
+    >>> multiplies(nn.Linear(2, 2)), multiplies(nn.Tanh())
+    (True, False)
+    """
+    own = vars(layer).get("forward", layer.forward)
+    return isinstance(layer, nn.Linear) and getattr(own, "__func__", own) in (forward, nn.Linear.forward)
+
+
+def _none() -> None:
+    return None
 
 
 def rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.rule_kernel import Kernel, Memory, refusal
+from nldsl.runtime.rule_shards import divided_alike
 
 AFRESH = "`optimizer.state[weight].clear()` lets a weight start afresh at the next step"
 
@@ -29,6 +30,12 @@ def require_state(kernel: Kernel, p: Tensor, state: dict[str, Any], name: str) -
             raise _refused(memory.name, name, f"`{value!r}`" if value is not None else "missing", shape)
         if value.shape != shape:
             raise _refused(memory.name, name, str(list(value.shape)), shape)
+        if memory.shape is None and not divided_alike(value, p):
+            raise refusal(
+                "NL0969",
+                f"`{memory.name}` in the state of {name} is not divided among processes as the weight is",
+                "`torch.distributed.checkpoint.state_dict.set_optimizer_state_dict` divides a whole state",
+            )
         if value.device != p.device:
             raise refusal(
                 "NL0969",
