@@ -110,8 +110,8 @@ CODES = {
         "rows that do not give the gradient",
         "A rule that needs every row of a layer (its input and output gradient) follows what scales a "
         "gradient as a whole, such as clipping by the norm of all gradients. Noise added to a gradient, an "
-        "average over processes or clipping element by element cannot be carried over to the rows. No rows are "
-        "known at all of a weight that is used without its layer, as `F.linear(x, layer.weight)`.",
+        "average over processes or clipping element by element cannot be carried over to the rows. No rows "
+        "are known at all of a weight that is used without its layer, as `F.linear(x, layer.weight)`.",
     ),
     "NL0975": Entry(
         "rows behind a backward pass",
