@@ -6,8 +6,12 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 ELSEWHERE = {
-    "max": "`maximum(a, b)`",
-    "min": "`minimum(a, b)`",
+    "max": "`maximum(a, b)`, or `largest(x)` of the last axis",
+    "amax": "`largest(x)`, of the last axis",
+    "amin": "`-largest(-x)`, of the last axis",
+    "qr": "`orthonormal(x)`, its Q",
+    "cat": "`concat(a, b)`",
+    "min": "`minimum(a, b)`, or `-largest(-x)` of the last axis",
     "clamp": "`minimum(maximum(x, low), high)`",
     "clip": "`minimum(maximum(x, low), high)`",
     "square": "`x ** 2`",

@@ -21,7 +21,7 @@ from nldsl.runtime.rule_kernel import Kernel, Told, refusal
 from nldsl.runtime.rule_optimizer import RuleOptimizer
 from nldsl.runtime.rule_rows import multiplies
 from nldsl.spec.open_rule import open_rule
-from nldsl.spec.outer_rules import PROBES, OuterRule
+from nldsl.spec.outer_rules import OuterRule
 from nldsl.spec.program import GroupRule
 from nldsl.spec.walk import linear_paths
 
@@ -127,7 +127,7 @@ def optimizer_class(outer: OuterRule, wanted: Iterable[Shape]) -> type[RuleOptim
 
 def has_rows(outer: OuterRule) -> bool:
     """Whether the rule looks at the inputs of linear layers."""
-    return looks_at_rows(outer.at(*PROBES[0]))
+    return looks_at_rows(outer.at(outer.probe, True))
 
 
 def _fused(outer: OuterRule, plan: RulePlan) -> bool:
@@ -190,7 +190,7 @@ def plan_for(outer: OuterRule, shape: Shape) -> RulePlan | None:
 
 def _plan_with_rows(outer: OuterRule, shape: Shape) -> RulePlan | None:
     """The plan of a rule that looks at the inputs of layers."""
-    of = shape if len(shape) == 2 else PROBES[0][0]
+    of = shape if len(shape) == 2 else outer.probe
     rule = outer.at(of, True)
     try:
         rest = fuse_rows(rule, of).rest

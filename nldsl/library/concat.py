@@ -19,8 +19,8 @@ def _shape(operands: tuple[Operand, ...], options: Mapping[str, Static]) -> Outc
                 f"`concat` expected values alike but for the last axis, "
                 f"found {describe(first)} and {describe(x)}"
             )
-    if first.kind not in ("vector", "headed"):
-        raise ContractError(f"`concat` joins vectors or headed values, found {describe(first)}")
+    if first.kind not in ("vector", "headed", "matrix"):
+        raise ContractError(f"`concat` joins vectors, headed values or columns, found {describe(first)}")
     return Outcome((*first.shape[:-1], sum(x.shape[-1] for x in operands)), first.kind)
 
 
@@ -45,7 +45,7 @@ PRIMITIVE = Primitive(
     torch="nldsl.runtime.ops:concat",
     vjp=_vjp,
     variadic=True,
-    places=frozenset({"block", "map"}),
+    places=frozenset({"block", "map", "rule"}),
     equation="y = (a, b, ..)",
     reference=_reference,
 )

@@ -1,4 +1,4 @@
-"""Columns made orthonormal one after the other (QR): the step of a power iteration toward an eigenbasis.
+"""Columns made orthonormal one after the other (QR): the step of a power iteration toward eigenvectors.
 
 The factor R has a positive diagonal, so the result does not depend on the library.  No gradient through it.
 """
@@ -8,14 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nldsl.catalog.broadcast import describe
 from nldsl.catalog.numeric import np
-from nldsl.catalog.primitive import Operand, Outcome, Primitive
+from nldsl.catalog.primitive import ContractError, Operand, Outcome, Primitive
 from nldsl.catalog.values import Static
-from nldsl.library._shapes import square
+from nldsl.library._shapes import expect
 
 
 def _shape(operands: tuple[Operand, ...], options: Mapping[str, Static]) -> Outcome:
-    square(operands[0], "orthonormal")
+    x = operands[0]
+    expect(x, ("matrix",), "orthonormal", "only a matrix has columns")
+    if x.shape[0] < x.shape[1]:
+        why = "more columns than channels are never orthonormal; `transpose` makes rows columns"
+        raise ContractError(
+            f"`orthonormal` expected at least as many rows as columns, found {describe(x)}; {why}"
+        )
     return Outcome(operands[0].shape, operands[0].kind)
 
 

@@ -18,7 +18,7 @@ INFIX = {
     "operator:matmul": "@",
 }
 LAST_AXIS = frozenset(
-    {"l2norm", "norm", "layernorm", "softmax", "mean", "sum", "dot", "parts", "expand_last"}
+    {"l2norm", "norm", "layernorm", "softmax", "mean", "sum", "largest", "dot", "parts", "expand_last"}
 )
 """Operations on the last axis: the same in both layouts, unless they run over the heads."""
 

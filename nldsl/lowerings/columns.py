@@ -47,6 +47,10 @@ def _mean(args: Sequence[Expression], operands: Sequence[Operand]) -> Expression
     return _reduce("mean", args[0], operands[0])
 
 
+def _largest(args: Sequence[Expression], operands: Sequence[Operand]) -> Expression:
+    return _reduce("amax", args[0], operands[0])
+
+
 def _reduce(method: str, x: Expression, operand: Operand) -> Expression:
     if operand.kind == "matrix":
         return x.method(method, -1)[..., None, slice(None)]
@@ -85,6 +89,7 @@ def _expand_last(args: Sequence[Expression], operands: Sequence[Operand]) -> Exp
 SPECIAL: dict[str, Callable[[Sequence[Expression], Sequence[Operand]], Expression]] = {
     "sum": _sum,
     "mean": _mean,
+    "largest": _largest,
     "dot": _dot,
     "matmul": _matmul,
     "outer": _outer,

@@ -16,17 +16,31 @@ from nldsl.plan.rule_guards import Guard, Step
 from nldsl.plan.rules import RulePlan
 from nldsl.spec.program import Apply, Value
 
-ADDS = {"sum": False, "mean": True, "dot": False}
-"""Primitives that add up a row, and whether they divide by its length."""
+GATHERS = {"sum": "sum", "mean": "mean", "dot": "sum", "largest": "largest"}
+"""Primitives that gather a row, and what they make of it."""
 
 
 @dataclass(frozen=True)
 class Sum:
-    """`out` adds up, over a whole weight, the product of `of`; a mean is divided by their number."""
+    """`out` adds up, over a whole weight, the product of `of`; a mean is divided by their number.
+
+    The largest is none of sums, but gathered as they are.
+    """
 
     out: Value
     of: tuple[Value, ...]
-    mean: bool
+    kind: str
+
+    @property
+    def start(self) -> str:
+        """What is gathered of no elements."""
+        return "-INFINITY" if self.kind == "largest" else "0"
+
+    def gathered(self, into: str, value: str) -> str:
+        """The statement that takes one more value; what is no number stays, as in torch."""
+        if self.kind == "largest":
+            return f"{into} = {value} > {into} || {value} != {value} ? {value} : {into};"
+        return f"{into} += {value};"
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,7 @@ def _read(plan: RulePlan) -> tuple[list[Apply], list[Sum]]:
     rows: dict[str, Apply] = {}
     steps, sums = list[Apply](), list[Sum]()
     for step in _straight(plan.body):
-        if step.op in ADDS:
+        if step.op in GATHERS:
             made = _sum(step, rows, plan.shape)
             if made is None:
                 rows[step.out.name] = step
@@ -94,12 +108,12 @@ def _sum(step: Apply, rows: dict[str, Apply], shape: Shape) -> Sum | None:
     inner = rows.get(step.args[0].name)
     if inner is not None:
         # A mean of sums would need the lengths, which kernels of several shapes do not share.
-        if ADDS[inner.op] is not ADDS[step.op] or step.op == "dot":
+        if GATHERS[inner.op] != GATHERS[step.op] or step.op == "dot":
             raise _NoSumsError(f"a `{step.op}` of a `{inner.op}` looks at rows")
-        return Sum(step.out, inner.args, ADDS[step.op])
+        return Sum(step.out, inner.args, GATHERS[step.op])
     if any(a.shape != shape for a in step.args):
         raise _NoSumsError(f"`{step.op}` looks at more than one element")
-    return Sum(step.out, step.args, ADDS[step.op]) if len(shape) == 1 else None
+    return Sum(step.out, step.args, GATHERS[step.op]) if len(shape) == 1 else None
 
 
 def _loops(plan: RulePlan, steps: Sequence[Apply], sums: Sequence[Sum]) -> list[Loop]:
@@ -142,13 +156,15 @@ def _text(plan: RulePlan, loops: Sequence[Loop], sums: Sequence[Sum]) -> str:
     for number, one in enumerate(loops):
         head, inside = _written(plan, writer, one, sums)
         last = not one.sums
-        adds = [f"{_sum_name(place[s.out.name])} += {_product(writer, s)};" for s in one.sums]
+        adds = [s.gathered(_sum_name(place[s.out.name]), _product(writer, s)) for s in one.sums]
         names = ", ".join(_sum_name(place[s.out.name]) for s in one.sums)
+        added = "" if last else f" reduction(+ : {names})"
         functions += [
             f"static void loop{number}(long from, long to, {arguments}{'' if last else ', double *own'}) {{",
             *head,
-            *(f"  double {_sum_name(place[s.out.name])} = 0;" for s in one.sums),
-            "#pragma omp simd" + ("" if last else f" reduction(+ : {names})"),
+            *(f"  double {_sum_name(place[s.out.name])} = {s.start};" for s in one.sums),
+            # The largest of lanes would lose what is no number: such a loop goes element by element.
+            *(() if any(s.kind == "largest" for s in one.sums) else (f"#pragma omp simd{added}",)),
             "  for (long i = from; i < to; i++) {",
             *(
                 f"    {line}"
@@ -162,7 +178,8 @@ def _text(plan: RulePlan, loops: Sequence[Loop], sums: Sequence[Sum]) -> str:
         calls += threaded(f"loop{number}(FROM, TO, {passed}{'' if last else ', own + t * SUMS'});")
         for s in one.sums:
             at = place[s.out.name]
-            calls += [f"  for (int t = 0; t < threads; t++) sums[{at}] += own[t * SUMS + {at}];"]
+            taken = s.gathered(f"sums[{at}]", f"own[t * SUMS + {at}]")
+            calls += [f"  sums[{at}] = {s.start};", f"  for (int t = 0; t < threads; t++) {taken}"]
     head, _ = _written(plan, writer, loops[-1], sums)
     behind = writes(plan, writer, single=True)
     whole = [
@@ -183,7 +200,7 @@ def _written(plan: RulePlan, writer: Writer, one: Loop, sums: Sequence[Sum]) -> 
     """What stands before a loop, and the statements in it up to what it adds up or writes."""
     before, inside = read(plan, writer)
     for at, s in enumerate(sums):
-        divided = f"sums[{at}] / count" if s.mean else f"sums[{at}]"
+        divided = f"sums[{at}] / count" if s.kind == "mean" else f"sums[{at}]"
         before.append(f"const real {writer.name(s.out)} = (real)({divided});")
     before += [_line(writer, step) for step in one.numbers]
     inside += [_line(writer, step) for step in one.elements]

@@ -117,7 +117,7 @@ def _unused(session: Session, item: tree.Definition) -> None:
     if item.kind == "rule":
         used |= {"W"}
     for name, span in assigned_names(item.body).items():
-        if name not in used and name not in {p.name.id for p in item.params}:
+        if name not in used | {"_"} and name not in {p.name.id for p in item.params}:
             if not _declares(item, name):
                 session.report(
                     "NL0323", f"`{name}` is assigned but never read", span, "never read", severity="warning"

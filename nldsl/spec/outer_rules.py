@@ -22,8 +22,8 @@ from nldsl.spec.rules import elaborate_rule
 from nldsl.spec.session import Session
 from nldsl.syntax import tree
 
-PROBES: tuple[tuple[Shape, bool], ...] = (((3, 2), True), ((3,), False))
-"""Weights on which it is tried whether an argument may stay open: (shape, whether used as `W @ x`)."""
+PROBES: tuple[Shape, ...] = ((3, 2), (67, 64), (4099, 4096))
+"""Matrices on which a rule is tried before its weights are known: one that keeps a few columns needs more."""
 
 
 def weight_shape(shape: Shape) -> Shape:
@@ -69,7 +69,8 @@ class OuterRule:
     @cached_property
     def open(self) -> tuple[OpenArgument, ...]:
         """The numbers of the rule that may change, rules in rules included."""
-        usual = [(shape, linear, self._findings(shape, linear, frozenset())) for shape, linear in PROBES]
+        tried: tuple[tuple[Shape, bool], ...] = (self.probe, True), (self.probe[:1], False)
+        usual = [(shape, linear, self._findings(shape, linear, frozenset())) for shape, linear in tried]
         leaves = [path for path, _ in _numbers(self.arguments)]
         free = [
             path
@@ -78,6 +79,17 @@ class OuterRule:
         ]
         numbers = dict(_numbers(self.arguments))
         return tuple(OpenArgument(name, path, float(numbers[path])) for path, name in _spoken(free).items())
+
+    @cached_property
+    def probe(self) -> Shape:
+        """The first of the matrices on which least is refused for its size (NL0410)."""
+        refused: dict[Shape, int] = {}
+        for probe in PROBES:
+            found = self._findings(probe, True, frozenset())
+            refused[probe] = sum(f.startswith("NL0410") for f in found)
+            if not refused[probe]:
+                break
+        return min(refused, key=lambda p: refused[p])
 
     @property
     def bounds(self) -> dict[str, Bounds]:
@@ -110,7 +122,7 @@ class OuterRule:
 
         A rule that looks at inputs trains weights without one too, by their gradient alone.
         """
-        first = self._findings(*PROBES[0], frozenset())
+        first = self._findings(self.probe, True, frozenset())
         found = self._findings(weight_shape(shape), False, frozenset())
         bad = [f for f in found if not f.startswith("NL0420")]
         return "" if first or not bad else bad[0].partition(" ")[2]

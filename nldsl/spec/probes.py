@@ -9,11 +9,11 @@ from nldsl.spec.arguments import complete
 from nldsl.spec.functions import elaborate_map, elaborate_objective
 from nldsl.spec.items import Item, MapSource, RuleItem
 from nldsl.spec.loader import Unit
+from nldsl.spec.outer_rules import OuterRule
 from nldsl.spec.program import Value
 from nldsl.spec.rules import elaborate_rule
 from nldsl.spec.session import Session
 from nldsl.spec.streams import walk
-from nldsl.spec.train import PROBE
 from nldsl.syntax import tree
 
 PROBE_WIDTH = 48
@@ -57,4 +57,5 @@ def _rule_argument(item: tree.Definition, unit: Unit, name: str) -> Item:
 
 def _probe_rule(session: Session, item: tree.Definition, unit: Unit, bound: dict[str, Item]) -> None:
     """A rule on its own, for a weight of two axes that is used as `W @ x`."""
-    elaborate_rule(session, item, unit, bound, PROBE, True, item.name.span)
+    outer = OuterRule(item, unit, tuple(bound.items()), item.name.span)
+    elaborate_rule(session, item, unit, bound, outer.probe, True, item.name.span)

@@ -30,8 +30,6 @@ CARRIES = ("trunc", "exact")
 SETTINGS = ("task", "truncate", "clip", "learn_generated")
 Scheduled = tuple[str, str, Options]
 """An argument, the schedule it follows, and the options of that."""
-PROBE = (3, 2)
-"""Shape on which the rules of `train` are elaborated; their code does not depend on it."""
 
 
 @dataclass
@@ -217,13 +215,14 @@ def outer_group(
         return None
     given = _given(definition, node)
     moving: dict[str, Item] = {n: Value(n, (), "scalar") for n, _, _ in schedules}
-    rule = elaborate_rule(frame.session, definition, unit, {**bound, **moving}, PROBE, True, node.span)
+    outer = OuterRule(definition, unit, tuple(bound.items()), node.span)
+    # What is said of a rule, and its code, do not depend on the shape it is read at, if it takes that one.
+    rule = elaborate_rule(frame.session, definition, unit, {**bound, **moving}, outer.probe, True, node.span)
     if rule is None:
         return None
     arguments = tuple(
         sorted((n, freeze(i)) for n, i in bound.items() if n in given and n not in moving and is_static(i))
     )
-    outer = OuterRule(definition, unit, tuple(bound.items()), node.span)
     return GroupRule((), definition.name.id, arguments, 1, tuple(schedules), bound=rule, outer=outer)
 
 

@@ -7,7 +7,7 @@ from nldsl.diagnostics import SpecError
 from nldsl.lowerings.optimizer_passes import native
 from nldsl.plan.rule_rows import NotOneProductError, fuse_rows, looks_at_rows
 from nldsl.plan.rules import plan_rule
-from nldsl.spec.outer_rules import PROBES, OuterRule, weight_shape
+from nldsl.spec.outer_rules import OuterRule, weight_shape
 from nldsl.spec.program import GroupRule
 
 WORDS = {0: "numbers", 1: "vectors", 2: "matrices"}
@@ -31,7 +31,7 @@ def rule_form(group: GroupRule, shape: Shape, linear: bool) -> str:
 
 def _form(outer: OuterRule, shape: Shape, linear: bool) -> str:
     weights = WORDS[len(shape)]
-    if looks_at_rows(outer.at(*PROBES[0])):
+    if looks_at_rows(outer.at(outer.probe, True)):
         return _with_rows(outer, linear)
     plan = plan_rule(outer.at(shape, False), shape)
     loop = native(plan)
@@ -48,7 +48,7 @@ def _form(outer: OuterRule, shape: Shape, linear: bool) -> str:
 def _with_rows(outer: OuterRule, linear: bool) -> str:
     """A rule that looks at the inputs of layers."""
     try:
-        fuse_rows(outer.at(*PROBES[0]), PROBES[0][0])
+        fuse_rows(outer.at(outer.probe, True), outer.probe)
     except NotOneProductError as reason:
         if linear:
             return f"linear layers: row by row at the step, which is slow; {reason}"
