@@ -6,7 +6,7 @@ elements it computes anew: to keep it would take an array as large as the weight
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nldsl.catalog.values import Shape
@@ -157,14 +157,11 @@ def _text(plan: RulePlan, loops: Sequence[Loop], sums: Sequence[Sum]) -> str:
         head, inside = _written(plan, writer, one, sums)
         last = not one.sums
         adds = [s.gathered(_sum_name(place[s.out.name]), _product(writer, s)) for s in one.sums]
-        names = ", ".join(_sum_name(place[s.out.name]) for s in one.sums)
-        added = "" if last else f" reduction(+ : {names})"
         functions += [
             f"static void loop{number}(long from, long to, {arguments}{'' if last else ', double *own'}) {{",
             *head,
             *(f"  double {_sum_name(place[s.out.name])} = {s.start};" for s in one.sums),
-            # The largest of lanes would lose what is no number: such a loop goes element by element.
-            *(() if any(s.kind == "largest" for s in one.sums) else (f"#pragma omp simd{added}",)),
+            *_lanes(one, place),
             "  for (long i = from; i < to; i++) {",
             *(
                 f"    {line}"
@@ -194,6 +191,14 @@ def _text(plan: RulePlan, loops: Sequence[Loop], sums: Sequence[Sum]) -> str:
     return "\n".join(
         ["#include <tgmath.h>", f"#define SUMS {len(sums)}", *functions, *whole, *over_tensors(size), ""]
     )
+
+
+def _lanes(one: Loop, place: Mapping[str, int]) -> list[str]:
+    """A loop in lanes; the largest of lanes would lose what is no number, so that goes element by element."""
+    if any(s.kind == "largest" for s in one.sums):
+        return []
+    names = ", ".join(_sum_name(place[s.out.name]) for s in one.sums)
+    return ["#pragma omp simd" + (f" reduction(+ : {names})" if names else "")]
 
 
 def _written(plan: RulePlan, writer: Writer, one: Loop, sums: Sequence[Sum]) -> tuple[list[str], list[str]]:

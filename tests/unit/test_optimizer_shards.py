@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -127,6 +128,28 @@ def bad_gradients(rank: int) -> None:
         assert all(torch.equal(p.to_local(), b) for p, b in zip(model.parameters(), before, strict=True))
 
 
+def zeroed(rank: int) -> None:
+    """What is not finite in a share is taken as zero there, by a loop in C and by torch."""
+    for form in ("compiled", "eager"):
+        mesh = init_device_mesh("cpu", (2,))
+        whole = nn.Parameter(drawn(5, 4))
+        shared = nn.Parameter(distribute_tensor(whole.detach().clone(), mesh, [Shard(0)]))
+        both = [nldsl.optimizer("adamw(lr = 0.1)", [w], form=form, nonfinite="zero") for w in (whole, shared)]
+        for step in range(3):
+            g = drawn(5, 4, seed=step)
+            shared.grad = distribute_tensor(
+                g.clone().index_fill_(0, torch.tensor(1), math.nan), mesh, [Shard(0)]
+            )
+            whole.grad = g.index_fill_(0, torch.tensor(1), 0.0)
+            with warnings.catch_warnings(record=True) as seen:
+                warnings.simplefilter("always")
+                for ready in both:
+                    ready.step()
+            assert any("is not finite" in str(w.message) for w in seen) or (rank, form) == (1, "compiled")
+        assert isinstance(shared, DTensor)
+        torch.testing.assert_close(shared.full_tensor(), whole.detach(), rtol=1e-12, atol=1e-12)
+
+
 def two() -> None:
     """What each of two processes does."""
     torch.set_num_threads(1)
@@ -136,6 +159,7 @@ def two() -> None:
         for ours, whole in zip(trained(rule, rank, 0.5), trained(rule, None, 0.5), strict=True):
             torch.testing.assert_close(ours, whole, rtol=1e-6, atol=1e-6)
     bad_gradients(rank)
+    zeroed(rank)
     dist.destroy_process_group()
     print("done")
 
