@@ -93,9 +93,11 @@ def asking() -> tuple[Ask, int] | None:
     loop = compiled(TEXT, "float")
     if capsule is None or loop is None:
         return None
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    table = pointer(capsule, TABLE[1])
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
+    try:
+        table = pointer(("PyCapsule_GetPointer", ctypes.pythonapi))(capsule, TABLE[1])
+    except ValueError:  # of another name
+        return None
     major, minor = (ctypes.c_uint32 * 2).from_address(table)
     look = (ctypes.c_void_p * (LOOK + 1)).from_address(table)[LOOK]
     if major != VERSION[0] or minor < VERSION[1] or look is None:
@@ -113,10 +115,11 @@ class Where:
         >>> import torch
         >>> x = torch.zeros(2, 3)
         >>> where = Where([x])
-        >>> before = where.stay()
+        >>> list(where.places) == [x.data_ptr()]
+        True
         >>> x.data = x.data.t()
-        >>> before, where.stay()
-        (True, False)
+        >>> where.stay()
+        False
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:

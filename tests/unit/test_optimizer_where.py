@@ -17,6 +17,11 @@ from nldsl.runtime.rule_where import Where
 needs_compiler = pytest.mark.skipif(not native.compiler(), reason="no C compiler")
 
 
+def three_by_four() -> Tensor:
+    """The first half of what there is memory for."""
+    return torch.arange(24.0)[:12].view(3, 4)
+
+
 def shorter(x: Tensor) -> None:
     x.data = x.data[:2]
 
@@ -33,9 +38,14 @@ def read_as_other_numbers(x: Tensor) -> None:
     x.data = x.data.view(torch.int32)
 
 
-def half_as_wide(x: Tensor) -> None:
+def half_as_many(x: Tensor) -> None:
     """As many bytes at the same place: half as many numbers."""
     x.data = x.data.view(torch.float64)
+
+
+def twice_as_wide(x: Tensor) -> None:
+    """As many numbers at the same place."""
+    x.data = torch.zeros(0, dtype=torch.float64).set_(x.untyped_storage(), 0, (3, 4), (4, 1))
 
 
 def spread(x: Tensor) -> None:
@@ -46,14 +56,14 @@ def without_memory(x: Tensor) -> None:
     x.untyped_storage().resize_(0)
 
 
-CHANGES = [shorter, turned, moved, read_as_other_numbers, half_as_wide, spread, without_memory]
+CHANGES = [shorter, turned, moved, read_as_other_numbers, half_as_many, twice_as_wide, spread, without_memory]
 
 
 @needs_compiler
 @pytest.mark.parametrize("change", CHANGES, ids=lambda c: c.__name__)
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_what_changes_is_seen(change: Callable[[Tensor], None], at: int) -> None:
-    tensors = [torch.arange(12.0).reshape(3, 4) for _ in range(3)]
+    tensors = [three_by_four() for _ in range(3)]
     where = Where(tensors)
     where.fetch()
     assert where.stay() and where.stay()
@@ -107,6 +117,33 @@ def anew() -> Iterator[None]:
     rule_where.asking.cache_clear()
 
 
+FAULTS = {
+    "turned tensors are dense": ("dense &= t->shape[a] == 1 || t->strides[a] == count;", ""),
+    "whole numbers are as good": ("t->code == FLOAT", "1"),
+    "any precision is": ("count << 8 | t->bits", "count << 8 | 32"),
+    "another place is": ("place != places[i]", "0"),
+    "another length is": ("count *= t->shape[a];", "count = kept;"),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_caught(fault: str, monkeypatch: pytest.MonkeyPatch, anew: None) -> None:
+    """Some change between two steps would not be seen, or what stays is taken for something else."""
+    right, wrong = FAULTS[fault]
+    assert right in rule_where.TEXT
+    text = rule_where.TEXT.replace(right, wrong.replace("kept", "t->shape[t->axes - 1]"))
+    monkeypatch.setattr(rule_where, "TEXT", text)
+    seen = []
+    for change in CHANGES:
+        tensor = three_by_four()
+        where = Where([tensor])
+        stayed = where.stay()
+        change(tensor)
+        seen.append(stayed and not where.stay())
+    assert not all(seen)
+
+
 def two_steps() -> tuple[RuleOptimizer, list[Tensor]]:
     weights = [nn.Parameter(torch.ones(30, 20)), nn.Parameter(torch.ones(7))]
     optimizer = nldsl.optimizer("adamw", list(weights), lr=0.1, form="compiled")
@@ -118,14 +155,18 @@ def two_steps() -> tuple[RuleOptimizer, list[Tensor]]:
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["TABLE", "VERSION"])
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("TABLE", ("no_such_name", b"")), ("TABLE", (rule_where.TABLE[0], b"other")), ("VERSION", (2, 0))],
+    ids=["no table", "another name", "another version"],
+)
 def test_a_torch_that_cannot_be_asked_is_asked_in_python(
-    name: str, monkeypatch: pytest.MonkeyPatch, anew: None
+    name: str, other: object, monkeypatch: pytest.MonkeyPatch, anew: None
 ) -> None:
     assert rule_where.asking() is not None
     _, before = two_steps()
     rule_where.asking.cache_clear()
-    monkeypatch.setattr(rule_where, name, {"TABLE": ("no_such_name", b""), "VERSION": (2, 0)}[name])
+    monkeypatch.setattr(rule_where, name, other)
     optimizer, after = two_steps()
     assert rule_where.asking() is None
     (lineup,) = optimizer.lineups.values()
