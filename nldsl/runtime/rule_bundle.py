@@ -50,7 +50,7 @@ def choose(optimizer: RuleOptimizer, kernel: Kernel, like: Tensor) -> Choice:
         raise refusal("NL0968", f"`form` is one of {', '.join(FORMS)}; found `{wanted}`")
     against = _against(optimizer, kernel, like)
     if wanted == "compiled" and against and (kernel.form == "elementwise" or kernel.native):
-        raise refusal("NL0968", f"`{optimizer.rule}` cannot be compiled: {against}")
+        raise _uncompiled(optimizer, like, against)
     if wanted == "eager" or against:
         return Choice(None, against or "asked for")
     count = sum(p.numel() for g in optimizer.param_groups for p in g["params"])
@@ -62,11 +62,17 @@ def choose(optimizer: RuleOptimizer, kernel: Kernel, like: Tensor) -> Choice:
     if step is None:
         against = f"`{compiler()}` makes no loop that runs here"
         if wanted == "compiled":
-            raise refusal("NL0968", f"`{optimizer.rule}` cannot be compiled: {against}")
+            raise _uncompiled(optimizer, like, against)
         return Choice(None, against)
     once = kernel.form == "elementwise"
     return Choice(
         step, "one pass over weight, gradient and memories" if once else "loops with sums between them"
+    )
+
+
+def _uncompiled(optimizer: RuleOptimizer, like: Tensor, against: str) -> Exception:
+    return refusal(
+        "NL0968", f"`{optimizer.rule}` cannot be compiled for {optimizer.name_of(like)}: {against}"
     )
 
 

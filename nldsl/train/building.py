@@ -10,10 +10,14 @@ from torch import nn
 
 from nldsl.driver import compile as compile_model
 from nldsl.evaluate import LanguageModel
+from nldsl.graph import open_sized
 from nldsl.train.config import RunConfig
 from nldsl.train.errors import fault
 from nldsl.train.manner import face, recompute
 from nldsl.train.passes import backward_from
+
+WIDTH = 64
+"""Of the inputs of a block, where nobody has said it."""
 
 
 class TrainableModel(LanguageModel, Protocol):
@@ -32,15 +36,16 @@ class TrainableModel(LanguageModel, Protocol):
 def build(source: str, config: RunConfig) -> TrainableModel:
     """Compile the model.  Raises NL0987 for a block, which has no tokens to predict."""
     arguments: dict[str, Any] = dict(config.arguments)
-    compiled: Any = compile_model(source, seed=config.seed, **arguments)
-    if compiled.program.kind != "model":
+    # Of a block nobody is asked for its width first: with one it could not be trained either.
+    program, _ = open_sized(source, WIDTH, **arguments)
+    if program.kind != "model":
         raise fault(
             "NL0987",
-            f"`{compiled.program.name}` is a block, and only a model can be trained on bytes",
+            f"`{program.name}` is a block, and only a model can be trained on bytes",
             help="write a `model` around it: embed, block, head",
-            span=compiled.program.root.span,
+            span=program.root.span,
         )
-    return cast(TrainableModel, compiled)
+    return cast(TrainableModel, compile_model(program, seed=config.seed))
 
 
 def step_of(model: TrainableModel, config: RunConfig) -> Callable[[Any, Any], Any]:

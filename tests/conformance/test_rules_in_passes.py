@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import nldsl
+from nldsl.diagnostics import SpecError
 from nldsl.runtime import native
 from nldsl.view.rule_forms import rule_form
 from tests.conformance.rules_of_more_papers import MORE
@@ -66,6 +67,14 @@ def test_threads_add_up_in_one_order() -> None:
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_a_stack_that_cannot_be_compiled_is_named() -> None:
+    flat, stack = nn.Parameter(drawn((5, 7), 1)), nn.Parameter(drawn((2, 5, 7), 1))
+    ready = nldsl.optimizer(group("lamb"), [("flat", flat), ("experts", stack)], form="compiled")
+    flat.grad, stack.grad = drawn((5, 7), 2), drawn((2, 5, 7), 2)
+    with pytest.raises(SpecError, match="NL0968.*for `experts`: a stack of matrices is taken one by one"):
+        ready.step()
 
 
 def test_every_matrix_of_a_stack_has_a_norm_of_its_own() -> None:

@@ -75,3 +75,18 @@ def test_a_schedule_outside_of_training_is_no_slip_for_another_name(
     assert run("check", "mine.nl", "--fix") == 1
     assert "`cosine` is a schedule of steps" in capsys.readouterr().err
     assert Path("mine.nl").read_text() == text
+
+
+@pytest.mark.parametrize("command", [["plan"], ["train", "--out", "run", "--steps", "1", "--data", "text"]])
+def test_a_block_is_not_asked_for_a_width_before_it_is_refused(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("text").write_text("some text to be trained on\n" * 200)
+    name, *options = command
+    assert run(name, "mine.nl", *options) == 1
+    said = capsys.readouterr().err
+    assert "NL0987" in said and "NL0319" not in said
+    Path("mine.nl").write_text(Path("mine.nl").read_text().replace("linear(", "lineer("))
+    assert run(name, "mine.nl", *options) == 1
+    said = capsys.readouterr().err
+    assert "did you mean `linear`" in said and "NL0319" not in said
