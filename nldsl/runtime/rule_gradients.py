@@ -158,8 +158,8 @@ def _zeroing(text: str, kind: torch.dtype) -> Step | None:
 def _bad(due: Due) -> list[Arrival]:
     """What has arrived in this process and is not finite."""
     arrived: list[Arrival] = []
-    for group, found, lineup, _ in due:
-        arrived += found if lineup is None else [(p, p.grad) for p in group["params"]]
+    for _, found, lineup, _ in due:
+        arrived += found if lineup is None else lineup.found()
     return [(p, share) for p, g in arrived if not finite(share := local(g))]
 
 

@@ -64,6 +64,10 @@ class Lineup:
         self.taken = self.where.stay() and self.counts.level() and self.arrived.note(gradients)
         return self.taken
 
+    def found(self) -> list[tuple[Tensor, Tensor]]:
+        """Its weights with their gradients."""
+        return [(p, g) for p in self.weights if (g := p.grad) is not None]
+
     def _keeps(self, states: States) -> bool:
         """Whether the memories are the same objects; to look each weight up takes longer than all else."""
         plain = _same(list(states), self.weights) and _same(list(states.values()), self.slots)

@@ -222,6 +222,27 @@ def test_weights_that_never_have_gradients_are_no_part_of_a_lineup() -> None:
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip", "zero"])
+def test_a_bad_gradient_beside_a_weight_without_one_is_named(policy: str) -> None:
+    params = weights()
+    optimizer = nldsl.optimizer("adamw", list(params), lr=0.1, form="compiled", nonfinite=policy)
+    for step in range(3):
+        draw(params, step)
+        params[1].grad = None
+        if step < 2:
+            optimizer.step()
+    assert params[3].grad is not None
+    params[3].grad[5, 1] = float("nan")
+    said = r"at step 3 the gradient of parameter 3 of group 0 \(1 of 1539 elements\) is not finite"
+    if policy == "raise":
+        with pytest.raises(SpecError, match=said):
+            optimizer.step()
+    else:
+        with pytest.warns(UserWarning, match=said):
+            optimizer.step()
+    assert bool(torch.isfinite(params[3].grad).all()) == (policy == "zero")
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip", "zero"])
 def test_a_bad_gradient_in_a_lineup_is_found_before_anything_changes(policy: str) -> None:
     params = weights()
     optimizer = nldsl.optimizer("adamw", params, lr=0.1, form="compiled", nonfinite=policy)
