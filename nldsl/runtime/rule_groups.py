@@ -23,6 +23,8 @@ LISTS = ("params", "param_names")
 """What numbers do not depend on."""
 Settled = tuple[list[str], list[Any]]
 """What stood in a group when it was last looked at, if none of it can change in place."""
+FLAT = "_fsdp_flattened"
+"""What `FullyShardedDataParallel` marks with it has no longer the shape of a weight."""
 CYCLES = (
     "; a scheduler cycles what may change, as `beta` of `momentum`, or nothing by `cycle_momentum = False`"
 )
@@ -124,6 +126,23 @@ def require_unscaled(optimizer: RuleOptimizer) -> None:
             "NL0976",
             f"`{optimizer.rule}` erases along the inputs of layers, which a scaled loss does not scale",
             "train in float32 or, by `torch.autocast`, in bfloat16, which need no `GradScaler`",
+        )
+
+
+def require_shape(optimizer: RuleOptimizer, p: Tensor, name: str) -> None:
+    """Raise NL0963 for a piece of a vector of many weights, where the rule is not the same on all pieces."""
+    if not hasattr(p, FLAT):
+        return
+    try:
+        kernels = [optimizer.kernel_of(q, name) for q in (p, p.new_empty(3, 2))]
+    except SpecError:
+        kernels = []
+    if not kernels or any(k.form != "elementwise" or k.looks_at_rows for k in kernels):
+        raise refusal(
+            "NL0963",
+            f"`{optimizer.rule}` looks at a weight as a whole, and {name} is a piece of a vector of many, as "
+            "`FullyShardedDataParallel` makes them",
+            "`torch.distributed.fsdp.fully_shard` leaves weights their shapes",
         )
 
 

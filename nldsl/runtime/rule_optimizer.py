@@ -27,6 +27,7 @@ from nldsl.runtime.rule_groups import (
     require_clock,
     require_numbers,
     require_settings,
+    require_shape,
     require_unscaled,
     settle,
     slow,
@@ -187,6 +188,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _check(self, p: Tensor, name: str, every: int) -> None:
         if p.is_complex():
             raise refusal("NL0966", f"{name} is complex", "train its real and imaginary part: `view_as_real`")
+        require_shape(self, p, name)
         require_clock(self.rule, self.kernel_of(p, name), every)
 
     def _room(self, params: Iterable[Tensor]) -> Room:

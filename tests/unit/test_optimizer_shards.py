@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import nldsl
@@ -82,6 +82,26 @@ def test_what_shares_cannot_have_is_refused(alone: Any) -> None:
     with pytest.raises(nldsl.SpecError, match="NL0969.*`m` in the state of `weight` is not divided"):
         ready.step()
     assert torch.equal(layer.weight.full_tensor(), before)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("original", [False, True])
+def test_weights_that_were_made_one_vector(original: bool, alone: Any) -> None:
+    """`FullyShardedDataParallel` of one process: its pieces have no shapes, so element-wise rules alone."""
+    x, plain = drawn(5, 6), net()
+    model = FullyShardedDataParallel(
+        net(), use_orig_params=original, device_id=torch.device("cpu"), process_group=dist.group.WORLD
+    )
+    both = [nldsl.optimizer("adamw(lr = 0.1)", m.parameters()) for m in (model, plain)]
+    for _ in range(3):
+        for m, ready in zip((model, plain), both, strict=True):
+            ready.zero_grad()
+            m(x).square().sum().backward()
+            ready.step()
+    torch.testing.assert_close(model(x), plain(x), rtol=1e-10, atol=1e-10)
+    for rule in ("muon(lr = 0.1)", "adafactor(lr = 0.1)", "dgd(lr = 0.1)", ROWS, NORM):
+        with pytest.raises(nldsl.SpecError, match="NL0963.*piece of a vector"):
+            nldsl.optimizer(rule, model)
 
 
 def net() -> nn.Sequential:
