@@ -79,8 +79,8 @@ def rounding(subject: Endurance, name: str) -> tuple[list[Growth], Iterator[Find
         rough = copy.deepcopy(subject.module).to(dtype)
         # Both have the rounded parameters: what is measured is the arithmetic.
         exact = copy.deepcopy(rough).to(torch.float64)
-        moved = _moved(exact, torch.finfo(dtype).eps / 2, subject.seed)
-        runs = (_tails(exact, inputs), _tails(rough, _cast(inputs, dtype)), _tails(moved, inputs))
+        nudged = moved(exact, torch.finfo(dtype).eps / 2, subject.seed)
+        runs = (_tails(exact, inputs), _tails(rough, _cast(inputs, dtype)), _tails(nudged, inputs))
         for n, want, got, shifted in zip(LENGTHS, *runs, strict=True):
             error, drift = (_apart(tail, want) for tail in (got, shifted))
             found.append(Growth(n, error if math.isfinite(error) else None))
@@ -102,16 +102,16 @@ def told(findings: Iterable[Finding], notes: list[str]) -> Iterator[Finding]:
         yield found
 
 
-def _moved(module: Layer, by: float, seed: int) -> Layer:
+def moved(module: Layer, by: float, seed: int) -> Layer:
     """The module with every parameter moved by about `by` of itself."""
-    moved = copy.deepcopy(module)
+    made = copy.deepcopy(module)
     with torch.no_grad():
-        for path, parameter in moved.parameter_paths().items():
+        for path, parameter in made.parameter_paths().items():
             noise = torch.randn(
                 parameter.shape, generator=generator(seed, f"nudge {path}"), dtype=torch.float64
             )
             parameter.mul_(1.0 + by * noise)
-    return moved
+    return made
 
 
 def _apart(got: tuple[Tensor, ...], want: tuple[Tensor, ...]) -> float:

@@ -388,7 +388,7 @@ def _clauses(write: Write, called: list[dict[str, str]]) -> list[Formula]:
         if term.weight is not None:
             said.append(f"each token weighted by {names.get(term.weight.name, term.weight.name)}")
     if write.at_commit:
-        said.append("one step per chunk, with the gradients of its tokens summed")
+        said.append("one step per chunk: gradients of its tokens summed, rate and gates of its last")
     if write.project is not None:
         said.append(f"then projected by {write.project}")
     return [Formula(text, rf"\text{{{text}}}") for text in dict.fromkeys(said)]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import nldsl
-from nldsl.certify import Certificate, verify
+from nldsl.certify import Certificate, examine, growth, verify
 from nldsl.certify.bench import Build
+from nldsl.certify.certificate import CheckResult
 from nldsl.certify.clocks import Clocks, clock_sets, keep_ratios, token_clocks, with_clocks
 from nldsl.certify.shrink import shrink
 from nldsl.cli import main
@@ -211,3 +214,33 @@ train m { task next_token; rest by adamw(lr = 1e-3) }
 """
     certificate = verify(text)
     assert certificate.passed, [c for s in certificate.sections for c in s.checks if not c.passed]
+
+
+# --- float32 ---------------------------------------------------------------------------------
+
+
+def growth_of(name: str, monkeypatch: pytest.MonkeyPatch, **arguments: int) -> list[CheckResult]:
+    """That check alone, on every set of clocks."""
+    monkeypatch.setattr(examine, "_all", lambda *_: iter(()))
+    found = verify(name, block=name, **arguments)
+    return [c for section in found.sections for c in section.checks if c.name == "float32 growth"]
+
+
+def test_a_program_that_amplifies_is_no_fault_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = growth_of("yaad", monkeypatch)
+    assert checks and all(c.passed for c in checks)
+    assert any("256 tokens 1." in c.where and "the program amplifies" in c.where for c in checks)
+
+
+def test_float32_that_is_wrong_behind_the_first_tokens_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = growth.call
+
+    def off(module: Layer, inputs: tuple[Tensor, ...]) -> Any:
+        outputs, state = plain(module, inputs)
+        late = torch.arange(outputs[0].shape[1]).ge(200).view(1, -1, 1)
+        return [y * (1 + 0.5 * late) if y.dtype == torch.float32 else y for y in outputs], state
+
+    monkeypatch.setattr(growth, "call", off)
+    (check,) = growth_of("linear_attention", monkeypatch, dim=8)
+    assert not check.passed and check.error is not None and check.error > check.bound >= growth.NONSENSE
+    assert "256 tokens 5.0e-01" in check.where and "amplifies" not in check.where
