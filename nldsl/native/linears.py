@@ -94,20 +94,20 @@ class Linears:
 
 def ready(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Step | None:
     """The functions in C, if they take such rows `x [..., K]` and a weight `[N, K]`."""
-    if not fits(x, weight, bias) or weight.shape[0] < _limits.thin:
+    if weight.shape[0] < _limits.thin:
         return None
-    return worth(x, weight.shape[0])
+    step = worth(x, weight.shape[0])
+    return step if step is not None and fits(x, weight, bias) else None
 
 
 def fits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether these are an ordinary value and an ordinary layer in an ordinary call."""
-    if not _ordinary():
-        return False
-    given = (x, weight) if bias is None else (x, weight, bias)
-    if any(type(t) not in _PLAIN or t.dtype != x.dtype or not t.is_cpu or t.is_neg() for t in given):
-        return False
+    """Whether these are an ordinary value and an ordinary layer; `worth` asks what call it is."""
+    kind = x.dtype
+    for t in (x, weight) if bias is None else (x, weight, bias):
+        if type(t) not in _PLAIN or t.dtype != kind or not t.is_cpu or t.is_neg():
+            return False
     alike = weight.dim() == 2 and x.dim() > 1 and x.shape[-1] == weight.shape[1]
-    return alike and x.dtype in REAL and getattr(weight, ATTRIBUTE, None) is None
+    return alike and kind in REAL and getattr(weight, ATTRIBUTE, None) is None
 
 
 def _ordinary() -> bool:
@@ -116,7 +116,7 @@ def _ordinary() -> bool:
 
 def worth(x: Tensor, outputs: int) -> Step | None:
     """The functions in C, if products of rows `x [..., K]` with so many `outputs` are large enough."""
-    if not _ordinary():
+    if not _ordinary() or not x.is_cpu or x.dtype not in REAL:
         return None
     inner, count = x.shape[-1], x.numel()
     few = count < inner * _limits.fewest * torch.get_num_threads() or count * outputs < _limits.least

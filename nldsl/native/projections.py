@@ -170,8 +170,8 @@ class Projections:
     def __call__(self, x: Tensor, *layers: tuple[Tensor] | Layer) -> Answers:
         """The answers of `layers`, a weight `[N, K]` and perhaps a bias `[N]` each."""
         pairs = [(layer[0], layer[1] if len(layer) > 1 else None) for layer in layers]
-        step = worth(x, sum(w.shape[0] for w, _ in pairs)) if all(fits(x, *p) for p in pairs) else None
-        if step is None:
+        step = worth(x, sum(w.shape[0] for w, _ in pairs))
+        if step is None or not all(fits(x, *p) for p in pairs):
             return Answers([self.single(x, w, *(() if b is None else (b,))) for w, b in pairs])
         self.single.shapes.update((w.shape[0], w.shape[1]) for w, _ in pairs)
         given = [t for pair in pairs for t in pair]

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack
+from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from nldsl.runtime.native import REAL, Step, compiled, compiler
 
@@ -15,10 +18,10 @@ from nldsl.runtime.native import REAL, Step, compiled, compiler
 def traced() -> bool:
     """Whether operations are written down or changed rather than only done."""
     return (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        is_compiling()
+        or _get_tracing_state() is not None
+        or _len_torch_dispatch_stack() > 0
+        or peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
     )
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nldsl.runtime.each_gradient import each_gradient
+from nldsl.runtime.native import Step
 from nldsl.runtime.row_loops import GATE, GATE_BACK, SCALE, SCALE_BACK, over_rows, ready
 
 Number = Tensor | float
@@ -44,17 +45,19 @@ def scaled(a: Number, x: Tensor) -> Tensor:
         rates = a.expand(*x.shape[:-1], 1)
     except RuntimeError:
         return a * x
-    if ready(x, rates) is None:
+    step = ready(x, rates)
+    if step is None:
         return a * x
-    found: Tensor = _Scaled.apply(rates, x)  # type: ignore[no-untyped-call]
+    found: Tensor = _Scaled.apply(rates, x, step)  # type: ignore[no-untyped-call]
     return found
 
 
 def _gated(name: str, a: Number, b: Tensor) -> Tensor:
-    if not isinstance(a, Tensor) or a.shape != b.shape or ready(a, b) is None:
+    step = ready(a, b) if isinstance(a, Tensor) and a.shape == b.shape else None
+    if step is None:
         gate: Tensor = _GATES[name](b)
         return a * gate
-    found: Tensor = _Gated.apply(a, b, name)  # type: ignore[no-untyped-call]
+    found: Tensor = _Gated.apply(a, b, name, step)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -65,17 +68,16 @@ class _Gated(torch.autograd.Function):
     """Keeps its arguments only, and goes over memory once each way."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, name: str) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, name: str, step: Step) -> Tensor:
         ctx.save_for_backward(a, b)
         ctx.name = name
-        step, y = ready(a, b), a.new_empty(a.shape)
-        assert step is not None
+        y = a.new_empty(a.shape)
         over_rows(step, GATE, (a, b), (y,), name)
         return y
 
     @staticmethod
     @each_gradient
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         a, b = ctx.saved_tensors
         (dy,) = grads
         step = ready(a, b, dy)
@@ -83,32 +85,31 @@ class _Gated(torch.autograd.Function):
             gate = torch.sigmoid(b)
             bend = gate * (1 - gate)
             if ctx.name == "silu":
-                return dy * (b * gate), dy * a * (gate + b * bend), None
-            return dy * gate, dy * a * bend, None
+                return dy * (b * gate), dy * a * (gate + b * bend), None, None
+            return dy * gate, dy * a * bend, None, None
         da, db = a.new_empty(a.shape), a.new_empty(a.shape)
         over_rows(step, GATE_BACK, (a, b, dy), (da, db), ctx.name)
-        return da, db, None
+        return da, db, None, None
 
 
 class _Scaled(torch.autograd.Function):
     """The numbers of the rows are given sums, not products that are summed behind."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, x: Tensor) -> Tensor:
+    def forward(ctx: Any, a: Tensor, x: Tensor, step: Step) -> Tensor:
         ctx.save_for_backward(a, x)
-        step, y = ready(x, a), x.new_empty(x.shape)
-        assert step is not None
+        y = x.new_empty(x.shape)
         over_rows(step, SCALE, (a, x), (y,))
         return y
 
     @staticmethod
     @each_gradient
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         a, x = ctx.saved_tensors
         (dy,) = grads
         step = ready(x, a, dy)
         if step is None or torch.is_grad_enabled():
-            return (dy * x).sum(-1, keepdim=True), a * dy
+            return (dy * x).sum(-1, keepdim=True), a * dy, None
         da, dx = x.new_empty(*x.shape[:-1], 1), x.new_empty(x.shape)
         over_rows(step, SCALE_BACK, (a, x, dy), (da, dx))
-        return da, dx
+        return da, dx, None

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nldsl.runtime.chunks import stand_in
 from nldsl.runtime.first_order import first_order
+from nldsl.runtime.native import Step
 from nldsl.runtime.row_loops import conv as convolved
 from nldsl.runtime.row_loops import conv_back as convolved_back
 from nldsl.runtime.row_loops import ready
@@ -49,9 +50,10 @@ def conv(
     """
     real, order, tail = _with_tail(x, state["tail"], mask)
     given = (real, state["tail"], weight, *(() if bias is None else (bias,)))
-    if 1 < weight.shape[1] <= WINDOW and ready(*given) is not None:
+    step = ready(*given) if 1 < weight.shape[1] <= WINDOW else None
+    if step is not None:
         taps = torch.cat([weight.mT, weight.new_zeros(1, len(weight)) if bias is None else bias[None]])
-        y: Tensor = _Convolved.apply(real, state["tail"], taps, activation)  # type: ignore[no-untyped-call]
+        y: Tensor = _Convolved.apply(real, state["tail"], taps, activation, step)  # type: ignore[no-untyped-call]
     else:
         y = _plain(torch.cat([state["tail"], real], 1), weight, bias, activation)
     return _back(y, order, mask), {"tail": tail}
@@ -61,25 +63,23 @@ class _Convolved(torch.autograd.Function):
     """All taps, what is added and the activation in one pass each way; what is activated is not kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, past: Tensor, taps: Tensor, activation: str) -> Tensor:
+    def forward(ctx: Any, x: Tensor, past: Tensor, taps: Tensor, activation: str, step: Step) -> Tensor:
         ctx.save_for_backward(x, past, taps)
         ctx.activation = activation
-        step = ready(x, past, taps)
-        assert step is not None
         return convolved(step, x, past, taps, activation)
 
     @staticmethod
     @first_order
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, past, taps = ctx.saved_tensors
         step = ready(x, past, taps, grads[0])
         if step is not None:
-            return *convolved_back(step, x, past, taps, ctx.activation, grads[0]), None
+            return *convolved_back(step, x, past, taps, ctx.activation, grads[0]), None, None
         given = [t.detach().requires_grad_() for t in (x, past, taps)]
         with torch.enable_grad():
             y = _plain(torch.cat(given[1::-1], 1), given[2][:-1].mT, given[2][-1], ctx.activation)
         dx, to_past, to_taps = torch.autograd.grad(y, given, grads[0])
-        return dx, to_past, to_taps, None
+        return dx, to_past, to_taps, None, None
 
 
 def _plain(seen: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
