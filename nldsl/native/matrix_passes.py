@@ -19,7 +19,7 @@ from nldsl.native.pass_forms import PassForm, PassForms, as_laid, tokens_of
 from nldsl.native.repeats import Repeats, lies
 from nldsl.native.walks import Turns, Wanted, walk
 from nldsl.runtime.chunk_buffers import Given, How
-from nldsl.runtime.chunk_widths import Width
+from nldsl.runtime.chunk_sums import Width
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.module import Module
 

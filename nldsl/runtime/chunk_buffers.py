@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nldsl.runtime.chunk_widths import Width, widest
+from nldsl.runtime.chunk_sums import Width
+from nldsl.runtime.chunk_widths import widest
 
 CACHE = 2**18
 """Bytes of the scores of one row with one column that are worked on together on a CPU."""

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.chunk_buffers import BackBuffers, Buffers, Given, How, Reading, cells, parts, times
-from nldsl.runtime.chunk_widths import Width
+from nldsl.runtime.chunk_sums import Width
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.gram import limit_of
 from nldsl.runtime.triangular import unit_lower_inverse

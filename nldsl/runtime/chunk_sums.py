@@ -6,6 +6,7 @@ Sums are collected in double precision.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ from nldsl.runtime.gram import limit_of
 from nldsl.runtime.native import Step
 from nldsl.runtime.row_loops import loop_for
 
-LEAST = 1 << 10
+LEAST = 1 << 7
 """Numbers from which on a call of C is worth it."""
+Width = int | tuple[int, ...]
+"""Tokens of every chunk but a shorter last one, or of each."""
 FORTH = 0
 BACK = 1
 FAR = 2
@@ -27,12 +30,12 @@ TEXT = r"""
 #define EACH(c, n) _Pragma("omp simd") for (long c = 0; c < (n); c++)
 enum { WIDE = 64 };
 
-/* Sums from the first token of a chunk on, or from the last one back; x, y [B, T, F]. */
-static void sums(const long *sizes, const real *x, real *y, int back, int threads) {
-  const long B = sizes[0], T = sizes[1], F = sizes[2], width = sizes[3], chunks = (T + width - 1) / width;
+/* Sums from the first token of a chunk on, or from the last one back; x, y [B, T, F], begins [chunks + 1]. */
+static void sums(const long *sizes, const real *x, real *y, const long *begins, int back, int threads) {
+  const long B = sizes[0], T = sizes[1], F = sizes[2], chunks = sizes[3];
   _Pragma("omp parallel for num_threads(threads) if (threads > 1)")
   for (long i = 0; i < B * chunks; i++) {
-    const long first = i % chunks * width, size = T - first < width ? T - first : width;
+    const long first = begins[i % chunks], size = begins[i % chunks + 1] - first;
     const long at = (i / chunks * T + first) * F;
     for (long from = 0; from < F; from += WIDE) {
       const long n = F - from < WIDE ? F - from : WIDE;
@@ -71,15 +74,16 @@ static int far(const real *x, long size, long F, real limit) {
 
 int step(long what, const long *sizes, void **arrays, const double *numbers, int threads) {
   if (what < 2) {
-    sums(sizes, arrays[0], arrays[1], (int)what, threads);
+    sums(sizes, arrays[0], arrays[1], arrays[2], (int)what, threads);
     return 0;
   }
-  const long B = sizes[0], T = sizes[1], F = sizes[2], width = sizes[3], chunks = (T + width - 1) / width;
+  const long B = sizes[0], T = sizes[1], F = sizes[2], chunks = sizes[3];
   const real *x = arrays[0];
+  const long *begins = arrays[2];
   long *found = arrays[1];
   _Pragma("omp parallel for num_threads(threads) if (threads > 1)")
   for (long i = 0; i < chunks; i++) {
-    const long first = i * width, size = T - first < width ? T - first : width;
+    const long first = begins[i], size = begins[i + 1] - first;
     found[i] = 0;
     for (long b = 0; b < B && !found[i]; b++)
       found[i] = far(x + (b * T + first) * F, size, F, (real)numbers[0]);
@@ -98,35 +102,43 @@ def step_for(x: Tensor) -> Step | None:
     return loop_for(TEXT, x, least=LEAST)
 
 
-def summed(step: Step, log: Tensor, width: int) -> Tensor:
-    """Running sums of `log [B, T, ...]` inside of each chunk of `width` tokens."""
+def summed(step: Step, log: Tensor, width: Width) -> Tensor:
+    """Running sums of `log [B, T, ...]` inside of each chunk."""
     made: Tensor = _Sums.apply(log, width, step)  # type: ignore[no-untyped-call]
     return made
 
 
-def far_chunks(step: Step, sums: Tensor, width: int) -> list[int]:
+def far_chunks(step: Step, sums: Tensor, width: Width) -> list[int]:
     """The chunks of `sums [B, T, ...]` in which one is further than `limit_of` from that in the middle."""
-    sums = sums.detach().contiguous()
-    found = torch.empty(-(-sums.shape[1] // width), dtype=torch.long)
-    call(step, FAR, _sizes(sums, width), (sums, found), limit_of(sums.dtype))
+    sums, begins = sums.detach().contiguous(), _begins(sums, width)
+    found = torch.empty(len(begins) - 1, dtype=torch.long)
+    call(step, FAR, _sizes(sums, begins), (sums, found, begins), limit_of(sums.dtype))
     return [n for n, far in enumerate(found.tolist()) if far]
 
 
-def _sizes(x: Tensor, width: int) -> tuple[int, ...]:
+def _begins(x: Tensor, width: Width) -> Tensor:
+    """Where chunks begin, and the end of the last one."""
+    tokens = x.shape[1]
+    if isinstance(width, int):
+        return torch.arange(-(-tokens // width) + 1).mul_(width).clamp_(max=tokens)
+    return torch.tensor([0, *accumulate(width)])
+
+
+def _sizes(x: Tensor, begins: Tensor) -> tuple[int, ...]:
     batch, tokens = x.shape[:2]
-    return batch, tokens, x.numel() // (batch * tokens), width
+    return batch, tokens, x.numel() // (batch * tokens), len(begins) - 1
 
 
-def _called(step: Step, what: int, x: Tensor, width: int) -> Tensor:
-    x = x.contiguous()
+def _called(step: Step, what: int, x: Tensor, width: Width) -> Tensor:
+    x, begins = x.contiguous(), _begins(x, width)
     y = x.new_empty(x.shape)
-    call(step, what, _sizes(x, width), (x, y))
+    call(step, what, _sizes(x, begins), (x, y, begins))
     return y
 
 
 class _Sums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, log: Tensor, width: int, step: Step) -> Tensor:
+    def forward(ctx: Any, log: Tensor, width: Width, step: Step) -> Tensor:
         ctx.width = width
         return _called(step, FORTH, log, width)
 

@@ -14,14 +14,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from nldsl.runtime.chunk_sums import far_chunks, step_for, summed
+from nldsl.runtime.chunk_sums import Width, far_chunks, step_for, summed
 from nldsl.runtime.gram import limit_of
 
 LEAST = 8
 """Tokens of the narrowest chunk that all decays may be given; no mixture makes more chunks than that."""
-
-Width = int | tuple[int, ...]
-"""Tokens of every chunk but a shorter last one, or of each."""
 
 
 def widest(width: Width) -> int:
@@ -108,7 +105,8 @@ def _far(sums: Tensor) -> Tensor:
 
 def _halved(log: Tensor, sums: Tensor, width: int, steep: Iterable[int]) -> tuple[Tensor, Width] | None:
     """The sums with steep chunks in halves, in halves of those..., and the widths of all chunks."""
-    tokens = log.shape[1]
+    tokens, step = log.shape[1], step_for(log)
+    looked_at = log if step is None else log.detach()
     widths = {start: min(width, tokens - start) for start in range(0, tokens, width)}
     most, open_ = -(-tokens // LEAST), [(n * width, widths[n * width]) for n in steep]
     while open_:
@@ -121,7 +119,8 @@ def _halved(log: Tensor, sums: Tensor, width: int, steep: Iterable[int]) -> tupl
         for size in {size for _, size in halves}:
             starts = torch.tensor([at for at, one in halves if one == size], device=log.device)
             places = (starts.unsqueeze(1) + torch.arange(size, device=log.device)).flatten()
-            part = sums_of(log[:, places], size)
+            part = sums_of(looked_at[:, places], size)
             open_ += [(int(starts[n]), size) for n in steep_chunks(part, size)]
-            sums = sums.index_copy(1, places, part)
-    return sums, tuple(widths[at] for at in sorted(widths))
+            sums = sums.index_copy(1, places, part) if step is None else sums
+    several = tuple(widths[at] for at in sorted(widths))
+    return sums if step is None else summed(step, log, several), several

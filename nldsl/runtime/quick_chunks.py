@@ -16,7 +16,8 @@ from torch import Tensor
 from nldsl.catalog.widths import WIDTH, pass_width
 from nldsl.runtime.chunk_buffers import Reading
 from nldsl.runtime.chunk_pass import Instead, chunk_pass
-from nldsl.runtime.chunk_widths import Width, fitting, widest
+from nldsl.runtime.chunk_sums import Width
+from nldsl.runtime.chunk_widths import fitting, widest
 from nldsl.runtime.chunks import layout_of, mask_out
 from nldsl.runtime.matrix_chunks import Chunks, gate_of, places_of
 from nldsl.runtime.matrix_tokens import Gate, Side, States, Step, Write

@@ -19,7 +19,8 @@ from nldsl.catalog.widths import WIDTH, pass_width
 from nldsl.runtime.attend import chunk_read, chunk_write, delta_transform
 from nldsl.runtime.chunk_buffers import Reading
 from nldsl.runtime.chunk_pass import Instead, chunk_pass
-from nldsl.runtime.chunk_widths import Width, fitting
+from nldsl.runtime.chunk_sums import Width
+from nldsl.runtime.chunk_widths import fitting
 from nldsl.runtime.chunks import Layout, cut, layout_of, mask_out, stand_in, tokens
 from nldsl.runtime.decay import DecayKernel, before, causal_mask, decay_kernel
 from nldsl.runtime.scan import decay_scan, delta_scan

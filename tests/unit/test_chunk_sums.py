@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,15 @@ from nldsl.runtime import chunk_sums, chunk_widths, native
 from nldsl.runtime.gram import limit_of
 
 pytestmark = pytest.mark.skipif(not native.compiler(), reason="needs a C compiler")
-SHAPES = [((1, 37, 3), 8), ((3, 16, 2), 16), ((2, 5, 1), 7), ((3, 33, 2, 5), 4), ((1, 64, 3, 70), 32)]
+Width = int | tuple[int, ...]
+SHAPES: list[tuple[tuple[int, ...], Width]] = [
+    ((2, 19, 3), (8, 4, 4, 3)),
+    ((1, 37, 3), 8),
+    ((3, 16, 2), 16),
+    ((2, 5, 1), 7),
+    ((3, 33, 2, 5), 4),
+    ((1, 64, 3, 70), 32),
+]
 MOST = {torch.float64: 1e-13, torch.float32: 1e-5}
 
 
@@ -19,11 +29,12 @@ def every_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunk_sums, "LEAST", 1)
 
 
-def one_by_one(log: Tensor, width: int) -> Tensor:
+def one_by_one(log: Tensor, width: Width) -> Tensor:
     """Token by token."""
     rows, now = [], torch.zeros_like(log[:, 0])
+    begins = range(0, log.shape[1], width) if isinstance(width, int) else [0, *accumulate(width)]
     for t in range(log.shape[1]):
-        now = log[:, t] if t % width == 0 else now + log[:, t]
+        now = log[:, t] if t in begins else now + log[:, t]
         rows.append(now)
     return torch.stack(rows, 1)
 
@@ -40,24 +51,43 @@ def too_far(sums: Tensor, width: int) -> list[int]:
 
 @pytest.mark.parametrize("kind", MOST)
 @pytest.mark.parametrize(("shape", "width"), SHAPES)
-def test_sums_and_their_gradients(shape: tuple[int, ...], width: int, kind: torch.dtype) -> None:
+def test_sums_and_their_gradients(shape: tuple[int, ...], width: Width, kind: torch.dtype) -> None:
     draw = torch.Generator().manual_seed(0)
     log = torch.randn(shape, generator=draw, dtype=kind).requires_grad_()
     # Not laid one behind the other, as parts of something are.
     flow = torch.randn(*shape[:-1], shape[-1] + 1, generator=draw, dtype=kind)[..., 1:]
-    made, wanted = chunk_widths.sums_of(log, width), one_by_one(log, width)
+    step = chunk_sums.step_for(log)
+    assert step is not None
+    made, wanted = chunk_sums.summed(step, log, width), one_by_one(log, width)
     assert type(made.grad_fn).__name__ == "_SumsBackward"
     torch.testing.assert_close(made, wanted, rtol=0, atol=MOST[kind] * 100)
     torch.testing.assert_close(
         *(torch.autograd.grad(y, log, flow)[0] for y in (made, wanted)), rtol=0, atol=MOST[kind] * 100
     )
-    again = chunk_widths.sums_of(log.detach()[:, :, :1], width)
+    again = chunk_sums.summed(step, log.detach()[:, :, :1], width)
     torch.testing.assert_close(again, made.detach()[:, :, :1], rtol=0, atol=0)
 
 
-def test_gradients_of_gradients() -> None:
+@pytest.mark.parametrize("width", [3, (3, 4)])
+def test_gradients_of_gradients(width: Width) -> None:
     log = torch.randn(2, 7, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(lambda x: chunk_widths.sums_of(x, 3).exp(), log)
+    step = chunk_sums.step_for(log)
+    assert step is not None
+    assert torch.autograd.gradgradcheck(lambda x: chunk_sums.summed(step, x, width).exp(), log)
+
+
+def test_halves_of_steep_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same widths, sums and gradients as without C."""
+    log, found = torch.full((2, 64, 3), -0.5), []
+    log[1, 43:45] = -30.0
+    for least in (1, 1 << 62):
+        monkeypatch.setattr(chunk_sums, "LEAST", least)
+        given = log.clone().requires_grad_()
+        fitted = chunk_widths.fitting(given, 32)
+        assert fitted is not None
+        found.append((fitted[1], fitted[0], *torch.autograd.grad(fitted[0].square().sum(), given)))
+    assert found[0][0] == found[1][0] == (32, 8, 8, 16)
+    torch.testing.assert_close(found[0][1:], found[1][1:])
 
 
 def test_what_is_only_marked_as_negative() -> None:
