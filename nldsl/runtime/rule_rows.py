@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any
+from weakref import WeakSet
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,13 @@ from nldsl.runtime.precision import in_half
 from nldsl.runtime.rule_kernel import refusal
 
 ATTRIBUTE = "rule_rows"
+
+
+class Passed:
+    """The rows of one forward pass, alive as long as somebody may go back through it; none when one has."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
 
 
 class Rows:
@@ -32,7 +40,8 @@ class Rows:
         name: str = "a weight",
     ) -> None:
         self.function, self.arguments, self.name = function, arguments, name
-        self.count = 0
+        self.settled = 0
+        self.passes = WeakSet[Passed]()
         self.pulled = False
         self.ever = False
         """Whether a backward pass has come through the layer at all."""
@@ -47,17 +56,27 @@ class Rows:
 
     def forget(self) -> None:
         """After a step: the next rows are counted afresh."""
-        self.count, self.pulled, self.sums, self.divided = 0, False, None, 0
+        self.settled, self.pulled, self.sums, self.divided = 0, False, None, 0
+
+    @property
+    def count(self) -> int:
+        """Rows of the step: those that were pulled, and those of passes that may still be.
+
+        A pass whose results are gone, as one that only looked at a loss, has no part in the step.
+        """
+        return self.settled + sum(one.rows for one in self.passes)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """`weight @ x (+ bias)` whose gradient at `weight` is that of the rule."""
         if not torch.is_grad_enabled() or not weight.requires_grad:
             return F.linear(x, weight, bias)
+        one = Passed(0)
         if not _computed_again():
             if self.pulled and weight.grad is None:
                 self.forget()
-            self.count += x.numel() // x.shape[-1]
-        y: Tensor = _RowProduct.apply(x, weight, self)  # type: ignore[no-untyped-call]
+            one.rows = x.numel() // x.shape[-1]
+            self.passes.add(one)
+        y: Tensor = _RowProduct.apply(x, weight, self, one)  # type: ignore[no-untyped-call]
         return y if bias is None else y + bias
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
@@ -114,29 +133,30 @@ class _RowProduct(torch.autograd.Function):
     """`y = x W^T`; backward: `dx = dy W`, and the rows of the rule in place of `dy` in `dy^T x`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, rows: Rows) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, rows: Rows, one: Passed) -> Tensor:
         y = F.linear(x, weight)
         ctx.save_for_backward(x, weight, y)
-        ctx.rows, ctx.before = rows, None
+        ctx.rows, ctx.one, ctx.before = rows, one, None
         return y
 
     @staticmethod
     @first_order
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight, y = ctx.saved_tensors
         dy = grads[0]
         dx = dy @ weight if ctx.needs_input_grad[0] else None
         if not _gathers(weight):
-            return dx, None, None
+            return dx, None, None, None
         x, y, dy = x.flatten(0, -2), y.flatten(0, -2), dy.flatten(0, -2)
         if ctx.before is None:
+            ctx.rows.settled, ctx.one.rows = ctx.rows.settled + ctx.one.rows, 0
             dw = ctx.rows.gradient(x, y, dy)
         else:
             # Rows stay the same rows when a later loss asks for more of them (`carry = "exact"`).
             dy = ctx.before + dy
             dw = ctx.rows.again(x, y, ctx.before, dy)
         ctx.before = dy
-        return dx, dw, None
+        return dx, dw, None, None
 
 
 def _computed_again() -> bool:

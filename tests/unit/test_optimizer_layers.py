@@ -112,6 +112,29 @@ def test_a_gradient_that_does_not_come_through_its_layer_is_refused(rule: str) -
         ready.step()
 
 
+@pytest.mark.parametrize("look", ["before", "between", "held"])
+def test_a_pass_that_only_looks_has_no_part_in_the_step(look: str) -> None:
+    """A loss that is computed with gradients on, and dropped; or begun before the step of another one."""
+    found, x, other = [], torch.randn(4, 3), torch.randn(7, 3)
+    for looks in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2))
+        ready = nldsl.optimizer("dgd(lr = 0.3)", model)
+        for _ in range(3):
+            if looks and look == "before":
+                model(other).sum()
+            loss = model(x).square().mean()
+            if looks and look == "between":
+                model(other).sum()
+            ready.zero_grad()
+            if looks and look == "held":  # what was begun is not forgotten by a step without gradients
+                ready.step()
+            loss.backward()
+            ready.step()
+        found.append([p.detach().clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_the_projection_behind_attention_of_torch_is_named() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
     ready = nldsl.optimizer("dgd(lr = 0.1)", layer)
