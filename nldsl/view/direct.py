@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from nldsl.calculus import gate_expression, gate_name
 from nldsl.calculus.affine import scalar_value
@@ -91,10 +91,21 @@ def answer_in(block: Block, memory: Memory, values: list[Value]) -> str:
 
 
 def _taught_each_token(block: Block) -> dict[str, list[str]]:
-    """The targets of every memory whose reads see them at once or a token later."""
+    """All that steps every memory whose reads see its steps at once or a token later."""
     online = {m.name for m in block.memories if (m.clock.every, m.clock.unit) == (1, "tokens")}
     found: dict[str, list[str]] = {}
     for step in block.body:
-        if isinstance(step, Write) and step.memory in online:
-            found.setdefault(step.memory, []).extend(t.target.name for t in step.terms)
+        if isinstance(step, Write | Update) and step.memory in online:
+            found.setdefault(step.memory, []).extend(v.name for v in _given(step))
     return found
+
+
+def _given(step: Write | Update) -> Iterator[Value]:
+    """What a step is made of: targets, keys, rates, weights and gates."""
+    if isinstance(step, Update):
+        yield step.value
+        return
+    for term in step.terms:
+        yield from (term.target, term.key, *(v for _, v in term.rule.arguments))
+        yield from (term.weight,) if term.weight is not None else ()
+    yield from (step.retain,) if step.retain is not None else ()

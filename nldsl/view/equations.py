@@ -176,8 +176,9 @@ def _letter(block: Block, memory: Memory, write: Write, classes: UpdateClass, sc
         found = mixed_letter(mixed)
     if steered(block, memory, write) or steered(block, memory, scale):
         return "X"
-    # A sum of what the memory itself answers is no plain sum.
-    return ("X" if online else "N") if found == "D" and own_answer(block, memory, write) else found
+    # A sum of what the memory itself answers is no plain sum, and what is erased for it no linear recurrence.
+    feeds = (found == "D" or (found == "R" and online)) and own_answer(block, memory, write)
+    return ("X" if online else "N") if feeds else found
 
 
 def _moves(

@@ -157,3 +157,29 @@ def test_what_steps_beside_its_momentum_is_shown_whole() -> None:
     found = written("l2", "nesterov(lr = beta, beta = 0.5)")
     assert any("S_t = 0.9 S_{t-1} - beta_t d z^T + 0.5 m_t" in f.text for f in found.formulas)
     assert not found.known_as and "Z = (S, m)" in found.spectrum
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "letters"),
+    [
+        ("A[k] <- B[k] + x", "B[k] <- A[k]", "XX"),
+        ("A[l2norm(B[k])] <- x", "B[l2norm(A[k])] <- x", "XX"),
+        ("A[k] <- x by gd(lr = sigmoid(mean(B[k])))", "B[k] <- x by gd(lr = sigmoid(mean(A[k])))", "XX"),
+        ("A[k] <- tanh(A[k])", "B[k] <- x", "XR"),
+        ("A[k] <- x", "B[k] <- A[k]", "RR"),
+    ],
+)
+def test_memories_that_read_each_other_are_no_linear_recurrences(
+    first: str, second: str, letters: str
+) -> None:
+    """The class that is told is that of the form that computes them: R where a chunk is parallel."""
+    rule = " by gd(lr = 0.1)"
+    text = (
+        "block two(x) {\n  level context every 1 token { memory A = matrix();  memory B = matrix() }\n"
+        f"  k = l2norm(linear(x))\n  {first}{rule * ('by' not in first)}\n"
+        f"  {second}{rule * ('by' not in second)}\n  return A[k] + B[k]\n}}\n"
+    )
+    found = explain(text, x=8)
+    assert "".join(d.letter for d in found.equations) == letters
+    form = {m: row.lowering for row in found.lowerings for m in row.memories}
+    assert [form[d.name] == "sequential" for d in found.equations] == [c == "X" for c in letters]
