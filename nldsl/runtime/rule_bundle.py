@@ -134,7 +134,8 @@ class Place:
         return self._layout(p) == self.layout
 
     def _layout(self, p: Tensor) -> list[tuple[int, int, tuple[int, ...]]]:
-        return layout(*map(local, (p, *(tensor for _, tensor in self.named))))
+        found = (p, *(tensor for _, tensor in self.named))
+        return layout(*(map(local, found) if self.shared else found))
 
     def tick(self) -> float:
         """Count one application."""
@@ -188,7 +189,7 @@ class Bundle:
 
     def add(self, p: Tensor, place: Place, g: Tensor) -> None:
         """Update one weight, now or with the others at `run`."""
-        g = g if place.whole else local(g)
+        g = local(g) if place.shared and not place.whole else g
         if place.loops(g):
             self.looped.setdefault((g.dtype, place.shared), []).append((p, place, g))
         elif place.lists:
