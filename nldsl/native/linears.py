@@ -28,7 +28,7 @@ from nldsl.runtime.rule_rows import ATTRIBUTE
 
 NAMES = ("linear", "head")
 """The names under which the files of emitted modules have what they call."""
-LEAST = 1 << 22
+LEAST = 1 << 19
 """Multiplications from which on a call of C is worth it."""
 FEWEST = 256
 """Rows of every thread from which on."""
