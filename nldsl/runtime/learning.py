@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -49,6 +50,29 @@ def summed(losses: Tensor) -> Tensor:
         1.0
     """
     return losses.sum(dtype=torch.float32 if losses.device.type == "mps" else torch.float64)
+
+
+def check_asked(backward: object, levels: object, tasks: Collection[PlacedTask]) -> None:
+    """Whether a call of `learn` asks for what there is.
+
+    Errors: `ValueError` unless `backward` is a finite number and `levels` are levels of task memories.
+
+    >>> check_asked("exact", None, [])
+    Traceback (most recent call last):
+    ValueError: `backward` is 'exact', expected a number, the scale of the loss; `carry` can be exact
+    """
+    scale = backward.item() if isinstance(backward, Tensor) and backward.numel() == 1 else backward
+    if not isinstance(scale, int | float) or not math.isfinite(scale):
+        raise ValueError(
+            f"`backward` is {backward!r}, expected a number, the scale of the loss; `carry` can be exact"
+        )
+    known = sorted({task.memory.level for task in tasks})
+    wrong = [levels] if isinstance(levels, str) else sorted({*(levels or ())} - {*known})  # type: ignore[misc]
+    if wrong:
+        raise ValueError(
+            f"`levels` has {wrong[0]!r}, expected a collection of levels with task memories: "
+            f"{', '.join(map(repr, known)) or 'none'}"
+        )
 
 
 class Learning:
@@ -184,7 +208,7 @@ class Learning:
         if "label" in self.streams:
             self.hits.append(logits.detach().argmax(-1) == target)
         losses = F.cross_entropy(
-            logits.flatten(0, 1), target.flatten(), reduction="none", ignore_index=UNLABELLED
+            logits.flatten(0, 1), target.flatten().long(), reduction="none", ignore_index=UNLABELLED
         )
         if valid is not None:
             losses = losses.masked_fill(~valid.flatten(), 0.0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nldsl.runtime.chunks import stand_in
 from nldsl.runtime.inputs import Taken, check_batch, check_inputs, tokens_in_range
-from nldsl.runtime.learning import Held, Learning, release, streams_of
+from nldsl.runtime.learning import Held, Learning, check_asked, release, streams_of
 from nldsl.runtime.module import Module
 from nldsl.runtime.precision import keeps_islands
 from nldsl.runtime.state import State, StateMismatchError, batch_of
@@ -172,9 +172,11 @@ class Model(Layer):
         loss and the state come back detached. `levels`: only task memories of these levels move, the others
         stay what they are.
 
-        Errors: `ValueError` if the labels are missing, or are not those of the model.
+        Errors: `ValueError` if the labels are missing, or are not those of the model; for a `backward` that
+        is no number, and levels without task memories.
         """
         check_inputs(self.name, (tokens,), mask, self.taken[:1], state=state, like=self.root.like)
+        check_asked(backward, levels, [] if levels is None else self.task_memories())
         tree = self._tree(state, tokens.shape[0])
         outside = torch.is_grad_enabled()
         learning = Learning(self.root, self.carry, backward, levels, differentiable=outside or backward != 0)

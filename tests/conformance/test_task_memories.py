@@ -352,3 +352,21 @@ def test_a_delta_stays_to_the_last_bit_at_rate_zero(rule: str, retain: str) -> N
     entry = get_at(state.tree["root"], task.keys)
     assert int(entry["count"][0]) == 20
     assert all(torch.equal(entry["delta"][name], delta) for name, delta in before.items())
+
+
+@pytest.mark.parametrize("carry", ["trunc", "exact"])
+@pytest.mark.parametrize("backward", [0.0, 0.5])
+def test_what_learn_is_asked(carry: str, backward: float) -> None:
+    """Tokens in 32 bits are those in 64; what nobody can mean is said so."""
+    model, tokens = compiled(source("chain", carry)), stream()
+    assert isinstance(model, Model)
+    want, _ = model.learn(tokens, backward=backward)
+    found, held = model.learn(tokens[:, :9].int(), backward=backward)
+    more, _ = model.learn(tokens[:, 9:].int(), held, backward=backward)
+    torch.testing.assert_close(found + more, want, rtol=1e-12, atol=1e-12)
+    for wrong in ("exact", float("nan"), None):
+        with pytest.raises(ValueError, match="expected a number, the scale of the loss"):
+            model.learn(tokens, backward=wrong)  # type: ignore[arg-type]
+    for levels in (["f", "nothing"], "f"):
+        with pytest.raises(ValueError, match="expected a collection of levels with task memories: '"):
+            model.learn(tokens, backward=backward, levels=levels)
