@@ -77,7 +77,7 @@ class Rows:
             one.rows = x.numel() // x.shape[-1]
             self.passes.add(one)
         y: Tensor = _RowProduct.apply(x, weight, self, one)  # type: ignore[no-untyped-call]
-        return y if bias is None else y + bias
+        return y if bias is None else y + bias.to(y.dtype)
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         """Copies and pickles of a weight have no rows: what they are worth is known to one optimizer."""
@@ -106,7 +106,7 @@ class Rows:
         """The effective gradient of the weight; rows `[N, in]`, `[N, out]`, `[N, out]`."""
         given = self._arguments(x)
         summed, mean = self.function(x, y, dy, *given)
-        total = self.count * self.processes
+        total = max(self.count * self.processes, 1)  # a batch without rows
         self.erases = summed is not None
         if self.pulled and self.divided != total and not self.several and summed is not None:
             raise refusal(
@@ -144,10 +144,11 @@ class _RowProduct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight, y = ctx.saved_tensors
         dy = grads[0]
-        dx = dy @ weight if ctx.needs_input_grad[0] else None
+        # Under `autocast` a product is of another type than what goes in.
+        dx = (dy @ weight.to(dy.dtype)).to(x.dtype) if ctx.needs_input_grad[0] else None
         if not _gathers(weight):
             return dx, None, None, None
-        x, y, dy = x.flatten(0, -2), y.flatten(0, -2), dy.flatten(0, -2)
+        x, y, dy = (t.flatten(0, -2).to(x.dtype) for t in (x, y, dy))
         if ctx.before is None:
             ctx.rows.settled, ctx.one.rows = ctx.rows.settled + ctx.one.rows, 0
             dw = ctx.rows.gradient(x, y, dy)
@@ -156,7 +157,7 @@ class _RowProduct(torch.autograd.Function):
             dy = ctx.before + dy
             dw = ctx.rows.again(x, y, ctx.before, dy)
         ctx.before = dy
-        return dx, dw, None, None
+        return dx, dw.to(weight.dtype), None, None
 
 
 def _computed_again() -> bool:
@@ -180,12 +181,14 @@ def attach(module: nn.Module | None, weight: Tensor, rows: Rows) -> None:
         object.__setattr__(module, "forward", MethodType(forward, module))
 
 
-def forward(self: nn.Linear, x: Tensor) -> Tensor:
+def forward(self: nn.Linear, input: Tensor) -> Tensor:  # noqa: A002
     """`nn.Linear.forward` through the rows of its weight.
 
     A method of the layer: that of a copy belongs to the copy, and a pickle finds the one of the class.
     """
-    return rows_linear(x, self.weight, self.bias)
+    if input.ndim == 1:  # one row
+        return rows_linear(input.unsqueeze(0), self.weight, self.bias).squeeze(0)
+    return rows_linear(input, self.weight, self.bias)
 
 
 def multiplies(layer: nn.Module) -> bool:
@@ -205,6 +208,8 @@ def _none() -> None:
 def rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`, or what the rule of the weight makes of it."""
     rows: Rows | None = getattr(weight, ATTRIBUTE, None)
-    if rows is None or x.ndim < 2:
+    if rows is not None and x.ndim < 2:  # a value of no token: the gradient is taken as it is
+        rows.ever, rows = True, None
+    if rows is None:
         return in_half(F.linear, x, weight, bias)
     return rows.linear(x, weight, bias)

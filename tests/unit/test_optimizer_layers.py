@@ -135,6 +135,43 @@ def test_a_pass_that_only_looks_has_no_part_in_the_step(look: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_autocast_is_the_same_but_for_rounding(depth: int) -> None:
+    found, x = [], torch.randn(32, 16)
+    for half in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(*(nn.Linear(16, 16) for _ in range(depth)))
+        ready = nldsl.optimizer("dgd(lr = 0.1)", model)
+        for _ in range(3):
+            ready.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                y = model(x)
+            assert y.dtype == (torch.bfloat16 if half else torch.float32)
+            y.float().square().mean().backward()
+            ready.step()
+        found.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
+    assert not torch.equal(*found)
+    torch.testing.assert_close(*found, rtol=0.02, atol=2e-3)
+
+
+def test_one_row_no_rows_and_names() -> None:
+    layer, twin = (nn.Linear(3, 2) for _ in range(2))
+    twin.load_state_dict(layer.state_dict())
+    pair = [(m, nldsl.optimizer("dgd(lr = 0.1)", m)) for m in (layer, twin)]
+    x = torch.randn(3)
+    for (model, ready), given in zip(pair, (x, x[None]), strict=True):
+        y = model(input=given)
+        assert y.shape == (*given.shape[:-1], 2)
+        y.square().sum().backward()
+        ready.step()
+    torch.testing.assert_close(layer.weight, twin.weight)
+    before = [p.detach().clone() for p in layer.parameters()]
+    pair[0][1].zero_grad()
+    layer(torch.zeros(0, 3)).sum().backward()
+    pair[0][1].step()
+    assert all(torch.equal(p, b) for p, b in zip(layer.parameters(), before, strict=True))
+
+
 def test_the_projection_behind_attention_of_torch_is_named() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
     ready = nldsl.optimizer("dgd(lr = 0.1)", layer)
