@@ -68,7 +68,9 @@ class Rows:
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """`weight @ x (+ bias)` whose gradient at `weight` is that of the rule."""
-        if not torch.is_grad_enabled() or not weight.requires_grad:
+        # Inside of `torch.func` gradients go elsewhere than to `weight.grad`.
+        elsewhere = torch._C._are_functorch_transforms_active()
+        if elsewhere or not torch.is_grad_enabled() or not weight.requires_grad:
             return F.linear(x, weight, bias)
         one = Passed(0)
         if not _computed_again():

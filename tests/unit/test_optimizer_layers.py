@@ -172,6 +172,15 @@ def test_one_row_no_rows_and_names() -> None:
     assert all(torch.equal(p, b) for p, b in zip(layer.parameters(), before, strict=True))
 
 
+def test_transforms_of_torch_see_the_plain_layer() -> None:
+    layer = nn.Linear(3, 2)
+    ready = nldsl.optimizer("dgd(lr = 0.1)", layer)
+    assert torch.equal(torch.func.jacrev(layer)(torch.ones(3)), layer.weight)
+    slopes = torch.func.vmap(torch.func.jacrev(layer))(torch.ones(4, 3))
+    assert torch.equal(slopes, layer.weight.expand(4, 2, 3))
+    assert ready.rows[layer.weight].count == 0
+
+
 def test_the_projection_behind_attention_of_torch_is_named() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
     ready = nldsl.optimizer("dgd(lr = 0.1)", layer)
