@@ -6,7 +6,6 @@ Shapes as in `matrix_memory`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ from nldsl.runtime.filters import Filter, Place, Places
 from nldsl.runtime.make_filter import make_filter
 from nldsl.runtime.matrix_tokens import Entry, Gate, Momentum, Piece, Side, States, Step, Write
 from nldsl.runtime.memory_scan import memory_scan
+from nldsl.runtime.once import once
 from nldsl.runtime.state_filter import StateFilter
 from nldsl.runtime.triangular import inverse_of_unit_lower
 
@@ -62,12 +62,12 @@ class Chunks:
         self.momentum = momentum
         self.found: _Found | None = None
 
-    @cached_property
+    @once
     def erased(self) -> _Columns | None:
         """The pieces that erase."""
         return self._columns(True)
 
-    @cached_property
+    @once
     def plain(self) -> _Columns | None:
         """The pieces that do not."""
         return self._columns(False)
@@ -95,7 +95,7 @@ class Chunks:
         stages = [none if x is None else given.pop(0) for x in logs]
         return Across(torch.stack(stages, 2), (self.layout.chunks, self.layout.batch * self.layout.heads))
 
-    @cached_property
+    @once
     def filter(self) -> Filter:
         """How writes and the state in front of a chunk fade."""
         steps, momentum, like = self.steps, self.momentum, self.before[0]
@@ -303,7 +303,7 @@ def has_channels(steps: Sequence[Step]) -> bool:
 
 def gates_of(steps: Sequence[Step]) -> list[Gate]:
     """All gates in order."""
-    return [g for s in steps if (g := gate_of(s)) is not None]
+    return [g for g in map(gate_of, steps) if g is not None]
 
 
 def gate_of(step: Step) -> Gate | None:

@@ -47,7 +47,7 @@ class QuickChunks:
         self.found: Tensor | None = None
         self.chunks: Chunks | None = None
         self.places = places_of(steps)
-        gate = next((g for s in steps if (g := gate_of(s)) is not None), None)
+        gate = next((g for g in map(gate_of, steps) if g is not None), None)
         self.sums: Tensor | None = None
         self.instead: Instead | None = None
         if torch.compiler.is_compiling():

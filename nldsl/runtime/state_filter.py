@@ -13,13 +13,13 @@ Shapes as in `filters`, with `K` = 1 where all gates are one number per head.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from nldsl.runtime.filters import Places
+from nldsl.runtime.once import once
 
 
 class StateFilter:
@@ -37,13 +37,13 @@ class StateFilter:
 
     # --- the filter as it is ---------------------------------------------------------------------
 
-    @cached_property
+    @once
     def _prefixes(self) -> tuple[Tensor, Tensor]:
         """`A_{t-1} ... A_1` for every token `[X, C, n, n, K]`, and that of the whole chunk."""
         rows, _, total, _ = fold(_identity(self.token), None, _whole(self.token), None)
         return rows[:, : self.width], total
 
-    @cached_property
+    @once
     def _suffixes(self) -> Tensor:
         """`A_C ... A_{t+1}`, transposed."""
         _, columns, _, _ = fold(None, _identity(self.token), _whole(self.token), None)

@@ -64,3 +64,17 @@ def test_compiled_under_autocast(name: str, inside: bool) -> None:
     for ours, theirs in zip(under(torch.compile(layer, backend="aot_eager")), under(layer), strict=True):
         assert ours.dtype == theirs.dtype == torch.float32 and theirs.abs().max() > 0
         torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.02 * float(theirs.detach().abs().max()))
+
+
+@pytest.mark.parametrize("block", ["titans_linear", "gla", "rwkv7", "deltaproduct", "mesanet"])
+def test_matrix_memories_are_one_graph(block: str) -> None:
+    """Two layers, the form that a fresh process traces first: nothing has computed outside of a graph."""
+    text = (
+        f"block two(x) {{\n  x = x + {block}(x, heads = 2)\n  x = x + {block}(norm(x), heads = 2)\n"
+        "  return x\n}\n"
+    )
+    torch._dynamo.reset()
+    layer = nldsl.compile(text, x=16).double()
+    x = torch.randn(2, 24, 16, dtype=torch.float64)
+    made = torch.compile(layer, backend="eager", fullgraph=True)
+    torch.testing.assert_close(made(x)[0], layer(x)[0], rtol=1e-9, atol=1e-9)
