@@ -157,9 +157,9 @@ def _runs(job: Job) -> Iterator[tuple[int, int]]:
 class _Form(ABC):
     """A function of flat tensors, by torch till a width has come up often enough."""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, rows: int) -> None:
         self.kind = kind
-        self.lanes = Lanes(self.function, 2)
+        self.lanes = Lanes(self.function, 2, rows=rows)
         self.seen: Counter[object] = Counter()
         self.after: int | None = None
 
@@ -182,7 +182,7 @@ class _Forward(_Form):
     """`pass_chunk`: answers, weights and momenta behind it and, where it is `tracked`, what is kept."""
 
     def __init__(self, kind: Kind, tracked: bool) -> None:
-        super().__init__(kind)
+        super().__init__(kind, kind.counts.queries)
         self.tracked = tracked
         self.places: Kept | None = None
         """Where everything kept is found among what is given, then what is kept of it."""
@@ -223,7 +223,11 @@ class _Forward(_Form):
         n, like = self.kind.counts, walk.running[0]
         views = [v for v in made.outputs if v is not None]
         moved, weights = slice(n.queries, n.queries + n.weights + n.slots), [*walk.running, *walk.slots]
-        answers = beside(shapes_of(views[: moved.start]), like, count)
+        at = [place for place, _ in walk.places[start:stop]]
+        answers = [
+            _runs_of(walk.answer(i, like, view.shape[-1]), walk.part, at)
+            for i, view in enumerate(views[: moved.start])
+        ]
         shapes = [*(w.shape[2:] for w in weights), *shapes_of(views[moved.stop :])]
         kept = beside(shapes, like, count + 1 if self.tracked else 2)
         states = [handed(w, place, self.tracked) for w, place in zip(weights, kept, strict=False)]
@@ -233,8 +237,6 @@ class _Forward(_Form):
         later = map(through, more) if self.tracked else (_again(x) for x in more)
         results = [*map(through, answers), *(state.given for state in states), *later]
         run(made, [x for x in (*arguments, *results) if x is not None], count)
-        for i, rows in enumerate(answers):
-            _put_runs(rows, walk.answer(i, rows), walk.part, [at for at, _ in walk.places[start:stop]])
         for turn in range(count if self.tracked else 0):
             walk.running, walk.slots = ([s.places[turn] for s in group] for group in (running, slots))
             walk.committed = walk.running
@@ -249,7 +251,7 @@ class _Back(_Form):
     """`chunk_back`; whether gradients at the committed weights are `apart`, and gathered sums wait behind."""
 
     def __init__(self, forward: _Forward, apart: bool, waits: bool) -> None:
-        super().__init__(forward.kind)
+        super().__init__(forward.kind, forward.kind.counts.queries + forward.kind.counts.inputs)
         self.forward, self.apart, self.waits = forward, apart, waits
 
     def function(self, *tensors: Tensor | None) -> list[Tensor | None]:
@@ -304,8 +306,13 @@ class _Back(_Form):
         first = len(arguments) - len(back.chunks[start].kept.kept) - len(states)
         arguments[first : first + len(states)] = [state.taken for state in states]
         views = made.outputs[: len(made.outputs) - len(states)]
-        room = iter(beside(shapes_of([v for v in views if v is not None]), like, count))
-        rows = [None if v is None else next(room) for v in views]
+        sequences = self._sequences(back, start, stop)
+        apart = views[len(sequences) :]
+        room = iter(beside(shapes_of([v for v in apart if v is not None]), like, count))
+        rows = [
+            *(None if v is None else x for v, x in zip(views, sequences, strict=False)),
+            *(None if v is None else next(room) for v in apart),
+        ]
         results = [*(through(x, backward=True) for x in rows if x is not None), *(s.given for s in states)]
         run(made, [x for x in (*arguments, *results) if x is not None], count)
         moved = (state.behind(count) for state in states)
@@ -313,13 +320,18 @@ class _Back(_Form):
         self._spread(back, start, stop, iter(rows))
         return True
 
+    def _sequences(self, back: Back, start: int, stop: int) -> list[Tensor]:
+        """Where the gradients at queries and inputs of a run of chunks are made, `[N, B, H, C, d]` each."""
+        at, told = zip(*back.places[start:stop], strict=True)
+        queries = [_runs_of(into, back.part, at) for into in back.made.queries]
+        return [*queries, *(_runs_of(into, back.part, told) for into in back.made.inputs)]
+
     def _spread(self, back: Back, start: int, stop: int, rows: Iterator[Tensor | None]) -> None:
-        """Gradients of a run of chunks `[N, ..]` to where those of all chunks are."""
-        n, (at, told) = self.kind.counts, zip(*back.places[start:stop], strict=True)
-        for into, found in zip(back.made.queries, _take(rows, n.queries), strict=True):
-            _put_runs(found, into, back.part, at)
-        for into, found in zip(back.made.inputs, _take(rows, n.inputs), strict=True):
-            _put_runs(found, into, back.part, told)
+        """Gradients of a run of chunks `[N, ..]` to where those of all chunks are; rows are there already."""
+        at = [place for place, _ in back.places[start:stop]]
+        for there, found in zip(self._sequences(back, start, stop), rows, strict=False):
+            if found is None:
+                there.zero_()
         for total, found in zip(back.totals, _take(rows, FACTORS), strict=True):
             total += [None] * (stop - start) if found is None else found.flip(0).unbind()
         for way in back.tolls:
@@ -331,13 +343,10 @@ class _Back(_Form):
                 place.unflatten(2, (stop - start, -1)).copy_(found.movedim(0, 2))
 
 
-def _put_runs(rows: Tensor | None, into: Tensor, part: slice, places: Sequence[slice]) -> None:
-    """Rows `[N, B, H, C, d]` of N chunks into `[B, L, H, d]`; zeros if there are none."""
+def _runs_of(into: Tensor, part: slice, places: Sequence[slice]) -> Tensor:
+    """The rows of N chunks in `[B, L, H, d]`, `[N, B, H, C, d]`."""
     place = into[part, places[0].start : places[-1].stop]
-    if rows is None:
-        place.zero_()
-    else:
-        place.unflatten(1, (len(places), -1)).copy_(rows.permute(1, 0, 3, 2, 4))
+    return place.unflatten(1, (len(places), -1)).permute(1, 0, 3, 2, 4)
 
 
 def _absent(given: Groups) -> tuple[bool, ...]:

@@ -16,10 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nldsl.native.graph import Program, UnsupportedError, View
+from nldsl.native.graph import Program, UnsupportedError, View, contiguous
 from nldsl.native.kernels import kernel_text
 from nldsl.native.print_c import AXES, printed
 from nldsl.native.reading import kind_of, read
+from nldsl.native.tidy import Rows
 from nldsl.native.trace import Function, traced
 from nldsl.runtime.native import Step, built, compiler, no_compiler
 
@@ -46,6 +47,7 @@ class Lanes:
     on that lane only.  An argument whose lane axes have size 1 is shared.  It is compiled once for every
     shape, layout and type of arguments; the first call of each is computed by torch too, and if the two
     differ, or something has no form in C, torch computes that shape from then on: `reasons` says why.
+    The first `rows` results `[B, H, C, d]` lie as `[B, C, H, d]` does: what a call gives is part of a sequence.
 
     >>> double = Lanes(lambda x, y: (x @ y + 1, None), axes=1)
     >>> y, none = double(torch.ones(3, 2, 2), torch.ones(1, 2, 2))
@@ -53,10 +55,10 @@ class Lanes:
     (torch.Size([3, 2, 2]), [3.0, 3.0], None)
     """
 
-    def __init__(self, function: Function, axes: int = 1, *, name: str = "") -> None:
+    def __init__(self, function: Function, axes: int = 1, *, name: str = "", rows: int = 0) -> None:
         if not 1 <= axes <= AXES:
             raise ValueError(f"1 to {AXES} lane axes, not {axes}")
-        self.function, self.axes = function, axes
+        self.function, self.axes, self.rows = function, axes, rows
         self.name = name or getattr(function, "__name__", "function")
         self.reasons: dict[object, str] = {}
         self.known: dict[object, Compiled | None] = {}
@@ -67,11 +69,11 @@ class Lanes:
         lanes = lanes_of(arguments, self.axes)
         if not prod(lanes):
             return self.function(*arguments)
-        key = layout_of(arguments, self.axes)
+        key = self._key(arguments, lanes)
         if key not in self.known:
             with self._lock:
                 if key not in self.known:
-                    return self._first(key, arguments)
+                    return self._first(key, arguments, lanes)
         found = self.known[key]
         if found is None:
             return self.function(*arguments)
@@ -79,18 +81,24 @@ class Lanes:
 
     def form(self, arguments: Sequence[Tensor | None]) -> Compiled | None:
         """What C computes for such arguments, once they have been seen."""
-        return self.known.get(layout_of(arguments, self.axes))
+        return self.known.get(self._key(arguments, lanes_of(arguments, self.axes)))
+
+    def _key(self, arguments: Sequence[Tensor | None], lanes: list[int]) -> object:
+        # How far rows are apart depends on how many heads there are.
+        return layout_of(arguments, self.axes), lanes[-1] if self.rows else None
 
     @property
     def compiled(self) -> int:
         """How many shapes run in C."""
         return sum(x is not None for x in self.known.values())
 
-    def _first(self, key: object, arguments: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    def _first(
+        self, key: object, arguments: Sequence[Tensor | None], lanes: list[int]
+    ) -> Sequence[Tensor | None]:
         copies = [None if x is None else x.clone() for x in arguments]
         try:
-            made = self._made(arguments)
-            found = called(made, arguments, lanes_of(arguments, self.axes))
+            made = self._made(arguments, lanes[-1])
+            found = called(made, arguments, lanes)
             literal = self.function(*copies)
             _compare(found, literal)
         except UnsupportedError as reason:
@@ -99,8 +107,10 @@ class Lanes:
         self.known[key] = made
         return literal
 
-    def _made(self, arguments: Sequence[Tensor | None]) -> Compiled:
-        return compiled_program(*program_of(self.function, arguments, self.axes), self.axes)
+    def _made(self, arguments: Sequence[Tensor | None], heads: int) -> Compiled:
+        program, empty = program_of(self.function, arguments, self.axes)
+        rows = sum(not e for e in empty[: self.rows])
+        return compiled_program(program, empty, self.axes, Rows(rows, heads))
 
 
 def program_of(
@@ -123,11 +133,11 @@ def program_of(
     return read(graph, kind_of(real.pop())), graph.meta["empty"]
 
 
-def compiled_program(program: Program, empty: Sequence[bool], axes: int) -> Compiled:
+def compiled_program(program: Program, empty: Sequence[bool], axes: int, rows: Rows = Rows(0, 1)) -> Compiled:
     """A program as a function of C; `empty`: where results that are `None` stand among its outputs."""
     if any(v is not None and v.shape[:axes] != (1,) * axes for v in program.outputs):
         raise UnsupportedError("a result without lane axes")
-    text = printed(program, kernel_text())
+    text = printed(program, kernel_text(), rows)
     step = built(text.text, program.real)
     if isinstance(step, str):
         raise UnsupportedError(step)
@@ -171,10 +181,7 @@ def lanes_of(arguments: Sequence[Tensor | None], axes: int) -> list[int]:
 
 def called(made: Compiled, arguments: Sequence[Tensor | None], lanes: list[int]) -> list[Tensor | None]:
     given, axes = [x for x in arguments if x is not None], len(lanes)
-    outputs = [
-        None if v is None else given[0].new_empty(*lanes, *v.shape[axes:], dtype=TYPES[v.buffer.kind])
-        for v in made.outputs
-    ]
+    outputs = [None if v is None else _room(v, given[0], lanes) for v in made.outputs]
     arrays = [*given, *(y for y in outputs if y is not None)]
     sizes = [*[1] * (AXES - axes), *lanes]
     for x in arrays:
@@ -185,6 +192,14 @@ def called(made: Compiled, arguments: Sequence[Tensor | None], lanes: list[int])
     if made.step(len(arrays), numbers, places, None, min(torch.get_num_threads(), prod(lanes))):
         raise MemoryError("no room for a lane")
     return outputs
+
+
+def _room(view: View, like: Tensor, lanes: list[int]) -> Tensor:
+    """Room for a result of all lanes, as C lays it."""
+    shape, dtype = view.shape[len(lanes) :], TYPES[view.buffer.kind]
+    if view.strides[len(lanes) :] == contiguous(shape):
+        return like.new_empty(*lanes, *shape, dtype=dtype)
+    return like.new_empty(lanes[0], shape[0], lanes[1], *shape[1:], dtype=dtype).transpose(1, 2)
 
 
 def _compare(found: Sequence[Tensor | None], literal: Sequence[Tensor | None]) -> None:

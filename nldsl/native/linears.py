@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from nldsl.native.kernels import linears_text
+from nldsl.native.store import empty_like_rows
 from nldsl.runtime.c_calls import call, traced
 from nldsl.runtime.each_gradient import each_gradient
 from nldsl.runtime.module import Module
@@ -143,7 +144,7 @@ def faster(step: Step) -> bool:
 
 def rows(step: Step, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x weight^T + bias` for rows `x [..., K]`, a weight `[N, K]` and a bias `[N]`."""
-    y = x.new_empty(*x.shape[:-1], weight.shape[0])
+    y = empty_like_rows(x, weight.shape[0])
     plain = [None if t is None else t.contiguous() for t in (x, weight, bias)]
     _call(step, ROWS, y, weight, (*plain[:2], y, plain[2]))
     return y
@@ -151,7 +152,7 @@ def rows(step: Step, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 def inputs(step: Step, dy: Tensor, weight: Tensor, into: Tensor | None = None) -> Tensor:
     """`dy weight` for rows `dy [..., N]`, added `into` what is there."""
-    dx = dy.new_empty(*dy.shape[:-1], weight.shape[1]) if into is None else into
+    dx = empty_like_rows(dy, weight.shape[1]) if into is None else into
     _call(step, INPUTS, dy, weight, (dy.contiguous(), weight.contiguous(), dx), more=into is not None)
     return dx
 

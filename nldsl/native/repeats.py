@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nldsl.native.store import STORE
 from nldsl.native.turns import Call
-from nldsl.runtime.allocator import in_large_pages
 
 MOST = 64
 """Layouts of which something is kept."""
@@ -59,7 +59,7 @@ class Repeat:
 
     def __call__(self, sources: Tensors, state: Tensor) -> tuple[list[Tensor | None], Tensor]:
         """Results in new rooms, and the state behind the last turn."""
-        rooms = [in_large_pages(state.new_empty(size)) for size in self.rooms]
+        rooms = [STORE.empty(size, state.dtype) for size in self.rooms]
         self.front.of(rooms).copy_(state)
         begins = [0 if x is None else x.data_ptr() for x in (*sources, *rooms)]
         self.call([begins[owner] + further for owner, further in self.places])

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
-from nldsl.native.graph import Operand, Operation, Point, Program, View, fresh
+from nldsl.native.graph import Buffer, Operand, Operation, Point, Program, View, fresh
 
 
-def tidied(program: Program) -> Program:
+class Rows(NamedTuple):
+    """How many results come first that lie as rows `[C, H, d]` do, and how many heads `H` these have."""
+
+    count: int
+    heads: int
+
+
+def tidied(program: Program, rows: Rows = Rows(0, 1)) -> Program:
     """Numbers in place of buffers full of one, results in outputs, and only what leads to them."""
     operations = with_numbers(program.operations)
-    operations, outputs = placed_outputs(operations, program.outputs)
+    operations, outputs = placed_outputs(operations, program.outputs, rows)
     operations = wanted(operations)
     return program._replace(operations=operations, outputs=outputs)
 
@@ -45,18 +53,21 @@ def _told(operand: Operand, numbers: dict[int, float]) -> Operand:
 
 
 def placed_outputs(
-    operations: list[Operation], outputs: list[View | None]
+    operations: list[Operation], outputs: list[View | None], rows: Rows = Rows(0, 1)
 ) -> tuple[list[Operation], list[View | None]]:
-    """Every output has a buffer of its own, contiguous and whole: made there, or copied."""
+    """Every output has a buffer of its own, contiguous and whole or `rows`: made there, or copied."""
     taken: set[int] = set()
     found: list[View | None] = []
     for index, view in enumerate(outputs):
         if view is None:
             found.append(None)
             continue
-        own = fresh(view.shape, view.buffer.kind)
+        apart = index < rows.count and rows.heads > 1
+        own = _spread(view, rows.heads) if apart else fresh(view.shape, view.buffer.kind)
         buffer = view.buffer
-        straight = view.offset == 0 and view.elements == buffer.size and view.at()[2] == own.at()[2]
+        straight = (
+            not apart and view.offset == 0 and view.elements == buffer.size and view.at()[2] == own.at()[2]
+        )
         if buffer.place == "room" and straight and id(buffer) not in taken:
             taken.add(id(buffer))
             buffer.place, buffer.index = "output", index
@@ -66,6 +77,14 @@ def placed_outputs(
         operations.append(Point(own, "{0}", [view]))
         found.append(own)
     return operations, found
+
+
+def _spread(view: View, heads: int) -> View:
+    """Rows of one of so many heads, in a buffer that reaches to its last number."""
+    *lead, count, width = view.shape
+    step = heads * width
+    buffer = Buffer((count - 1) * step + width, view.buffer.kind)
+    return View(buffer, 0, view.shape, (*[0] * len(lead), step, 1))
 
 
 def wanted(operations: list[Operation]) -> list[Operation]:

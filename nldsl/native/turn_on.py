@@ -15,6 +15,7 @@ from nldsl.native.linears import Linears, linears_of, products
 from nldsl.native.matrix_passes import matrices_of, quicken_matrices
 from nldsl.native.projections import quicken_linears
 from nldsl.native.steps import BACK, STEP, NativeStep, forms_of, steps_of
+from nldsl.native.store import STORE
 from nldsl.runtime.module import Module
 from nldsl.runtime.native import REAL, compiler, no_compiler
 
@@ -132,7 +133,7 @@ def native(model: Any, *, at_once: bool = False, off: bool = False) -> Report:
     of AMD with vectors of 64 bytes.
 
     Other models of the class stay as they are; copies of this one are as it is.  `off`: torch computes it
-    all again, as if it had never been otherwise.
+    all again, as if it had never been otherwise, and memory kept for the next step is given back.
 
     Raises:
         TypeError: not a compiled model or layer.
@@ -147,6 +148,7 @@ def native(model: Any, *, at_once: bool = False, off: bool = False) -> Report:
     if not isinstance(root, Module):
         raise TypeError(f"`native` takes a compiled model or layer, not `{type(model).__name__}`")
     if off:
+        STORE.clear()
         return Report(tuple(_switched_off(root)), off=True)
     blocks: dict[type[Module], list[Module]] = {}
     for module in root.modules():

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nldsl.native.graph import View, contiguous
 from nldsl.native.lanes import Compiled
-from nldsl.runtime.allocator import in_large_pages
+from nldsl.native.store import STORE
 
 LINE = 16
 """Numbers of a line of the cache, at most."""
@@ -69,7 +69,7 @@ def beside(shapes: Sequence[Sequence[int]], like: Tensor, count: int) -> list[Te
     line = LINE if len(shapes) > 1 else 1
     sizes = [-(-prod(shape) // line) * line for shape in shapes]
     (first, second), width = like.shape[:2], sum(sizes)
-    whole, found, at = in_large_pages(like.new_empty(first * second * count * width)), [], 0
+    whole, found, at = STORE.empty(first * second * count * width, like.dtype), [], 0
     for shape, size in zip(shapes, sizes, strict=True):
         steps = width, second * count * width, count * width, *contiguous(tuple(shape))
         found.append(whole.as_strided((count, first, second, *shape), steps, at))

@@ -104,7 +104,7 @@ class Ahead:
         now = self.at(n)
         made = self.steps.forward(self.job.kind, now, self.job.tracked)
         for i, answer in enumerate(made.answers):
-            put(answer, self.answer(i, answer), self.part, self.places[n][0])
+            put(answer, self.answer(i, answer, answer.shape[-1]), self.part, self.places[n][0])
         if self.job.tracked:
             self.chunks.append(chunk_of(now, made.kept))
         if made.running:
@@ -119,10 +119,10 @@ class Ahead:
             for new, old in zip(self.running, self.committed, strict=True)
         ]
 
-    def answer(self, i: int, like: Tensor) -> Tensor:
+    def answer(self, i: int, like: Tensor, width: int) -> Tensor:
         """Where the answers to a query of all chunks and samples are, made when the first are there."""
         if len(self.answers) <= i:
-            self.answers.append(like.new_empty(*self.given.queries[0].shape[:3], like.shape[-1]))
+            self.answers.append(like.new_empty(*self.given.queries[0].shape[:3], width))
         return self.answers[i]
 
 
