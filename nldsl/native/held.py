@@ -345,8 +345,8 @@ class _Back(_Form):
 
 def _runs_of(into: Tensor, part: slice, places: Sequence[slice]) -> Tensor:
     """The rows of N chunks in `[B, L, H, d]`, `[N, B, H, C, d]`."""
-    place = into[part, places[0].start : places[-1].stop]
-    return place.unflatten(1, (len(places), -1)).permute(1, 0, 3, 2, 4)
+    chunks: Tensor = into[part, places[0].start : places[-1].stop].unflatten(1, (len(places), -1))
+    return chunks.permute(1, 0, 3, 2, 4)
 
 
 def _absent(given: Groups) -> tuple[bool, ...]:

@@ -20,7 +20,7 @@ from nldsl.native.graph import Program, UnsupportedError, View, contiguous
 from nldsl.native.kernels import kernel_text
 from nldsl.native.print_c import AXES, printed
 from nldsl.native.reading import kind_of, read
-from nldsl.native.tidy import Rows
+from nldsl.native.tidy import NO_ROWS, Rows
 from nldsl.native.trace import Function, traced
 from nldsl.runtime.native import Step, built, compiler, no_compiler
 
@@ -47,7 +47,7 @@ class Lanes:
     on that lane only.  An argument whose lane axes have size 1 is shared.  It is compiled once for every
     shape, layout and type of arguments; the first call of each is computed by torch too, and if the two
     differ, or something has no form in C, torch computes that shape from then on: `reasons` says why.
-    The first `rows` results `[B, H, C, d]` lie as `[B, C, H, d]` does: what a call gives is part of a sequence.
+    The first `rows` results `[B, H, C, d]` lie as `[B, C, H, d]` does, as parts of a sequence.
 
     >>> double = Lanes(lambda x, y: (x @ y + 1, None), axes=1)
     >>> y, none = double(torch.ones(3, 2, 2), torch.ones(1, 2, 2))
@@ -133,7 +133,7 @@ def program_of(
     return read(graph, kind_of(real.pop())), graph.meta["empty"]
 
 
-def compiled_program(program: Program, empty: Sequence[bool], axes: int, rows: Rows = Rows(0, 1)) -> Compiled:
+def compiled_program(program: Program, empty: Sequence[bool], axes: int, rows: Rows = NO_ROWS) -> Compiled:
     """A program as a function of C; `empty`: where results that are `None` stand among its outputs."""
     if any(v is not None and v.shape[:axes] != (1,) * axes for v in program.outputs):
         raise UnsupportedError("a result without lane axes")

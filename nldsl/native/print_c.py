@@ -13,7 +13,7 @@ from nldsl.native.loops import LoopPrinter
 from nldsl.native.nests import Nest, nested
 from nldsl.native.rooms import laid_out
 from nldsl.native.schedule import Loop, Stage, kept_in_loops, scheduled
-from nldsl.native.tidy import Rows, tidied
+from nldsl.native.tidy import NO_ROWS, Rows, tidied
 
 AXES = 2
 """Lane axes of a call; fewer are filled up with axes of size 1."""
@@ -78,7 +78,7 @@ class Text(NamedTuple):
     room: int
 
 
-def printed(program: Program, head: str, rows: Rows = Rows(0, 1)) -> Text:
+def printed(program: Program, head: str, rows: Rows = NO_ROWS) -> Text:
     """The C of a program behind the text of the kernels."""
     program = tidied(program, rows)
     stages = scheduled(program.operations)

@@ -11,11 +11,14 @@ from nldsl.native.graph import Buffer, Operand, Operation, Point, Program, View,
 class Rows(NamedTuple):
     """How many results come first that lie as rows `[C, H, d]` do, and how many heads `H` these have."""
 
-    count: int
+    leading: int
     heads: int
 
 
-def tidied(program: Program, rows: Rows = Rows(0, 1)) -> Program:
+NO_ROWS = Rows(0, 1)
+
+
+def tidied(program: Program, rows: Rows = NO_ROWS) -> Program:
     """Numbers in place of buffers full of one, results in outputs, and only what leads to them."""
     operations = with_numbers(program.operations)
     operations, outputs = placed_outputs(operations, program.outputs, rows)
@@ -53,7 +56,7 @@ def _told(operand: Operand, numbers: dict[int, float]) -> Operand:
 
 
 def placed_outputs(
-    operations: list[Operation], outputs: list[View | None], rows: Rows = Rows(0, 1)
+    operations: list[Operation], outputs: list[View | None], rows: Rows = NO_ROWS
 ) -> tuple[list[Operation], list[View | None]]:
     """Every output has a buffer of its own, contiguous and whole or `rows`: made there, or copied."""
     taken: set[int] = set()
@@ -62,7 +65,7 @@ def placed_outputs(
         if view is None:
             found.append(None)
             continue
-        apart = index < rows.count and rows.heads > 1
+        apart = index < rows.leading and rows.heads > 1
         own = _spread(view, rows.heads) if apart else fresh(view.shape, view.buffer.kind)
         buffer = view.buffer
         straight = (
