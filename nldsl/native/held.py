@@ -18,8 +18,9 @@ from typing import Any
 from torch import Tensor
 
 from nldsl.native.forwards import put, shared
-from nldsl.native.lanes import AFTER, Lanes
-from nldsl.native.turns import Moving, beside, handed, moving, packed, run, shapes_of, through
+from nldsl.native.lanes import AFTER, Lanes, first_lane
+from nldsl.native.remade import NOTHING, Remade, remade
+from nldsl.native.turns import again, beside, handed, moving, packed, run, runs_of, shapes_of, through
 from nldsl.runtime.held_back import Flows, Found, chunk_back
 from nldsl.runtime.held_chunk import Passed, pass_chunk
 from nldsl.runtime.held_gates import Fading
@@ -186,27 +187,49 @@ class _Forward(_Form):
         self.tracked = tracked
         self.places: Kept | None = None
         """Where everything kept is found among what is given, then what is kept of it."""
+        self.remade: Remade | None = None
+        """What of it is made again on the way back, once it is known."""
 
     def function(self, *tensors: Tensor | None) -> list[Tensor | None]:
         """See `_Form`."""
-        lead, given = _lead(tensors), _joined(self.kind, tensors)
-        made, shelf, n = pass_chunk(self.kind, given), Shelf(), self.kind.counts
-        known = [x for x in given.flat() if x is not None]
-        shelf.put([*known, *made.gathered])
-        if self.tracked:
-            self.places = made.kept.mapped(shelf.put)
+        made, kept = self._passed(tensors)
+        n = self.kind.counts
         stays = [None] * (0 if made.running else n.weights + n.slots)
         moved = (*made.running, *made.slots, *stays)
-        return _apart(lead, (*made.answers, *moved, *shelf.tensors[len(known) :]))
+        assert self.remade is not None
+        sums = made.gathered[: self.sums]
+        return _apart(_lead(tensors), (*made.answers, *moved, *sums, *self.remade.without(kept)))
+
+    def _passed(self, tensors: Sequence[Tensor | None]) -> tuple[Passed, list[Tensor]]:
+        """What a chunk gives, and all that its way back needs besides what is given."""
+        given, shelf = _joined(self.kind, tensors), Shelf()
+        made, known = pass_chunk(self.kind, given), [x for x in given.flat() if x is not None]
+        shelf.put(known)
+        if self.tracked:
+            self.places = made.kept.mapped(shelf.put)
+        return made, shelf.tensors[len(known) :]
+
+    @property
+    def sums(self) -> int:
+        """How many sums of gradients are results; they stand at the end of what is kept if they are."""
+        return 0 if self.places is not None and self.places.gathered else self.kind.counts.gathered
+
+    def called(self, tensors: Sequence[Tensor | None]) -> Iterator[Any]:
+        """See `_Form`."""
+        if self.remade is None:
+            lane = [None if x is None else first_lane(x.detach(), 2) for x in tensors]
+            self.remade = remade(lambda *x: self._passed(x)[1], lane) if self.tracked else NOTHING
+        return super().called(tensors)
 
     def run(self, given: Groups) -> Passed:
-        """What is kept is one list, with what is gathered in front."""
+        """What is kept is one list."""
         found, counts = self.called(_flat(given)), self.kind.counts
-        answers, running, slots = (_take(found, n) for n in (counts.queries, counts.weights, counts.slots))
+        taken = (counts.queries, counts.weights, counts.slots, self.sums)
+        answers, running, slots, sums = (_take(found, n) for n in taken)
         kept = list(found)
         if running[0] is None:
             running, slots = [], []
-        return Passed(answers, running, slots, _in_one(kept), kept[: counts.gathered])
+        return Passed(answers, running, slots, _in_one(kept), sums or kept[len(kept) - counts.gathered :])
 
     def many(self, walk: Ahead, start: int, stop: int) -> bool:
         """A run of chunks, if it is compiled."""
@@ -224,18 +247,18 @@ class _Forward(_Form):
         views = [v for v in made.outputs if v is not None]
         moved, weights = slice(n.queries, n.queries + n.weights + n.slots), [*walk.running, *walk.slots]
         at = [place for place, _ in walk.places[start:stop]]
-        answers = [
-            _runs_of(walk.answer(i, like, view.shape[-1]), walk.part, at)
-            for i, view in enumerate(views[: moved.start])
-        ]
-        shapes = [*(w.shape[2:] for w in weights), *shapes_of(views[moved.stop :])]
+        widths = [view.shape[-1] for view in views[: moved.start]]
+        answers = [runs_of(walk.answer(i, like, width), walk.part, at) for i, width in enumerate(widths)]
+        sums = slice(moved.stop, moved.stop + self.sums)
+        over = [again(x) for x in beside(shapes_of(views[sums]), like, 1)]
+        shapes = [*(w.shape[2:] for w in weights), *shapes_of(views[sums.stop :])]
         kept = beside(shapes, like, count + 1 if self.tracked else 2)
         states = [handed(w, place, self.tracked) for w, place in zip(weights, kept, strict=False)]
         running, slots, more = states[: n.weights], states[n.weights :], kept[len(weights) :]
         first, taken = n.queries + n.inputs + FACTORS + 3 * n.ways, [*running, *running, *slots]
         arguments[first : first + len(taken)] = [state.taken for state in taken]
-        later = map(through, more) if self.tracked else (_again(x) for x in more)
-        results = [*map(through, answers), *(state.given for state in states), *later]
+        later = map(through, more) if self.tracked else (again(x) for x in more)
+        results = [*map(through, answers), *(state.given for state in states), *over, *later]
         run(made, [x for x in (*arguments, *results) if x is not None], count)
         for turn in range(count if self.tracked else 0):
             walk.running, walk.slots = ([s.places[turn] for s in group] for group in (running, slots))
@@ -264,8 +287,10 @@ class _Back(_Form):
         counts = [n.weights, n.weights if self.apart else 0, n.slots, n.anchors, n.shared]
         counts.append(n.gathered if self.waits else 0)
         flows = Flows(*[_take(rest, count) for count in counts])
-        shelf = [x for x in (*given.flat(), *rest) if x is not None]
+        assert self.forward.remade is not None
         assert self.forward.places is not None
+        known = [x for x in given.flat() if x is not None]
+        shelf = [*known, *self.forward.remade.whole([x for x in rest if x is not None])]
         kept = self.forward.places.mapped(lambda places: [shelf[i] for i in places])
         found = chunk_back(self.kind, given, kept, flows, answers)
         ways, moved = (x for way in found.ways for x in way), (x for group in flows[:5] for x in group)
@@ -309,10 +334,8 @@ class _Back(_Form):
         sequences = self._sequences(back, start, stop)
         apart = views[len(sequences) :]
         room = iter(beside(shapes_of([v for v in apart if v is not None]), like, count))
-        rows = [
-            *(None if v is None else x for v, x in zip(views, sequences, strict=False)),
-            *(None if v is None else next(room) for v in apart),
-        ]
+        rows = [None if v is None else x for v, x in zip(views, sequences, strict=False)]
+        rows += [None if v is None else next(room) for v in apart]
         results = [*(through(x, backward=True) for x in rows if x is not None), *(s.given for s in states)]
         run(made, [x for x in (*arguments, *results) if x is not None], count)
         moved = (state.behind(count) for state in states)
@@ -323,8 +346,8 @@ class _Back(_Form):
     def _sequences(self, back: Back, start: int, stop: int) -> list[Tensor]:
         """Where the gradients at queries and inputs of a run of chunks are made, `[N, B, H, C, d]` each."""
         at, told = zip(*back.places[start:stop], strict=True)
-        queries = [_runs_of(into, back.part, at) for into in back.made.queries]
-        return [*queries, *(_runs_of(into, back.part, told) for into in back.made.inputs)]
+        queries = [runs_of(into, back.part, at) for into in back.made.queries]
+        return [*queries, *(runs_of(into, back.part, told) for into in back.made.inputs)]
 
     def _spread(self, back: Back, start: int, stop: int, rows: Iterator[Tensor | None]) -> None:
         """Gradients of a run of chunks `[N, ..]` to where those of all chunks are; rows are there already."""
@@ -343,20 +366,9 @@ class _Back(_Form):
                 place.unflatten(2, (stop - start, -1)).copy_(found.movedim(0, 2))
 
 
-def _runs_of(into: Tensor, part: slice, places: Sequence[slice]) -> Tensor:
-    """The rows of N chunks in `[B, L, H, d]`, `[N, B, H, C, d]`."""
-    chunks: Tensor = into[part, places[0].start : places[-1].stop].unflatten(1, (len(places), -1))
-    return chunks.permute(1, 0, 3, 2, 4)
-
-
 def _absent(given: Groups) -> tuple[bool, ...]:
     """What is not there: a function of the rest keeps other things."""
     return tuple(x is None for x in given.flat())
-
-
-def _again(rows: Tensor) -> Moving:
-    """Results that nobody asks for: every turn writes over those of the last."""
-    return Moving(rows[0], 0)
 
 
 def _in_one(kept: list[Any]) -> Kept:

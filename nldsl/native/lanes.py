@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nldsl.native.graph import Program, UnsupportedError, View, contiguous
+from nldsl.native.graph import Program, UnsupportedError, View
 from nldsl.native.kernels import kernel_text
 from nldsl.native.print_c import AXES, printed
 from nldsl.native.reading import kind_of, read
@@ -128,7 +128,7 @@ def program_of(
     real = {x.dtype for x in tensors if x.is_floating_point()}
     if len(real) != 1 or not real <= TOLERANCE.keys():
         raise UnsupportedError("the numbers are not all float32, or all float64")
-    lane = [None if x is None else _first_lane(x.detach(), axes) for x in arguments]
+    lane = [None if x is None else first_lane(x.detach(), axes) for x in arguments]
     graph = traced(function, lane)
     return read(graph, kind_of(real.pop())), graph.meta["empty"]
 
@@ -146,7 +146,7 @@ def compiled_program(program: Program, empty: Sequence[bool], axes: int, rows: R
     return Compiled(step, [*outputs, *rest], text.text, text.room)
 
 
-def _first_lane(x: Tensor, axes: int) -> Tensor:
+def first_lane(x: Tensor, axes: int) -> Tensor:
     """A copy of one lane that lies as the lane does."""
     one = x[(slice(0, 1),) * axes]
     wide = [slice(0, 1) if step == 0 else slice(None) for step in one.stride()]
@@ -197,7 +197,7 @@ def called(made: Compiled, arguments: Sequence[Tensor | None], lanes: list[int])
 def _room(view: View, like: Tensor, lanes: list[int]) -> Tensor:
     """Room for a result of all lanes, as C lays it."""
     shape, dtype = view.shape[len(lanes) :], TYPES[view.buffer.kind]
-    if view.strides[len(lanes) :] == contiguous(shape):
+    if view.elements == view.buffer.size:
         return like.new_empty(*lanes, *shape, dtype=dtype)
     return like.new_empty(lanes[0], shape[0], lanes[1], *shape[1:], dtype=dtype).transpose(1, 2)
 

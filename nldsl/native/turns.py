@@ -98,6 +98,21 @@ def through(rows: Tensor, backward: bool = False) -> Moving:
     return Moving(rows[-1], -_bytes(rows)) if backward else Moving(rows[0], _bytes(rows))
 
 
+def again(rows: Tensor) -> Moving:
+    """Results `[1, ..]` that nobody asks for: every turn writes over those of the last."""
+    return Moving(rows[0], 0)
+
+
+def runs_of(into: Tensor, part: slice, places: Sequence[slice]) -> Tensor:
+    """The rows `[N, B, H, C, d]` of N chunks, one behind the other, of some samples of `[B, L, H, d]`.
+
+    >>> runs_of(torch.zeros(5, 8, 3, 7), slice(1, 3), [slice(2, 4), slice(4, 6)]).shape
+    torch.Size([2, 2, 3, 2, 7])
+    """
+    chunks: Tensor = into[part, places[0].start : places[-1].stop].unflatten(1, (len(places), -1))
+    return chunks.permute(1, 0, 3, 2, 4)
+
+
 def moving(turns: Sequence[Sequence[Tensor | None]], count: int) -> list[Moving | None] | None:
     """The arguments of the first, second and last turn as arrays; `None` where they do not move evenly."""
     now, later, last = turns

@@ -94,7 +94,8 @@ class _Way:
         fade, flows, seeds = self.given.fade, self.flows, list[Pair]()
         totals: list[list[Tensor]] = [[] for _ in Fading._fields]
         for i, (pair, behind) in enumerate(zip(pairs, self.given.gathered, strict=True)):
-            flow = self._through_rule(i, totals) if self.kept.gathered else None
+            steps = fade.reach is not None or fade.kept is not None
+            flow = self._through_rule(i, totals) if steps else None
             if flows.gathered:
                 flow = flows.gathered[i] if flow is None else flow.add_(flows.gathered[i])
             assert flow is not None, "nothing waits, and nothing steps"
@@ -111,10 +112,12 @@ class _Way:
 
     def _through_rule(self, i: int, totals: list[list[Tensor]]) -> Tensor:
         """From weight and momentum behind one step to those in front of it, and to the sum of gradients."""
-        fade, run, total = self.given.fade, self.flows.running[i], self.kept.gathered[i]
+        fade, run, asked = self.given.fade, self.flows.running[i], self.kind.asked
+        total = self.kept.gathered[i] if self.kept.gathered else None
         flow: Tensor | None = None
         if fade.reach is not None:
-            totals[1].append(_dot(run, total))
+            if asked[1] and total is not None:
+                totals[1].append(_dot(run, total))
             flow = run * fade.reach
         if self.kind.filtered:
             at_slot, slot = self.flows.slots[i], self.given.slots[i]
@@ -123,10 +126,12 @@ class _Way:
             if fade.back is None:
                 at_slot.add_(run)
             else:
-                totals[2].append(_dot(run, (slot * fade.left).addcmul_(total, fade.kept)))
+                if asked[2] and total is not None:
+                    totals[2].append(_dot(run, (slot * fade.left).addcmul_(total, fade.kept)))
                 at_slot.addcmul_(run, fade.back)
             totals[3].append(_dot(at_slot, slot))
-            totals[4].append(_dot(at_slot, total))
+            if asked[4] and total is not None:
+                totals[4].append(_dot(at_slot, total))
             flow = at_slot * fade.kept if flow is None else flow.addcmul_(at_slot, fade.kept)
             at_slot.mul_(fade.left)
         if fade.keep is not None:

@@ -35,7 +35,7 @@ def pass_chunk(kind: Kind, given: Groups) -> Passed:
     pairs = kind.pairs(kept.learnt)
     if kind.commits:
         running, slots, gathered = commit_chunk(kind, given, pairs)
-        kept = kept._replace(gathered=gathered if running else [])
+        kept = kept._replace(gathered=gathered if running and kind.sums else [])
         return Passed(answers, running, slots, kept, gathered)
     moved = [
         _move(

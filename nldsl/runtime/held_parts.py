@@ -53,12 +53,15 @@ class Counts(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What all chunks have in common; `live`: which way of a running state every query sees, if it does."""
+    """What all chunks have in common; `live`: which way of a running state every query sees, if it does;
+    `asked`: which factors of `Fading` ask for a gradient.
+    """
 
     functions: tuple[Pulled, Pulled]
     counts: Counts
     biases: tuple[int, ...]
     live: tuple[int, ...]
+    asked: tuple[bool, ...]
 
     @property
     def queries(self) -> int:
@@ -79,6 +82,11 @@ class Kind(NamedTuple):
     def commits(self) -> bool:
         """Whether the rule runs once per chunk, on the sum of its gradients."""
         return bool(self.counts.gathered)
+
+    @property
+    def sums(self) -> bool:
+        """Whether gradients at the factors of a rule at the commit need the sums of gradients."""
+        return any(self.asked[n] for n in (1, 2, 4))
 
     @property
     def wide(self) -> tuple[bool, ...]:
@@ -240,7 +248,7 @@ class Shelf:
 
 class Kept(NamedTuple):
     """Of one chunk: what its reads keep, and what their running weights do; what the gradient keeps; `x, dy`
-    of every weight; the sums of gradients that a rule at the commit was given.
+    of every weight; the sums of gradients that a rule at the commit was given, where its factors ask.
     """
 
     reads: list[list[Any]]
