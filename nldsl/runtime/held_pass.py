@@ -87,8 +87,7 @@ def held_pass(
     tensors = [*laid, *numbers, *running, *committed, *slots, *_that_wait(gathered), *anchors, *shared]
     tracked = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     seen = tuple(next(n for n, way in enumerate(ways) if way is one) for one in live)
-    asked = tuple(x is not None and x.requires_grad for x in fade)
-    kind = Kind(functions, counts, biases, seen, asked)
+    kind = Kind(functions, counts, biases, seen, tuple(x is not None and x.requires_grad for x in fade))
     job = Job(kind, grid.widths, grid.ends(clock), window - 1, tracked)
     made: tuple[Tensor, ...] = _HeldPass.apply(steps, job, *tensors)  # type: ignore[no-untyped-call]
     old = (running, committed, slots, tuple(torch.zeros_like(g) for g in gathered))
