@@ -71,10 +71,35 @@ def ours(rule: str, weights: list[nn.Parameter], policy: str = "ignore") -> Call
     return nldsl.optimizer(rule, weights, nonfinite=policy).step
 
 
-def by_hand(weights: list[nn.Parameter]) -> Callable[[], object]:
-    """The user's rule as somebody would write it in C for these arrays."""
-    loop = native.compiled(BY_HAND, "float")
-    assert loop is not None, "the benchmark needs a C compiler"
+LOOK_BY_HAND = """
+int step(long tensors, const long *sizes, void ***arrays, const double *numbers, int threads) {
+  unsigned bad = 0;
+  for (long t = 0; t < tensors; t++) {
+    const unsigned *restrict g = arrays[t][1];
+#pragma omp simd reduction(| : bad)
+    for (long i = 0; i < sizes[t]; i++) bad |= (g[i] & 0x7f800000u) == 0x7f800000u;
+  }
+  return bad;
+}
+"""
+
+
+def checked_by_torch(weights: list[nn.Parameter]) -> Callable[[], object]:
+    """Torch's fused step where no gradient may be NaN or infinite, as torch itself can ask that."""
+    step = torch.optim.AdamW(weights, 1e-3, fused=True).step
+
+    def checked() -> None:
+        gradients = [p.grad for p in weights if p.grad is not None]
+        nn.utils.get_total_norm(gradients, error_if_nonfinite=True)
+        step()
+
+    return checked
+
+
+def by_hand(weights: list[nn.Parameter], look: bool = False) -> Callable[[], object]:
+    """The user's rule as somebody would write it in C for these arrays, behind a look or without."""
+    loop, looking = native.compiled(BY_HAND, "float"), native.compiled(LOOK_BY_HAND, "float")
+    assert loop is not None and looking is not None, "the benchmark needs a C compiler"
     numbers = (ctypes.c_double * 3)(1e-3, 0.9, 0.3)
     kept = [torch.zeros_like(p) for p in weights]
     sizes = (ctypes.c_long * len(weights))(*(p.numel() for p in weights))
@@ -85,6 +110,8 @@ def by_hand(weights: list[nn.Parameter]) -> Callable[[], object]:
             assert p.grad is not None
             rows.append((ctypes.c_void_p * 3)(p.data_ptr(), p.grad.data_ptr(), m.data_ptr()))
         arrays = (ctypes.c_void_p * len(rows))(*map(ctypes.addressof, rows))
+        if look and looking(len(rows), sizes, arrays, numbers, 1):
+            raise FloatingPointError("a gradient is not finite")
         loop(len(rows), sizes, arrays, numbers, torch.get_num_threads())
 
     return step
@@ -282,6 +309,7 @@ def elementwise() -> None:
     print(f"{count / 1e6:.1f} M parameters in {len(weights)} tensors, one thread, CPU time")
     given = {
         "torch AdamW(fused=True)": (weights, torch.optim.AdamW(weights, 1e-3, fused=True).step),
+        "the same, behind torch's check of gradients": (w := parameters(), checked_by_torch(w)),
         "torch AdamW(foreach=True)": (w := parameters(), torch.optim.AdamW(w, 1e-3, foreach=True).step),
         "adamw": (w := parameters(), ours("adamw(lr = 1e-3)", w, "raise")),
         "adamw, what is not finite taken as zero": (w := parameters(), ours("adamw(lr = 1e-3)", w, "zero")),
@@ -291,6 +319,7 @@ def elementwise() -> None:
     }
     own = {
         "the loop written by hand": (w := parameters(), by_hand(w)),
+        "the same behind a look written by hand": (w := parameters(), by_hand(w, look=True)),
         "the rule": (w := parameters(), mine(w, "raise")),
         "the rule, what is not finite taken as zero": (w := parameters(), mine(w, "zero")),
         "the rule, gradients not looked at": (w := parameters(), mine(w, "ignore")),
