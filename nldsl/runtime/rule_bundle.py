@@ -19,6 +19,7 @@ from nldsl.runtime.rule_lineup import Lineup, States
 from nldsl.runtime.rule_many import listed, update_many
 from nldsl.runtime.rule_numbers import Numbers
 from nldsl.runtime.rule_shards import local, on_whole, sharded
+from nldsl.runtime.rule_where import answers, plain
 
 if TYPE_CHECKING:
     from nldsl.runtime.rule_optimizer import RuleOptimizer
@@ -91,6 +92,8 @@ def _against(optimizer: RuleOptimizer, kernel: Kernel, like: Tensor) -> str:
         return "every process holds a share of the weight, and the rule looks at all of it"
     if like.device.type != "cpu":
         return f"weights are on {like.device.type}"
+    if answers(local(like)):
+        return f"a `{type(local(like)).__name__}` has its numbers elsewhere"
     if like.dtype not in REAL:
         return f"no loop for {like.dtype}"
     return "" if compiler() else no_compiler()
@@ -119,12 +122,13 @@ class Place:
         # The count is one float on the CPU: written in place, without an operation of torch for each.
         self.counter = ctypes.c_float.from_address(self.count.data_ptr())
         self.layout = self._layout(p)
-        dense = all(t.is_contiguous() and t.dtype == p.dtype for t in (self.weight, *self.memories))
+        own = (self.weight, *self.memories)
+        dense = all(t.is_contiguous() and t.dtype == p.dtype and plain(t) for t in own)
         self.loop = choice.step if dense else None
         self.lists = kernel.form == "elementwise" and rows is None and listed(self.weight)
         self.until = choice.until
         self.size, self.kind = self.weight.numel(), p.dtype
-        self.addresses = [t.data_ptr() for t in (self.weight, *self.memories)]
+        self.addresses = [t.data_ptr() for t in own]
 
     def fits(self, state: dict[str, Tensor], p: Tensor) -> bool:
         """Whether nobody has moved the weight or replaced a memory since."""
@@ -144,7 +148,7 @@ class Place:
 
     def loops(self, g: Tensor) -> bool:
         """Whether the loop in C takes this gradient; it does not lie between other numbers then."""
-        return self.loop is not None and g.dtype is self.kind and g.is_contiguous()
+        return self.loop is not None and g.dtype is self.kind and g.is_contiguous() and plain(g)
 
     def zeroes(self, g: Tensor) -> bool:
         """Whether it can take what is not finite in this gradient as zero."""
@@ -190,6 +194,9 @@ class Bundle:
     def add(self, p: Tensor, place: Place, g: Tensor) -> None:
         """Update one weight, now or with the others at `run`."""
         g = local(g) if place.shared and not place.whole else g
+        if g.dtype is not place.kind and torch.promote_types(g.dtype, place.kind) is place.kind:
+            # In the narrower type squares would be rounded, alone otherwise than in a list; rows know theirs.
+            g = g if place.rows else g.to(place.kind)
         if place.loops(g):
             self.looped.setdefault((g.dtype, place.shared), []).append((p, place, g))
         elif place.lists:

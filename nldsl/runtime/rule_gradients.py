@@ -15,6 +15,7 @@ from torch import Tensor
 from nldsl.runtime.native import REAL, Step, compiled, compiler
 from nldsl.runtime.rule_kernel import Kernel, refusal
 from nldsl.runtime.rule_shards import anywhere, as_weight, local, sharded
+from nldsl.runtime.rule_where import plain
 
 if TYPE_CHECKING:
     from nldsl.runtime.rule_lineup import Lineup
@@ -82,7 +83,7 @@ static inline real taken(real x, bits *found) {
 By the bits, for options as `-ffast-math` let a compiler think that there is no NaN.
 """
 
-Due = Sequence[tuple[Any, Sequence[Arrival], "Lineup | None", bool]]
+Due = Sequence[tuple[Any, list[Arrival], "Lineup | None", bool]]
 """Groups with what arrived for them, or the lineup that knows where it is; whether loops may zero it."""
 
 
@@ -124,7 +125,7 @@ def checked(optimizer: RuleOptimizer, due: Due) -> bool:
         )
     warnings.warn(f"{message}: {'step skipped' if policy == 'skip' else 'taken as zero'}", stacklevel=3)
     if policy == "zero":
-        _zero(bad)
+        _zero(bad, due)
     return policy == "zero"
 
 
@@ -132,7 +133,7 @@ def repaired(optimizer: RuleOptimizer, due: Due) -> None:
     """Warn of what loops have taken as zero, and make it zero, as it would have been before the step."""
     if bad := _bad(due):  # nothing is left of a gradient that lies where its weight does
         message = _message(optimizer, bad, applied=1)
-        _zero(bad)
+        _zero(bad, due)
         warnings.warn(f"{message}: taken as zero", stacklevel=3)
 
 
@@ -176,9 +177,18 @@ def _message(optimizer: RuleOptimizer, bad: Sequence[Arrival], applied: int, her
     return f"at step {step} the gradient of {shown} is not finite"
 
 
-def _zero(bad: Sequence[Arrival]) -> None:
-    for _, g in bad:
-        torch.nan_to_num_(g, nan=0.0, posinf=0.0, neginf=0.0)
+def _zero(bad: Sequence[Arrival], due: Due) -> None:
+    """Make it zero where it lies; what may not be written there (expanded, of inference mode) is replaced."""
+    others = dict[Tensor, Tensor]()
+    for p, g in bad:
+        try:
+            torch.nan_to_num_(g, nan=0.0, posinf=0.0, neginf=0.0)
+        except RuntimeError:
+            if sharded(p):
+                raise
+            others[p] = p.grad = torch.nan_to_num(g, nan=0.0, posinf=0.0, neginf=0.0)
+    for _, found, *_ in due if others else ():
+        found[:] = [(p, others.get(p, g)) for p, g in found]
 
 
 def _good(optimizer: RuleOptimizer, due: Due) -> bool:
@@ -214,7 +224,7 @@ def all_finite(gradients: Sequence[Tensor], native: bool = True) -> bool:
         return _few_finite(gradients) or all(map(finite, gradients))
     looped: dict[torch.dtype, list[Tensor]] = {}
     for g in gradients:
-        if g.dtype in EXPONENT and g.is_cpu and g.is_contiguous():
+        if g.dtype in EXPONENT and g.is_cpu and g.is_contiguous() and plain(g):
             looped.setdefault(g.dtype, []).append(g)
         elif not finite(g):
             return False

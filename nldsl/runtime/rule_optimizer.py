@@ -314,7 +314,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         state = self.state[p]
         require_state(kernel, p, state, self.name_of(p))
         late = float(state["step"]) >= last_of_few(self)
-        key = (id(kernel), p.dtype, p.device.type, p.ndim == 3, late)
+        key = (id(kernel), type(p), p.dtype, p.device.type, p.ndim == 3, late)
         if key not in self.choices:
             self.choices[key] = choose(self, kernel, p)
         rows = self.rows.get(p)

@@ -42,9 +42,12 @@ def require_state(kernel: Kernel, p: Tensor, state: dict[str, Any], name: str) -
                 f"`{memory.name}` in the state of {name} is on {value.device}, the weight on {p.device}",
                 "move a model before its optimizer is made",
             )
+        if value.is_neg():  # lists of torch do not write into what is only marked as negative
+            state[memory.name] = value.resolve_neg()
     count = state.get("step")
     if isinstance(count, Tensor) and count.numel() == 1:
-        if count.dtype != torch.float32 or not count.is_cpu or count.is_inference():
+        usual = type(count) is Tensor and count.is_cpu and count.dtype == torch.float32
+        if not usual or count.is_inference() or count.is_neg():
             state["step"] = torch.tensor(float(count), dtype=torch.float32)
     elif isinstance(count, int | float):
         state["step"] = torch.tensor(float(count), dtype=torch.float32)

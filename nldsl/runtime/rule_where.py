@@ -32,15 +32,17 @@ typedef int Look(void *object, Tensor *found);
 enum { CPU = 1, FLOAT = 2 };
 enum { STAY, NOTE, LEVEL, TICK, FETCH };
 
-/* How many numbers of how many bits lie one behind the other; -1 if they do not, or are no such numbers. */
-static int64_t kind(const Tensor *t) {
+/* Whether numbers of so many bits lie one behind the other, in such a shape: `kind` has bits, axes, shape. */
+static int alike(const Tensor *t, const int64_t *kind) {
+  if (t->bits != kind[0] || t->axes != kind[1]) return 0;
   int64_t count = 1;
   int dense = t->device == CPU && t->code == FLOAT && t->lanes == 1;
   for (int32_t a = t->axes - 1; a >= 0; a--) {
+    if (t->shape[a] != kind[2 + a]) return 0;
     dense &= t->shape[a] == 1 || t->strides[a] == count;
     count *= t->shape[a];
   }
-  return dense || count == 0 ? count << 8 | t->bits : -1;
+  return dense || count == 0;
 }
 
 /* STAY: whether tensors are of such kinds and at such places.  NOTE: of such kinds; notes their places.
@@ -58,7 +60,8 @@ int step(int what, long count, Look *look, void **objects, void **places, const 
       Tensor found;
       if (look(objects[i], &found)) return -1;
       void *place = (char *)found.data + found.offset;
-      if (kind(&found) != kinds[i] || (what == STAY && place != places[i])) return 1;
+      if (!alike(&found, kinds) || (what == STAY && place != places[i])) return 1;
+      kinds += 2 + kinds[1];
       places[i] = place;
     }
   }
@@ -126,7 +129,7 @@ class Where:
         self.tensors = list(tensors)
         self.objects = array("Q", map(id, self.tensors))
         self.places = array("Q", map(Tensor.data_ptr, self.tensors))
-        self.kinds = array("q", (t.numel() << 8 | 8 * t.element_size() for t in self.tensors))
+        self.kinds = array("q", chain.from_iterable(map(_kind, self.tensors)))
         self.ask: Ask | None
         self.ask, look = asking() or (None, 0)
         arrays = (self.objects, self.places, self.kinds)
@@ -147,7 +150,12 @@ class Where:
         return self._asked(STAY)
 
     def note(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether these are dense tensors of the same lengths and types; where they are is noted."""
+        """Whether these are dense tensors of the same shapes and types; where they are is noted.
+
+        The table says nothing of a sign that is still to be turned, and of another class what it computes.
+        """
+        if not {Tensor}.issuperset(map(type, tensors)) or any(map(Tensor.is_neg, tensors)):
+            return False
         self.objects[:] = array("Q", map(id, tensors))
         return self._asked(NOTE)
 
@@ -164,6 +172,31 @@ class Where:
             return self.ask is not None and self.ask(what, *self.given) == 0
         except RuntimeError:  # a tensor without a place: sparse, or elsewhere
             return False
+
+
+def _kind(tensor: Tensor) -> Iterator[int]:
+    yield 8 * tensor.element_size()
+    yield tensor.ndim
+    yield from tensor.shape
+
+
+def plain(tensor: Tensor) -> bool:
+    """Whether what lies in its memory are its numbers.
+
+    Classes that answer for themselves (`__torch_dispatch__`) have them elsewhere, and of a tensor that torch
+    has only marked as negative they have the other sign.
+
+    >>> import torch
+    >>> plain(torch.ones(1)), plain(torch.tensor([1j]).conj().imag)
+    (True, False)
+    """
+    return not answers(tensor) and not tensor.is_neg()
+
+
+def answers(tensor: Tensor) -> bool:
+    """Whether its class answers for itself what is asked of a tensor."""
+    own: object = type(tensor).__torch_dispatch__
+    return own is not Tensor.__torch_dispatch__
 
 
 def lines(tensor: Tensor) -> Iterator[int]:
