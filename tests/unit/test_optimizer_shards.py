@@ -21,6 +21,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import nldsl
+from nldsl.runtime import native
 
 ROOT = Path(__file__).parents[2]
 ROWS = """rule by_row(lr = 1e-2) {
@@ -68,6 +69,22 @@ def test_shares_are_stepped_as_whole_weights_are(rule: str, form: str, alone: An
     for name, value in ours.state[shared].items():
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         torch.testing.assert_close(whole, theirs.state[plain][name], rtol=1e-9, atol=1e-9)
+
+
+def test_a_share_beside_a_whole_weight_has_no_loop_of_whole_weights(alone: Any) -> None:
+    """Both of one kernel: what was chosen for the first is not for the other."""
+    plain, other = (nn.Parameter(drawn(260, 260)) for _ in range(2))
+    shared = nn.Parameter(distribute_tensor(plain.detach().clone(), alone, [Shard(0)]))
+    ready = nldsl.optimizer(NORM, [other, shared])
+    theirs = nldsl.optimizer(NORM, [plain], form="eager")
+    for step in range(2):
+        other.grad = plain.grad = drawn(260, 260, seed=step)
+        shared.grad = distribute_tensor(plain.grad.clone(), alone, [Shard(0)])
+        ready.step()
+        theirs.step()
+    assert [ready.places[id(p)].loop is None for p in (other, shared)] == [not native.compiler(), True]
+    for found in (other.detach(), shared.full_tensor()):  # type: ignore[operator]
+        torch.testing.assert_close(found, plain.detach(), rtol=1e-9, atol=1e-9)
 
 
 def test_what_shares_cannot_have_is_refused(alone: Any) -> None:
