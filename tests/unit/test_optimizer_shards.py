@@ -18,10 +18,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 import nldsl
 from nldsl.runtime import native
+from nldsl.runtime.rule_shards import as_weight
 
 ROOT = Path(__file__).parents[2]
 ROWS = """rule by_row(lr = 1e-2) {
@@ -85,6 +86,12 @@ def test_a_share_beside_a_whole_weight_has_no_loop_of_whole_weights(alone: Any) 
     assert [ready.places[id(p)].loop is None for p in (other, shared)] == [not native.compiler(), True]
     for found in (other.detach(), shared.full_tensor()):  # type: ignore[operator]
         torch.testing.assert_close(found, plain.detach(), rtol=1e-9, atol=1e-9)
+
+
+def test_a_gradient_is_divided_as_its_weight_is(alone: Any) -> None:
+    weight, whole = (distribute_tensor(drawn(4, 3), alone, [how]) for how in (Shard(0), Replicate()))
+    assert as_weight(weight, whole).placements == (Shard(0),)
+    assert as_weight(weight, weight) is weight
 
 
 def test_what_shares_cannot_have_is_refused(alone: Any) -> None:

@@ -253,3 +253,15 @@ def test_a_saved_memory_that_is_none_is_refused(wrong: object) -> None:
     with pytest.raises(SpecError, match=r"NL0969.*`m` of parameter 0 of group 0 is .*expected \[3, 4\]"):
         optimizer.load_state_dict(saved)
     assert all(optimizer.state[weight][name] is value for name, value in before.items())
+
+
+def test_a_state_of_another_type_is_loaded_in_the_type_of_the_weight() -> None:
+    optimizer, weights = made("adamw", "eager", (3, 4))
+    draw(weights, 0)
+    optimizer.step()
+    narrow = nn.Parameter(weights[0].detach().float())
+    other = nldsl.optimizer("adamw", [narrow], lr=0.1)
+    other.load_state_dict(optimizer.state_dict())
+    for name, value in other.state[narrow].items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, optimizer.state[weights[0]][name].float())
