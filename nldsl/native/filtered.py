@@ -121,7 +121,8 @@ class _Pass(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        given, kept = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        saved = ctx.saved_tensors
+        given, kept = saved[: ctx.count], saved[ctx.count :]
         return (None, *ctx.form.back(given, kept, *grads))
 
 

@@ -124,7 +124,8 @@ class _ChunkPass(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-        given, saved, how = Given(*ctx.saved_tensors[:8]), list(ctx.saved_tensors[8:]), ctx.how
+        tensors, how = ctx.saved_tensors, ctx.how
+        given, saved = Given(*tensors[:8]), list(tensors[8:])
         dy, d_last = _whole(given, ctx.outer, *grads)
         made = _made(given, ctx.needs_input_grad)
         d_first, each = torch.empty_like(d_last), 1 if given.c is None else 3

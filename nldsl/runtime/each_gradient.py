@@ -39,13 +39,39 @@ def each_gradient(backward: Callable[..., Any]) -> Callable[..., Any]:
         batches = {n: _gradients(g, level) for n, g in enumerate(grads) if _hides_a_batch(g)}
         size = next(iter(batches.values())).shape[0]
         several = [[batches[n][i] if n in batches else g for n, g in enumerate(grads)] for i in range(size)]
+        read = Unpacked(ctx)
         with _outside():
-            found = [backward(ctx, *each) for each in several]
+            found = [backward(read, *each) for each in several]
         if not isinstance(found[0], tuple):
             return _batched(found, level)
         return tuple(_batched(list(alike), level) for alike in zip(*found, strict=True))
 
     return wrapped
+
+
+class Unpacked:
+    """A context whose saved tensors are unpacked once: `torch.utils.checkpoint` hands each out one time.
+
+    >>> class Twice(torch.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.save_for_backward(x)
+    ...         return 2 * x
+    ...     @staticmethod
+    ...     def backward(ctx, d):
+    ...         read = Unpacked(ctx)
+    ...         print(read.saved_tensors[0] is read.saved_tensors[0], read.needs_input_grad)
+    ...         return 2 * d
+    >>> Twice.apply(torch.ones(1, requires_grad=True)).backward()
+    True (True,)
+    """
+
+    def __init__(self, ctx: Any) -> None:
+        self.ctx = ctx
+        self.saved_tensors: tuple[Tensor | None, ...] = ctx.saved_tensors
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ctx, name)
 
 
 def _hides_a_batch(g: Any) -> bool:

@@ -108,7 +108,8 @@ class _ElementScan(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        given, kept = _Rows(*ctx.saved_tensors[:4]), ctx.saved_tensors[4:]
+        saved = ctx.saved_tensors
+        given, kept = _Rows(*saved[:4]), saved[4:]
         made = _Rows(*(torch.empty_like(x, memory_format=torch.contiguous_format) for x in given))
         room, (dy, flow) = _Room(kept[0], back=True), grads
         rows = zip(given.pieces(), kept, _pieces(dy), made.pieces(), strict=True)

@@ -208,7 +208,8 @@ class _FilteredPass(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        given, saved, (dy, d_state) = Given(*ctx.saved_tensors[:11]), ctx.saved_tensors[11:], grads
+        tensors, (dy, d_state) = ctx.saved_tensors, grads
+        given, saved = Given(*tensors[:11]), tensors[11:]
         made = Given(*(None if x is None else torch.empty_like(x) for x in given))  # type: ignore[arg-type]
         d_first, start = torch.empty_like(d_state, memory_format=torch.contiguous_format), 0
         width = given.q.shape[1] // given.read.shape[0]

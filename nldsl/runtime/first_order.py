@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nldsl.runtime.each_gradient import each_gradient
+from nldsl.runtime.each_gradient import Unpacked, each_gradient
 from nldsl.runtime.precision import as_given, under_autocast
 
 CODE = "NL0977"
@@ -51,9 +51,10 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
             grads = tuple(None if g is None else g.resolve_neg() for g in grads)
         if not torch.is_grad_enabled() and not under_autocast(came.device):
             return backward(ctx, *grads)
+        read = ctx if isinstance(ctx, Unpacked) else Unpacked(ctx)
         with torch.no_grad(), as_given(came.device):
-            found = backward(ctx, *grads)
-        return _tied(found, (*ctx.saved_tensors, *grads)) if torch.is_grad_enabled() else found
+            found = backward(read, *grads)
+        return _tied(found, (*read.saved_tensors, *grads)) if torch.is_grad_enabled() else found
 
     return wrapped
 
