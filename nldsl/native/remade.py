@@ -77,11 +77,16 @@ def _leads_back(nodes: list[fx.Node], recipes: dict[int, Any], node: fx.Node) ->
     return any(node in step.all_input_nodes for recipe in recipes.values() for step in recipe.steps)
 
 
-def _plain(node: Any) -> fx.Node:
+def _plain(made: Any) -> fx.Node:
+    """What first had these numbers in this shape: others are made of numbers place by place."""
+    assert isinstance(made, fx.Node)
+    node: Any = made
+    found = made
     while node.op == "call_function" and getattr(node.target, "overloadpacket", None) in SAME:
         node = node.args[0]
-    assert isinstance(node, fx.Node)
-    return node
+        if node.meta["val"].shape == made.meta["val"].shape:
+            found = node
+    return found
 
 
 def _steps(node: fx.Node, kept: dict[fx.Node, int]) -> list[fx.Node]:

@@ -35,6 +35,17 @@ def test_chains_and_copies() -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_what_is_kept_in_another_shape_is_not_it() -> None:
+    def keeps(x: Tensor, W: Tensor) -> list[Tensor]:
+        a = x @ W
+        return [a.view(4, 3), torch.sigmoid(a), torch.tanh(a.view(4, 3))]
+
+    made, whole = remade(keeps, (X, W)), keeps(X, W)
+    assert 1 not in made.recipes
+    for a, b in zip(made.whole(made.without(whole)), whole, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_nothing_is_made_from_what_is_not_kept() -> None:
     def keeps(x: Tensor, W: Tensor) -> list[Tensor]:
         a = x @ W
