@@ -80,6 +80,7 @@ def kept_of(rate: str) -> tuple[int, NativePass]:
 
 
 @pytest.mark.skipif(not native.compiler(), reason="needs a C compiler")
+@pytest.mark.long
 def test_sums_of_gradients_are_kept_where_the_rate_asks_for_them() -> None:
     (fixed, found), (learned, other) = kept_of("0.1"), kept_of("sigmoid(linear(x, heads))")
     assert not found.reasons
