@@ -50,7 +50,9 @@ class ParametricMemory:
 
     def initial(self, origin: Weights | None = None) -> ParametricState:
         """The state at a reset; `origin` is the visible state of M2 for `init M2` (Eq. 72)."""
-        start = self.learned() if origin is None else dict(origin)
+        known = self.learned() if origin is None else dict(origin)
+        # States are values: a step of an optimizer, which changes parameters in place, leaves them alone.
+        start = {n: w.clone() for n, w in known.items()}
         slots = {
             self.slot_name(number, name): {n: self.slot_start(slot, n, w) for n, w in start.items()}
             for number, term in self.numbered_terms()
@@ -63,7 +65,7 @@ class ParametricMemory:
         }
         return ParametricState(
             running=dict(start),
-            origin=dict(start),
+            origin=known,
             committed=dict(start) if self.every != 1 else None,
             bases={w.base_every: dict(start) for w in self.writes if w.base_every != 1},
             slots=slots,
@@ -81,7 +83,7 @@ class ParametricMemory:
     def slot_start(self, slot: Slot, name: str, weight: Tensor) -> Tensor:
         """What a rule remembers at first: zero, or learned; in the shape of the weight or in its own."""
         if slot.initial is not None:
-            return self.scope.parameters[join(self.scope.prefix, slot.initial.path)]
+            return self.scope.parameters[join(self.scope.prefix, slot.initial.path)].clone()
         if slot.shape is None:
             return torch.zeros_like(weight)
         index = [w.name for w in self.function.weights].index(name)

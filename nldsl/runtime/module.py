@@ -102,8 +102,9 @@ class Module(Container):
         return torch.zeros(batch, dtype=torch.int64, device=self.like.device)
 
     def start(self, parameter: Tensor, batch: int) -> Tensor:
-        """A learned initial state for every sample: `[batch, *shape]`, differentiable."""
-        return parameter.expand(batch, *parameter.shape)
+        """A learned initial state for every sample: `[batch, *shape]`, differentiable, a value of its own."""
+        # A view would follow the parameter: an optimizer's step would change states that are carried on.
+        return parameter.clone().expand(batch, *parameter.shape)
 
     def initial_state(self, batch: int) -> dict[str, Any]:
         """The state before the first token of `batch` sequences; blocks with state have their own."""
