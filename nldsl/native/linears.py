@@ -186,10 +186,9 @@ class _Linear(torch.autograd.Function):
         with as_given(dy.device):
             plain = torch.is_grad_enabled() or type(dy) is not Tensor or dy.is_neg()
             step = None if plain else ready(x, weight)
-            flat = dy.flatten(0, -2)
-            db = flat.sum(0) if to_bias else None
+            db = dy.flatten(0, -2).sum(0) if to_bias else None
             if step is None:
                 dx = dy @ weight if to_x else None
-                return dx, flat.mT @ x.flatten(0, -2) if to_weight else None, db, None
+                return dx, dy.flatten(0, -2).mT @ x.flatten(0, -2) if to_weight else None, db, None
             dx = inputs(step, dy, weight) if to_x else None
             return dx, weights(step, dy, x) if to_weight else None, db, None

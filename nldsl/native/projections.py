@@ -255,7 +255,10 @@ def _back(
             weight = layers[group[0]] if one else torch.cat([layers[n] for n in group])
             dx = inputs(step, dy, weight, into=dx)
         if any(asked[2 * n + 2] for n in group):
-            parts = weights(step, dy, x).split([layers[n].shape[0] for n in group])
-            for n, part in zip(group, parts, strict=True):
-                found[2 * n] = part if one else part.clone()
+            made = weights(step, dy, x)
+            if one:
+                found[2 * group[0]] = made
+                continue
+            for n, part in zip(group, made.split([layers[n].shape[0] for n in group]), strict=True):
+                found[2 * n] = part.clone()
     return dx

@@ -94,4 +94,6 @@ STORE = Store()
 def empty_like_rows(x: Tensor, width: int) -> Tensor:
     """Rows `[.., width]` of no values yet, as many as those of `x [.., K]` and of their type."""
     shape = (*x.shape[:-1], width)
+    if prod(shape) * x.dtype.itemsize < LEAST:
+        return torch.empty(shape, dtype=x.dtype)
     return STORE.empty(prod(shape), x.dtype).view(shape)

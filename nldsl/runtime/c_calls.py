@@ -40,11 +40,11 @@ def loop(text: str, like: Tensor) -> Step | None:
 
 def call(
     step: Step, what: int, sizes: Sequence[int], arrays: Sequence[Tensor | None], *numbers: float
-) -> None:
-    """Function `what` of `step`; the caller keeps the arrays until it is back."""
+) -> int:
+    """Function `what` of `step`, and what it returns; the caller keeps the arrays until it is back."""
     # Half the time of arrays of `ctypes`, which convert number by number.
     given = array("l", sizes)
     places = array("Q", [0 if x is None else x.data_ptr() for x in arrays])
     rates = array("d", numbers)
     first, second, third = given.buffer_info()[0], places.buffer_info()[0], rates.buffer_info()[0]
-    step(what, first, second, third, torch.get_num_threads())
+    return step(what, first, second, third, torch.get_num_threads())

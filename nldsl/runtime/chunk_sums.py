@@ -30,9 +30,10 @@ TEXT = r"""
 #define EACH(c, n) _Pragma("omp simd") for (long c = 0; c < (n); c++)
 enum { WIDE = 64 };
 
-/* Sums from the first token of a chunk on, or from the last one back; x, y [B, T, F], begins [chunks + 1]. */
-static void sums(const long *sizes, const real *x, real *y, const long *begins, int back, int threads) {
-  const long B = sizes[0], T = sizes[1], F = sizes[2], chunks = sizes[3];
+/* Sums from the first token of a chunk on, or from the last one back; x, y [B, T, F]; behind the first four
+   `sizes` stand where chunks begin, and the end of the last one. */
+static void sums(const long *sizes, const real *x, real *y, int back, int threads) {
+  const long B = sizes[0], T = sizes[1], F = sizes[2], chunks = sizes[3], *begins = sizes + 4;
   _Pragma("omp parallel for num_threads(threads) if (threads > 1)")
   for (long i = 0; i < B * chunks; i++) {
     const long first = begins[i % chunks], size = begins[i % chunks + 1] - first;
@@ -74,21 +75,21 @@ static int far(const real *x, long size, long F, real limit) {
 
 int step(long what, const long *sizes, void **arrays, const double *numbers, int threads) {
   if (what < 2) {
-    sums(sizes, arrays[0], arrays[1], arrays[2], (int)what, threads);
+    sums(sizes, arrays[0], arrays[1], (int)what, threads);
     return 0;
   }
-  const long B = sizes[0], T = sizes[1], F = sizes[2], chunks = sizes[3];
+  const long B = sizes[0], T = sizes[1], F = sizes[2], chunks = sizes[3], *begins = sizes + 4;
   const real *x = arrays[0];
-  const long *begins = arrays[2];
-  long *found = arrays[1];
-  _Pragma("omp parallel for num_threads(threads) if (threads > 1)")
+  long *found = arrays[1], any = 0;
+  _Pragma("omp parallel for num_threads(threads) if (threads > 1) reduction(| : any)")
   for (long i = 0; i < chunks; i++) {
     const long first = begins[i], size = begins[i + 1] - first;
     found[i] = 0;
     for (long b = 0; b < B && !found[i]; b++)
       found[i] = far(x + (b * T + first) * F, size, F, (real)numbers[0]);
+    any |= found[i];
   }
-  return 0;
+  return (int)any;
 }
 """
 
@@ -110,29 +111,26 @@ def summed(step: Step, log: Tensor, width: Width) -> Tensor:
 
 def far_chunks(step: Step, sums: Tensor, width: Width) -> list[int]:
     """The chunks of `sums [B, T, ...]` in which one is further than `limit_of` from that in the middle."""
-    sums, begins = sums.detach().contiguous(), _begins(sums, width)
-    found = torch.empty(len(begins) - 1, dtype=torch.long)
-    call(step, FAR, _sizes(sums, begins), (sums, found, begins), limit_of(sums.dtype))
-    return [n for n, far in enumerate(found.tolist()) if far]
+    sizes, sums = _sizes(sums, width), sums.detach().contiguous()
+    found = sums.new_empty(sizes[3], dtype=torch.long)
+    some = call(step, FAR, sizes, (sums, found), limit_of(sums.dtype))
+    return [n for n, far in enumerate(found.tolist()) if far] if some else []
 
 
-def _begins(x: Tensor, width: Width) -> Tensor:
-    """Where chunks begin, and the end of the last one."""
-    tokens = x.shape[1]
-    if isinstance(width, int):
-        return torch.arange(-(-tokens // width) + 1).mul_(width).clamp_(max=tokens)
-    return torch.tensor([0, *accumulate(width)])
-
-
-def _sizes(x: Tensor, begins: Tensor) -> tuple[int, ...]:
+def _sizes(x: Tensor, width: Width) -> tuple[int, ...]:
+    """Samples, tokens, numbers of a token, chunks; where chunks begin, and the end of the last one."""
     batch, tokens = x.shape[:2]
-    return batch, tokens, x.numel() // (batch * tokens), len(begins) - 1
+    if isinstance(width, int):
+        begins = (*range(0, tokens, width), tokens)
+    else:
+        begins = (0, *accumulate(width))
+    return batch, tokens, x.numel() // (batch * tokens), len(begins) - 1, *begins
 
 
 def _called(step: Step, what: int, x: Tensor, width: Width) -> Tensor:
-    x, begins = x.contiguous(), _begins(x, width)
-    y = x.new_empty(x.shape)
-    call(step, what, _sizes(x, begins), (x, y, begins))
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    call(step, what, _sizes(x, width), (x, y))
     return y
 
 

@@ -72,16 +72,20 @@ class MatrixMemory:
         if side == "value":
             self.before = self.before.mT
             start = None if start is None else start.mT
-        steps = [with_axis(s, start) for s in steps]
+        # In one pass pieces need no axis of pieces alike: each would be a view, and a node on the way back.
+        steps = list(steps) if start is None else [with_axis(s, start) for s in steps]
         held = held if momentum is None else (momentum.state,)
         states = (self.before, *(x.mT if side == "value" else x for x in held))
         self.form: Tokens | Chunks | QuickChunks | Walk
-        if tokens_of(steps) <= 1:
+        several = tokens_of(steps) > 1
+        if several and not held and quick(steps, side):
+            self.form = QuickChunks(self.before, steps, mask, chunk)
+            return
+        steps = [with_axis(s, None) for s in steps]
+        if not several:
             self.form = Tokens(states, with_momentum(steps, momentum), mask, side)
         elif any(g.across for g in gates_of(steps)):
             self.form = self._across(steps, chunk or WIDTH)
-        elif not held and quick(steps, side):
-            self.form = QuickChunks(self.before, steps, mask, chunk)
         elif held and all_erase(steps, side) and not torch.compiler.is_compiling():
             width = chunk or pass_width(True, state.device.type)
             self.form = FilteredChunks(states, steps, momentum, mask, width)
@@ -121,6 +125,8 @@ class MatrixMemory:
 
     def _read(self, q: Tensor, at: int) -> Tensor:
         heads = self.before.shape[1]
+        if isinstance(self.form, QuickChunks) and self.start is None and q.shape[2] == heads:
+            return self.form.read_one(widened(q), at).to(q.dtype)
         grouped = widened(q).unflatten(2, (heads, -1))
         y = self.form.read(grouped, at)
         if self.start is not None:

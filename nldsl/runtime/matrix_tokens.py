@@ -41,6 +41,12 @@ class Piece(NamedTuple):
     erase: Tensor | None = None
     from_state: Tensor | None = None
 
+    def alone(self) -> Piece:
+        """Without the axis of pieces alike, where there is one of them."""
+        along, *others = (x if x is None else x.squeeze(3) for x in self)
+        same = self.seen is self.along
+        return Piece(along, *(along if same and n == 1 else x for n, x in enumerate(others)))  # type: ignore[arg-type]
+
 
 Entry = Tensor | float
 """A number per head and token `[B, T, H]`, or one for all."""

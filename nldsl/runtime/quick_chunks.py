@@ -20,7 +20,7 @@ from nldsl.runtime.chunk_sums import Width
 from nldsl.runtime.chunk_widths import fitting, widest
 from nldsl.runtime.chunks import layout_of, mask_out
 from nldsl.runtime.matrix_chunks import Chunks, gate_of, places_of
-from nldsl.runtime.matrix_tokens import Gate, Side, States, Step, Write
+from nldsl.runtime.matrix_tokens import Gate, Side, States, Step, Write, with_axis
 
 
 def quick(steps: Sequence[Step], side: Side) -> bool:
@@ -31,13 +31,13 @@ def quick(steps: Sequence[Step], side: Side) -> bool:
         return False
     pieces = writes[0].pieces
     erasing = [p for p in pieces if p.seen is not None]
-    single = all(p.along.shape[3] == 1 for p in pieces)
+    single = all(p.along.dim() == 4 or p.along.shape[3] == 1 for p in pieces)
     few = len(erasing) <= 1 and len(pieces) - len(erasing) <= 1
     return single and few and all(g.log is not None and not g.across for g in gates)
 
 
 class QuickChunks:
-    """The pass where it applies, the general form where not."""
+    """The pass where it applies, the general form where not; pieces with an axis of one alike, or without."""
 
     def __init__(self, state: Tensor, steps: Sequence[Step], mask: Tensor | None, chunk: int | None) -> None:
         self.given = state, steps, mask, chunk or WIDTH
@@ -64,6 +64,7 @@ class QuickChunks:
         """The form that knows everything, made when first needed."""
         if self.chunks is None:
             state, steps, mask, chunk = self.given
+            steps = [with_axis(s, None) for s in steps]
             self.chunks = Chunks((state,), steps, None, mask, "key", chunk)
         return self.chunks
 
@@ -82,20 +83,29 @@ class QuickChunks:
         """`[B, T, H, m, K]` to `[B, T, H, m, V]`."""
         if self.chunks is not None or self.found is not None or q.shape[3] != 1:
             return self.general().read(q, at)
-        y, self.found = self._pass(q.squeeze(3), at)
-        return y.unsqueeze(3)
+        return self.read_one(q.squeeze(3), at).unsqueeze(3)
+
+    def read_one(self, q: Tensor, at: int) -> Tensor:
+        """`[B, T, H, K]` to `[B, T, H, V]`."""
+        if self.chunks is not None or self.found is not None:
+            return self.general().read(q.unsqueeze(3), at).squeeze(3)
+        y, self.found = self._pass(q, at)
+        return y
 
     def _pass(self, q: Tensor, at: int) -> tuple[Tensor, Tensor]:
         state, steps, _, _ = self.given
         number, write = next((i, s) for i, s in enumerate(steps) if isinstance(s, Write))
         erase = plain = None
         for piece in write.pieces:
-            along, add = self._masked(piece.along.squeeze(3)), self._masked(piece.add.squeeze(3))
+            # Where there is no axis of pieces alike there are no views, each a node on the way back.
+            if piece.along.dim() == 5:
+                piece = piece.alone()
+            along, add = self._masked(piece.along), self._masked(piece.add)
             if piece.seen is None or piece.erase is None:
                 plain = along, add
                 continue
-            seen = along if piece.seen is piece.along else self._masked(piece.seen.squeeze(3))
-            erase = seen, self._masked(piece.erase.squeeze(3)), along, add
+            seen = along if piece.seen is piece.along else self._masked(piece.seen)
+            erase = seen, self._masked(piece.erase), along, add
         gates = self.places[at - 1][1].gates if at else 0
         reads = Reading(early=self.sums is not None and not gates, strict=at <= number)
         early = self.sums is not None and not self.places[number][0].gates
