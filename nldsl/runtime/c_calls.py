@@ -45,6 +45,7 @@ def call(
     # Half the time of arrays of `ctypes`, which convert number by number.
     given = array("l", sizes)
     places = array("Q", [0 if x is None else x.data_ptr() for x in arrays])
-    rates = array("d", numbers)
-    first, second, third = given.buffer_info()[0], places.buffer_info()[0], rates.buffer_info()[0]
+    rates = array("d", numbers) if numbers else None
+    first, second = given.buffer_info()[0], places.buffer_info()[0]
+    third = None if rates is None else rates.buffer_info()[0]
     return step(what, first, second, third, torch.get_num_threads())

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _is_any_autocast_enabled as _any_autocast
 
 
 class _Chosen(threading.local):
@@ -84,6 +85,8 @@ def _widened(x: Any, like: Tensor) -> Any:
 
 
 LEAVES = ("AccumulateGrad", "NoneType")
+KINDS = ("cpu", "cuda", "xpu", "mps")
+"""Devices that have types chosen by autocast."""
 
 
 class _Entered(torch.autograd.Function):
@@ -159,7 +162,10 @@ def _hooked(x: Any) -> bool:
 
 def under_autocast(device: torch.device) -> bool:
     """Whether torch chooses types of operations on this device."""
-    return device.type in ("cpu", "cuda", "xpu", "mps") and torch.is_autocast_enabled(device.type)
+    if torch.compiler.is_compiling():
+        return device.type in KINDS and torch.is_autocast_enabled(device.type)
+    # First the one question that asks for every device: it is asked for every layer of every step.
+    return _any_autocast() and device.type in KINDS and torch.is_autocast_enabled(device.type)
 
 
 def as_given(device: torch.device) -> AbstractContextManager[object]:

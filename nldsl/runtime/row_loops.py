@@ -290,17 +290,17 @@ def over_rows(
         steps = [s for x in given for s in (0, 0, 0 if x.dim() == 1 and several else x.shape[-1])]
     else:
         given = [x if x.dim() == 1 and several else _front(x) for x in given]
-        lead = _front(first).shape[:3]
-        steps = [s for x in given for s in ((0, 0, 0) if x.dim() == 1 else x.stride()[:3])]
+        shape = _front(first).shape
+        # Axes in front that are not there are one number long.
+        lead = (*(1,) * (4 - len(shape)), *shape[:-1])
+        steps = [s for x in given for s in (*(0,) * (4 - x.dim()), *x.stride()[:-1])]
     sizes = [*lead, size, ACTIVATIONS.index(activation), PARTS, *steps]
     call(step, what, sizes, [totals, *given], *numbers)
 
 
 def _front(x: Tensor) -> Tensor:
-    """Three axes in front of the last, whose numbers lie side by side."""
-    if x.dim() > 4:
-        x = x.flatten(0, x.dim() - 4)
-    return _dense(x[(None,) * (4 - x.dim())])
+    """At most three axes in front of the last, whose numbers lie side by side."""
+    return _dense(x.flatten(0, x.dim() - 4) if x.dim() > 4 else x)
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -52,34 +52,41 @@ def conv(
     given = (real, state["tail"], weight, *(() if bias is None else (bias,)))
     step = ready(*given) if 1 < weight.shape[1] <= WINDOW else None
     if step is not None:
-        taps = torch.cat([weight.mT, weight.new_zeros(1, len(weight)) if bias is None else bias[None]])
-        y: Tensor = _Convolved.apply(real, state["tail"], taps, activation, step)  # type: ignore[no-untyped-call]
+        y: Tensor = _Convolved.apply(*given[:3], bias, activation, step)  # type: ignore[no-untyped-call]
     else:
         y = _plain(torch.cat([state["tail"], real], 1), weight, bias, activation)
     return _back(y, order, mask), {"tail": tail}
 
 
 class _Convolved(torch.autograd.Function):
-    """All taps, what is added and the activation in one pass each way; what is activated is not kept."""
+    """All taps, what is added and the activation in one pass each way; what is activated is not kept.
+
+    Taps `[W + 1, d]` are made inside: outside they would be six nodes on the way back.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, past: Tensor, taps: Tensor, activation: str, step: Step) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, past: Tensor, weight: Tensor, bias: Tensor | None, activation: str, step: Step
+    ) -> Tensor:
+        added = weight.new_zeros(1, len(weight)) if bias is None else bias.unsqueeze(0)
+        taps = torch.cat([weight.mT, added])
         ctx.save_for_backward(x, past, taps)
-        ctx.activation = activation
+        ctx.activation, ctx.adds = activation, bias is not None
         return convolved(step, x, past, taps, activation)
 
     @staticmethod
     @first_order
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         x, past, taps = ctx.saved_tensors
         step = ready(x, past, taps, grads[0])
         if step is not None:
-            return *convolved_back(step, x, past, taps, ctx.activation, grads[0]), None, None
-        given = [t.detach().requires_grad_() for t in (x, past, taps)]
-        with torch.enable_grad():
-            y = _plain(torch.cat(given[1::-1], 1), given[2][:-1].mT, given[2][-1], ctx.activation)
-        dx, to_past, to_taps = torch.autograd.grad(y, given, grads[0])
-        return dx, to_past, to_taps, None, None
+            dx, to_past, to_taps = convolved_back(step, x, past, taps, ctx.activation, grads[0])
+        else:
+            given = [t.detach().requires_grad_() for t in (x, past, taps)]
+            with torch.enable_grad():
+                y = _plain(torch.cat(given[1::-1], 1), given[2][:-1].mT, given[2][-1], ctx.activation)
+            dx, to_past, to_taps = torch.autograd.grad(y, given, grads[0])
+        return dx, to_past, to_taps[:-1].mT, to_taps[-1] if ctx.adds else None, None, None
 
 
 def _plain(seen: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
