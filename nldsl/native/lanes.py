@@ -7,7 +7,7 @@ what threads share.
 
 from __future__ import annotations
 
-import ctypes
+from array import array
 from collections.abc import Sequence
 from math import prod
 from threading import Lock
@@ -31,13 +31,27 @@ AFTER = 4
 TYPES = {"float": torch.float32, "double": torch.float64, "bool": torch.bool, "long": torch.int64}
 
 
+MOST = 64
+"""Layouts of arguments for which a call is prepared."""
+Layout = tuple[object, ...]
+
+
 class Compiled(NamedTuple):
-    """A function of C, and what it makes."""
+    """A function of C, what it makes, and its calls by how their arguments lie."""
 
     step: Step
     outputs: list[View | None]
     text: str
     room: int
+    calls: dict[Layout, Prepared]
+
+    def call(self, given: Sequence[Tensor], axes: int) -> Prepared:
+        """The call for such arguments."""
+        key = tuple(map(_lies, given))
+        found = self.calls.get(key)
+        if found is None:
+            remembered(self.calls, key, found := Prepared(self, given, axes))
+        return found
 
 
 class Lanes:
@@ -62,10 +76,15 @@ class Lanes:
         self.name = name or getattr(function, "__name__", "function")
         self.reasons: dict[object, str] = {}
         self.known: dict[object, Compiled | None] = {}
+        self._quick: dict[Layout, Prepared] = {}
         self._lock = Lock()
 
     def __call__(self, *arguments: Tensor | None) -> Sequence[Tensor | None]:
         """What the function gives, every result with all lanes."""
+        exactly = tuple(None if x is None else (x.dtype, x.is_cpu, *_lies(x)) for x in arguments)
+        ready = self._quick.get(exactly)
+        if ready is not None:
+            return ready([x for x in arguments if x is not None])
         lanes = lanes_of(arguments, self.axes)
         if not prod(lanes):
             return self.function(*arguments)
@@ -77,7 +96,9 @@ class Lanes:
         found = self.known[key]
         if found is None:
             return self.function(*arguments)
-        return called(found, arguments, lanes)
+        given = [x for x in arguments if x is not None]
+        remembered(self._quick, exactly, made := found.call(given, self.axes))
+        return made(given)
 
     def form(self, arguments: Sequence[Tensor | None]) -> Compiled | None:
         """What C computes for such arguments, once they have been seen."""
@@ -98,7 +119,7 @@ class Lanes:
         copies = [None if x is None else x.clone() for x in arguments]
         try:
             made = self._made(arguments, lanes[-1])
-            found = called(made, arguments, lanes)
+            found = called(made, arguments, self.axes)
             literal = self.function(*copies)
             _compare(found, literal)
         except UnsupportedError as reason:
@@ -143,7 +164,7 @@ def compiled_program(program: Program, empty: Sequence[bool], axes: int, rows: R
         raise UnsupportedError(step)
     rest = iter(text.program.outputs)
     outputs = [None if e else next(rest) for e in empty]
-    return Compiled(step, [*outputs, *rest], text.text, text.room)
+    return Compiled(step, [*outputs, *rest], text.text, text.room, {})
 
 
 def first_lane(x: Tensor, axes: int) -> Tensor:
@@ -179,27 +200,68 @@ def lanes_of(arguments: Sequence[Tensor | None], axes: int) -> list[int]:
     return found
 
 
-def called(made: Compiled, arguments: Sequence[Tensor | None], lanes: list[int]) -> list[Tensor | None]:
-    given, axes = [x for x in arguments if x is not None], len(lanes)
-    outputs = [None if v is None else _room(v, given[0], lanes) for v in made.outputs]
-    arrays = [*given, *(y for y in outputs if y is not None)]
-    sizes = [*[1] * (AXES - axes), *lanes]
-    for x in arrays:
-        steps = [x.stride(i) * x.element_size() if x.shape[i] > 1 else 0 for i in range(axes)]
-        sizes += [*[0] * (AXES - axes), *steps]
-    places = (ctypes.c_void_p * len(arrays))(*(x.data_ptr() for x in arrays))
-    numbers = (ctypes.c_long * len(sizes))(*sizes)
-    if made.step(len(arrays), numbers, places, None, min(torch.get_num_threads(), prod(lanes))):
-        raise MemoryError("no room for a lane")
-    return outputs
+def called(made: Compiled, arguments: Sequence[Tensor | None], axes: int) -> list[Tensor | None]:
+    """What C gives for arguments with so many lane axes."""
+    given = [x for x in arguments if x is not None]
+    return made.call(given, axes)(given)
 
 
-def _room(view: View, like: Tensor, lanes: list[int]) -> Tensor:
+class Prepared:
+    """A call of a function of C on arguments that lie as these do, wherever they begin."""
+
+    def __init__(self, made: Compiled, given: Sequence[Tensor], axes: int) -> None:
+        lanes = lanes_of(given, axes)
+        rooms = [None if v is None else Room.of(v, lanes) for v in made.outputs]
+        outputs = [r.empty(given[0]) for r in rooms if r is not None]
+        sizes = [*[1] * (AXES - axes), *lanes]
+        for x in (*given, *outputs):
+            steps = [x.stride(i) * x.element_size() if x.shape[i] > 1 else 0 for i in range(axes)]
+            sizes += [*[0] * (AXES - axes), *steps]
+        self.step, self.rooms = made.step, rooms
+        self.sizes, self.lanes = array("l", sizes), prod(lanes)
+
+    def __call__(self, given: Sequence[Tensor]) -> list[Tensor | None]:
+        """Results in rooms of their own."""
+        like = given[0]
+        outputs = [None if r is None else r.empty(like) for r in self.rooms]
+        begins = array("Q", [x.data_ptr() for x in (*given, *outputs) if x is not None])
+        sizes, places = self.sizes.buffer_info()[0], begins.buffer_info()[0]
+        if self.step(len(begins), sizes, places, None, min(torch.get_num_threads(), self.lanes)):
+            raise MemoryError("no room for a lane")
+        return outputs
+
+
+def remembered(calls: dict[Layout, Prepared], key: Layout, call: Prepared) -> None:
+    """Keep a call among not too many."""
+    if len(calls) >= MOST:
+        calls.clear()
+    calls[key] = call
+
+
+def _lies(x: Tensor) -> tuple[object, ...]:
+    return x.shape, x.stride()
+
+
+class Room(NamedTuple):
     """Room for a result of all lanes, as C lays it."""
-    shape, dtype = view.shape[len(lanes) :], TYPES[view.buffer.kind]
-    if view.elements == view.buffer.size:
-        return like.new_empty(*lanes, *shape, dtype=dtype)
-    return like.new_empty(lanes[0], shape[0], lanes[1], *shape[1:], dtype=dtype).transpose(1, 2)
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    spread: bool
+    """Whether rows of all heads lie side by side."""
+
+    @classmethod
+    def of(cls, view: View, lanes: Sequence[int]) -> Room:
+        """That of a view of one lane."""
+        shape, dtype = view.shape[len(lanes) :], TYPES[view.buffer.kind]
+        if view.elements == view.buffer.size:
+            return cls((*lanes, *shape), dtype, False)
+        return cls((lanes[0], shape[0], lanes[1], *shape[1:]), dtype, True)
+
+    def empty(self, like: Tensor) -> Tensor:
+        """A new one."""
+        made = like.new_empty(self.shape, dtype=self.dtype)
+        return made.transpose(1, 2) if self.spread else made
 
 
 def _compare(found: Sequence[Tensor | None], literal: Sequence[Tensor | None]) -> None:

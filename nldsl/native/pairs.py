@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nldsl.native.graph import View
-from nldsl.native.lanes import TYPES, Compiled, called, compiled_program, lanes_of, program_of
+from nldsl.native.lanes import TYPES, Compiled, called, compiled_program, program_of
 from nldsl.native.sharing import keeping, shared, spared
 from nldsl.native.trace import Function
 
@@ -27,7 +27,7 @@ class Pair(NamedTuple):
 
     def forward(self, arguments: Sequence[Tensor | None]) -> tuple[list[Tensor | None], list[Tensor]]:
         """Results of the first function, and what it keeps for the second."""
-        found = called(self.ahead, arguments, lanes_of(arguments, self.axes))
+        found = called(self.ahead, arguments, self.axes)
         return found[: self.results], [x for x in found[self.results :] if x is not None]
 
     def backward(self, arguments: Sequence[Tensor | None], kept: Sequence[Tensor]) -> list[Tensor | None]:
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
             for x, strides in zip(arguments, self.layout, strict=True)
         ]
         kept = [x.contiguous() for x in kept]
-        return called(self.behind, [*given, *kept], lanes_of(given, self.axes))
+        return called(self.behind, [*given, *kept], self.axes)
 
 
 def paired(

@@ -14,6 +14,7 @@ from nldsl.native.nests import Nest, nested
 from nldsl.native.rooms import laid_out
 from nldsl.native.schedule import Loop, Stage, kept_in_loops, scheduled
 from nldsl.native.tidy import NO_ROWS, Rows, tidied
+from nldsl.native.turned import TURN, turned
 
 AXES = 2
 """Lane axes of a call; fewer are filled up with axes of size 1."""
@@ -81,7 +82,7 @@ class Text(NamedTuple):
 def printed(program: Program, head: str, rows: Rows = NO_ROWS) -> Text:
     """The C of a program behind the text of the kernels."""
     program = tidied(program, rows)
-    stages = scheduled(program.operations)
+    stages = scheduled(turned(program.operations))
     in_place(stages)
     printer = _Printer(program, nested(stages), kept_in_loops(stages))
     body = "\n".join(f"  {line}" for line in printer.lines())
@@ -214,6 +215,12 @@ class _Printer:
             yield f"  for (long i = 0; i < {r.out.shape[-1]}; i++)"
             yield f"    to[i * {r.out.strides[-1]}] = s {sign}= from[i * {r.given.strides[-1]}];"
             yield tail
+            return
+        if r.name == TURN:
+            head, (to, given), tail = self._batched(r.out, r.given)
+            (down, _), (step, _) = r.given.strides[-2:], r.out.strides[-2:]
+            rows, columns = r.given.shape[-2:]
+            yield f"{head} {TURN}({rows}, {columns}, {given}, {down}, {to}, {step}); {tail}"
             return
         size = r.out.shape[-1]
         self.pack = max(self.pack, 8 * (4 * size * size + 4096))

@@ -66,6 +66,9 @@ class StepForm:
     def _step(self, values: Sequence[Tensor], spare: bool, taken: list[Pair | None], *given: Any) -> Any:
         arguments = given[: self.count]
         taken[:] = [None if spare else self.pair(arguments, values)]
+        if len(given) == self.count:
+            # Nobody asks for what is kept.
+            return self._given(self.ahead(*self._laned(arguments, values)))
         found, kept = self.forward(arguments, values, taken[0])
         for inverses in given[self.count :]:
             inverses += kept
@@ -107,9 +110,12 @@ class StepForm:
             found = self.ahead(*given)
         else:
             found, more = pair.forward(given)
-        results, kept = found[: self.results], found[self.results :]
-        packed = [None if x is None else x.flatten(0, self.axes) for x in kept]
-        return (tuple(results) if self.many else results[0]), [*packed, *more]
+        packed = [None if x is None else x.flatten(0, self.axes) for x in found[self.results :]]
+        return self._given(found), [*packed, *more]
+
+    def _given(self, found: Tensors) -> Any:
+        """What the step returns, of what lanes give."""
+        return tuple(found[: self.results]) if self.many else found[0]
 
     def backward(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from threading import RLock
 from types import MethodType
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ from nldsl.runtime.precision import chosen
 
 STEP, BACK = "_step_", "_back"
 """How the methods of emitted modules that take one chunk begin, and how their backward passes end."""
+MOST = 64
+"""Calls that are told apart by their arguments alone."""
 Tensors = Sequence[Tensor | None]
 Pair = tuple[Callable[..., Any], Callable[..., Any]]
 
@@ -75,25 +78,44 @@ class NativeStep(WholeStep):
         recorded: bool,
         spare: bool,
     ) -> Pair | None:
-        given = [x for x in (*arguments, *parameters) if x is not None]
-        if not ordinary(given):
-            return None
-        lean = spare or not recorded
-        form = self.forms.ready(self.module, arguments, parameters, tuple(shared), Ways(recorded, lean))
+        given = [*arguments, *parameters]
+        lean, forms = spare or not recorded, self.forms
+        key = (*(None if x is None else (type(x), x.dtype, x.is_cpu, x.shape) for x in given), recorded, lean)
+        # What has been taken once has numbers of one type in ordinary memory.
+        form = forms.quick.get(key) if unwatched() else None
         if form is None:
-            return None
+            if not ordinary([x for x in given if x is not None]):
+                return None
+            form = forms.ready(self.module, arguments, parameters, tuple(shared), Ways(recorded, lean))
+            if form is None:
+                return None
+            if len(forms.quick) >= MOST:
+                forms.quick.clear()
+            forms.quick[key] = form
         values = [value_at(self.module, path) for path in form.paths]
-        return form.bound(values, lean) if ordinary([*given, *values]) else None
+        like = next(x for x in given if x is not None and x.is_floating_point())
+        return form.bound(values, lean) if memory([like, *values]) else None
 
 
 def ordinary(given: Sequence[Tensor]) -> bool:
     """Whether these are numbers in memory of one of two types, and nobody looks on."""
+    return unwatched() and memory(given)
+
+
+def memory(given: Sequence[Tensor]) -> bool:
+    """Whether these are numbers in memory of one of two types."""
     kinds = {x.dtype for x in given if x.is_floating_point()}
     return (
         len(kinds) == 1
         and kinds <= {torch.float32, torch.float64}
-        and all(type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu" and x.numel() for x in given)
-        and chosen() is None
+        and all(type(x) in (Tensor, nn.Parameter) and x.is_cpu and x.numel() for x in given)
+    )
+
+
+def unwatched() -> bool:
+    """Whether nobody looks on at what torch computes, or wants it in other types."""
+    return (
+        chosen() is None
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
         and _get_current_dispatch_mode() is None
@@ -102,9 +124,14 @@ def ordinary(given: Sequence[Tensor]) -> bool:
 
 def value_at(module: Any, path: str) -> Any:
     """What a module has at a path such as `q[1].weight`."""
-    for part in re.findall(r"[^.\[\]]+", path):
-        module = module[int(part)] if part.isdigit() else getattr(module, part)
+    for part in _parts(path):
+        module = module[part] if isinstance(part, int) else getattr(module, part)
     return module
+
+
+@cache
+def _parts(path: str) -> tuple[str | int, ...]:
+    return tuple(int(p) if p.isdigit() else p for p in re.findall(r"[^.\[\]]+", path))
 
 
 class Ways(NamedTuple):
@@ -125,6 +152,8 @@ class StepForms:
         self._seen: Counter[object] = Counter()
         self._forms: dict[object, StepForm] = {}
         self._ready: dict[object, StepForm | None] = {}
+        self.quick: dict[object, StepForm] = {}
+        """The forms of calls that have come before, by what has to be looked at in each."""
         self._lock = RLock()
 
     @property

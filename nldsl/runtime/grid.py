@@ -12,6 +12,7 @@ tokens, `[B, H, W, d]` (headed), `[B, H, W]` (heads), `[B, W, d]` (vector), `[B,
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import accumulate, islice
 from typing import Literal
 
 import torch
@@ -57,8 +58,10 @@ class ChunkGrid:
         self._column: Tensor | None = None
         self._source: Tensor | None = None
         together = not count.numel() or bool((count == count[0]).all())
+        self._alike: int | None = None
         if mask is None and tokens and together:
-            self._cut_together(int(count[0]) if count.numel() else 0, chunk)
+            self._alike = int(count[0]) if count.numel() else 0
+            self._cut_together(self._alike, chunk)
         else:
             self._cut_apart(count, chunk)
         self._before = count
@@ -135,6 +138,11 @@ class ChunkGrid:
         if self._tokens and not count.numel():
             # Nobody says where a chunk ends: all do, and what is learnt in them has a gradient, of zero.
             found = [True] * len(self._held)
+            self._ends[clock] = found
+            return found
+        if self._alike is not None:
+            stops = accumulate(self._widths, initial=self._alike)
+            found = [stop % clock == 0 for stop in islice(stops, 1, None)]
             self._ends[clock] = found
             return found
         for held in self._held:

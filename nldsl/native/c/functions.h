@@ -199,7 +199,16 @@ NL_INLINE real nl_cos(real x) { if (nl_float) return cosf(x); return cos(x); }
 NL_INLINE real nl_pow(real x, real y) { if (nl_float) return powf(x, y); return pow(x, y); }
 NL_INLINE real nl_abs(real x) { return x < 0 ? -x : x + 0; }
 NL_INLINE real nl_rsqrt(real x) { return 1 / nl_sqrt(x); }
+/* 1 / (1 + 2^n (1 + expm1(f))), without what `nl_expf` does at the ends of the range: there it is 0 or 1. */
+NL_INLINE float nl_sigmoidf(float x) {
+  float n, f, c = x < -88.0f ? -88.0f : x;
+  c = c > 87.0f ? 87.0f : c;
+  const float tail = nl_reducedf(-c, &n, &f), s = nl_power2f(n);
+  const float y = 1 / (NL_FMAF(s, f + tail, 1) + s);
+  return x < -88.0f ? 0 : y;
+}
 NL_INLINE real nl_sigmoid(real x) {
+  if (nl_float) return nl_sigmoidf(x);
   const real e = nl_exp(-nl_abs(x)), q = e / (1 + e);
   return x < 0 ? e - e * q : 1 - q;
 }
