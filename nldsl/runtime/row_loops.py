@@ -42,65 +42,76 @@ TEXT = (
 /* So many channels of a few tokens stay in the first cache. */
 enum { WIDE = 128, MOST = 8 };
 
-/* x [B, T, D] behind `past [B, W - 1, D]`, w [W + 1, D]: the taps and what is added. */
+/* x [B, T, D] behind `past [B, W - 1, D]`, w [D, W]; nothing is added without a bias [D]. */
 typedef struct {
   long B, T, D, sample, token, past_sample;
-  const real *x, *past, *w;
+  const real *x, *past, *w, *bias;
 } Seen;
 INLINE const real *seen(const Seen *s, int W, long b, long t) {
   return t < 0 ? s->past + b * s->past_sample + (t + W - 1) * s->D : s->x + b * s->sample + t * s->token;
 }
 
+/* The taps of some channels side by side, and behind them what is added. */
+INLINE void gather(const Seen *s, real w[MOST + 1][WIDE], int W, long from, long n) {
+  for (int j = 0; j < W; j++)
+    for (long c = 0; c < n; c++) w[j][c] = s->w[(from + c) * W + j];
+  for (long c = 0; c < n; c++) w[W][c] = s->bias ? s->bias[from + c] : 0;
+}
+
 INLINE void conv_block(const Seen *s, real *y, int W, int act, long b, long from, long n) {
+  real w[MOST + 1][WIDE];
+  gather(s, w, W, from, n);
   for (long t = 0; t < s->T; t++) {
-    const real *p[MOST], *w = s->w + from;
+    const real *p[MOST];
     for (int j = 0; j < W; j++) p[j] = seen(s, W, b, t - W + 1 + j) + from;
     real *out = y + (b * s->T + t) * s->D + from;
     EACH(c, n) {
-      real z = w[W * s->D + c];
-      for (int j = 0; j < W; j++) z += w[j * s->D + c] * p[j][c];
+      real z = w[W][c];
+      for (int j = 0; j < W; j++) z += w[j][c] * p[j][c];
       out[c] = active(act, z);
     }
   }
 }
 
-/* `total [B, W + 1, D]`: of every sample what the taps and what is added are given. */
-typedef struct { const real *dy; long sample, token; real *dx, *dpast, *total; } Back;
+/* `to_w [B, D, W]`, `to_bias [B, D]`: of every sample what the taps and what is added are given. */
+typedef struct { const real *dy; long sample, token; real *dx, *dpast, *to_w, *to_bias; } Back;
 
 /* What reaches tokens t - W + 1 once those up to t have told theirs. */
-INLINE void told(const Seen *s, const Back *k, real ring[MOST][WIDE], int W, long b, long t, long from,
-                 long n) {
+INLINE void told(const Seen *s, const Back *k, real ring[MOST][WIDE], real w[MOST + 1][WIDE], int W, long b,
+                 long t, long from, long n) {
   const long to = t - W + 1;
   real *out = (to < 0 ? k->dpast + (b * (W - 1) + to + W - 1) * s->D : k->dx + (b * s->T + to) * s->D) + from;
-  const real *w = s->w + from, *d[MOST];
+  const real *d[MOST];
   static const real none[WIDE];
   for (int j = 0; j < W; j++) d[j] = t - j < 0 || t - j >= s->T ? none : ring[(t - j) % W];
   EACH(c, n) {
     real sum = 0;
-    for (int j = 0; j < W; j++) sum += w[j * s->D + c] * d[j][c];
+    for (int j = 0; j < W; j++) sum += w[j][c] * d[j][c];
     out[c] = sum;
   }
 }
 
 INLINE void conv_block_back(const Seen *s, const Back *k, int W, int act, long b, long from, long n) {
-  real ring[MOST][WIDE], sums[MOST + 1][WIDE] = {{0}};
+  real ring[MOST][WIDE], w[MOST + 1][WIDE], sums[MOST + 1][WIDE] = {{0}};
+  gather(s, w, W, from, n);
   for (long t = 0; t < s->T; t++) {
-    const real *p[MOST], *w = s->w + from, *dy = k->dy + b * k->sample + t * k->token + from;
+    const real *p[MOST], *dy = k->dy + b * k->sample + t * k->token + from;
     for (int j = 0; j < W; j++) p[j] = seen(s, W, b, t - W + 1 + j) + from;
     real *now = ring[t % W];
     EACH(c, n) {
-      real z = w[W * s->D + c];
-      for (int j = 0; j < W; j++) z += w[j * s->D + c] * p[j][c];
+      real z = w[W][c];
+      for (int j = 0; j < W; j++) z += w[j][c] * p[j][c];
       const real d = dy[c] * slope(act, z);
       now[c] = d;
       for (int j = 0; j < W; j++) sums[j][c] += d * p[j][c];
       sums[W][c] += d;
     }
-    told(s, k, ring, W, b, t, from, n);
+    told(s, k, ring, w, W, b, t, from, n);
   }
-  for (long t = s->T; t < s->T + W - 1; t++) told(s, k, ring, W, b, t, from, n);
-  for (int j = 0; j <= W; j++)
-    memcpy(k->total + (b * (W + 1) + j) * s->D + from, sums[j], n * sizeof(real));
+  for (long t = s->T; t < s->T + W - 1; t++) told(s, k, ring, w, W, b, t, from, n);
+  for (long c = 0; c < n; c++)
+    for (int j = 0; j < W; j++) k->to_w[(b * s->D + from + c) * W + j] = sums[j][c];
+  if (k->to_bias) memcpy(k->to_bias + b * s->D + from, sums[W], n * sizeof(real));
 }
 
 #define WINDOWS(call, act) \
@@ -206,10 +217,10 @@ static void rows(long what, const Rows *r, long n, int act, real share, real eps
 int step(long what, const long *sizes, void **arrays, const double *numbers, int threads) {
   if (what < 2) {
     const Seen s = {sizes[0], sizes[1], sizes[2], sizes[5], sizes[6], sizes[7],
-                    arrays[0], arrays[1], arrays[2]};
+                    arrays[0], arrays[1], arrays[2], arrays[3]};
     const long far = what ? sizes[8] : 0, near = what ? sizes[9] : 0;
-    const Back k = {arrays[3], far, near, arrays[4], arrays[5], arrays[6]};
-    conv(&s, arrays[3], what ? &k : 0, (int)sizes[3], (int)sizes[4], threads);
+    const Back k = {arrays[4], far, near, arrays[5], arrays[6], arrays[7], arrays[8]};
+    conv(&s, arrays[4], what ? &k : 0, (int)sizes[3], (int)sizes[4], threads);
   } else {
     const Rows r = {sizes, sizes + 6, arrays + 1};
     rows(what, &r, sizes[3], (int)sizes[4], numbers[0], numbers[1], arrays[0], sizes[5], threads);
@@ -241,31 +252,44 @@ def loop_for(text: str, *tensors: Tensor, least: int) -> Step | None:
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def conv(step: Step, x: Tensor, past: Tensor, taps: Tensor, activation: str) -> Tensor:
-    """`f(taps[W] + sum_j taps[j] x_{t-W+1+j})`.
+def conv(step: Step, x: Tensor, past: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    """`f(bias + sum_j weight[:, j] x_{t-W+1+j})`.
 
-    `x [B, T, d]` behind `past [B, W - 1, d]`, `taps [W + 1, d]`.
+    `x [B, T, d]` behind `past [B, W - 1, d]`, `weight [d, W]`, `bias [d]`, all of them contiguous but `x`.
     """
-    x, past = _dense(x), past.contiguous()
+    x = _dense(x)
     y = x.new_empty(x.shape)
-    call(step, CONV, _sizes(x, past, taps, activation), [x, past, taps, y, None, None, None])
+    arrays = [x, past, weight, bias, y, *[None] * 4]
+    call(step, CONV, _sizes(x, past, weight, activation), arrays)
     return y
 
 
 def conv_back(
-    step: Step, x: Tensor, past: Tensor, taps: Tensor, activation: str, dy: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What `x`, `past` and `taps` are given."""
-    x, past, dy = _dense(x), past.contiguous(), _dense(dy)
+    step: Step,
+    x: Tensor,
+    past: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str,
+    dy: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """What `x`, `past`, `weight` and `bias` are given."""
+    x, dy, batch = _dense(x), _dense(dy), len(x)
     dx, to_past = x.new_empty(x.shape), x.new_empty(past.shape)
-    total = x.new_empty(x.shape[0], *taps.shape)
-    sizes = [*_sizes(x, past, taps, activation), dy.stride(0), dy.stride(1)]
-    call(step, CONV_BACK, sizes, [x, past, taps, dy, dx, to_past, total])
-    return dx, to_past, total.sum(0)
+    to_weight = x.new_empty(batch, *weight.shape)
+    to_bias = None if bias is None else x.new_empty(batch, *bias.shape)
+    sizes = [*_sizes(x, past, weight, activation), dy.stride(0), dy.stride(1)]
+    call(step, CONV_BACK, sizes, [x, past, weight, bias, dy, dx, to_past, to_weight, to_bias])
+    return dx, to_past, _total(to_weight), None if to_bias is None else _total(to_bias)
 
 
-def _sizes(x: Tensor, past: Tensor, taps: Tensor, activation: str) -> list[int]:
-    window, act = taps.shape[0] - 1, ACTIVATIONS.index(activation)
+def _total(x: Tensor) -> Tensor:
+    """The sum of the first axis; of one row it is that row."""
+    return x.squeeze(0) if len(x) == 1 else x.sum(0)
+
+
+def _sizes(x: Tensor, past: Tensor, weight: Tensor, activation: str) -> list[int]:
+    window, act = weight.shape[1], ACTIVATIONS.index(activation)
     return [*x.shape, window, act, x.stride(0), x.stride(1), past.stride(0)]
 
 

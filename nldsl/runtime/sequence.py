@@ -59,34 +59,32 @@ def conv(
 
 
 class _Convolved(torch.autograd.Function):
-    """All taps, what is added and the activation in one pass each way; what is activated is not kept.
-
-    Taps `[W + 1, d]` are made inside: outside they would be six nodes on the way back.
-    """
+    """All taps, what is added and the activation in one pass each way; what is activated is not kept."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, past: Tensor, weight: Tensor, bias: Tensor | None, activation: str, step: Step
     ) -> Tensor:
-        added = weight.new_zeros(1, len(weight)) if bias is None else bias.unsqueeze(0)
-        taps = torch.cat([weight.mT, added])
-        ctx.save_for_backward(x, past, taps)
-        ctx.activation, ctx.adds = activation, bias is not None
-        return convolved(step, x, past, taps, activation)
+        ctx.save_for_backward(x, past, weight, bias)
+        ctx.activation = activation
+        bias = None if bias is None else bias.contiguous()
+        return convolved(step, x, past.contiguous(), weight.contiguous(), bias, activation)
 
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        x, past, taps = ctx.saved_tensors
-        step = ready(x, past, taps, grads[0])
+        x, past, weight, bias = ctx.saved_tensors
+        rows = (x, past, weight, bias)
+        step = ready(*(t for t in (*rows, grads[0]) if t is not None))
         if step is not None:
-            dx, to_past, to_taps = convolved_back(step, x, past, taps, ctx.activation, grads[0])
-        else:
-            given = [t.detach().requires_grad_() for t in (x, past, taps)]
-            with torch.enable_grad():
-                y = _plain(torch.cat(given[1::-1], 1), given[2][:-1].mT, given[2][-1], ctx.activation)
-            dx, to_past, to_taps = torch.autograd.grad(y, given, grads[0])
-        return dx, to_past, to_taps[:-1].mT, to_taps[-1] if ctx.adds else None, None, None
+            bias = None if bias is None else bias.contiguous()
+            given = (x, past.contiguous(), weight.contiguous(), bias)
+            return *convolved_back(step, *given, ctx.activation, grads[0]), None, None
+        alone: list[Any] = [None if t is None else t.detach().requires_grad_() for t in rows]
+        with torch.enable_grad():
+            y = _plain(torch.cat([alone[1], alone[0]], 1), alone[2], alone[3], ctx.activation)
+        found = torch.autograd.grad(y, [t for t in alone if t is not None], grads[0])
+        return *found, *[None] * (6 - len(found))
 
 
 def _plain(seen: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
