@@ -34,15 +34,19 @@ class _Scales(NamedTuple):
 
 
 class MatrixChunk(NamedTuple):
-    """The two functions; rows that read or erase stand `early` in front of the gate of their token."""
+    """The two functions; rows that read or erase stand `early` in front of the gate of their token.
+
+    `same`: what is erased is found where is written, so `f` is `c` too and is given both gradients as one.
+    """
 
     early_read: bool
     early_erase: bool
     strict: bool
+    same: bool = False
 
     def ahead(self, *tensors: Tensor | None) -> list[Tensor | None]:
         """Answers of a chunk, the state behind it, what it adds where it erases, its inverse."""
-        one, (state,), lead = _joined(tensors)
+        one, (state,), lead = _joined(tensors, self.same)
         scales = self._scales(one)
         rows, columns, old = _rows(one, scales), _columns(one, scales), _times(state, scales, "front")
         size = one.q.shape[1]
@@ -65,7 +69,7 @@ class MatrixChunk(NamedTuple):
         Behind what was given come the states in front and behind, what was added, the inverse, and the
         gradients of answers and of the state behind.
         """
-        one, (state, new, added, inverse, dy, flow), lead = _joined(tensors)
+        one, (state, new, added, inverse, dy, flow), lead = _joined(tensors, self.same)
         scales, size = self._scales(one), one.q.shape[1]
         rows, columns, old = _rows(one, scales), _columns(one, scales), _times(state, scales, "front")
         scores, values, d_new = (
@@ -132,10 +136,13 @@ class MatrixChunk(NamedTuple):
         erased: tuple[Tensor | None, Tensor | None] = (None, None)
         if one.f is not None and one.e is not None:
             erased = d_f * one.e, (d_f * one.f).sum(-1, keepdim=True)
+        d_c = None if one.c is None else d_columns[:, :size]
+        if self.same and erased[0] is not None and d_c is not None:
+            erased, d_c = (erased[0] + d_c, erased[1]), None
         return Given(
             d_q,
             *erased,
-            None if one.c is None else d_columns[:, :size],
+            d_c,
             None,
             None if one.k is None else d_columns[:, -size:],
             None,
@@ -143,11 +150,13 @@ class MatrixChunk(NamedTuple):
         )
 
 
-def _joined(tensors: Tensors) -> tuple[Given, list[Tensor], tuple[int, int]]:
+def _joined(tensors: Tensors, same: bool) -> tuple[Given, list[Tensor], tuple[int, int]]:
     """What was given and the rest with lanes as one axis, and the lanes."""
     found = [None if x is None else x.flatten(0, 1) for x in tensors]
     lead = next(x for x in tensors if x is not None).shape[:2]
-    return Given(*found[:ROWS]), found[ROWS:], lead  # type: ignore[arg-type, return-value]
+    given = Given(*found[:ROWS])  # type: ignore[arg-type]
+    given = given._replace(c=given.f) if same else given
+    return given, found[ROWS:], lead  # type: ignore[return-value]
 
 
 def _rows(one: Given, scales: _Scales | None) -> Tensor:

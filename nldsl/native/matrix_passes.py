@@ -64,7 +64,10 @@ class NativeMatrices(PassForms[MatrixChunk, "MatrixForm"]):
 
     def passed(self, given: Given, state: Tensor, how: How) -> tuple[Tensor, Tensor] | None:
         """See `runtime.chunk_pass.Instead`; chunks of one width behind one another are a pass."""
-        chunk = MatrixChunk(how.reads.early, how.early_erase, how.reads.strict)
+        same = given.f is not None and given.f is given.c
+        chunk = MatrixChunk(how.reads.early, how.early_erase, how.reads.strict, same)
+        # Its two gradients are summed where they are made, not in a pass over memory of their own.
+        given = given._replace(c=None) if same else given
         form = self.forms.setdefault(chunk, MatrixForm(chunk))
         runs = _runs(how.width, given.q.shape[1])
         if not form.takes(given, state, runs, AFTER if self.after is None else self.after):

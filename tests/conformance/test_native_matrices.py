@@ -47,7 +47,10 @@ def drawn(*shape: int) -> Tensor:
 
 
 def case(kinds: str, tokens: int, heads: int, fade: int, seed: int = 0) -> dict[str, Any]:
-    """Tensors of a pass that erases, writes, or does both; `fade`: channels of its decay."""
+    """Tensors of a pass that erases, writes, or does both; `fade`: channels of its decay.
+
+    "s": what is erased is found where is written, as one tensor.
+    """
     torch.manual_seed(seed)
     batch, inner, outer = 2, 3, 5
 
@@ -55,6 +58,8 @@ def case(kinds: str, tokens: int, heads: int, fade: int, seed: int = 0) -> dict[
         return torch.randn(batch, heads, tokens, size, dtype=torch.float64).transpose(1, 2).requires_grad_()
 
     erase = (rows(inner), rows(1).squeeze(-1), rows(inner), rows(outer)) if "e" in kinds else None
+    if erase is not None and "s" in kinds:
+        erase = (erase[0], erase[1], erase[0], erase[3])
     return {
         "q": rows(inner),
         "erase": erase,
@@ -77,6 +82,9 @@ def leaves_of(given: dict[str, Any]) -> list[Tensor]:
         ("e", 8, 1, Reading(False, False), 4),
         ("e", 8, 1, Reading(False, True), 4),
         ("e", 3, 0, Reading(False, True), 4),
+        ("es", 9, 3, Reading(False, False), 4),
+        ("ews", 7, 1, Reading(True, True), 4),
+        ("es", 5, 0, Reading(False, False), 4),
         ("w", 7, 3, Reading(True, True), 4),
         ("ew", 9, 3, Reading(True, True), 4),
         ("ew", 9, 1, Reading(False, False), 4),
@@ -94,6 +102,7 @@ def test_a_pass_is_that_of_torch(
         plain, own = (computed(given, how, instead) for instead in (None, passes))
         assert off(plain, own) <= 1e-12
         assert passes.count == (2 if isinstance(width, int) else 4), passes.reasons
+    assert [chunk.same for chunk in passes.forms] == ["s" in kinds]
 
 
 def computed(given: dict[str, Any], how: dict[str, Any], instead: NativeMatrices | None) -> list[Tensor]:

@@ -44,16 +44,20 @@ def drawn(*shape: int, kind: torch.dtype) -> Tensor:
 
 @pytest.mark.parametrize(("kind", "most"), KINDS)
 @pytest.mark.parametrize("activation", ["", "silu"])
-@pytest.mark.parametrize(("tokens", "width", "window"), [(9, 5, 4), (2, 131, 4), (300, 16, 2), (1, 3, 8)])
+@pytest.mark.parametrize(
+    ("batch", "tokens", "width", "window"),
+    [(3, 9, 5, 4), (3, 2, 131, 4), (1, 300, 16, 2), (1, 9, 131, 4), (3, 1, 3, 8)],
+)
 def test_a_convolution(
-    tokens: int, width: int, window: int, activation: str, kind: torch.dtype, most: float
+    batch: int, tokens: int, width: int, window: int, activation: str, kind: torch.dtype, most: float
 ) -> None:
     torch.manual_seed(0)
-    x = drawn(3, tokens, width + 2, kind=kind)[..., :width]
+    x = drawn(batch, tokens, width + 2, kind=kind)[..., :width]
     given = [
         x,
-        drawn(3, window - 1, width, kind=kind),
-        drawn(width, window, kind=kind),
+        drawn(batch, window - 1, width, kind=kind),
+        # Weights may lie otherwise than row by row.
+        drawn(window, width, kind=kind).mT,
         drawn(width, kind=kind),
     ]
 
@@ -76,6 +80,14 @@ def test_a_convolution_over_tokens_that_are_left_out_and_without_a_bias() -> Non
     mask = torch.tensor([[True, False, True, True, False, True, True], [False] * 7])
     y, state = conv(x, weight, state={"tail": tail}, mask=mask, activation="silu")
     alone, after = conv(x[:1, mask[0]], weight, state={"tail": tail[:1]}, mask=None, activation="silu")
+    none = conv(x, weight, torch.zeros(6).double(), state={"tail": tail}, mask=mask, activation="silu")[0]
+    assert torch.equal(y, none)
+    weight.requires_grad_()
+    gradients = [
+        torch.autograd.grad(conv(x, weight, b, state={"tail": tail}, mask=mask)[0].cos().sum(), weight)[0]
+        for b in (None, torch.zeros(6).double())
+    ]
+    assert torch.equal(*gradients) and gradients[0].abs().max() > 0
     torch.testing.assert_close(y[:1, mask[0]], alone)
     torch.testing.assert_close(state["tail"][:1], after["tail"])
     torch.testing.assert_close(state["tail"][1], tail[1])
