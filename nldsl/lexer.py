@@ -37,7 +37,7 @@ CLAUSES = (
     "project",
 )
 MODIFIERS = ("per", "head", "init", "reset", "never", "tokens", "token", "steps", "step", "sequence")
-CONSTANTS = ("true", "false", "zero", "learned", "identity", "self", "task")
+CONSTANTS = ("true", "false", "zero", "learned", "fixed", "identity", "self", "task")
 WORDS = ("and", "or", "not")
 
 

@@ -67,8 +67,8 @@ _MODULE = frozenset(
 
 _OURS = frozenset(
     """
-    attach attach_repeated attached carry counter declare init_state initialise initial_state learn like
-    name parameter parameter_paths parameter_roles plan program root source start tasks zeros
+    attach attach_repeated attached carry counter declare drawn_paths init_state initialise initial_state
+    learn like name parameter parameter_paths parameter_roles plan program root source start tasks zeros
     """.split()
 )
 """Methods and attributes of the base class of emitted modules, and of `Layer` and `Model` around them."""

@@ -98,7 +98,7 @@ class Bench:
         Errors: `KeyError` if it does not have exactly the parameters of the program.
         """
         module: Layer = self.build(plan).to(dtype=torch.float64)
-        found = module.parameter_paths()
+        found = module.drawn_paths()
         self.initial = {path: p.detach().clone() for path, p in found.items()}
         if found.keys() != self.values.keys():
             odd = sorted(found.keys() ^ self.values.keys())
@@ -109,6 +109,12 @@ class Bench:
                     raise KeyError(f"`{path}` has shape {list(parameter.shape)} in the compiled module")
                 parameter.copy_(self.values[path])
         return module
+
+    @property
+    def learned(self) -> list[str]:
+        """Names of the values that have a gradient: all but constants (`init fixed`)."""
+        own = self.module.parameter_paths()
+        return [path for path in self.values if path in own]
 
     @property
     def tokens(self) -> int:

@@ -96,7 +96,7 @@ def _leaves(bench: Bench) -> Leaves:
     """Everything that can be moved: parameters by path, inputs by name."""
     streams = zip(bench.program.root.inputs, bench.reference.inputs, strict=True)
     inputs = {f"input {v.name}": s for v, s in streams if s.is_floating_point()}
-    return {name: x.detach() for name, x in (*bench.values.items(), *inputs.items())}
+    return {name: x.detach() for name, x in (*((n, bench.values[n]) for n in bench.learned), *inputs.items())}
 
 
 def _streams(bench: Bench, leaves: Leaves, tokens: int) -> tuple[tuple[Tensor, ...], Leaves]:
@@ -128,9 +128,9 @@ def _compiled(bench: Bench) -> Side:
 
 def _interpreter(bench: Bench) -> Side:
     def run(leaves: Leaves, tokens: int) -> tuple[Tensor, Leaves]:
-        own = {path: leaves[path].detach().requires_grad_() for path in bench.values}
+        own = {path: leaves[path].detach().requires_grad_() for path in bench.learned}
         streams, moving = _streams(bench, leaves, tokens)
-        y, state = Interpreter(bench.program, own).run(streams)
+        y, state = Interpreter(bench.program, bench.values | own).run(streams)
         outputs = y if isinstance(y, tuple) else (y,)
         # What the compiled module keeps says which parts of the state there are, and in which order.
         _, kept = call(bench.module, streams)

@@ -45,9 +45,9 @@ def _compare(bench: Bench, module: Layer, label: str, run: Run, values: bool = F
     if not pairs:
         return
     own = module.parameter_paths()
-    got = _differentiate(pairs, "got", bench.seed, [*(own[n] for n in bench.values), *_floats(inputs)])
+    got = _differentiate(pairs, "got", bench.seed, [*(own[n] for n in bench.learned), *_floats(inputs)])
     want = _wanted(bench, pairs)
-    names = [*bench.values, *(f"input {v.name}" for v in bench.program.root.inputs if v.kind != "token")]
+    names = [*bench.learned, *(f"input {v.name}" for v in bench.program.root.inputs if v.kind != "token")]
     # The interpreter's inputs may be longer than what is compared.
     cut = [w if g.shape == w.shape else w[:, :end] for g, w in zip(got, want, strict=True)]
     paired = [Pair(n, "gradient", "", g, w) for n, g, w in zip(names, got, cut, strict=True)]
@@ -57,7 +57,7 @@ def _compare(bench: Bench, module: Layer, label: str, run: Run, values: bool = F
 def _wanted(bench: Bench, pairs: Sequence[Pair]) -> list[Tensor]:
     """The same for the interpreter, asked once."""
     if bench.reference.gradients is None:
-        leaves = [*bench.values.values(), *_floats(bench.reference.inputs)]
+        leaves = [*(bench.values[n] for n in bench.learned), *_floats(bench.reference.inputs)]
         bench.reference.gradients = _differentiate(pairs, "want", bench.seed, leaves)
     return bench.reference.gradients
 

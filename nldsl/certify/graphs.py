@@ -79,7 +79,7 @@ def _module(program: Program, plan: Plan, build: Build, seed: int) -> Layer:
     module: Layer = build(plan).to(torch.float64)
     drawn = draw_parameters(program, seed)
     with torch.no_grad():
-        for path, parameter in module.parameter_paths().items():
+        for path, parameter in module.drawn_paths().items():
             parameter.copy_(drawn[path])
     return module
 

@@ -34,7 +34,7 @@ def float32_growth(bench: Bench) -> tuple[tuple[Growth, ...], CheckResult]:
         return (), _diverging(name)
     double = copy.deepcopy(bench.module)
     with torch.no_grad():
-        for path, parameter in double.parameter_paths().items():
+        for path, parameter in double.drawn_paths().items():
             parameter.copy_(bench.initial[path])
     single = copy.deepcopy(double).to(dtype=torch.float32)
     inputs = bench.noise(max(LENGTHS), "growth")

@@ -239,9 +239,9 @@ def _written(subject: Endurance, module: Layer, inputs: tuple[Tensor, ...], run:
     except SpecError:
         # A read that needs a memory that is written (`solve`): forgetting has to do.
         return
-    values = module.parameter_paths()
+    values = module.drawn_paths()
     with torch.no_grad():
-        for path, parameter in silent.parameter_paths().items():
+        for path, parameter in silent.drawn_paths().items():
             parameter.copy_(values[path])
     off = _run(silent, inputs)
     assert isinstance(off, Run)

@@ -149,7 +149,7 @@ def _gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
 
 
 def _farthest_gradient(school: School, got: dict[str, Tensor]) -> Finding:
-    values = school.bench.values
+    values = {path: school.bench.values[path] for path in school.bench.learned}
     if school.want.gradients is None:
         school.want.gradients = _gradients(school.loss, list(values.values()))
     wanted = dict(zip(values, school.want.gradients, strict=True))

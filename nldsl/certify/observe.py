@@ -61,7 +61,7 @@ def observe(program: Program, tokens: int, seed: int = 0) -> tuple[Seen, ...]:
     module = build_module(plan_of(program)).to(torch.float64)
     drawn = draw_parameters(program, seed)
     with torch.no_grad():
-        for path, parameter in module.parameter_paths().items():
+        for path, parameter in module.drawn_paths().items():
             parameter.copy_(drawn[path])
     inputs = draw_inputs(program, 1, tokens, seed, "observe")
     spots = list(_spots(program.root, Place.root(program), ("root",), ""))

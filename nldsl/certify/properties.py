@@ -103,10 +103,11 @@ def interpreted(subject: Subject) -> Findings:
 
 def gradients(subject: Subject) -> Findings:
     """Gradients of a projection of the outputs, by every parameter, are those of the interpreter."""
-    leaves = {path: v.clone().requires_grad_() for path, v in subject.values.items()}
-    want, _ = Interpreter(subject.program, leaves).run(subject.inputs)
+    moved = subject.module.parameter_paths()
+    leaves = {path: v.clone().requires_grad_() for path, v in subject.values.items() if path in moved}
+    want, _ = Interpreter(subject.program, subject.values | leaves).run(subject.inputs)
     got, _ = call(subject.module, subject.inputs)
-    sides = ((got, subject.module.parameter_paths()), (want if isinstance(want, tuple) else (want,), leaves))
+    sides = ((got, moved), (want if isinstance(want, tuple) else (want,), leaves))
     found = []
     for outputs, own in sides:
         total = torch.zeros((), dtype=torch.float64)

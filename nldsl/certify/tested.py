@@ -136,7 +136,7 @@ class Tested:
         program, module = self._made[key]
         values = draw_parameters(program, case.seed)
         with torch.no_grad():
-            for path, parameter in module.parameter_paths().items():
+            for path, parameter in module.drawn_paths().items():
                 parameter.copy_(values[path])
         return Subject(program, module, case, values)
 

@@ -164,7 +164,7 @@ def compiled_trace(
     """Named values and outputs of one call of everything, and the memories behind every prefix."""
     module: Layer = build(plan).to(torch.float64)
     with torch.no_grad():
-        for path, parameter in module.parameter_paths().items():
+        for path, parameter in module.drawn_paths().items():
             parameter.copy_(values[path])
     tokens = inputs[0].shape[1]
     seen: dict[Key, Tensor] = {}

@@ -174,7 +174,7 @@ class _Scope:
         if memory.init_from is not None:
             self.walker.link([Source(self.point(memory.init_from))], target, "initial state", makes=False)
         for start in memory.initial:
-            if start is not None and memory.trained is None:
+            if start is not None and not start.fixed and memory.trained is None:
                 self._from_slow(start, target, "initial state")
 
     def _from_slow(self, parameter: Parameter, target: Point, carries: str) -> None:

@@ -370,7 +370,12 @@ def _retention(write: Write | TaskWrite) -> str:
 
 
 def _start(memory: Memory) -> str:
-    words = {"zero": "zero", "learned": "learned", "first": "learned, first order"}
+    words = {
+        "zero": "zero",
+        "learned": "learned",
+        "first": "learned, first order",
+        "fixed": "drawn, never learned",
+    }
     return words.get(memory.init, f"the state of {memory.init_from}")
 
 

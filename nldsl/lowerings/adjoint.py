@@ -13,7 +13,7 @@ from nldsl.emit.nodes import (
     assign,
     call,
 )
-from nldsl.lowerings.flat import Flat, operands
+from nldsl.lowerings.flat import MODULES, Flat, operands
 from nldsl.lowerings.scope import Imports
 
 WITHOUT = frozenset({"detach", "new_ones", "new_full", "new_zeros", "zeros_like", "ones_like", "full_like"})
@@ -126,5 +126,6 @@ def used(value: Expression) -> list[str]:
     """Names of the operands of one operation, without that of the function."""
     if isinstance(value, Invoke):
         own = operands(value.function) if not isinstance(value.function, Var) else iter(())
+        own = (name for name in own if name not in MODULES)
         return [*own, *operands(value.args), *operands(tuple(v for _, v in value.kwargs))]
     return list(operands(value))

@@ -224,6 +224,9 @@ def _retention_kernel(adjoint: Adjoint, binding: Binding, value: Invoke, d: Expr
 
 def _delta_write(adjoint: Adjoint, binding: Binding, value: Invoke, d: Expression) -> None:
     """Its own adjoint, with the inverse that the step has kept."""
+    moved = (*value.args[1:], *(v for part, v in value.kwargs if part in ("erase", "rate", "gate")))
+    if not any(adjoint.depends(operand) for operand in moved):
+        return _delta_kept(adjoint, binding, value, d)
     pullback = adjoint.imports.use("nldsl.runtime.delta_back:delta_write_pullback")
     inverse = adjoint.kept[adjoint.places[binding.out]]
     options = tuple((part, v) for part, v in value.kwargs if part != "kept")
@@ -236,6 +239,20 @@ def _delta_write(adjoint: Adjoint, binding: Binding, value: Invoke, d: Expressio
             adjoint.add_parts(operand, found.attr(part))
         elif part != "valid":
             adjoint.add(operand, found.attr(part))
+
+
+def _delta_kept(adjoint: Adjoint, binding: Binding, value: Invoke, d: Expression) -> None:
+    """Where what is written is constant: through what the write leaves of the weight."""
+    pullback = adjoint.imports.use("nldsl.runtime.delta_back:delta_kept_pullback")
+    inverse = adjoint.kept[adjoint.places[binding.out]]
+    options = dict(value.kwargs)
+    wanted = ("erase", "gate", "toward", "valid")
+    given = tuple((part, options[part]) for part in wanted if part in options)
+    weight, x, _ = value.args
+    made = Invoke(pullback, (d, weight, x), (*given, ("inverse", inverse)))
+    found = adjoint.let(f"d_{binding.out}_all", made)
+    adjoint.add(weight, found[0], owned=True)
+    adjoint.add(options.get("toward", Literal(None)), found[1])
 
 
 def _several(adjoint: Adjoint, binding: Binding, made: Expression, args: tuple[Expression, ...]) -> None:

@@ -30,6 +30,7 @@ from nldsl.lowerings.chunk_step import ChunkStep
 from nldsl.lowerings.functions import tensors
 from nldsl.lowerings.numbered import STEP, number_steps
 from nldsl.lowerings.step_back import written_back
+from nldsl.plan.constants import constants_of
 from nldsl.plan.details import ChunkDetail
 from nldsl.plan.plan import Unit
 from nldsl.spec.program import Value
@@ -87,7 +88,9 @@ class ChunkLoop:
         self.scope.add(*(assign(c, []) for _, c in collected))
         step = ChunkStep(self.code, self.unit, self.detail, self.families, self.caches)
         if self.detail.written_back:
-            self._write_back(self._method(step, cut, collected), len(cut))
+            constants = {v for v in self.detail.incoming if v.name in constants_of(self.code.block)}
+            method = self._method(step, cut, collected)
+            self._write_back(method, len(cut), frozenset(step.scope.names.of(v) for v in constants))
         self.scope.add(
             For(
                 (self.number,),
@@ -163,7 +166,7 @@ class ChunkLoop:
             body += cache.settle(call(f"{self.grid}.ends", cache.memory.reset_every)[n] if forgets else None)
         return body
 
-    def _write_back(self, method: FunctionDef, cut: int) -> None:
+    def _write_back(self, method: FunctionDef, cut: int, constants: frozenset[str]) -> None:
         """The step, and its backward pass as a method beside it."""
         functions = {f.name: f for f in self.code.functions.definitions}
         names = [p.name for p in method.parameters[1:-1]]
@@ -171,7 +174,7 @@ class ChunkLoop:
         given = {p.inner for f in self.families for p in f.given()} | {names[-1]}
         shared = tuple(i for i, n in enumerate(names) if n in toward or (i >= cut and n not in given))
         twin, parameters = written_back(
-            method, functions, self.scope.imports, self.code.functions.locals, names[-1]
+            method, functions, self.scope.imports, self.code.functions.locals, names[-1], constants
         )
         self.code.methods += [method, twin]
         self.back = parameters, shared

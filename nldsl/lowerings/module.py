@@ -12,6 +12,7 @@ from nldsl.emit.nodes import (
     Evaluate,
     Expression,
     FunctionDef,
+    Like,
     Literal,
     Module,
     Parameter,
@@ -196,7 +197,8 @@ def parameters_of(block: Block) -> list[SlowParameter]:
 
 def _declare(owned: SlowParameter, imports: Imports) -> Expression:
     fill = imports.use(f"nldsl.runtime.module:{owned.init.kind}")
-    return call("self.declare", owned.path, owned.shape, owned.role, fill(owned.init.scale))
+    options: dict[str, Like] = {"learned": False} if owned.fixed else {}
+    return call("self.declare", owned.path, owned.shape, owned.role, fill(owned.init.scale), **options)
 
 
 def _build(plan: Plan, root: BlockPlan, imports: Imports) -> FunctionDef:

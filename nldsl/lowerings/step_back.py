@@ -36,15 +36,18 @@ def written_back(
     imports: Imports,
     reserved: frozenset[str],
     valid: str,
+    constants: frozenset[str] = frozenset(),
 ) -> tuple[FunctionDef, tuple[Expression, ...]]:
     """`step_back(*arguments, kept, *d_results)`, and the parameters of the module whose gradients it returns.
+
+    `constants` are parameters of the step that no gradient goes through.
 
     The last parameter of the step is `kept`, the one in front of it `valid`, which has no gradient.  The plan
     asks for it where every statement has a simplest form; `NotFlatError` is a fault of this package.
     """
     flat = Flat(Names(reserved), functions).function(step)
     *given, kept = (p.name for p in step.parameters)
-    adjoint = Adjoint(flat, imports, frozenset({valid, kept}), kept)
+    adjoint = Adjoint(flat, imports, constants | {valid, kept}, kept)
     seeds = [adjoint.names.fresh(f"d_{getattr(r, 'name', 'result')}") for r in flat.results]
     for result, seed in zip(flat.results, seeds, strict=True):
         adjoint.add(result, Var(seed))

@@ -9,6 +9,7 @@ import networkx as nx
 from nldsl.library import PRIMITIVES
 from nldsl.plan import chunk_cache
 from nldsl.plan.chunk_merge import fits, one_write
+from nldsl.plan.constants import constants_of
 from nldsl.plan.details import ChunkCache, ChunkDetail, ChunkMemory
 from nldsl.plan.sequential import outlived
 from nldsl.plan.steps import write_steps
@@ -48,7 +49,7 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[ChunkDetail, s
     recorded = _recorded(body, members, caches, incoming)
     families, written = _families(members), recorded == ""
     detail = ChunkDetail(grid, tuple(members), families, incoming, outgoing, tuple(caches), written)
-    return detail, _reason(members, caches, grid) + _backward(recorded)
+    return detail, _reason(members, caches, grid) + _backward(recorded, _constant(block, members))
 
 
 def _found(memory: Memory, body: list[Statement]) -> ChunkMemory | ChunkCache | Refusal:
@@ -115,9 +116,21 @@ def _recorded(
     return ""
 
 
-def _backward(recorded: str | None) -> str:
+def _constant(block: Block, members: list[ChunkMemory]) -> bool:
+    """Whether no outer gradient goes through what is written, at bases that are taken as they are."""
+    known = constants_of(block)
+    taken = all(v.name in known for m in members for v in used(m.write))
+    return taken and all(m.memory.init in ("first", "fixed") for m in members)
+
+
+def _backward(recorded: str | None, constant: bool) -> str:
     if recorded is None:
         return ""
+    if not recorded and constant:
+        return (
+            "; no outer gradient goes through what is written: its backward pass, written out, is that of "
+            "reads and of what writes leave"
+        )
     if recorded:
         return f"; its backward pass is always recorded: {recorded}"
     return (

@@ -44,8 +44,25 @@ def _logarithm(block: Block, gate: Apply) -> tuple[Value | None, list[Apply]]:
         if log is not None:
             out = replace(gate.out, name=gate.out.name + SUFFIX)
             return out, [*made, replace(gate, out=out, args=(log,))]
+    if maker is None and gate.op == "detach":
+        return _detached(block, gate)
     made = _steps(block, gate)
     return (made[-1].out if made else None), made
+
+
+def _detached(block: Block, gate: Apply) -> tuple[Value | None, list[Apply]]:
+    """That of what is detached, detached: `detach(exp(a))` has `detach(a)`."""
+    maker = _maker(block, gate.args[0])
+    log, made = (None, []) if maker is None else _logarithm(block, maker)
+    if log is None:
+        return None, []
+    out = replace(gate.out, name=gate.out.name + SUFFIX)
+    # A value may be the gate of one write, and detached that of another: each has steps of its own.
+    renamed = {s.out.name: replace(s.out, name=f"{s.out.name}_of_{gate.out.name}") for s in made}
+    steps = [
+        replace(s, out=renamed[s.out.name], args=tuple(renamed.get(a.name, a) for a in s.args)) for s in made
+    ]
+    return out, [*steps, replace(gate, out=out, args=(renamed.get(log.name, log),))]
 
 
 def _maker(block: Block, value: Value) -> Apply | None:

@@ -104,7 +104,7 @@ class ClassNames:
 
 
 RESERVED_CLASSES = frozenset(
-    {"Module", "Model", "Layer", "Tensor", "Any", "None", "True", "False", "ChunkGrid", "TaskMemory"}
+    {"Module", "Model", "Layer", "Tensor", "Any", "None", "True", "False", "ChunkGrid", "TaskMemory", "F"}
 )
 
 

@@ -101,6 +101,8 @@ class ParametricMemory:
             else:
                 path = f"{self.scope.prefix}.{parameter.path}" if self.scope.prefix else parameter.path
                 start[weight.name] = self.scope.parameters[path]
+                if parameter.fixed:
+                    start[weight.name] = start[weight.name].detach()
         return start
 
     def numbered_terms(self) -> list[tuple[int, Term]]:

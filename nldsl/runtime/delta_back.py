@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nldsl.runtime.delta_pieces import flow_through, left_over, less, solved_pieces, unpacked
+from nldsl.runtime.delta_pieces import flow_through, kept_through, left_over, less, solved_pieces, unpacked
 from nldsl.runtime.delta_system import Flow
 from nldsl.runtime.memory import Retention, alive, prepared
 
@@ -65,6 +65,34 @@ def delta_write_pullback(
         d_gate,
         None if toward is None else left_over(d, found.start, toward.shape),
     )
+
+
+def delta_kept_pullback(
+    d: Tensor,
+    weight: Tensor,
+    x: Tensor,
+    *,
+    erase: Tensor,
+    gate: Retention | None = None,
+    toward: Tensor | None = None,
+    valid: Tensor | None = None,
+    inverse: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of the weight and of `toward` where all that `delta_write` writes is constant.
+
+    What is left of `D = W - toward` is linear in it: `D' = A D - U^T (erase c X D^T) + ..`, so that
+    `dD = A dD' - Z^T (erase c X)` with `Z = Y^T (X B dD'^T)`; `B`, `Y` as in `delta_write_pullback`.
+
+    >>> one, half = torch.ones(1, 1, 1), torch.full((1, 1), 0.5)
+    >>> delta_kept_pullback(one, one, one, erase=half)[0].item()
+    0.5
+    """
+    erase = alive(erase, valid)
+    nothing = x.new_zeros(()).expand(*weight.shape[:-2], x.shape[-2], weight.shape[-2])
+    (start, x, _, erase, _, *gates), folded = prepared(weight, x, nothing, erase, erase, gate)
+    flow = kept_through(d.view(start.shape) if folded else d, x, erase, gates, inverse)
+    d_weight = flow.view(weight.shape) if folded else flow
+    return d_weight, None if toward is None else left_over(d, d_weight, toward.shape)
 
 
 def _unfolded(found: Flow, shape: torch.Size) -> Flow:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.delta_rows import Through, pays
-from nldsl.runtime.delta_system import Flow, Solved, ended, flow_of, solve
+from nldsl.runtime.delta_system import Flow, Solved, ended, flat, flow_of, solve
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.recompute import results_wanted
+from nldsl.runtime.triangular import unit_lower_inverse
 
 PIECE = 32
 """Tokens of a piece on a CPU."""
@@ -112,6 +113,28 @@ def flow_through(
         to_end,
         total,
     )
+
+
+def kept_through(
+    d_new: Tensor, x: Tensor, erase: Tensor, gate: Sequence[Tensor], inverse: Tensor | None
+) -> Tensor:
+    """The gradient of the weight in front of a chunk through what writes leave of it, piece by piece."""
+    parts = pieces_of(d_new, x)
+    inverses = unpacked(inverse, d_new, x)
+    found = list(zip(parts, _gates(parts, *gate), strict=True))
+    for n, (at, (scores, carried, to_end, total)) in reversed(list(enumerate(found))):
+        rows, rate = x[..., at, :], erase[..., at]
+        x_ = flat(rows)
+        if inverses:
+            solved = inverses[n]
+        else:
+            gram = torch.bmm(x_, x_.mT).view(*rows.shape[:-1], rows.shape[-2])
+            solved = unit_lower_inverse(flat((gram * scores).mul_(rate.unsqueeze(-1))))
+        against = torch.bmm(x_, flat(d_new).mT).view(*rows.shape[:-1], d_new.shape[-2])
+        flow = torch.bmm(solved.mT, flat(against.mul_(to_end.unsqueeze(-1))))
+        d_new = (d_new * total[..., None, None]).contiguous()
+        flat(d_new).baddbmm_(flow.mT, flat(rows * (rate * carried).unsqueeze(-1)), alpha=-1)
+    return d_new
 
 
 class DeltaWrite(torch.autograd.Function):

@@ -68,6 +68,10 @@ class Layer(nn.Module):
         """Every parameter by its path in the program."""
         return self.root.parameter_paths()
 
+    def drawn_paths(self) -> dict[str, Tensor]:
+        """Every parameter and every constant that was drawn (`init fixed`) by its path in the program."""
+        return self.root.drawn_paths()
+
     def parameter_roles(self) -> dict[str, str]:
         """The role of every parameter: matrix, embedding, head, norm or rest."""
         return self.root.parameter_roles()

@@ -89,6 +89,7 @@ class Module(Container):
         super().__init__()
         # Program path -> (torch name, role, first value), relative to this module.
         self._declared: dict[str, tuple[str, str, Fill]] = {}
+        self._fixed: dict[str, tuple[str, Fill]] = {}
         self._attached: dict[str, Module] = {}
         # Follows `.to(...)`, so that new states get the right type and device in a block without parameters.
         self.register_buffer("like", torch.empty(0), persistent=False)
@@ -121,19 +122,28 @@ class Module(Container):
                 index = int(path[start + 1 : -1])
                 module.keep_lasting(old[path[:start]][index], fresh[path[:start]][index])
 
-    def declare(self, path: str, shape: tuple[int, ...], role: str, init: Fill) -> nn.Parameter:
+    def declare(
+        self, path: str, shape: tuple[int, ...], role: str, init: Fill, *, learned: bool = True
+    ) -> Tensor:
         """Register a parameter under its program path; its value is undefined until `initialise`.
+
+        What is not `learned` is a buffer: drawn, saved and moved as parameters are, and no parameter.
 
         Errors: `ValueError` for a path that is taken.
         """
         name = torch_name(path)
-        parameter = nn.Parameter(torch.empty(shape))
         owner, last = self._owner(name)
         if hasattr(owner, last):
             raise ValueError(f"`{path}` is declared twice")
-        owner.register_parameter(last, parameter)
-        self._declared[path] = (name, role, init)
-        return parameter
+        value = torch.empty(shape)
+        if learned:
+            value = nn.Parameter(value)
+            owner.register_parameter(last, value)
+            self._declared[path] = (name, role, init)
+        else:
+            owner.register_buffer(last, value)
+            self._fixed[path] = (name, init)
+        return value
 
     def attach(self, path: str, module: Module) -> Module:
         """Register a block under its program path: `gated_deltanet`, `blocks[3]`, `mixer[1]`.
@@ -153,11 +163,12 @@ class Module(Container):
             self.attach(f"{path}[{index}]", module)
 
     def initialise(self, seed: int) -> Module:
-        """Fill every parameter from a generator seeded by (seed, absolute program path).
+        """Fill every parameter and constant from a generator seeded by (seed, absolute program path).
 
         Values depend on nothing else: not on order, depth, device or type.  Call it on the root.
         """
-        for path, (parameter, _, fill) in self._parameters_by_path().items():
+        known = {path: (found[0], found[2]) for path, found in self._parameters_by_path().items()}
+        for path, (parameter, fill) in (known | self._fixed_by_path()).items():
             digest = hashlib.sha256(f"{seed}:{path}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
             with torch.no_grad():
@@ -168,12 +179,25 @@ class Module(Container):
         """Every parameter by its program path (absolute if asked of the root)."""
         return {path: found[0] for path, found in self._parameters_by_path().items()}
 
+    def drawn_paths(self) -> dict[str, Tensor]:
+        """Whatever was drawn at the start, by its program path: parameters and constants (`init fixed`).
+
+        >>> block = Module()
+        >>> _ = block.declare("M.W", (1,), "matrix", constant(2.0), learned=False)
+        >>> list(block.initialise(0).drawn_paths()), list(block.parameter_paths()), block.M.W
+        (['M.W'], [], tensor([2.]))
+        """
+        constants = {path: found[0] for path, found in self._fixed_by_path().items()}
+        return {**self.parameter_paths(), **constants}
+
     def parameter_roles(self) -> dict[str, str]:
         """The role of every parameter: matrix, embedding, head, norm or rest."""
         return {path: found[1] for path, found in self._parameters_by_path().items()}
 
-    def parameter(self, path: str) -> nn.Parameter:
-        """A parameter declared here, by its path."""
+    def parameter(self, path: str) -> Tensor:
+        """A parameter or a constant declared here, by its path."""
+        if path in self._fixed:
+            return self.get_buffer(self._fixed[path][0])
         return self.get_parameter(self._declared[path][0])
 
     def attached(self) -> dict[str, Module]:
@@ -187,6 +211,13 @@ class Module(Container):
         }
         for prefix, module in self._attached.items():
             for path, entry in module._parameters_by_path().items():
+                found[f"{prefix}.{path}"] = entry
+        return found
+
+    def _fixed_by_path(self) -> dict[str, tuple[Tensor, Fill]]:
+        found = {path: (self.get_buffer(name), fill) for path, (name, fill) in self._fixed.items()}
+        for prefix, module in self._attached.items():
+            for path, entry in module._fixed_by_path().items():
                 found[f"{prefix}.{path}"] = entry
         return found
 

@@ -224,7 +224,7 @@ def _words(*words: str) -> Callable[[Document, Cursor], Iterator[Proposal]]:
 
 
 def _starts(document: Document, cursor: Cursor) -> Iterator[Proposal]:
-    yield from (_word(word, 0) for word in ("zero", "learned"))
+    yield from (_word(word, 0) for word in ("zero", "learned", "fixed"))
     yield from (Proposal(name, "memory", "memory", order=1) for name in cursor.memories)
 
 

@@ -25,7 +25,7 @@ _WRITTEN = frozenset(
 _SINGLE = frozenset(
     {"tokens", "steps", "sequence", "each", "of", "in", "else", "commit", "minimizes", "zero"}
 )
-_KEYWORDS = _WRITTEN | _SINGLE | {"learned", "and", "or", "not"}
+_KEYWORDS = _WRITTEN | _SINGLE | {"learned", "fixed", "and", "or", "not"}
 
 
 def hover(document: Document, offset: int) -> tuple[str, int, int] | None:

@@ -70,13 +70,17 @@ WORDS: dict[str, Word] = {
         "In `per head`: one copy per head.  In `train`: the output layer.", "memory S = matrix() per head"
     ),
     "init": Word(
-        "Where a memory starts: `zero`, `learned`, or another memory; behind `toward` its initial state.",
+        "Where a memory starts: `zero`, `learned`, `fixed` or another memory; behind `toward` that state.",
         'memory M = mlp(4) init learned("first")',
     ),
     "zero": Word("The memory starts at zero.", "memory S = matrix() init zero"),
     "learned": Word(
         'The memory starts at a slow parameter; `learned("first")` cuts the meta-gradient at first order.',
         "memory S = matrix() init learned",
+    ),
+    "fixed": Word(
+        "The memory starts as it is drawn from the seed, and that start is never learned: a constant.",
+        "memory M = mlp(4) init fixed",
     ),
     "reset": Word(
         "When the state starts anew: every sequence, every N tokens, or never.", "reset every 512 tokens"

@@ -219,6 +219,7 @@ def initial_parameters(box: MemoryBox, kind: str) -> tuple[Parameter | None, ...
             w.init,
             "matrix" if len(w.value.shape) == 2 else "rest",
             w.span,
+            fixed=kind == "fixed",
         )
         for w in starts
     )

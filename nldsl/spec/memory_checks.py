@@ -101,7 +101,7 @@ def _origin_fits(frame: Frame, box: MemoryBox) -> bool:
         return True
     other, problem, trail = _origin(frame, box), "", [box]
     if other is None:
-        problem = "`init` takes `zero`, `learned` or the name of a memory of this block"
+        problem = "`init` takes `zero`, `learned`, `fixed` or the name of a memory of this block"
     while other is not None and not problem:
         if other in trail:
             path = " -> ".join(f"`{b.name}`" for b in (*trail, other))

@@ -46,6 +46,8 @@ class Parameter:
     span: Span | None = field(default=None, compare=False, repr=False)
     schedule: tuple[str, Options] | None = field(default=None, repr=False)
     """A number that `train` sets at every step: the name of a schedule and its options.  No rule moves it."""
+    fixed: bool = False
+    """A constant, drawn like a parameter and never learned: the start of a memory with `init fixed`."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,8 @@ class Memory:
 
     `function` is its map for *one head*; `heads` copies per sample (1 and `per_head = False` if
     not declared per head).  Weight `w` has state `[batch, heads, *shape]` (`[batch, *shape]` if not
-    per head).  `initial[i]` is the parameter of the learned initial state of `function.weights[i]`
-    (shape with the head axis in front if per head), `None` for `init zero`.
+    per head).  `initial[i]` is the parameter of the initial state of `function.weights[i]`
+    (shape with the head axis in front if per head; a constant for `init fixed`), `None` for `init zero`.
     Softmax memories have `function = None` and their options (`window`, `start`, `causal`, `scale`).
     """
 
@@ -159,7 +161,7 @@ class Memory:
     heads: int
     key_size: int
     value_size: int
-    init: Literal["zero", "learned", "first", "from"]
+    init: Literal["zero", "learned", "first", "fixed", "from"]
     initial: tuple[Parameter | None, ...]
     init_from: str | None = None
     reset: Literal["sequence", "tokens", "never"] = "sequence"

@@ -40,15 +40,18 @@ def _losses(session: Session, program: Program, span: Span) -> None:
             help="let what is returned depend on the answer, or remove the memory and what feeds it",
         )
         return
+    starts = {id(p) for memory in _memories(program.root) for p in memory.initial}
+    fixed = {p.span or span for _, p in unreached(program) if id(p) in starts}
     for place, paths in places.items():
         many = len(paths) > 1
+        stays = "; a start that is to stay as it is drawn is `init fixed`" if place in fixed else ""
         session.report(
             "NL0601",
             f"parameter{'s' * many} {_listed(paths)} reach{'es' * (not many)} no loss",
             place,
             "never learns",
             help=f"let the output depend on {'them' if many else 'it'}, or remove what owns "
-            f"{'them' if many else 'it'}",
+            f"{'them' if many else 'it'}{stays}",
         )
 
 
@@ -64,6 +67,14 @@ def _task_memories(block: Block) -> Iterator[Memory]:
     for statement in block.body:
         if isinstance(statement, Call | Repeat):
             yield from _task_memories(statement.block)
+
+
+def _memories(block: Block) -> Iterator[Memory]:
+    """All memories, at any depth."""
+    yield from block.memories
+    for statement in block.body:
+        if isinstance(statement, Call | Repeat):
+            yield from _memories(statement.block)
 
 
 def _task_clocks(session: Session, root: Block, span: Span) -> None:

@@ -8,13 +8,13 @@ from nldsl.spec.program import Apply, Block, Call, Parameter, Repeat
 
 
 def own_parameters(block: Block) -> Iterator[Parameter]:
-    """Slow parameters of a block itself: of its primitives, its memories' maps and initial states."""
+    """Slow parameters of a block itself: of its primitives, its memories' maps and learned initial states."""
     for statement in block.body:
         if isinstance(statement, Apply):
             yield from statement.parameters
     for memory in block.memories:
         yield from memory.parameters
-        yield from (p for p in memory.initial if p is not None)
+        yield from (p for p in memory.initial if p is not None and not p.fixed)
 
 
 LINEAR = ("linear", "head")

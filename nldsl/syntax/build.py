@@ -173,10 +173,8 @@ class Builder:
     def on_init(self, node: Any) -> t.Init:
         value = self.build(node.children[1])
         span = self.span(node)
-        if isinstance(value, t.Name) and value.id == "zero":
-            return t.Init(span=span, kind="zero")
-        if isinstance(value, t.Name) and value.id == "learned":
-            return t.Init(span=span, kind="learned")
+        if isinstance(value, t.Name) and value.id in ("zero", "learned", "fixed"):
+            return t.Init(span=span, kind=value.id)
         if isinstance(value, t.Call) and value.function.id == "learned":
             if len(value.args) != 1 or value.args[0].name:
                 raise self.fault(

@@ -38,7 +38,7 @@ class String(Node):
 
 @dataclass(frozen=True)
 class Name(Node):
-    """An identifier (also `true`, `false`, `identity`, `self`, `init`, `zero`, `learned`)."""
+    """An identifier (also `true`, `false`, `identity`, `self`, `init`, `zero`, `learned`, `fixed`)."""
 
     id: str
 
@@ -107,9 +107,9 @@ class Clock(Node):
 
 @dataclass(frozen=True)
 class Init(Node):
-    """`init zero`, `init learned`, `init learned("first")`, `init M2` (then `kind` is `from`)."""
+    """`init zero`, `learned`, `learned("first")`, `fixed`, or `init M2` (then `kind` is `from`)."""
 
-    kind: Literal["zero", "learned", "from"]
+    kind: Literal["zero", "learned", "fixed", "from"]
     argument: Expr | None = None
 
 

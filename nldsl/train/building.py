@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nldsl.driver import compile as compile_model
 from nldsl.evaluate import LanguageModel
@@ -25,6 +25,9 @@ class TrainableModel(LanguageModel, Protocol):
 
     def parameter_paths(self) -> dict[str, nn.Parameter]:
         """Every slow parameter by its absolute path."""
+
+    def drawn_paths(self) -> dict[str, Tensor]:
+        """The same, and constants that were drawn (`init fixed`)."""
 
     def parameter_roles(self) -> dict[str, Any]:
         """The role of every slow parameter."""

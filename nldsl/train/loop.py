@@ -311,8 +311,8 @@ class Trainer:
         return {"heldout_accuracy": self.right, "heldout_accuracy_at_ends": last / whole}
 
     def learnt(self) -> dict[str, Tensor]:
-        """The weights and every memory of their optimisers, by the names of checkpoints."""
-        tensors: dict[str, Tensor] = {f"weights/{path}": p for path, p in self.parameters.items()}
+        """Weights, constants and every memory of the optimisers, by the names of checkpoints."""
+        tensors: dict[str, Tensor] = {f"weights/{path}": p for path, p in self.model.drawn_paths().items()}
         for index, group in enumerate(self.groups):
             tensors |= {f"optimiser/{index}/{name}": t for name, t in group.state().items()}
         return tensors
@@ -371,7 +371,7 @@ def finite_or_none(value: float) -> float | None:
 def load_weights(model: TrainableModel, found: saved.Checkpoint) -> None:
     """Put the weights of a checkpoint into a model.  Raises NL0986 unless paths and shapes agree."""
     weights = found.section("weights")
-    parameters = model.parameter_paths()
+    parameters = model.drawn_paths()
     for path in sorted(weights.keys() | parameters.keys()):
         have = tuple(weights[path].shape) if path in weights else "nothing"
         want = tuple(parameters[path].shape) if path in parameters else "nothing"

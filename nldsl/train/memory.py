@@ -130,15 +130,14 @@ def predict(
 ) -> Memory:
     """The memory of a step of `batch` windows of `length`; `step(model, tokens)` does one: loss and state."""
     plan = plan or training_plan(model.program)
-    parameters = model.parameter_paths()
-    size = bytes_of(parameters.values())
+    size = bytes_of(model.parameter_paths().values())
     lengths = tuple(sorted({min(length, SHORT * k) for k in (1, 2, 4)}))
     if length <= SHORT * 4:
         lengths = (length,)
     found = [measure(model, step, at) for at in lengths]
     history = min(length, plan.truncate or length)
     return Memory(
-        parameters=size,
+        parameters=bytes_of(model.drawn_paths().values()),
         gradients=size,
         optimiser=optimiser_bytes(model, plan),
         state=batch * scaled(lengths, [state for state, _ in found], length),

@@ -114,7 +114,7 @@ def cost_of(program: Program, plan: Plan | None = None) -> Costs:
         for memory in block.memories:
             id = place.memory_id(memory)
             own = memory_flops(block, memory, plan, segment)
-            starts = sum(prod(p.shape) for p in memory.initial if p is not None)
+            starts = sum(prod(p.shape) for p in memory.initial if p is not None and not p.fixed)
             problem = states[id]
             cost = Cost(
                 parameters=starts,

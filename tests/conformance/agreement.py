@@ -76,7 +76,7 @@ def run_interpreter(
     layer: Layer, inputs: list[Tensor], mask: Tensor | None = None
 ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """The same by definition, with the layer's own parameters."""
-    meaning = Interpreter(layer.program, dict(layer.parameter_paths()), dtype=torch.float64)
+    meaning = Interpreter(layer.program, dict(layer.drawn_paths()), dtype=torch.float64)
     given = inputs[0] if len(inputs) == 1 else tuple(inputs)
     y, state = meaning.run(given, mask=mask)
     return (y if isinstance(y, tuple) else (y,)), flatten_state(state)

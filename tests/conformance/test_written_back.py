@@ -61,6 +61,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "hope",
         {"block": "self_modifying_titans", "x": 8, "heads": 2, "chunk": 2, "memory_chunk": 6},
     ),
+    "constant writes": (
+        "self_modifying_titans_first",
+        {"x": 8, "heads": 2, "chunk": CHUNK, "memory_chunk": CHUNK},
+    ),
+    "constant writes, clocks apart": (
+        "self_modifying_titans_first",
+        {"x": 8, "heads": 2, "chunk": 2, "memory_chunk": 6},
+    ),
     "matrices": (MATRICES, {"block": "matrices", "x": 8, "w": 8}),
     "l2": ("self_modifying_titans_l2", {"x": 8, "heads": 2, "chunk": CHUNK}),
     "no decay": (
@@ -264,6 +272,14 @@ FAULTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
             )
         ),
     ),
+    "constant write: weight": (
+        "delta_kept_pullback",
+        lambda original: lambda *a, **o: (1.001 * original(*a, **o)[0], original(*a, **o)[1]),
+    ),
+    "constant write: start": (
+        "delta_kept_pullback",
+        lambda original: lambda *a, **o: (original(*a, **o)[0], None),
+    ),
     "gate": ("retention_kernel_back", _scaled),
     "gates together": ("together", lambda original: lambda total, more: total),
     "curvature": ("silu_pullback_back", _swapped),
@@ -285,8 +301,10 @@ FAULTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_formula_is_seen(fault: str) -> None:
-    layer, (function, broken) = built("self_modifying_titans"), FAULTS[fault]
+    function, broken = FAULTS[fault]
+    name = "constant writes" if function == "delta_kept_pullback" else "self_modifying_titans"
+    layer = built(name)
     names = emitted(layer)
     names[function] = broken(names[function])
-    plain = recorded(built("self_modifying_titans"))
+    plain = recorded(built(name))
     assert apart(flows(layer, 2 * CHUNK + 1), flows(plain, 2 * CHUNK + 1)) > 1e-6

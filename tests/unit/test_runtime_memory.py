@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from nldsl.runtime.delta_back import delta_write_pullback
+from nldsl.runtime.delta_back import delta_kept_pullback, delta_write_pullback
 from nldsl.runtime.delta_pieces import pieces_of
 from nldsl.runtime.memory import (
     apply_weight,
@@ -123,7 +123,13 @@ def test_a_chunk_of_three_pieces(lead, shared, gate):
     with torch.no_grad():
         again = delta_write(*rows, **options, gate=kernel, kept=kept)
         found = delta_write_pullback(d, *rows, **options, gate=kernel, inverse=kept[0])
+        left = delta_kept_pullback(
+            d, c["weight"], c["x"], erase=c["erase"], gate=kernel, toward=c["toward"], inverse=kept[0]
+        )
+        alone = delta_kept_pullback(d, c["weight"], c["x"], erase=c["erase"], gate=kernel)
     torch.testing.assert_close(again, got)
+    for a, b in zip((*left, alone[0]), (found.weight, found.toward, found.weight), strict=True):
+        torch.testing.assert_close(a, b)
     made = [getattr(found, n) for n in names] + list(found.gate or ())
     for a, b in zip(made, recorded, strict=True):
         torch.testing.assert_close(a, b)

@@ -8,7 +8,8 @@ CODES = {
     "NL0601": Entry(
         "parameter that no loss reaches",
         "Nothing the model returns depends on it in a way that has a gradient, so it would never learn. "
-        "`detach(weight(...))`, written so, is meant: numbers drawn once that stay (random features).",
+        "`detach(weight(...))`, written so, is meant: numbers drawn once that stay (random features). "
+        "So is `init fixed`: a memory that starts as it is drawn, and whose start never learns.",
         "block f(x) { return x * detach(linear(x)) }\n",
         "block f(x) { return x * linear(x) }\n",
     ),
