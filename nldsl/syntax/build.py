@@ -174,7 +174,7 @@ class Builder:
         value = self.build(node.children[1])
         span = self.span(node)
         if isinstance(value, t.Name) and value.id in ("zero", "learned", "fixed"):
-            return t.Init(span=span, kind=value.id)
+            return t.Init(span=span, kind=value.id)  # type: ignore[arg-type]
         if isinstance(value, t.Call) and value.function.id == "learned":
             if len(value.args) != 1 or value.args[0].name:
                 raise self.fault(

@@ -81,12 +81,12 @@ task_clauses = node(t.Clauses, by=some, retain=some, at_commit=st.booleans())
 terms = node(t.Term, key=expressions, value=expressions, clauses=clauses)
 sources = expressions.filter(
     lambda e: (
-        not (isinstance(e, t.Name) and e.id in ("zero", "learned"))
+        not (isinstance(e, t.Name) and e.id in ("zero", "learned", "fixed"))
         and not (isinstance(e, t.Call) and e.function.id == "learned")
     )
 )
 inits = st.one_of(
-    node(t.Init, kind=st.just("zero")),
+    node(t.Init, kind=st.sampled_from(("zero", "fixed"))),
     node(t.Init, kind=st.just("learned"), argument=some),
     node(t.Init, kind=st.just("from"), argument=sources),
 )
