@@ -18,7 +18,7 @@ from nldsl.native.trace import traced
 aten = torch.ops.aten
 SAME = (aten.view, aten._unsafe_view, aten.clone, aten.alias, aten.detach)
 """The same numbers."""
-ALIKE = {*UNARY, *BINARY, aten.add, aten.sub, aten.silu}
+ALIKE = {*UNARY, *BINARY, aten.add, aten.sub, aten.rsub, aten.silu}
 """Operations of numbers at one place."""
 
 
@@ -74,7 +74,8 @@ def remade(keeps: Callable[..., Sequence[Tensor]], given: Sequence[Tensor | None
 
 def _leads_back(nodes: list[fx.Node], recipes: dict[int, Any], node: fx.Node) -> bool:
     """Whether a recipe found before takes this number from where it is kept."""
-    return any(node in step.all_input_nodes for recipe in recipes.values() for step in recipe.steps)
+    steps = (step for recipe in recipes.values() for step in recipe.steps)
+    return any(node in map(_plain, step.all_input_nodes) for step in steps)
 
 
 def _plain(made: Any) -> fx.Node:
@@ -94,7 +95,7 @@ def _steps(node: fx.Node, kept: dict[fx.Node, int]) -> list[fx.Node]:
     if node.op != "call_function" or getattr(node.target, "overloadpacket", None) not in ALIKE:
         return []
     found: list[fx.Node] = []
-    for given in node.all_input_nodes:
+    for given in map(_plain, node.all_input_nodes):
         if given.meta["val"].shape != node.meta["val"].shape:
             return []
         if given in kept:
@@ -114,7 +115,8 @@ class _Recipe:
         made: dict[fx.Node, Tensor] = {}
 
         def value(node: fx.Node) -> Tensor:
-            return made[node] if node in made else kept[self.places[node]]
+            plain = _plain(node)
+            return made[plain] if plain in made else kept[self.places[plain]]
 
         for step in self.steps:
             given: Any = fx.map_arg((step.args, step.kwargs), value)

@@ -16,6 +16,7 @@ from nldsl.native.matrix_passes import matrices_of, quicken_matrices
 from nldsl.native.projections import quicken_linears
 from nldsl.native.steps import BACK, STEP, NativeStep, forms_of, steps_of
 from nldsl.native.store import STORE
+from nldsl.runtime.arrays import ARRAYS
 from nldsl.runtime.module import Module
 from nldsl.runtime.native import REAL, compiler, no_compiler
 
@@ -150,6 +151,7 @@ def native(model: Any, *, at_once: bool = False, off: bool = False) -> Report:
     if off:
         STORE.clear()
         return Report(tuple(_switched_off(root)), off=True)
+    ARRAYS.empty = STORE.empty
     blocks: dict[type[Module], list[Module]] = {}
     for module in root.modules():
         if isinstance(module, Module):

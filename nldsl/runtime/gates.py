@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nldsl.runtime.arrays import room_like
 from nldsl.runtime.each_gradient import each_gradient
 from nldsl.runtime.native import Step
 from nldsl.runtime.row_loops import GATE, GATE_BACK, SCALE, SCALE_BACK, over_rows, ready
@@ -71,7 +72,7 @@ class _Gated(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, name: str, step: Step) -> Tensor:
         ctx.save_for_backward(a, b)
         ctx.name = name
-        y = a.new_empty(a.shape)
+        y = room_like(a, *a.shape)
         over_rows(step, GATE, (a, b), (y,), name)
         return y
 
@@ -87,7 +88,7 @@ class _Gated(torch.autograd.Function):
             if ctx.name == "silu":
                 return dy * (b * gate), dy * a * (gate + b * bend), None, None
             return dy * gate, dy * a * bend, None, None
-        da, db = a.new_empty(a.shape), a.new_empty(a.shape)
+        da, db = room_like(a, *a.shape), room_like(a, *a.shape)
         over_rows(step, GATE_BACK, (a, b, dy), (da, db), ctx.name)
         return da, db, None, None
 
@@ -98,7 +99,7 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, x: Tensor, step: Step) -> Tensor:
         ctx.save_for_backward(a, x)
-        y = x.new_empty(x.shape)
+        y = room_like(x, *x.shape)
         over_rows(step, SCALE, (a, x), (y,))
         return y
 
@@ -110,6 +111,6 @@ class _Scaled(torch.autograd.Function):
         step = ready(x, a, dy)
         if step is None or torch.is_grad_enabled():
             return (dy * x).sum(-1, keepdim=True), a * dy, None
-        da, dx = x.new_empty(*x.shape[:-1], 1), x.new_empty(x.shape)
+        da, dx = x.new_empty(*x.shape[:-1], 1), room_like(x, *x.shape)
         over_rows(step, SCALE_BACK, (a, x, dy), (da, dx))
         return da, dx, None

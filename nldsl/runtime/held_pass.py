@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nldsl.runtime.arrays import room_of
 from nldsl.runtime.first_order import first_order
 from nldsl.runtime.grid import ChunkGrid
 from nldsl.runtime.held_gates import Fading, Following
@@ -140,10 +141,7 @@ class _HeldPass(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         job, saved = ctx.job, list(ctx.saved_tensors)
-        made = [
-            None if like is None else torch.empty(like[0], dtype=like[1], device=like[2])
-            for like in ctx.likes
-        ]
+        made = [None if like is None else room_of(*like) for like in ctx.likes]
         groups = job.kind.groups(made)
         fade, *ways = (_taken(saved, numbers) for numbers in (groups.fade, *groups.ways))
         anchors, shared = _taken(saved, groups.anchors), _taken(saved, groups.shared)

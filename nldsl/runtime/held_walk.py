@@ -11,6 +11,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from nldsl.runtime.arrays import room_like
 from nldsl.runtime.held_back import Flows, Found, chunk_back
 from nldsl.runtime.held_chunk import Passed, pass_chunk
 from nldsl.runtime.held_gates import Following
@@ -122,7 +123,7 @@ class Ahead:
     def answer(self, i: int, like: Tensor, width: int) -> Tensor:
         """Where the answers to a query of all chunks and samples are, made when the first are there."""
         if len(self.answers) <= i:
-            self.answers.append(like.new_empty(*self.given.queries[0].shape[:3], width))
+            self.answers.append(room_like(like, *self.given.queries[0].shape[:3], width))
         return self.answers[i]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nldsl.runtime.arrays import room_like
 from nldsl.runtime.c_calls import call, loop
 from nldsl.runtime.c_rows import ROWS
 from nldsl.runtime.native import Step
@@ -258,7 +259,7 @@ def conv(step: Step, x: Tensor, past: Tensor, weight: Tensor, bias: Tensor | Non
     `x [B, T, d]` behind `past [B, W - 1, d]`, `weight [d, W]`, `bias [d]`, all of them contiguous but `x`.
     """
     x = _dense(x)
-    y = x.new_empty(x.shape)
+    y = room_like(x, *x.shape)
     arrays = [x, past, weight, bias, y, *[None] * 4]
     call(step, CONV, _sizes(x, past, weight, activation), arrays)
     return y
@@ -275,7 +276,7 @@ def conv_back(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """What `x`, `past`, `weight` and `bias` are given."""
     x, dy, batch = _dense(x), _dense(dy), len(x)
-    dx, to_past = x.new_empty(x.shape), x.new_empty(past.shape)
+    dx, to_past = room_like(x, *x.shape), x.new_empty(past.shape)
     to_weight = x.new_empty(batch, *weight.shape)
     to_bias = None if bias is None else x.new_empty(batch, *bias.shape)
     sizes = [*_sizes(x, past, weight, activation), dy.stride(0), dy.stride(1)]

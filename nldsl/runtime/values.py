@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nldsl.runtime.arrays import room_like
 from nldsl.runtime.c_calls import traced
 from nldsl.runtime.each_gradient import each_gradient
 from nldsl.runtime.first_order import first_order
@@ -144,7 +145,7 @@ class _UnitLength(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
         if (step := ready(x)) is not None:
-            unit, inverse = x.new_empty(x.shape), x.new_empty(*x.shape[:-1], 1)
+            unit, inverse = room_like(x, *x.shape), x.new_empty(*x.shape[:-1], 1)
             over_rows(step, UNIT, (x,), (unit, inverse), numbers=(1.0, eps))
         else:
             inverse = torch.rsqrt(torch.linalg.vecdot(x, x).unsqueeze(-1) + eps)
@@ -158,7 +159,7 @@ class _UnitLength(torch.autograd.Function):
         unit, inverse = ctx.saved_tensors
         (dy,) = grads
         if (step := ready(unit, inverse, dy)) is not None:
-            dx = dy.new_empty(dy.shape)
+            dx = room_like(dy, *dy.shape)
             over_rows(step, UNIT_BACK, (unit, inverse, dy), (dx,))
             return dx, None
         along = torch.linalg.vecdot(dy, unit).unsqueeze(-1)
@@ -184,7 +185,7 @@ class _RootMeanSquare(torch.autograd.Function):
         ctx.eps = eps
         if weight.shape == (size,) and (step := ready(x, weight, least=FEW)) is not None:
             ctx.save_for_backward(x, weight, None)
-            y = x.new_empty(x.shape)
+            y = room_like(x, *x.shape)
             over_rows(step, NORM, (x, weight.contiguous()), (y,), numbers=(1.0 / size, eps))
             return y
         inverse = torch.rsqrt(torch.linalg.vecdot(x, x).unsqueeze(-1) / size + eps)
@@ -198,7 +199,7 @@ class _RootMeanSquare(torch.autograd.Function):
         (dy,) = grads
         size = x.shape[-1]
         if inverse is None and (step := ready(x, weight, dy, least=FEW)) is not None:
-            dx, totals = x.new_empty(x.shape), x.new_zeros(PARTS, size)
+            dx, totals = room_like(x, *x.shape), x.new_zeros(PARTS, size)
             arrays = (x, weight.contiguous(), dy)
             over_rows(step, NORM_BACK, arrays, (dx,), numbers=(1.0 / size, ctx.eps), totals=totals)
             return dx, totals.sum(0), None

@@ -8,6 +8,7 @@ import nldsl
 from nldsl.native.held import NativePass, quicken
 from nldsl.native.remade import remade
 from nldsl.runtime import native
+from nldsl.runtime.activations import silu_pullback
 
 SPEC = """
 block b(x, heads = 2, chunk = 4) {
@@ -32,6 +33,20 @@ def test_chains_and_copies() -> None:
     found = made.whole(made.without(whole))
     assert len(found) == len(whole)
     for a, b in zip(found, whole, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_products_of_lanes_have_views_between() -> None:
+    """Of a memory with silu two arrays are kept beside its error, not four: torch's products end in views."""
+
+    def keeps(x: Tensor, V: Tensor) -> list[Tensor]:
+        a = x[None] @ V.mT[None]
+        b = a @ V[None]
+        return [a, torch.nn.functional.silu(a), b, silu_pullback(b, a)]
+
+    made, whole = remade(keeps, (X, W)), keeps(X, W)
+    assert sorted(made.recipes) == [1, 3]
+    for a, b in zip(made.whole(made.without(whole)), whole, strict=True):
         torch.testing.assert_close(a, b)
 
 
