@@ -12,26 +12,24 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from inspect import unwrap
-from itertools import islice
 from typing import Any
 
 from torch import Tensor
 
 from nldsl.native.forwards import put, shared
+from nldsl.native.held_runs import FACTORS, Turned, flat_of, in_one, run_ahead, take
 from nldsl.native.lanes import AFTER, Lanes, first_lane
 from nldsl.native.remade import NOTHING, Remade, remade
-from nldsl.native.turns import again, beside, handed, moving, packed, run, runs_of, shapes_of, through
+from nldsl.native.turns import beside, moving, packed, run, runs_of, shapes_of, through
 from nldsl.runtime.held_back import Flows, Found, chunk_back
 from nldsl.runtime.held_chunk import Passed, pass_chunk
-from nldsl.runtime.held_gates import Fading
 from nldsl.runtime.held_parts import Groups, Job, Kept, Kind, Shelf
 from nldsl.runtime.held_pass import Held, held_pass
-from nldsl.runtime.held_walk import Ahead, Back, Steps, chunk_of
+from nldsl.runtime.held_walk import Ahead, Back, Steps
 from nldsl.runtime.module import Module
 
 PASS = "held_pass"
 """The name under which the files of emitted modules have what they call."""
-FACTORS = len(Fading._fields)
 ROOM = 2**22
 """Bytes of weights whose chunks are one call: fewer would be the calls of Python, not the numbers."""
 
@@ -89,7 +87,9 @@ class NativeSteps(Steps):
         """See `Steps`."""
         n = 0
         while n < len(walk.job.widths):
-            stop = _alike(walk.job, n)
+            # Weights committed in front of a run are given apart; sums that wait make another function.
+            waits = any(g is not None for g in walk.gathered)
+            stop = n + 1 if waits else _alike(walk.job, n, within=False)
             if stop - n > 1 and self._forward(walk.job.kind, walk.at(n), walk.job.tracked).many(
                 walk, n, stop
             ):
@@ -137,11 +137,13 @@ class NativeSteps(Steps):
         return form
 
 
-def _alike(job: Job, n: int) -> int:
-    """Where the run of chunks from `n` on ends: of one width, committed in front of each and behind."""
+def _alike(job: Job, n: int, within: bool = True) -> int:
+    """Where the run of chunks from `n` on ends: of one width, with a commit behind each and, where all lie
+    `within` commits, in front of the first.
+    """
     stop = n
     while stop < len(job.widths) and job.widths[stop] == job.widths[n] and job.ends[stop] is True:
-        if not stop or job.ends[stop - 1] is not True:
+        if within and (not stop or job.ends[stop - 1] is not True):
             break
         stop += 1
     return max(stop, n + 1)
@@ -223,50 +225,23 @@ class _Forward(_Form):
 
     def run(self, given: Groups) -> Passed:
         """What is kept is one list."""
-        found, counts = self.called(_flat(given)), self.kind.counts
+        found, counts = self.called(flat_of(given)), self.kind.counts
         taken = (counts.queries, counts.weights, counts.slots, self.sums)
-        answers, running, slots, sums = (_take(found, n) for n in taken)
+        answers, running, slots, sums = (take(found, n) for n in taken)
         kept = list(found)
         if running[0] is None:
             running, slots = [], []
-        return Passed(answers, running, slots, _in_one(kept), sums or kept[len(kept) - counts.gathered :])
+        return Passed(answers, running, slots, in_one(kept), sums or kept[len(kept) - counts.gathered :])
 
     def many(self, walk: Ahead, start: int, stop: int) -> bool:
         """A run of chunks, if it is compiled."""
-        if not self.lanes.compiled or any(
-            c is not r for c, r in zip(walk.committed, walk.running, strict=True)
-        ):
+        if not self.lanes.compiled or not packed([*walk.running, *walk.committed, *walk.slots]):
             return False
-        if not packed([*walk.running, *walk.slots]):
-            return False
-        count, turns = stop - start, [_flat(walk.at(n)) for n in (start, start + 1, stop - 1)]
-        made, arguments = self.lanes.form(turns[0]), moving(turns, count)
+        turns = [flat_of(walk.at(n)) for n in (start, start + 1, stop - 1)]
+        made, arguments = self.lanes.form(turns[0]), moving(turns, stop - start)
         if made is None or arguments is None:
             return False
-        n, like = self.kind.counts, walk.running[0]
-        views = [v for v in made.outputs if v is not None]
-        moved, weights = slice(n.queries, n.queries + n.weights + n.slots), [*walk.running, *walk.slots]
-        at = [place for place, _ in walk.places[start:stop]]
-        widths = [view.shape[-1] for view in views[: moved.start]]
-        answers = [runs_of(walk.answer(i, like, width), walk.part, at) for i, width in enumerate(widths)]
-        sums = slice(moved.stop, moved.stop + self.sums)
-        over = [again(x) for x in beside(shapes_of(views[sums]), like, 1)]
-        shapes = [*(w.shape[2:] for w in weights), *shapes_of(views[sums.stop :])]
-        kept = beside(shapes, like, count + 1 if self.tracked else 2)
-        states = [handed(w, place, self.tracked) for w, place in zip(weights, kept, strict=False)]
-        running, slots, more = states[: n.weights], states[n.weights :], kept[len(weights) :]
-        first, taken = n.queries + n.inputs + FACTORS + 3 * n.ways, [*running, *running, *slots]
-        arguments[first : first + len(taken)] = [state.taken for state in taken]
-        later = map(through, more) if self.tracked else (again(x) for x in more)
-        results = [*map(through, answers), *(state.given for state in states), *over, *later]
-        run(made, [x for x in (*arguments, *results) if x is not None], count)
-        for turn in range(count if self.tracked else 0):
-            walk.running, walk.slots = ([s.places[turn] for s in group] for group in (running, slots))
-            walk.committed = walk.running
-            here = _in_one([x[turn] for x in more])
-            walk.chunks.append(chunk_of(walk.at(start + turn), here))
-        walk.running, walk.slots = ([s.behind(count) for s in group] for group in (running, slots))
-        walk.committed = walk.running
+        run_ahead(walk, start, stop, made, arguments, self.sums)
         return True
 
 
@@ -283,10 +258,10 @@ class _Back(_Form):
         width = n.queries + n.inputs + FACTORS + 3 * n.ways + 2 * n.weights + sum(n[4:])
         given = _joined(self.kind, tensors[:width])
         rest = (None if x is None else x.flatten(0, 1) for x in tensors[width:])
-        answers = _take(rest, n.queries)
+        answers = take(rest, n.queries)
         counts = [n.weights, n.weights if self.apart else 0, n.slots, n.anchors, n.shared]
         counts.append(n.gathered if self.waits else 0)
-        flows = Flows(*[_take(rest, count) for count in counts])
+        flows = Flows(*[take(rest, count) for count in counts])
         assert self.forward.remade is not None
         assert self.forward.places is not None
         known = [x for x in given.flat() if x is not None]
@@ -301,15 +276,15 @@ class _Back(_Form):
     ) -> tuple[Found, Flows]:
         """See `Steps`."""
         found, n = self.called(self._tensors(given, kept, flows, answers)), self.kind.counts
-        rows, fade = (_take(found, n.queries), _take(found, n.inputs)), _take(found, FACTORS)
-        made = Found(*rows, fade, [_take(found, 3) for _ in range(n.ways)], _take(found, n.gathered))
+        rows, fade = (take(found, n.queries), take(found, n.inputs)), take(found, FACTORS)
+        made = Found(*rows, fade, [take(found, 3) for _ in range(n.ways)], take(found, n.gathered))
         moved = flows._replace(gathered=[])
-        return made, Flows(*[_take(found, len(group)) for group in moved])
+        return made, Flows(*[take(found, len(group)) for group in moved])
 
     def _tensors(
         self, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
     ) -> list[Tensor | None]:
-        return [*_flat(given), *answers, *(x for group in flows for x in group), *kept.kept]
+        return [*flat_of(given), *answers, *(x for group in flows for x in group), *kept.kept]
 
     def many(self, back: Back, start: int, stop: int) -> bool:
         """A run of chunks, if it is compiled."""
@@ -326,8 +301,7 @@ class _Back(_Form):
             return False
         back.commit(stop - 1)
         like = flows.running[0]
-        places = beside([x.shape[2:] for x in held], like, 2)
-        states = [handed(x, place, kept=False) for x, place in zip(held, places, strict=True)]
+        states = [Turned.of(x) for x in held]
         first = len(arguments) - len(back.chunks[start].kept.kept) - len(states)
         arguments[first : first + len(states)] = [state.taken for state in states]
         views = made.outputs[: len(made.outputs) - len(states)]
@@ -338,8 +312,8 @@ class _Back(_Form):
         rows += [None if v is None else next(room) for v in apart]
         results = [*(through(x, backward=True) for x in rows if x is not None), *(s.given for s in states)]
         run(made, [x for x in (*arguments, *results) if x is not None], count)
-        moved = (state.behind(count) for state in states)
-        back.flows = Flows(*[_take(moved, len(group)) for group in flows])
+        moved = (state.place(count) for state in states)
+        back.flows = Flows(*[take(moved, len(group)) for group in flows])
         self._spread(back, start, stop, iter(rows))
         return True
 
@@ -355,10 +329,10 @@ class _Back(_Form):
         for there, found in zip(self._sequences(back, start, stop), rows, strict=False):
             if found is None:
                 there.zero_()
-        for total, found in zip(back.totals, _take(rows, FACTORS), strict=True):
+        for total, found in zip(back.totals, take(rows, FACTORS), strict=True):
             total += [None] * (stop - start) if found is None else found.flip(0).unbind()
         for way in back.tolls:
-            for into, found in zip(way, _take(rows, 3), strict=True):
+            for into, found in zip(way, take(rows, 3), strict=True):
                 if into is None or found is None:
                     continue
                 place = into[:, :, at[0].start : at[-1].stop]
@@ -371,21 +345,9 @@ def _absent(given: Groups) -> tuple[bool, ...]:
     return tuple(x is None for x in given.flat())
 
 
-def _in_one(kept: list[Any]) -> Kept:
-    return Kept([], [], kept, [], [])
-
-
-def _take(found: Iterable[Any], count: int) -> list[Any]:
-    return list(islice(found, count))
-
-
 def _lead(tensors: Sequence[Tensor | None]) -> tuple[int, ...]:
     assert tensors[0] is not None
     return tuple(tensors[0].shape[:2])
-
-
-def _flat(given: Groups) -> list[Tensor | None]:
-    return given._replace(shared=[x[None, None] for x in given.shared]).flat()
 
 
 def _joined(kind: Kind, tensors: Sequence[Tensor | None]) -> Groups:

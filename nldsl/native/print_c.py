@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from nldsl.native.fetches import fetches
@@ -59,8 +60,12 @@ int step(long arrays, const long *sizes, char **given, const long *turns, int th
           if (!turns) continue;
           const long step = turns[1 + 2 * i], change = turns[2 + 2 * i];
           at[i] += step * (change < 0 ? turn : (turn + change) & 1);
-          if (change < 0 && turn + 1 < count) next[i] = at[i] + step;
+          if (change < 0 && step && turn + 1 < count) next[i] = at[i] + step;
         }
+        /* What this turn makes, or another name has, is near as it is. */
+        for (long i = 0; i < arrays; i++)
+          for (long j = 0; next[i] && j < arrays; j++)
+            if (next[i] == at[j] || (j < i && next[i] == next[j])) next[i] = 0;
         lane(room, at, next);
       }
     }
@@ -100,9 +105,10 @@ class _Printer:
         self.program, self.stages, self.inside = program, stages, inside
         self.places, self.room = laid_out(stages, self.inside)
         self.pack = 0
-        self.fetches = list(fetches(program.inputs))
         self.products = sum(isinstance(s, Product) for s in stages)
         self.slots = {i: n for n, i in enumerate(self._outputs(), len(program.inputs))}
+        made = (replace(fetch, index=self.slots[fetch.index]) for fetch in fetches(program.outputs))
+        self.fetches = [*fetches(program.inputs), *made]
 
     def _outputs(self) -> list[int]:
         return [i for i, v in enumerate(self.program.outputs) if v is not None]

@@ -25,12 +25,17 @@ FORTH, SECOND = 0, 1
 
 class Moving(NamedTuple):
     """An array as the first turn has it, how many bytes further the next has it, and whether (-1: not) it
-    comes back every second time, beginning `FORTH` or `SECOND`.
+    comes back every second time, beginning `FORTH` or `SECOND`; all turns begin `skip` bytes further.
     """
 
     first: Tensor
     step: int
     change: int = -1
+    skip: int = 0
+
+    def later(self, turns: int) -> Moving:
+        """As some turns later."""
+        return self._replace(skip=self.skip + turns * self.step)
 
 
 class Handed(NamedTuple):
@@ -54,10 +59,6 @@ class Handed(NamedTuple):
     def place(self, count: int) -> Tensor:
         """Where the last of `count` turns put what it gave."""
         return self.places[count if self.kept else count % 2]
-
-    def behind(self, count: int) -> Tensor:
-        """What the last of `count` turns gave, by itself."""
-        return self.place(count).clone(memory_format=torch.contiguous_format)
 
 
 def beside(shapes: Sequence[Sequence[int]], like: Tensor, count: int) -> list[Tensor]:
@@ -139,7 +140,7 @@ class Call:
     def __init__(self, made: Compiled, arrays: Sequence[Moving], count: int) -> None:
         lanes = [max(a.first.shape[i] for a in arrays) for i in range(2)]
         sizes, turns = list(lanes), [count]
-        for x, step, change in arrays:
+        for x, step, change, _ in arrays:
             size, (one, other), (high, wide) = x.element_size(), x.stride()[:2], x.shape[:2]
             sizes += [one * size if high > 1 else 0, other * size if wide > 1 else 0]
             turns += [step, change]
@@ -157,7 +158,7 @@ class Call:
 def run(made: Compiled, arrays: Sequence[Moving], count: int) -> Call:
     """`count` turns of every lane; `arrays`: arguments, then results, those that are there."""
     call = Call(made, arrays, count)
-    call([a.first.data_ptr() for a in arrays])
+    call([a.first.data_ptr() + a.skip for a in arrays])
     return call
 
 

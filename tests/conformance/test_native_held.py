@@ -11,7 +11,7 @@ from torch import Tensor
 from nldsl.driver.compile import emit, plan_of
 from nldsl.emit.loader import load_module
 from nldsl.graph import open_program
-from nldsl.native import held, lanes, turns
+from nldsl.native import held, held_runs, lanes, turns
 from nldsl.native.held import NativePass, NativeSteps, passes_of, quicken
 from nldsl.runtime import native
 from nldsl.runtime.held_back import Flows, Found
@@ -110,14 +110,16 @@ def test_equals_torch(name: str, dtype: torch.dtype, bound: float, monkeypatch: 
     monkeypatch.setattr(held, "AFTER", 2)
     monkeypatch.setattr(held, "ROOM", 1)
     counts: list[int] = []
-    monkeypatch.setattr(held, "run", lambda *given: [counts.append(given[2]), turns.run(*given)])
+    for module in (held, held_runs):
+        monkeypatch.setattr(module, "run", lambda *given: [counts.append(given[2]), turns.run(*given)])
     x = torch.randn(2, 26, 6, generator=torch.Generator().manual_seed(3)).to(dtype).requires_grad_()
     mine, theirs = _of(name, dtype), _of(name, dtype)
     found = in_lanes(mine)
     for a, b in zip(everything(mine, x), everything(theirs, x), strict=True):
         assert float((a - b).detach().abs().max()) <= bound * float(b.detach().abs().max().clamp_min(1.0))
     assert all_in_c(found)
-    assert sorted(counts) == [2, 2, 3, 5]
+    # Ahead: three of one sample and six of the other, each end apart; back: two of each.
+    assert sorted(counts) == sorted([1, 1, 1, 1, 4, 1, 2, 2])
 
 
 def turned(tree: Any) -> Any:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
+from torch import Tensor
 
 from nldsl.native.fetches import fetches
 from nldsl.native.graph import Buffer, View
+from nldsl.native.lanes import Lanes
 
 LINES = re.compile(r"x = (\d+); x < (\d+); x\+\+\) nl_fetch\(next\[3\] \+ x \* (\d+), (\d+)\)")
 
@@ -39,3 +42,17 @@ def test_every_line_is_fetched_once(
 def test_few_numbers_are_not_worth_it() -> None:
     gate = View(Buffer(32, "float", "input", 0), 0, (1, 1, 32), (0, 0, 1))
     assert list(fetches([gate])) == []
+
+
+def test_what_is_made_is_fetched_too_and_nothing_twice() -> None:
+    """Room for what the next turn makes; what this turn makes, and a second name of an array, are near."""
+
+    def step(x: Tensor, state: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+        return x @ state, state + same
+
+    x, state = torch.ones(1, 1, 32, 32), torch.ones(1, 1, 32, 32)
+    made = Lanes(step, 2)
+    made(x, state, state.clone())
+    text = next(form.text for form in made.known.values() if form is not None)
+    assert sorted(set(re.findall(r"nl_fetch\(next\[(\d)\]", text))) == ["0", "1", "2", "3", "4"]
+    assert "if (next[i] == at[j] || (j < i && next[i] == next[j])) next[i] = 0;" in text
