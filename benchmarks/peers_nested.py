@@ -2,7 +2,8 @@
 
 Its training step (`two_pass_stopgrad_updates`, the setting it calls paper-faithful) goes in chunks as short
 as the fastest clock: read the memories, go back, then write them in a second pass that no gradient goes
-through.  Ours is one pass whose writes are differentiated.  Theirs has one head of the full width, so the
+through.  Ours is one pass whose writes are differentiated, and one whose writes are constants as theirs are
+(`FIRST`: the same gradients, of reads alone).  Theirs has one head of the full width, so the
 layer is timed with one head too.  Their time grows in proportion to the tokens: it is measured on `SHORT`.
 """
 
@@ -27,19 +28,23 @@ SHORT = 64
 CLOCKS = [16, 64, 256]
 LAYERS = ((256, 1, 16, 64), (256, 4, 16, 64), (256, 4, 1, 1), (512, 8, 16, 64), (768, 12, 16, 64))
 """Width, heads of ours, clocks of theirs; those of ours are 16 and 64."""
+FULL, FIRST = "self_modifying_titans", "self_modifying_titans_first"
+"""Outer gradients through reads and writes, and through reads alone."""
 SHAPES, SLOW = ((6, 512, 512), (1, 512, 2048)), 5
 """A quarter of the matrices of `benchmarks.optimizers`, and the clock of the slow momentum."""
 
 
 def pairs() -> list[Pair]:
     """The model as it trains, the layer with one head and with four, and the optimiser."""
-    return [hope(), *(layers(*case) for case in LAYERS), m3(), m3(2, theirs=5)]
+    first = [layers(*case, block=FIRST) for case in LAYERS if case[:2] == (256, 4)]
+    return [hope(), *(layers(*case) for case in LAYERS), *first, m3(), m3(2, theirs=5)]
 
 
-def layers(width: int, heads: int, chunk: int, clock: int) -> Pair:
+def layers(width: int, heads: int, chunk: int, clock: int, block: str = FULL) -> Pair:
     """The self-modifying layer; theirs has one head at any width."""
-    mine = ours("self_modifying_titans", block="self_modifying_titans", x=width, heads=heads)
-    name = f"self-modifying layer, {heads} x {width // heads}, 16/64; theirs 1 x {width}, {chunk}/{clock}"
+    mine = ours(block, block=block, x=width, heads=heads)
+    sizes = f"{heads} x {width // heads}, 16/64; theirs 1 x {width}, {chunk}/{clock}"
+    name = f"self-modifying layer{', first-order writes' if block == FIRST else ''}, {sizes}"
     run, other = passes(mine, tokens(width=width)), layer(width, chunk, clock)
     return Pair(name, run, other, scale=TOKENS / SHORT, most=1 if width > WIDTH else Pair.most)
 
