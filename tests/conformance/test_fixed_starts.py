@@ -13,11 +13,13 @@ from torch import Tensor
 
 import nldsl
 from nldsl.emit.standalone import inline
+from nldsl.runtime import native
 from nldsl.runtime.model import Layer
 from nldsl.runtime.state import State
 from nldsl.spec import check
+from tests.conformance.test_native_steps import pair
 from tests.conformance.test_reference_specs import conv, l2norm, residual, rms
-from tests.conformance.test_written_back import apart, built, recorded
+from tests.conformance.test_written_back import CHUNK, apart, built, flows, recorded
 
 torch.set_num_threads(1)
 TEXT = """
@@ -160,3 +162,29 @@ def test_gradients_are_those_of_reads_alone() -> None:
     assert len(asked) == 8
     grads = [torch.autograd.grad((y * seeds).sum(), asked) for y in (got, want.unsqueeze(0))]
     assert apart(list(grads[0]), list(grads[1])) < 1e-9
+
+
+CONSTANT = """
+block written(x, heads = 2, chunk = 4) {
+  level slow every chunk tokens {
+    memory A = matrix() per head init learned("first")
+    memory B = matrix() per head init fixed
+  }
+  z = split(linear(x), heads)
+  u = l2norm(detach(z))
+  k = detach(l2norm(B[u]))
+  a = detach(sigmoid(sum(B[k])))
+  write each of A, B { [k] <- u - detach(self[u])  minimize l2  by dgd(lr = 0.1)  retain a toward init }
+  return merge(A[z])
+}
+"""
+
+
+@pytest.mark.skipif(not native.compiler(), reason="there is no C compiler")
+def test_in_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two calls: the state of the second has the gradients of the first."""
+    monkeypatch.setattr(native, "FLAGS", [["-O1", "-shared", "-fPIC", "-lm"]])
+    plain, other, report = pair(CONSTANT)
+    given = (2 * CHUNK, None, (CHUNK, CHUNK))
+    assert apart(flows(other, *given), flows(plain, *given)) < 1e-10
+    assert report.running >= 1 and str(report).endswith(": in lanes"), str(report)
