@@ -221,7 +221,7 @@ class _Scope:
     def _read(self, statement: Read) -> None:
         memories = [statement.memory, *([statement.solve[0]] if statement.solve else [])]
         self._use(statement.memory, statement.key, "query", makes=False)
-        if statement.solve:
+        if statement.solve and not statement.lone:
             self.walker.link(
                 [Source(self.point(statement.solve[0]))], self.point(statement.memory), "solve", False
             )

@@ -19,7 +19,7 @@ PRIMITIVES: Mapping[str, Primitive] = scan(sys.modules[__name__])
 def torch_function(name: str, operands: Sequence[Operand]) -> str:
     """`module:function` of a primitive applied to operands of these kinds.
 
-    Only `@` has several: a tensor with batch axes in front does not say whether it is a vector.
+    `@` and `headwise` have several: a tensor with batch axes in front does not say whether it is a vector.
 
     Example:
         >>> torch_function("matmul", [Operand((3, 2), "matrix"), Operand((2,), "vector")])
@@ -31,6 +31,8 @@ def torch_function(name: str, operands: Sequence[Operand]) -> str:
             return "nldsl.runtime.ops:matvec"
         if kinds == ("vector", "matrix"):
             return "nldsl.runtime.ops:vecmat"
+    if name == "headwise" and operands[1].kind == "vector":
+        return "nldsl.runtime.ops:matvec"
     return PRIMITIVES[name].torch
 
 

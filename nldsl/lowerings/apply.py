@@ -21,6 +21,8 @@ LAST_AXIS = frozenset(
     {"l2norm", "norm", "layernorm", "softmax", "mean", "sum", "largest", "dot", "parts", "expand_last"}
 )
 """Operations on the last axis: the same in both layouts, unless they run over the heads."""
+BY_MATRIX = frozenset({"matmul", "headwise"})
+"""Products with a matrix in front: a slow one has no axes of a sequence, one product takes all rows."""
 
 
 def parameter(path: str) -> Expression:
@@ -56,7 +58,7 @@ def apply_expression(scope: Scope, apply: Apply) -> Expression:
     target = torch_function(apply.op, [operand(a) for a in apply.args])
     if PRIMITIVES[apply.op].elementwise:
         return _elementwise(scope, target, aligned(scope, apply.args))
-    if apply.op == "matmul" and apply.args[0].name in scope.unbatched and apply.args[1].kind != "matrix":
+    if apply.op in BY_MATRIX and apply.args[0].name in scope.unbatched and apply.args[1].kind != "matrix":
         return scope.ref(apply.args[1]) @ scope.ref(apply.args[0]).attr("mT")
     if apply.op in ("identity", "index"):
         scope.unbatched.add(apply.out.name)

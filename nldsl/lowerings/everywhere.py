@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from nldsl.emit.nodes import Starred, assign, name
 from nldsl.library import PRIMITIVES
+from nldsl.lowerings.apply import BY_MATRIX
 from nldsl.lowerings.scope import Scope
 from nldsl.plan.units import used
 from nldsl.spec.program import Apply, Call, Read, Repeat, Statement, Update, Value, Write
@@ -52,7 +53,7 @@ def _arguments(scope: Scope, apply: Apply, per_token: bool) -> Iterator[Value]:
     primitive = PRIMITIVES[apply.op]
     if primitive.stateful:
         yield from apply.args
-    elif primitive.elementwise or apply.op in ("matmul", "lookup"):
+    elif primitive.elementwise or apply.op in BY_MATRIX | {"lookup"}:
         yield from (a for a in apply.args if per_token and a.name in scope.unbatched and a.kind != "matrix")
     elif per_token or not all(a.name in scope.unbatched for a in apply.args):
         yield from (a for a in apply.args if a.name in scope.unbatched)

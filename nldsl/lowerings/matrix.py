@@ -317,6 +317,9 @@ class MemberCode:
             _, ridge, iterations = read.solve
             options: dict[str, Like] = {"at": asked, "ridge": ridge, "iterations": iterations}
             query = name(solver.after).method("solve", query, **options)
+        if read.lone:
+            scope.add(assign(out, query if self.memory.per_head else query.method("squeeze", 2)))
+            return
         form = self.member.read
         answer: Expression
         if self.member.elementwise:

@@ -171,6 +171,9 @@ class TokenLoop:
         key = self.inner.ref(read.key)
         if read.solve is not None:
             key = self._solve(read, key, read.solve[0])
+        if read.lone:
+            self.inner.add(assign(self.inner.names.of(read.out), key))
+            return
         if read.memory in self.memories:
             self.memories[read.memory].read(read, key)
             return

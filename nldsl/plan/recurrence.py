@@ -18,6 +18,8 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[RecurrenceDeta
     if turns is None:
         return Refusal("what it reads feeds its own keys, values or gates")
     memory, body = memories[0], [block.body[i] for i in statements]
+    if any(isinstance(s, Read) and s.solve is not None for s in body):
+        return Refusal("a read through `solve`")
     shape = _shape(memory, body)
     if isinstance(shape, Refusal):
         return shape

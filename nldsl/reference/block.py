@@ -175,6 +175,8 @@ class BlockMeaning:
             assert isinstance(system, ParametricMemory)
             state = cast(ParametricState, sample.memories[self.memory_path(name)])
             key = system.solve(state, key, ridge, iterations)
+            if statement.lone:
+                return key
         memory = self.memories[statement.memory]
         return memory.read(sample.memories[self.memory_path(statement.memory)], key)  # type: ignore[arg-type]
 

@@ -139,7 +139,8 @@ WORDS: dict[str, Word] = {
     "if": Word("A choice on static values.", "if depth > 1 { x = f(x) } else { x = g(x) }"),
     "else": Word("The other branch of an `if`.", "if depth > 1 { x = f(x) } else { x = g(x) }"),
     "solve": Word(
-        "Read through a solve: `V[solve(K, q, ridge = r)]` is `V (K + r I)^-1 q` (Mesa).",
+        "Read through a solve: `V[solve(K, q, ridge = r)]` is `V (K + r I)^-1 q` (Mesa); "
+        "`g = solve(K, k, ridge = r)` is the solution itself.",
         "y = Hv[solve(Hk, q, ridge = 1e-2)]",
     ),
     "matrix": Word(

@@ -56,8 +56,8 @@ def call(frame: Frame, node: tree.Call, targets: tuple[str | None, ...] = (None,
         return (POISON,)
     elif item is not None and name not in PRIMITIVES:
         return (_not_callable(frame, node, item),)
-    if name in _SPECIAL:
-        return _SPECIAL[name](frame, node, targets)
+    if name in SPECIAL:
+        return SPECIAL[name](frame, node, targets)
     if name in _TABLES and (shared := _shared_table(frame, node, name, targets[0])) is not None:
         return (shared,)
     if name in PRIMITIVES:
@@ -364,26 +364,13 @@ def _values(frame: Frame, node: tree.Call, targets: tuple[str | None, ...]) -> R
     )
 
 
-def _solve(frame: Frame, node: tree.Call, targets: tuple[str | None, ...]) -> Results:
-    return (
-        frame.session.report(
-            "NL0313",
-            "`solve` stands inside of a read",
-            node.span,
-            "not the key of a read",
-            help="`y = Hv[solve(Hk, q, ridge = 1e-2)]`",
-        ),
-    )
-
-
-_SPECIAL: dict[str, Callable[[Frame, tree.Call, tuple[str | None, ...]], Results]] = {
+SPECIAL: dict[str, Callable[[Frame, tree.Call, tuple[str | None, ...]], Results]] = {
     "dim": _dim,
     "width": _width,
     "rank": _rank,
     "parts": _parts,
     "unbias": _unbias,
     "values": _values,
-    "solve": _solve,
 }
 
 HANDLERS[tree.Call] = _single

@@ -89,6 +89,21 @@ def several_weights(frame: Frame, box: MemoryBox, span: Span, found: str) -> Non
     frame.session.report("NL0418", message, span, found, help=f"such as `sigmoid({count})`")
 
 
+def one_weight(frame: Frame, box: MemoryBox, found: Gate, span: Span) -> bool:
+    """NL0418: the weight of a token in a sum counts for all its channels."""
+    if found.axis == "scalar":
+        return True
+    one = "one number per head" if box.heads else "one number"
+    frame.session.report(
+        "NL0418",
+        f"`weighted` takes {one} of `{box.name}`, found {describe(found.value)}",
+        span,
+        describe(found.value),
+        help=f"such as `sigmoid(linear(x, {box.heads or 1}))`; channels are scaled by a rate or a gate",
+    )
+    return False
+
+
 def lone(frame: Frame, box: MemoryBox, value: Value, span: Span) -> Value | Poison:
     """The number in a vector of one, where there are no heads that it could be the numbers of."""
     if box.heads or value.kind != "vector" or value.shape != (1,):

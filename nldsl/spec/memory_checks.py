@@ -7,7 +7,7 @@ from nldsl.source import Span
 from nldsl.spec.frame import Frame
 from nldsl.spec.gates import several_weights
 from nldsl.spec.items import MemoryBox
-from nldsl.spec.program import Function, Update, Write
+from nldsl.spec.program import Function, Read, Update, Write
 from nldsl.syntax import tree
 
 
@@ -30,6 +30,7 @@ def check_memories(frame: Frame) -> None:
                 help="give the level a clock: `every 1 token`",
             )
         _gates_fit(frame, box)
+        _solves(frame, box)
         used = bool(box.reads) or box.name in starts
         if not used and not box.writes:
             frame.session.report(
@@ -92,6 +93,26 @@ def _origins(frame: Frame) -> set[str]:
     """Memories that others start from."""
     found = [_origin(frame, box) for box in frame.memories.values()]
     return {box.name for box in found if box is not None}
+
+
+def _solves(frame: Frame, box: MemoryBox) -> None:
+    """NL0401: a read through `solve` needs one square matrix, as wide as its query."""
+    for read in frame.body:
+        if not isinstance(read, Read) or read.solve is None or read.solve[0] != box.name:
+            continue
+        width = read.key.shape[-1]
+        shape = box.function.weights[0].shape if box.function is not None and box.function.weights else ()
+        if box.source.kind == "matrix" and shape in ((), (width, width)):
+            continue
+        found = f"a matrix {list(shape)}" if box.source.kind == "matrix" else "no `matrix()`"
+        frame.session.report(
+            "NL0401",
+            f"`solve` needs a square matrix of {width} channels, `{box.name}` is {found}",
+            read.span or box.span,
+            "no system to solve",
+            help=f"declare `memory {box.name} = matrix()` and write `{box.name}[k] <- k`, wide as the query",
+        )
+        return
 
 
 def _origin_fits(frame: Frame, box: MemoryBox) -> bool:

@@ -176,12 +176,16 @@ class Memory:
 
 @dataclass(frozen=True)
 class Read:
-    """`out = M[key]` with the visible state; `solve` reads carry the second memory and ridge."""
+    """`out = M[key]` with the visible state; `solve` reads carry the second memory and ridge.
+
+    `lone` is the solution itself, `out = solve(M, key)`: then both memories are `M`.
+    """
 
     out: Value
     memory: str
     key: Value
     solve: tuple[str, float, int] | None = None
+    lone: bool = field(default=False, kw_only=True)
     span: Span | None = field(default=None, compare=False, repr=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nldsl.diagnostics import Label, did_you_mean
 from nldsl.source import Span
+from nldsl.spec.calls import SPECIAL, Results
 from nldsl.spec.expressions import HANDLERS, element, evaluate, lookup, static_of, unknown_name, value_of
 from nldsl.spec.frame import Frame
 from nldsl.spec.functions import MapFunction, elaborate_map, matrix_map
@@ -62,17 +63,8 @@ def _near(name: str, boxes: list[str]) -> str:
 
 def _read_box(frame: Frame, box: MemoryBox, node: tree.Index, target: str | None) -> Item:
     """A read of a declared memory."""
-    owner: Frame | None = frame
-    while owner is not None and box.name not in owner.memories:
-        owner = owner.parent
-    if owner is not frame:
-        return frame.session.report(
-            "NL0422",
-            f"memory `{box.name}` belongs to the block around `repeat`",
-            node.span,
-            "read inside of `repeat`",
-            help="declare the memory inside, or write the turns out with `for turn in [1, 2] { ... }`",
-        )
+    if not _at_hand(frame, box, node.span):
+        return POISON
     box.reads.append(node.span)
     solve = None
     key_node = node.key
@@ -80,7 +72,8 @@ def _read_box(frame: Frame, box: MemoryBox, node: tree.Index, target: str | None
         parsed = _solve(frame, key_node)
         if parsed is None:
             return POISON
-        key_node, solve = parsed
+        key_node, (system, ridge, iterations) = parsed
+        solve = (system.name, ridge, iterations)
     key = prepare_key(frame, box, value_of(frame, key_node), key_node.span)
     if key is POISON or not ensure_function(frame, box, node.span):
         return POISON
@@ -90,7 +83,39 @@ def _read_box(frame: Frame, box: MemoryBox, node: tree.Index, target: str | None
     return out
 
 
-def _solve(frame: Frame, node: tree.Call) -> tuple[tree.Expr, tuple[str, float, int]] | None:
+def solution(frame: Frame, node: tree.Call, target: str | None) -> Item:
+    """`g = solve(H, k, ridge = lam)`: what `H` would have to be asked for it to answer `k`."""
+    parsed = _solve(frame, node)
+    if parsed is None:
+        return POISON
+    key_node, (box, ridge, iterations) = parsed
+    if not _at_hand(frame, box, node.span):
+        return POISON
+    key = prepare_key(frame, box, value_of(frame, key_node), key_node.span)
+    if key is POISON or not ensure_function(frame, box, node.span):
+        return POISON
+    out = frame.new(key.shape, key.kind, target, box.name.split("[")[0])
+    frame.body.append(Read(out, box.name, key, (box.name, ridge, iterations), node.span, lone=True))
+    return out
+
+
+def _at_hand(frame: Frame, box: MemoryBox, span: Span) -> bool:
+    """NL0422: whether the memory is one of this body."""
+    owner: Frame | None = frame
+    while owner is not None and box.name not in owner.memories:
+        owner = owner.parent
+    if owner is not frame:
+        frame.session.report(
+            "NL0422",
+            f"memory `{box.name}` belongs to the block around `repeat`",
+            span,
+            "read inside of `repeat`",
+            help="declare the memory inside, or write the turns out with `for turn in [1, 2] { ... }`",
+        )
+    return owner is frame
+
+
+def _solve(frame: Frame, node: tree.Call) -> tuple[tree.Expr, tuple[MemoryBox, float, int]] | None:
     """`solve(Hk, q, ridge = lam, iterations = n)`."""
     positional = [a.value for a in node.args if a.name is None]
     named = {a.name: a.value for a in node.args if a.name is not None}
@@ -101,7 +126,7 @@ def _solve(frame: Frame, node: tree.Call) -> tuple[tree.Expr, tuple[str, float, 
             "`solve` takes a memory and a key",
             node.span,
             "refused",
-            help="`Hv[solve(Hk, q, ridge = 1e-2)]`",
+            help="`Hv[solve(Hk, q, ridge = 1e-2)]`, or `g = solve(Hk, k, ridge = 1e-2)`",
         )
         return None
     box.reads.append(node.span)
@@ -114,7 +139,7 @@ def _solve(frame: Frame, node: tree.Call) -> tuple[tree.Expr, tuple[str, float, 
             "NL0405", "`ridge` is a number, `iterations` a whole number", node.span, "out of range"
         )
         return None
-    return positional[1], (box.name, float(ridge), iterations)
+    return positional[1], (box, float(ridge), iterations)
 
 
 def prepare_key(frame: Frame, box: MemoryBox, key: Value | Poison, span: Span) -> Value | Poison:
@@ -214,4 +239,9 @@ def _unsized(frame: Frame, box: MemoryBox, span: Span) -> bool:
     return False
 
 
+def _solution(frame: Frame, node: tree.Call, targets: tuple[str | None, ...]) -> Results:
+    return (solution(frame, node, targets[0]),)
+
+
 HANDLERS[tree.Index] = read
+SPECIAL["solve"] = _solution

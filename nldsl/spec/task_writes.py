@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nldsl.spec.answered import answered_write
 from nldsl.spec.clauses import bind_rule, bound_rule, toward_of
 from nldsl.spec.expressions import value_of
@@ -107,13 +109,15 @@ def _changed(frame: Frame, node: tree.Assign, box: MemoryBox) -> None:
     name = node.targets[0]
     frame.variable = name.id
     box.writes.append(name.span)
-    if box.softmax or node.op in ("-=", "/="):
+    if node.op == "-=" and not box.softmax:
+        node = replace(node, op="+=", value=tree.Unary("-", node.value, span=node.value.span))
+    if box.softmax or node.op == "/=":
         frame.session.report(
             "NL0421",
             f"`{node.op}` cannot change {'a softmax memory' if box.softmax else 'a memory'}",
             node.span,
-            "use `*=`, `+=` or `=`" if not box.softmax else "it keeps every pair",
-            help=FADING.format(name=box.name) if box.softmax and node.op == "*=" else "",
+            "use `*=`, `+=`, `-=` or `=`" if not box.softmax else "it keeps every pair",
+            help=_instead(node, box),
         )
         return
     if node.op == "*=":
@@ -123,6 +127,12 @@ def _changed(frame: Frame, node: tree.Assign, box: MemoryBox) -> None:
         return
     if not answered_write(frame, node, box) and not outer_write(frame, node, box):
         _moved(frame, node, box)
+
+
+def _instead(node: tree.Assign, box: MemoryBox) -> str:
+    if box.softmax:
+        return FADING.format(name=box.name) if node.op == "*=" else ""
+    return f"`{box.name} *= 1 / a`"
 
 
 def _moved(frame: Frame, node: tree.Assign, box: MemoryBox) -> None:

@@ -10,7 +10,7 @@ from nldsl.spec.clauses import objective_of, shared_clauses
 from nldsl.spec.expressions import evaluate, lookup, value_of
 from nldsl.spec.frame import Frame
 from nldsl.spec.functions import bind_definition
-from nldsl.spec.gates import gate
+from nldsl.spec.gates import gate, one_weight
 from nldsl.spec.inner_schedules import memory_rule
 from nldsl.spec.items import POISON, MemoryBox, Poison, describe
 from nldsl.spec.numbers import number_target
@@ -133,7 +133,7 @@ def _term(frame: Frame, node: tree.Write, term: tree.Term, box: MemoryBox) -> Te
         return _append(frame, box, key, target, clauses, term.span)
     if clauses.weighted is not None:
         gated = gate(frame, box, clauses.weighted)
-        if gated is None:
+        if gated is None or not one_weight(frame, box, gated, clauses.weighted.span):
             return None
         weight = gated.value
     if clauses.over is not None:

@@ -11,6 +11,7 @@ from nldsl.calculus.affine import scalar_value
 from nldsl.calculus.ranges import range_of
 from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Apply, Block, Memory, Read, Term, Update, Value, Write, option
+from nldsl.view.direct import own_answer
 from nldsl.view.known import Known
 
 _DELTA = ("DeltaNet (", "Gated DeltaNet (", "Kimi Delta")
@@ -25,7 +26,7 @@ def in_its_block(
     if write.append:
         return _attention(memory, known)
     own = _makers(block)
-    if any(r.solve and memory.name in (r.memory, r.solve[0]) for r in own.values() if isinstance(r, Read)):
+    if _regresses(memory, write, own):
         return Known("MesaNet, reads that solve a regression (von Oswald et al. 2025)", "Sec. 5")
     special = _by_rule(write) or _two_terms(block, write, update, own)
     if special is not None:
@@ -37,11 +38,20 @@ def in_its_block(
     return _by_step(block, memory, write, known, own)
 
 
+def _regresses(memory: Memory, write: Write, own: dict[str, Apply | Read]) -> bool:
+    """Whether it is one of two sums of all pairs whose quotient is read; a sliding window is none."""
+    solved = (r for r in own.values() if isinstance(r, Read) and r.solve is not None and not r.lone)
+    (term, *others) = write.terms
+    plain = not others and term.objective.name == "dot" and not term.rule.slots
+    return plain and any(memory.name in (r.memory, *(r.solve or ())[:1]) for r in solved)
+
+
 def _by_step(
     block: Block, memory: Memory, write: Write, known: Known | None, own: dict[str, Apply | Read]
 ) -> Known | None:
     """What the step itself tells, with where its gate and its target come from."""
     known = _but_for_sums_of_itself(known, memory, write, own)
+    known = None if _taught_by_its_pupil(block, memory, write, own) else known
     known = _but_for_gates_of_no_token(known, _source(_gate(block, memory, write), own))
     if known is None:
         return _self_made(memory, write, own)
@@ -124,10 +134,24 @@ def _two_terms(block: Block, write: Write, update: UpdateClass, own: dict[str, A
     if len(erase) != 1 or not _erases(block, *erase[0]):
         return None
     if write.terms[0].key.name == write.terms[1].key.name:
-        return Known("Comba, an erase weaker than the write (Hu et al. 2025)", "Eq. 65")
+        return (
+            None
+            if _has_channels(block, write)
+            else Known("Comba, an erase weaker than the write (Hu et al. 2025)", "Eq. 65")
+        )
     if {t.dependence for t in update.terms} != {"affine", "constant"}:
         return None
     return Known("RWKV-7, two terms in one step (Peng et al. 2025)", "Eq. 65")
+
+
+def _has_channels(block: Block, write: Write) -> bool:
+    """Whether a rate or a gate differs from channel to channel: Comba has numbers per head."""
+    memory = next(m for m in block.memories if m.name == write.memory)
+    rates = {v.shape for t in write.terms for _, v in t.rule.arguments}
+    gates = [s.axis for s in block.body if isinstance(s, Update) and s.memory == write.memory]
+    kept = write.retain_axis if write.retain is not None else "scalar"
+    numbers = {(), (memory.heads,)} if memory.per_head else {()}
+    return not rates <= numbers or not {kept, *gates} <= {"scalar"}
 
 
 def _erases(block: Block, term: Term, found: TermClass) -> bool:
@@ -250,6 +274,11 @@ def _but_for_sums_of_itself(
     """A decayed sum has its name only if what is added does not look at the sum."""
     plain = known is not None and known.paper.startswith(("Eq. 15", "Eq. 64"))
     return None if plain and _sees_itself(memory, write, own) else known
+
+
+def _taught_by_its_pupil(block: Block, memory: Memory, write: Write, own: dict[str, Apply | Read]) -> bool:
+    """Whether its targets come of what it taught another memory: neither of the two has a name."""
+    return bool(own_answer(block, memory, write)) and not _sees_itself(memory, write, own)
 
 
 def _sees_itself(memory: Memory, write: Write, own: dict[str, Apply | Read]) -> bool:

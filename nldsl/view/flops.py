@@ -100,7 +100,7 @@ def _read(memory: Memory, read: Read) -> int:
     before = 0
     if read.solve is not None:
         before = heads * read.solve[2] * 2 * memory.key_size**2
-    return before + heads * _map(memory)
+    return before + (0 if read.lone else heads * _map(memory))
 
 
 def _map(memory: Memory) -> int:

@@ -23,10 +23,12 @@ MATRIX_FORMS = (*get_args(MatrixLowering), "recurrence")
 
 def matrix_form(detail: MatrixDetail) -> str:
     """The chunk form; `A_tj` is the product of the gates from j to t, `G_tj` a filter of several."""
-    if len(detail.members) == 1:
-        return _member(detail.members[0])
     solved = {r.solve[0]: r.solve[2] for r, _, _ in detail.reads if r.solve}
     steps = ", ".join(f"{n} steps of conjugate gradients with {name}_t" for name, n in solved.items())
+    if len(detail.members) == 1:
+        return _member(detail.members[0]) + (
+            f"; {steps} at every token, for all tokens at once" if steps else ""
+        )
     parts = [f"{m.memory.name}: {_member(m)}" for m in detail.members]
     return f"{'; '.join(parts)}; {steps} at every token, each one read for all tokens at once"
 
