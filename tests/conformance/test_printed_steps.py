@@ -159,7 +159,7 @@ OTHERS = {
     "S = S + S @ outer(v, k) + S": "NL0404",
     "S = S + S @ outer(k, k) + I": "NL0404",
     "S = S @ outer(k, k)": "NL0404",
-    "S -= S": "NL0421",
+    "S -= S": "NL0404",
     # The numbers are those in front of the whole step, not behind its first half.
     "S = a * S @ (I - b * outer(k, k)) + sum(S[p]) * outer(v, p)": "r = S[k]",
     "S = a * S @ (I - sum(S[p]) * outer(k, k)) + outer(v, p)": "r = S[k]",
