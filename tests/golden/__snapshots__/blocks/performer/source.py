@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from nldsl.runtime.model import Layer
 from nldsl.runtime.module import Module, normal
-from nldsl.runtime.ops import headwise, linear, merge, split, sum
+from nldsl.runtime.ops import linear, merge, split, sum
 from nldsl.runtime.recurrence import linear_recurrence
 from nldsl.runtime.token import tick_all
 from torch import Tensor
@@ -29,8 +29,7 @@ class RandomFeatures(Module):
         new: dict[str, Any] = {}
         W = torch.detach(self.W.weight.weight) * 4.0
         s = z / 2.0
-        W = W.expand(*z.shape[:2], 16, 16)
-        out = torch.exp(headwise(W, s) - (sum(s**2) / 2)[..., None]) / 4.0
+        out = torch.exp(s @ W.mT - (sum(s**2) / 2)[..., None]) / 4.0
         out_merge = merge(out)
         return out_merge, new
 
