@@ -12,7 +12,7 @@ paths on the way down with dots: `blocks[3]` + `gated_deltanet` + `q.linear.weig
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from nldsl.catalog.values import Initialiser, Kind, Options, Role, Shape, Static
 from nldsl.source import Span
@@ -176,17 +176,21 @@ class Memory:
 
 @dataclass(frozen=True)
 class Read:
-    """`out = M[key]` with the visible state; `solve` reads carry the second memory and ridge.
-
-    `lone` is the solution itself, `out = solve(M, key)`: then both memories are `M`.
-    """
+    """`out = M[key]` with the visible state; `solve` reads carry the second memory and ridge."""
 
     out: Value
     memory: str
     key: Value
     solve: tuple[str, float, int] | None = None
-    lone: bool = field(default=False, kw_only=True)
     span: Span | None = field(default=None, compare=False, repr=False)
+    lone: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Solution(Read):
+    """`out = solve(M, key)`: the solution itself; both memories are `M`."""
+
+    lone: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

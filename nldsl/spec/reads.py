@@ -11,7 +11,7 @@ from nldsl.spec.functions import MapFunction, elaborate_map, matrix_map
 from nldsl.spec.items import POISON, Item, MemoryBox, Poison, describe, is_number
 from nldsl.spec.numbers import number_key
 from nldsl.spec.primitives import apply, merged
-from nldsl.spec.program import Read, Value
+from nldsl.spec.program import Read, Solution, Value
 from nldsl.syntax import tree
 
 
@@ -95,7 +95,7 @@ def solution(frame: Frame, node: tree.Call, target: str | None) -> Item:
     if key is POISON or not ensure_function(frame, box, node.span):
         return POISON
     out = frame.new(key.shape, key.kind, target, box.name.split("[")[0])
-    frame.body.append(Read(out, box.name, key, (box.name, ridge, iterations), node.span, lone=True))
+    frame.body.append(Solution(out, box.name, key, (box.name, ridge, iterations), node.span))
     return out
 
 
