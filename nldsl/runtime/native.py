@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from nldsl.toolchain.compiler import compiler, identity, machine, no_compiler, ran
+from nldsl.toolchain.compiler import compiler, harmless, identity, machine, no_compiler, ran
 from nldsl.toolchain.kept import drop, found, keep, key_of, place
 
 __all__ = ["FLAGS", "REAL", "Step", "built", "compiled", "compiler", "no_compiler"]
@@ -67,7 +67,7 @@ def _built(text: str, real: str) -> Step | str:
     command, source = compiler(), f"typedef {real} real;\n{text}"
     if not command:
         return no_compiler()
-    more, why = shlex.split(os.environ.get(MORE, "")), ""
+    more, why = harmless(shlex.split(os.environ.get(MORE, "")), MORE), ""
     # What has been kept was made with options that work.
     step = _kept(command, source, [*FLAGS[0], *more])
     if step is not None:

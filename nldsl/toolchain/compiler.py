@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,8 @@ SWITCH = "NLDSL_NATIVE"
 OFF = ("0", "off", "no", "false")
 """What a variable of the environment says to switch something off."""
 NAMES = ("cc", "gcc", "clang")
+UNSAFE = ("-ffast-math", "-Ofast", "-funsafe-math-optimizations", "-mdaz-ftz")
+"""What links code that makes denormal numbers zero in the whole process, in torch too (gcc before 13, clang)."""
 LIMIT = 300.0
 """Seconds that one run may take: what we compile takes 1 to 4, so this is no slow machine any more."""
 TOLD = (
@@ -54,6 +57,23 @@ def no_compiler() -> str:
     return f"there is no C compiler (`CC`, {', '.join(NAMES)})"
 
 
+def harmless(options: Sequence[str], source: str) -> list[str]:
+    """Options without those that would change numbers outside of what is compiled; a warning names them.
+
+    >>> harmless(["-O1", "-march=x86-64-v3"], "CC")
+    ['-O1', '-march=x86-64-v3']
+    """
+    for option in options:
+        if option in UNSAFE:
+            warnings.warn(
+                f"`{option}` of `{source}` is left out: what it links makes denormal numbers zero in the "
+                "whole process; `-fno-signed-zeros -fassociative-math` and their like act on the code alone",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    return [option for option in options if option not in UNSAFE]
+
+
 def _command(wanted: str) -> str:
     whole = shutil.which(wanted) if wanted else None
     if whole:
@@ -63,7 +83,7 @@ def _command(wanted: str) -> str:
     except ValueError:
         return ""
     found = shutil.which(words[0]) if words else None
-    return shlex.join([found, *words[1:]]) if found else ""
+    return shlex.join([found, *harmless(words[1:], "CC")]) if found else ""
 
 
 @cache

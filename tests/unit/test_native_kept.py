@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from nldsl.cli import doctor
 from nldsl.runtime import native
@@ -54,10 +55,11 @@ class Runs:
     """Counts the runs of the compiler on texts that are asked for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count, right = 0, native.ran
+        self.count, right, self.options = 0, native.ran, list[str]()
 
         def ran(command: str, source: str, *rest: str) -> str:
             self.count += Path(source).read_text() != native.PROBE
+            self.options += rest
             return right(command, source, *rest)
 
         monkeypatch.setattr(native, "ran", ran)
@@ -128,6 +130,18 @@ def test_other_options_are_other_code(folder: Path, runs: Runs, monkeypatch: pyt
     monkeypatch.setenv(native.MORE, "--no-such-option")
     forget()
     assert "refuses it" in str(native.built(text(46), "float"))
+
+
+@pytest.mark.parametrize("option", ["-ffast-math", "-Ofast", "-funsafe-math-optimizations"])
+def test_denormal_numbers_stay(
+    option: str, folder: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What old compilers link with such options rounds those of the whole process to zero."""
+    monkeypatch.setenv(native.MORE, f"-O1 {option}")
+    with pytest.warns(RuntimeWarning, match=f"`{option}` of `{native.MORE}` is left out"):
+        assert result(48) == 48
+    assert runs.count and not {option} & {*runs.options} and "-O1" in runs.options
+    assert (torch.tensor(5e-324, dtype=torch.float64) * 1.0).item() > 0
 
 
 @pytest.mark.parametrize("said", ["", "off", "0"])
