@@ -23,6 +23,15 @@ ELSEWHERE = {
 """Functions of other languages, and how they are said here."""
 
 
+OF_TORCH = {
+    "weight_decay": ("decay",),
+    "betas": ("beta1", "beta2"),
+    "momentum": ("beta",),
+    "learning_rate": ("lr",),
+}
+"""Arguments of optimizers by the names they have elsewhere, and by those they have in rules."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A help sentence naming the nearest of `known`, or the empty string.
 
@@ -31,8 +40,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         'did you mean `sigmoid`?'
         >>> did_you_mean("AdamW", ["adam", "adamw"])
         'did you mean `adamw`?'
+        >>> did_you_mean("weight_decay", ["lr", "decay"])
+        'did you mean `decay`?'
     """
     names = list(known)
+    ours = OF_TORCH.get(name.lower(), ())
+    if ours and all(n in names for n in ours):
+        return f"did you mean {' and '.join(f'`{n}`' for n in ours)}?"
     alike = [n for n in names if n.lower() == name.lower()]
     close = alike or get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean `{close[0]}`?" if close else ""

@@ -190,3 +190,15 @@ def test_rows_of_layers_computed_again_are_counted_once(rule: str, reentrant: bo
             optimizer.step()
         found.append(flat(model))
     assert torch.equal(*found)
+
+
+def test_names_of_torch_are_told_by_ours() -> None:
+    """Decay is not taken by another name, nor left out: it is refused, and the help says its name."""
+    weight, ours = nn.Parameter(torch.ones(2, 2)), "did you mean `decay`?"
+    optimizer = nldsl.optimizer("adamw", [weight], lr=0.1)
+    more = {"params": [nn.Parameter(torch.ones(2, 2))], "weight_decay": 0.1}
+    refused("NL0968", lambda: optimizer.add_param_group(more), ours)
+    refused("NL0968", lambda: nldsl.optimizer("adamw", [more], lr=0.1), ours)
+    refused("NL0306", lambda: nldsl.optimizer("adamw", [weight], lr=0.1, weight_decay=0.1), ours)
+    refused("NL0306", lambda: nldsl.optimizer("adamw", [weight], lr=0.1, betas=0.1), "`beta1` and `beta2`?")
+    refused("NL0968", lambda: nldsl.optimizer("gd", [more], lr=0.1), "known: lr, every")
