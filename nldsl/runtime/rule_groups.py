@@ -31,11 +31,34 @@ CYCLES = (
 WORDS = {"nonfinite": ("raise", "skip", "zero", "ignore"), "form": ("auto", "eager", "compiled")}
 
 
+def require_word(name: str, found: object) -> None:
+    """Raise NL0968 for a word that a setting does not know."""
+    if found not in WORDS[name]:
+        raise refusal("NL0968", f"`{name}` is one of {', '.join(WORDS[name])}; found `{found}`")
+
+
+class Setting:
+    """A word of an optimizer.  Assigned between steps, it holds from the next one on."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, optimizer: RuleOptimizer | None, owner: type) -> Any:
+        return self if optimizer is None else optimizer.__dict__[self.name]
+
+    def __set__(self, optimizer: RuleOptimizer, found: str) -> None:
+        require_word(self.name, found)
+        changed = optimizer.__dict__.get(self.name, found) != found
+        optimizer.__dict__[self.name] = found
+        if changed and self.name == "form":
+            # How each weight is stepped was chosen under the word before.
+            optimizer.forget_places()
+
+
 def require_settings(nonfinite: object, form: object, seed: object) -> None:
     """Raise NL0968 for a setting of an optimizer that is none of its words."""
     for name, found in (("nonfinite", nonfinite), ("form", form)):
-        if found not in WORDS[name]:
-            raise refusal("NL0968", f"`{name}` is one of {', '.join(WORDS[name])}; found `{found}`")
+        require_word(name, found)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise refusal("NL0968", f"`seed` is a whole number, found {seed!r}")
 

@@ -19,6 +19,7 @@ from nldsl.runtime.rule_bundle import Bundle, Choice, Place, choose, last_of_few
 from nldsl.runtime.rule_cycled import SCHEDULED, Cycled
 from nldsl.runtime.rule_gradients import Arrival, Due, Policy, arrived, checked, repaired, zeroes
 from nldsl.runtime.rule_groups import (
+    Setting,
     Settled,
     bad_argument,
     clock_of,
@@ -69,6 +70,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     source: ClassVar[str] = ""
     bounds: ClassVar[dict[str, Bounds]] = {}
     told: ClassVar[Told | None] = None
+    nonfinite = Setting()
+    form = Setting()
 
     def __init__(
         self,
@@ -83,8 +86,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         **arguments: float | Tensor,
     ) -> None:
         require_settings(nonfinite, form, seed)
-        self.nonfinite: Policy = nonfinite
-        self.form: Form = form
+        self.nonfinite, self.form = nonfinite, form
         self.seed = seed
         self.more = more
         self.whole = dict(whole or {})
@@ -120,7 +122,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         room = self._room(group["params"])
         for index, p in enumerate(group["params"]):
             self._allocate(p, self._name(group, index), every, room)
-        self._forget_places()
+        self.forget_places()
 
     def kernel_of(self, p: Tensor, name: str = "a parameter") -> Kernel:
         """The kernel that trains `p`; raises NL0963 if there is none."""
@@ -321,7 +323,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         take = partial(rows.take, name=self.name_of(p)) if isinstance(rows, GatheredRows) else None
         self.places[id(p)] = Place(kernel, state, p, self.choices[key], take)
 
-    def _forget_places(self) -> None:
+    def forget_places(self) -> None:
+        """Choose anew, at the next step, how every weight is stepped."""
         for known in (self.choices, self.places, self.lineups, self.settled):
             known.clear()
 
@@ -358,7 +361,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             for group in self.param_groups:
                 require_rule(self, wanted, group)
             put_back(self, given[-1], wanted)
-            self._forget_places()
+            self.forget_places()
 
         # Hooks of users come first on the way in, where they may give another state, and last on the way out.
         hooks = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import subprocess
 import sys
@@ -249,3 +250,19 @@ def test_a_step_given_to_torch_compile_is_the_same(rule: str, form: str) -> None
     torch._dynamo.reset()
     for plain, own in zip(trained(False), trained(True), strict=True):
         assert torch.equal(plain, own)
+
+
+@needs_compiler
+def test_a_form_that_is_assigned_holds_from_the_next_step_on() -> None:
+    weight = nn.Parameter(torch.ones(4))
+    optimizer = nldsl.optimizer("adamw", [weight], lr=0.1, form="eager")
+    for form in ("eager", "compiled", "eager"):
+        optimizer.form = form
+        weight.grad = torch.ones(4)
+        optimizer.step()
+        assert {choice.step is not None for choice in optimizer.choices.values()} == {form == "compiled"}
+    with pytest.raises(SpecError, match="`form` is one of auto, eager, compiled; found `fast`"):
+        optimizer.form = "fast"
+    with pytest.raises(SpecError, match="`nonfinite` is one of"):
+        optimizer.nonfinite = "never"
+    assert optimizer.form == "eager" and copy.deepcopy(optimizer).form == "eager"
