@@ -19,7 +19,7 @@ OFF = ("0", "off", "no", "false")
 """What a variable of the environment says to switch something off."""
 NAMES = ("cc", "gcc", "clang")
 UNSAFE = ("-ffast-math", "-Ofast", "-funsafe-math-optimizations", "-mdaz-ftz")
-"""What links code that makes denormal numbers zero in the whole process, in torch too (gcc before 13, clang)."""
+"""What links code that makes denormal numbers zero in the whole process, torch included (gcc before 13)."""
 LIMIT = 300.0
 """Seconds that one run may take: what we compile takes 1 to 4, so this is no slow machine any more."""
 TOLD = (
