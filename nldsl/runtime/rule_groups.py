@@ -43,8 +43,9 @@ class Setting:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, optimizer: RuleOptimizer | None, owner: type) -> Any:
-        return self if optimizer is None else optimizer.__dict__[self.name]
+    def __get__(self, optimizer: RuleOptimizer, owner: type) -> str:
+        found: str = optimizer.__dict__[self.name]
+        return found
 
     def __set__(self, optimizer: RuleOptimizer, found: str) -> None:
         require_word(self.name, found)
