@@ -13,7 +13,7 @@ from nldsl.spec.session import Session
 from nldsl.spec.streams import walk
 from nldsl.syntax import tree
 
-RESERVED = {"true", "false", "self", "init", "zero", "learned", "fixed", "identity", "task"}
+RESERVED = {"true", "false", "self", "init", "zero", "learned", "identity", "task"}
 """Words with a meaning of their own."""
 TARGETS = {"label"}
 """Streams that a task reads, not the body of the model."""

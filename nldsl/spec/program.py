@@ -46,7 +46,7 @@ class Parameter:
     span: Span | None = field(default=None, compare=False, repr=False)
     schedule: tuple[str, Options] | None = field(default=None, repr=False)
     """A number that `train` sets at every step: the name of a schedule and its options.  No rule moves it."""
-    fixed: bool = False
+    fixed: bool = field(default=False, repr=False)
     """A constant, drawn like a parameter and never learned: the start of a memory with `init fixed`."""
 
 

@@ -55,6 +55,9 @@ class StandIn(nn.Module):
             "out.head.weight": self.v,
         }
 
+    def drawn_paths(self) -> dict[str, Tensor]:
+        return dict(self.parameter_paths())
+
     def parameter_roles(self) -> dict[str, str]:
         return dict(
             zip(self.parameter_paths(), ("embedding", "matrix", "matrix", "rest", "head"), strict=True)
