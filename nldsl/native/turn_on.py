@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from nldsl.native.filtered import filters_of, quicken_filters
 from nldsl.native.forwards import hindered, taken_back
@@ -119,6 +120,8 @@ class Report:
 
 
 SWITCHED_OFF = "it was switched off"
+IN_LANES: WeakSet[Module] = WeakSet()
+"""What runs in lanes: while there is one, rows of the whole process come from the store."""
 
 
 def native(model: Any, *, at_once: bool = False, off: bool = False) -> Report:
@@ -149,9 +152,13 @@ def native(model: Any, *, at_once: bool = False, off: bool = False) -> Report:
     if not isinstance(root, Module):
         raise TypeError(f"`native` takes a compiled model or layer, not `{type(model).__name__}`")
     if off:
+        IN_LANES.discard(root)
+        report = Report(tuple(_switched_off(root)), off=True)
+        _make_room()
         STORE.clear()
-        return Report(tuple(_switched_off(root)), off=True)
-    ARRAYS.empty = STORE.empty
+        return report
+    IN_LANES.add(root)
+    _make_room()
     blocks: dict[type[Module], list[Module]] = {}
     for module in root.modules():
         if isinstance(module, Module):
@@ -163,6 +170,11 @@ def native(model: Any, *, at_once: bool = False, off: bool = False) -> Report:
         found += _passes(kind, alike, at_once)
         linears += _linears(kind, alike)
     return Report(tuple(found), linears=tuple(linears))
+
+
+def _make_room() -> None:
+    """Whether passes over rows take memory of the step before, or that of torch."""
+    ARRAYS.empty = STORE.empty if IN_LANES else None
 
 
 def _switched_off(root: Module) -> Iterator[Part]:

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 import nldsl
+from nldsl.native import turn_on
 from nldsl.native.store import LARGE, LEAST, STORE, Store
+from nldsl.runtime.arrays import ARRAYS
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere torch has the memory")
 NUMBERS = LARGE // 4
@@ -117,3 +119,15 @@ def flags_of(place: int) -> str:
 def test_arrays_ask_for_large_pages() -> None:
     assert " hg" in flags_of(Store().empty(NUMBERS, torch.float32).data_ptr())
     assert " hg" not in flags_of(torch.empty(NUMBERS).data_ptr())
+
+
+def test_rows_come_from_the_store_while_a_model_is_in_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn_on, "IN_LANES", type(turn_on.IN_LANES)())
+    monkeypatch.setattr(ARRAYS, "empty", None)
+    one, other = (nldsl.compile("gla", block="gla", dim=8, heads=2) for _ in range(2))
+    nldsl.native(one)
+    nldsl.native(other)
+    nldsl.native(one, off=True)
+    assert ARRAYS.empty == STORE.empty
+    nldsl.native(other, off=True)
+    assert ARRAYS.empty is None
