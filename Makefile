@@ -1,8 +1,9 @@
 # Every target sets up what it needs: a virtual environment in .venv, filled once.
 #   make demo      check, verify, draw and train Hope beside a transformer (minutes)
 #   make test      the fast suite          make check   style, types, layers, sizes
-#   make test-all  everything, also long   make bench   the benchmarks
+#   make test-all  everything, also long   make bench   the benchmarks (20 minutes)
 #   make docs      the documentation, into build/site, warnings are errors
+# BENCH="kernels lengths" runs some benchmarks, BENCH=--quick all at small sizes, BENCH=--list names them.
 # PYTHON=... chooses the interpreter (3.11 or newer), JOBS=... the test processes.
 
 SHELL := /bin/bash
@@ -22,7 +23,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONHASHSEED=0
 .PHONY: help setup demo test check docs test-all bench clean
 
 help:
-	@sed -n '2,7p' Makefile | sed 's/^# \{0,3\}//'
+	@sed -n '2,8p' Makefile | sed 's/^# \{0,3\}//'
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found; set PYTHON=..." >&2; exit 2; }

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.measure import best_seconds
+from benchmarks.measure import best_seconds, heading
 from nldsl.runtime import triangular
 from nldsl.runtime.recurrence import delta_recurrence
 from nldsl.runtime.sequence import conv
@@ -110,6 +110,7 @@ def groups(size: int = 64) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    heading(__doc__)
     inverses()
     convolutions()
     widths()

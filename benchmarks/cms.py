@@ -1,23 +1,24 @@
 """What learning from the task costs: `learn` of a continuum memory system against plain forward and backward.
 
-    python -m benchmarks.cms [WIDTH]
+    python -m benchmarks.cms [WIDTH] [--rounds 5]
 
 A model of attention and continuum memories (width 64 unless said, perceptrons four times as wide, 1024
 tokens, batch 4), trained by `learn(backward = 1)`.  *Plain* is the same whole model without task writes: one
 forward pass over the whole sequence, cross-entropy, one backward pass.  CPU time of one thread, the best
-of interleaved rounds.  The memory of freed tensors is kept, as `nldsl train` does it, for all of them.
+of interleaved rounds.  *Trunc* and *exact* are the two carries of `learn`.  The memory of freed tensors is
+kept, as `nldsl train` does it, for all of them.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
 import nldsl
-from benchmarks.measure import best_seconds
+from benchmarks.measure import aligned, best_seconds, heading, rule
 from nldsl.runtime.model import Model
 
 WIDTH, DEPTH, TOKENS, BATCH, VOCAB = 64, 2, 1024, 4, 256
@@ -57,21 +58,25 @@ def learning(model: Model, tokens: torch.Tensor, carry: str) -> Callable[[], Non
 
 def main() -> None:
     """Print one row per chunk sizes and carry."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("width", nargs="?", type=int, default=WIDTH)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    options = parser.parse_args()
     torch.set_num_threads(1)
+    heading(__doc__)
     nldsl.keep_freed_memory()
     tokens = torch.randint(0, VOCAB, (BATCH, TOKENS + 1), generator=torch.Generator().manual_seed(0))
-    print("| chunks | plain | trunc | exact | trunc / plain | exact / plain |")
-    print("|---|---|---|---|---|---|")
+    heads = ["chunks", "plain, ms", "trunc, ms", "exact, ms", "trunc / plain", "exact / plain"]
+    widths = [13, *map(len, heads[1:])]
+    print(aligned(heads, widths), rule(widths), sep="\n", flush=True)
     for chunks in CHUNKS:
-        model = build(chunks, *map(int, sys.argv[1:2]))
+        model = build(chunks, options.width)
         cases = {"plain": plain(model, tokens)}
         cases |= {carry: learning(model, tokens, carry) for carry in ("trunc", "exact")}
-        base, trunc, exact = (1e3 * seconds for seconds in best_seconds(cases, ROUNDS).values())
+        base, trunc, exact = (1e3 * seconds for seconds in best_seconds(cases, options.rounds).values())
         name = ", ".join(map(str, chunks))
-        print(
-            f"| {name} | {base:.0f} ms | {trunc:.0f} ms | {exact:.0f} ms "
-            f"| {trunc / base:.2f} x | {exact / base:.2f} x |"
-        )
+        cells = [f"{base:.0f}", f"{trunc:.0f}", f"{exact:.0f}", f"{trunc / base:.2f}", f"{exact / base:.2f}"]
+        print(aligned([name, *cells], widths), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import time
 import torch
 
 import nldsl
+from benchmarks.measure import heading
 from nldsl.driver.compile import emit, plan_of
 from nldsl.emit.loader import load_module
 from nldsl.graph import open_program
@@ -42,7 +43,7 @@ def layer(clause: str, family: str = "", native: bool = False) -> Layer:
     program = open_program(TEXT.replace("CLAUSE", clause), block="titans", x=WIDTH)
     made: Layer = load_module(emit(plan_of(program, family=family)), "commits").build(0)
     if native:
-        print(f"  {nldsl.native(made, at_once=True)}")
+        nldsl.native(made, at_once=True)
     return made
 
 
@@ -58,6 +59,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    heading(__doc__)
     x = torch.randn(BATCH, TOKENS, WIDTH, requires_grad=True)
     layers = {
         "at every token": layer(""),
@@ -79,6 +81,7 @@ def main() -> None:
             now = resource.getrusage(resource.RUSAGE_SELF)
             kernel[name] = now.ru_minflt - before.ru_minflt, now.ru_stime - before.ru_stime
     first = seconds["at every token"]
+    print(f"{'rule':36s} {'a pass':>10s} {'ratio':>6s}")
     for name, found in seconds.items():
         ratio = statistics.median(b / a for a, b in zip(first, found, strict=True))
         faults, inside = kernel[name]

@@ -1,14 +1,16 @@
 """`check` and the editor: seconds of a whole check and to a server's first findings, milliseconds per key.
 
-    python -m benchmarks.editor
+    python -m benchmarks.editor [--rounds 3]
 
 A key is a character put into a block in the middle of the file: the text is cut, parsed, elaborated as far
 as the change reaches, and every finding is worked out.  Times are CPU times on one thread; the start is also
-given as the time a client waits, over stdio and with the imports of a fresh process.
+given as the time a client waits, over stdio and with the imports of a fresh process.  The best of the rounds.
+Ends with an error if one of them is over its limit.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import statistics
@@ -18,6 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.measure import heading
 from nldsl.assets import specs_folder
 from nldsl.server.completion import complete
 from nldsl.server.document import Document
@@ -119,8 +122,9 @@ def cpu_seconds(process: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def report(rounds: int = 3) -> bool:
-    """Print the figures; whether they are within the limits."""
+def report(rounds: int = 3) -> list[str]:
+    """Print the figures; what is over its limit."""
+    heading(__doc__)
     text = long_spec()
     checked = min(check_seconds() for _ in range(2 * rounds))
     print(f"check hope: {checked:.2f} s CPU (limit {CHECK_LIMIT} s)")
@@ -136,8 +140,16 @@ def report(rounds: int = 3) -> bool:
         f"(limit {KEY_LIMIT * 1e3:.0f} ms)"
     )
     print(f"  hover {keys.hover * 1e3:6.1f} ms  completion {keys.completion * 1e3:6.1f} ms")
-    return checked <= CHECK_LIMIT and min(waited, used) <= FIRST_LIMIT and keys.slow <= KEY_LIMIT
+    limits = {
+        "check": (checked, CHECK_LIMIT),
+        "first findings": (min(waited, used), FIRST_LIMIT),
+        "per key": (keys.slow, KEY_LIMIT),
+    }
+    return [name for name, (found, limit) in limits.items() if found > limit]
 
 
 if __name__ == "__main__":
-    sys.exit(0 if report() else 1)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    over = report(parser.parse_args().rounds)
+    sys.exit(f"over the limit: {', '.join(over)}" if over else 0)

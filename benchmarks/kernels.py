@@ -5,10 +5,10 @@
 B 4, H 4, d 64, T 1024, chunk 64, float32, one thread.  Matrix memories call the runtime's kernels as emitted
 code does; `titans` and `hope` are emitted memories (`titans_layer`, `hope_layer`), their inputs given.
 
-For each class: CPU milliseconds, tokens per second, share of the bound (FLOPs of the algorithm by fixed
-formulas, backward counted twice the forward, at the rate of `benchmarks.peak`) beside what it must reach and
-what it aims at, MiB saved for backward, and the time of the emitted per-token form of the same class in units
-of it (`token_loops` holds that against loops written by hand).
+For each class: CPU milliseconds (the best of the rounds), tokens per second, share of the bound (FLOPs of the
+algorithm by fixed formulas, backward counted twice the forward, at the rate of `benchmarks.peak`) beside what
+it must reach and what it aims at, MiB saved for backward, and the time of the emitted per-token form of the
+same class in units of it (`loop`; `token_loops` holds that against loops written by hand).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 import nldsl
 from benchmarks import hope_layer, titans_layer, token_loops
 from benchmarks.matrix_kernels import channel_cases
-from benchmarks.measure import best_seconds, saved_megabytes
+from benchmarks.measure import best_seconds, heading, saved_megabytes
 from benchmarks.peak import peak_gflops
 from nldsl.native.filtered import Memories, NativeFilters
 from nldsl.native.matrix_passes import NativeMatrices
@@ -176,6 +176,7 @@ def all_cases() -> dict[str, Case]:
 
 
 def report(rounds: int, wanted: list[str], compiled: bool = False) -> None:
+    heading(__doc__)
     bound, _ = peak_gflops()
     shown = {*(wanted or CLASSES)} | {f"{name.split()[0]} loop" for name in wanted or CLASSES}
     cases = {name: case for name, case in all_cases().items() if name in shown}

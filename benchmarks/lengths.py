@@ -3,11 +3,13 @@
     python -m benchmarks.lengths [--lengths 512 1024 ... 16384] [--rounds 3] [--native] [NAME ...]
 
 Layers with projections, width 256, 4 heads, one sequence, float32, one thread.  *Training*: forward and
-backward, the best CPU time of interleaved rounds, and the peak of resident memory above what was there.
+backward, the best CPU time per token of interleaved rounds, and the peak of resident memory above what was
+there, per token at the longest sequence.
 Times are taken with `nldsl.keep_freed_memory()`, as `nldsl train` does; `--fresh-pages` does without.
 `--native`: chunks in C where that is possible (`nldsl.native`).
 *Decoding*: CPU time of a token, the best of four runs of 64 tokens one by one, and the bytes of the state,
-for a sequence that begins and for one with `lengths[-1]` tokens behind it.  Table and plot go to `build/`.
+for a sequence that begins and for one with as many tokens behind it as the longest has.  *Spread*: by how
+much the dearest length is above the cheapest.  Table and plot go to `build/`, anew after every layer.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import torch
 
 import nldsl
 from benchmarks.loglog import loglog
-from benchmarks.measure import best_seconds
+from benchmarks.measure import about, aligned, best_seconds, heading, machine, needs_linux, rule
 
 WIDTH, HEADS, DECODED = 256, 4, 64
 LENGTHS = [512, 1024, 2048, 4096, 8192, 16384]
@@ -41,6 +43,8 @@ LAYERS = {
     "attention": "S, all tokens",
 }
 OUT = Path("build/lengths")
+Found = dict[str, list[float]]
+"""Of every layer, a number for every length."""
 
 
 def layer(name: str, native: bool = False) -> Any:
@@ -101,57 +105,81 @@ def row(name: str, times: list[float], peaks: list[float], lengths: list[int], m
     """A line of the table."""
     spread = max(times) / min(times) - 1
     (early, small), (late, large) = decoding(module, 0), decoding(module, lengths[-1])
-    return (
-        f"| {name} | {LAYERS[name]} | "
-        + " | ".join(f"{1e6 * t:.0f}" for t in times)
-        + f" | {spread:.0%} | {1024 * peaks[-1] / lengths[-1]:.1f} | {1e3 * early:.2f} | {1e3 * late:.2f} "
-        f"| {small / 1024:.0f} | {large / 1024:.0f} |"
-    )
+    cells = [
+        *(name, LAYERS[name], *(f"{1e6 * t:.0f}" for t in times), f"{spread:.0%}"),
+        *(f"{1024 * peaks[-1] / lengths[-1]:.1f}", f"{1e3 * early:.2f}", f"{1e3 * late:.2f}"),
+        *(f"{small / 1024:.0f}", f"{large / 1024:.0f}"),
+    ]
+    return aligned(cells, widths(header(lengths)), named=2)
 
 
-def measured(
-    names: list[str], lengths: list[int], rounds: int, native: bool
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds per token, and peak MiB, of every layer at every length."""
-    modules = {name: layer(name, native) for name in names}
-    cases = {(n, t): training(m, t) for n, m in modules.items() for t in lengths}
-    seconds = best_seconds({f"{n} {t}": run for (n, t), run in cases.items()}, rounds)
-    times = {n: [seconds[f"{n} {t}"] / t for t in lengths] for n in names}
-    peaks = {n: [peak_mib(cases[n, t]) for t in lengths] for n in names}
-    return times, peaks
+def header(lengths: list[int]) -> list[str]:
+    """The names of the columns; `peak` is that of the longest sequence."""
+    behind = f"at {lengths[-1]}"
+    costs = ["spread", "peak, KiB/token", "decoding, ms", behind, "state, KiB", behind]
+    return ["layer", "class", *(f"{t}, us" for t in lengths), *costs]
+
+
+def widths(heads: list[str]) -> list[int]:
+    """Of the columns, wide enough for every layer."""
+    return [max(map(len, LAYERS)), max(map(len, LAYERS.values())), *(max(6, len(h)) for h in heads[2:])]
+
+
+def memory_table(peaks: Found, lengths: list[int]) -> list[str]:
+    """Peaks at every length."""
+    heads = ["peak of a pass", *(f"{t}, MiB" for t in lengths)]
+    wide = [max(map(len, LAYERS)), *(max(7, len(h)) for h in heads[1:])]
+    rows = [aligned([n, *(f"{p:.1f}" for p in found)], wide) for n, found in peaks.items()]
+    return [aligned(heads, wide), rule(wide), *rows]
+
+
+def measured(module: Any, lengths: list[int], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds per token, and peak MiB, of a layer at every length."""
+    cases = {t: training(module, t) for t in lengths}
+    seconds = best_seconds(cases, rounds)
+    return [seconds[t] / t for t in lengths], [peak_mib(cases[t]) for t in lengths]
+
+
+def write(out: Path, table: list[str], times: Found, peaks: Found, lengths: list[int]) -> None:
+    """Tables and plot of what has been measured so far."""
+    told = [about(__doc__).rstrip(), "\n".join(table), "\n".join(memory_table(peaks, lengths))]
+    out.with_suffix(".md").write_text("\n\n".join(told) + "\n", encoding="utf-8")
+    throughput = {n: [(t, 1 / s) for t, s in zip(lengths, found, strict=True)] for n, found in times.items()}
+    memory = {n: [(t, p) for t, p in zip(lengths, found, strict=True)] for n, found in peaks.items()}
+    panels = {"tokens per second, forward and backward": throughput, "peak memory of a pass, MiB": memory}
+    note = f"width {WIDTH}, {HEADS} heads, one sequence, float32; {machine()}"
+    picture = loglog(panels, "length of the sequence, tokens", note)
+    out.with_suffix(".svg").write_text(picture, encoding="utf-8")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(LAYERS)}")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--native", action="store_true", help="chunks in C")
     parser.add_argument("--fresh-pages", action="store_true", help="do not keep freed memory")
+    parser.add_argument("--out", type=Path, default=OUT, help="where table and plot go, without a suffix")
     options = parser.parse_args()
+    needs_linux()
     if not options.fresh_pages:
         nldsl.keep_freed_memory()
-    names, lengths = options.names or list(LAYERS), sorted(options.lengths)
+    lengths = sorted(options.lengths)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    times, peaks = measured(names, lengths, options.rounds, options.native)
-    table = [
-        "| layer | class | "
-        + " | ".join(f"{t} tokens, us" for t in lengths)
-        + " | spread | peak, KiB/token | decoding, ms | after all | state, KiB | after all |",
-        "|---|---|" + "---:|" * (len(lengths) + 6),
-    ]
+    heading(__doc__)
+    heads, times, peaks = header(lengths), Found(), Found()
+    table = [aligned(heads, widths(heads), named=2), rule(widths(heads), named=2)]
     print("\n".join(table), flush=True)
-    for name in names:
-        table.append(row(name, times[name], peaks[name], lengths, layer(name, options.native)))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for name in options.names or LAYERS:
+        module = layer(name, options.native)
+        times[name], peaks[name] = measured(module, lengths, options.rounds)
+        table.append(row(name, times[name], peaks[name], lengths, module))
         print(table[-1], flush=True)
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.with_suffix(".md").write_text("\n".join(table) + "\n", encoding="utf-8")
-    throughput = {n: [(t, 1 / s) for t, s in zip(lengths, times[n], strict=True)] for n in names}
-    memory = {n: [(t, p) for t, p in zip(lengths, peaks[n], strict=True)] for n in names}
-    panels = {"tokens per second, forward and backward": throughput, "peak memory, MiB": memory}
-    OUT.with_suffix(".svg").write_text(loglog(panels, "tokens"), encoding="utf-8")
-    print(f"wrote {OUT}.md and {OUT}.svg")
+        write(options.out, table, times, peaks, lengths)
+    print("\n".join(["", *memory_table(peaks, lengths)]))
+    print(f"\nwrote {options.out}.md and {options.out}.svg")
 
 
 if __name__ == "__main__":

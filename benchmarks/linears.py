@@ -2,8 +2,8 @@
 
     python -m benchmarks.linears [--rounds 9] [--threads 1]
 
-float32.  Prints GFLOP/s of `y = x w^T`, `dx = dy w` and `dw = dy^T x`, by CPU time on one thread, by elapsed
-time on several.
+float32.  GFLOP/s of `y = x w^T`, `dx = dy w` and `dw = dy^T x`, torch's in brackets, the best of the rounds;
+by CPU time on one thread, by elapsed time on several.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import torch
 
+from benchmarks.measure import heading
 from nldsl.native import linears
 from nldsl.native.kernels import linears_text
 from nldsl.runtime.native import built
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    heading(__doc__, options.threads)
     step = built(linears_text(), "float")
     if isinstance(step, str):
         raise SystemExit(step)

@@ -13,7 +13,8 @@ three products of the gradient, the writes into s = 1 matrices per weight (2 wit
 r = 1 (2 with a momentum or a learned start that it decays toward), and what it sees of the chunk.
 
 `native`: chunks in C, one head of one sample at a time.  `loop over chunks` is the form of memories whose way
-back is not derived (family `chunk`).
+back is not derived (family `chunk`).  `x the token loop` says how many times as long the emitted per-token
+form takes, on 32 tokens and scaled.  CPU time, the best of the rounds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import nldsl
-from benchmarks.measure import best_seconds, saved_megabytes
+from benchmarks.measure import best_seconds, heading, saved_megabytes
 from benchmarks.peak import peak_gflops
 from nldsl.driver.compile import emit, plan_of
 from nldsl.emit.loader import load_module
@@ -147,6 +148,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     nldsl.keep_freed_memory()
+    heading(__doc__)
     bound, _ = peak_gflops()
     print(f"bound {bound:.1f} GFLOP/s on one thread", flush=True)
     for name in options.names or KINDS:

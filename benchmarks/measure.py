@@ -6,11 +6,81 @@ shows); interleaving lets slow phases of the machine hit every case alike.
 
 from __future__ import annotations
 
+import os
+import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+
+def heading(text: str | None, threads: int = 1) -> None:
+    """Print `about`."""
+    print(about(text, threads), flush=True)
+
+
+def about(text: str | None, threads: int = 1) -> str:
+    """What a benchmark measures, from its docstring without the lines of commands, and on what.
+
+    >>> print(about("Products.\\n\\n    python -m benchmarks.products\\n\\nGFLOP/s.").partition("[")[0])
+    Products.
+    <BLANKLINE>
+    GFLOP/s.
+    <BLANKLINE>
+    <BLANKLINE>
+    """
+    lines = [line for line in (text or "").strip().splitlines() if "python -m" not in line]
+    paragraphs = "\n".join(line.rstrip() for line in lines).split("\n\n")
+    told = "\n\n".join(p.strip("\n") for p in paragraphs if p.strip()).replace("`", "")
+    return f"{told}\n\n[{machine(threads)}]\n"
+
+
+def needs_linux() -> None:
+    """End with a message where peaks of memory cannot be read."""
+    if not Path("/proc/self/clear_refs").exists():
+        raise SystemExit("this needs Linux: peaks of memory come from /proc")
+
+
+def aligned(cells: Sequence[str], widths: Sequence[int], named: int = 1) -> str:
+    """A row of a table that is markdown and reads well as it is; numbers stand behind `named` names.
+
+    >>> aligned(["a", "1.5"], [4, 6])
+    '| a    |    1.5 |'
+    """
+    pairs = enumerate(zip(cells, widths, strict=True))
+    return "| " + " | ".join(f"{c:<{w}}" if i < named else f"{c:>{w}}" for i, (c, w) in pairs) + " |"
+
+
+def rule(widths: Sequence[int], named: int = 1) -> str:
+    """The line below the names of the columns."""
+    return (
+        "|"
+        + "|".join("-" * (w + 2) if i < named else "-" * (w + 1) + ":" for i, w in enumerate(widths))
+        + "|"
+    )
+
+
+def machine(threads: int = 1) -> str:
+    """The processor, how busy it has been in the last minute, the versions, and the threads measured with.
+
+    >>> "torch" in machine()
+    True
+    """
+    cpus, several = os.cpu_count() or 1, "s" if threads > 1 else ""
+    return (
+        f"{processor()}, {cpus} cores, load {os.getloadavg()[0]:.1f}; torch {torch.__version__}, "
+        f"Python {platform.python_version()}, {threads} thread{several}"
+    )
+
+
+def processor() -> str:
+    """Its name as the system knows it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def best_seconds(

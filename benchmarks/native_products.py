@@ -3,7 +3,8 @@
     python -m benchmarks.native_products [--rounds 20]
 
 One thread, float32.  Operands take turns in about 600 KB, as the buffers of a lane do; torch multiplies the
-same matrices in one batch.  Prints GFLOP/s by CPU time, and of the other kernels microseconds per call.
+same matrices in one batch (in brackets).  GFLOP/s by CPU time, the best of the rounds; of the other kernels,
+which torch has not, microseconds per call.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import ctypes
 
 import torch
 
-from benchmarks.measure import best_seconds
+from benchmarks.measure import best_seconds, heading
 from benchmarks.peak import peak_gflops
 from nldsl.native.kernels import kernel_text
 from nldsl.runtime import native
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
+    heading(__doc__)
     kernels = Kernels()
     print(f"{'peak of torch':24s} {peak_gflops(rounds=3)[0]:8.1f} GFLOP/s")
     print(f"{'rows x columns x inner':24s} {'A B':>15s} {'At B':>15s} {'A Bt':>15s}   (torch in brackets)")

@@ -1,12 +1,16 @@
 """Optimizers at 10.5 M parameters on one thread: element-wise rules, Muon and M3, time and memory.
 
-24 matrices of 512 x 512, 4 of 512 x 2048 and 60 vectors of 512.  Times are process CPU time, interleaved.
+    python -m benchmarks.optimizers [--rounds N]
+
+24 matrices of 512 x 512, 4 of 512 x 2048 and 60 vectors of 512.  Times are process CPU time of a step, the
+best of interleaved rounds; `x` is the ratio to the first row.
 Gradients are as they stand, or written anew before every step, those of the last weights first, as a backward
 pass does it; to write them is not counted.  Or a real backward pass makes them, and its time stands beside.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import subprocess
 import sys
@@ -19,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import nldsl
-from benchmarks.measure import best_seconds
+from benchmarks.measure import best_seconds, heading
 from nldsl.runtime import native
 from nldsl.runtime.newton_schulz import orthogonalize
 from nldsl.runtime.rule_gradients import EXPONENT, FINITE
@@ -27,7 +31,7 @@ from nldsl.runtime.rule_gradients import EXPONENT, FINITE
 ROUNDS = 12
 ELEMENTWISE_ROUNDS = 30
 """A step of these takes a few milliseconds, as long as what disturbs it."""
-BACKWARD_ROUNDS = 100
+BACKWARD_ROUNDS, WARM = 100, 3
 ROWS = 32
 """Of the batch of a real backward pass: few, for what is looked for is small beside it."""
 MATRICES = 6
@@ -207,7 +211,7 @@ def hooked(weights: list[nn.Parameter]) -> list[nn.Parameter]:
     return weights
 
 
-def after_backward() -> None:
+def after_backward(rounds: int) -> None:
     """Backward pass and step in turn: medians of CPU time, and of what a round takes longer than torch's."""
     rule, rows = "adamw(lr = 1e-5)", torch.randn(ROWS, 512)
     nets = [Deep() for _ in range(4)]
@@ -219,7 +223,7 @@ def after_backward() -> None:
         "adamw, looked at by hooks in the backward pass": ours(rule, hooked(early)),
     }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
-    for _ in range(BACKWARD_ROUNDS):
+    for _ in range(WARM + rounds):
         for net, (name, step) in zip(nets, cases.items(), strict=True):
             net.zero_grad()
             loss = net(rows).square().mean()
@@ -228,11 +232,11 @@ def after_backward() -> None:
             between = time.process_time()
             step()
             taken[name].append((between - begin, time.process_time() - between))
-    first = taken[next(iter(cases))][3:]
+    first = taken[next(iter(cases))][WARM:]
     print("\nafter a real backward pass: backward, step, and both above torch's (medians of rounds)")
     for name, found in taken.items():
-        backward, step = (1e3 * median(part) for part in zip(*found[3:], strict=True))
-        more = 1e3 * median(sum(a) - sum(b) for a, b in zip(found[3:], first, strict=True))
+        backward, step = (1e3 * median(part) for part in zip(*found[WARM:], strict=True))
+        more = 1e3 * median(sum(a) - sum(b) for a, b in zip(found[WARM:], first, strict=True))
         print(f"  {name:<48} {backward:6.2f} ms  {step:5.2f} ms  {more:+5.2f} ms")
 
 
@@ -240,14 +244,14 @@ def show(
     title: str,
     cases: dict[str, Callable[[], object]],
     base: str,
-    rounds: int = ROUNDS,
+    rounds: int,
     before: dict[str, Callable[[], object]] | None = None,
 ) -> None:
     """A table of one comparison, relative to `base`."""
     found = best_seconds(cases, rounds, before)
     print(f"\n{title}")
     for name, seconds in found.items():
-        print(f"  {name:<44} {1e3 * seconds:8.2f} ms  {seconds / found[base]:5.2f} x")
+        print(f"  {name:<44} {1e3 * seconds:8.2f} ms  {seconds / found[base]:5.2f} x", flush=True)
 
 
 def memory() -> None:
@@ -294,15 +298,18 @@ def steps(rule: str, size: int, depth: int, passes: int) -> int:
 
 def peaks() -> None:
     """The peak of a step of each rule, in a process of its own."""
+    if not Path("/proc/self/clear_refs").exists():
+        print("\npeaks of memory are left out: they come from /proc, which Linux has")
+        return
     print("\nbytes a parameter at the peak of a step: 4 of weights, 4 of gradients, the state and the rest")
     for name, passes in (("sgd", 1), ("dgd", 1), ("dgd", 2), ("dgd_momentum", 1), ("adamw", 1)):
         rule = f"{name}(lr = 1e-3)"
-        command = [sys.executable, "-m", "benchmarks.optimizers", rule, str(passes)]
+        command = [sys.executable, "-m", "benchmarks.optimizers", "--peak", rule, str(passes)]
         found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         print(f"  {rule + ', two passes' * (passes - 1):<44} {float(found):.1f}")
 
 
-def elementwise() -> None:
+def elementwise(rounds: int) -> None:
     """Rules whose elements do not see one another, under every policy about gradients that are not finite."""
     weights = parameters()
     count = sum(p.numel() for p in weights)
@@ -328,8 +335,8 @@ def elementwise() -> None:
         steps = {name: step for name, (_, step) in table.items()}
         base = next(iter(steps))
         before = {name: writing(members) for name, (members, _) in table.items()}
-        show(title, steps, base, ELEMENTWISE_ROUNDS)
-        show(f"{title}, gradients written anew", steps, base, ELEMENTWISE_ROUNDS, before)
+        show(title, steps, base, rounds)
+        show(f"{title}, gradients written anew", steps, base, rounds, before)
 
 
 def mine(weights: list[nn.Parameter], policy: str) -> Callable[[], object]:
@@ -338,12 +345,17 @@ def mine(weights: list[nn.Parameter], policy: str) -> Callable[[], object]:
 
 def main() -> None:
     """Print every comparison, or the peak of one rule."""
-    if sys.argv[1:]:
-        peak_of_a_step(sys.argv[1], int(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, help="of every comparison; each has its own number otherwise")
+    parser.add_argument("--peak", nargs=2, metavar=("RULE", "PASSES"), help="of one step of a rule alone")
+    options = parser.parse_args()
+    if options.peak:
+        peak_of_a_step(options.peak[0], int(options.peak[1]))
         return
     torch.set_num_threads(1)
-    elementwise()
-    after_backward()
+    heading(__doc__)
+    elementwise(options.rounds or ELEMENTWISE_ROUNDS)
+    after_backward(options.rounds or BACKWARD_ROUNDS)
     show(
         f"matrix-wise, {MATRICES} matrices of 512 x 512",
         {
@@ -354,6 +366,7 @@ def main() -> None:
             "M3 written literally": LiteralM3(matrices()).step,
         },
         "the products of Muon alone",
+        options.rounds or ROUNDS,
     )
     memory()
     peaks()

@@ -1,9 +1,9 @@
 """The matrix products this machine can do: the bound the kernels are measured against.
 
-    python -m benchmarks.peak [--threads 1]
+    python -m benchmarks.peak [--threads 1] [--rounds 5]
 
-Prints GFLOP/s of one large product and of the batched products the kernels are made of, by CPU time,
-and the best of them.
+GFLOP/s of one large product and of the batched products the kernels are made of, by CPU time, the best of
+the rounds; the bound is the best of them.  float32.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 
 import torch
 
-from benchmarks.measure import best_seconds
+from benchmarks.measure import best_seconds, heading
 from nldsl.train.bound import product
 
 SHAPES = ((1, 2048, 2048, 2048), (1, 1024, 1024, 1024), (16, 64, 64, 64), (80, 64, 64, 64), (256, 64, 64, 64))
@@ -43,7 +43,10 @@ def peak_gflops(threads: int = 1, rounds: int = 5) -> tuple[float, dict[str, flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
-    best, rates = peak_gflops(parser.parse_args().threads)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    heading(__doc__, options.threads)
+    best, rates = peak_gflops(options.threads, options.rounds)
     for name, rate in rates.items():
         print(f"{name:36s} {rate:7.1f} GFLOP/s")
     print(f"{'bound':36s} {best:7.1f} GFLOP/s")

@@ -1,12 +1,13 @@
 """Whole layers and optimisers against the packages a person would use instead, side by side in one run.
 
     python -m venv peers && peers/bin/pip install torch -e . transformers titans-pytorch nested-learning
-    peers/bin/python -m benchmarks.peers [--rounds 7] [--native] [NAME ...]
+    peers/bin/python -m benchmarks.peers [--rounds 7] [--native] [--threads 1] [NAME ...]
 
-Width 256, B 4, T 1024, float32, one thread, forward and backward, projections included.  Every round times
-ours and the other right after one another, in turns; a ratio is the median over the rounds of the ratios,
-CPU time of the process.  Where both compute the same function they get the same weights, and the largest
-difference of their outputs is printed.  A package that is not installed is skipped, and said.
+Width 256, B 4, T 1024, float32, forward and backward, projections included.  Every round times ours and the
+other right after one another, in turns; a ratio, theirs to ours, is the median over the rounds of the ratios.
+On one thread times are CPU time of the process; on several, which both sides then have, elapsed time (other
+jobs on the machine lengthen it).  Where both compute the same function they get the same weights, and the
+largest difference of their outputs is printed.  A package that is not installed is skipped, and said.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from importlib.metadata import version
 import torch
 
 from benchmarks import peer
+from benchmarks.measure import heading
 from benchmarks.peer import Pair, Peers
 
 PEERS = {
@@ -31,9 +33,11 @@ PEERS = {
 
 
 def seconds(run: Callable[[], object]) -> float:
-    started = time.process_time()
+    """CPU time on one thread; elapsed time on several, whose CPU times would add up."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    started = clock()
     run()
-    return time.process_time() - started
+    return clock() - started
 
 
 def paired(pair: Pair, rounds: int) -> tuple[float, float, float]:
@@ -70,11 +74,16 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*PEERS, []], help="packages; all if none is named")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--native", action="store_true", help="ours in native lanes, where they have some")
+    parser.add_argument("--threads", type=int, default=1, help="of both sides; elapsed time if several")
     options = parser.parse_args()
+    if options.threads < 1:
+        parser.error("--threads takes 1 or more")
     peer.native = options.native
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}; {'ours':>83s} {'other':>14s} {'ratio':>9s}")
+    heading(__doc__, options.threads)
+    kind = "CPU time, 1 thread" if options.threads == 1 else f"elapsed time, {options.threads} threads each"
+    print(f"{kind:80s} {'ours':>11s} {'other':>13s} {'ratio':>9s}", flush=True)
     for name in options.names or PEERS:
         report(name, *PEERS[name], options.rounds)
 

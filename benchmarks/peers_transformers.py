@@ -1,10 +1,13 @@
-"""transformers: the layers of Qwen3-Next (gated delta rule) and Mamba-2, which torch computes on a CPU."""
+"""transformers: the layers of Qwen3-Next (gated delta rule) and Mamba-2, which torch computes on a CPU.
+
+It warns of that, layer by layer: the kernels it asks for are for GPUs.  Here nothing else can be compared.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import Mamba2Config, Qwen3NextConfig
+from transformers import Mamba2Config, Qwen3NextConfig, logging
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
 
@@ -16,6 +19,7 @@ STATE = 64
 
 def pairs() -> list[Pair]:
     """Gated DeltaNet, and Mamba-2 with two sizes of its chunks."""
+    logging.set_verbosity_error()
     x = tokens()
     ours, theirs = gated_deltanets()
     found = [Pair("Gated DeltaNet", passes(ours, x), passes(theirs, x), lambda: difference(ours, theirs, x))]
