@@ -29,20 +29,20 @@ from nldsl.emit.nodes import (
     name,
 )
 from nldsl.lowerings.prune import reads, substitute
-from nldsl.lowerings.scope import Imports
+from nldsl.lowerings.scope import Imports, Names
 
 SILU = name("functional.silu")
 GATES = {SILU: "times_silu", name("torch.sigmoid"): "times_sigmoid"}
 
 
-def in_one_pass(body: tuple[Statement, ...], imports: Imports) -> tuple[Statement, ...]:
+def in_one_pass(body: tuple[Statement, ...], imports: Imports, names: Names) -> tuple[Statement, ...]:
     """`body` with such operations as one call each."""
-    body = _split(_activated(body))
+    body = _split(_activated(body, names))
     used = Counter(v for s in body for v in reads(s))
     for i, statement in enumerate(body):
         gate = _opened(statement)
         if gate is not None and used[gate] == 1:
-            body = _with_gate(body, i, gate)
+            body = _with_gate(body, i, gate, names)
     # In loops a turn sees few rows.
     return tuple(
         s if isinstance(s, For | If | With) else _everywhere(s, lambda node: _one_call(node, imports))
@@ -84,8 +84,8 @@ def _name(statement: Statement) -> Expression:
     return statement.targets[0]
 
 
-def _activated(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
-    """Convolutions with the activation of their result."""
+def _activated(body: tuple[Statement, ...], names: Names) -> tuple[Statement, ...]:
+    """Convolutions with the activation of their result, which has a name of its own."""
     out = list(body)
     for i, statement in enumerate(body):
         made = _convolved(statement)
@@ -97,9 +97,12 @@ def _activated(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
             continue
         assert isinstance(statement, Assign)
         assert isinstance(statement.value, Invoke)
+        assert isinstance(statement.targets[0], TupleOf)
         kwargs = (*statement.value.kwargs, ("activation", Literal("silu")))
-        out[i] = replace(statement, value=replace(statement.value, kwargs=kwargs))
-        out[place] = _everywhere(out[place], partial(_instead, call, Var(made)))
+        whole = Var(names.fresh(f"{made}_silu"))
+        targets = (TupleOf((whole, *statement.targets[0].items[1:])),)
+        out[i] = replace(statement, targets=targets, value=replace(statement.value, kwargs=kwargs))
+        out[place] = _everywhere(out[place], partial(_instead, call, whole))
     return tuple(out)
 
 
@@ -126,15 +129,19 @@ def _opened(statement: Statement) -> str | None:
     return target.name if opens and isinstance(target, Var) else None
 
 
-def _with_gate(body: tuple[Statement, ...], i: int, gate: str) -> tuple[Statement, ...]:
-    """The activation of a gate that is only multiplied by, put where that is done."""
+def _with_gate(body: tuple[Statement, ...], i: int, gate: str, names: Names) -> tuple[Statement, ...]:
+    """The activation of a gate that is only multiplied by, put where that is done.
+
+    What is activated there has a name of its own: that of the gate means the gate wherever it stands.
+    """
     statement = body[i]
     assert isinstance(statement, Assign)
     assert isinstance(statement.value, Invoke)
-    late = replace(statement.value, args=(Var(gate),))
     for j in range(i + 1, len(body)):
         if _multiplied(body[j], gate):
-            opened = replace(statement, value=statement.value.args[0])
+            raw = Var(names.fresh(f"{gate}_raw"))
+            late = replace(statement.value, args=(raw,))
+            opened = replace(statement, targets=(raw,), value=statement.value.args[0])
             return (*body[:i], opened, *body[i + 1 : j], substitute(body[j], gate, late), *body[j + 1 :])
     return body
 

@@ -106,6 +106,7 @@ def _class(plan: Plan, block_plan: BlockPlan, functions: Functions) -> ClassDef:
                 inline(prune((start, *scope.body, returns(*outputs, name("new")))), temporaries(block, scope))
             ),
             functions.imports,
+            scope.names,
         ),
         "All tokens of a call: outputs and the state after them.",
         name("tuple")[(*[name("Tensor")] * len(outputs), name("dict")[name("str"), name("Any")])],

@@ -182,3 +182,23 @@ def test_names_of_the_code_are_those_of_the_program() -> None:
     program = open_program(NUMBERED, dim=4)
     found = bisect(program, program, ("interpreter", "compiled"), tokens=9)
     assert found.first is None, found.text()
+
+
+GATED = """
+block gated(x, heads = 2) {
+  level c every 1 token { memory S = matrix() per head }
+  k = l2norm(split(silu(conv(linear(x), 3)), heads))
+  b = sigmoid(split(linear(x), heads))
+  g = silu(linear(x))
+  S[k] <- b * k  by gd(lr = 0.3)
+  return linear(merge(S[k]) * g)
+}
+"""
+"""What is activated where it is used: a convolution, and two gates that have names."""
+
+
+@pytest.mark.parametrize("source", [GATED, "gated_deltanet", "mamba2", "swiglu"])
+def test_a_value_that_is_activated_later_has_another_name(source: str) -> None:
+    program = open_program(source, dim=4, block=None if source == GATED else source)
+    found = bisect(program, program, ("interpreter", "compiled"), tokens=5)
+    assert found.first is None, found.text()

@@ -138,6 +138,21 @@ def test_every_property_can_fail(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert name in PROPERTIES
 
 
+def test_what_rounding_leaves_of_a_zero_is_no_fault() -> None:
+    """Keys of one channel have length one whatever made them: their gradient is rounding."""
+    text = """
+    block b(x, heads = 8) {
+      level c every 1 token { memory S = matrix() per head }
+      k = l2norm(split(linear(x), heads), eps = 0)
+      S[k] <- x  minimize dot  by gd(lr = 1)
+      return merge(S[k])
+    }
+    """
+    tested = Tested(text, arguments={"dim": 8}, exact=True)
+    for seed in range(3):
+        tested.check("gradients", Case(tokens=3, batch=1, seed=seed))
+
+
 def test_statements_are_counted() -> None:
     assert statements(load(LAYER, DiagnosticBag()).main.tree) == 17
 

@@ -54,7 +54,7 @@ class Comba(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        k_conv, new["k.conv"] = conv(
+        k_conv_silu, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
@@ -62,8 +62,8 @@ class Comba(Module):
             mask=mask,
             activation="silu",
         )
-        k = l2norm(split(k_conv, n=2), eps=1e-06)
-        v_conv, new["v.conv"] = conv(
+        k = l2norm(split(k_conv_silu, n=2), eps=1e-06)
+        v_conv_silu, new["v.conv"] = conv(
             linear(x, self.v.linear.weight),
             self.v.conv.weight,
             self.v.conv.bias,
@@ -71,10 +71,10 @@ class Comba(Module):
             mask=mask,
             activation="silu",
         )
-        v = v_conv
+        v = v_conv_silu
         B = self.B.weight.weight
         D = self.D.weight.weight
-        q_conv, new["q.conv"] = conv(
+        q_conv_silu, new["q.conv"] = conv(
             linear(x, self.q.linear.weight),
             self.q.conv.weight,
             self.q.conv.bias,
@@ -82,7 +82,7 @@ class Comba(Module):
             mask=mask,
             activation="silu",
         )
-        q = l2norm(split(q_conv, n=2), eps=1e-06) - scaled(D[:, None], k)
+        q = l2norm(split(q_conv_silu, n=2), eps=1e-06) - scaled(D[:, None], k)
         beta = torch.sigmoid(linear(x, self.beta.linear.weight))
         erase = times_sigmoid(beta, B)
         A = self.A.weight.weight

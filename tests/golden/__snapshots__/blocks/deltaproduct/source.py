@@ -58,7 +58,7 @@ class Deltaproduct(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        q_conv, new["q.conv"] = conv(
+        q_conv_silu, new["q.conv"] = conv(
             linear(x, self.q.linear.weight),
             self.q.conv.weight,
             self.q.conv.bias,
@@ -66,8 +66,8 @@ class Deltaproduct(Module):
             mask=mask,
             activation="silu",
         )
-        q = l2norm(split(q_conv, n=2), eps=1e-06)
-        k_conv, new["k[0].conv"] = conv(
+        q = l2norm(split(q_conv_silu, n=2), eps=1e-06)
+        k_conv_silu, new["k[0].conv"] = conv(
             linear(x, self.k[0].linear.weight),
             self.k[0].conv.weight,
             self.k[0].conv.bias,
@@ -75,8 +75,8 @@ class Deltaproduct(Module):
             mask=mask,
             activation="silu",
         )
-        k = l2norm(split(k_conv, n=2), eps=1e-06)
-        v_conv, new["v[0].conv"] = conv(
+        k = l2norm(split(k_conv_silu, n=2), eps=1e-06)
+        v_conv_silu, new["v[0].conv"] = conv(
             linear(x, self.v[0].linear.weight),
             self.v[0].conv.weight,
             self.v[0].conv.bias,
@@ -84,10 +84,10 @@ class Deltaproduct(Module):
             mask=mask,
             activation="silu",
         )
-        v = v_conv
+        v = v_conv_silu
         beta = 2 * torch.sigmoid(linear(x, self.beta[0].linear.weight))
         S_write_split = split(v, n=2)
-        k_conv_1, new["k[1].conv"] = conv(
+        k_conv_1_silu, new["k[1].conv"] = conv(
             linear(x, self.k[1].linear.weight),
             self.k[1].conv.weight,
             self.k[1].conv.bias,
@@ -95,8 +95,8 @@ class Deltaproduct(Module):
             mask=mask,
             activation="silu",
         )
-        k_1 = l2norm(split(k_conv_1, n=2), eps=1e-06)
-        v_conv_1, new["v[1].conv"] = conv(
+        k_1 = l2norm(split(k_conv_1_silu, n=2), eps=1e-06)
+        v_conv_1_silu, new["v[1].conv"] = conv(
             linear(x, self.v[1].linear.weight),
             self.v[1].conv.weight,
             self.v[1].conv.bias,
@@ -104,7 +104,7 @@ class Deltaproduct(Module):
             mask=mask,
             activation="silu",
         )
-        v_1 = v_conv_1
+        v_1 = v_conv_1_silu
         beta_1 = 2 * torch.sigmoid(linear(x, self.beta[1].linear.weight))
         S_memory = MatrixMemory(
             state["S"]["running"]["weight"],

@@ -50,7 +50,7 @@ class GatedDeltanet(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        q_conv, new["q.conv"] = conv(
+        q_conv_silu, new["q.conv"] = conv(
             linear(x, self.q.linear.weight),
             self.q.conv.weight,
             self.q.conv.bias,
@@ -58,8 +58,8 @@ class GatedDeltanet(Module):
             mask=mask,
             activation="silu",
         )
-        q = l2norm(split(q_conv, n=2), eps=1e-06)
-        k_conv, new["k.conv"] = conv(
+        q = l2norm(split(q_conv_silu, n=2), eps=1e-06)
+        k_conv_silu, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
@@ -67,8 +67,8 @@ class GatedDeltanet(Module):
             mask=mask,
             activation="silu",
         )
-        k = l2norm(split(k_conv, n=2), eps=1e-06)
-        v_conv, new["v.conv"] = conv(
+        k = l2norm(split(k_conv_silu, n=2), eps=1e-06)
+        v_conv_silu, new["v.conv"] = conv(
             linear(x, self.v.linear.weight),
             self.v.conv.weight,
             self.v.conv.bias,
@@ -76,7 +76,7 @@ class GatedDeltanet(Module):
             mask=mask,
             activation="silu",
         )
-        v = v_conv
+        v = v_conv_silu
         beta = torch.sigmoid(linear(x, self.beta.linear.weight))
         alpha_neg = -softplus(linear(x, self.alpha.linear.weight))
         S_write_split = split(v, n=2)

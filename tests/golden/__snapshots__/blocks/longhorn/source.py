@@ -44,7 +44,7 @@ class Longhorn(Module):
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         z = linear(x, self.z.linear.weight)
-        u_conv, new["u.conv"] = conv(
+        u_conv_silu, new["u.conv"] = conv(
             linear(x, self.u.linear.weight),
             self.u.conv.weight,
             self.u.conv.bias,
@@ -52,7 +52,7 @@ class Longhorn(Module):
             mask=mask,
             activation="silu",
         )
-        u = u_conv
+        u = u_conv_silu
         r_linear = linear(u, self.r.linear.weight)
         r, k, q = r_linear.split((4, 16, 16), -1)
         beta = torch.sigmoid(linear(r, self.beta.linear.weight, self.beta.linear.bias))

@@ -49,7 +49,7 @@ class LonghornExact(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        q_conv, new["q.conv"] = conv(
+        q_conv_silu, new["q.conv"] = conv(
             linear(x, self.q.linear.weight),
             self.q.conv.weight,
             self.q.conv.bias,
@@ -57,8 +57,8 @@ class LonghornExact(Module):
             mask=mask,
             activation="silu",
         )
-        q = split(q_conv, n=2)
-        k_conv, new["k.conv"] = conv(
+        q = split(q_conv_silu, n=2)
+        k_conv_silu, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
@@ -66,8 +66,8 @@ class LonghornExact(Module):
             mask=mask,
             activation="silu",
         )
-        k = split(k_conv, n=2)
-        v_conv, new["v.conv"] = conv(
+        k = split(k_conv_silu, n=2)
+        v_conv_silu, new["v.conv"] = conv(
             linear(x, self.v.linear.weight),
             self.v.conv.weight,
             self.v.conv.bias,
@@ -75,7 +75,7 @@ class LonghornExact(Module):
             mask=mask,
             activation="silu",
         )
-        v = v_conv
+        v = v_conv_silu
         beta = torch.sigmoid(linear(x, self.beta.linear.weight))
         S_write_split = split(v, n=2)
         S_state = state["S"]["running"]["weight"]

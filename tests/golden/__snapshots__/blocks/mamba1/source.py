@@ -45,7 +45,7 @@ class Mamba1(Module):
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         z = linear(x, self.z.linear.weight)
-        u_conv, new["u.conv"] = conv(
+        u_conv_silu, new["u.conv"] = conv(
             linear(x, self.u.linear.weight),
             self.u.conv.weight,
             self.u.conv.bias,
@@ -53,7 +53,7 @@ class Mamba1(Module):
             mask=mask,
             activation="silu",
         )
-        u = u_conv
+        u = u_conv_silu
         r_linear = linear(u, self.r.linear.weight)
         r, b, c = r_linear.split((4, 16, 16), -1)
         dt = softplus(linear(r, self.dt.linear.weight, self.dt.linear.bias))

@@ -43,7 +43,7 @@ class Mamba2(Module):
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         z = linear(x, self.z.linear.weight)
-        u_conv, new["u.conv"] = conv(
+        u_conv_silu, new["u.conv"] = conv(
             linear(x, self.u.linear.weight),
             self.u.conv.weight,
             self.u.conv.bias,
@@ -51,7 +51,7 @@ class Mamba2(Module):
             mask=mask,
             activation="silu",
         )
-        u = u_conv
+        u = u_conv_silu
         v, b, c = u.split((64, 16, 16), -1)
         dt = softplus(linear(x, self.dt.linear.weight, self.dt.linear.bias))
         A = self.A.weight.weight

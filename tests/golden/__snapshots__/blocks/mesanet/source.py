@@ -50,7 +50,7 @@ class Mesanet(Module):
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         ridge = split(0.25 + softplus(self.ridge.weight.weight), n=2) ** 0.5
-        q_conv, new["q.conv"] = conv(
+        q_conv_silu, new["q.conv"] = conv(
             linear(x, self.q.linear.weight),
             self.q.conv.weight,
             self.q.conv.bias,
@@ -58,8 +58,8 @@ class Mesanet(Module):
             mask=mask,
             activation="silu",
         )
-        q = l2norm(split(q_conv, n=2), eps=1e-06) / ridge
-        k_conv, new["k.conv"] = conv(
+        q = l2norm(split(q_conv_silu, n=2), eps=1e-06) / ridge
+        k_conv_silu, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
@@ -67,7 +67,7 @@ class Mesanet(Module):
             mask=mask,
             activation="silu",
         )
-        k = l2norm(split(k_conv, n=2), eps=1e-06) / ridge
+        k = l2norm(split(k_conv_silu, n=2), eps=1e-06) / ridge
         v = linear(x, self.v.linear.weight)
         beta = torch.sigmoid(linear(x, self.beta.linear.weight))
         gamma__log = functional.logsigmoid(linear(x, self.gamma.linear.weight, self.gamma.linear.bias))

@@ -132,7 +132,7 @@ class Moneta(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        query_conv, new["query.conv"] = conv(
+        query_conv_silu, new["query.conv"] = conv(
             linear(x, self.query.linear.weight),
             self.query.conv.weight,
             self.query.conv.bias,
@@ -140,8 +140,8 @@ class Moneta(Module):
             mask=mask,
             activation="silu",
         )
-        query = l2norm(split(query_conv, n=2), eps=1e-06)
-        key_conv, new["key.conv"] = conv(
+        query = l2norm(split(query_conv_silu, n=2), eps=1e-06)
+        key_conv_silu, new["key.conv"] = conv(
             linear(x, self.key.linear.weight),
             self.key.conv.weight,
             self.key.conv.bias,
@@ -149,8 +149,8 @@ class Moneta(Module):
             mask=mask,
             activation="silu",
         )
-        key = l2norm(split(key_conv, n=2), eps=1e-06)
-        value_conv, new["value.conv"] = conv(
+        key = l2norm(split(key_conv_silu, n=2), eps=1e-06)
+        value_conv_silu, new["value.conv"] = conv(
             linear(x, self.value.linear.weight),
             self.value.conv.weight,
             self.value.conv.bias,
@@ -158,7 +158,7 @@ class Moneta(Module):
             mask=mask,
             activation="silu",
         )
-        value = value_conv
+        value = value_conv_silu
         eta = torch.sigmoid(linear(x, self.eta.linear.weight)) / 16
         alpha = 1 - torch.sigmoid(linear(x, self.alpha.linear.weight, self.alpha.linear.bias)) / 16
         M_write_split = split(value, n=2)

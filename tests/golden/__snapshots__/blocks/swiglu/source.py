@@ -26,8 +26,8 @@ class Swiglu(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        gate = linear(x, self.gate.linear.weight)
-        out = linear(times_silu(linear(x, self.out.linear.weight), gate), self.out.linear_2.weight)
+        gate_raw = linear(x, self.gate.linear.weight)
+        out = linear(times_silu(linear(x, self.out.linear.weight), gate_raw), self.out.linear_2.weight)
         return out, new
 
 

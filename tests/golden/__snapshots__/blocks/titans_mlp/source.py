@@ -159,7 +159,7 @@ class TitansMlp(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        q_conv, new["q.conv"] = conv(
+        q_conv_silu, new["q.conv"] = conv(
             linear(x, self.q.linear.weight),
             self.q.conv.weight,
             self.q.conv.bias,
@@ -167,8 +167,8 @@ class TitansMlp(Module):
             mask=mask,
             activation="silu",
         )
-        q = l2norm(split(q_conv, n=2), eps=1e-06)
-        k_conv, new["k.conv"] = conv(
+        q = l2norm(split(q_conv_silu, n=2), eps=1e-06)
+        k_conv_silu, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
@@ -176,8 +176,8 @@ class TitansMlp(Module):
             mask=mask,
             activation="silu",
         )
-        k = l2norm(split(k_conv, n=2), eps=1e-06)
-        v_conv, new["v.conv"] = conv(
+        k = l2norm(split(k_conv_silu, n=2), eps=1e-06)
+        v_conv_silu, new["v.conv"] = conv(
             linear(x, self.v.linear.weight),
             self.v.conv.weight,
             self.v.conv.bias,
@@ -185,7 +185,7 @@ class TitansMlp(Module):
             mask=mask,
             activation="silu",
         )
-        v = v_conv
+        v = v_conv_silu
         theta = torch.sigmoid(linear(x, self.theta.linear.weight)) / 16
         eta = torch.sigmoid(linear(x, self.eta.linear.weight)) / 2
         keep = 1 - torch.sigmoid(linear(x, self.keep.linear.weight, self.keep.linear.bias)) / 16

@@ -46,7 +46,7 @@ class Deltanet(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        q_conv, new["q.conv"] = conv(
+        q_conv_silu, new["q.conv"] = conv(
             linear(x, self.q.linear.weight),
             self.q.conv.weight,
             self.q.conv.bias,
@@ -54,8 +54,8 @@ class Deltanet(Module):
             mask=mask,
             activation="silu",
         )
-        q = l2norm(split(q_conv, n=4), eps=1e-06)
-        k_conv, new["k.conv"] = conv(
+        q = l2norm(split(q_conv_silu, n=4), eps=1e-06)
+        k_conv_silu, new["k.conv"] = conv(
             linear(x, self.k.linear.weight),
             self.k.conv.weight,
             self.k.conv.bias,
@@ -63,8 +63,8 @@ class Deltanet(Module):
             mask=mask,
             activation="silu",
         )
-        k = l2norm(split(k_conv, n=4), eps=1e-06)
-        v_conv, new["v.conv"] = conv(
+        k = l2norm(split(k_conv_silu, n=4), eps=1e-06)
+        v_conv_silu, new["v.conv"] = conv(
             linear(x, self.v.linear.weight),
             self.v.conv.weight,
             self.v.conv.bias,
@@ -72,7 +72,7 @@ class Deltanet(Module):
             mask=mask,
             activation="silu",
         )
-        v = v_conv
+        v = v_conv_silu
         beta = 2 * torch.sigmoid(linear(x, self.beta.linear.weight))
         S_write_split = split(v, n=4)
         S_state = state["S"]["running"]["weight"]
@@ -102,8 +102,8 @@ class Swiglu(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        gate = linear(x, self.gate.linear.weight)
-        out = linear(times_silu(linear(x, self.out.linear.weight), gate), self.out.linear_2.weight)
+        gate_raw = linear(x, self.gate.linear.weight)
+        out = linear(times_silu(linear(x, self.out.linear.weight), gate_raw), self.out.linear_2.weight)
         return out, new
 
 

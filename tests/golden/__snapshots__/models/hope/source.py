@@ -696,10 +696,10 @@ class SelfModifyingTitans(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        u_conv, new["u.conv"] = conv(
+        u_conv_silu, new["u.conv"] = conv(
             x, self.u.conv.weight, self.u.conv.bias, state=state["u.conv"], mask=mask, activation="silu"
         )
-        u = u_conv + x
+        u = u_conv_silu + x
         z = norm(split(u, n=4), self.z.norm.weight, eps=1e-06)
         q = l2norm(split(linear(u, self.q.linear.weight), n=4), eps=1e-06)
         grid = ChunkGrid(state["Mk"]["count"], mask, x.shape[1], 16)

@@ -59,7 +59,7 @@ class Mamba2(Module):
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
         z = linear(x, self.z.linear.weight)
-        u_conv, new["u.conv"] = conv(
+        u_conv_silu, new["u.conv"] = conv(
             linear(x, self.u.linear.weight),
             self.u.conv.weight,
             self.u.conv.bias,
@@ -67,7 +67,7 @@ class Mamba2(Module):
             mask=mask,
             activation="silu",
         )
-        u = u_conv
+        u = u_conv_silu
         v, b, c = u.split((512, 16, 16), -1)
         dt = softplus(linear(x, self.dt.linear.weight, self.dt.linear.bias))
         A = self.A.weight.weight
@@ -103,8 +103,8 @@ class Swiglu(Module):
     def forward(self, x: Tensor, state: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
         """All tokens of a call: outputs and the state after them."""
         new: dict[str, Any] = {}
-        gate = linear(x, self.gate.linear.weight)
-        out = linear(times_silu(linear(x, self.out.linear.weight), gate), self.out.linear_2.weight)
+        gate_raw = linear(x, self.gate.linear.weight)
+        out = linear(times_silu(linear(x, self.out.linear.weight), gate_raw), self.out.linear_2.weight)
         return out, new
 
 
