@@ -28,7 +28,7 @@ from nldsl.spec.program import Program
 LONGEST_READ = 20
 """Tokens the interpreter is asked for: it takes about ten milliseconds for each."""
 AMPLIFIED = 32
-"""A difference is a fault only if it is so many times what rounding of the parameters does to the interpreter."""
+"""So many times what rounding of the parameters does to the interpreter is no fault."""
 LONGEST = 150
 """Tokens where only the compiled program runs: more than two chunks of its kernels."""
 

@@ -76,3 +76,20 @@ def _answers(frame: Frame, node: tree.Expr, key: tree.Name, box: MemoryBox) -> b
         if isinstance(step, Write | Update) and step.memory == box.name:
             return False
     return False
+
+
+NAMED = "what looks at `{name}` is named above the step: `r = {name}[k]`"
+SCALED = "in front of what `{name}` answers stand numbers with a name: `v - b * ({name} @ p)`"
+BRACKETS = "in front of brackets stand numbers with a name: `m * (outer(v, k) + outer(u, p))`"
+CHANNELS = "in the midst of a product stand numbers with a name; channels are scaled in `outer(s, w * c)`"
+EXAMPLE = (
+    "such as `{name} = a * {name} @ (I - b * outer(k, k)) + b * outer(v, k)`, with `k` a name; "
+    "what looks at `{name}` in another way reads it above: `r = {name}[k]`"
+)
+"""What all other sums are told."""
+
+SIDES = "factors on both sides are two statements: `{name} = {name} @ B`, then `{name} = A @ {name} + ...`"
+"""What `A @ S @ B` is told."""
+
+ALONE = "beside an erase along values stands what is written: `{name} = (I - b * outer(v, v)) @ {name} + ...`"
+"""What such an erase alone is told."""

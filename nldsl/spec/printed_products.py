@@ -6,7 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nldsl.source import Span
+from nldsl.spec.printed_errors import BRACKETS
 from nldsl.syntax import tree
+
+
+class NotPrintedError(ValueError):
+    """The sum is not of this kind."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,39 @@ def joined(left: Product, right: Product) -> Product:
     )
 
 
+def multiplied_out(product: Product, read: Callable[[tuple[tree.Expr, bool]], Product]) -> Iterator[Product]:
+    """`m * (A + B)` as `m * A` and `m * B`; `read` makes products of summands.
+
+    Errors: `NotPrintedError` for numbers that would be made twice.
+    """
+    (*more, last) = product.chain
+    if more or not isinstance(last, tree.Binary) or last.op not in "+-":
+        yield product
+        return
+    if any(isinstance(n, tree.Call) for e in product.numbers for n in nodes(e)):
+        raise NotPrintedError(BRACKETS)
+    for part in summands(last, False):
+        yield from multiplied_out(joined(replace(product, chain=(), places=()), read(part)), read)
+
+
+def without(product: Product, gate: Product) -> Product | None:
+    """The product without the numbers of a gate, if all of them are among its own."""
+    left = []
+    for own, taken in ((product.factors, gate.factors), (product.divisors, gate.divisors)):
+        rest = list(own)
+        for number in taken:
+            if not any(number == n and same(n, n) for n in rest):
+                return None
+            rest.remove(number)
+        left.append(tuple(rest))
+    return replace(product, factors=left[0], divisors=left[1], negative=product.negative != gate.negative)
+
+
+def partner(wanted: Product, key: tree.Expr, rest: Sequence[Added]) -> Added | None:
+    """`b outer(v, k)` beside `-b outer(S k, k)`."""
+    return next((a for a in rest if same(a.right, key) and alike(a.product, wanted)), None)
+
+
 def summands(node: tree.Expr, negative: bool) -> Iterator[tuple[tree.Expr, bool]]:
     """The summands, and whether they are taken away."""
     if isinstance(node, tree.Binary) and node.op in ("+", "-"):
@@ -86,6 +124,18 @@ def summed(parts: Sequence[tuple[tree.Expr, bool]]) -> tree.Expr:
     for node, taken in rest:
         found = tree.Binary("-" if taken else "+", found, node, span=node.span)
     return found
+
+
+def is_outer(node: tree.Expr) -> bool:
+    """`outer(left, right)`."""
+    plain = isinstance(node, tree.Call) and node.function.id == "outer" and len(node.args) == 2
+    return plain and isinstance(node, tree.Call) and all(a.name is None for a in node.args)
+
+
+def diagonal(node: tree.Expr) -> tree.Expr | None:
+    """`w` of `diag(w)`."""
+    plain = isinstance(node, tree.Call) and node.function.id == "diag" and len(node.args) == 1
+    return node.args[0].value if plain and isinstance(node, tree.Call) else None
 
 
 def sides(node: tree.Expr) -> tuple[tree.Expr, tree.Expr]:
@@ -162,19 +212,6 @@ def number(product: Product, more: tuple[tree.Expr, ...], span: Span) -> tree.Ex
     for divisor in product.divisors:
         found = tree.Binary("/", found, divisor, span=span)
     return tree.Unary("-", found, span=span) if product.negative else found
-
-
-EXAMPLE = (
-    "such as `{name} = a * {name} @ (I - b * outer(k, k)) + b * outer(v, k)`, with `k` a name; "
-    "what looks at `{name}` in another way reads it above: `r = {name}[k]`"
-)
-"""What all other sums are told."""
-
-SIDES = "factors on both sides are two statements: `{name} = {name} @ B`, then `{name} = A @ {name} + ...`"
-"""What `A @ S @ B` is told."""
-
-ALONE = "beside an erase along values stands what is written: `{name} = (I - b * outer(v, v)) @ {name} + ...`"
-"""What such an erase alone is told."""
 
 
 def zeros(like: tree.Expr) -> tree.Expr:

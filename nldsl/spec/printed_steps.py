@@ -15,40 +15,34 @@ from nldsl.spec.expressions import lookup
 from nldsl.spec.frame import Frame
 from nldsl.spec.items import MemoryBox, Ref
 from nldsl.spec.outer_sums import library_name
-from nldsl.spec.printed_errors import named_number, peeled
+from nldsl.spec.printed_errors import ALONE, CHANNELS, EXAMPLE, NAMED, SCALED, SIDES, named_number, peeled
 from nldsl.spec.printed_products import (
-    ALONE,
-    EXAMPLE,
-    SIDES,
     Added,
     Factor,
+    NotPrintedError,
     Product,
     alike,
     bare,
     between,
+    diagonal,
     differences,
+    is_outer,
     joined,
+    multiplied_out,
     nodes,
     number,
+    partner,
     same,
     sides,
     summands,
     summed,
     transposed,
     values,
+    without,
     zeros,
 )
 from nldsl.spec.streams import walk
 from nldsl.syntax import tree
-
-
-class NotPrintedError(ValueError):
-    """The sum is not of this kind."""
-
-
-_NAMED = "what looks at `{name}` is named above the step: `r = {name}[k]`"
-_SCALED = "in front of what `{name}` answers stand numbers with a name: `v - b * ({name} @ p)`"
-_CHANNELS = "in the midst of a product stand numbers with a name; channels are scaled in `outer(s, w * c)`"
 
 
 def printed_steps(
@@ -76,12 +70,11 @@ class _Reader:
 
     def statements(self) -> tuple[tree.Assign | tree.Write, ...]:
         """`S *= a` in front of the writes, or one write that decays."""
-        products = [self._product(p) for p in summands(self.node.value, self.node.op == "-=")]
+        given = summands(self.node.value, self.node.op == "-=")
+        products = [product for p in given for product in multiplied_out(self._product(p), self._product)]
         kept = [p for p in products if self._memory(p.chain[0]) and not self._single(p)]
         left = [
-            p
-            for p in products
-            if len(p.chain) > 1 and self._memory(p.chain[-1]) and not self._outer(p.chain[0])
+            p for p in products if len(p.chain) > 1 and self._memory(p.chain[-1]) and not is_outer(p.chain[0])
         ]
         rest = [p for p in products if p not in kept and p not in left]
         added = [self._added(p) for p in rest]
@@ -93,21 +86,23 @@ class _Reader:
             raise NotPrintedError
         gates: tuple[tree.Expr, ...] = ()
         factors: list[Factor] = []
+        behind = None
         if kept:
             (one,) = kept
             self._need_numbers(one, behind=1)
             gates, factors = self._gates(one), [self._factor(f, left=False) for f in one.chain[1:]]
+            behind = None if factors else self._behind(one, added)
         if left:
             (one,) = left
             if len(one.chain) != 2:
                 raise NotPrintedError
             self._need_numbers(one, behind=2)
             gates, factors = self._gates(one), [self._factor(one.chain[0], left=True)]
-        return self._written(gates, factors, added)
+        return self._written(gates, factors, added if behind is None else behind, kept=behind is None)
 
     def refused(self, why: str) -> tuple[()] | None:
         """NL0404 where a matrix stands that only a printed step knows."""
-        known = [n for n in nodes(self.node.value) if self._unit(n) or self._diagonal(n) is not None] or why
+        known = [n for n in nodes(self.node.value) if self._unit(n) or diagonal(n) is not None] or why
         if not (known and self._asks(self.node.value) or bare(self.node, self._memory)):
             return ()
         name = self.box.name
@@ -120,17 +115,35 @@ class _Reader:
         )
         return None
 
+    def _behind(self, kept: Product, added: list[Added]) -> list[Added] | None:
+        """`a S - a b outer(S k, k)`: an erase by `b` of what `a` leaves."""
+        found = []
+        for one in added:
+            others = [a for a in added if a is not one]
+            if self._answer(one.left) and partner(one.product.turned(), one.right, others):
+                return None
+            if any(map(self._asks, (one.right, *one.product.numbers))) or not all(
+                map(self._number, kept.numbers)
+            ):
+                return None
+            less = without(one.product, kept) if self._answer(one.left) else one.product
+            if less is None or (less == one.product and self._asks(one.left)):
+                return None
+            found.append(replace(one, product=less))
+        return found
+
     def _written(
-        self, gates: tuple[tree.Expr, ...], factors: list[Factor], added: list[Added]
+        self, gates: tuple[tree.Expr, ...], factors: list[Factor], added: list[Added], kept: bool
     ) -> tuple[tree.Assign | tree.Write, ...]:
+        """`S *= gate` in front, or a write that decays if `kept` asks what was there before."""
         looks = any(self._asks(e) for a in added for e in (a.left, a.right, *a.product.numbers))
         later = factors if gates else factors[1:]
         if any(self._asks(e) for f in later for e in f.texts):
-            raise NotPrintedError(_NAMED)
+            raise NotPrintedError(NAMED)
         if looks and len(factors) > 1 or looks and factors and gates:
-            raise NotPrintedError(_NAMED)
+            raise NotPrintedError(NAMED)
         found: list[tree.Assign | tree.Write] = []
-        if looks and gates and not factors:
+        if kept and looks and gates and not factors:
             factors, gates = [Factor(gates[0], ())], ()
         span = self.node.span
         found += [tree.Assign((self.name,), "*=", gate, span=span) for gate in gates]
@@ -155,13 +168,9 @@ class _Reader:
     def _memory(self, node: tree.Expr) -> bool:
         return isinstance(node, tree.Name) and lookup(self.frame, node.id) is self.box
 
-    def _outer(self, node: tree.Expr) -> bool:
-        plain = isinstance(node, tree.Call) and node.function.id == "outer" and len(node.args) == 2
-        return plain and isinstance(node, tree.Call) and all(a.name is None for a in node.args)
-
     def _single(self, product: Product) -> bool:
         """`S @ outer(s, c)`: it adds, and nothing is kept."""
-        return len(product.chain) == 2 and self._outer(product.chain[1])
+        return len(product.chain) == 2 and is_outer(product.chain[1])
 
     def _unit(self, node: tree.Expr) -> bool:
         """`identity`, `identity(n)`, or `I` where nothing else is called so."""
@@ -171,18 +180,13 @@ class _Reader:
             return False
         return node.id == "identity" or (node.id == "I" and lookup(self.frame, "I") is None)
 
-    def _diagonal(self, node: tree.Expr) -> tree.Expr | None:
-        """`w` of `diag(w)`."""
-        plain = isinstance(node, tree.Call) and node.function.id == "diag" and len(node.args) == 1
-        return node.args[0].value if plain and isinstance(node, tree.Call) else None
-
     def _matrix(self, node: tree.Expr) -> bool:
         """Whether it stands for a matrix."""
         if isinstance(node, tree.Binary):
             return node.op in "+-*/@" and (self._matrix(node.left) or self._matrix(node.right))
         if isinstance(node, tree.Unary):
             return self._matrix(node.operand)
-        return self._memory(node) or self._outer(node) or self._unit(node) or self._diagonal(node) is not None
+        return self._memory(node) or is_outer(node) or self._unit(node) or diagonal(node) is not None
 
     def _need_numbers(self, product: Product, behind: int) -> None:
         """What scales channels may stand behind so many matrices; elsewhere only numbers may be moved.
@@ -190,7 +194,7 @@ class _Reader:
         Errors: `NotPrintedError`.
         """
         if not all(place == behind or self._number(e) for e, place in product.places):
-            raise NotPrintedError(_CHANNELS)
+            raise NotPrintedError(CHANNELS)
 
     def _number(self, node: tree.Expr) -> bool:
         """Whether it is made of numbers that have names."""
@@ -228,14 +232,14 @@ class _Reader:
         """An outer product with what the memory answers at one side of it."""
         chain, read = product.chain, self.name
         self._need_numbers(product, behind=len(chain))
-        if len(chain) == 1 and self._outer(chain[0]):
+        if len(chain) == 1 and is_outer(chain[0]):
             left, right = sides(chain[0])
             numbers, left = peeled(self.frame, self._read(left), self.box)
             return Added(replace(product, factors=(*product.factors, *numbers)), left, right)
-        if len(chain) == 2 and self._memory(chain[0]) and self._outer(chain[1]):
+        if len(chain) == 2 and self._memory(chain[0]) and is_outer(chain[1]):
             seen, along = sides(chain[1])
             return Added(product, tree.Index(read, seen, span=chain[1].span), along)
-        if len(chain) == 2 and self._outer(chain[0]) and self._memory(chain[1]):
+        if len(chain) == 2 and is_outer(chain[0]) and self._memory(chain[1]):
             along, seen = sides(chain[0])
             return Added(product, along, transposed(read, seen))
         raise NotPrintedError
@@ -275,7 +279,7 @@ class _Reader:
                 if self._number(one):
                     numbers, answer = self._scaled(other)
                     return (one, *numbers), answer
-        raise NotPrintedError(_SCALED)
+        raise NotPrintedError(SCALED)
 
     def _read(self, node: tree.Expr) -> tree.Expr:
         """`S @ k` as `S[k]`, wherever it stands in a vector."""
@@ -293,12 +297,12 @@ class _Reader:
             (*more, first) = product.chain
             if more:
                 raise NotPrintedError
-            diagonal = self._diagonal(first)
-            if self._unit(first) or diagonal is not None:
+            scaled = diagonal(first)
+            if self._unit(first) or scaled is not None:
                 if product != Product(chain=(first,)):
                     raise NotPrintedError
-                kept, gate = kept + 1, values(diagonal) if diagonal is not None and left else diagonal
-            elif self._outer(first):
+                kept, gate = kept + 1, values(scaled) if scaled is not None and left else scaled
+            elif is_outer(first):
                 whole = (product, Product(chain=(self.name,)))
                 added.append(self._added(joined(*(whole if left else whole[::-1]))))
             else:
@@ -338,7 +342,7 @@ class _Reader:
         for target, answer, negative in differences(left):
             if isinstance(answer, tree.Index) and self._memory(answer.target) and not self._asks(answer.key):
                 signed = product if negative else product.turned()
-                pair = None if target is not None else _partner(signed, one.right, rest)
+                pair = None if target is not None else partner(signed, one.right, rest)
                 if pair is not None:
                     rest.remove(pair)
                     target = pair.left
@@ -393,8 +397,3 @@ class _Reader:
         step = tree.Call(by, (tree.Arg(argument, rate, span=span),), span=span)
         wanted = library_name(self.frame, "objective", objective, span)
         return tree.Term(key, value, tree.Clauses(minimize=wanted, by=step, span=span), span=span)
-
-
-def _partner(wanted: Product, key: tree.Expr, rest: Sequence[Added]) -> Added | None:
-    """`b outer(v, k)` beside `-b outer(S k, k)`."""
-    return next((a for a in rest if same(a.right, key) and alike(a.product, wanted)), None)

@@ -137,7 +137,7 @@ def _two_terms(block: Block, write: Write, update: UpdateClass, own: dict[str, A
         return (
             None
             if _has_channels(block, write)
-            else Known("Comba, an erase weaker than the write (Hu et al. 2025)", "Eq. 65")
+            else Known("Comba, erase and write with rates of their own (Hu et al. 2025)", "Eq. 65")
         )
     if {t.dependence for t in update.terms} != {"affine", "constant"}:
         return None

@@ -56,6 +56,12 @@ PRINTED: dict[str, tuple[str, str]] = {
     "S -= outer(b * (S @ p) - v + k, k)": ("delta_block", ""),
     "S = S - outer((S @ p) * b + c * S[k] - v, k)": ("delta_block", ""),
     "S = S + outer(v - (1 - a) * (S @ k), k)": ("delta_block", "Comba"),
+    "S = a * S + b * (outer(v, k) + outer(k, p))": ("linear", ""),
+    "S = a * (S - b * outer(S @ k, k)) + b * outer(v, k)": ("delta", "Gated DeltaNet"),
+    "S = (S - b * (S @ outer(k, k) - outer(v, k))) * a": ("delta", "the gated delta rule of Hope"),
+    "S = a * (S @ (I - b * outer(k, k)) + c * outer(v, k))": ("delta_block", "Comba"),
+    "S = w * (S - b * outer(S @ k, k)) + outer(v, p)": ("delta_block", ""),
+    "S -= b * (outer(S @ k, k) - a * (outer(v, k) + outer(k, p)))": ("delta_block", ""),
 }
 """What is printed, with its form and its name; without a form it is refused."""
 NAMES = {
@@ -190,7 +196,10 @@ def _as_given(original: Any) -> Any:
 
 FAULTS = {
     "a sign lost": ("summands", _as_given),
-    "every sum is the pair of an erase": ("alike", lambda f: lambda found, wanted: True),
+    "every sum is the pair of an erase": (
+        "partner",
+        lambda f: lambda wanted, key, rest: next((a for a in rest if printed_steps.same(a.right, key)), None),
+    ),
     "numbers left out": (
         "number",
         lambda f: lambda product, more, span: f(printed_steps.Product(), more, span),
