@@ -35,6 +35,7 @@ class Done:
     name: str
     code: int | None
     seconds: float
+    plots: list[str]
 
     @property
     def result(self) -> str:
@@ -98,7 +99,7 @@ def run(command: list[str], text: Path) -> int:
 
 def one(name: str, quick: bool, out: Path) -> Done:
     """Run a benchmark; what it printed is in its file, whatever becomes of it."""
-    text, began = out / f"{name}.txt", time.monotonic()
+    text, began, started = out / f"{name}.txt", time.monotonic(), time.time()
     text.write_text("", encoding="utf-8")
     code: int | None = 0
     try:
@@ -106,7 +107,9 @@ def one(name: str, quick: bool, out: Path) -> Done:
             code = max(code or 0, abs(run(command, text)))
     except KeyboardInterrupt:
         code = None
-    return Done(name, code, time.monotonic() - began)
+    # Those of an earlier run are not its own.
+    plots = [p for p in PLAN[name].plots if (out / p).exists() and (out / p).stat().st_mtime >= started - 1]
+    return Done(name, code, time.monotonic() - began, plots)
 
 
 def report(done: list[Done], out: Path, where: str, quick: bool) -> None:
@@ -120,16 +123,9 @@ def report(done: list[Done], out: Path, where: str, quick: bool) -> None:
     ]
     for d in done:
         parts.append(f"## {d.name}")
-        parts += [
-            f"![{d.name}]({os.path.relpath(p, out)})" for p in pictures(d.name, quick, out) if p.exists()
-        ]
+        parts += [f"![{d.name}]({plot})" for plot in d.plots]
         parts.append(f"```text\n{(out / f'{d.name}.txt').read_text(encoding='utf-8').rstrip()}\n```")
     (out / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-
-
-def pictures(name: str, quick: bool, out: Path) -> list[Path]:
-    """The plots of a benchmark."""
-    return [(out if quick else Path("build")) / plot for plot in PLAN[name].plots]
 
 
 def everything(names: list[str], quick: bool, out: Path) -> list[Done]:
@@ -157,8 +153,9 @@ def summary(done: list[Done], names: list[str], out: Path, quick: bool) -> int:
     took = span(sum(d.seconds for d in done))
     fell = f"; FAILED: {', '.join(failed)}" if failed else ""
     print(f"\n{finished} of {len(names)} benchmarks in {took}{fell}")
-    plots = [str(p) for d in done for p in pictures(d.name, quick, out) if p.exists()]
-    print(f"kept: {out}/report.md" + "".join(f", {p}" for p in plots))
+    print(
+        "kept: " + ", ".join(f"{out}/{kept}" for kept in ["report.md", *(p for d in done for p in d.plots)])
+    )
     rest = names[finished:]
     if rest:
         again = " ".join([*(["--quick"] if quick else []), *rest])

@@ -31,12 +31,16 @@ PLAN = {
     "live_layers": Benchmark(78, 30, quick=("--rounds 1",)),
     "commits": Benchmark(23, 11, quick=("--rounds 1",)),
     "lengths": Benchmark(
-        275, 12, quick=("--lengths 64 128 --rounds 1 --out {out}/lengths",), plots=("lengths.svg",)
+        275,
+        12,
+        runs=("--out {out}/lengths",),
+        quick=("--lengths 64 128 --rounds 1 --out {out}/lengths",),
+        plots=("lengths.svg",),
     ),
     "decode": Benchmark(
         75,
         12,
-        runs=("--again --tokens 20000", "--rates"),
+        runs=("--again --tokens 20000 --out {out}/decode", "--rates"),
         quick=("--again --tokens 100 --out {out}/decode", "--rates --rounds 1"),
         plots=("decode.svg",),
     ),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,8 +54,10 @@ def test_one_that_fails_does_not_stop_the_others(
     assert "FAILED: peak" in printed and "2 of 2 benchmarks" in printed and "all that is left" in printed
     assert Path("build/bench/peak.txt").read_text() == "half\nno luck\n"
     assert "FAILED (exit code 1)" in report and "all well" in report and torch.__version__ in report
-    code["peak"] = "print('half')"
+    code["peak"] = "open('build/bench/lengths.svg', 'w').write('<svg/>')"
+    monkeypatch.setattr(runner, "PLAN", {**PLAN, "peak": replace(PLAN["peak"], plots=("lengths.svg",))})
     assert runner.main() == 0
+    assert "![peak](lengths.svg)" in Path("build/bench/report.md").read_text()
 
 
 def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
@@ -75,12 +78,13 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
     assert "first of all" in report and "interrupted" in report and "sleeps" in report
 
 
-def test_small_sizes_leave_results_alone() -> None:
-    """Whatever writes tables and plots is told another folder."""
+def test_a_run_leaves_other_results_alone() -> None:
+    """Whatever writes tables and plots is told the folder of the run."""
     for name, benchmark in PLAN.items():
-        for command in runner.commands(benchmark, name, True, runner.QUICK_OUT):
-            if benchmark.plots and "--rates" not in command:
-                assert any(str(runner.QUICK_OUT) in part for part in command)
+        for quick, out in ((False, runner.OUT), (True, runner.QUICK_OUT)):
+            for command in runner.commands(benchmark, name, quick, out):
+                told = any(part.startswith(f"{out}/") for part in command)
+                assert told == (bool(benchmark.plots) and "--rates" not in command)
 
 
 def test_plots_of_what_cannot_be_drawn() -> None:
