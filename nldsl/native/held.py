@@ -21,7 +21,7 @@ from nldsl.native.held_runs import FACTORS, Turned, flat_of, in_one, run_ahead, 
 from nldsl.native.lanes import AFTER, Lanes, first_lane
 from nldsl.native.remade import NOTHING, Remade, remade
 from nldsl.native.turns import beside, moving, packed, run, runs_of, shapes_of, through
-from nldsl.runtime.held_back import Flows, Found, chunk_back
+from nldsl.runtime.held_back import Flows, Found, chunk_back, reads_back
 from nldsl.runtime.held_chunk import Passed, pass_chunk
 from nldsl.runtime.held_parts import Groups, Job, Kept, Kind, Shelf
 from nldsl.runtime.held_pass import Held, held_pass
@@ -100,7 +100,7 @@ class NativeSteps(Steps):
 
     def behind(self, back: Back) -> None:
         """See `Steps`."""
-        ends, n = list(_runs(back.job)), len(back.chunks)
+        ends, n = list(_runs(back.job)), back.last()
         while n:
             start = next(first for first, stop in ends if first < n <= stop)
             if n - start > 1 and self._back(back.job.kind, back.at(start)[0]).many(back, start, n):
@@ -119,6 +119,17 @@ class NativeSteps(Steps):
         """See `Steps`."""
         form = self._back(kind, given, bool(flows.committed), bool(flows.gathered))
         return form.run(given, kept, flows, answers)
+
+    def reads(
+        self, kind: Kind, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
+    ) -> tuple[list[Tensor | None], Flows]:
+        """See `Steps`."""
+        key = "reads", kind, _absent(given)
+        form = self.forms.get(key)
+        if not isinstance(form, _Reads):
+            form = self.forms[key] = _Reads(self._forward(kind, given, True))
+        form.after = self.after
+        return form.only(given, kept, flows, answers)
 
     def _back(self, kind: Kind, given: Groups, apart: bool = False, waits: bool = False) -> _Back:
         key = "back", kind, _absent(given), apart, waits
@@ -254,7 +265,15 @@ class _Back(_Form):
 
     def function(self, *tensors: Tensor | None) -> list[Tensor | None]:
         """See `_Form`."""
-        n, lead = self.kind.counts, _lead(tensors)
+        given, kept, flows, answers = self.parts(tensors)
+        found = chunk_back(self.kind, given, kept, flows, answers)
+        ways, moved = (x for way in found.ways for x in way), (x for group in flows[:5] for x in group)
+        made = (*found.queries, *found.inputs, *found.fade, *ways, *found.gathered, *moved)
+        return _apart(_lead(tensors), made)
+
+    def parts(self, tensors: Sequence[Tensor | None]) -> tuple[Groups, Kept, Flows, list[Tensor]]:
+        """What `chunk_back` takes."""
+        n = self.kind.counts
         width = n.queries + n.inputs + FACTORS + 3 * n.ways + 2 * n.weights + sum(n[4:])
         given = _joined(self.kind, tensors[:width])
         rest = (None if x is None else x.flatten(0, 1) for x in tensors[width:])
@@ -267,9 +286,7 @@ class _Back(_Form):
         known = [x for x in given.flat() if x is not None]
         shelf = [*known, *self.forward.remade.whole([x for x in rest if x is not None])]
         kept = self.forward.places.mapped(lambda places: [shelf[i] for i in places])
-        found = chunk_back(self.kind, given, kept, flows, answers)
-        ways, moved = (x for way in found.ways for x in way), (x for group in flows[:5] for x in group)
-        return _apart(lead, (*found.queries, *found.inputs, *found.fade, *ways, *found.gathered, *moved))
+        return given, kept, flows, answers
 
     def run(
         self, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
@@ -338,6 +355,28 @@ class _Back(_Form):
                 place = into[:, :, at[0].start : at[-1].stop]
                 place = place[..., : found.shape[-1]] if into is way.kernel else place
                 place.unflatten(2, (stop - start, -1)).copy_(found.movedim(0, 2))
+
+
+class _Reads(_Back):
+    """`reads_back`: gradients at queries and committed weights."""
+
+    def __init__(self, forward: _Forward) -> None:
+        super().__init__(forward, apart=True, waits=False)
+        self.lanes = Lanes(self.function, 2, rows=forward.kind.counts.queries)
+
+    def function(self, *tensors: Tensor | None) -> list[Tensor | None]:
+        """See `_Form`."""
+        given, kept, flows, answers = self.parts(tensors)
+        queries = reads_back(self.kind, given, kept, flows, answers)
+        return _apart(_lead(tensors), (*queries, *flows.committed, *flows.shared))
+
+    def only(
+        self, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
+    ) -> tuple[list[Tensor | None], Flows]:
+        """See `Steps.reads`."""
+        found, n = self.called(self._tensors(given, kept, flows, answers)), self.kind.counts
+        queries, committed, shared = (take(found, count) for count in (n.queries, n.weights, n.shared))
+        return queries, flows._replace(committed=committed, shared=shared)
 
 
 def _absent(given: Groups) -> tuple[bool, ...]:

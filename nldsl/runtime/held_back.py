@@ -58,6 +58,14 @@ def chunk_back(
     return Found(queries, way.learnt(seeds), way.totals, tolls, way.waited)
 
 
+def reads_back(
+    kind: Kind, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """At the queries, where nothing flows from behind the chunk and reads look at committed weights."""
+    way = _Way(kind, given, kept, flows)
+    return [way.answered(i, d, [], []) for i, d in enumerate(answers)]
+
+
 class _Way:
     """What the steps of the way back share."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nldsl.runtime.arrays import room_like
-from nldsl.runtime.held_back import Flows, Found, chunk_back
+from nldsl.runtime.held_back import Flows, Found, chunk_back, reads_back
 from nldsl.runtime.held_chunk import Passed, pass_chunk
 from nldsl.runtime.held_gates import Following
 from nldsl.runtime.held_parts import (
@@ -55,6 +55,12 @@ class Steps:
         """See `chunk_back`; the gradients in front of the chunk, as they are now."""
         return chunk_back(kind, given, kept, flows, answers), flows
 
+    def reads(
+        self, kind: Kind, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
+    ) -> tuple[list[Tensor | None], Flows]:
+        """See `reads_back`; the gradients in front of the chunk, as they are now."""
+        return reads_back(kind, given, kept, flows, answers), flows
+
     def ahead(self, walk: Ahead) -> None:
         """Through all chunks, one by one."""
         for n in range(len(walk.job.widths)):
@@ -62,7 +68,7 @@ class Steps:
 
     def behind(self, back: Back) -> None:
         """Back through all chunks."""
-        for n in range(len(back.chunks) - 1, -1, -1):
+        for n in range(back.last() - 1, -1, -1):
             back.one(n)
 
 
@@ -150,11 +156,13 @@ class Back:
         self.steps, self.job, self.part, self.given, self.made = steps, job, part, given, made
         self.chunks, self.places = chunks, job.slices()
         self.answers = grads[: job.kind.queries]
-        sums = made.running if job.kind.commits else ()
-        like = (*made.running, *made.committed, *made.slots, *sums)
+        sums = made.running if job.kind.commits and job.ends[-1] is not True else ()
+        like, behind = (*made.running, *made.committed, *made.slots, *sums), grads[job.kind.queries :]
+        self.unasked = all(g is None for g in behind)
+        """Whether nothing flows into what the last chunk wrote."""
         flowing = [
             torch.zeros_like(w[part]) if g is None else g[part].clone(memory_format=torch.contiguous_format)
-            for w, g in zip(like, grads[job.kind.queries :], strict=True)
+            for w, g in zip(like, behind, strict=False)
         ]
         flows = iter([lanes(w, steps.joined) for w in flowing])
         counts = (len(made.running), len(made.committed), len(made.slots), len(sums))
@@ -199,6 +207,21 @@ class Back:
         ]
         rest = (*weights, self.anchors, self.given.shared)
         return Groups(chunk.queries, chunk.inputs, *self.factors[n], *rest), answers
+
+    def last(self) -> int:
+        """How many chunks are left; of one whose write nobody asks for only the reads are gone through."""
+        n = len(self.chunks) - 1
+        if not self.unasked or self.job.ends[n] is not True or self.job.kind.live:
+            return n + 1
+        (given, answers), (at, told) = self.at(n), self.places[n]
+        found, self.flows = self.steps.reads(self.job.kind, given, self.chunks[n].kept, self.flows, answers)
+        for rows, into in zip(found, self.made.queries, strict=True):
+            put(rows, into, self.part, at)
+        for into in self.made.inputs:
+            put(None, into, self.part, told)
+        for total, x, wide in zip(self.totals, given.fade, self.job.kind.wide, strict=True):
+            total.append(x.new_zeros(x.shape[:-1]) if wide and x is not None else None)
+        return n
 
     def one(self, n: int) -> None:
         """Through one chunk."""

@@ -4,7 +4,9 @@
    in one order, however many threads there are. */
 enum {
   NL_PANEL = NL_WIDEST * NL_BYTES / sizeof(real), /* columns of a panel, as wide as a tile */
-  NL_BAND = 8 * 6,                                /* rows that one panel after the other goes over */
+  NL_TALLEST = 6,                                 /* rows of a tile */
+  NL_PIECE = 2 * NL_TALLEST,                      /* rows between which something is brought nearer */
+  NL_BAND = 8 * NL_TALLEST,                       /* rows that one panel after the other goes over */
   NL_DEEP = 1024,                                 /* the longest sum before it is put down */
   NL_GROUP = 16,                                  /* panels that are packed at a time */
   NL_TALL = 128,                                  /* rows whose products are summed at a time in a gradient */
@@ -13,6 +15,13 @@ enum {
 #define NL_LEAST_OF(a, b) ((a) < (b) ? (a) : (b))
 
 static real *nl_room(long count) { return aligned_alloc(64, (count * sizeof(real) + 63) / 64 * 64); }
+
+/* Bring what step `t` of so many has to of `rows` with `count` numbers, `apart` from one another, into the second
+   cache: a few lines at a time beside products, which would wait for them where all are asked for at once. */
+NL_INLINE void nl_bring(long t, long steps, const real *first, long rows, long count, long apart) {
+  for (long i = rows * t / steps; i < rows * (t + 1) / steps; i++)
+    for (long j = 0; j < count; j += 64 / (long)sizeof(real)) __builtin_prefetch(first + i * apart + j, 0, 2);
+}
 
 /* y [M, N] = x [M, K] b, `turned`: b = w^T of w [N, K], else b [K, N]; added to y if `more`, to `bias` if given. */
 static void nl_rows(
@@ -23,6 +32,8 @@ static void nl_rows(
   for (long n0 = 0; n0 < N; n0 += NL_GROUP * NL_PANEL)
     for (long k0 = 0; k0 < K; k0 += NL_DEEP) {
       const long n1 = NL_LEAST_OF(N, n0 + NL_GROUP * NL_PANEL), deep = NL_LEAST_OF(K - k0, NL_DEEP);
+      const bool thin = n1 - n0 < NL_PANEL || deep < NL_PANEL; /* not worth it */
+      const int piece = thin ? NL_BAND : NL_PIECE;
       _Pragma("omp parallel num_threads(threads) if (threads > 1)") {
         _Pragma("omp for")
         for (long n = n0; n < n1; n += NL_PANEL) {
@@ -34,14 +45,22 @@ static void nl_rows(
         }
         real room[NL_DEEP];
         _Pragma("omp for")
-        for (long m = 0; m < M; m += NL_BAND)
+        for (long m = 0; m < M; m += NL_BAND) {
+          const long next = m + NL_BAND, left = next < M && !thin ? NL_LEAST_OF(M - next, NL_BAND) : 0;
+          const long pieces = NL_BAND / NL_PIECE, steps = (n1 - n0 + NL_PANEL - 1) / NL_PANEL * pieces;
           for (long n = n0; n < n1; n += NL_PANEL) {
             const int wide = (int)NL_LEAST_OF(n1 - n, NL_PANEL), high = (int)NL_LEAST_OF(M - m, NL_BAND);
             for (int i = 0; bias && !k0 && i < high; i++) memcpy(y + (m + i) * N + n, bias + n, wide * sizeof(real));
-            nl_product(
-                high, wide, (int)deep, x + m * K + k0, K, 1, packed + (n - n0) * deep, wide, 1, y + m * N + n, N, 1,
-                more || k0 || bias, room);
+            for (int i = 0; i < high; i += piece) {
+              const long t = (n - n0) / NL_PANEL * pieces + i / NL_PIECE;
+              nl_bring(t, steps, x + next * K + k0, left, deep, K);
+              nl_bring(t, steps, y + next * N + n0, left, n1 - n0, N);
+              nl_product(
+                  NL_LEAST_OF(high - i, piece), wide, (int)deep, x + (m + i) * K + k0, K, 1,
+                  packed + (n - n0) * deep, wide, 1, y + (m + i) * N + n, N, 1, more || k0 || bias, room);
+            }
           }
+        }
       }
     }
   free(packed);
@@ -52,7 +71,7 @@ static void nl_weights(long M, long N, long K, const real *y, const real *x, rea
   const long panels = (K + NL_PANEL - 1) / NL_PANEL, wide = N > NL_SIDE, parts = wide ? 1 : NL_LEAST_OF(panels, threads);
   /* Rows of w are shared out in equal sides, those of a wide y in sides that stay in the cache. */
   const long least = wide ? (N - 1) / NL_SIDE + 1 : 1, each = (threads + parts - 1) / parts;
-  const long sides = (least + each - 1) / each * each, side = ((N - 1) / sides / 6 + 1) * 6;
+  const long sides = (least + each - 1) / each * each, side = ((N - 1) / sides / NL_TALLEST + 1) * NL_TALLEST;
   _Pragma("omp parallel for collapse(2) schedule(dynamic) num_threads(threads) if (threads > 1)")
   for (long n = 0; n < N; n += side)
     for (long part = 0; part < parts; part++) {
@@ -63,9 +82,18 @@ static void nl_weights(long M, long N, long K, const real *y, const real *x, rea
       for (long m = 0; m < M; m += NL_TALL) {
         const long deep = NL_LEAST_OF(M - m, NL_TALL);
         for (long i = 0; near && i < deep; i++) memcpy(near + i * high, y + (m + i) * N + n, high * sizeof(real));
-        nl_product(
-            (int)high, (int)(to - from), (int)deep, near ? near : y + m * N + n, 1, near ? high : N, x + m * K + from,
-            K, 1, w + n * K + from, K, 1, m > 0, room);
+        const long next = m + NL_TALL, left = next < M && high >= NL_PANEL ? NL_LEAST_OF(M - next, NL_TALL) : 0;
+        const long pieces = (high + NL_PIECE - 1) / NL_PIECE, steps = (to - from + NL_PANEL - 1) / NL_PANEL * pieces;
+        for (long k = from; k < to; k += NL_PANEL)
+          for (long i = 0; i < high; i += NL_PIECE) {
+            const long t = (k - from) / NL_PANEL * pieces + i / NL_PIECE;
+            nl_bring(t, steps, y + next * N + n, left, high, N);
+            nl_bring(t, steps, x + next * K + from, left, to - from, K);
+            nl_product(
+                (int)NL_LEAST_OF(high - i, NL_PIECE), (int)NL_LEAST_OF(to - k, NL_PANEL), (int)deep,
+                (near ? near : y + m * N + n) + i, 1, near ? high : N, x + m * K + k, K, 1, w + (n + i) * K + k, K, 1,
+                m > 0, room);
+          }
       }
       free(near);
     }
