@@ -1,10 +1,11 @@
 """Cost per token against the length: time and peak memory of training, time and state of decoding.
 
-    python -m benchmarks.lengths [--lengths 512 1024 ... 16384] [--rounds 3] [--native] [NAME ...]
+    python -m benchmarks.lengths [--lengths 512 1024 ... 16384] [--rounds 3] [--native] [--single] [NAME ...]
 
 Layers with projections, width 256, 4 heads, one sequence, float32, one thread.  *Training*: forward and
 backward, the best CPU time per token of interleaved rounds, and the peak of resident memory above what was
-there, per token at the longest sequence.
+there, per token at the longest sequence.  A turn takes 4096 tokens at least: a short sequence is called again
+and again, as training does; with `--single` once, and behind a long one it finds nothing in the caches.
 Times are taken with `nldsl.keep_freed_memory()`, as `nldsl train` does; `--fresh-pages` does without.
 `--native`: chunks in C where that is possible (`nldsl.native`).
 *Decoding*: CPU time of a token, the best of four runs of 64 tokens one by one, and the bytes of the state,
@@ -28,6 +29,8 @@ from benchmarks.loglog import loglog
 from benchmarks.measure import about, aligned, best_seconds, heading, machine, needs_linux, rule
 
 WIDTH, HEADS, DECODED = 256, 4, 64
+TURN = 4096
+"""Tokens of a turn, at least."""
 LENGTHS = [512, 1024, 2048, 4096, 8192, 16384]
 LAYERS = {
     "mamba2": "D, a gate per head",
@@ -55,16 +58,17 @@ def layer(name: str, native: bool = False) -> Any:
     return made
 
 
-def training(module: Any, tokens: int) -> Callable[[], object]:
-    """Forward and backward over one sequence."""
+def training(module: Any, tokens: int, calls: int = 1) -> Callable[[], object]:
+    """Forward and backward over one sequence, so many times."""
     x = torch.randn(1, tokens, WIDTH, requires_grad=True)
 
-    def once() -> None:
-        y, _ = module(x)
-        y.backward(torch.ones_like(y))
-        module.zero_grad()
+    def turn() -> None:
+        for _ in range(calls):
+            y, _ = module(x)
+            y.backward(torch.ones_like(y))
+            module.zero_grad()
 
-    return once
+    return turn
 
 
 def peak_mib(run: Callable[[], object]) -> float:
@@ -77,7 +81,10 @@ def peak_mib(run: Callable[[], object]) -> float:
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     run()
-    return (status("VmHWM") - before) / 1024
+    found = (status("VmHWM") - before) / 1024
+    # As far as glibc raises it by itself, so that what is timed behind this is as in a process of its own.
+    libc.mallopt(-3, 1 << 25)
+    return found
 
 
 def status(name: str) -> int:
@@ -133,11 +140,14 @@ def memory_table(peaks: Found, lengths: list[int]) -> list[str]:
     return [aligned(heads, wide), rule(wide), *rows]
 
 
-def measured(module: Any, lengths: list[int], rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds per token, and peak MiB, of a layer at every length."""
-    cases = {t: training(module, t) for t in lengths}
+def measured(
+    module: Any, lengths: list[int], rounds: int, single: bool = False
+) -> tuple[list[float], list[float]]:
+    """Seconds per token, and peak MiB, of a layer at every length; `single`: turns of one call."""
+    calls = {t: 1 if single else -(-TURN // t) for t in lengths}
+    cases = {t: training(module, t, calls[t]) for t in lengths}
     seconds = best_seconds(cases, rounds)
-    return [seconds[t] / t for t in lengths], [peak_mib(cases[t]) for t in lengths]
+    return [seconds[t] / (t * calls[t]) for t in lengths], [peak_mib(cases[t]) for t in lengths]
 
 
 def write(out: Path, table: list[str], times: Found, peaks: Found, lengths: list[int]) -> None:
@@ -158,12 +168,11 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--native", action="store_true", help="chunks in C")
+    parser.add_argument("--single", action="store_true", help="one call of each length a turn")
     parser.add_argument("--fresh-pages", action="store_true", help="do not keep freed memory")
     parser.add_argument("--out", type=Path, default=OUT, help="where table and plot go, without a suffix")
     options = parser.parse_args()
     needs_linux()
-    if not options.fresh_pages:
-        nldsl.keep_freed_memory()
     lengths = sorted(options.lengths)
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -174,7 +183,10 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for name in options.names or LAYERS:
         module = layer(name, options.native)
-        times[name], peaks[name] = measured(module, lengths, options.rounds)
+        # The peaks of the layer before have undone it.
+        if not options.fresh_pages:
+            nldsl.keep_freed_memory()
+        times[name], peaks[name] = measured(module, lengths, options.rounds, options.single)
         table.append(row(name, times[name], peaks[name], lengths, module))
         print(table[-1], flush=True)
         write(options.out, table, times, peaks, lengths)
