@@ -102,7 +102,7 @@ class NativeFilters(PassForms[KernelForm | None, "FilteredForm"]):
         self, rows: Rows, more: Sequence[Tensor | None], form: KernelForm | None, state: Tensor
     ) -> tuple[Tensor, Tensor] | None:
         """See `Instead`: ordinary numbers, in chunks of a width that has come up often enough."""
-        found = self.forms.setdefault(form, FilteredForm(form))
+        found = self.forms.get(form) or self.forms.setdefault(form, FilteredForm(form))
         if not found.takes(rows, more, state, AFTER if self.after is None else self.after):
             return None
         y, last = _Pass.apply(found, *rows, *more, state)  # type: ignore[no-untyped-call]

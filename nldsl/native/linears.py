@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from inspect import unwrap
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ FEWEST = 256
 """Rows of every thread from which on."""
 THIN = 4
 """Inputs or outputs from which on."""
-ROWS, INPUTS, WEIGHTS, FASTER = range(4)
+ROWS, INPUTS, WEIGHTS, FASTER, SEVERAL = range(5)
 """The functions in C."""
 _PLAIN = (Tensor, Parameter)
 
@@ -142,33 +142,72 @@ def faster(step: Step) -> bool:
     return bool(step(FASTER, (ctypes.c_long * 4)(), None, None, 1))
 
 
+class Product(NamedTuple):
+    """A call of one of the functions; who has it keeps the arrays till it is made."""
+
+    what: int
+    sizes: tuple[int, int, int, int]
+    arrays: tuple[Tensor | None, ...]
+
+    def made(self, step: Step) -> None:
+        """Make it."""
+        call(step, self.what, self.sizes, self.arrays)
+
+
+def several(step: Step, products: Sequence[Product]) -> None:
+    """Make products one behind the other, in one call."""
+    sizes, arrays = [len(products)], list[Tensor | None]()
+    for one in products:
+        sizes += (one.what, *one.sizes)
+        arrays += one.arrays
+    call(step, SEVERAL, sizes, arrays)
+
+
+def rows_of(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Product]:
+    """Room for `rows`, and the product."""
+    y = empty_like_rows(x, weight.shape[0])
+    plain = None if bias is None else bias.contiguous()
+    return y, _product(ROWS, y, weight, (x.contiguous(), weight.contiguous(), y, plain))
+
+
+def inputs_of(dy: Tensor, weight: Tensor, into: Tensor | None = None) -> tuple[Tensor, Product]:
+    """Room for `inputs`, and the product."""
+    dx, more = empty_like_rows(dy, weight.shape[1]) if into is None else into, into is not None
+    return dx, _product(INPUTS, dy, weight, (dy.contiguous(), weight.contiguous(), dx, None), more)
+
+
+def weights_of(dy: Tensor, x: Tensor) -> tuple[Tensor, Product]:
+    """Room for `weights`, and the product."""
+    dw = x.new_empty(dy.shape[-1], x.shape[-1])
+    return dw, _product(WEIGHTS, dy, dw, (dy.contiguous(), x.contiguous(), dw, None))
+
+
 def rows(step: Step, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x weight^T + bias` for rows `x [..., K]`, a weight `[N, K]` and a bias `[N]`."""
-    y = empty_like_rows(x, weight.shape[0])
-    plain = [None if t is None else t.contiguous() for t in (x, weight, bias)]
-    _call(step, ROWS, y, weight, (*plain[:2], y, plain[2]))
+    y, product = rows_of(x, weight, bias)
+    product.made(step)
     return y
 
 
 def inputs(step: Step, dy: Tensor, weight: Tensor, into: Tensor | None = None) -> Tensor:
     """`dy weight` for rows `dy [..., N]`, added `into` what is there."""
-    dx = empty_like_rows(dy, weight.shape[1]) if into is None else into
-    _call(step, INPUTS, dy, weight, (dy.contiguous(), weight.contiguous(), dx), more=into is not None)
+    dx, product = inputs_of(dy, weight, into)
+    product.made(step)
     return dx
 
 
 def weights(step: Step, dy: Tensor, x: Tensor) -> Tensor:
     """`dy^T x` for rows `dy [..., N]` and `x [..., K]`."""
-    dw = x.new_empty(dy.shape[-1], x.shape[-1])
-    _call(step, WEIGHTS, dy, dw, (dy.contiguous(), x.contiguous(), dw))
+    dw, product = weights_of(dy, x)
+    product.made(step)
     return dw
 
 
-def _call(
-    step: Step, what: int, y: Tensor, weight: Tensor, arrays: Sequence[Tensor | None], more: bool = False
-) -> None:
-    count = y.numel() // y.shape[-1]
-    call(step, what, (count, *weight.shape, int(more)), [*arrays, *[None] * (4 - len(arrays))])
+def _product(
+    what: int, y: Tensor, weight: Tensor, arrays: tuple[Tensor | None, ...], more: bool = False
+) -> Product:
+    outputs, inner = weight.shape
+    return Product(what, (y.numel() // y.shape[-1], outputs, inner, int(more)), arrays)
 
 
 class _Linear(torch.autograd.Function):

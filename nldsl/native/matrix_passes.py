@@ -68,7 +68,7 @@ class NativeMatrices(PassForms[MatrixChunk, "MatrixForm"]):
         chunk = MatrixChunk(how.reads.early, how.early_erase, how.reads.strict, same)
         # Its two gradients are summed where they are made, not in a pass over memory of their own.
         given = given._replace(c=None) if same else given
-        form = self.forms.setdefault(chunk, MatrixForm(chunk))
+        form = self.forms.get(chunk) or self.forms.setdefault(chunk, MatrixForm(chunk))
         runs = _runs(how.width, given.q.shape[1])
         if not form.takes(given, state, runs, AFTER if self.after is None else self.after):
             return None

@@ -19,7 +19,17 @@ import torch
 from torch import Tensor
 
 from nldsl.native.forwards import put, shared
-from nldsl.native.linears import Linears, fits, inputs, linears_of, rows, weights, worth
+from nldsl.native.linears import (
+    Linears,
+    Product,
+    fits,
+    inputs_of,
+    linears_of,
+    rows_of,
+    several,
+    weights_of,
+    worth,
+)
 from nldsl.runtime.each_gradient import each_gradient
 from nldsl.runtime.module import Module
 from nldsl.runtime.native import Step
@@ -194,13 +204,17 @@ class _Projections(torch.autograd.Function):
         ctx.step = step
         sizes = [w.shape[0] for w in layers]
         wide, thin = _parted(sizes)
-        made = {n: rows(step, x, layers[n], biases[n]) for n in wide}
+        found = [rows_of(x, layers[n], biases[n]) for n in wide]
         if thin:
-            several = [biases[n] for n in thin]
-            if any(b is not None for b in several):
-                several = [x.new_zeros(sizes[n]) if biases[n] is None else biases[n] for n in thin]
-            bias = None if several[0] is None else torch.cat(several)
-            whole = rows(step, x, torch.cat([layers[n] for n in thin]), bias)
+            added = [biases[n] for n in thin]
+            if any(b is not None for b in added):
+                added = [x.new_zeros(sizes[n]) if biases[n] is None else biases[n] for n in thin]
+            bias = None if added[0] is None else torch.cat(added)
+            found.append(rows_of(x, torch.cat([layers[n] for n in thin]), bias))
+        several(step, [product for _, product in found])
+        made = {n: y for n, (y, _) in zip(wide, found, strict=False)}
+        if thin:
+            whole = found[-1][0]
             parts = whole.split([sizes[n] for n in thin], -1)
             made.update(
                 (n, part.clone(memory_format=torch.contiguous_format))
@@ -247,18 +261,24 @@ def _back(
     order = list(given)
     wide, thin = _parted([layers[n].shape[0] for n in order])
     groups = [[order[n]] for n in wide] + ([[order[n] for n in thin]] if thin else [])
-    dx = None
+    dx, products, joined = None, list[Product](), None
     for group in groups:
         one = len(group) == 1
         dy = given[group[0]] if one else torch.cat([given[n] for n in group], -1)
         if asked[1]:
             weight = layers[group[0]] if one else torch.cat([layers[n] for n in group])
-            dx = inputs(step, dy, weight, into=dx)
+            dx, product = inputs_of(dy, weight, into=dx)
+            products.append(product)
         if any(asked[2 * n + 2] for n in group):
-            made = weights(step, dy, x)
+            made, product = weights_of(dy, x)
+            products.append(product)
             if one:
                 found[2 * group[0]] = made
-                continue
-            for n, part in zip(group, made.split([layers[n].shape[0] for n in group]), strict=True):
-                found[2 * n] = part.clone()
+            else:
+                joined = made
+    several(step, products)
+    if joined is not None:
+        parts = joined.split([layers[n].shape[0] for n in groups[-1]])
+        for n, part in zip(groups[-1], parts, strict=True):
+            found[2 * n] = part.clone()
     return dx

@@ -16,7 +16,7 @@ from nldsl.native.linears import Linears, linears_of, products
 from nldsl.native.matrix_passes import matrices_of, quicken_matrices
 from nldsl.native.projections import quicken_linears
 from nldsl.native.steps import BACK, STEP, NativeStep, forms_of, steps_of
-from nldsl.native.store import STORE
+from nldsl.native.store import LEAST, STORE
 from nldsl.runtime.arrays import ARRAYS
 from nldsl.runtime.module import Module
 from nldsl.runtime.native import REAL, compiler, no_compiler
@@ -174,7 +174,7 @@ def native(model: Any, *, at_once: bool = False, off: bool = False) -> Report:
 
 def _make_room() -> None:
     """Whether passes over rows take memory of the step before, or that of torch."""
-    ARRAYS.empty = STORE.empty if IN_LANES else None
+    ARRAYS.empty, ARRAYS.least = (STORE.empty, LEAST) if IN_LANES else (None, 0)
 
 
 def _switched_off(root: Module) -> Iterator[Part]:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 
 class Arrays:
-    """Where room comes from: `empty(count, dtype)`, of torch where it is `None`."""
+    """Where room of `least` bytes and more comes from: `empty(count, dtype)`, of torch where it is `None`."""
 
     empty: Callable[[int, torch.dtype], Tensor] | None = None
+    least = 0
 
 
 ARRAYS = Arrays()
@@ -24,9 +25,12 @@ def room_of(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> T
     >>> room_of((3, 4), torch.float32, torch.device("cpu")).shape
     torch.Size([3, 4])
     """
-    if ARRAYS.empty is None or device.type != "cpu":
-        return torch.empty(shape, dtype=dtype, device=device)
-    return ARRAYS.empty(prod(shape), dtype).view(shape)
+    if ARRAYS.empty is not None and device.type == "cpu":
+        count = prod(shape)
+        # What is small comes from torch anyway, and one operation less is half the time of asking for it.
+        if count * dtype.itemsize >= ARRAYS.least:
+            return ARRAYS.empty(count, dtype).view(shape)
+    return torch.empty(shape, dtype=dtype, device=device)
 
 
 def room_like(x: Tensor, *shape: int) -> Tensor:

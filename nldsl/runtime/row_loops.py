@@ -275,18 +275,17 @@ def conv_back(
     dy: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """What `x`, `past`, `weight` and `bias` are given."""
-    x, dy, batch = _dense(x), _dense(dy), len(x)
+    x, dy = _dense(x), _dense(dy)
     dx, to_past = room_like(x, *x.shape), x.new_empty(past.shape)
-    to_weight = x.new_empty(batch, *weight.shape)
-    to_bias = None if bias is None else x.new_empty(batch, *bias.shape)
+    # What one sample gives is the sum.
+    lead = () if len(x) == 1 else (len(x),)
+    to_weight = x.new_empty(*lead, *weight.shape)
+    to_bias = None if bias is None else x.new_empty(*lead, *bias.shape)
     sizes = [*_sizes(x, past, weight, activation), dy.stride(0), dy.stride(1)]
     call(step, CONV_BACK, sizes, [x, past, weight, bias, dy, dx, to_past, to_weight, to_bias])
-    return dx, to_past, _total(to_weight), None if to_bias is None else _total(to_bias)
-
-
-def _total(x: Tensor) -> Tensor:
-    """The sum of the first axis; of one row it is that row."""
-    return x.squeeze(0) if len(x) == 1 else x.sum(0)
+    if lead:
+        to_weight, to_bias = to_weight.sum(0), None if to_bias is None else to_bias.sum(0)
+    return dx, to_past, to_weight, to_bias
 
 
 def _sizes(x: Tensor, past: Tensor, weight: Tensor, activation: str) -> list[int]:

@@ -108,11 +108,19 @@ static int nl_faster(void) {
 #endif
 }
 
-/* 0: y = x w^T + bias; 1: x = y w, or `+=` if `more`; 2: w = y^T x; 3: whether they are worth it. */
-int step(long what, const long *sizes, void **a, const double *numbers, int threads) {
+/* 0: y = x w^T + bias; 1: x = y w, or `+=` if `more`; 2: w = y^T x. */
+static void nl_one(long what, const long *sizes, void **a, int threads) {
   const long M = sizes[0], N = sizes[1], K = sizes[2];
   if (what == 0) nl_rows(M, N, K, a[0], a[1], 1, a[2], 0, a[3], threads);
   if (what == 1) nl_rows(M, K, N, a[0], a[1], 0, a[2], (int)sizes[3], 0, threads);
   if (what == 2) nl_weights(M, N, K, a[0], a[1], a[2], threads);
-  return what == 3 ? nl_faster() : 0;
+}
+
+/* One of these, or 3: whether they are worth it; 4: several, which and its four sizes and arrays each. */
+int step(long what, const long *sizes, void **a, const double *numbers, int threads) {
+  if (what == 3) return nl_faster();
+  if (what < 3) nl_one(what, sizes, a, threads);
+  else
+    for (long i = 0; i < sizes[0]; i++) nl_one(sizes[5 * i + 1], sizes + 5 * i + 2, a + 4 * i, threads);
+  return 0;
 }
