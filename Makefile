@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a virtual environment in .venv, filled once.
 #   make demo      check, verify, draw and train Hope beside a transformer (minutes)
 #   make test      the fast suite          make check   style, types, layers, sizes
-#   make test-all  everything, also long   make bench   the benchmarks (20 minutes)
+#   make test-all  everything, also long   make bench   the benchmarks (16 minutes)
 #   make docs      the documentation, into build/site, warnings are errors
 # BENCH="kernels lengths" runs some benchmarks, BENCH=--quick all at small sizes, BENCH=--list names them.
 # PYTHON=... chooses the interpreter (3.11 or newer), JOBS=... the test processes.

@@ -133,7 +133,8 @@ def everything(names: list[str], quick: bool, out: Path) -> list[Done]:
     where, done = f"{time.strftime('%Y-%m-%d %H:%M')}, {machine()}", []
     for number, name in enumerate(names):
         before, spent = sum(expected(d.name, quick) for d in done), sum(d.seconds for d in done)
-        pace = spent / before if before > 20 else 1.0
+        # What has run says how fast this machine is, the more of it the better.
+        pace = (spent + 60) / (before + 60)
         rest = pace * sum(expected(n, quick) for n in names[number:])
         own = span(pace * expected(name, quick))
         head = f"== {name} ({number + 1} of {len(names)}): about {own}; all that is left: about {span(rest)}"

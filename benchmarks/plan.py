@@ -23,13 +23,13 @@ class Benchmark:
 
 PLAN = {
     "peak": Benchmark(6, 5, quick=("--rounds 1",)),
-    "kernels": Benchmark(180, 30, runs=("--compiled",), quick=("--rounds 1",)),
+    "kernels": Benchmark(90, 30, runs=("--compiled",), quick=("--rounds 1",)),
     "token_loops": Benchmark(17, 8, quick=("--rounds 1 --tokens 8",)),
     "filters": Benchmark(13, 6, quick=("--rounds 1 --tokens 128",)),
-    "titans_layer": Benchmark(20, 10, quick=("--rounds 1",)),
-    "hope_layer": Benchmark(50, 27, quick=("--rounds 1",)),
-    "live_layers": Benchmark(78, 30, quick=("--rounds 1",)),
-    "commits": Benchmark(23, 11, quick=("--rounds 1",)),
+    "titans_layer": Benchmark(12, 10, quick=("--rounds 1",)),
+    "hope_layer": Benchmark(38, 27, quick=("--rounds 1",)),
+    "live_layers": Benchmark(40, 30, quick=("--rounds 1",)),
+    "commits": Benchmark(16, 11, quick=("--rounds 1",)),
     "lengths": Benchmark(
         275,
         12,
