@@ -8,10 +8,13 @@ from collections.abc import Iterable
 from nldsl.calculus.expression import SYMBOL, Expr, number, symbols, walk
 from nldsl.calculus.simplify import substitute
 from nldsl.catalog.primitive import ContractError
-from nldsl.emit.nodes import Expression, Literal, Starred, Statement, assign, name, to_expression
+from nldsl.emit.nodes import Expression, Item, Literal, Starred, Statement, assign, name, to_expression
 from nldsl.library import PRIMITIVES
 from nldsl.lowerings.columns import column
 from nldsl.lowerings.scope import Imports, Names, Scope
+
+ONE_MORE = to_expression((..., None))
+"""The index of `x[..., None]`."""
 
 
 def takes_number(expr: Expr, name: str) -> bool:
@@ -76,7 +79,7 @@ class ExprRows:
         written = self.write(expr)
         if expr.value is not None:
             return like.method("new_full", like.attr("shape")[slice(None, -1)], written)
-        return written.method("squeeze", -1)
+        return _number_of(written)
 
     def vector(self, expr: Expr, like: Expression, size: int) -> Expression:
         """A vector as `[..., size]`; a scalar is repeated."""
@@ -111,6 +114,13 @@ class ExprRows:
             [self.done[a] for a in node.args],
             [a.operand for a in node.args],
         )
+
+
+def _number_of(row: Expression) -> Expression:
+    """Rows `[..., 1]` without their last axis; one that was only put there is not put there."""
+    if isinstance(row, Item) and row.index == ONE_MORE:
+        return row.obj
+    return row.method("squeeze", -1)
 
 
 def _spread(written: Expression, like: Expression, size: int, literal: bool) -> Expression:

@@ -94,12 +94,7 @@ class Comba(Module):
                 ),
                 Write(
                     (
-                        Piece(
-                            along=k,
-                            add=k.new_full((*k.shape[:-1], 16), 0.0),
-                            seen=k,
-                            erase=erase[..., None].squeeze(-1),
-                        ),
+                        Piece(along=k, add=k.new_full((*k.shape[:-1], 16), 0.0), seen=k, erase=erase),
                         Piece(along=k, add=scaled(beta[..., None], split(v, n=2))),
                     ),
                 ),

@@ -109,23 +109,11 @@ class Deltaproduct(Module):
         S_memory = MatrixMemory(
             state["S"]["running"]["weight"],
             (
+                Write((Piece(along=k, add=scaled(beta[..., None], S_write_split), seen=k, erase=beta),)),
                 Write(
                     (
                         Piece(
-                            along=k,
-                            add=scaled(beta[..., None], S_write_split),
-                            seen=k,
-                            erase=beta[..., None].squeeze(-1),
-                        ),
-                    ),
-                ),
-                Write(
-                    (
-                        Piece(
-                            along=k_1,
-                            add=scaled(beta_1[..., None], split(v_1, n=2)),
-                            seen=k_1,
-                            erase=beta_1[..., None].squeeze(-1),
+                            along=k_1, add=scaled(beta_1[..., None], split(v_1, n=2)), seen=k_1, erase=beta_1
                         ),
                     ),
                 ),

@@ -101,16 +101,7 @@ class Kda(Module):
                         ),
                     ),
                 ),
-                Write(
-                    (
-                        Piece(
-                            along=k,
-                            add=scaled(beta[..., None], split(v, n=2)),
-                            seen=k,
-                            erase=beta[..., None].squeeze(-1),
-                        ),
-                    ),
-                ),
+                Write((Piece(along=k, add=scaled(beta[..., None], split(v, n=2)), seen=k, erase=beta),)),
             ),
             mask=mask,
         )

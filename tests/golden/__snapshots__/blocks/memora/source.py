@@ -123,12 +123,12 @@ class Memora(Module):
         x_W2, dy_W2, x_W1, dy_W1 = miras_mlp_l2_gradient(
             k, M_write_split, M_W2_seen, M_W1_seen, self.M.out.layernorm.weight, self.M.out.layernorm.bias
         )
-        rate_W2 = eta.mT[..., None].squeeze(-1)
-        keep_W2 = alpha.mT[..., None].squeeze(-1)
+        rate_W2 = eta.mT
+        keep_W2 = alpha.mT
         gate = gate_kernel(retain=keep_W2, valid=valid)
         M_W2_course = Course(M_A_W2, (Impulse(x_W2, dy_W2, rate=rate_W2),), gate=gate, valid=valid)
-        rate_W1 = eta.mT[..., None].squeeze(-1)
-        keep_W1 = alpha.mT[..., None].squeeze(-1)
+        rate_W1 = eta.mT
+        keep_W1 = alpha.mT
         gate_2 = gate_kernel(retain=keep_W1, valid=valid)
         M_W1_course = Course(M_A_W1, (Impulse(x_W1, dy_W1, rate=rate_W1),), gate=gate_2, valid=valid)
         M_W2_next = M_W2_course.end()

@@ -81,11 +81,7 @@ class Ojanet(Module):
             state["S"]["running"]["weight"],
             (
                 Write(
-                    (
-                        Piece(
-                            along=v, add=scaled(eta[..., None], k), seen=v, erase=eta[..., None].squeeze(-1)
-                        ),
-                    ),
+                    (Piece(along=v, add=scaled(eta[..., None], k), seen=v, erase=eta),),
                     Gate(log=-softplus(linear(x, self.alpha.linear.weight))),
                 ),
             ),

@@ -96,14 +96,7 @@ class TitansLinear(Module):
             state["M"]["running"]["weight"],
             (
                 Write(
-                    (
-                        Piece(
-                            along=k,
-                            add=scaled(theta[..., None], M_write_split),
-                            seen=k,
-                            erase=theta[..., None].squeeze(-1),
-                        ),
-                    ),
+                    (Piece(along=k, add=scaled(theta[..., None], M_write_split), seen=k, erase=theta),),
                     Gate(log=keep__log),
                 ),
             ),

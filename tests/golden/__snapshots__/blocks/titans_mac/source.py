@@ -146,14 +146,14 @@ class TitansMac(Module):
         eta_linear = linear(y, self.eta.linear.weight)
         eta_sigmoid = torch.sigmoid(eta_linear)
         eta = eta_sigmoid / 2
-        beta_W2 = eta.mT[..., None].squeeze(-1)
+        beta_W2 = eta.mT
         slot_rate_W2 = (theta.mT[..., None] / (0.01 + (x_W2 * x_W2).sum(-1, keepdim=True))).squeeze(-1)
         read_W2 = x_W2.new_full(x_W2.shape[:-1], 1.0)
         momentum_filter_ = momentum_filter(beta_W2, slot_rate_W2, read_W2, valid=valid)
         M_W2_course = Course(
             M_W2, (Impulse(x_W2, dy_W2, momentum=Momentum(M_m_W2, momentum_filter_)),), gate=gate, valid=valid
         )
-        beta_W1 = eta.mT[..., None].squeeze(-1)
+        beta_W1 = eta.mT
         slot_rate_W1 = (theta.mT[..., None] / (0.01 + (x_W1 * x_W1).sum(-1, keepdim=True))).squeeze(-1)
         read_W1 = x_W1.new_full(x_W1.shape[:-1], 1.0)
         momentum_filter_2 = momentum_filter(beta_W1, slot_rate_W1, read_W1, valid=valid)

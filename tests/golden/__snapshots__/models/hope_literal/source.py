@@ -414,11 +414,11 @@ class SelfModifyingTitansLiteral(Module):
         M_write_M = residual_mlp(v, M_W2_seen, M_W1_seen)
         x_W2, dy_W2, x_W1, dy_W1 = residual_mlp_l2_gradient(k, M_write_M, M_W2_seen, M_W1_seen)
         gate = retention_kernel(log_retain=alpha__log, valid=valid)
-        erase_W2 = eta[..., None].squeeze(-1)
+        erase_W2 = eta
         M_W2_next = delta_write(
             M_W2, x_W2, dy_W2, erase=erase_W2, rate=erase_W2, gate=gate, valid=valid, kept=kept
         )
-        erase_W1 = eta[..., None].squeeze(-1)
+        erase_W1 = eta
         M_W1_next = delta_write(
             M_W1, x_W1, dy_W1, erase=erase_W1, rate=erase_W1, gate=gate, valid=valid, kept=kept
         )
@@ -470,59 +470,39 @@ class SelfModifyingTitansLiteral(Module):
         matmul_3 = sub @ M_W1_seen
         silu_pullback_ = silu_pullback(matmul_3, matmul)
         gate = retention_kernel(log_retain=alpha__log, valid=valid)
-        value = eta[..., None]
-        erase_W2 = value.squeeze(-1)
-        value_2 = eta[..., None]
-        erase_W1 = value_2.squeeze(-1)
         d_out_2 = d_out
         d_M_W2_next_2 = d_M_W2_next
         d_M_W1_next_2 = d_M_W1_next
         d_M_W1_next_all = delta_write_pullback(
-            d_M_W1_next_2,
-            M_W1,
-            silu,
-            sub,
-            erase=erase_W1,
-            rate=erase_W1,
-            gate=gate,
-            valid=valid,
-            inverse=kept[1],
+            d_M_W1_next_2, M_W1, silu, sub, erase=eta, rate=eta, gate=gate, valid=valid, inverse=kept[1]
         )
-        del d_M_W1_next_2, erase_W1
+        del d_M_W1_next_2
         d_M_W1 = d_M_W1_next_all.weight
         d_silu = d_M_W1_next_all.x
         d_sub = d_M_W1_next_all.dy
-        d_erase_W1 = d_M_W1_next_all.erase
-        d_erase_W1 = d_erase_W1 + d_M_W1_next_all.rate
+        d_eta = d_M_W1_next_all.erase
+        d_eta = d_eta + d_M_W1_next_all.rate
         d_gate = d_M_W1_next_all.gate
         del d_M_W1_next_all
-        d_value_2 = reshaped(d_erase_W1, value_2)
-        del d_erase_W1, value_2
-        d_eta = reshaped(d_value_2, eta)
-        del d_value_2
         d_M_W2_next_all = delta_write_pullback(
             d_M_W2_next_2,
             M_W2,
             k,
             silu_pullback_,
-            erase=erase_W2,
-            rate=erase_W2,
+            erase=eta,
+            rate=eta,
             gate=gate,
             valid=valid,
             inverse=kept[0],
         )
-        del d_M_W2_next_2, erase_W2, silu_pullback_
+        del d_M_W2_next_2, silu_pullback_
         d_M_W2 = d_M_W2_next_all.weight
         d_k = d_M_W2_next_all.x
         d_silu_pullback_ = d_M_W2_next_all.dy
-        d_erase_W2 = d_M_W2_next_all.erase
-        d_erase_W2 = d_erase_W2 + d_M_W2_next_all.rate
+        d_eta += d_M_W2_next_all.erase
+        d_eta += d_M_W2_next_all.rate
         d_gate = together(d_gate, d_M_W2_next_all.gate)
         del d_M_W2_next_all
-        d_value = reshaped(d_erase_W2, value)
-        del d_erase_W2, value
-        d_eta = d_eta + reshaped(d_value, eta)
-        del d_value
         d_alpha__log = retention_kernel_back(d_gate, gate, alpha__log, valid)
         del d_gate, gate
         d_silu_pullback__all = silu_pullback_back(d_silu_pullback_, matmul_3, matmul)

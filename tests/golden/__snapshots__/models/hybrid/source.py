@@ -94,7 +94,7 @@ class GatedDeltanet(Module):
         S_write_split = split(v, n=4)
         S_state = state["S"]["running"]["weight"]
         S_add = scaled(beta[..., None], S_write_split)
-        S_erase = beta[..., None].squeeze(-1)
+        S_erase = beta
         out_S, S_next = delta_recurrence(
             q, k, S_add, S_erase, S_state, log_decay=alpha_neg, feedback="decayed", read="after", mask=mask
         )

@@ -118,16 +118,7 @@ class Kda(Module):
                         ),
                     ),
                 ),
-                Write(
-                    (
-                        Piece(
-                            along=k,
-                            add=scaled(beta[..., None], split(v, n=4)),
-                            seen=k,
-                            erase=beta[..., None].squeeze(-1),
-                        ),
-                    ),
-                ),
+                Write((Piece(along=k, add=scaled(beta[..., None], split(v, n=4)), seen=k, erase=beta),)),
             ),
             mask=mask,
         )
