@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nldsl.runtime.c_calls import traced
 from nldsl.runtime.held_gates import Fading, Following
 from nldsl.runtime.held_live import LiveBias, LiveWeight, live_weights
 from nldsl.runtime.held_parts import Groups, Kept, Kind, Pulled, sides
@@ -248,6 +249,9 @@ class _Way:
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Of every lane, `[X]`."""
+    if traced():
+        # Over the axes that they have, so that C does it in the loop that makes them.
+        return (a * b).sum((1, 2))
     found: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1))
     return found
 
