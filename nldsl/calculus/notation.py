@@ -72,7 +72,7 @@ def _levels(expr: Expr) -> tuple[int, ...]:
         "silu_pullback": (2, 0),
         "gelu_pullback": (2, 0),
     }
-    if expr.op in ("pow", "dot") or _elementwise(expr):
+    if expr.op in ("pow", "dot", "parts") or _elementwise(expr):
         return (2,) * len(expr.args)
     return fixed.get(expr.op, (0,) * len(expr.args))
 
@@ -99,7 +99,17 @@ def _compose(expr: Expr, inner: list[str], style: Style) -> tuple[str, int]:
             return style.fraction(inner[0], inner[1]), 1
         case "pow":
             return style.power(inner[0], inner[1]), 2
+        case "parts":
+            return f"{inner[0]}[{_channels(expr)}]", 2
     return style.call(expr.op, ", ".join(inner)), 2
+
+
+def _channels(expr: Expr) -> str:
+    """Which channels a piece of a vector is: `4:8`."""
+    sizes, index = expr.option("sizes"), expr.option("index")
+    given = [int(s) for s in (sizes if isinstance(sizes, tuple) else (sizes,)) if isinstance(s, int)]
+    start = sum(given[: index if isinstance(index, int) else 0])
+    return f"{start}:{start + expr.shape[-1]}"
 
 
 def _signed(sign: str, summand: str) -> str:

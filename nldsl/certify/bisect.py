@@ -14,6 +14,7 @@ from nldsl.certify.clocks import clock_sets, token_clocks, with_clocks
 from nldsl.certify.compare import FLOOR, distance, size
 from nldsl.certify.draws import draw_inputs, draw_parameters
 from nldsl.certify.traces import Key, Trace, compiled_trace, form_plan, interpreter_trace, keys_of
+from nldsl.driver.compile import plan_of
 from nldsl.spec.program import Program
 
 TOLERANCE = 1e-9
@@ -141,7 +142,9 @@ def trace_of(
         return interpreter_trace(program, values, inputs)
     plan = form_plan(program, form)
     if plan is None:
-        raise BisectError(f"`{program.name}` has no {form} form")
+        own = {u.lowering for b in plan_of(program).blocks for u in b.units if u.memories}
+        already = f"the compiled form of `{program.name}` is {form} already"
+        raise BisectError(already if own == {form} else f"`{program.name}` has no {form} form")
     return compiled_trace(program, values, inputs, plan, build)
 
 

@@ -48,7 +48,9 @@ def command(
         raise typer.Exit(2) from wrong
     except BisectError as wrong:
         raise CommandError(
-            "NL1033", str(wrong), "`nldsl diff` says what two specifications differ in"
+            "NL1033",
+            str(wrong),
+            "`nldsl explain` says which form a program has, `nldsl diff` how two differ",
         ) from wrong
     if as_json:
         print_json(found.to_json())

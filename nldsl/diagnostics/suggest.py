@@ -19,8 +19,40 @@ ELSEWHERE = {
     "zeros_like": "`0 * x`, or `memory m = like(x)`",
     "ones_like": "`0 * x + 1`",
     "eye": "`identity(n)`",
+    "zeros": "`0 * x`",
+    "ones": "`0 * x + 1`",
+    "arange": "`index(n)`",
+    "roll": "`shift(x, n)`",
+    "normalize": "`l2norm(x)`, of length one, or `norm(x)`",
+    "rms_norm": "`norm(x)`",
+    "rmsnorm": "`norm(x)`",
+    "swish": "`silu(x)`",
+    "stop_gradient": "`detach(x)`",
+    "stopgrad": "`detach(x)`",
+    "sg": "`detach(x)`",
+    "topk": "`where(x >= largest(x), x, 0)` for the largest",
+    "argmax": "`where(x >= largest(x), 1, 0)`, one at the largest",
+    "one_hot": "`where(x >= largest(x), 1, 0)`, one at the largest",
+    "logsumexp": "`m + log(sum(exp(x - m)))` with `m = largest(x)`",
+    "cumsum": "a memory: `memory h = matrix(in = 1)`, `h += x`, then `h[1]`",
+    "einsum": "`W @ x`, `sum(a * b)` and `outer(a, b)`",
 }
 """Functions of other languages, and how they are said here."""
+
+OTHERWISE = {
+    ("objective", "mse"): "l2",
+    ("objective", "mse_loss"): "l2",
+    ("objective", "squared_error"): "l2",
+    ("objective", "l1"): "lp(p = 1)",
+    ("objective", "mae"): "lp(p = 1)",
+    ("objective", "smooth_l1"): "huber",
+    ("objective", "hebbian"): "dot",
+    ("objective", "inner_product"): "dot",
+    ("rule", "gradient_descent"): "gd",
+    ("rule", "delta"): "gd",
+    ("rule", "nag"): "nesterov",
+}
+"""Objectives and rules by the names they have elsewhere."""
 
 
 OF_TORCH = {

@@ -61,7 +61,7 @@ def _solves(members: list[MatrixMember], body: list[Statement]) -> Refusal | Non
     if len(members) > 1 and any(m.elementwise for m in members):
         return Refusal("a read through `solve` with a gate per element")
     if any(s.solve[2] == 0 for s in body if isinstance(s, Read) and s.solve):
-        return Refusal("`solve` with `iterations = 0`, an exact solution at every token")
+        return Refusal("`solve` with `iterations = 0`, exact at every token (`iterations = 8` is parallel)")
     for name in solved:
         member = by_name[name]
         if member.elementwise or member.memory.key_size != member.memory.value_size:

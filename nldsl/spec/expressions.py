@@ -55,7 +55,8 @@ def as_value(frame: Frame, item: Item, node: tree.Expr) -> Value | Poison:
     help_ = ""
     if isinstance(item, MemoryBox):
         name = item.name
-        help_ = f"read it: `{name}[q]`; `{name} *= a` scales what it holds, `{name} += e` adds to it"
+        asked = "1" if dict(item.source.arguments).get("in") == 1 else "q"
+        help_ = f"read it: `{name}[{asked}]`; `{name} *= a` scales what it holds, `{name} += e` adds to it"
     elif isinstance(item, bool):
         help_ = "`if` chooses by what is known beforehand: `if nesterov { y = a } else { y = b }`"
     return frame.session.report(
@@ -144,6 +145,8 @@ def _hint(frame: Frame, name: str) -> str:
         return f"`{name}` is a function: `{name}(x)`"
     if frame.place == "rule":
         return "a rule knows `W`, its gradient `g` and `step`; of linear layers also the input `x` and `dy`"
+    if name in ("t", "step", "time"):
+        return "`position()` counts the tokens of a sequence"
     return f"assign it above, or make it a parameter: `{name} = 4` in the header"
 
 

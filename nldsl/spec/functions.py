@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nldsl.catalog.values import Initialiser, Shape
-from nldsl.diagnostics import did_you_mean
+from nldsl.diagnostics.suggest import OTHERWISE, did_you_mean
 from nldsl.source import Span
 from nldsl.spec.arguments import bind_arguments, complete
 from nldsl.spec.calls import CALLABLE, Results
@@ -216,12 +216,11 @@ def resolve(
             return frame.session.report(
                 "NL0314", f"`{wanted}` is of kind {other}, expected {codes[1]}", name.span, f"a {other}"
             )
+    near = did_you_mean(wanted, unit.names(kind)) or f"see `nldsl list` for every {kind} of the library"
+    if (kind, wanted.lower()) in OTHERWISE:
+        near = f"here it is `{OTHERWISE[kind, wanted.lower()]}`"
     return frame.session.report(
-        codes[0],
-        f"unknown {kind} `{wanted}`",
-        name.span,
-        "not defined here",
-        help=did_you_mean(wanted, unit.names(kind)) or f"see `nldsl list` for every {kind} of the library",
+        codes[0], f"unknown {kind} `{wanted}`", name.span, "not defined here", help=near
     )
 
 

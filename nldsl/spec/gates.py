@@ -72,7 +72,8 @@ def _gate_help(box: MemoryBox, value: Value, marked: bool, size: int) -> str:
     """What the gate may have been meant to be."""
     if not marked and value.shape[-1:] == (box.value_size or size,):
         return "`values(...)` marks one number per value channel"
-    return f"such as `sigmoid(linear(x, {box.heads or 1}))`"
+    per_head = "" if box.heads else f"; for numbers per head declare `memory {box.name} = ... per head`"
+    return f"such as `sigmoid(linear(x, {box.heads or 1}))`{per_head}"
 
 
 def _size_by_values(frame: Frame, box: MemoryBox, value: Value) -> None:

@@ -68,7 +68,7 @@ _INSTEAD = {
     "identity": "in a block, a key that is written to itself is `M[k] <- k`",
     "like": "in a block, a memory is declared by its map: `memory S = matrix()`",
     "orthogonalize": "it acts on weights: `by muon(lr = 0.1)`, or `project orthogonalize` behind a write",
-    "rownorm": "it acts on weights: `project rownorm` behind a write",
+    "rownorm": "it acts on weights: `project rownorm` behind a write; in a map `(W @ z) / sqrt(sum(W ** 2))`",
 }
 """What to write instead of a primitive that has no place in a body of some kind."""
 

@@ -12,6 +12,9 @@ from nldsl.spec.reach import idle_memories, unreached
 from nldsl.spec.session import Session
 from nldsl.spec.walk import parameters_of
 
+_FAR = frozenset({"detach"})
+"""What ends a gradient because somebody says so; comparisons and signs end it as well."""
+
 
 def check_program(session: Session, program: Program, span: Span) -> None:
     """Every check of this module."""
@@ -42,8 +45,21 @@ def _losses(session: Session, program: Program, span: Span) -> None:
         return
     starts = {id(p) for memory in _memories(program.root) for p in memory.initial}
     fixed = {p.span or span for _, p in unreached(program) if id(p) in starts}
+    far = {id(p) for _, p in unreached(program, _FAR)}
+    jumps = {p.span or span for _, p in unreached(program) if id(p) not in far}
     for place, paths in places.items():
         many = len(paths) > 1
+        if place in jumps:
+            session.report(
+                "NL0601",
+                f"parameter{'s' * many} {_listed(paths)} reach{'es' * (not many)} the loss through "
+                "comparisons alone, which have no slope",
+                place,
+                "never learns",
+                help="`soft + detach(hard - soft)` has the value of `hard` and the slope of `soft`, "
+                "such as `soft = sigmoid(...)`",
+            )
+            continue
         stays = "; a start that is to stay as it is drawn is `init fixed`" if place in fixed else ""
         session.report(
             "NL0601",

@@ -42,10 +42,10 @@ class Live:
     """Operations that life does not pass."""
 
 
-def unreached(program: Program) -> list[tuple[str, Parameter]]:
-    """Slow parameters, by path (indices of `repeat` left out), that no loss reaches."""
+def unreached(program: Program, blind: frozenset[str] = _NO_GRADIENT) -> list[tuple[str, Parameter]]:
+    """Slow parameters, by path (indices of `repeat` left out), that no loss reaches past what is `blind`."""
     outputs = {v.name for v in program.root.outputs}
-    return _live(program.root, outputs, {}).dead
+    return _live(program.root, outputs, {}, blind).dead
 
 
 def idle_memories(program: Program) -> list[tuple[Block, list[Memory]]]:

@@ -191,6 +191,7 @@ def _per_channel(frame: Frame, value: Value, axis: str) -> Item:
             f"a rate per {axis} channel must have {wanted} of them, found {describe(value)}",
             span,
             describe(value),
+            help="one number is `linear(x, 1)`; for one per head the memory is declared `per head`",
         )
     like: Value | Poison = weight
     if axis == "key":

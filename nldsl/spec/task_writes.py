@@ -14,6 +14,7 @@ from nldsl.spec.items import POISON, MemoryBox, describe
 from nldsl.spec.numbers import one_column, one_key
 from nldsl.spec.outer_sums import column_write, outer_write
 from nldsl.spec.primitives import apply
+from nldsl.spec.printed_places import out_of_place
 from nldsl.spec.printed_steps import printed_steps
 from nldsl.spec.program import TaskWrite, Update, Value
 from nldsl.spec.reads import ensure_function
@@ -96,6 +97,8 @@ def block_assign(frame: Frame, node: tree.Assign) -> None:
         return
     # `M *= outer(a, b)` scales every entry: no sum, whatever stands in it.
     summed = node.op not in ("*=", "/=")
+    if summed and out_of_place(frame, node, box):
+        return
     steps = (vector_steps if of_vectors(box) else printed_steps)(frame, node, box) if summed else ()
     for step in (node,) if steps == () else steps or ():
         if isinstance(step, tree.Write):
@@ -139,6 +142,8 @@ def _moved(frame: Frame, node: tree.Assign, box: MemoryBox) -> None:
     """`M += e`, `M = e` with a number or a matrix."""
     value = value_of(frame, node.value)
     if value is POISON:
+        # What would have said its size was told of: nobody asks for it again.
+        box.broken = box.broken or not (box.value_size or frame.pending)
         return
     if value.kind in ("vector", "headed") and one_column(box):
         _column(frame, box, value, node)

@@ -11,7 +11,8 @@ from nldsl.catalog.schedules import SCHEDULES
 from nldsl.catalog.selectors import ROLES
 from nldsl.catalog.values import Options
 from nldsl.diagnostics import did_you_mean
-from nldsl.spec.expressions import evaluate, static_of
+from nldsl.library import PRIMITIVES
+from nldsl.spec.expressions import evaluate, lookup, static_of
 from nldsl.spec.frame import Frame, Namer
 from nldsl.spec.functions import BoundDefinition, bind_definition
 from nldsl.spec.items import POISON, Item, PerValue, RuleItem, describe, freeze, is_number, is_static
@@ -22,6 +23,7 @@ from nldsl.spec.rule_bounds import bounds_by_path
 from nldsl.spec.rules import elaborate_rule
 from nldsl.spec.session import Session
 from nldsl.spec.static import whole_number
+from nldsl.spec.streams import walk
 from nldsl.syntax import tree
 
 TASKS = ("next_token", "label")
@@ -262,7 +264,7 @@ def read_schedules(frame: Frame, node: tree.Expr) -> tuple[tree.Expr, list[Sched
     args, found, good = [], [], True
     for argument in node.args:
         call = argument.value
-        if not isinstance(call, tree.Call) or call.function.id not in SCHEDULES:
+        if not isinstance(call, tree.Call) or call.function.id not in SCHEDULES or _computed(frame, call):
             args.append(argument)
             continue
         options = _schedule_options(frame, call)
@@ -282,6 +284,13 @@ def read_schedules(frame: Frame, node: tree.Expr) -> tuple[tree.Expr, list[Sched
         peak = tree.Number(span=call.span, value=options["value"])
         args.append(replace(argument, value=peak))
     return replace(node, args=tuple(args)), found if good else None
+
+
+def _computed(frame: Frame, call: tree.Call) -> bool:
+    """Whether it is the primitive of that name: `linear(x, heads)`, of a value of the block."""
+    parts = [n for a in call.args[:1] for n in walk(a.value)]
+    values = [n for n in parts if isinstance(n, tree.Name) and isinstance(lookup(frame, n.id), Value)]
+    return call.function.id in PRIMITIVES and bool(values)
 
 
 def _schedule_options(frame: Frame, call: tree.Call) -> dict[str, Any] | None:

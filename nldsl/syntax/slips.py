@@ -390,7 +390,9 @@ def _help(slip: _Slip) -> str:
     if slip.entry == "term":
         return "a term reads `[key] <- value`, followed by clauses"
     if slip.found is None and slip.previous and {"TOKENS", "STEPS"} <= slip.expected:
-        return f"write `every {slip.previous} tokens`"
+        return f"write `every {slip.previous} token{'s' * (slip.previous != '1')}`"
+    if slip.found is None and slip.previous and "TOKENS" in slip.expected:
+        return f"write `{slip.previous} tokens`"
     if slip.entry == "tail":
         return "clauses are " + ", ".join(f"`{c}`" for c in _CLAUSES)
     if slip.found and slip.found.kind in ("name", "number") and "PLUS" in slip.expected:

@@ -45,7 +45,8 @@ def build(source: str, config: RunConfig) -> TrainableModel:
         raise fault(
             "NL0987",
             f"`{program.name}` is a block, and only a model can be trained on bytes",
-            help="write a `model` around it: embed, block, head",
+            help=f"`variant my_model of lm(mixer = {program.name})` makes a language model of it, or write "
+            "a `model` around it: embed, block, head",
             span=program.root.span,
         )
     return cast(TrainableModel, compile_model(program, seed=config.seed))
