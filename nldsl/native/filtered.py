@@ -116,7 +116,8 @@ class _Pass(torch.autograd.Function):
         ctx.form, ctx.count = form, len(given)
         y, last, kept = form.run(given, state, any(ctx.needs_input_grad))
         ctx.save_for_backward(*given, *kept)
-        return y, last
+        # Views cannot be changed in place outside of the function.
+        return y.detach(), last
 
     @staticmethod
     @first_order

@@ -103,8 +103,11 @@ class NativeSteps(Steps):
         ends, n = list(_runs(back.job)), back.last()
         while n:
             start = next(first for first, stop in ends if first < n <= stop)
-            if n - start > 1 and self._back(back.job.kind, back.at(start)[0]).many(back, start, n):
-                n = start
+            # The first chunk of a run forward has its weights from elsewhere than those behind it.
+            for first in (start, start + 1):
+                if n - first > 1 and self._back(back.job.kind, back.at(first)[0]).many(back, first, n):
+                    n = first
+                    break
             else:
                 back.one(n - 1)
                 n -= 1

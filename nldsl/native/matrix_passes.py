@@ -100,7 +100,8 @@ class _Pass(torch.autograd.Function):
             kept += more
         ctx.form, ctx.runs = form, runs
         ctx.save_for_backward(*given, *kept)
-        return _whole(answers), state
+        # Views cannot be changed in place outside of the function.
+        return _whole(answers).detach(), state
 
     @staticmethod
     @first_order

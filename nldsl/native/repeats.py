@@ -59,7 +59,7 @@ class Repeat:
 
     def __call__(self, sources: Tensors, state: Tensor) -> tuple[list[Tensor | None], Tensor]:
         """Results in new rooms, and the state behind the last turn."""
-        rooms = [STORE.empty(size, state.dtype) for size in self.rooms]
+        rooms = [STORE.empty((size,), state.dtype) for size in self.rooms]
         self.front.of(rooms).copy_(state)
         begins = [0 if x is None else x.data_ptr() for x in (*sources, *rooms)]
         self.call([begins[owner] + further for owner, further in self.places])

@@ -10,6 +10,7 @@ import mmap
 import sys
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from math import prod
 from threading import RLock
 
@@ -26,10 +27,10 @@ class Store:
     """Memory that nobody uses; together with what is in use it is never more than once was in use at a time.
 
     >>> store = Store()
-    >>> x = store.empty(LEAST, torch.float32)
+    >>> x = store.empty((LEAST, 2), torch.float32)
     >>> place = x.data_ptr()
     >>> del x
-    >>> store.empty(LEAST, torch.float32).data_ptr() == place
+    >>> store.empty((2 * LEAST,), torch.float32).data_ptr() == place
     True
     """
 
@@ -40,11 +41,12 @@ class Store:
         self._left: deque[mmap.mmap] = deque()
         self._lock = RLock()
 
-    def empty(self, count: int, dtype: torch.dtype) -> Tensor:
-        """`count` numbers of no values yet."""
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Numbers of no values yet, no view of others: what a function returns may be changed in place."""
+        count = prod(shape)
         size = -(-count * dtype.itemsize // LARGE) * LARGE
         if count * dtype.itemsize < LEAST or not sys.platform.startswith("linux"):
-            return torch.empty(count, dtype=dtype)
+            return torch.empty(shape, dtype=dtype)
         with self._lock:
             self._collect()
             fits = [place for place in self.free if len(place) == size]
@@ -57,7 +59,7 @@ class Store:
         view = memoryview(place)
         # What shares the memory of the tensor holds the view; when the last is gone, so is that.
         weakref.finalize(view, self._left.append, place).atexit = False
-        return torch.frombuffer(view, dtype=dtype, count=count)
+        return torch.frombuffer(view, dtype=dtype, count=count).resize_(shape)
 
     def clear(self) -> None:
         """Give back what nobody uses."""
@@ -93,7 +95,4 @@ STORE = Store()
 
 def empty_like_rows(x: Tensor, width: int) -> Tensor:
     """Rows `[.., width]` of no values yet, as many as those of `x [.., K]` and of their type."""
-    shape = (*x.shape[:-1], width)
-    if prod(shape) * x.dtype.itemsize < LEAST:
-        return torch.empty(shape, dtype=x.dtype)
-    return STORE.empty(prod(shape), x.dtype).view(shape)
+    return STORE.empty((*x.shape[:-1], width), x.dtype)

@@ -70,7 +70,7 @@ def beside(shapes: Sequence[Sequence[int]], like: Tensor, count: int) -> list[Te
     line = LINE if len(shapes) > 1 else 1
     sizes = [-(-prod(shape) // line) * line for shape in shapes]
     (first, second), width = like.shape[:2], sum(sizes)
-    whole, found, at = STORE.empty(first * second * count * width, like.dtype), [], 0
+    whole, found, at = STORE.empty((first * second * count * width,), like.dtype), [], 0
     for shape, size in zip(shapes, sizes, strict=True):
         steps = width, second * count * width, count * width, *contiguous(tuple(shape))
         found.append(whole.as_strided((count, first, second, *shape), steps, at))

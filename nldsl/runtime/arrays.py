@@ -7,12 +7,13 @@ from math import prod
 
 import torch
 from torch import Tensor
+from torch._C import _len_torch_dispatch_stack
 
 
 class Arrays:
-    """Where room of `least` bytes and more comes from: `empty(count, dtype)`, of torch where it is `None`."""
+    """Where room of `least` bytes and more comes from: `empty(shape, dtype)`, of torch where it is `None`."""
 
-    empty: Callable[[int, torch.dtype], Tensor] | None = None
+    empty: Callable[[Sequence[int], torch.dtype], Tensor] | None = None
     least = 0
 
 
@@ -25,11 +26,12 @@ def room_of(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> T
     >>> room_of((3, 4), torch.float32, torch.device("cpu")).shape
     torch.Size([3, 4])
     """
-    if ARRAYS.empty is not None and device.type == "cpu":
-        count = prod(shape)
-        # What is small comes from torch anyway, and one operation less is half the time of asking for it.
-        if count * dtype.itemsize >= ARRAYS.least:
-            return ARRAYS.empty(count, dtype).view(shape)
+    # Asked once, for another thread may take a model out of lanes.  Modes of torch have arrays of their own.
+    empty = ARRAYS.empty
+    if empty is not None and device.type == "cpu" and not _len_torch_dispatch_stack():
+        # What is small comes from torch anyway, and to ask for it there takes half the time.
+        if prod(shape) * dtype.itemsize >= ARRAYS.least:
+            return empty(shape, dtype)
     return torch.empty(shape, dtype=dtype, device=device)
 
 

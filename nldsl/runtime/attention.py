@@ -296,7 +296,8 @@ def _trim(
         first = int(valid.sum(1).max()) if valid.numel() else 0
         keys, values, valid = keys[:, pairs - first :], values[:, pairs - first :], valid[:, pairs - first :]
     if window is not None:
-        keys, values = keys[:, -window:], values[:, -window:]
+        # Copies, so that pairs behind the window are not kept.
+        keys, values = keys[:, -window:].clone(), values[:, -window:].clone()
         valid = None if valid is None else valid[:, -window:]
     # An exported program has one form for every state, and looks at no number to choose it.
     if valid is not None and not torch.compiler.is_exporting() and bool(valid.all()):

@@ -222,7 +222,7 @@ def _pairs(
     batch, length = stream.shape
     if live is None and length:
         last = torch.ones(batch, dtype=torch.bool, device=stream.device)
-        return stream[:, :-1], stream[:, 1:], None, {"token": stream[:, -1], "valid": last}
+        return stream[:, :-1], stream[:, 1:], None, {"token": stream[:, -1].clone(), "valid": last}
     if not length:
         return stream, stream, None, kept
     assert live is not None

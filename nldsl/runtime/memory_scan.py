@@ -66,7 +66,7 @@ class _MemoryScan(torch.autograd.Function):
                 new.mul_(factors[n])
         ctx.save_for_backward(erased, ended, total, states, added, factors)
         ctx.has_update = update is not None
-        return added, states[:-1], states[-1]
+        return added, states[:-1], states[-1].clone()
 
     @staticmethod
     @first_order

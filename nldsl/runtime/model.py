@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nldsl.runtime.c_calls import traced
 from nldsl.runtime.chunks import stand_in
 from nldsl.runtime.inputs import Taken, check_batch, check_inputs, tokens_in_range
 from nldsl.runtime.learning import Held, Learning, check_asked, release, streams_of
 from nldsl.runtime.module import Module
 from nldsl.runtime.precision import keeps_islands
-from nldsl.runtime.state import State, StateMismatchError, batch_of
+from nldsl.runtime.state import State, StateMismatchError, Tree, batch_of, map_tree
 from nldsl.runtime.task import PlacedTask, find_tasks
 
 NO_LABEL = -1
@@ -91,7 +92,7 @@ class Layer(nn.Module):
             *outputs, new = self.root(*(_given(x, mask) for x in inputs), tree["root"], mask)
         outputs = [_silent(y, mask) for y in outputs]
         y = outputs[0] if len(outputs) == 1 else tuple(outputs)
-        return y, State({"root": new}, program=self.name)
+        return y, State({"root": _apart(new, inputs)}, program=self.name)
 
     def _tree(self, state: State | None, batch: int) -> dict[str, Any]:
         if state is None:
@@ -197,6 +198,16 @@ def _given(x: Tensor, mask: Tensor | None) -> Tensor:
     """As `stand_in`; what is only marked as negative (`conj().imag`) C would read with the other sign."""
     plain = torch.compiler.is_compiling() or not x.is_neg()
     return stand_in(x if plain else x.resolve_neg(), mask)
+
+
+def _apart(new: Tree, inputs: tuple[Tensor, ...]) -> Tree:
+    """A state of its own: a cache may begin as the keys that were given, and callers fill arrays anew."""
+    plain = (x for x in inputs if type(x) in (Tensor, nn.Parameter))
+    rows = [x for x in plain if x.is_floating_point() and x.numel()]
+    if not rows or traced():
+        return new
+    given = {x.untyped_storage().data_ptr() for x in rows}
+    return map_tree(lambda t: t.clone() if t.untyped_storage().data_ptr() in given else t, new)
 
 
 def _silent(y: Tensor, mask: Tensor | None) -> Tensor:

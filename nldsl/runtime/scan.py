@@ -50,7 +50,7 @@ class _DecayScan(torch.autograd.Function):
         for n in range(count):
             torch.addcmul(update[n], total[n], states[n], out=states[n + 1])
         ctx.save_for_backward(total, states)
-        return states[:-1], states[-1]
+        return states[:-1], states[-1].clone()
 
     @staticmethod
     @first_order
@@ -80,7 +80,7 @@ class _DeltaScan(torch.autograd.Function):
             torch.mul(states[n], total[n], out=states[n + 1])
             states[n + 1].baddbmm_(written[n].mT, key_end[n])
         ctx.save_for_backward(erased, key_end, total, states, written)
-        return written, states[:-1], states[-1]
+        return written, states[:-1], states[-1].clone()
 
     @staticmethod
     @first_order

@@ -257,7 +257,8 @@ def _with_tail(x: Tensor, tail: Tensor, mask: Tensor | None) -> tuple[Tensor, Te
     window, tokens = tail.shape[1], x.shape[1]
     if mask is None:
         kept = x[:, max(tokens - window, 0) :]
-        return x, None, kept if tokens >= window else torch.cat([tail[:, tokens:], kept], 1)
+        # A copy: a view would keep all of the sequence, and change with the array of a caller.
+        return x, None, kept.clone() if tokens >= window else torch.cat([tail[:, tokens:], kept], 1)
     order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
     real = taken(x, order)
     last = mask.sum(1, keepdim=True) + torch.arange(window, device=x.device)

@@ -119,7 +119,7 @@ def noted(state: dict[str, Any], values: Weights, mask: Tensor | None) -> dict[s
         if not value.shape[1]:
             found[key] = before
         elif mask is None:
-            found[key] = value[:, -1]
+            found[key] = value[:, -1].clone()
         else:
             places = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
             last = places.masked_fill(~mask, -1).amax(1)

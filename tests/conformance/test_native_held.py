@@ -122,6 +122,29 @@ def test_equals_torch(name: str, dtype: torch.dtype, bound: float, monkeypatch: 
     assert sorted(counts) == sorted([1, 1, 1, 1, 4, 1, 2, 2])
 
 
+def test_a_run_behind_a_chunk_that_had_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tokens end a chunk, then come four of one width: all but the first of these go back at once."""
+    mine, theirs = compiled(DEEP, x=6), compiled(DEEP, x=6)
+    theirs.load_state_dict(mine.state_dict())
+    found, counts = in_lanes(mine), list[int]()
+    for module in (held, held_runs):
+        monkeypatch.setattr(module, "run", lambda *given: [counts.append(given[2]), turns.run(*given)])
+    x = torch.randn(1, 15, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+
+    def slopes(layer: Layer) -> tuple[Tensor, ...]:
+        counts.clear()
+        _, state = layer(x[:, :1])
+        y, _ = layer(x[:, 1:], state=state)
+        return torch.autograd.grad(y.square().sum(), list(layer.parameters()))
+
+    slopes(mine)
+    for a, b in zip(slopes(mine), slopes(theirs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+    slopes(mine)
+    assert sorted(counts) == [1, 1, 2, 3]
+    assert all_in_c(found)
+
+
 def turned(tree: Any) -> Any:
     """A state whose matrices are the same, with contiguous columns."""
     if isinstance(tree, dict):

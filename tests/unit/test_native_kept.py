@@ -144,6 +144,12 @@ def test_denormal_numbers_stay(
     assert (torch.tensor(5e-324, dtype=torch.float64) * 1.0).item() > 0
 
 
+def test_nor_does_the_command_of_the_compiler_bring_such_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", f"{sys.executable} -O1 -ffast-math -march=native")
+    with pytest.warns(RuntimeWarning, match="`-ffast-math` of `CC` is left out"):
+        assert native.compiler.__wrapped__().split()[1:] == ["-O1", "-march=native"]
+
+
 @pytest.mark.parametrize("said", ["", "off", "0"])
 def test_nothing_is_kept_where_it_is_switched_off(
     said: str, folder: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch

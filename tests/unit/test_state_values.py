@@ -67,3 +67,59 @@ def test_so_it_is_in_the_interpreter():
     _moved(model)
     for path, tensor in flatten_state(kept).items():
         assert torch.equal(tensor, values[path]), path
+
+
+WITH_PASTS = {
+    "conv": "block b(x) { return conv(x, 4) }",
+    "shift": "block b(x) { return shift(x, by = 2) }",
+    "attention": """block b(x) {
+  level c every 1 token { memory A = softmax() }
+  A[x] <- x
+  return A[x]
+}""",
+    "window": """block b(x) {
+  level c every 1 token { memory A = softmax(window = 4) }
+  A[x] <- x
+  return A[x]
+}""",
+    "sum": """block b(x) {
+  level c every 1 token { memory M = matrix() }
+  M[x] <- x  minimize dot  by gd(lr = 0.1)
+  return M[x]
+}""",
+    "delta": """block b(x) {
+  level c every 1 token { memory M = matrix() }
+  M[l2norm(x)] <- x  minimize l2  by gd(lr = 0.5)
+  return M[x]
+}""",
+}
+
+
+@pytest.mark.parametrize("name", WITH_PASTS)
+def test_a_state_does_not_follow_the_inputs(name):
+    """A caller may fill one array with what comes, piece by piece."""
+    layer = nldsl.compile(WITH_PASTS[name], x=4, dtype=torch.float64)
+    x = torch.randn(2, 15, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    whole, _ = layer(x)
+    buffer, state, found = torch.empty(2, 5, 4, dtype=torch.float64), None, []
+    for piece in x.split(5, 1):
+        y, state = layer(buffer.copy_(piece), state)
+        found.append(y.clone())
+    assert torch.allclose(torch.cat(found, 1), whole, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "name", [*(n for n in WITH_PASTS if n != "attention"), "deltaproduct", "retnet", "mamba2"]
+)
+def test_a_state_holds_no_more_than_its_own(name):
+    """What is carried does not keep all tokens of the call that it comes from."""
+    text = (
+        {"source": WITH_PASTS[name], "x": 8}
+        if name in WITH_PASTS
+        else {"source": name, "block": name, "x": 8}
+    )
+    layer = nldsl.compile(**text)
+    with torch.no_grad():
+        _, state = layer(torch.randn(1, 300, 8))
+    for path, tensor in state.tensors().items():
+        assert tensor.untyped_storage().nbytes() <= 2 * tensor.nbytes, path
