@@ -202,11 +202,12 @@ def _given(x: Tensor, mask: Tensor | None) -> Tensor:
 
 def _apart(new: Tree, inputs: tuple[Tensor, ...]) -> Tree:
     """A state of its own: a cache may begin as the keys that were given, and callers fill arrays anew."""
-    plain = (x for x in inputs if type(x) in (Tensor, nn.Parameter))
-    rows = [x for x in plain if x.is_floating_point() and x.numel()]
-    if not rows or traced():
+    if traced():
         return new
-    given = {x.untyped_storage().data_ptr() for x in rows}
+    plain = (x for x in inputs if type(x) in (Tensor, nn.Parameter))
+    given = {x.untyped_storage().data_ptr() for x in plain if x.is_floating_point() and x.numel()}
+    if not given:
+        return new
     return map_tree(lambda t: t.clone() if t.untyped_storage().data_ptr() in given else t, new)
 
 

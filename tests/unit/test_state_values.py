@@ -113,13 +113,9 @@ def test_a_state_does_not_follow_the_inputs(name):
 )
 def test_a_state_holds_no_more_than_its_own(name):
     """What is carried does not keep all tokens of the call that it comes from."""
-    text = (
-        {"source": WITH_PASTS[name], "x": 8}
-        if name in WITH_PASTS
-        else {"source": name, "block": name, "x": 8}
-    )
-    layer = nldsl.compile(**text)
+    source = {"source": WITH_PASTS[name]} if name in WITH_PASTS else {"source": name, "block": name}
+    layer = nldsl.compile(**source, x=16)
     with torch.no_grad():
-        _, state = layer(torch.randn(1, 300, 8))
+        _, state = layer(torch.randn(1, 300, 16))
     for path, tensor in state.tensors().items():
         assert tensor.untyped_storage().nbytes() <= 2 * tensor.nbytes, path
