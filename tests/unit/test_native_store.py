@@ -139,6 +139,7 @@ def test_what_a_model_in_lanes_returns_may_be_changed_in_place(
 ) -> None:
     """Logits are divided by a temperature, and scores set to minus infinity."""
     monkeypatch.setattr(stores, "LEAST", 1)
+    monkeypatch.setattr(turn_on, "LEAST", 1)
     monkeypatch.setattr(row_loops, "LEAST", 1)
     monkeypatch.setattr(linears, "faster", lambda step: True)
     linears.products.cache_clear()
