@@ -103,14 +103,11 @@ class NativeSteps(Steps):
         ends, n = list(_runs(back.job)), back.last()
         while n:
             start = next(first for first, stop in ends if first < n <= stop)
-            # The first chunk of a run forward has its weights from elsewhere than those behind it.
-            for first in (start, start + 1):
-                if n - first > 1 and self._back(back.job.kind, back.at(first)[0]).many(back, first, n):
-                    n = first
-                    break
-            else:
-                back.one(n - 1)
-                n -= 1
+            runs = (f for f in (start, start + 1) if n - f > 1)  # weights of the first may lie apart
+            first = next((f for f in runs if self._back(back.job.kind, back.at(f)[0]).many(back, f, n)), None)
+            if first is None:
+                back.one(first := n - 1)
+            n = first
 
     def forward(self, kind: Kind, given: Groups, tracked: bool) -> Passed:
         """See `Steps`."""
