@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Collection
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,16 @@ class _Table(pickle.Unpickler):
             module == "torch" and isinstance(getattr(torch, name, 0), torch.dtype)
         ):
             return super().find_class(module, name)
+        if (module, name) == ("builtins", "getattr"):
+            return _member
         raise ValueError(f"its table of contents names `{module}.{name}`, which is none of a checkpoint's")
+
+
+def _member(kind: object, name: str) -> Enum:
+    """A member of an enumeration: Python up to 3.11.3 writes it as `getattr(kind, name)`."""
+    if isinstance(kind, type) and issubclass(kind, Enum) and name in kind.__members__:
+        return kind[name]
+    raise ValueError("its table of contents asks for an attribute, which is none of a checkpoint's")
 
 
 class Reader(FileSystemReader):

@@ -129,7 +129,7 @@ def test_something_is_taken_away_from_a_vector() -> None:
 
 
 NAMES = {
-    "a = sigmoid(linear(x, heads)); S = a * S + outer(v - a * (S @ k), k)": ["Comba"],
+    "a = sigmoid(linear(x, heads)); S = a * S + outer(v - a * (S @ k), k)": ["Gated"],
     "S = S @ (diag(sigmoid(v)) - outer(k, sigmoid(q) * k)) + outer(v, k)": [""],
     "a = S[k]; b = T[k]; S[k] <- v - b by gd(lr = 0.2); T[k] <- v - a by gd(lr = 0.1)": ["", ""],
     "a = S[k]; S[k] <- v by gd(lr = 0.2); T[k] <- v - a by gd(lr = 0.1)": ["DeltaNet", "DeltaNet"],

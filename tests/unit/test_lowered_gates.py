@@ -19,7 +19,7 @@ def emitted(body: str) -> str:
     [
         ("return silu(conv(x, 3))", 'activation="silu"', "functional.silu"),
         ("return x * silu(linear(x))", "times_silu(x, linear(x, self", "functional.silu"),
-        ("g = silu(linear(x))\n  return g * x", "times_silu(x, g)", "functional.silu"),
+        ("g = silu(linear(x))\n  return g * x", "times_silu(x, g_raw)", "functional.silu"),
         ("return sigmoid(linear(x)) * x", "times_sigmoid(x, linear(x, self", "torch.sigmoid"),
         ("a, b = parts(linear(x), 1, 3)\n return a * a + dot(b, b)", ".split((1, 3), -1)", "parts("),
         ("return merge(sigmoid(linear(x, 2)) * split(x, 2))", "scaled(", " * "),

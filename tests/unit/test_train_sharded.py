@@ -6,12 +6,17 @@ import os
 import pickle
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
+from torch.distributed.checkpoint.metadata import (
+    _MEM_FORMAT_ENCODING,
+    BytesStorageMetadata,
+    Metadata,
+)
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from nldsl.diagnostics import SpecError
@@ -78,6 +83,29 @@ def test_code_in_the_table_is_not_run(folder: Path, tmp_path: Path) -> None:
     assert "`posix.mkdir`" in refused(folder) or os.name == "nt"
     changed_back = pickle.loads((folder / TABLE).read_bytes())  # the attack itself works
     assert changed_back is None and (tmp_path / "ran").is_dir()
+
+
+class Attribute:
+    """What Python up to 3.11.3 makes of a member of an enumeration, of anything."""
+
+    def __init__(self, kind: object, name: str) -> None:
+        self.asked = kind, name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, self.asked
+
+
+def test_members_of_enumerations_alone_are_attributes(folder: Path) -> None:
+    def told(kind: object, name: str) -> Callable[[Metadata], object]:
+        return lambda table: replace(table, planner_data=Attribute(kind, name))
+
+    plain = (folder / TABLE).read_bytes()
+    changed(folder, told(_MEM_FORMAT_ENCODING, "TORCH_CONTIGUOUS_FORMAT"))
+    assert saved.load(folder).step == 3
+    for kind, name in ((_MEM_FORMAT_ENCODING, "mro"), (Metadata, "__init__"), (Path, "unlink")):
+        (folder / TABLE).write_bytes(plain)
+        changed(folder, told(kind, name))
+        assert "asks for an attribute" in refused(folder)
 
 
 def test_code_in_an_entry_is_not_run(folder: Path, tmp_path: Path) -> None:

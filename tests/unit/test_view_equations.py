@@ -205,7 +205,7 @@ def test_erases_alone_are_no_delta_rule() -> None:
         ),
         (
             "p = linear(x)\n  S = eta * S + outer(x - eta * (S @ p), x)",
-            "S_t = S_{t-1} (eta_t I - p_t along_t^T) + x_t x_t^T",
+            "S_t = eta_t S_{t-1} (I - p_t x_t^T) + x_t x_t^T",
         ),
         ("S = 0.5 * S + outer(x - eta * (S @ x), x)", "S_t = S_{t-1} (0.5 I - eta_t x_t x_t^T) + x_t x_t^T"),
     ],
