@@ -189,6 +189,10 @@ def main() -> None:
     parser.add_argument("--fresh-pages", action="store_true", help="do not keep freed memory")
     parser.add_argument("--out", type=Path, default=OUT, help="where table and plot go, without a suffix")
     options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in LAYERS]:
+        parser.error(f"no layer {unknown[0]} here; there are {', '.join(LAYERS)}")
+    if min(options.rounds, *options.lengths) < 1:
+        parser.error("--rounds and --lengths take 1 or more")
     needs_linux()
     lengths = sorted(options.lengths)
     torch.set_num_threads(1)
