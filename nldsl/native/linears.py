@@ -105,10 +105,20 @@ def fits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Whether these are an ordinary value and an ordinary layer; `worth` asks what call it is."""
     kind = x.dtype
     for t in (x, weight) if bias is None else (x, weight, bias):
-        if type(t) not in _PLAIN or t.dtype != kind or not t.is_cpu or t.is_neg():
+        if not _plain(t, kind):
             return False
     alike = weight.dim() == 2 and x.dim() > 1 and x.shape[-1] == weight.shape[1]
     return alike and kind in REAL and getattr(weight, ATTRIBUTE, None) is None
+
+
+def taken(*tensors: Tensor | None) -> bool:
+    """Whether gradients, the first of them, and what was kept for them are ordinary values of one type."""
+    first = tensors[0]
+    return first is not None and _ordinary() and all(t is None or _plain(t, first.dtype) for t in tensors)
+
+
+def _plain(t: Tensor, kind: torch.dtype) -> bool:
+    return type(t) in _PLAIN and t.dtype == kind and t.is_cpu and not t.is_neg()
 
 
 def _ordinary() -> bool:
@@ -213,7 +223,10 @@ def _product(
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, step: Step) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        # A frozen weight asks for no rows, rows that ask for nothing need no weight.
+        to_x, to_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x if to_weight else None, weight if to_x else None)
+        ctx.step = step
         return rows(step, x, weight, bias)
 
     @staticmethod
@@ -223,11 +236,9 @@ class _Linear(torch.autograd.Function):
         (dy,) = grads
         to_x, to_weight, to_bias, _ = ctx.needs_input_grad
         with as_given(dy.device):
-            plain = torch.is_grad_enabled() or type(dy) is not Tensor or dy.is_neg()
-            step = None if plain else ready(x, weight)
             db = dy.flatten(0, -2).sum(0) if to_bias else None
-            if step is None:
+            if torch.is_grad_enabled() or not taken(dy, x, weight):
                 dx = dy @ weight if to_x else None
                 return dx, dy.flatten(0, -2).mT @ x.flatten(0, -2) if to_weight else None, db, None
-            dx = inputs(step, dy, weight) if to_x else None
-            return dx, weights(step, dy, x) if to_weight else None, db, None
+            dx = inputs(ctx.step, dy, weight) if to_x else None
+            return dx, weights(ctx.step, dy, x) if to_weight else None, db, None

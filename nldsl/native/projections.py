@@ -27,6 +27,7 @@ from nldsl.native.linears import (
     linears_of,
     rows_of,
     several,
+    taken,
     weights_of,
     worth,
 )
@@ -199,7 +200,9 @@ class _Projections(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, step: Step, x: Tensor, *given: Any) -> tuple[Tensor, ...]:
         layers, biases = given[::2], given[1::2]
-        ctx.save_for_backward(x, *layers)
+        # Frozen weights ask for no rows, rows that ask for nothing need no weights.
+        _, to_x, *asked = ctx.needs_input_grad
+        ctx.save_for_backward(x if any(asked[::2]) else None, *(layers if to_x else ()))
         ctx.set_materialize_grads(False)
         ctx.step = step
         sizes = [w.shape[0] for w in layers]
@@ -226,18 +229,16 @@ class _Projections(torch.autograd.Function):
     @each_gradient
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         x, *layers = ctx.saved_tensors
-        came = [n for n, dy in enumerate(grads) if dy is not None]
-        if not came:
-            return (None,) * (2 + 2 * len(layers))
+        given = {n: dy for n, dy in enumerate(grads) if dy is not None}
         asked = ctx.needs_input_grad
-        found: list[Tensor | None] = [None] * (2 * len(layers))
-        with as_given(x.device):
-            given = {n: dy for n, dy in enumerate(grads) if dy is not None}
+        found: list[Tensor | None] = [None] * (2 * len(grads))
+        if not given:
+            return None, None, *found
+        with as_given(next(iter(given.values())).device):
             for n, dy in given.items():
                 if asked[2 * n + 3]:
                     found[2 * n + 1] = dy.flatten(0, -2).sum(0)
-            plain = torch.is_grad_enabled() or worth(x, 1 << 30) is None
-            if plain or any(type(dy) is not Tensor or dy.is_neg() for dy in given.values()):
+            if torch.is_grad_enabled() or not taken(*given.values(), x, *layers):
                 dx = None
                 for n, dy in given.items():
                     if asked[1]:
@@ -251,7 +252,7 @@ class _Projections(torch.autograd.Function):
 
 def _back(
     step: Step,
-    x: Tensor,
+    x: Tensor | None,
     layers: list[Tensor],
     given: dict[int, Tensor],
     asked: tuple[bool, ...],
@@ -259,7 +260,7 @@ def _back(
 ) -> Tensor | None:
     """The gradient of the value; those of weights come into `found`."""
     order = list(given)
-    wide, thin = _parted([layers[n].shape[0] for n in order])
+    wide, thin = _parted([given[n].shape[-1] for n in order])
     groups = [[order[n]] for n in wide] + ([[order[n] for n in thin]] if thin else [])
     dx, products, joined = None, list[Product](), None
     for group in groups:
@@ -269,7 +270,7 @@ def _back(
             weight = layers[group[0]] if one else torch.cat([layers[n] for n in group])
             dx, product = inputs_of(dy, weight, into=dx)
             products.append(product)
-        if any(asked[2 * n + 2] for n in group):
+        if x is not None and any(asked[2 * n + 2] for n in group):
             made, product = weights_of(dy, x)
             products.append(product)
             if one:
@@ -278,7 +279,7 @@ def _back(
                 joined = made
     several(step, products)
     if joined is not None:
-        parts = joined.split([layers[n].shape[0] for n in groups[-1]])
+        parts = joined.split([given[n].shape[-1] for n in groups[-1]])
         for n, part in zip(groups[-1], parts, strict=True):
             found[2 * n] = part.clone()
     return dx
