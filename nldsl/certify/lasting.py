@@ -38,13 +38,25 @@ EXPONENT = 1.1
 """A state may grow like T (a sum of everything does), not faster."""
 NOTICED = 1e-4
 """Relative change of the next outputs when one memory forgets: rounding in float32 makes 1e-6."""
+GONE = 1e-12
+"""The norm of a memory in which nothing is left."""
 MATTERS = 0.01
 """Relative change of the outputs when nothing is written at all."""
 PRECISIONS: tuple[tuple[str, torch.dtype, float], ...] = (
     ("float32", torch.float32, 0.01),
-    ("bfloat16", torch.bfloat16, 1.0),
+    ("bfloat16", torch.bfloat16, 0.9),
 )
-"""Names, types, and what the outputs may be off at any length: beyond it nothing is left of them."""
+"""Names, types, and what the outputs may be off at any length: outputs that are zero are off by one."""
+LOST = {
+    "float32": "rounding takes them over: smaller rates, or keys and targets of length one",
+    "bfloat16": "next to nothing is left of what float32 makes of the same parameters: keep those in float32 "
+    "and lower the products alone (`torch.autocast`, `train --precision bfloat16`), states stay wide then",
+}
+CALMER = (
+    'a smaller rate, one that divides by the square of its input (`rate = "normalised"`), keys and targets '
+    "of length one, or `retain`; `nldsl check` names writes that can blow up"
+)
+GROWN = f"it blows up; {CALMER}"
 
 
 @dataclass
@@ -85,9 +97,15 @@ def rounding(subject: Endurance, name: str) -> tuple[list[Growth], Iterator[Find
             error, drift = (_apart(tail, want) for tail in (got, shifted))
             found.append(Growth(n, error if math.isfinite(error) else None))
             where = f"{name}, {n} tokens: the last digit of the parameters makes {drift:.1e}"
-            yield Finding(where, error, max(bound, MARGIN * drift) if math.isfinite(drift) else bound)
+            allowed = max(bound, MARGIN * drift) if math.isfinite(drift) else bound
+            yield advised(Finding(where, error, allowed), LOST[name] if math.isfinite(error) else GROWN)
 
     return found, findings()
+
+
+def advised(found: Finding, advice: str) -> Finding:
+    """A finding; one that is bad also says what it means and what to change."""
+    return found if found.good else replace(found, where=f"{found.where}: {advice}")
 
 
 def spelt(growth: Iterable[Growth]) -> str:
@@ -168,7 +186,7 @@ def alive(subject: Endurance) -> Iterator[Finding]:
     inputs = _cast(subject.inputs(TOKENS, "long"), torch.float32)
     run = _run(module, inputs)
     if isinstance(run, int):
-        yield Finding(f"outputs are not finite before token {run}", math.inf)
+        yield Finding(f"outputs are not finite before token {run}: {GROWN}", math.inf)
         return
     yield Finding(f"{TOKENS} tokens: outputs are finite", 0.0)
     for place in (p for p in subject.places if p.kind == "memory"):
@@ -209,14 +227,22 @@ def bounded(place: Place, run: Run) -> Finding:
     begun = (first + 1) * PIECE
     exponent = math.log(max(last, 1e-300) / max(early, 1e-300)) / math.log(TOKENS / begun)
     where = f"`{place.path}`: norm {early:.3g} behind {begun} tokens, {last:.3g} behind {TOKENS}"
-    return Finding(where, exponent if math.isfinite(last) else math.inf, EXPONENT)
+    found = Finding(where, exponent if math.isfinite(last) else math.inf, EXPONENT)
+    return advised(found, f"it grows faster than a sum of all tokens does; {CALMER}")
 
 
 def moving(place: Place, run: Run) -> Finding:
     before, ago = run.since(place)
     moved = distance(_weights(run.last, place), _weights(before, place))
     where = f"`{place.path}`: moved by {100 * moved:.3g}% in the last {ago} tokens"
-    return Finding(where, NOTICED / max(moved, 1e-300), 1.0)
+    held, first = (float(_weights(s, place).norm()) for s in (run.last, run.states[0]))
+    dead = "it stands still: its rate or its gradient is zero"
+    if held < max(NOTICED * first, GONE):
+        dead = (
+            f"it is dead, its norm is {held:.3g}: a rate that is not zero, a gate nearer to one, or "
+            "`retain a toward init` where no gradient leaves zero (a product of weights)"
+        )
+    return advised(Finding(where, NOTICED / max(moved, 1e-300), 1.0), dead)
 
 
 def used(module: Layer, place: Place, state: State, more: tuple[Tensor, ...]) -> Finding:
@@ -227,7 +253,9 @@ def used(module: Layer, place: Place, state: State, more: tuple[Tensor, ...]) ->
         lost, _ = call(module, more, forgot)
     change = _apart(lost, kept)
     where = f"`{place.path}`: the next outputs change by {100 * change:.3g}% if it forgets"
-    return Finding(where, NOTICED / max(change, 1e-300), 1.0)
+    return advised(
+        Finding(where, NOTICED / max(change, 1e-300), 1.0), "what it holds does not reach the outputs"
+    )
 
 
 def _written(subject: Endurance, module: Layer, inputs: tuple[Tensor, ...], run: Run) -> Iterator[Finding]:
@@ -246,7 +274,8 @@ def _written(subject: Endurance, module: Layer, inputs: tuple[Tensor, ...], run:
     off = _run(silent, inputs)
     assert isinstance(off, Run)
     change = _apart(off.outputs, run.outputs)
-    yield Finding(f"writes change the outputs by {100 * change:.3g}%", MATTERS / max(change, 1e-300), 1.0)
+    found = Finding(f"writes change the outputs by {100 * change:.3g}%", MATTERS / max(change, 1e-300), 1.0)
+    yield advised(found, "memories do no more than their starts do: larger rates, or gates nearer to one")
 
 
 def without_writes(program: Program) -> Program:

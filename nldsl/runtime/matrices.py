@@ -88,6 +88,10 @@ def unbias(m: Tensor, beta: Tensor | float, step: Tensor | float) -> Tensor:
     >>> unbias(torch.tensor(0.1), 0.9, 1)
     tensor(1.)
     """
+    if m.dtype in HALVES:
+        # Half a type rounds 0.999 to one, and the correction to a division by zero.
+        beta, step = (x.float() if isinstance(x, Tensor) else x for x in (beta, step))
+        return unbias(m.float(), beta, step).to(m.dtype)
     corrected: Tensor = m / (1 - beta**step)
     return corrected
 

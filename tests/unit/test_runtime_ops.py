@@ -208,3 +208,13 @@ def test_symmetric_products_in_strips_change_nothing(monkeypatch, shape):
     whole = newton_schulz.orthogonalize(x, iterations=5)
     monkeypatch.setattr(newton_schulz, "HALVED", 8)
     torch.testing.assert_close(newton_schulz.orthogonalize(x, iterations=5), whole, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_unbias_in_half_precision_is_that_of_float32_rounded(kind):
+    mean, steps = draw(6, D).to(kind), torch.tensor([[1.0], [2.0], [3.0], [50.0], [200.0], [256.0]])
+    for beta in (0.9, 0.999, torch.full((6, 1), 0.999)):
+        wide = ops.unbias(mean.float(), beta, steps)
+        got = ops.unbias(mean, beta, steps.to(kind))
+        assert got.dtype == kind
+        torch.testing.assert_close(got.float(), wide, rtol=0.01, atol=1e-3)
