@@ -15,20 +15,27 @@ def number_key(frame: Frame, box: MemoryBox, key: Value, span: Span) -> Value | 
     `h[1]` of `memory h = matrix(in = 1)` is its one column: how recurrences of vectors are written.
     Other values come back as they are, to be refused.
     """
-    if key.kind not in ("scalar", "heads") or (key.kind == "heads" and key.shape != (box.heads,)):
+    known = box.key_size or int(dict(box.source.arguments).get("in", 0) or 0)
+    if key.kind != "scalar" and not _one_per_head(box, key, known):
         return key
     if box.source.kind == "map" and not box.key_size:
         return key
-    size = box.key_size or int(dict(box.source.arguments).get("in", 0) or 0) or 1
+    size = known or 1
     return _spread(frame, key, size, box.heads, span)
 
 
 def number_target(frame: Frame, box: MemoryBox, target: Value, span: Span) -> Value | Poison:
     """One number per head as a target: every channel of its head; a single number stays what it is."""
-    if target.kind != "heads" or target.shape != (box.heads,):
-        return target
     known = box.value_size or int(dict(box.source.arguments).get("out", 0) or 0)
+    if not _one_per_head(box, target, known):
+        return target
     return _spread(frame, target, known or frame.sizes.get(box.name, 0) or 1, box.heads, span)
+
+
+def _one_per_head(box: MemoryBox, value: Value, known: int) -> bool:
+    """Whether a value is a number per head: `linear(x, heads)` is, where heads have more channels."""
+    number = value.kind == "heads" or (value.kind == "vector" and known > 1)
+    return number and value.shape == (box.heads,)
 
 
 def one_column(box: MemoryBox) -> bool:

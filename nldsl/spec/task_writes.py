@@ -145,7 +145,7 @@ def _moved(frame: Frame, node: tree.Assign, box: MemoryBox) -> None:
         # What would have said its size was told of: nobody asks for it again.
         box.broken = box.broken or not (box.value_size or frame.pending)
         return
-    if value.kind in ("vector", "headed") and one_column(box):
+    if one_column(box) and (value.kind in ("vector", "headed") or _number_for_all(box, value, node)):
         _column(frame, box, value, node)
         return
     if value.kind not in ("scalar", "matrix", "heads"):
@@ -160,6 +160,13 @@ def _moved(frame: Frame, node: tree.Assign, box: MemoryBox) -> None:
     if value.kind == "matrix" and not _sized(frame, box, value, node):
         return
     frame.body.append(Update(box.name, "add" if node.op == "+=" else "set", value, "scalar", span=node.span))
+
+
+def _number_for_all(box: MemoryBox, value: Value, node: tree.Assign) -> bool:
+    """`h += 1`: a number added to every channel of a vector, if it is known how many there are."""
+    known = box.value_size or dict(box.source.arguments).get("out")
+    number = value.kind == "scalar" or (value.kind == "heads" and value.shape == (box.heads,))
+    return node.op == "+=" and number and bool(known)
 
 
 def _column(frame: Frame, box: MemoryBox, value: Value, node: tree.Assign) -> None:

@@ -14,12 +14,15 @@ from nldsl.graph import open_program
 from nldsl.view import explain
 from tests.conformance.agreement import compiled, disagreements, inputs_of, run_compiled
 from tests.conformance.strangers import KALMAN, STRANGERS, block
+from tests.conformance.strangers_again import AGAIN
+
+ALL = STRANGERS | AGAIN
 
 
-@pytest.mark.parametrize("stranger", STRANGERS)
+@pytest.mark.parametrize("stranger", ALL)
 def test_what_the_mathematics_says(stranger: str) -> None:
     """Values in one call and in pieces, and gradients, of three sequences of 19 tokens."""
-    text, recurrence, letters, forms = STRANGERS[stranger]
+    text, recurrence, letters, forms = ALL[stranger]
     layer = compiled(text, dim=8)
     (x,) = inputs_of(layer, 3, 19)
     p = layer.parameter_paths()
@@ -36,9 +39,9 @@ def test_what_the_mathematics_says(stranger: str) -> None:
     assert "".join(e.letter for e in explain(text, dim=8).equations) == letters
 
 
-@pytest.mark.parametrize("stranger", STRANGERS)
+@pytest.mark.parametrize("stranger", ALL)
 def test_padding_and_states(stranger: str) -> None:
-    layer = compiled(STRANGERS[stranger][0], dim=8)
+    layer = compiled(ALL[stranger][0], dim=8)
     mask = torch.rand(3, 11, generator=torch.Generator().manual_seed(1)) > 0.3
     assert disagreements(layer, tokens=11, batch=3, mask=mask, pieces=(4, 1, 6)) == []
 

@@ -153,6 +153,33 @@ def test_what_rounding_leaves_of_a_zero_is_no_fault() -> None:
         tested.check("gradients", Case(tokens=3, batch=1, seed=seed))
 
 
+OVERFLOWS = """
+map gated(z) {
+  A = weight(5, dim(z))
+  B = weight(5, dim(z))
+  C = weight(3, 5)
+  return C @ (silu(A @ z) * (B @ z))
+}
+block b(x, heads = 2) {
+  level c every 2 tokens { memory M = gated() per head }
+  k = l2norm(split(linear(x), heads))
+  v = linear(x, 6)
+  b = 0.2 * sigmoid(linear(x, heads))
+  M[k] <- v  minimize l2  by momentum(lr = b)
+  return M[x]
+}
+"""
+
+
+def test_a_program_that_overflows_without_its_padding_is_no_fault() -> None:
+    """Its 33 tokens stay in bounds; the 32 that a mask leaves do not, whatever computes them."""
+    case = Case(tokens=33, batch=1, seed=1, cuts=(33,), masked=((0, 0),))
+    tested = Tested(OVERFLOWS, arguments={"dim": 8, "heads": 2})
+    tested.check("splits", case)
+    with pytest.raises(UnfitError, match="leave all bounds"):
+        tested.check("padding", case)
+
+
 def test_statements_are_counted() -> None:
     assert statements(load(LAYER, DiagnosticBag()).main.tree) == 17
 
