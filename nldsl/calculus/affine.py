@@ -78,14 +78,14 @@ def affine_in(expr: Expr, symbol: Expr) -> Affine | None:
 
 
 PASSED_ON = frozenset(
-    {"add", "sub", "neg", "sum", "mean", "expand_last", "concat", "transpose", "split", "merge"}
+    {"add", "sub", "neg", "sum", "mean", "expand_last", "concat", "parts", "transpose", "split", "merge"}
 )
 """Linear in all their arguments together."""
 MULTIPLIED = frozenset({"mul", "matmul", "dot", "outer"})
 
 
-def is_affine(expr: Expr, symbol: Expr) -> bool:
-    """Whether `expr` is affine in `symbol` as it is written; `False` also means unknown.
+def is_affine(expr: Expr, *symbols: Expr) -> bool:
+    """Whether `expr` is affine in all `symbols` together as it is written; `False` also means unknown.
 
     Example:
         >>> from nldsl.calculus.expression import symbol
@@ -94,15 +94,15 @@ def is_affine(expr: Expr, symbol: Expr) -> bool:
         >>> affine_in(mixed, p), is_affine(mixed, p), is_affine(build("mul", p, mixed), p)
         (None, True, False)
     """
-    bound = [a for a in expr.args if depends(a, [symbol])]
+    bound = [a for a in expr.args if depends(a, symbols)]
     if not bound:
         return True
     if expr.op in MULTIPLIED and len(bound) > 1:
         return False
-    if expr.op == "div" and depends(expr.args[1], [symbol]):
+    if expr.op == "div" and depends(expr.args[1], symbols):
         return False
     known = expr.op in PASSED_ON or expr.op in MULTIPLIED or expr.op == "div"
-    return known and all(is_affine(a, symbol) for a in bound)
+    return known and all(is_affine(a, *symbols) for a in bound)
 
 
 def _part_order(item: tuple[tuple[str, Expr | None], Poly]) -> tuple[object, ...]:

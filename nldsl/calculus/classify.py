@@ -12,11 +12,13 @@ from nldsl.calculus.lift import block_expression
 from nldsl.calculus.memo import by_identity
 from nldsl.calculus.mirror import mirror_form
 from nldsl.calculus.normal import canonical
+from nldsl.calculus.pieces import NotRankOneError, TermForm, stacked_forms
 from nldsl.calculus.polynomial import TooLargeError
 from nldsl.calculus.positive import positive
 from nldsl.calculus.rule_states import rule_states
 from nldsl.calculus.rules import RuleAnalysis, RuleForm, RuleSymbols, rule_form
 from nldsl.calculus.simplify import build, substitute
+from nldsl.calculus.stacks import StackedMap
 from nldsl.spec.program import Apply, Block, Memory, Rule, Term, Value, Write
 
 Letter = Literal["D", "R", "N", "X"]
@@ -71,6 +73,10 @@ class TermClass:
     reasons: tuple[str, ...]
 
 
+StackedForms = tuple[StackedMap, tuple[tuple[TermForm, ...], ...]]
+"""A map in matrices, and the pieces of every term for each."""
+
+
 @dataclass(frozen=True)
 class UpdateClass:
     """A write: its terms, and the class they make together.
@@ -85,6 +91,8 @@ class UpdateClass:
     chunked_letter: Letter
     terms: tuple[TermClass, ...]
     reasons: tuple[str, ...]
+    stacks: StackedForms | None = None
+    """Of a map of several weights, or of one at several places, that is linear in them all together."""
 
 
 def map_form(forward: Expr, weights: tuple[Expr, ...]) -> MapForm | None:
@@ -234,6 +242,11 @@ def update_class(memory: Memory, write: Write) -> UpdateClass:
         held: Letter = "N" if _linear_when_held(write, terms) else "X"
         return UpdateClass("X", held, terms, (*reasons, blocked))
     letter = _letter(terms)
+    stacks = _stacks(memory, write, terms) if letter == "X" else None
+    if stacks is not None:
+        erases = any(p.seen is not None for own in stacks[1] for f in own for p in f.pieces)
+        letter = "R" if erases else "D"
+        reasons = [_together(stacks[0]), *reasons[1:]]
     chunked: Letter = letter
     if letter == "X" and all(t.chunked for t in terms):
         chunked = "N"
@@ -243,7 +256,26 @@ def update_class(memory: Memory, write: Write) -> UpdateClass:
         "N": "linear once gradients are held at a base state",
         "X": "unknown, so one token after the other",
     }
-    return UpdateClass(letter, chunked, terms, (*reasons, f"class {chunked}: {names[chunked]}"))
+    if stacks is not None and letter == "R":
+        names["R"] = "a linear recurrence for each matrix"
+    return UpdateClass(letter, chunked, terms, (*reasons, f"class {chunked}: {names[chunked]}"), stacks)
+
+
+def _stacks(memory: Memory, write: Write, terms: tuple[TermClass, ...]) -> StackedForms | None:
+    """The pieces of a map that is more than one matrix, asked once, but linear in all its weights."""
+    if not terms or any(t.gradient is None or t.linear is not None for t in terms):
+        return None
+    try:
+        told, forms = stacked_forms(memory, write.terms, write.toward == "init")
+    except NotRankOneError:
+        return None
+    return None if told.plain else (told, forms)
+
+
+def _together(told: StackedMap) -> str:
+    """Which weights are one matrix."""
+    each = [f"`{'`, `'.join(s.names)}`" + (" side by side" if len(s.names) > 1 else "") for s in told.stacks]
+    return f"the map is linear in its weights together: {'; '.join(each)}"
 
 
 def _blocked(write: Write, classes: tuple[TermClass, ...]) -> str:

@@ -127,6 +127,51 @@ def gradient(map_function: Function, objective: Function) -> MapGradient:
 
     Errors: `NotDifferentiableError` if a primitive of the map or the objective has no gradient.
     """
+    return problem_of(map_function, objective).solved()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The inner problem of one token without its gradient; `abstract`: the objective at a symbol."""
+
+    key: Expr
+    target: Expr
+    prediction: Expr
+    weights: tuple[Expr, ...]
+    forward: Expr
+    abstract: Expr
+    sees_memory: bool
+
+    def solved(self) -> MapGradient:
+        """The gradient with respect to every weight.
+
+        Errors: `NotDifferentiableError`.
+        """
+        prediction, forward, weights = self.prediction, self.forward, self.weights
+        slope = total(cotangents(self.abstract, [prediction])[prediction])
+        slope = slope if slope is not None else _reduced(number(0.0), prediction)
+        delta = _at(slope, prediction, forward)
+        through_map = cotangents(forward, weights, delta)
+        # In `abstract` the prediction is a symbol, so this is the direct dependence on the memory alone.
+        direct = cotangents(self.abstract, weights)
+        parts = {w: [*through_map[w], *(_at(d, prediction, forward) for d in direct[w])] for w in weights}
+        gradients = tuple(_weight_gradient(w, parts[w], forward) for w in weights)
+        return MapGradient(
+            self.key,
+            self.target,
+            prediction,
+            weights,
+            forward,
+            _at(self.abstract, prediction, forward),
+            delta,
+            slope,
+            gradients,
+            self.sees_memory,
+        )
+
+
+def problem_of(map_function: Function, objective: Function) -> Problem:
+    """The inner problem of one token: map and objective over symbols."""
     weights = tuple(weight_symbol(w.name, w.shape) for w in map_function.weights)
     named = {w.name: s for w, s in zip(map_function.weights, weights, strict=True)}
     key = value_symbol(map_function.inputs[0], "key", "key")
@@ -134,30 +179,10 @@ def gradient(map_function: Function, objective: Function) -> MapGradient:
     prediction_value, target_value, *_ = objective.inputs
     prediction = value_symbol(prediction_value, "prediction", "prediction")
     target = value_symbol(target_value, "target", "target")
-    seen = _memory_arguments(objective, weights)
-    context = {target_value.name: target, **seen}
+    context = {target_value.name: target, **_memory_arguments(objective, weights)}
     abstract = lift(objective, {**context, prediction_value.name: prediction})[0]
-    loss = lift(objective, {**context, prediction_value.name: forward})[0]
-    slope = total(cotangents(abstract, [prediction])[prediction])
-    slope = slope if slope is not None else _reduced(number(0.0), prediction)
-    delta = _at(slope, prediction, forward)
-    through_map = cotangents(forward, weights, delta)
-    # In `abstract` the prediction is a symbol, so this is the direct dependence on the memory alone.
-    direct = cotangents(abstract, weights)
-    parts = {w: [*through_map[w], *(_at(d, prediction, forward) for d in direct[w])] for w in weights}
-    gradients = tuple(_weight_gradient(w, parts[w], forward) for w in weights)
-    return MapGradient(
-        key,
-        target,
-        prediction,
-        weights,
-        forward,
-        loss,
-        delta,
-        slope,
-        gradients,
-        bool(objective.weights) or depends(abstract, weights),
-    )
+    sees = bool(objective.weights) or depends(abstract, weights)
+    return Problem(key, target, prediction, weights, forward, abstract, sees)
 
 
 def _at(expr: Expr, at: Expr, value: Expr) -> Expr:

@@ -7,13 +7,13 @@ along the key), `a (W^T s)^T` (along the value), or an outer product free of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from nldsl.calculus import polynomial as poly
-from nldsl.calculus.differentiate import MapGradient, NotDifferentiableError, gradient
-from nldsl.calculus.expression import Expr, depends, symbol, symbols, walk
-from nldsl.calculus.lift import lift, value_symbol, weight_symbol
+from nldsl.calculus.differentiate import MapGradient
+from nldsl.calculus.expression import Expr, depends, symbol, symbols
 from nldsl.calculus.mixed import Mixed, Telling, mixed_step, of_filter
 from nldsl.calculus.normal import normal
 from nldsl.calculus.polynomial import TooLargeError
@@ -30,8 +30,9 @@ from nldsl.calculus.sorting import (
     pieces_of,
     sort,
 )
+from nldsl.calculus.stacks import StackedMap, stacked
 from nldsl.catalog.primitive import ContractError
-from nldsl.spec.program import Function, Memory, Term
+from nldsl.spec.program import Memory, Term
 
 __all__ = ["PAST", "WEIGHTING", "NotRankOneError", "Piece", "Side"]
 
@@ -60,39 +61,8 @@ class TermForm:
         return of_filter(self.keep, self.momentum, len(self.pieces))
 
 
-@dataclass(frozen=True)
-class MapRead:
-    """`map(key)` with the matrix's part in it: `matrix @ asked`, then `result` of the symbol `answer`."""
-
-    asked: Expr
-    answer: Expr
-    result: Expr
-
-
-def map_read(function: Function) -> MapRead:
-    """How a map reads its one matrix.
-
-    Errors: `NotRankOneError` if it is not one matrix used at one place.
-    """
-    shapes = [w.shape for w in function.weights]
-    if len(shapes) != 1 or len(shapes[0]) != 2:
-        raise NotRankOneError(f"map `{function.name}` is not one matrix ({len(shapes)} weights)")
-    if any(a.parameters for a in function.body):
-        raise NotRankOneError(f"map `{function.name}` has slow parameters of its own")
-    matrix = weight_symbol(function.weights[0].name, shapes[0])
-    key = value_symbol(function.inputs[0], "key", "key")
-    known = {function.weights[0].name: matrix, function.inputs[0].name: key}
-    (forward,) = lift(function, known)
-    uses = [e for e in walk([forward]) if matrix in e.args]
-    plain = len(uses) == 1 and uses[0].op == "matmul" and uses[0].args[0] is matrix
-    if not plain or uses[0].kind != "vector" or depends(uses[0].args[1], [matrix]):
-        raise NotRankOneError(f"map `{function.name}` does not use its matrix once, as `W @ z`")
-    answer = symbol("answer", uses[0].shape, "vector", role="answer")
-    return MapRead(uses[0].args[1], answer, substitute(forward, {uses[0]: answer}))
-
-
 def term_form(memory: Memory, term: Term, toward_start: bool, several: bool) -> TermForm:
-    """The rank-one pieces of one term.
+    """The rank-one pieces of one term of a memory whose map is one matrix, asked once.
 
     toward_start: the rule is given `W - r`, the gradient looks at `W`.  several: the gradient is a sum
     over lessons (a window, or several keys of one copy), so the rule must be linear in it.
@@ -100,14 +70,45 @@ def term_form(memory: Memory, term: Term, toward_start: bool, several: bool) -> 
     Errors: `NotRankOneError`.
     """
     assert memory.function is not None
-    found = _gradient(memory, term)
-    weight = found.weights[0]
+    told, (found,) = stacked(memory.function, [term.objective])
+    if not told.plain:
+        raise NotRankOneError(f"map `{memory.function.name}` is not one matrix, asked once")
+    return _form_of(term, found, 0, toward_start, several)
+
+
+def stacked_forms(
+    memory: Memory, terms: Sequence[Term], toward_start: bool
+) -> tuple[StackedMap, tuple[tuple[TermForm, ...], ...]]:
+    """The map in stacks, and for every stack the rank-one pieces of every term.
+
+    Errors: `NotRankOneError`.
+    """
+    assert memory.function is not None
+    told, found = stacked(memory.function, [t.objective for t in terms])
+    forms = tuple(
+        tuple(
+            _form_of(term, one, i, toward_start, not told.alone(i))
+            for term, one in zip(terms, found, strict=True)
+        )
+        for i in range(len(told.stacks))
+    )
+    return told, forms
+
+
+def _form_of(term: Term, found: MapGradient, place: int, toward_start: bool, several: bool) -> TermForm:
+    """One term at one weight."""
+    weight = found.weights[place]
     offset = symbol("distance", weight.shape, "matrix", role="weight") if toward_start else weight
     try:
         outputs, slots, s = _rule(term, weight.shape)
         if several or term.window > 1:
             _check_linear(term, outputs, s)
-        known = _lesson(found, term, s, offset, several)
+        if several and any(depends(e, [s.x, s.dy]) for e in outputs):
+            raise NotRankOneError(
+                f"rule `{term.rule.name}` asks for the input of a weight, and here weights meet in one error "
+                "or one has several inputs"
+            )
+        known = _lesson(found, place, term, s, offset, several)
         main, *rest = (substitute(e, known) for e in outputs)
         moving = Moving(weight, offset, tuple(p for pair in slots for p in pair))
         form = _form(term, main, rest, slots, moving) if len(slots) < 2 else None
@@ -155,15 +156,6 @@ def rule_pieces(term: Term, shape: tuple[int, ...]) -> TermForm:
     return form
 
 
-def _gradient(memory: Memory, term: Term) -> MapGradient:
-    assert memory.function is not None
-    map_read(memory.function)
-    try:
-        return gradient(memory.function, term.objective)
-    except NotDifferentiableError as reason:
-        raise NotRankOneError(str(reason)) from None
-
-
 def _rule(
     term: Term, shape: tuple[int, ...]
 ) -> tuple[tuple[Expr, ...], list[tuple[Expr, Expr]], RuleSymbols]:
@@ -186,15 +178,16 @@ def _check_linear(term: Term, outputs: tuple[Expr, ...], s: RuleSymbols) -> None
                 (a, e) for p in (atoms, left, right, *c) for a, e in p if depends(a, [s.gradient, s.dy])
             ]
             if powers and not (powers == [(s.gradient, Fraction(1))] and powers[0] in atoms):
-                raise NotRankOneError(
-                    f"rule `{term.rule.name}` is not linear in a gradient of several lessons"
-                )
+                what = "of several lessons" if term.window > 1 else "that is a sum over several uses"
+                raise NotRankOneError(f"rule `{term.rule.name}` is not linear in a gradient {what}")
 
 
-def _lesson(found: MapGradient, term: Term, s: RuleSymbols, offset: Expr, several: bool) -> dict[Expr, Expr]:
+def _lesson(
+    found: MapGradient, place: int, term: Term, s: RuleSymbols, offset: Expr, several: bool
+) -> dict[Expr, Expr]:
     """What the symbols of the rule stand for."""
-    g, known = found.gradients[0].expression, {s.weight: offset}
-    dy = found.gradients[0].dy
+    mine = found.gradients[place]
+    g, known, dy = mine.expression, {s.weight: offset}, mine.dy
     if term.window > 1:
         g = substitute(
             g, {e: symbol(e.name, e.shape, e.kind, e.axes, PAST) for e in (found.key, found.target)}
@@ -204,8 +197,8 @@ def _lesson(found: MapGradient, term: Term, s: RuleSymbols, offset: Expr, severa
         g = build("mul", weighting, g)
         dy = None if dy is None else build("mul", weighting, dy)
     known[s.gradient] = g
-    if found.gradients[0].x is not None and not several:
-        known[s.x] = found.gradients[0].x
+    if mine.x is not None and not several:
+        known[s.x] = mine.x
         if dy is not None and term.window == 1:
             known[s.dy] = dy
     return known

@@ -24,7 +24,7 @@ from nldsl.emit.nodes import (
     returns,
     to_expression,
 )
-from nldsl.lowerings import attention, chunk, held, matrix, sequential, static
+from nldsl.lowerings import attention, chunk, delta_attention, held, matrix, sequential, static
 from nldsl.lowerings.blocks import BlockCode
 from nldsl.lowerings.everywhere import spread, spread_for
 from nldsl.lowerings.forms import added_lowerings
@@ -43,6 +43,7 @@ LOWERINGS: dict[str, Callable[[BlockCode, Unit], None]] = {
     "static": static.lower,
     "task": static.lower,
     "attention": attention.lower,
+    "delta_attention": delta_attention.lower,
     "linear": matrix.plain_or_general,
     "delta": matrix.plain_or_general,
     "held": held.lower,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from nldsl.plan import delta_attention
+from nldsl.plan.delta_attention import DeltaAttentionDetail
 from nldsl.plan.details import AttentionDetail
 from nldsl.plan.units import memories_of, turns_of
 from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Memory, Read, Write, option
 
 
-def recognise(block: Block, statements: tuple[int, ...]) -> tuple[AttentionDetail, str] | Refusal:
-    """One softmax memory, its writes, reads that feed nothing back into it."""
+def recognise(
+    block: Block, statements: tuple[int, ...]
+) -> tuple[AttentionDetail | DeltaAttentionDetail, str] | Refusal:
+    """One softmax memory, its writes, reads that feed nothing back into it but values, by numbers."""
     memories = memories_of(block, statements)
     if len(memories) != 1 or memories[0].function is not None:
         return Refusal("not a softmax memory")
@@ -21,7 +25,7 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[AttentionDetai
     reads = [(i, s) for i, s in body if isinstance(s, Read)]
     turns = turns_of(block, statements)
     if turns is None:
-        return Refusal("what it reads feeds its own keys or values")
+        return delta_attention.recognise(block, statements)
     if len(writes) + len(reads) + sum(map(len, turns)) != len(body):
         return Refusal("it is changed by more than a write")
     if any(len(w.terms) != 1 for _, w in writes):

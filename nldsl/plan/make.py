@@ -8,6 +8,7 @@ from typing import Any
 from nldsl.diagnostics import Diagnostic, SpecError
 from nldsl.plan import attention, chunk, held, matrix, recurrence, sequential
 from nldsl.plan.closed import makes_matrices
+from nldsl.plan.delta_attention import DeltaAttentionDetail
 from nldsl.plan.details import RecurrenceDetail
 from nldsl.plan.fold import fold_literals
 from nldsl.plan.fuse import fuse
@@ -26,7 +27,7 @@ RECOGNISERS: tuple[tuple[LoweringName, Recogniser], ...] = (
     ("chunk", chunk.recognise),
     ("sequential", sequential.recognise),
 )
-BUILT_IN = frozenset({"static", "task", "delta", *(family for family, _ in RECOGNISERS)})
+BUILT_IN = frozenset({"static", "task", "delta", "delta_attention", *(family for family, _ in RECOGNISERS)})
 """Names that no added lowering may take."""
 
 
@@ -158,6 +159,8 @@ def _form(family: LoweringName, detail: Any) -> LoweringName:
     """The name of the form that a family gives a unit."""
     if family == "linear" and isinstance(detail, RecurrenceDetail) and detail.erase is not None:
         return "delta"
+    if isinstance(detail, DeltaAttentionDetail):
+        return "delta_attention"
     return detail.lowering if family == "recurrence" and isinstance(detail, MatrixDetail) else family
 
 
@@ -243,8 +246,10 @@ def _diagnostic(reason: str, step: object) -> Diagnostic:
 
 
 _ADVICE = {
-    "feeds its own keys or values": "a memory that learns from its own answers is compiled where its state "
-    "has one size, as `memory A = matrix()`; or let another memory make what this one is taught",
+    "made of what it reads": "values may be a sum of vectors and of numbers times reads above the write, "
+    "`A[k] <- v - a * A[k]`; else a memory that learns from its own answers is compiled where its state has "
+    "one size, as `memory A = matrix()`; or let another memory make what this one is taught",
+    "a softmax is not linear": "make keys of a matrix memory's answers, or of another attention's",
     "causal = false": "leave `causal = false` out, and a token reads those up to itself",
     "takes no value": "give it an input, `block b(x)`, which says how many samples and tokens there are",
 }

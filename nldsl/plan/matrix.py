@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from nldsl.calculus.expression import SYMBOL
-from nldsl.calculus.pieces import NotRankOneError, Side, TermForm, map_read, term_form
+from nldsl.calculus.pieces import NotRankOneError, Side, TermForm, stacked_forms
+from nldsl.calculus.stacks import StackedMap
 from nldsl.plan.gates import logarithm_of
 from nldsl.plan.matrix_form import (
     Filtered,
@@ -35,7 +36,7 @@ def recognise(block: Block, statements: tuple[int, ...]) -> tuple[MatrixDetail, 
     members = []
     for memory in memories:
         try:
-            members.append(_member(block, memory, body))
+            members += _members(block, memory, body)
         except NotRankOneError as reason:
             return Refusal(str(reason) if len(memories) == 1 else f"`{memory.name}`: {reason}")
     refusal = _solves(members, body)
@@ -58,15 +59,16 @@ def _solves(members: list[MatrixMember], body: list[Statement]) -> Refusal | Non
     solved = [s.solve[0] for s in body if isinstance(s, Read) and s.solve]
     if any(name not in by_name for s in body if isinstance(s, Read) for name in (s.memory, *_solver(s))):
         return Refusal("a read through `solve` with a memory that is never written")
-    if len(members) > 1 and any(m.elementwise for m in members):
+    if len(by_name) > 1 and any(m.elementwise for m in members):
         return Refusal("a read through `solve` with a gate per element")
     if any(s.solve[2] == 0 for s in body if isinstance(s, Read) and s.solve):
         return Refusal("`solve` with `iterations = 0`, exact at every token (`iterations = 8` is parallel)")
     for name in solved:
         member = by_name[name]
+        read = member.map
         if member.elementwise or member.memory.key_size != member.memory.value_size:
             return Refusal(f"`solve` needs a square matrix with gates per head or channel, `{name}` is none")
-        if member.read.result is not member.read.answer or member.read.asked.op != SYMBOL:
+        if not read.plain or read.result.op != SYMBOL or read.questions[0].asked.op != SYMBOL:
             return Refusal(f"`solve` needs the matrix itself, `{name}` has a map around it")
     return None
 
@@ -75,22 +77,44 @@ def _solver(read: Read) -> tuple[str, ...]:
     return (read.solve[0],) if read.solve else ()
 
 
-def _member(block: Block, memory: Memory, body: list[Statement]) -> MatrixMember:
-    """Errors: `NotRankOneError`."""
+def _members(block: Block, memory: Memory, body: list[Statement]) -> list[MatrixMember]:
+    """The matrices that a memory is, each with its own steps.
+
+    Errors: `NotRankOneError`.
+    """
     changes = [s for s in body if isinstance(s, Write | Update) and s.memory == memory.name]
     assert memory.function is not None
     _check(memory, changes)
-    read = map_read(memory.function)
     start = memory.initial[0] is not None and any(
         isinstance(s, Write) and s.toward == "init" for s in changes
     )
     if start and any(isinstance(s, Update) or s.toward != "init" for s in changes):
         raise NotRankOneError("some steps pull toward zero and some toward the initial state")
-    forms = {
-        id(s): tuple(term_form(memory, t, start, False) for t in s.terms)
-        for s in changes
-        if isinstance(s, Write)
-    }
+    terms = [t for s in changes if isinstance(s, Write) for t in s.terms]
+    told, forms = stacked_forms(memory, terms, start)
+    if not told.plain and {axis_of(s) for s in changes} - {None, "scalar"}:
+        raise NotRankOneError(
+            "gates per channel act on one matrix, and its map is made of several or asks it twice"
+        )
+    found = []
+    for place, own in enumerate(forms):
+        of = {id(t): f for t, f in zip(terms, own, strict=True)}
+        each = {id(s): tuple(of[id(t)] for t in s.terms) for s in changes if isinstance(s, Write)}
+        found.append(_member(block, (memory, told, place), changes, each, start))
+    return found
+
+
+def _member(
+    block: Block,
+    whose: tuple[Memory, StackedMap, int],
+    changes: list[Write | Update],
+    forms: dict[int, tuple[TermForm, ...]],
+    start: bool,
+) -> MatrixMember:
+    """One matrix of a memory; `forms` of every write.
+
+    Errors: `NotRankOneError`.
+    """
     every = [f for group in forms.values() for f in group]
     axes = {a for s in changes if (a := axis_of(s)) is not None}
     side, elementwise = side_of(changes, forms)
@@ -105,7 +129,7 @@ def _member(block: Block, memory: Memory, body: list[Statement]) -> MatrixMember
             "their chunks take about as long as one token after the other"
         )
     window = max(t.window for s in changes if isinstance(s, Write) for t in s.terms)
-    return MatrixMember(memory, steps, side, read, momentum, start, window, elementwise, held)
+    return MatrixMember(*whose, steps, side, momentum, start, window, elementwise, held)
 
 
 def _check(memory: Memory, changes: list[Write | Update]) -> None:
@@ -172,10 +196,21 @@ def _held(steps: tuple[Update | WriteStep, ...]) -> tuple[Held, ...]:
 
 def reason_of(detail: MatrixDetail) -> str:
     """Why the unit takes this form, in one line."""
-    if len(detail.members) > 1:
-        names = " and ".join(f"`{m.memory.name}`" for m in detail.members)
+    if len({m.memory.name for m in detail.members}) > 1:
+        names = " and ".join(dict.fromkeys(f"`{m.memory.name}`" for m in detail.members))
         return f"{names} are linear recurrences, and each token solves with its own state"
+    if len(detail.members) > 1:
+        each = ", ".join(f"`{'`, `'.join(m.stack.names)}`: {_step_of(m)}" for m in detail.members)
+        return f"a map of {len(detail.members)} matrices that do not meet: {each}"
     member = detail.members[0]
+    if member.map.plain or member.stack.whole:
+        return _step_of(member)
+    together = "`, `".join(member.stack.names)
+    return f"`{together}` side by side are one matrix: {_step_of(member)}"
+
+
+def _step_of(member: MatrixMember) -> str:
+    """How one matrix steps."""
     terms = [(t, f) for w in writes_of(member) for t, f in w.terms]
     what = " and ".join(dict.fromkeys(f"`{t.objective.name}` with `{t.rule.name}`" for t, _ in terms))
     erases = any(p.seen is not None for _, f in terms for p in f.pieces)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nldsl.calculus.expression import Expr
-from nldsl.calculus.pieces import MapRead, Piece, Side, TermForm
+from nldsl.calculus.pieces import Piece, Side, TermForm
+from nldsl.calculus.stacks import Question, Stack, StackedMap
 from nldsl.catalog.widths import doubled_width, general_width, pass_width
 from nldsl.spec.program import Apply, Memory, Read, Term, Update, Value, Write
 
@@ -49,7 +50,7 @@ class Held:
 
 @dataclass(frozen=True)
 class MatrixMember:
-    """One memory of the unit: gates and writes in program order.
+    """One matrix of a memory of the unit, the stack `place` of its map: gates and writes in program order.
 
     `momentum`: one filter in front of the weight, with a kernel of its own; else what rules remember is
     `held`, and steps together with the memory.  `start`: what gates pull toward is its learned initial state.
@@ -57,14 +58,31 @@ class MatrixMember:
     """
 
     memory: Memory
+    map: StackedMap
+    place: int
     steps: tuple[Update | WriteStep, ...]
     side: Side
-    read: MapRead
     momentum: Filtered | None
     start: bool
     window: int
     elementwise: bool
     held: tuple[Held, ...] = ()
+
+    @property
+    def stack(self) -> Stack:
+        """The weights it is made of."""
+        return self.map.stacks[self.place]
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """What a read asks it."""
+        return tuple(q for q in self.map.questions if q.stack == self.place)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Rows and columns."""
+        rows, columns = self.stack.matrix.shape
+        return rows, columns
 
     @property
     def states(self) -> int:
@@ -85,9 +103,10 @@ class MatrixDetail:
     @property
     def lowering(self) -> MatrixLowering:
         """Which form this is."""
-        if len(self.members) > 1:
+        if len({m.memory.name for m in self.members}) > 1:
             return "mesa"
-        return _name(self.members[0])
+        names = {_name(m) for m in self.members}
+        return names.pop() if len(names) == 1 else "filtered" if "filtered" in names else "delta_block"
 
 
 MatrixLowering = Literal[
@@ -171,6 +190,7 @@ def _in_one_pass(member: MatrixMember, detail: MatrixDetail) -> bool:
     memory, pieces = member.memory, pieces_of(member)
     first = next((r.key for r, _, _ in detail.reads if r.memory == memory.name and r.solve is None), None)
     grouped = first is not None and first.kind == "headed" and first.shape[0] != memory.heads
+    grouped = grouped or len(member.questions) > 1
     if member.side != "key" or fades_across(member) or grouped or first is None:
         return False
     if any(n > 1 or p.lagged for p, n in pieces):

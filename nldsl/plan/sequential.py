@@ -126,14 +126,15 @@ def why(block: Block, statements: tuple[int, ...], refused: Mapping[str, str]) -
 
 
 def _bends(term: TermClass) -> bool:
-    """Whether a gradient is not linear in the memory: by its objective, or by a map of several matrices."""
+    """Whether a gradient is not linear in the memory: by its objective, or by a map that is not."""
     found = term.gradient
     if found is None:
         return False
     if found.sees_memory:
         bent = [g.general is not None and affine_in(g.general, g.weight) is None for g in found.gradients]
         return all(r.form is not None for r in term.rules) and any(bent)
-    return term.dependence == "nonlinear" or sum(len(w.shape) == 2 for w in found.weights) > 1
+    several = sum(len(w.shape) == 2 for w in found.weights) > 1
+    return term.dependence == "nonlinear" or (several and not is_affine(found.forward, *found.weights))
 
 
 def _mixes(term: TermClass) -> bool:

@@ -53,10 +53,10 @@ def attention(
     >>> attention(one, one, 3.0 * one, empty, scale=1.0)[0].item()
     3.0
     """
-    order = _order(mask)
+    order = order_of(mask)
     if order is not None:
         q_BTHK, k_BTJK, v_BTJV = _ordered(order, pairs, q_BTHK, k_BTJK, v_BTJV)
-    keys, values, valid = _append(cache, k_BTJK, v_BTJV, None if order is None else mask, pairs, window)
+    keys, values, valid = with_cache(cache, k_BTJK, v_BTJV, None if order is None else mask, pairs, window)
     tokens, total, unseen = q_BTHK.shape[1], keys.shape[1], pairs if read_before else unseen
     far = None if window is None or total <= window else window
     first = causal and not unseen and far is None and start is None and valid is None
@@ -67,11 +67,11 @@ def attention(
         y = _by_blocks(q_BTHK, keys, values, (far, unseen), valid, start, scale)
     elif y is None:
         places, sure = (pairs, unseen), not unseen and valid is None and tokens > 0
-        seen = None if first and tokens == 1 else _seen(tokens, total, far, causal, places, keys.device)
+        seen = None if first and tokens == 1 else seen_pairs(tokens, total, far, causal, places, keys.device)
         y = _read(q_BTHK, keys, values, seen, valid, start, scale, sure)
     if order is None or mask is None:
         return y, _trim(keys, values, valid, tokens * pairs, None, window)
-    y = stand_in(_take(y, order.argsort(dim=1)), mask)
+    y = stand_in(in_places(y, order.argsort(dim=1)), mask)
     return y, _trim(keys, values, valid, tokens * pairs, mask.sum(1) * pairs, window)
 
 
@@ -112,7 +112,7 @@ def forget(
     return keys[:, first:], values[:, first:], seen[:, first:]
 
 
-def _order(mask: Tensor | None) -> Tensor | None:
+def order_of(mask: Tensor | None) -> Tensor | None:
     """Real tokens first, so that distances are those in the cache; `None` if all tokens are real."""
     if mask is None or bool(mask.all()):
         return None
@@ -121,7 +121,7 @@ def _order(mask: Tensor | None) -> Tensor | None:
 
 def _ordered(order: Tensor, pairs: int, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     each = _each(order, pairs)
-    return _take(q, order), _take(k, each), _take(v, each)
+    return in_places(q, order), in_places(k, each), in_places(v, each)
 
 
 def _each(order: Tensor, pairs: int) -> Tensor:
@@ -131,7 +131,7 @@ def _each(order: Tensor, pairs: int) -> Tensor:
     return (order.unsqueeze(-1) * pairs + torch.arange(pairs, device=order.device)).flatten(1)
 
 
-def _take(x: Tensor, index: Tensor) -> Tensor:
+def in_places(x: Tensor, index: Tensor) -> Tensor:
     return x[torch.arange(x.shape[0], device=x.device).unsqueeze(1), index]
 
 
@@ -141,7 +141,7 @@ def _pairs(cache: Cache) -> Pairs:
     return keys, values
 
 
-def _append(
+def with_cache(
     cache: Cache,
     k: Tensor,
     v: Tensor,
@@ -166,7 +166,7 @@ def _append(
     return torch.cat([keys, k], 1), torch.cat([values, v], 1), valid
 
 
-def _seen(
+def seen_pairs(
     tokens: int,
     total: int,
     window: int | None,
@@ -223,7 +223,7 @@ def _by_blocks(
 
     there = keys.new_ones(batch, total, dtype=torch.bool) if valid is None else valid
     queries = F.pad(q, (0, 0, 0, 0, 0, behind)).unflatten(1, (count, size)).flatten(0, 1)
-    seen = _seen(size, 2 * size, window, True, (1, unseen), q.device)
+    seen = seen_pairs(size, 2 * size, window, True, (1, unseen), q.device)
     y: Tensor = _read(queries, cut(keys), cut(values), seen, cut(there), start, scale)
     y = y.unflatten(0, (batch, count)).flatten(1, 2)
     return y[:, :tokens]
@@ -291,7 +291,11 @@ def _trim(
         # Samples with fewer real tokens end earlier: move theirs to the end.
         place = torch.arange(pairs, device=keys.device) - (tokens - lengths).unsqueeze(1)
         inside, place = place >= 0, place.clamp_min(0)
-        keys, values, valid = _take(keys, place), _take(values, place), _take(valid, place) & inside
+        keys, values, valid = (
+            in_places(keys, place),
+            in_places(values, place),
+            in_places(valid, place) & inside,
+        )
         # Leading slots that no sample uses go.
         first = int(valid.sum(1).max()) if valid.numel() else 0
         keys, values, valid = keys[:, pairs - first :], values[:, pairs - first :], valid[:, pairs - first :]

@@ -23,15 +23,18 @@ from nldsl.calculus.mirror import mirror_form
 from nldsl.calculus.ranges import range_of
 from nldsl.graph.places import Place, places
 from nldsl.graph.problems import written_pair
+from nldsl.plan.verdict import Refusal
 from nldsl.spec.program import Block, Memory, Program, TaskWrite, Update, Value, Write
+from nldsl.view.delta_attention import feeds, told
 from nldsl.view.direct import own_answer, scaled_too, spoken_names, update_formula
-from nldsl.view.family import beside_updates, in_its_block
-from nldsl.view.formulas import attention_formulas, escaped, own_name, task_formulas, write_formulas
-from nldsl.view.known import Known, known_as
+from nldsl.view.family import beside_updates
+from nldsl.view.formulas import escaped, own_name, task_formulas
+from nldsl.view.known import Known
 from nldsl.view.mixing import mixed_form, mixed_letter, mixed_words
 from nldsl.view.pens import Formula, both
 from nldsl.view.spectrum import SLANTED, one_piece, spectrum_words
-from nldsl.view.steering import gating_of, scale_above, steered, unless_steered
+from nldsl.view.stacked import stacked_transitions
+from nldsl.view.steering import scale_above, steered, unless_steered
 from nldsl.view.transition import Step, Transition, key_is_unit, transition
 
 _ORDER = "SDRNX"
@@ -128,10 +131,8 @@ def _written(
         assert isinstance(write, Write)
         classes = update_class(memory, write)
         letters_found.append(_letter(block, memory, write, classes, scale))
-        step = known_as(memory, write, classes, (gating_of(block, write, scale), scale is not None))
-        names.append(in_its_block(block, memory, write, classes, step))
-        given = (memory, write, classes, scale, spoken)
-        made = attention_formulas(memory) if write.append else write_formulas(*given)
+        named, made = told(block, memory, write, classes, (scale, spoken))
+        names.append(named)
         lines += made[0]
         where += [*made[1], *_meanings(block, write, scale)]
         reasons += classes.reasons
@@ -168,7 +169,7 @@ def _paper(known: Known | None, memory: Memory) -> str:
 
 def _letter(block: Block, memory: Memory, write: Write, classes: UpdateClass, scale: Update | None) -> str:
     if write.append:
-        return "S"
+        return "X" if isinstance(feeds(block, memory, write), Refusal) else "S"
     online = memory.clock.every == 1 and write.base_every == 1
     mixed = mixed_form(memory, write)
     found: str = classes.letter if online else classes.chunked_letter
@@ -177,8 +178,8 @@ def _letter(block: Block, memory: Memory, write: Write, classes: UpdateClass, sc
     if steered(block, memory, write) or steered(block, memory, scale):
         return "X"
     # A sum of what the memory itself answers is no plain sum, and what is erased for it no linear recurrence.
-    feeds = (found == "D" or (found == "R" and online)) and own_answer(block, memory, write)
-    return ("X" if online else "N") if feeds else found
+    itself = (found == "D" or (found == "R" and online)) and own_answer(block, memory, write)
+    return ("X" if online else "N") if itself else found
 
 
 def _moves(
@@ -247,6 +248,12 @@ def _transitions(
     if write.at_commit:
         return _at_commit(block, memory, write)
     online = memory.clock.every == 1 and write.base_every == 1
+    if online and classes.stacks is not None:
+        unit, key = key_is_unit(block, write.terms[0].key), written_pair(write.terms[0])[0]
+        told = stacked_transitions(
+            classes.stacks, unit, lambda step: _one(block, write, scale, step, False, key)
+        )
+        return list(told)
     found: dict[str, Transition] = {}
     term = _along_one_key(write, classes) if online else None
     if term is not None and term.online is not None:

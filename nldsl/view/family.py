@@ -12,11 +12,18 @@ from nldsl.calculus.ranges import range_of
 from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Apply, Block, Memory, Read, Term, Update, Value, Write, option
 from nldsl.view.direct import own_answer
-from nldsl.view.known import Known
+from nldsl.view.known import Gating, Known, known_as
 
 _DELTA = ("DeltaNet (", "Gated DeltaNet (", "Kimi Delta")
 _MIRAS = "(Behrouz et al. 2025)"
 _PAIRED = re.compile(r"\bself\[")
+
+
+def name_of(
+    block: Block, memory: Memory, write: Write, update: UpdateClass, gate: tuple[Gating, bool]
+) -> Known | None:
+    """The name of what `write` does in its block; `gate` as in `known_as`."""
+    return in_its_block(block, memory, write, update, known_as(memory, write, update, gate))
 
 
 def in_its_block(

@@ -25,7 +25,7 @@ from nldsl.plan.details import ChunkDetail, RecurrenceDetail
 from nldsl.plan.matrix_form import MatrixDetail, chunk_width
 from nldsl.plan.plan import Plan, Unit
 from nldsl.spec.program import Apply, Block, Memory, Read, TaskWrite, Term, Value, Write, option
-from nldsl.view.matrix_form import member_flops, member_of
+from nldsl.view.matrix_form import member_flops, members_of
 
 
 class MemoryFlops(NamedTuple):
@@ -198,15 +198,25 @@ def _chunked(
         width = unit.detail.width("cpu")
         return _recurrence(memory, unit.detail, reads, min(width, cut or width))
     if isinstance(unit.detail, MatrixDetail):
-        member = member_of(unit.detail, memory.name)
-        width = chunk_width(member, unit.detail, "cpu")
         queries = sum(_query_heads(memory, s.key) for s in reads)
-        return member_flops(member, queries, min(width, cut or width))
+        return _matrices(unit.detail, memory, queries, cut)
     if isinstance(unit.detail, ChunkDetail):
         chunk = min(unit.detail.grid, cut or unit.detail.grid)
         steps = (_held(memory, term, chunk) for w in writes for term in w.terms)
         return read + sum(steps)
     return None
+
+
+def _matrices(detail: MatrixDetail, memory: Memory, queries: int, cut: int) -> int | None:
+    """All matrices of a memory; `None` where one of them is a scan."""
+    total = 0
+    for member in members_of(detail, memory.name):
+        width = chunk_width(member, detail, "cpu")
+        flops = member_flops(member, queries, min(width, cut or width))
+        if flops is None:
+            return None
+        total += flops
+    return total
 
 
 def _recurrence(memory: Memory, detail: RecurrenceDetail, reads: list[Read], c: int) -> int:

@@ -29,6 +29,8 @@ def write_formulas(
     `scale` is the `S *= gate` above the write; `spoken` says how values are
     written where not by name.
     """
+    if write.append:
+        return attention_formulas(memory)
     names = [_names(memory, write, n, spoken) for n in range(len(write.terms))]
     online = memory.clock.every == 1 and write.base_every == 1
     forms = [t.online for t in update.terms]

@@ -70,6 +70,8 @@ def known_as(memory: Memory, write: Write, update: UpdateClass, gate: tuple[Gati
     if len(update.terms) != 1:
         return None
     term = update.terms[0]
+    if update.stacks is not None and memory.clock.every == 1 and write.base_every == 1:
+        return None
     if term.linear is None:
         return _deep(term)
     if write.base_every == 1:

@@ -95,6 +95,8 @@ def _form(unit: Unit) -> str:
         return _held(unit.detail)
     said = {
         "attention": "all queries against all cached keys: softmax(Q K^T + causal mask) V",
+        "delta_attention": "(I - c P) u = e + c P_0 u_0, one triangular solve for all tokens, P the softmax "
+        "of keys against the pairs before; then all queries against all cached keys, over u",
         "task": "a plain map for all tokens of a segment at once",
         "static": "a plain map for all tokens at once",
         "sequential": "none: one token after the other",

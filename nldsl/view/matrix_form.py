@@ -29,8 +29,14 @@ def matrix_form(detail: MatrixDetail) -> str:
         return _member(detail.members[0]) + (
             f"; {steps} at every token, for all tokens at once" if steps else ""
         )
-    parts = [f"{m.memory.name}: {_member(m)}" for m in detail.members]
-    return f"{'; '.join(parts)}; {steps} at every token, each one read for all tokens at once"
+    names = [_called(m) for m in detail.members]
+    each = "; ".join(f"{name}: {_member(m)}" for name, m in zip(names, detail.members, strict=True))
+    return f"{each}; {steps} at every token, each one read for all tokens at once" if steps else each
+
+
+def _called(member: MatrixMember) -> str:
+    """The memory, or the weights of it that are one matrix."""
+    return member.memory.name if member.map.plain else " ".join([member.memory.name, *member.stack.names])
 
 
 def _member(member: MatrixMember) -> str:
@@ -101,7 +107,8 @@ def member_flops(member: MatrixMember, queries: int, chunk: int) -> int | None:
     if member.elementwise:
         return None
     memory = member.memory
-    k, v = memory.key_size, memory.value_size
+    v, k = member.sizes
+    queries *= len(member.questions)
     erasing = sum(n for p, n in pieces_of(member) if p.seen is not None)
     plain = sum(n for p, n in pieces_of(member) if p.seen is None)
     c, states = max(1, chunk), member.states
@@ -113,6 +120,6 @@ def member_flops(member: MatrixMember, queries: int, chunk: int) -> int | None:
     return memory.heads * (solve + scan) + read
 
 
-def member_of(detail: MatrixDetail, memory: str) -> MatrixMember:
-    """The part of a unit that is one memory."""
-    return next(m for m in detail.members if m.memory.name == memory)
+def members_of(detail: MatrixDetail, memory: str) -> list[MatrixMember]:
+    """The parts of a unit that are one memory."""
+    return [m for m in detail.members if m.memory.name == memory]

@@ -13,6 +13,7 @@ from nldsl.calculus.pieces import NotRankOneError, Piece, TermForm, term_form
 from nldsl.calculus.ranges import Interval, range_of
 from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Block, Memory, Term, Write
+from nldsl.view.stacked import stacked_words
 from nldsl.view.transition import key_is_unit
 
 _LOCAL = (
@@ -71,7 +72,7 @@ def spectrum_words(block: Block, memory: Memory, write: Write, classes: UpdateCl
     if write.at_commit:
         return "one step per chunk, on the sum of its gradients: not linear in the memory, so no spectrum"
     online = memory.clock.every == 1 and write.base_every == 1
-    several = _several_keys(block, write, classes) if online else ""
+    several = (stacked_words(classes) or _several_keys(block, write, classes)) if online else ""
     if several:
         return several
     term = classes.terms[0] if classes.terms else None
