@@ -394,4 +394,4 @@ def _where(span: Span | None) -> str:
 
 
 def _written(span: Span | None) -> str:
-    return " ".join(span.text.split()) if span else ""
+    return span.words if span else ""

@@ -51,6 +51,8 @@ class Span:
     file: SourceFile
     start: int
     end: int
+    said: str = field(default="", compare=False, repr=False)
+    """What stands here in the text form of the language, where something else is written (YAML)."""
 
     @property
     def line(self) -> int:
@@ -66,6 +68,16 @@ class Span:
     def text(self) -> str:
         """The characters the span covers."""
         return self.file.text[self.start : self.end]
+
+    @property
+    def words(self) -> str:
+        """The same in the text form of the language, on one line.
+
+        Example:
+            >>> Span(SourceFile("a.nl", "x  =\\n 1"), 0, 7).words
+            'x = 1'
+        """
+        return " ".join((self.said or self.text).split())
 
     def to(self, other: Span) -> Span:
         """The smallest span that covers this one and `other` (same file)."""

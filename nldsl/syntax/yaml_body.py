@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from nldsl.diagnostics import did_you_mean
+from nldsl.syntax import show
 from nldsl.syntax import tree as t
 from nldsl.syntax.build import FaultyStatementError
 from nldsl.syntax.reader import Reader
@@ -143,9 +145,10 @@ class YamlBody:
                 raise self.read.fault(
                     "NL0205", "`key` beside `terms`", item.entries[0][0], "put it into `terms`"
                 )
-            return t.Write(
+            made = t.Write(
                 span=self.read.span(item), targets=names, terms=terms, clauses=here, each=each, braces=True
             )
+            return _told(made)
         key, value = (
             self.read.need(parts, "key", item.entries[0][0]),
             self.read.need(parts, "value", item.entries[0][0]),
@@ -153,9 +156,10 @@ class YamlBody:
         term = t.Term(
             span=self.read.span(item), key=self.read.expr(key), value=self.read.expr(value), clauses=here
         )
-        return t.Write(
+        made = t.Write(
             span=self.read.span(item), targets=names, terms=(term,), clauses=nothing, each=each, braces=each
         )
+        return _told(made)
 
     def write_target(self, node: Yaml) -> tuple[bool, tuple[t.Name, ...]]:
         reader, concrete = self.read.parse(node, "write_target", "a memory, or `each of A, B`")
@@ -221,3 +225,18 @@ class YamlBody:
     def level_item(self, item: Mapping, context: str) -> t.LevelDecl:
         name = next(value for key, value in item.entries if key.value == "level")
         return self.level(self.read.scalar(name, "a name"), self.read.scalar(name, "a name"), item, context)
+
+
+def _told(node: t.Write) -> t.Write:
+    """The same write, its places with what stands there in the text form: what is shown of it is shown so."""
+    words = [" ".join(show.term(term)) for term in node.terms]
+    terms = tuple(
+        replace(term, span=replace(term.span, said=said))
+        for term, said in zip(node.terms, words, strict=True)
+    )
+    whole = show.line(node)
+    if node.braces:
+        each = "each of " if node.each else ""
+        body = f"write {each}{show.names(node.targets)} {{ {' '.join(words)} }}"
+        whole = [body, *show.clauses(node.clauses)]
+    return replace(node, terms=terms, span=replace(node.span, said=" ".join(whole)))

@@ -190,13 +190,12 @@ def _moves(
     if own and _letter(block, memory, write, classes, scale) in "XN" and classes.letter == "D":
         return [], f"what is added is made of `{own}`, so the sum feeds on itself: no spectrum along a key"
     moved = _transitions(block, memory, write, classes, scale) or _of_one_piece(block, memory, write, scale)
-    if not moved:
-        return [], _spectrum(block, memory, write, classes, scale)
-    words = steered(block, memory, write) or steered(block, memory, scale)
-    if words:
-        return moved, words
     online = memory.clock.every == 1 and write.base_every == 1
-    return moved, f"that is for a target that is given; this one is made of `{own}`" if own and online else ""
+    given = f"that is for a target that is given; this one is made of `{own}`" if own and online else ""
+    if not moved:
+        words = _spectrum(block, memory, write, classes, scale)
+        return [], "; ".join(w for w in (words, given if words else "") if w)
+    return moved, steered(block, memory, write) or steered(block, memory, scale) or given
 
 
 def _spectrum(block: Block, memory: Memory, write: Write, classes: UpdateClass, scale: Update | None) -> str:

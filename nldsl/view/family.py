@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Literal
 
 from nldsl.calculus import Expr, TermClass, UpdateClass, gate_expression
 from nldsl.calculus.affine import scalar_value
+from nldsl.calculus.evaluate import evaluate
+from nldsl.calculus.expression import walk
+from nldsl.calculus.mirror import mirror_form
 from nldsl.calculus.ranges import range_of
+from nldsl.catalog.numeric import np
 from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Apply, Block, Memory, Read, Term, Update, Value, Write, option
 from nldsl.view.direct import own_answer
@@ -35,7 +40,7 @@ def in_its_block(
     own = _makers(block)
     if _regresses(memory, write, own):
         return Known("MesaNet, reads that solve a regression (von Oswald et al. 2025)", "Sec. 5")
-    special = _by_rule(write) or _two_terms(block, write, update, own)
+    special = _by_rule(write, update) or _two_terms(block, write, update, own)
     if special is not None:
         return special
     if known is not None and _generates_itself(memory, write, own):
@@ -108,11 +113,10 @@ def _attention(memory: Memory, known: Known | None) -> Known | None:
     return Known(f"{known.name} with persistent pairs", known.paper) if known and pairs else known
 
 
-def _by_rule(write: Write) -> Known | None:
+def _by_rule(write: Write, update: UpdateClass) -> Known | None:
     """Layers whose rule is not linear in the gradient, or whose objective is robust."""
     term = write.terms[0]
-    rule = {a.op for a in term.rule.function.body}
-    if "orthogonalize" in rule:
+    if "orthogonalize" in {a.op for a in term.rule.function.body}:
         if term.window > 1:
             return Known(f"Atlas {_MIRAS}", "Eq. 42, 68")
         return (
@@ -120,13 +124,43 @@ def _by_rule(write: Write) -> Known | None:
             if write.at_commit
             else None
         )
-    if "softmax" in rule:
+    found = update.terms[0]
+    link = _link(term, found)
+    if link is not None and link.op == "softmax":
         return Known(f"Memora, a step in the dual of the entropy {_MIRAS}", "Sec. 5")
-    if {"abs", "pow", "div"} <= rule:
+    if link is not None and {"abs", "pow", "div"} <= {e.op for e in walk([link])}:
         return Known(f"Moneta, a step in the dual of an L_q norm {_MIRAS}", "Sec. 5")
-    if "where" in {a.op for a in term.objective.body}:
+    forms = [r.form for r in found.rules]
+    descends = all(f is not None and not f.momentum and scalar_value(f.taken) == 0.0 for f in forms)
+    if term.window == 1 and descends and _is_huber(found):
         return Known(f"Yaad, the Huber loss {_MIRAS}", "Sec. 5")
     return None
+
+
+def _link(term: Term, found: TermClass) -> Expr | None:
+    """The weights as a function of the dual that the rule steps; `None` for a rule without one."""
+    weights = found.gradient.gradients if found.gradient is not None else ()
+    form = mirror_form(term.rule, weights[0].weight.shape) if weights else None
+    return None if form is None else form.link
+
+
+def _is_huber(found: TermClass) -> bool:
+    """Whether the gradient is the error up to some size, and no larger beyond, on either side alike."""
+    inner = found.gradient
+    if inner is None or found.dependence != "nonlinear":
+        return False
+    size = inner.prediction.shape[-1] if inner.prediction.shape else 1
+    sizes = [1e-6, 2e-6, 1e6, 2e6]
+    values = []
+    try:
+        for error in (*sizes, *(-e for e in sizes)):
+            given = {inner.prediction: np.full(size, error), inner.target: np.zeros(size)}
+            values.append(float(np.max(np.asarray(evaluate(inner.objective_delta, given)))))
+    except KeyError:
+        return False
+    small, double, large, larger = values[:4]
+    same = small > 0 and math.isclose(double, 2 * small) and large > 0 and math.isclose(large, larger)
+    return same and all(math.isclose(-a, b) for a, b in zip(values[:4], values[4:], strict=True))
 
 
 def _two_terms(block: Block, write: Write, update: UpdateClass, own: dict[str, Apply | Read]) -> Known | None:
