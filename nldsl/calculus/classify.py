@@ -8,6 +8,7 @@ from typing import Literal
 from nldsl.calculus.affine import affine_in, scalar_value
 from nldsl.calculus.differentiate import MapGradient, NotDifferentiableError, WeightGradient, gradient
 from nldsl.calculus.expression import Expr, depends, number
+from nldsl.calculus.gradient_size import sized_form
 from nldsl.calculus.lift import block_expression
 from nldsl.calculus.memo import by_identity
 from nldsl.calculus.mirror import mirror_form
@@ -210,7 +211,8 @@ def _chunkable(grad: WeightGradient, analysis: RuleAnalysis, rule: Rule) -> bool
     if form is None:
         mixed = rule_states(rule, grad.weight.shape)
         if isinstance(mixed, str):
-            return grad.x is not None and mirror_form(rule, grad.weight.shape) is not None
+            of_rows = mirror_form(rule, grad.weight.shape) or sized_form(rule, grad.weight.shape)
+            return grad.x is not None and of_rows is not None
         x = RuleSymbols.of(grad.weight.shape).x
         whole = len(grad.weight.shape) == 1 or grad.general is None
         asks = mixed.erases or any(depends(c, [x]) for c in mixed.numbers())

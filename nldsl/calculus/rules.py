@@ -106,7 +106,8 @@ def rule_form(rule: Rule, shape: Shape) -> RuleAnalysis:
         return RuleAnalysis(None, f"rule `{rule.name}` does not fit this weight: {refused}")
     if len(slots) > 1:
         return RuleAnalysis(None, f"rule `{rule.name}` keeps {len(slots)} memories of its own")
-    return _form(rule.name, outputs, slots, s)
+    moving = (s.weight, s.gradient, s.dy, *(e for pair in slots for e in pair))
+    return form_of(rule.name, outputs, slots, s, moving)
 
 
 def leaves_weight(rule: Rule, shape: Shape) -> bool:
@@ -155,11 +156,14 @@ def lifted(
     return outputs, slots
 
 
-def _form(
-    name: str, outputs: tuple[Expr, ...], slots: list[tuple[Expr, Expr]], s: RuleSymbols
+def form_of(
+    name: str,
+    outputs: tuple[Expr, ...],
+    slots: list[tuple[Expr, Expr]],
+    s: RuleSymbols,
+    moving: tuple[Expr, ...],
 ) -> RuleAnalysis:
-    """Match the new weight, then the slot."""
-    moving = (s.weight, s.gradient, s.dy, *(e for pair in slots for e in pair))
+    """Match the new weight, then the slot; no coefficient may hold what is `moving`."""
     main = coefficients(outputs[0], moving, s)
     zero = number(0.0)
     expected = {s.weight, s.gradient, s.x, *(new for _, new in slots)}

@@ -201,10 +201,11 @@ class ChunkWriter:
             expression = call(self.code.runtime("token", "spread_heads"), expression, key)
         return expression
 
-    def expressions(self, term: Term, x: Expression) -> ExprRows:
-        """Where the coefficients of a rule are written: its arguments and the weight's input."""
+    def expressions(self, term: Term, x: Expression, dy: Expression | None = None) -> ExprRows:
+        """Where the coefficients of a rule are written: its arguments, the rows of the gradient."""
         rows = ExprRows.inside(self.scope)
         rows.bind("x", x)
+        rows.bind("dy", x if dy is None else dy)
         if self.family.members[0].counted:
             number = rows_of(name(self.scope.names.of(STEP)), STEP, self.family.memory)
             rows.bind("step", number.method("unsqueeze", -3) if self.family.size > 1 else number)
@@ -220,7 +221,7 @@ class ChunkWriter:
     def _plain(self, w: str, step: WeightStep, gates: Expression | None) -> Expression:
         """One `delta_write` or `decay_write`."""
         x, dy = self._rows(0, step)
-        rows = self.expressions(self.family.write.terms[0], x)
+        rows = self.expressions(self.family.write.terms[0], x, dy)
         rates: dict[str, Like] = {}
         assert step.rate is not None
         if step.erase is not None:
@@ -253,7 +254,7 @@ class ChunkWriter:
         impulses, keeps = [], []
         for n, (term, step) in enumerate(zip(self.family.write.terms, steps, strict=True)):
             x, dy, now = self.seen(n, term, step)
-            rows = self.expressions(term, now)
+            rows = self.expressions(term, now, dy)
             impulses.append(self._impulse(n, term, step, (x, dy, now), rows))
             if step.keep is not None:
                 keeps.append(self.named(rows.scalar(step.keep, now), f"keep_{w}"))

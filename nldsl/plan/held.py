@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from nldsl.calculus.differentiate import NotDifferentiableError, gradient
 from nldsl.calculus.expression import Expr, symbols
+from nldsl.calculus.gradient_size import looks_at_gradient
 from nldsl.calculus.lift import parameter_symbol
 from nldsl.calculus.pullback import Pullback, answers, factors, gain_arguments
 from nldsl.plan import chunk
@@ -124,6 +125,8 @@ def _steps(member: ChunkMemory, steps: tuple[WeightStep, ...]) -> Refusal | None
     at_commit = member.write.at_commit
     if member.mixed:
         return Refusal("a rule whose memories mix with the weight")
+    if any(looks_at_gradient(*_coefficients(s)) for s in steps):
+        return Refusal("a rate that looks at the size of the gradient")
     if any(s.constant for s in steps):
         return Refusal("a gradient with a part that is the same for every token")
     # Once in a chunk a rule may scale the weight: there is no product of such numbers.

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from nldsl.calculus.differentiate import NotDifferentiableError, WeightGradient, gradient
 from nldsl.calculus.expression import Expr, depends, walk
+from nldsl.calculus.gradient_size import looks_at_gradient, sized_form
 from nldsl.calculus.mirror import mirror_form
 from nldsl.calculus.rule_states import rule_states
 from nldsl.calculus.rules import RuleForm, RuleSymbols, rule_form
@@ -42,7 +43,14 @@ def commit_steps(memory: Memory, write: Write) -> tuple[WeightStep, ...] | Refus
         return Refusal("several terms")
     if any(s.dual is not None for s in found[0]):
         return Refusal("a rule that steps in a dual")
+    if any(looks_at_gradient(*_numbers(s)) for s in found[0]):
+        return Refusal(f"rule `{write.terms[0].rule.name}` looks at the size of a sum of gradients")
     return found[0]
+
+
+def _numbers(step: WeightStep) -> tuple[Expr | None, ...]:
+    m = step.momentum
+    return (step.erase, step.rate, step.keep, *(() if m is None else (m.beta, m.rate, m.read, m.erase)))
 
 
 def _all_steps(memory: Memory, write: Write, mixed: bool) -> list[tuple[WeightStep, ...]] | Refusal:
@@ -76,7 +84,8 @@ def _term_steps(memory: Memory, term: Term, write: Write, mixed: bool) -> tuple[
         if mixed:
             step = _mixed(term, weight, products)
         else:
-            step = _mirrored(term, weight, products) or _linear(term, weight, products)
+            one = products == 1 and not _constant(weight) and _one_lesson(memory, term)
+            step = _mirrored(term, weight, products) or _linear(term, weight, products, one)
         if isinstance(step, Refusal):
             return step
         steps.append(replace(step, constant=_constant(weight)))
@@ -85,9 +94,19 @@ def _term_steps(memory: Memory, term: Term, write: Write, mixed: bool) -> tuple[
     return tuple(steps)
 
 
-def _linear(term: Term, weight: WeightGradient, products: int) -> WeightStep | Refusal:
+def _linear(term: Term, weight: WeightGradient, products: int, one: bool) -> WeightStep | Refusal:
+    """The step by a linear rule; `one`: where the gradient of a token is one product, also by its size."""
     form = _rule(term, weight)
+    if isinstance(form, Refusal) and one:
+        sized = sized_form(term.rule, weight.weight.shape)
+        form = form if sized is None else sized
     return form if isinstance(form, Refusal) else _step(weight.name, form, products)
+
+
+def _one_lesson(memory: Memory, term: Term) -> bool:
+    """Whether a rule is given the gradient of one token at one key, as it is."""
+    several = term.key.kind == "headed" and not (memory.per_head and term.key.shape[0] == memory.heads)
+    return not several and term.window == 1 and term.weight is None
 
 
 def _mixed(term: Term, weight: WeightGradient, products: int) -> WeightStep | Refusal:
