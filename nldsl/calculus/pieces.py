@@ -161,7 +161,7 @@ def _rule(
 ) -> tuple[tuple[Expr, ...], list[tuple[Expr, Expr]], RuleSymbols]:
     name = term.rule.name
     if any(slot.clock is not None or slot.shape is not None for slot in term.rule.slots):
-        raise NotRankOneError(f"a memory of rule `{name}` has a clock or a map of its own")
+        raise NotRankOneError(f"a memory of rule `{name}` has a clock, a shape or a map of its own")
     s = RuleSymbols.of(shape)
     try:
         outputs, slots = lifted(term.rule, s, shape)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from nldsl.calculus.letters import letter
 from nldsl.calculus.ranges import range_of
 from nldsl.diagnostics import Diagnostic, Label
+from nldsl.graph.problems import written_pair
 from nldsl.review.fate import Fading, fading, fading_finding, idle_clause
 from nldsl.review.rates import Blowup, blowup
 from nldsl.review.steps import Step, steps_of
@@ -47,7 +48,8 @@ def _rates(block: Block, group: list[tuple[Memory, Write]]) -> Iterator[Diagnost
     """The worst step of all targets and weights."""
     worst: dict[str, Blowup] = {}
     for memory, write in group:
-        key = write.terms[0].key.name if write.terms else "k"
+        written = written_pair(write.terms[0])[0] if write.terms else "k"
+        key = written if written.isidentifier() else "k"
         for step in steps_of(block, memory, write):
             found = blowup(step, key)
             if found is not None and (memory.name not in worst or _worse(found, worst[memory.name])):
@@ -101,7 +103,7 @@ def _diagnostic(block: Block, write: Write, memory: str, others: list[str], foun
         "warning",
         secondary=tuple(_origins(block, found.step)),
         notes=tuple(notes),
-        help=_advice(found, term.key.name),
+        help=_advice(found, written_pair(term)[0]),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from nldsl.calculus.lift import block_expression
 from nldsl.calculus.ranges import range_of
-from nldsl.spec.program import Apply, Block, Value, option
+from nldsl.spec.program import Apply, Block, Call, Value, option
 
 _KEEPS = frozenset({"rope", "stretched_rope", "detach", "neg", "split", "shift", "parts", "values", "share"})
 """What makes no row of its argument longer."""
@@ -20,7 +20,7 @@ _MAX_DEPTH = 64
 def square_bound(block: Block, value: Value) -> float:
     """The largest `||v||^2` of a row (last axis) of `value`, infinite if nothing bounds it.
 
-    Sound: a finite answer holds for all parameters and inputs.
+    Sound: a finite answer holds for all parameters and inputs.  What a block returns is looked for in it.
 
     Example:
         >>> x = Value("x", (8,), "vector")
@@ -29,18 +29,44 @@ def square_bound(block: Block, value: Value) -> float:
         >>> square_bound(block, unit), square_bound(block, x)
         (1.0, inf)
     """
-    makers = {s.out.name: s for s in block.body if isinstance(s, Apply)}
-    known: dict[str, float] = {}
+    known: dict[tuple[int, str], float] = {}
 
-    def bound(value: Value, depth: int) -> float:
-        if value.name not in known:
-            maker = makers.get(value.name)
-            known[value.name] = math.inf
-            if maker is not None and depth < _MAX_DEPTH:
-                known[value.name] = _of(block, maker, lambda v: bound(v, depth + 1))
-        return known[value.name]
+    def bound(block: Block, value: Value, depth: int) -> float:
+        block, value = _source(block, value)
+        place = id(block), value.name
+        if place not in known:
+            maker = _maker(block, value)
+            known[place] = math.inf
+            if isinstance(maker, Apply) and depth < _MAX_DEPTH:
+                known[place] = _of(block, maker, lambda v: bound(block, v, depth + 1))
+        return known[place]
 
-    return bound(value, 0)
+    return bound(block, value, 0)
+
+
+def _maker(block: Block, value: Value) -> Apply | Call | None:
+    """What makes a value of a block."""
+    for step in block.body:
+        if isinstance(step, Apply) and step.out.name == value.name:
+            return step
+        if isinstance(step, Call) and any(o.name == value.name for o in step.outs):
+            return step
+    return None
+
+
+def _source(block: Block, value: Value) -> tuple[Block, Value]:
+    """Where a value comes from: out of a called block, or heads that were merged and split again."""
+    maker = _maker(block, value)
+    while isinstance(maker, Call):
+        index = [o.name for o in maker.outs].index(value.name)
+        block, value = maker.block, maker.block.outputs[index]
+        maker = _maker(block, value)
+    if maker is not None and maker.op == "split":
+        inner_block, inner = _source(block, maker.args[0])
+        merged = _maker(inner_block, inner)
+        if isinstance(merged, Apply) and merged.op == "merge" and merged.args[0].shape == value.shape:
+            return _source(inner_block, merged.args[0])
+    return block, value
 
 
 def _of(block: Block, maker: Apply, bound: Callable[[Value], float]) -> float:
@@ -60,6 +86,11 @@ def _of(block: Block, maker: Apply, bound: Callable[[Value], float]) -> float:
     if op in ("add", "sub"):
         lengths = [_in_every_channel(block, a, size) if not a.shape else bound(a) for a in args]
         return math.inf if _ragged(maker) else (math.sqrt(lengths[0]) + math.sqrt(lengths[1])) ** 2
+    if op == "kron":
+        lengths = [bound(a) for a in args]
+        return 0.0 if 0.0 in lengths else lengths[0] * lengths[1]
+    if op == "div" and _is_share(block, maker):
+        return 1.0
     if op in ("mul", "div"):
         return _scaled(block, maker, bound)
     return math.inf
@@ -73,6 +104,13 @@ def _rearranged(block: Block, maker: Apply, bound: Callable[[Value], float]) -> 
     if maker.op == "concat":
         return sum(bound(a) for a in maker.args)
     return bound(first) * (first.shape[0] if maker.op == "merge" and len(first.shape) > 1 else 1)
+
+
+def _is_share(block: Block, maker: Apply) -> bool:
+    """Whether it is `f / sum(f)` of numbers that are not negative: their squares sum up to one at most."""
+    total = _maker(block, maker.args[1])
+    whole = isinstance(total, Apply) and total.op == "sum" and total.args[0].name == maker.args[0].name
+    return whole and range_of(block_expression(block, maker.args[0].name)).low >= 0.0
 
 
 def _ragged(maker: Apply) -> bool:

@@ -86,3 +86,31 @@ def test_a_rate_may_be_linear_in_the_token() -> None:
     text = block("memory S = matrix() per head", "S[k] <- v by gd(lr = linear(x, heads))\ny = S[q]")
     assert [d.code for d in nldsl.check(text)] == ["NL0430"]
     assert disagreements(compiled(text, dim=8), tokens=5) == []
+
+
+LENGTHS = {
+    "kron(softmax(q), softmax(v))": True,
+    "softmaxed(q)": True,
+    "share_of(q)": True,
+    "raw(q)": False,
+    "kron(softmax(q), v)": False,
+    "share_of(q) - raw(q)": False,
+}
+HELPERS = """
+block softmaxed(z) { return softmax(z) }
+block share_of(z) { f = exp(z); return f / sum(f) }
+block raw(z) { return exp(z) }
+"""
+
+
+@pytest.mark.parametrize("key", LENGTHS)
+def test_keys_that_are_bounded_are_no_warning(key: str) -> None:
+    """Products of addresses, shares of a sum, what a block returns; else the key is named as written."""
+    body = f"k = {key}; S[k] <- v minimize l2 by gd(lr = sigmoid(linear(x, heads))); y = merge(S[k])"
+    text = HELPERS + block("memory S = matrix() per head", body)
+    text = text.replace("  k = l2norm(split(linear(x), heads), eps = 0)\n", "")
+    told = nldsl.check(text)
+    found = [d for d in told if d.code == "NL0430"]
+    assert not [d for d in told if d.severity == "error"]
+    assert bool(found) != LENGTHS[key]
+    assert all("||k||^2" in d.message and "`l2norm(k)`" in (d.help or "") for d in found)
