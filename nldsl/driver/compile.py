@@ -95,6 +95,9 @@ def compile(
     built: Model | Layer = load_module(text, f"nldsl_{program.name}").build(seed)
     # Plain attributes: `nn.Module.__setattr__` is for tensors and modules.
     vars(built).update(program=program, plan=plan, source=text, taken=_taken(program))
+    if dtype is not None and torch.get_default_dtype().itemsize < torch.float32.itemsize:
+        # Parameters began in the default type of torch: a narrower one would have rounded what was drawn.
+        built.to(torch.float32).root.initialise(seed)
     return built.to(device=device, dtype=dtype)
 
 

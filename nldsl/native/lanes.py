@@ -172,7 +172,7 @@ def first_lane(x: Tensor, axes: int) -> Tensor:
     one = x[(slice(0, 1),) * axes]
     wide = [slice(0, 1) if step == 0 else slice(None) for step in one.stride()]
     narrow = one[tuple(wide)]
-    copy = torch.empty_strided(narrow.shape, narrow.stride(), dtype=x.dtype).copy_(narrow)
+    copy = torch.empty_strided(narrow.shape, narrow.stride(), dtype=x.dtype, device=x.device).copy_(narrow)
     return copy.expand(one.shape)
 
 
@@ -285,8 +285,8 @@ def _close(n: int, own: Tensor, other: Tensor) -> None:
         return
     if not torch.equal(own.isnan(), other.isnan()):
         raise UnsupportedError(f"result {n} is not a number elsewhere than torch's")
-    largest = other.nan_to_num(0.0).abs().amax() if other.numel() else torch.zeros(())
-    off = (own - other).nan_to_num(0.0).abs().amax() if other.numel() else torch.zeros(())
+    largest = other.nan_to_num(0.0).abs().amax() if other.numel() else other.new_zeros(())
+    off = (own - other).nan_to_num(0.0).abs().amax() if other.numel() else other.new_zeros(())
     if off > TOLERANCE[own.dtype] * largest + 1e-30:
         raise UnsupportedError(
             f"result {n} differs from torch's by {float(off / largest):.1e} of the largest"

@@ -141,7 +141,9 @@ def products(dtype: torch.dtype) -> Step | None:
     if isinstance(step, str) or not faster(step):
         return None
     made = torch.Generator().manual_seed(0)
-    x, w, b, dy = (torch.randn(s, generator=made, dtype=dtype) for s in ((7, 67), (70, 67), (70,), (7, 70)))
+    x, w, b, dy = (
+        torch.randn(s, generator=made, dtype=dtype, device="cpu") for s in ((7, 67), (70, 67), (70,), (7, 70))
+    )
     found = (rows(step, x, w, b), inputs(step, dy, w), weights(step, dy, x))
     right = zip(found, (x @ w.mT + b, dy @ w, dy.mT @ x), strict=True)
     return step if all(torch.allclose(a, c, rtol=1e-4, atol=1e-4) for a, c in right) else None

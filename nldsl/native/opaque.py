@@ -17,7 +17,7 @@ _LOCK = RLock()
 @torch.library.custom_op("nldsl::unit_lower_inverse", mutates_args=())
 def unit_lower_inverse(strict: Tensor) -> Tensor:
     """`(I + N)^-1` for the strictly lower part of `N`, `[..., C, C]`."""
-    eye = torch.eye(strict.shape[-1], dtype=strict.dtype)
+    eye = torch.eye(strict.shape[-1], dtype=strict.dtype, device=strict.device)
     unit = strict.tril(-1) + eye
     solved: Tensor = torch.linalg.solve_triangular(unit, eye.expand_as(strict), upper=False)
     return solved.contiguous()

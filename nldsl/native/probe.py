@@ -48,7 +48,7 @@ class Probe:
         self.key = (self.found, tuple(self.asked), tuple(self.paths))
         self.values = [_moved(x.detach(), generator) for x in read.values()]
         self.grads = [
-            torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y.dtype)
+            torch.randn(y.shape, generator=generator, dtype=torch.float64, device="cpu").to(y.dtype)
             for y in watched.results
         ]
 
@@ -108,7 +108,7 @@ def _moved(x: Tensor, generator: torch.Generator) -> Tensor:
         return x
     # As it lies in memory: what an expanded axis repeats is drawn once.
     whole = x[tuple(slice(0, 1) if step == 0 else slice(None) for step in x.stride())]
-    made = torch.empty_strided(whole.shape, whole.stride(), dtype=x.dtype)
-    drawn = torch.rand(whole.shape, generator=generator, dtype=torch.float64).to(x.dtype)
+    made = torch.empty_strided(whole.shape, whole.stride(), dtype=x.dtype, device=x.device)
+    drawn = torch.rand(whole.shape, generator=generator, dtype=torch.float64, device="cpu").to(x.dtype)
     made.copy_(whole * (0.9 + 0.2 * drawn) if bool(whole.any()) else drawn - 0.5)
     return made.expand(x.shape)

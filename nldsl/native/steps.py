@@ -119,6 +119,7 @@ def unwatched() -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
         and _get_current_dispatch_mode() is None
+        and torch._C._get_tracing_state() is None
     )
 
 

@@ -46,7 +46,7 @@ class Store:
         count = prod(shape)
         size = -(-count * dtype.itemsize // LARGE) * LARGE
         if count * dtype.itemsize < LEAST or not sys.platform.startswith("linux"):
-            return torch.empty(shape, dtype=dtype)
+            return torch.empty(shape, dtype=dtype, device="cpu")
         with self._lock:
             self._collect()
             fits = [place for place in self.free if len(place) == size]

@@ -98,9 +98,8 @@ def _compiled(lanes: Lanes, turn: Tensors, state: Tensor) -> Compiled | None:
         if not state.any():
             # A state of zeros would hide what reads it from the comparison with torch.
             generator = torch.Generator().manual_seed(0)
-            drawn = (
-                torch.randn(state.shape, generator=generator, dtype=torch.float64).mul(0.1).to(state.dtype)
-            )
+            numbers = torch.randn(state.shape, generator=generator, dtype=torch.float64, device="cpu")
+            drawn = numbers.mul(0.1).to(state.dtype)
         lanes(*turn, drawn)
         found = lanes.form([*turn, state])
     return found

@@ -37,12 +37,17 @@ def check_inputs(
 
     Looks at types and shapes, never at numbers.  `like` has the type and the device of the parameters.
 
-    Errors: `ValueError` with what was found and what was expected.
+    Errors: `ValueError` with what was found and what was expected, `RuntimeError` under `torch.jit.trace`.
 
     >>> check_inputs("mixer", [torch.zeros(3, 8)], None, [Taken("x", (8,), False)])
     Traceback (most recent call last):
     ValueError: `x` of `mixer` is [3, 8], expected [batch, tokens, 8]
     """
+    if torch._C._get_tracing_state() is not None:
+        raise RuntimeError(
+            f"NL0978: `torch.jit.trace` would write down the lengths and counts of this call of `{program}` as "
+            "constants: use `torch.compile`, `torch.export` or `nldsl export`"
+        )
     if not inputs or (taken and len(inputs) != len(taken)):
         names = ", ".join(f"`{one.name}`" for one in taken)
         raise ValueError(

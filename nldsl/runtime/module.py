@@ -37,15 +37,15 @@ def identity(scale: float) -> Fill:
 
 # Functions with a name: a module that is pickled takes them along.
 def _normal(std: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float64).mul_(std)
+    return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").mul_(std)
 
 
 def _constant(value: float, shape: tuple[int, ...], _: torch.Generator) -> Tensor:
-    return torch.full(shape, value, dtype=torch.float64)
+    return torch.full(shape, value, dtype=torch.float64, device="cpu")
 
 
 def _identity(scale: float, shape: tuple[int, ...], _: torch.Generator) -> Tensor:
-    return torch.eye(*shape[-2:], dtype=torch.float64).mul(scale).expand(shape).clone()
+    return torch.eye(*shape[-2:], dtype=torch.float64, device="cpu").mul(scale).expand(shape).clone()
 
 
 class Container(nn.Module):

@@ -89,7 +89,8 @@ def angles_behind(x: Tensor, count: Tensor, form: Hashable, frequency: Callable[
         return _last.turn
     # Values that outlive a call belong to no mode of it.
     with torch.inference_mode(False):
-        places = torch.tensor(before, dtype=count.dtype).unsqueeze(1) + torch.arange(x.shape[1])
+        places = torch.tensor(before, dtype=count.dtype, device="cpu").unsqueeze(1)
+        places = places + torch.arange(x.shape[1], device="cpu")
         turn = angles(x, places, frequency())
     if turn[0].numel() <= SMALL:
         _last.key, _last.turn = key, turn

@@ -131,6 +131,12 @@ CODES = {
         "their own: a backward pass through gradients made with `create_graph = True` is refused. What a "
         "model learns through the steps of its memories is part of the first derivative.",
     ),
+    "NL0978": Entry(
+        "a module under `torch.jit.trace`",
+        "`torch.jit.trace` writes down the operations of one call, with its length, its counts and the widths "
+        "of its chunks as constants: for other inputs the trace would compute something else in silence. "
+        "`torch.compile`, `torch.export` and `nldsl export` take the module.",
+    ),
     "NL0970": Entry(
         "no checkpoint",
         "The run has not been saved yet: there is nothing to resume or to generate from.",
