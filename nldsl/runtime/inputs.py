@@ -45,8 +45,8 @@ def check_inputs(
     """
     if torch._C._get_tracing_state() is not None:
         raise RuntimeError(
-            f"NL0978: `torch.jit.trace` would write down the lengths and counts of this call of `{program}` as "
-            "constants: use `torch.compile`, `torch.export` or `nldsl export`"
+            f"NL0978: `torch.jit.trace` would make constants of the lengths and counts of this call of "
+            f"`{program}`: use `torch.compile`, `torch.export` or `nldsl export`"
         )
     if not inputs or (taken and len(inputs) != len(taken)):
         names = ", ".join(f"`{one.name}`" for one in taken)
