@@ -133,8 +133,8 @@ CODES = {
     ),
     "NL0978": Entry(
         "a module under `torch.jit.trace`",
-        "`torch.jit.trace` writes down the operations of one call, with its length, its counts and the widths "
-        "of its chunks as constants: for other inputs the trace would compute something else in silence. "
+        "`torch.jit.trace` writes down the operations of one call, with its length, counts and widths "
+        "of chunks as constants: for other inputs the trace would compute something else in silence. "
         "`torch.compile`, `torch.export` and `nldsl export` take the module.",
     ),
     "NL0970": Entry(
