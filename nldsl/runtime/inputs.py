@@ -43,11 +43,7 @@ def check_inputs(
     Traceback (most recent call last):
     ValueError: `x` of `mixer` is [3, 8], expected [batch, tokens, 8]
     """
-    if torch._C._get_tracing_state() is not None:
-        raise RuntimeError(
-            f"NL0978: `torch.jit.trace` would make constants of the lengths and counts of this call of "
-            f"`{program}`: use `torch.compile`, `torch.export` or `nldsl export`"
-        )
+    _check_trace(program)
     if not inputs or (taken and len(inputs) != len(taken)):
         names = ", ".join(f"`{one.name}`" for one in taken)
         raise ValueError(
@@ -77,6 +73,14 @@ def check_inputs(
         raise ValueError(
             f"the state of `{program}` is {type(state).__name__}, expected what an earlier call returned, or "
             "`init_state(batch)`"
+        )
+
+
+def _check_trace(program: str) -> None:
+    if torch._C._get_tracing_state() is not None:
+        raise RuntimeError(
+            f"NL0978: `torch.jit.trace` would make constants of the lengths and counts of this call of "
+            f"`{program}`: use `torch.compile`, `torch.export` or `nldsl export`"
         )
 
 
