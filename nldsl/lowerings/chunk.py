@@ -161,10 +161,23 @@ class ChunkLoop:
                 ends = call(f"{self.grid}.ends", family.memory.clock.every)[n]
                 body.append(self.commits[family.label].emit(ends, behind))
             body += family.settle(self.code, lambda clock: call(f"{self.grid}.ends", clock)[n])
+        body += self._again()
         for cache in self.caches:
             forgets = cache.memory.reset == "tokens"
             body += cache.settle(call(f"{self.grid}.ends", cache.memory.reset_every)[n] if forgets else None)
         return body
+
+    def _again(self) -> list[Statement]:
+        """Resets that start from another memory: behind all commits, and behind the other one's own reset."""
+        of = {m.name: f for f in self.families for m in f.memories}
+        waiting, out = [f for f in self.families if f.again], list[Statement]()
+        while waiting:
+            family = next(f for f in waiting if of[str(f.memory.init_from)] not in waiting)
+            waiting.remove(family)
+            ends = call(f"{self.grid}.ends", family.memory.reset_every)[name(self.number)]
+            origin = str(family.memory.init_from)
+            out.append(family.reset(self.code, ends, of[origin].shown(origin)))
+        return out
 
     def _write_back(self, method: FunctionDef, cut: int, constants: frozenset[str]) -> None:
         """The step, and its backward pass as a method beside it."""

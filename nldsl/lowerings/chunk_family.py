@@ -14,6 +14,7 @@ from nldsl.emit.nodes import Expression, If, Like, Statement, assign, call, name
 from nldsl.lowerings.blocks import BlockCode, as_row, as_state
 from nldsl.lowerings.scope import Scope
 from nldsl.lowerings.slots import origin_of, slot_places
+from nldsl.plan.chunk import starts_again
 from nldsl.plan.details import ChunkDetail, ChunkMemory
 from nldsl.spec.program import Memory
 
@@ -188,19 +189,33 @@ class Family:
             for w, part in shown.items():
                 moved = call(choose, ends(clock), name(self.running[w].outer), name(part.outer))
                 out.append(assign(part.outer, moved))
-        if self.memory.reset == "tokens":
-            out.append(self._reset(code, ends(self.memory.reset_every)))
+        if self.memory.reset == "tokens" and not self.again:
+            out.append(self.reset(code, ends(self.memory.reset_every)))
         return out
 
-    def _reset(self, code: BlockCode, ends: Expression) -> Statement:
-        """The samples whose period is over begin anew."""
+    @property
+    def again(self) -> bool:
+        """Whether every reset starts it from what another memory shows."""
+        return starts_again(self.members[0])
+
+    def shown(self, memory: str) -> list[Expression]:
+        """What reads see of one of its memories, weight by weight, in `forward`."""
+        place = [m.memory.name for m in self.members].index(memory)
+        whole = [name(p.outer) for p in (self.seen or self.running).values()]
+        return whole if self.size == 1 else [w.method("select", self._stack_axis, place) for w in whole]
+
+    def reset(self, code: BlockCode, ends: Expression, origin: list[Expression] | None = None) -> Statement:
+        """The samples whose period is over begin anew; `origin`: weights of another memory to begin with."""
         start = self.fresh("start")
         batch = code.scope.source.attr("shape")[0]
         made = name("self").method("initial_state", batch)[self.memory.path]
         body: list[Statement] = [assign(start, made)]
+        taken = dict(zip(self.weights, origin or (), strict=False))
         for part in self.parts():
             fresh = _at(name(start), part.path)
             fresh = as_row(part.shape, fresh) if part.shape is not None else fresh
+            if part.path[0] in ("running", "committed", "base"):
+                fresh = taken.get(part.path[1], fresh)
             chosen = call(code.runtime("grid", "choose"), ends, fresh, name(part.outer))
             body.append(assign(part.outer, chosen))
         return If(call(code.runtime("grid", "fires"), ends), tuple(body))

@@ -161,11 +161,37 @@ def _clocks(members: list[ChunkMemory], caches: list[ChunkCache]) -> Refusal | N
             return Refusal("commits or gradients at every token leave no chunk")
         return Refusal(f"clocks of {' and '.join(map(str, each))} tokens have no common chunk")
     resets = {(m.memory.reset, m.memory.reset_every) for m in members}
+    if any(map(starts_again, members)):
+        return _started(members, caches)
     own = {(c.memory.reset, c.memory.reset_every) for c in caches if resets_of(c.memory)}
     # A count since the start of the sequence tells any other clock; one that outlives it does not.
     if len(resets) > 1 or len(own) > 1 or (own and {r for r in resets if r[0] != "sequence"} - own):
         return Refusal("its memories reset at different times")
     return None
+
+
+def starts_again(member: ChunkMemory) -> bool:
+    """Whether every reset starts it from what another memory shows."""
+    return member.memory.reset == "tokens" and member.memory.init == "from"
+
+
+def _started(members: list[ChunkMemory], caches: list[ChunkCache]) -> Refusal | None:
+    """Memories that start from others: one of the unit has counted since the sequence began."""
+    named = {m.memory.name for m in members}
+    problems = (
+        (bool(caches), "attention beside memories that start from another"),
+        (
+            any(starts_again(m) and m.memory.init_from not in named for m in members),
+            "a reset starts it from a memory that is never written",
+        ),
+        (
+            all(m.memory.reset != "sequence" for m in members),
+            "all its memories reset by clocks of their own",
+        ),
+        (any(m.memory.reset == "never" for m in members), "a memory that outlives the sequence"),
+        (any(m.counted or m.write.at_commit for m in members), "steps are numbered since different resets"),
+    )
+    return next((Refusal(reason) for found, reason in problems if found), None)
 
 
 def _member(memory: Memory, body: list[Statement]) -> ChunkMemory | Refusal:
@@ -214,7 +240,7 @@ def _form(memory: Memory, write: Write) -> Refusal | None:
         (write.project is not None and not write.at_commit, "the write projects its weights at every token"),
         (write.at_commit and memory.clock.every == 1, "the rule runs at every token"),
         (write.retain is not None and write.retain_axis == "element", "retention per element"),
-        (again, f"every reset starts it from `{memory.init_from}`"),
+        (again and write.toward == "init", "retention toward a start that is another one's at every reset"),
         (bool(ends), "a reset falls into a chunk"),
     )
     return next((Refusal(reason) for found, reason in problems if found), None)

@@ -194,5 +194,6 @@ class ChunkDetail:
 
     @property
     def clock(self) -> Memory:
-        """The memory whose count of tokens the chunks follow."""
-        return self.members[0].memory if self.members else self.caches[0].memory
+        """The memory whose count of tokens the chunks follow: one that has counted longest."""
+        found = [m.memory for m in self.members] or [c.memory for c in self.caches]
+        return next((m for m in found if m.reset == "sequence"), found[0])
