@@ -21,7 +21,7 @@ SPECS = Path(__file__).parent / "specs"
 CODED = {
     "NL0102": {"names_unicode"},
     "NL0313": {"map_conv"},
-    "NL0401": {"target_heads", "gqa_keys", "weight_matmul_heads", "weight_as_target_chunk"},
+    "NL0401": {"gqa_keys", "weight_matmul_heads", "weight_as_target_chunk"},
     "NL0411": {"softmax_written_never_read", "matrix_written_never_read", "chunk_written_never_read"},
     "NL0418": {"plus_heads", "scale_weight_key_heads"},
     "NL0421": {"dgd_at_commit"},
