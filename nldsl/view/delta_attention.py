@@ -14,6 +14,7 @@ from nldsl.view.direct import own_answer
 from nldsl.view.family import name_of
 from nldsl.view.formulas import Lines, write_formulas
 from nldsl.view.known import Known
+from nldsl.view.pairs import meanings
 from nldsl.view.pens import Formula
 from nldsl.view.steering import gating_of
 
@@ -45,7 +46,7 @@ def told(
     found = feeds(block, memory, write)
     if found is not None:
         return _named(found, known), (_formulas(memory), ())
-    return known, write_formulas(memory, write, classes, scale, spoken)
+    return known, write_formulas(memory, write, classes, scale, (spoken, meanings(block)))
 
 
 def _named(found: DeltaAttentionDetail | Refusal, known: Known | None) -> Known | None:

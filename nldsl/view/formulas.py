@@ -11,8 +11,8 @@ from nldsl.calculus.mirror import MirrorForm, mirror_form
 from nldsl.calculus.pieces import Piece
 from nldsl.calculus.rules import RuleForm, rule_form
 from nldsl.graph.equations import rule_formula
-from nldsl.graph.problems import written_pair
 from nldsl.spec.program import Memory, TaskWrite, Term, Update, Write, option
+from nldsl.view.pairs import Called, is_one, told_pair
 from nldsl.view.pens import Formula, Pen, Recurrence, authors, both, pens
 from nldsl.view.shared import shared
 from nldsl.view.spectrum import rank_one
@@ -22,19 +22,18 @@ Lines = tuple[tuple[Formula, ...], tuple[Formula, ...]]
 
 
 def write_formulas(
-    memory: Memory, write: Write, update: UpdateClass, scale: Update | None, spoken: Mapping[str, str]
+    memory: Memory, write: Write, update: UpdateClass, scale: Update | None, called: Called
 ) -> Lines:
     """The update of `memory` by one write, weight by weight if it is no closed recurrence.
 
-    `scale` is the `S *= gate` above the write; `spoken` says how values are
-    written where not by name.
+    `scale` is the `S *= gate` above the write; `called` says how values are written.
     """
     if write.append:
         return attention_formulas(memory)
-    names = [_names(memory, write, n, spoken) for n in range(len(write.terms))]
+    names = [_names(memory, write, n, called) for n in range(len(write.terms))]
     online = memory.clock.every == 1 and write.base_every == 1
     forms = [t.online for t in update.terms]
-    where = tuple(f for n, t in enumerate(write.terms) for f in _defined(t, n, len(write.terms)))
+    where = tuple(f for n, t in enumerate(write.terms) for f in _defined(t, n, len(write.terms), called))
     if online and update.letter in ("D", "R") and all(f is not None for f in forms):
         return _closed(memory, write, update, scale, names), where
     pieces = rank_one(memory, write) if online else None
@@ -87,14 +86,15 @@ def escaped(text: str) -> str:
 # --- names -----------------------------------------------------------------------------------
 
 
-def _names(memory: Memory, write: Write, n: int, spoken: Mapping[str, str]) -> dict[str, str]:
+def _names(memory: Memory, write: Write, n: int, called: Called) -> dict[str, str]:
     """What the symbols of term `n` are called."""
-    term = write.terms[n]
+    term, (spoken, meant) = write.terms[n], called
     suffix = str(n + 1) if len(write.terms) > 1 else ""
-    key, target = (spoken.get(text, text) for text in written_pair(term))
+    key, target = told_pair(term, {**meant, **spoken})
     names = dict(spoken)
     names |= {name: authors(spoken.get(value.name, value.name)) for name, value in term.rule.arguments}
-    names |= {"key": authors(key) if key.isidentifier() or key == "0" else f"k{suffix}"}
+    named = key.isidentifier() or key == "0" or is_one(term, key)
+    names |= {"key": authors(key) if named else f"k{suffix}"}
     plain = target.isidentifier() or _is_number(target)
     names |= {"target": authors(target) if plain else f"vhat{suffix}"}
     if memory.function is not None:
@@ -116,11 +116,13 @@ def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).removeprefix("-").isdigit()
 
 
-def _defined(term: Term, n: int, count: int) -> list[Formula]:
+def _defined(term: Term, n: int, count: int, called: Called) -> list[Formula]:
     """What `k` and `vhat` are where key and target are written as expressions."""
     suffix = str(n + 1) if count > 1 else ""
     found = []
-    for name, latex, text in zip(("k", "vhat"), ("k", r"\hat{v}"), written_pair(term), strict=True):
+    for name, latex, text in zip(
+        ("k", "vhat"), ("k", r"\hat{v}"), told_pair(term, {**called[1], **called[0]}), strict=True
+    ):
         if not text.isidentifier() and not _is_number(text):
             found.append(
                 Formula(f"{name}{suffix}_t = {text}", rf"{latex}_{{{suffix}t}} = \texttt{{{escaped(text)}}}")

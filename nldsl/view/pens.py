@@ -59,8 +59,8 @@ class Pen:
         return self.style.dot.join(f for f in factors if f not in ("", "1"))
 
     def outer(self, left: str, right: str) -> str:
-        """`v k^T`."""
-        return self.join(left, f"{right}{self.style.transpose}")
+        """`v k^T`; `v` where the key is the number 1."""
+        return left if right == "1" else self.join(left, f"{right}{self.style.transpose}")
 
     def gate(self, name: str, axis: str, state: str) -> str:
         """A state behind a gate: a number, or one per key channel, value channel or element."""

@@ -109,3 +109,29 @@ def test_what_is_told_of_a_write_in_yaml_is_what_is_told_of_it_in_text(tmp_path:
     ]
     assert one.equations[0].where and one.equations[1].where
     assert diff(tmp_path / "b.yaml", tmp_path / "b.nl", dim=8).changes == ()
+
+
+def test_equations_of_vectors_are_those_of_papers() -> None:
+    """The key 1 is no vector, and what nobody named is told by what makes it."""
+    text = """
+    block b(x) {
+      level c every 1 token { memory h, g, n = matrix(out = dim(x), in = 1) }
+      z = sigmoid(linear(x))
+      h *= 1 - z
+      h += z * linear(x)
+      g[1] <- z  minimize l2  by gd(lr = 0.1)  retain 0.9
+      n -= sum(z)
+      return linear(h[1] + g[1] + n[1])
+    }
+    """
+    equations = explain(text, dim=8).equations
+    told = [f.text for e in equations for f in (*e.formulas, *e.where)]
+    assert told == [
+        "h_t = diag(alpha_t) h_{t-1} + vhat_t",
+        "vhat_t = z * linear(x)",
+        "alpha_t = 1 - z",
+        "g_t = g_{t-1} (0.9 I - 0.1) + 0.1 z_t",
+        "n_t = n_{t-1} + vhat_t",
+        "vhat_t = -sum(z)",
+    ]
+    assert equations[0].formulas[0].latex.endswith(r"h_{t-1} + \hat{v}_{t}")
