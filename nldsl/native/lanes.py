@@ -22,6 +22,7 @@ from nldsl.native.print_c import AXES, printed
 from nldsl.native.reading import kind_of, read
 from nldsl.native.tidy import NO_ROWS, Rows
 from nldsl.native.trace import Function, traced
+from nldsl.runtime.c_calls import threads
 from nldsl.runtime.native import Step, built, compiler, no_compiler
 
 TOLERANCE = {torch.float32: 2e-3, torch.float64: 1e-8}
@@ -226,7 +227,7 @@ class Prepared:
         outputs = [None if r is None else r.empty(like) for r in self.rooms]
         begins = array("Q", [x.data_ptr() for x in (*given, *outputs) if x is not None])
         sizes, places = self.sizes.buffer_info()[0], begins.buffer_info()[0]
-        if self.step(len(begins), sizes, places, None, min(torch.get_num_threads(), self.lanes)):
+        if self.step(len(begins), sizes, places, None, min(threads(), self.lanes)):
             raise MemoryError("no room for a lane")
         return outputs
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from nldsl.native.graph import View, contiguous
 from nldsl.native.lanes import Compiled
 from nldsl.native.store import STORE
+from nldsl.runtime.c_calls import threads
 
 LINE = 16
 """Numbers of a line of the cache, at most."""
@@ -149,9 +149,9 @@ class Call:
 
     def __call__(self, places: Sequence[int]) -> None:
         """`places`: where every array begins; the caller keeps them until it is back."""
-        given, threads = array("Q", places), min(torch.get_num_threads(), self.lanes)
+        given, several = array("Q", places), min(threads(), self.lanes)
         first, second, third = (x.buffer_info()[0] for x in (self.sizes, given, self.turns))
-        if self.made.step(len(places), first, second, third, threads):
+        if self.made.step(len(places), first, second, third, several):
             raise MemoryError("no room for a lane")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Sequence
 
@@ -38,6 +39,36 @@ def loop(text: str, like: Tensor) -> Step | None:
     return compiled(text, REAL[like.dtype])
 
 
+class _Forked:
+    """Whether loops have had several threads here, and whether this process was forked behind that."""
+
+    several = behind = False
+
+
+def _forked() -> None:
+    _Forked.behind = _Forked.several
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def threads() -> int:
+    """Threads of a loop: those of torch, but one where this process was forked behind loops of several.
+
+    The library of OpenMP would wait there for threads that have stayed behind.
+
+    >>> threads() == torch.get_num_threads()
+    True
+    """
+    if _Forked.behind:
+        return 1
+    count = torch.get_num_threads()
+    if count > 1:
+        _Forked.several = True
+    return count
+
+
 def call(
     step: Step, what: int, sizes: Sequence[int], arrays: Sequence[Tensor | None], *numbers: float
 ) -> int:
@@ -48,4 +79,4 @@ def call(
     rates = array("d", numbers) if numbers else None
     first, second = given.buffer_info()[0], places.buffer_info()[0]
     third = None if rates is None else rates.buffer_info()[0]
-    return step(what, first, second, third, torch.get_num_threads())
+    return step(what, first, second, third, threads())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from nldsl.runtime.c_calls import threads
 from nldsl.runtime.native import REAL, Step, compiled, compiler
 from nldsl.runtime.rule_kernel import Kernel, refusal
 from nldsl.runtime.rule_shards import anywhere, as_weight, local, sharded
@@ -248,7 +249,7 @@ def _few_finite(gradients: Sequence[Tensor]) -> bool:
 def _looped_finite(kind: torch.dtype, sizes: Any, arrays: Any) -> bool:
     """Whether the loop says so; it never does where there is none."""
     loop = compiled(_look(kind), EXPONENT[kind][0])
-    return loop is not None and loop(len(sizes), sizes, arrays, None, torch.get_num_threads()) == 0
+    return loop is not None and loop(len(sizes), sizes, arrays, None, threads()) == 0
 
 
 @cache

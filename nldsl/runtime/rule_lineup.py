@@ -10,9 +10,9 @@ from itertools import chain
 from operator import is_, itemgetter
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
+from nldsl.runtime.c_calls import threads
 from nldsl.runtime.native import Step
 from nldsl.runtime.rule_gradients import zeroing
 from nldsl.runtime.rule_numbers import Numbers
@@ -94,7 +94,7 @@ class Lineup:
     def run(self, numbers: Numbers, zero: bool) -> bool:
         """The loop over all of them; whether it has taken something as zero that is not finite."""
         loop = (self.zeroing if zero else None) or self.loop
-        return loop(len(self.weights), self.sizes, self.arrays, numbers.plain(), torch.get_num_threads()) != 0
+        return loop(len(self.weights), self.sizes, self.arrays, numbers.plain(), threads()) != 0
 
     @cached_property
     def zeroing(self) -> Step | None:
