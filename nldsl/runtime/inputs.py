@@ -12,6 +12,8 @@ from torch import Tensor
 from nldsl.runtime.module import Module
 from nldsl.runtime.state import State
 
+NO_RULE = ("setup_context", "the jvp function", "data pointer of Tensor that doesn't have storage")
+"""What torch says where a function with a pass back of its own is transformed."""
 INDICES = (torch.int64, torch.int32)
 """Types in which torch takes numbers of tokens."""
 
@@ -94,7 +96,7 @@ def check_batch(batch: object) -> None:
 def tokens_in_range(module: Module, program: str, inputs: Sequence[Tensor]) -> Iterator[None]:
     """Say which tokens are out of range where torch says only that some index is.
 
-    Errors: `ValueError` for them; any other `IndexError` as it is.
+    Errors: `ValueError` for them; any other `IndexError` as it is.  `RuntimeError` (NL0979) for transforms.
     """
     try:
         yield
@@ -111,6 +113,13 @@ def tokens_in_range(module: Module, program: str, inputs: Sequence[Tensor]) -> I
                     raise ValueError(
                         f"a token of `{program}` is {found}, expected 0 to {size - 1}"
                     ) from wrong
+        raise
+    except RuntimeError as wrong:
+        if any(said in str(wrong) for said in NO_RULE):
+            raise RuntimeError(
+                f"NL0979: passes of `{program}` have no rule for `torch.func` and forward derivatives: call "
+                "samples one by one and take gradients by `torch.autograd.grad`, or `functional_call`"
+            ) from wrong
         raise
 
 

@@ -69,3 +69,22 @@ def test_traces_are_refused() -> None:
     layer = nldsl.compile(TEXTS["step"], x=8)
     with pytest.raises(RuntimeError, match="NL0978"):
         torch.jit.trace(layer, (torch.zeros(1, 4, 8),), check_trace=False)
+
+
+def test_transforms_are_refused_by_name() -> None:
+    layer, x = nldsl.compile(TEXTS["matrix"], x=8), torch.ones(1, 4, 8)
+    weights = {name: p.detach() for name, p in layer.named_parameters()}
+
+    def loss(given: dict[str, Tensor], x: Tensor) -> Tensor:
+        y, _ = torch.func.functional_call(layer, given, (x,))
+        total: Tensor = y.square().sum()
+        return total
+
+    with pytest.raises(RuntimeError, match="NL0979"):
+        torch.func.grad(loss)(weights, x)
+    with pytest.raises(RuntimeError, match="NL0979"):
+        torch.func.jvp(lambda z: layer(z)[0], (x,), (x,))
+    leaves = [p.requires_grad_() for p in weights.values()]
+    found = torch.autograd.grad(loss(weights, x), leaves)
+    want = torch.autograd.grad(layer(x)[0].square().sum(), list(layer.parameters()))
+    assert all(map(torch.equal, found, want))

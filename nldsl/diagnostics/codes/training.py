@@ -137,6 +137,12 @@ CODES = {
         "of chunks as constants: for other inputs the trace would compute something else in silence. "
         "`torch.compile`, `torch.export` and `nldsl export` take the module.",
     ),
+    "NL0979": Entry(
+        "a module under `torch.func`",
+        "Passes over memories have backward passes written out, without rules for `torch.func` (`grad`, "
+        "`vmap`, `jvp`) or forward derivatives. `torch.func.functional_call` with `torch.autograd.grad` "
+        "works, also with `is_grads_batched`; gradients of single samples come of calls of single samples.",
+    ),
     "NL0970": Entry(
         "no checkpoint",
         "The run has not been saved yet: there is nothing to resume or to generate from.",
