@@ -272,7 +272,7 @@ AGAIN: dict[str, tuple[str, Recurrence, str, set[str]]] = {
     "a bounded memory": (BREGMAN, bregman, "N", {"chunk"}),
     "elastic net": (ELASTIC, elastic, "X", {"sequential"}),
     "an answer that is a matrix": (HYPERNET, hypernet, "R", {"delta"}),
-    "a start in another memory": (INIT_OTHER, init_other, "RR", {"sequential"}),
+    "a start in another memory": (INIT_OTHER, init_other, "RR", {"chunk"}),
     "a rule that looks back": (LOOKBACK, lookback, "R", {"filtered"}),
     "a term of its own answers": (GATED_TERMS, gated_terms, "X", {"sequential"}),
     "product keys": (PRODUCT_KEYS, product_keys, "R", {"delta"}),
