@@ -202,11 +202,15 @@ class Groups(NamedTuple):
         ways = [x for way in self.ways for x in way]
         return [*self.queries, *self.inputs, *self.fade, *ways, *(x for group in self[4:] for x in group)]
 
-    def parts(self, room: int) -> Iterator[slice]:
-        """Samples that are worked on together: the weights of those on a CPU fit in `room` bytes."""
+    def parts(self, room: int, lanes: int = 1) -> Iterator[slice]:
+        """Samples that are worked on together: the weights of those on a CPU fit in `room` bytes.
+
+        There are so many that they have `lanes`, if the batch has.
+        """
         batch, first = self.inputs[0].shape[0], self.running[0]
         size = sum(w[:1].numel() for w in (*self.running, *self.slots)) * first.element_size()
-        width = max(1, room // max(1, size)) if first.device.type == "cpu" else max(1, batch)
+        least = -(-lanes // max(1, first.shape[1]))
+        width = max(least, room // max(1, size)) if first.device.type == "cpu" else max(1, batch)
         for start in range(0, max(1, batch), width):
             yield slice(start, min(start + width, batch))
 

@@ -85,13 +85,15 @@ def held_pass(
     anchors = [r.expand_as(w) for r, w in zip(toward, running, strict=False)]
     numbers = [*fade, *(x for way in ways for x in way)]
     counts = Counts(*map(len, (queries, inputs, ways, running, slots, gathered, anchors, shared)))
-    tensors = [*laid, *numbers, *running, *committed, *slots, *_that_wait(gathered), *anchors, *shared]
+    waiting = _that_wait(gathered)
+    tensors = [*laid, *numbers, *running, *committed, *slots, *waiting, *anchors, *shared]
     tracked = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     seen = tuple(next(n for n, way in enumerate(ways) if way is one) for one in live)
     kind = Kind(functions, counts, biases, seen, tuple(x is not None and x.requires_grad for x in fade))
     job = Job(kind, grid.widths, grid.ends(clock), window - 1, tracked)
     made: tuple[Tensor, ...] = _HeldPass.apply(steps, job, *tensors)  # type: ignore[no-untyped-call]
-    old = (running, committed, slots, tuple(torch.zeros_like(g) for g in gathered))
+    none = tuple(g if w is None else torch.zeros_like(g) for g, w in zip(gathered, waiting, strict=True))
+    old = (running, committed, slots, none)
     return Held(tuple(map(grid.unlay, made[: len(queries)])), *_behind(job, made[len(queries) :], old))
 
 
@@ -115,7 +117,7 @@ class _HeldPass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, steps: Steps, job: Job, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         given = job.kind.groups(tensors)
-        samples = list(given.parts(steps.room()))
+        samples = list(given.parts(steps.room(), steps.beside()))
         shelf, kept, lasts = Shelf(), [], []
         answers: list[Tensor] = []
         for part in samples:
@@ -141,8 +143,7 @@ class _HeldPass(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         job, saved = ctx.job, list(ctx.saved_tensors)
-        made = [None if like is None else room_of(*like) for like in ctx.likes]
-        groups = job.kind.groups(made)
+        groups = job.kind.groups(None if like is None else room_of(*like) for like in ctx.likes)
         fade, *ways = (_taken(saved, numbers) for numbers in (groups.fade, *groups.ways))
         anchors, shared = _taken(saved, groups.anchors), _taken(saved, groups.shared)
         given = groups._replace(
@@ -153,7 +154,7 @@ class _HeldPass(torch.autograd.Function):
         for part, chunks in reversed(list(zip(ctx.parts, ctx.kept, strict=True))):
             found = [c.mapped(lambda places: [saved[i] for i in places]) for c in chunks]
             Back(ctx.steps, job, given, part, grads, groups, found).back()
-        return None, None, *made
+        return None, None, *groups.flat()
 
 
 def _taken(saved: list[Tensor], like: Sequence[Tensor | None]) -> list[Any]:

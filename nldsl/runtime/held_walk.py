@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,6 +46,10 @@ class Steps:
         """Bytes of weights that are worked on together."""
         return CACHE
 
+    def beside(self) -> int:
+        """How many lanes, samples times heads, are worked on together at least: threads share those apart."""
+        return 1 if self.joined else torch.get_num_threads()
+
     def forward(self, kind: Kind, given: Groups, tracked: bool) -> Passed:
         """See `pass_chunk`."""
         return pass_chunk(kind, given)
@@ -58,7 +63,8 @@ class Steps:
     def reads(
         self, kind: Kind, given: Groups, kept: Kept, flows: Flows, answers: Sequence[Tensor | None]
     ) -> tuple[list[Tensor | None], Flows]:
-        """See `reads_back`; the gradients in front of the chunk, as they are now."""
+        """See `reads_back`; the gradients in front of the chunk, those at the committed weights made anew."""
+        flows = flows._replace(committed=[torch.zeros_like(w) for w in given.committed])
         return reads_back(kind, given, kept, flows, answers), flows
 
     def ahead(self, walk: Ahead) -> None:
@@ -158,15 +164,16 @@ class Back:
         self.answers = grads[: job.kind.queries]
         sums = made.running if job.kind.commits and job.ends[-1] is not True else ()
         like, behind = (*made.running, *made.committed, *made.slots, *sums), grads[job.kind.queries :]
-        self.unasked = all(g is None for g in behind)
-        """Whether nothing flows into what the last chunk wrote."""
-        flowing = [
-            torch.zeros_like(w[part]) if g is None else g[part].clone(memory_format=torch.contiguous_format)
-            for w, g in zip(like, behind, strict=False)
-        ]
-        flows = iter([lanes(w, steps.joined) for w in flowing])
+        self.spares = all(g is None for g in behind) and job.ends[-1] is True and not job.kind.live
+        """Whether nothing flows into what the last chunk wrote, so that only its reads are gone through."""
         counts = (len(made.running), len(made.committed), len(made.slots), len(sums))
-        running, committed, slots, gathered = (list(islice(flows, count)) for count in counts)
+        apart = 2 * job.kind.weights if self.spares else 0  # `last` makes them
+        flows = (
+            lanes(_flow(w[part], None if g is None else g[part]), steps.joined)
+            for w, g in list(zip(like, behind, strict=False))[apart:]
+        )
+        running, committed = ([] if apart else list(islice(flows, count)) for count in counts[:2])
+        slots, gathered = (list(islice(flows, count)) for count in counts[2:])
         anchored = [lanes(torch.zeros_like(w[part]), steps.joined) for w in made.anchors]
         self.flows = Flows(running, committed, slots, anchored, self._shared(), gathered)
         self.anchors = [lanes(w[part], steps.joined) for w in given.anchors]
@@ -188,14 +195,20 @@ class Back:
         made, flows = self.made, self.flows
         groups = (made.running, made.committed, made.slots, made.anchors)
         for group, flow in zip(groups, flows, strict=False):
-            for into, g in zip(group, flow, strict=True):
-                into[self.part] = g.view(into[self.part].shape)
-        for into, g in zip(made.gathered if flows.gathered else (), flows.gathered, strict=True):
-            into[self.part] = g.view(into[self.part].shape)
+            self._leave(group, flow)
+        self._leave(made.gathered if flows.gathered else [], flows.gathered)
         if not self.steps.joined:
             for into, g in zip(made.shared, flows.shared, strict=True):
                 into.add_(g.sum((0, 1)))
         self._to_factors()
+
+    def _leave(self, group: Any, flow: Sequence[Tensor]) -> None:
+        """Gradients of these samples among those of all, or as they are where there are no others."""
+        for i, (into, g) in enumerate(zip(group, flow, strict=True)):
+            if into[self.part].shape == into.shape:
+                group[i] = g.view(into.shape)
+            else:
+                into[self.part] = g.view(into[self.part].shape)
 
     def at(self, n: int) -> tuple[Groups, list[Tensor | None]]:
         """What a chunk was given, and the gradients at its answers."""
@@ -211,7 +224,7 @@ class Back:
     def last(self) -> int:
         """How many chunks are left; of one whose write nobody asks for only the reads are gone through."""
         n = len(self.chunks) - 1
-        if not self.unasked or self.job.ends[n] is not True or self.job.kind.live:
+        if not self.spares:
             return n + 1
         (given, answers), (at, told) = self.at(n), self.places[n]
         found, self.flows = self.steps.reads(self.job.kind, given, self.chunks[n].kept, self.flows, answers)
@@ -221,6 +234,11 @@ class Back:
             put(None, into, self.part, told)
         for total, x, wide in zip(self.totals, given.fade, self.job.kind.wide, strict=True):
             total.append(x.new_zeros(x.shape[:-1]) if wide and x is not None else None)
+        # What is committed in front of the chunk is what runs behind the one before, if that has ended.
+        seen = self.flows.committed
+        self.apart = not n or self.job.ends[n - 1] is not True
+        running, committed = ([torch.zeros_like(w) for w in seen], seen) if self.apart else (seen, [])
+        self.flows = self.flows._replace(running=running, committed=committed)
         return n
 
     def one(self, n: int) -> None:
@@ -283,6 +301,13 @@ class Back:
             made = torch.cat(rows, -1) if wide else torch.stack(rows, -1)
             made = made.neg_() if taken else made
             into[self.part] = made.view(into[self.part].shape)
+
+
+def _flow(like: Tensor, given: Tensor | None) -> Tensor:
+    """The gradient at what is behind the last chunk, to be written over; zeros where there is none."""
+    if given is None:
+        return like.new_zeros(like.shape)
+    return given.clone(memory_format=torch.contiguous_format)
 
 
 def _toll(way: Following, sums: Sequence[Tensor | None], at: slice) -> None:

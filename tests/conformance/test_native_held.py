@@ -11,7 +11,7 @@ from torch import Tensor
 from nldsl.driver.compile import emit, plan_of
 from nldsl.emit.loader import load_module
 from nldsl.graph import open_program
-from nldsl.native import held, held_runs, lanes, turns
+from nldsl.native import held, held_forms, held_runs, lanes, turns
 from nldsl.native.held import NativePass, NativeSteps, passes_of, quicken
 from nldsl.runtime import native
 from nldsl.runtime.held_back import Flows, Found
@@ -47,7 +47,7 @@ block deep(x) {
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every width is compiled when it is seen, by a compiler that takes less time."""
-    monkeypatch.setattr(held, "AFTER", 0)
+    monkeypatch.setattr(held_forms, "AFTER", 0)
     monkeypatch.setattr(native, "FLAGS", [[*"-O1 -shared -fPIC -lm".split()]])
 
 
@@ -107,10 +107,10 @@ def _of(name: str, dtype: torch.dtype) -> Layer:
 @pytest.mark.parametrize("name", [HEADS, LIVE, COMMIT])
 def test_equals_torch(name: str, dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks by torch in front of those in C, some of these in one call; samples one by one."""
-    monkeypatch.setattr(held, "AFTER", 2)
+    monkeypatch.setattr(held_forms, "AFTER", 2)
     monkeypatch.setattr(held, "ROOM", 1)
     counts: list[int] = []
-    for module in (held, held_runs):
+    for module in (held_forms, held_runs):
         monkeypatch.setattr(module, "run", lambda *given: [counts.append(given[2]), turns.run(*given)])
     x = torch.randn(2, 26, 6, generator=torch.Generator().manual_seed(3)).to(dtype).requires_grad_()
     mine, theirs = _of(name, dtype), _of(name, dtype)
@@ -127,7 +127,7 @@ def test_a_run_behind_a_chunk_that_had_begun(monkeypatch: pytest.MonkeyPatch) ->
     mine, theirs = compiled(DEEP, x=6), compiled(DEEP, x=6)
     theirs.load_state_dict(mine.state_dict())
     found, counts = in_lanes(mine), list[int]()
-    for module in (held, held_runs):
+    for module in (held_forms, held_runs):
         monkeypatch.setattr(module, "run", lambda *given: [counts.append(given[2]), turns.run(*given)])
     x = torch.randn(1, 18, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 
@@ -216,7 +216,7 @@ def test_a_lost_gradient_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         return found, flows._replace(slots=[torch.zeros_like(x) for x in flows.slots])
 
     monkeypatch.setattr(NativeSteps, "back", lossy)
-    monkeypatch.setattr(held, "AFTER", 99)
+    monkeypatch.setattr(held_forms, "AFTER", 99)
     layer, _, chunk = of_program(HEADS)
     assert disagreements(layer, tokens=2 * chunk + 1)
 
