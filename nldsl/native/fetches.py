@@ -13,6 +13,8 @@ from nldsl.native.rooms import BYTES, LINE
 
 FEWEST = 4
 """Lines of an argument that are worth it."""
+MOST = 2**12
+"""Lines of one that would push out of the second cache of a core what this turn works on."""
 
 
 @dataclass(frozen=True)
@@ -55,5 +57,5 @@ def fetches(inputs: list[View | None]) -> Iterator[Fetch]:
                 count *= n
             # Other axes are left to the loops: what moves most is rows.
             found = Fetch(index, count, axes[-1][1], -(-length // LINE))
-        if found.count * found.lines >= FEWEST:
+        if FEWEST <= found.count * found.lines <= MOST:
             yield found
