@@ -219,7 +219,7 @@ class Prepared:
             steps = [x.stride(i) * x.element_size() if x.shape[i] > 1 else 0 for i in range(axes)]
             sizes += [*[0] * (AXES - axes), *steps]
         self.step, self.rooms = made.step, rooms
-        self.sizes, self.lanes = array("l", sizes), prod(lanes)
+        self.sizes = array("l", sizes)
 
     def __call__(self, given: Sequence[Tensor]) -> list[Tensor | None]:
         """Results in rooms of their own."""
@@ -227,7 +227,7 @@ class Prepared:
         outputs = [None if r is None else r.empty(like) for r in self.rooms]
         begins = array("Q", [x.data_ptr() for x in (*given, *outputs) if x is not None])
         sizes, places = self.sizes.buffer_info()[0], begins.buffer_info()[0]
-        if self.step(len(begins), sizes, places, None, min(threads(), self.lanes)):
+        if self.step(len(begins), sizes, places, None, threads()):
             raise MemoryError("no room for a lane")
         return outputs
 

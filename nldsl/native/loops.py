@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import prod
 
 from nldsl.native.formulas import number
 from nldsl.native.graph import Operand, Operation, Point, Reduce, UnsupportedError, View
 from nldsl.native.schedule import Loop
+from nldsl.native.team import LONG, PART, TEAM
 
 Named = Callable[[View], str]
 LIBM = {
@@ -56,9 +58,12 @@ def summed_axes(operation: Operation) -> tuple[bool, ...]:
 
 
 class LoopPrinter:
-    """Lines of C for a loop; `named`: a pointer to a buffer, `inside`: buffers that are only values."""
+    """Lines of C for a loop; `named`: a pointer to a buffer, `inside`: buffers that are only values.
 
-    def __init__(self, loop: Loop, named: Named, inside: set[int], real: str) -> None:
+    `shared`: threads of one lane share it if it is long.
+    """
+
+    def __init__(self, loop: Loop, named: Named, inside: set[int], real: str, shared: bool = False) -> None:
         self.loop, self.named, self.inside, self.real = loop, named, inside, real
         self.values: dict[tuple[object, ...], str] = {}
         self.written = {id(m.out.buffer) for m in loop.members}
@@ -73,6 +78,12 @@ class LoopPrinter:
         if not counts:
             self.groups = self._ordered(self._groups())
         self.sizes = [self._size(g) for g in self.groups]
+        sums = [m for m in loop.members if isinstance(m, Reduce)]
+        along = any(self._summed(m)[0] for m in sums) if self.groups else True
+        self.shared = shared and prod(self.sizes) >= LONG and not along
+        """Whether threads share the outermost loop: nothing is summed along it."""
+        self.parts = shared and prod(self.sizes) >= LONG and along and len(self.groups) == 1
+        """Whether they share the parts of a sum over all places."""
 
     def _size(self, group: tuple[int, ...]) -> int:
         size = 1
@@ -106,6 +117,8 @@ class LoopPrinter:
         """The whole loop."""
         yield from self._starts()
         depth = len(self.groups)
+        if self.shared and depth > 1:
+            yield f"#pragma omp parallel for {TEAM}"
         for level in range(depth - 1):
             yield f"for (long x{level} = 0; x{level} < {self.sizes[level]}; x{level}++) {{"
         yield from self._innermost()
@@ -133,21 +146,55 @@ class LoopPrinter:
             return
         last = len(self.groups) - 1
         registers = self._registers()
+        if self.parts:
+            yield from self._in_parts(registers)
+            return
         for n, m in enumerate(registers):
             yield f"{m.out.buffer.kind} s{n} = {STARTS[m.kind]};"
-        clauses = "".join(f" reduction({CLAUSES[m.kind]}: s{n})" for n, m in enumerate(registers))
         body = list(self._body())
         yield from (f"const {kind} {name} = {place};" for (kind, place), name in self.still.items())
-        # clang begins a largest one at the least finite number, not below it.
-        finite = "max" in clauses or "min" in clauses
-        yield from (["#ifndef __clang__"] if finite else [])
-        yield f"#pragma omp simd{clauses}"
-        yield from (["#endif"] if finite else [])
+        yield from self._simd(registers, f"parallel for simd {TEAM}" if self.shared and not last else "simd")
         yield f"for (long x{last} = 0; x{last} < {self.sizes[last]}; x{last}++) {{"
         yield from body
         yield "}"
         for n, m in enumerate(registers):
             yield self._store(m, f"s{n}", self._collects(m), level=last)
+
+    def _in_parts(self, registers: list[Reduce]) -> Iterator[str]:
+        """Sums over all places, made part by part and put together in one order."""
+        size, count, kinds = self.sizes[0], -(-self.sizes[0] // PART), [m.out.buffer.kind for m in registers]
+        begins = [
+            f"{kind} s{n} = {STARTS[m.kind]};"
+            for n, (kind, m) in enumerate(zip(kinds, registers, strict=True))
+        ]
+        body = list(self._body())
+        yield from (f"const {kind} {name} = {place};" for (kind, place), name in self.still.items())
+        yield from (f"{kind} p{n}[{count}];" for n, kind in enumerate(kinds))
+        yield f"#pragma omp parallel for {TEAM}"
+        yield f"for (long part = 0; part < {count}; part++) {{"
+        yield from begins
+        yield f"  const long end = part * {PART} + {PART} < {size} ? part * {PART} + {PART} : {size};"
+        yield from self._simd(registers)
+        yield f"  for (long x0 = part * {PART}; x0 < end; x0++) {{"
+        yield from body
+        yield "  }"
+        yield from (f"p{n}[part] = s{n};" for n in range(len(registers)))
+        yield "}"
+        yield from begins
+        yield f"for (long part = 0; part < {count}; part++) {{"
+        yield from (_collected(f"s{n}", f"p{n}[part]", m.kind) for n, m in enumerate(registers))
+        yield "}"
+        for n, m in enumerate(registers):
+            yield self._store(m, f"s{n}", False, level=0)
+
+    def _simd(self, registers: list[Reduce], before: str = "simd") -> Iterator[str]:
+        """What stands at the innermost loop."""
+        clauses = "".join(f" reduction({CLAUSES[m.kind]}: s{n})" for n, m in enumerate(registers))
+        # clang begins a largest one at the least finite number, not below it.
+        finite = "max" in clauses or "min" in clauses
+        yield from (["#ifndef __clang__"] if finite else [])
+        yield f"#pragma omp {before}{clauses}"
+        yield from (["#endif"] if finite else [])
 
     def _registers(self) -> list[Reduce]:
         """Sums along the innermost axis: they are collected in a register."""

@@ -14,6 +14,7 @@ from nldsl.native.loops import LoopPrinter
 from nldsl.native.nests import Nest, nested
 from nldsl.native.rooms import laid_out
 from nldsl.native.schedule import Loop, Stage, kept_in_loops, scheduled
+from nldsl.native.team import LONG, TEAM, many, shares
 from nldsl.native.tidy import NO_ROWS, Rows, tidied
 from nldsl.native.turned import TURN, turned
 
@@ -41,36 +42,51 @@ static void nl_leave_room(char *room) {
   free(room);
 }
 
+/* All turns of one lane. */
+static void nl_turns(char *room, long n, long arrays, const long *sizes, char **given, const long *turns) {
+  const long second = sizes[1], count = turns ? turns[0] : 1;
+  for (long turn = 0; turn < count; turn++) {
+    char *at[ARRAYS], *next[ARRAYS];
+    for (long i = 0; i < arrays; i++) {
+      next[i] = 0;
+      at[i] = given[i] + n / second * sizes[2 + 2 * i] + n % second * sizes[3 + 2 * i];
+      if (!turns) continue;
+      const long step = turns[1 + 2 * i], change = turns[2 + 2 * i];
+      at[i] += step * (change < 0 ? turn : (turn + change) & 1);
+      if (change < 0 && step && turn + 1 < count) next[i] = at[i] + step;
+    }
+    /* What this turn makes, or another name has, is near as it is. */
+    for (long i = 0; i < arrays; i++)
+      for (long j = 0; next[i] && j < arrays; j++)
+        if (next[i] == at[j] || (j < i && next[i] == next[j])) next[i] = 0;
+    lane(room, at, next);
+  }
+}
+
+/* Some lanes, one after the other; whether there is no room for them. */
+static int nl_lanes(long from, long to, long arrays, const long *sizes, char **given, const long *turns) {
+  char *room = nl_take_room();
+  for (long n = from; room && n < to; n++) nl_turns(room, n, arrays, sizes, given, turns);
+  if (room) nl_leave_room(room);
+  return !room;
+}
+
 /* turns: how many, one behind the other; then of every array how far it moves from one to the next, and 0 or
    1 where it moves back every second time, starting there, else -1. */
 int step(long arrays, const long *sizes, char **given, const long *turns, int threads) {
-  const long second = sizes[1], lanes = sizes[0] * second, count = turns ? turns[0] : 1;
+  const long lanes = sizes[0] * sizes[1];
   int failed = 0;
-#pragma omp parallel num_threads(threads) if(threads > 1) reduction(|: failed)
-  {
-    char *room = nl_take_room();
-    failed |= !room;
-#pragma omp for
-    for (long n = 0; n < lanes; n++) {
-      for (long turn = 0; room && turn < count; turn++) {
-        char *at[ARRAYS], *next[ARRAYS];
-        for (long i = 0; i < arrays; i++) {
-          next[i] = 0;
-          at[i] = given[i] + n / second * sizes[2 + 2 * i] + n % second * sizes[3 + 2 * i];
-          if (!turns) continue;
-          const long step = turns[1 + 2 * i], change = turns[2 + 2 * i];
-          at[i] += step * (change < 0 ? turn : (turn + change) & 1);
-          if (change < 0 && step && turn + 1 < count) next[i] = at[i] + step;
-        }
-        /* What this turn makes, or another name has, is near as it is. */
-        for (long i = 0; i < arrays; i++)
-          for (long j = 0; next[i] && j < arrays; j++)
-            if (next[i] == at[j] || (j < i && next[i] == next[j])) next[i] = 0;
-        lane(room, at, next);
-      }
-    }
-    nl_leave_room(room);
+  /* Where most threads would have no lane they share what is long in one lane after the other; not in a region
+     of one thread, inside which threads would be made anew for every loop. */
+  if (SHARES && 2 * lanes <= threads) nl_team = threads;
+  if (nl_team > 1 || threads == 1 || lanes == 1) failed = nl_lanes(0, lanes, arrays, sizes, given, turns);
+  else {
+    const int parts = threads < lanes ? threads : (int)lanes;
+#pragma omp parallel for num_threads(parts) reduction(|: failed)
+    for (int part = 0; part < parts; part++)
+      failed |= nl_lanes(lanes * part / parts, lanes * (part + 1) / parts, arrays, sizes, given, turns);
   }
+  nl_team = 1;
   return failed;
 }
 """
@@ -97,7 +113,8 @@ def printed(program: Program, head: str, rows: Rows = NO_ROWS) -> Text:
     text = (
         f"{head}\n{printer.functions()}static void lane(char *room, char **at, char **next) {{\n{body}\n}}\n"
     )
-    return Text(text + FRAME.replace("ARRAYS", str(max(arrays, 1))).replace("ROOM", str(size)), program, size)
+    frame = FRAME.replace("ARRAYS", str(max(arrays, 1))).replace("ROOM", str(size))
+    return Text(text + frame.replace("SHARES", str(int(printer.shares))), program, size)
 
 
 class _Printer:
@@ -106,6 +123,7 @@ class _Printer:
         self.places, self.room = laid_out(stages, self.inside)
         self.pack = 0
         self.products = sum(isinstance(s, Product) for s in stages)
+        self.shares = shares(stages)
         self.slots = {i: n for n, i in enumerate(self._outputs(), len(program.inputs))}
         made = (replace(fetch, index=self.slots[fetch.index]) for fetch in fetches(program.outputs))
         self.fetches = [*fetches(program.inputs), *made]
@@ -164,7 +182,7 @@ class _Printer:
         if isinstance(stage, Loop):
             if 0 in stage.domain:
                 return
-            printer = LoopPrinter(stage, self.named, self.inside, self.program.real)
+            printer = LoopPrinter(stage, self.named, self.inside, self.program.real, self.shares)
             yield "{"
             yield from (f"  {line}" for line in printer.lines())
             yield "}"
@@ -201,6 +219,8 @@ class _Printer:
             assert p.start is not None
             down, right = p.start.strides[-2:]
             yield f"  const {real} *from = {pointers[3]}; {real} *to = {pointers[0]};"
+            if self.shares and m * n >= LONG:
+                yield f"  #pragma omp parallel for {TEAM}"
             yield f"  for (long i = 0; i < {m}; i++) for (long j = 0; j < {n}; j++)"
             yield f"    to[i * {p.out.strides[-2]} + j] = from[i * {down} + j * {right}];"
         self.pack = max(self.pack, 8 * (k + 16) * (n + 64))
@@ -208,7 +228,8 @@ class _Printer:
         numbers = f"{number(p.alpha, real)}, {number(beta, real)}"
         a = f"{pointers[1]}, {p.a.strides[-2]}, {p.a.strides[-1]}"
         b = f"{pointers[2]}, {p.b.strides[-2]}, {p.b.strides[-1]}"
-        yield f"  nl_product({m}, {n}, {k}, {a}, {b}, {pointers[0]}, {p.out.strides[-2]}, {numbers}, {pack});"
+        name = f"nl_product{'_shared' if self.shares and many(p) else ''}"
+        yield f"  {name}({m}, {n}, {k}, {a}, {b}, {pointers[0]}, {p.out.strides[-2]}, {numbers}, {pack});"
         yield tail
 
     def _routine(self, r: Routine) -> Iterator[str]:
@@ -226,7 +247,8 @@ class _Printer:
             head, (to, given), tail = self._batched(r.out, r.given)
             (down, _), (step, _) = r.given.strides[-2:], r.out.strides[-2:]
             rows, columns = r.given.shape[-2:]
-            yield f"{head} {TURN}({rows}, {columns}, {given}, {down}, {to}, {step}); {tail}"
+            name = f"{TURN}{'_shared' if self.shares and rows * columns >= LONG else ''}"
+            yield f"{head} {name}({rows}, {columns}, {given}, {down}, {to}, {step}); {tail}"
             return
         size = r.out.shape[-1]
         self.pack = max(self.pack, 8 * (4 * size * size + 4096))

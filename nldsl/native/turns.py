@@ -144,14 +144,14 @@ class Call:
             size, (one, other), (high, wide) = x.element_size(), x.stride()[:2], x.shape[:2]
             sizes += [one * size if high > 1 else 0, other * size if wide > 1 else 0]
             turns += [step, change]
-        self.made, self.lanes = made, prod(lanes)
+        self.made = made
         self.sizes, self.turns = array("l", sizes), array("l", turns)
 
     def __call__(self, places: Sequence[int]) -> None:
         """`places`: where every array begins; the caller keeps them until it is back."""
-        given, several = array("Q", places), min(threads(), self.lanes)
+        given = array("Q", places)
         first, second, third = (x.buffer_info()[0] for x in (self.sizes, given, self.turns))
-        if self.made.step(len(places), first, second, third, several):
+        if self.made.step(len(places), first, second, third, threads()):
             raise MemoryError("no room for a lane")
 
 

@@ -225,3 +225,43 @@ NL_APART void nl_product(
   }
   nl_product_rows(M, N, K, A, am, ak, B, bk, C, cm, alpha, beta);
 }
+
+/* How many threads share what one lane does. */
+static _Thread_local __attribute__((unused)) int nl_team = 1;
+
+/* The same, its columns or rows shared; every number is the sum that one thread makes of it. */
+NL_APART void nl_product_shared(
+    int M, int N, int K, const real *A, long am, long ak, const real *B, long bk, long bn, real *C, long cm,
+    real alpha, real beta, real *room) {
+  enum { WIDE = NL_WIDEST * NL_BYTES / sizeof(real), TALL = 6 };
+  const int columns = N / WIDE, rows = M / TALL;
+  const bool by_rows = bn == 1 && columns < nl_team && rows > columns;
+  const int most = by_rows ? rows : columns, parts = most < nl_team ? most : nl_team;
+  if (parts < 2) {
+    nl_product(M, N, K, A, am, ak, B, bk, bn, C, cm, alpha, beta, room);
+    return;
+  }
+  const int last = by_rows ? M : N, unit = by_rows ? TALL : WIDE;
+  _Pragma("omp parallel for num_threads(parts)")
+  for (int part = 0; part < parts; part++) {
+    const long from = (long)most * part / parts * unit;
+    const long to = part + 1 < parts ? (long)most * (part + 1) / parts * unit : last;
+    if (by_rows) nl_product((int)(to - from), N, K, A + from * am, am, ak, B, bk, bn, C + from * cm, cm, alpha, beta, room);
+    /* A part is copied to as much of the room as it has of B. */
+    else nl_product(M, (int)(to - from), K, A, am, ak, B + from * bn, bk, bn, C + from, cm, alpha, beta, room + from * K);
+  }
+}
+
+/* A transpose, its rows shared. */
+NL_APART void nl_transpose_shared(int M, int N, const real *A, long am, real *B, long bm) {
+  const int most = M / 64, parts = most < nl_team ? most : nl_team;
+  if (parts < 2) {
+    nl_transpose(M, N, A, am, B, bm);
+    return;
+  }
+  _Pragma("omp parallel for num_threads(parts)")
+  for (int part = 0; part < parts; part++) {
+    const long from = (long)most * part / parts * 64, to = part + 1 < parts ? (long)most * (part + 1) / parts * 64 : M;
+    nl_transpose((int)(to - from), N, A + from * am, am, B + from, bm);
+  }
+}
