@@ -76,8 +76,8 @@ static int nl_lanes(long from, long to, long arrays, const long *sizes, char **g
 int step(long arrays, const long *sizes, char **given, const long *turns, int threads) {
   const long lanes = sizes[0] * sizes[1];
   int failed = 0;
-  /* Where most threads would have no lane they share what is long in one lane after the other; not in a region
-     of one thread, inside which threads would be made anew for every loop. */
+  /* Where most threads would have no lane they share what is long in one lane after the other; not in a
+     region of one thread, inside which threads would be made anew for every loop. */
   if (SHARES && 2 * lanes <= threads) nl_team = threads;
   if (nl_team > 1 || threads == 1 || lanes == 1) failed = nl_lanes(0, lanes, arrays, sizes, given, turns);
   else {

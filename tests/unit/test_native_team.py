@@ -22,7 +22,6 @@ SIZES = 101, 333, 250
 """Rows, columns and what is summed: each of them leaves a rest."""
 FAULTS = {
     "columns of others": ("nl_product(M, (int)(to - from), K, A", "nl_product(M, (int)(to - from) - 1, K, A"),
-    "one room for all": ("room + from * K);", "room);"),
     "rows of others": ("C + from * cm, cm,", "C, cm,"),
     "half a transpose": ("nl_transpose((int)(to - from), N,", "nl_transpose((int)(to - from) / 2, N,"),
 }
