@@ -7,15 +7,18 @@ the same of ours by `weighted` and `at commit`; the numbers are those of the las
 over the chunk.  `titans_mlp` is the recurrence of the paper: reads follow every token, only gradients are
 held for a chunk; for that theirs keeps its weights at every token, so it is timed on
 `SHORT` tokens.  The functions differ in norms and in how rates are bounded; the sizes do not.
+The last rows have the sizes of its README: two sequences of width `README`, one memory of 384-1536-384 for each.
 """
 
 from __future__ import annotations
 
+import torch
 from titans_pytorch import NeuralMemory
 
 from benchmarks.peer import CHUNK, HEADS, SIZE, TOKENS, WIDTH, Pair, ours, passes, tokens
 
 SHORT = 128
+README = 384
 EVERY_CHUNK = """
 block titans(x, heads = 4, chunk = 64) {
   level context every chunk tokens { memory M = mlp(2) per head(heads) }
@@ -52,4 +55,19 @@ def pairs() -> list[Pair]:
         )
         other = passes(theirs, tokens(count))
         found.append(Pair(f"64-128-64, {name}", passes(mine, x), other, scale=TOKENS / count))
-    return found
+    return found + _of_its_readme()
+
+
+def _of_its_readme() -> list[Pair]:
+    """What its README shows, as it is called there and with gradients anew every chunk."""
+    text = EVERY_CHUNK.replace("mlp(2)", "mlp(4)")
+    mine = ours(text, block="titans", x=README, heads=1, chunk=CHUNK)
+    x = torch.randn(2, TOKENS, README)
+    return [
+        Pair(
+            f"384-1536-384, reads and steps every chunk{note}",
+            passes(mine, x.clone()),
+            passes(NeuralMemory(README, chunk_size=CHUNK, batch_size=batch), x.clone()),
+        )
+        for batch, note in ((None, "; theirs: gradients never anew"), (CHUNK, ""))
+    ]
