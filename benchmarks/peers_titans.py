@@ -7,7 +7,7 @@ the same of ours by `weighted` and `at commit`; the numbers are those of the las
 over the chunk.  `titans_mlp` is the recurrence of the paper: reads follow every token, only gradients are
 held for a chunk; for that theirs keeps its weights at every token, so it is timed on
 `SHORT` tokens.  The functions differ in norms and in how rates are bounded; the sizes do not.
-The last rows have the sizes of its README: two sequences of width `README`, one memory of 384-1536-384 for each.
+The last rows have the sizes of its README: two sequences of width 384, a memory of 384-1536-384 for each.
 """
 
 from __future__ import annotations
