@@ -85,22 +85,22 @@ def held_pass(
     anchors = [r.expand_as(w) for r, w in zip(toward, running, strict=False)]
     numbers = [*fade, *(x for way in ways for x in way)]
     counts = Counts(*map(len, (queries, inputs, ways, running, slots, gathered, anchors, shared)))
-    waiting = _that_wait(gathered)
+    waiting, none = _that_wait(gathered)
     tensors = [*laid, *numbers, *running, *committed, *slots, *waiting, *anchors, *shared]
     tracked = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     seen = tuple(next(n for n, way in enumerate(ways) if way is one) for one in live)
     kind = Kind(functions, counts, biases, seen, tuple(x is not None and x.requires_grad for x in fade))
     job = Job(kind, grid.widths, grid.ends(clock), window - 1, tracked)
     made: tuple[Tensor, ...] = _HeldPass.apply(steps, job, *tensors)  # type: ignore[no-untyped-call]
-    none = tuple(g if w is None else torch.zeros_like(g) for g, w in zip(gathered, waiting, strict=True))
     old = (running, committed, slots, none)
     return Held(tuple(map(grid.unlay, made[: len(queries)])), *_behind(job, made[len(queries) :], old))
 
 
-def _that_wait(gathered: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    """Behind a commit nothing waits; what is zero and asks for no gradient is not added."""
-    waits = any(g.requires_grad or bool(g.any()) for g in gathered)
-    return gathered if waits else [None] * len(gathered)
+def _that_wait(gathered: Sequence[Tensor]) -> tuple[Sequence[Tensor | None], tuple[Tensor, ...]]:
+    """Sums that are added, and sums of nothing: what is zero and asks for no gradient is not added."""
+    if any(g.requires_grad or bool(g.any()) for g in gathered):
+        return gathered, tuple(torch.zeros_like(g) for g in gathered)
+    return [None] * len(gathered), tuple(gathered)
 
 
 def _behind(
