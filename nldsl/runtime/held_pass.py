@@ -82,18 +82,17 @@ def held_pass(
     (queries, *inputs), (running, committed, slots) = rows, weights
     ways = list({id(way): way for way in live}.values())
     laid = [*(grid.fill(q) for q in queries), *(inputs if window > 1 else map(grid.fill, inputs))]
-    anchors = [r.expand_as(w) for r, w in zip(toward, running, strict=False)]
-    numbers = [*fade, *(x for way in ways for x in way)]
-    counts = Counts(*map(len, (queries, inputs, ways, running, slots, gathered, anchors, shared)))
+    counts = Counts(*map(len, (queries, inputs, ways, running, slots, gathered, toward, shared)))
     waiting, none = _that_wait(gathered)
-    tensors = [*laid, *numbers, *running, *committed, *slots, *waiting, *anchors, *shared]
+    tensors = [*laid, *fade, *(x for way in ways for x in way), *running, *committed, *slots, *waiting]
+    tensors += [*(r.expand_as(w) for r, w in zip(toward, running, strict=False)), *shared]
     tracked = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     seen = tuple(next(n for n, way in enumerate(ways) if way is one) for one in live)
     kind = Kind(functions, counts, biases, seen, tuple(x is not None and x.requires_grad for x in fade))
     job = Job(kind, grid.widths, grid.ends(clock), window - 1, tracked)
     made: tuple[Tensor, ...] = _HeldPass.apply(steps, job, *tensors)  # type: ignore[no-untyped-call]
-    old = (running, committed, slots, none)
-    return Held(tuple(map(grid.unlay, made[: len(queries)])), *_behind(job, made[len(queries) :], old))
+    behind = _behind(job, made[len(queries) :], (running, committed, slots, none))
+    return Held(tuple(map(grid.unlay, made[: len(queries)])), *behind)
 
 
 def _that_wait(gathered: Sequence[Tensor]) -> tuple[Sequence[Tensor | None], tuple[Tensor, ...]]:
