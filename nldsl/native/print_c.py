@@ -79,7 +79,7 @@ int step(long arrays, const long *sizes, char **given, const long *turns, int th
   /* Where most threads would have no lane they share what is long in one lane after the other; not in a
      region of one thread, inside which threads would be made anew for every loop. */
   if (SHARES && 2 * lanes <= threads) nl_team = threads;
-  if (nl_team > 1 || threads == 1 || lanes == 1) failed = nl_lanes(0, lanes, arrays, sizes, given, turns);
+  if (nl_team > 1 || threads == 1 || lanes <= 1) failed = nl_lanes(0, lanes, arrays, sizes, given, turns);
   else {
     const int parts = threads < lanes ? threads : (int)lanes;
 #pragma omp parallel for num_threads(parts) reduction(|: failed)

@@ -238,7 +238,9 @@ class Back:
         seen = self.flows.committed
         self.apart = not n or self.job.ends[n - 1] is not True
         running, committed = ([torch.zeros_like(w) for w in seen], seen) if self.apart else (seen, [])
-        self.flows = self.flows._replace(running=running, committed=committed)
+        # Sums that waited in front of the chunk were asked for by its write alone.
+        waited = [torch.zeros_like(g) for g in given.gathered if g is not None]
+        self.flows = self.flows._replace(running=running, committed=committed, gathered=waited)
         return n
 
     def one(self, n: int) -> None:

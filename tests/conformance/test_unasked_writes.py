@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import nldsl
+from nldsl.runtime import held_pass
 from nldsl.runtime.held_walk import Back
 
 TITANS = """
@@ -74,3 +75,28 @@ def test_gradients_are_those_of_zeros_at_the_state(
             for a, b in zip(without, gradients(layer, x, state, asked=True), strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
             assert left[1:] == [0]
+
+
+def unwritten(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory that nobody has written has no numbers."""
+    return torch.full(tuple(shape), torch.nan, dtype=dtype, device=device)
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_sums_that_waited_in_front_have_a_gradient_of_zero(
+    first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call of one chunk that began in the call before: in two calls as in one."""
+    monkeypatch.setattr(held_pass, "room_of", unwritten)
+    layer, found = nldsl.compile(TITANS, block="titans", x=8).double(), []
+    x = torch.randn(2, 4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    x.requires_grad_()
+    for cut in (0, first):
+        y, state = layer(x[:, :cut])
+        z, _ = layer(x[:, cut:], state)
+        rows = torch.cat([y, z], 1)[:, first:]
+        loss = (rows * torch.arange(rows.numel()).view(rows.shape).cos()).sum()
+        asked = [x, *layer.parameters()]
+        found.append(torch.autograd.grad(loss, asked, allow_unused=True, materialize_grads=True))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)

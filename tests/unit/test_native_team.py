@@ -87,6 +87,19 @@ def test_equals_torch_and_one_thread(function: Function, lanes: int, dtype: torc
             assert torch.equal(own, other), count
 
 
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_few_columns(columns: int) -> None:
+    """They are copied to the room of the lane, which threads would write one over the other's."""
+    g = torch.Generator().manual_seed(0)
+    w, u = torch.randn(1, 1500, 1500, generator=g), torch.randn(1, 1500, columns, generator=g)
+    compiled = Lanes(lambda w, u: (w @ u,))
+    compiled(w, u)
+    (alone,) = with_threads(compiled, 1, w, u)
+    for count in (2, 3, 8) * 3:
+        (found,) = with_threads(compiled, count, w, u)
+        assert torch.equal(found, alone), count
+
+
 def text_of(compiled: Lanes, *arguments: Tensor) -> str:
     form = compiled.form(arguments)
     assert form is not None

@@ -235,7 +235,8 @@ NL_APART void nl_product_shared(
     real alpha, real beta, real *room) {
   enum { WIDE = NL_WIDEST * NL_BYTES / sizeof(real), TALL = 6 };
   const int columns = N / WIDE, rows = M / TALL;
-  const bool by_rows = bn == 1 && columns < nl_team && rows > columns;
+  /* Few columns are copied to the room, of which there is one. */
+  const bool by_rows = bn == 1 && N >= NL_LEAST && columns < nl_team && rows > columns;
   const int most = by_rows ? rows : columns, parts = most < nl_team ? most : nl_team;
   if (parts < 2) {
     nl_product(M, N, K, A, am, ak, B, bk, bn, C, cm, alpha, beta, room);
