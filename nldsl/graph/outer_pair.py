@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 
-from nldsl.source import Span
+from nldsl.spec.program import Term
 
 _OUTER = re.compile(r"outer\((.+)\)")
 _FACTORS_BEFORE = re.compile(r"[+=] *((?:[\w.]+ \* )*)$")
 _FACTORS_BEHIND = re.compile(r"((?: \* [\w.]+)*) *(?:[;}#]|$)")
 
 
-def outer_pair(span: Span | None, key: str, target: str) -> tuple[str, str]:
+def outer_pair(term: Term) -> tuple[str, str]:
     """What stands in `outer` for a key and a target that have no name of their own; else their names."""
+    span, key, target = term.span, term.key.name, term.target.name
     found = _OUTER.fullmatch(" ".join(span.text.split())) if span else None
     sides = _two(found[1]) if found else None
     if span is None or sides is None:
@@ -21,7 +22,8 @@ def outer_pair(span: Span | None, key: str, target: str) -> tuple[str, str]:
     text = span.file.text
     before = _FACTORS_BEFORE.search(text[: span.start].rpartition("\n")[2])
     behind = _FACTORS_BEHIND.match(text[span.end :].partition("\n")[0])
-    if before and behind and not _named(target, first):
+    # Of an erase it is the whole error, not the target.
+    if before and behind and term.objective.name == "dot" and not _named(target, first):
         target = f"{before[1]}{first}{behind[1]}"
     return key if _named(key, second) else second, target
 

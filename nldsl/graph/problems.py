@@ -346,7 +346,7 @@ def _size(slot: Slot, group: GroupRule, shape: Shape) -> int:
 def written_pair(term: Term) -> tuple[str, str]:
     """Key and target of a term as written, or by the names of the values."""
     written = _PAIR.search(_written(term.span))
-    return (written[1], written[2]) if written else outer_pair(term.span, term.key.name, term.target.name)
+    return (written[1], written[2]) if written else outer_pair(term)
 
 
 def _pair(term: Term) -> str:

@@ -8,6 +8,7 @@ own (Kalman, recursive least squares): `[k] <- v  minimize l2  by gain(along = b
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nldsl.diagnostics import DiagnosticBag
@@ -51,14 +52,15 @@ def answered_write(frame: Frame, node: tree.Assign, box: MemoryBox) -> bool:
     kept = (len(frame.body), dict(frame.constants), copy.copy(frame.paths), copy.deepcopy(frame.namer))
     parameters = frame.session.parameters
     try:
-        terms = _terms(frame, parts, box, node.span)
+        # At what is added: key and target of the sum as it is written are not those of an erase.
+        terms = _terms(frame, parts, box, parts[0].call.args[0].value.span)
     except NotAffineError:
         start, frame.constants, frame.paths, frame.namer = kept
         del frame.body[start:]
         frame.session.parameters = parameters
         return False
     if terms is not None:
-        _forget(frame, kept[0], terms)
+        forget(frame, kept[0], terms)
         if terms:
             frame.body.append(Write(box.name, tuple(terms), base_every=1, span=node.span))
     return True
@@ -100,7 +102,7 @@ def _terms(frame: Frame, parts: list[Outer], box: MemoryBox, span: Span) -> list
             read = recall.answers.get(name)
             table, place = (along.rest, name) if read is None else (along.answers, name)
             table[place] = plus(table.get(place, {}), times(factor, number))
-    terms = [t for along in sums.values() for t in _along(frame, recall, along, box, span)]
+    terms = [t for along in sums.values() for t in terms_along(frame, recall, along, box, span)]
     good = [t for t in terms if t is not None]
     return good if len(good) == len(terms) else None
 
@@ -130,7 +132,7 @@ def _factor(frame: Frame, recall: Recall, part: Outer, box: MemoryBox) -> Poly:
     return found
 
 
-def _along(frame: Frame, recall: Recall, along: Along, box: MemoryBox, span: Span) -> list[Term | None]:
+def terms_along(frame: Frame, recall: Recall, along: Along, box: MemoryBox, span: Span) -> list[Term | None]:
     """The terms along one vector: an erase for every key that was asked, with what is taught in its place."""
     terms: list[Term | None] = []
     by_key: dict[str, tuple[Value, Poly]] = {}
@@ -193,11 +195,15 @@ def gains(frame: Frame) -> Unit:
     return Unit(file, parse(file, DiagnosticBag()), frame.unit.library)
 
 
-def _forget(frame: Frame, start: int, terms: list[Term]) -> None:
-    """Drop what stood in the sum and nothing uses any more: an answer that became part of the write."""
+def forget(frame: Frame, start: int, terms: list[Term], more: Sequence[Value] = ()) -> None:
+    """Drop what stood in the sum and nothing uses any more: an answer that became part of the write.
+
+    `more`: what else the write uses.
+    """
     while True:
         used = {v.name for s in frame.body[start:] for v in _needs(s)}
         used |= {v.name for t in terms for v in (t.key, t.target, *(a for _, a in t.rule.arguments))}
+        used |= {t.weight.name for t in terms if t.weight is not None} | {v.name for v in more}
         kept = [s for s in frame.body[start:] if not isinstance(s, Apply | Read) or s.out.name in used]
         if len(kept) == len(frame.body) - start:
             break

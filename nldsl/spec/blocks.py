@@ -17,11 +17,11 @@ from nldsl.spec.memories import declare_level, declare_memory, finish
 from nldsl.spec.memory_checks import check_memories
 from nldsl.spec.primitives import merged
 from nldsl.spec.program import Block, Call, Memory, Repeat, Value
+from nldsl.spec.self_taught import taught
 from nldsl.spec.session import MAX_COPIES, Session
 from nldsl.spec.statements import HANDLERS, run
 from nldsl.spec.static import whole_number
 from nldsl.spec.task_writes import block_assign, task_write
-from nldsl.spec.writes import write
 from nldsl.syntax import tree
 
 
@@ -284,7 +284,7 @@ def _carried(
 HANDLERS["block", tree.Assign] = block_assign
 HANDLERS["block", tree.LevelDecl] = declare_level
 HANDLERS["block", tree.MemoryDecl] = declare_memory
-HANDLERS["block", tree.Write] = write
+HANDLERS["block", tree.Write] = taught
 HANDLERS["block", tree.TaskWrite] = task_write
 HANDLERS["block", tree.Repeat] = repeat
 HANDLERS["block", tree.Return] = give_back

@@ -72,6 +72,19 @@ SUMS: dict[str, tuple[Step, str, str]] = {
         "delta_block",
         "",
     ),
+    "S[k] <- a * (v - S[k]) minimize dot by gd(lr = 1)": (delta, "delta", "DeltaNet"),
+    "S[k] <- v - S[k] minimize dot by gd(lr = a)": (delta, "delta", "DeltaNet"),
+    "e = S[k] - v; S[k] <- -1 * e minimize dot weighted a by gd(lr = 0.5)": (half, "delta", "DeltaNet"),
+    "S[k] <- v - S[k] minimize dot by gd(lr = 1) retain a": (
+        lambda S, k, g, v, a: a * S + torch.outer(v - S @ k, k),
+        "delta",
+        "the gated delta rule of Hope",
+    ),
+    "S[g] <- v / 2 - a * S[k] minimize dot by gd(lr = 0.5)": (
+        lambda S, k, g, v, a: S + 0.5 * torch.outer(v / 2 - a * (S @ k), g),
+        "delta_block",
+        "",
+    ),
     "S += outer(v + S[k], k) - outer(S[k], k)": (
         lambda S, k, g, v, a: S + torch.outer(v, k),
         "linear",
@@ -159,6 +172,9 @@ def test_verify_takes_them() -> None:
         "r = S[k]; S *= a; S += outer(2 * v - r, k)",
         "S += outer(g * (v - S[k]), k)",
         "S += outer(v - mean(S[g]) * S[k], k)",
+        "S[k] <- v - tanh(S[k]) minimize dot by gd(lr = a)",
+        "S[k] <- v - S[k] minimize dot by gd(lr = mean(S[g]))",
+        "S[k + S[g]] <- v - S[k] minimize dot by gd(lr = a)",
     ],
 )
 def test_what_is_no_sum_of_answers_stays_as_it_is(body: str) -> None:
@@ -168,6 +184,29 @@ def test_what_is_no_sum_of_answers_stays_as_it_is(body: str) -> None:
     assert disagreements(compiled(text, dim=8)) == []
     names = [n for n, _ in compiled(text, dim=8).named_parameters()]
     assert not any("linear_3" in n for n in names)
+
+
+def test_a_rule_and_an_objective_of_the_author_are_meant() -> None:
+    """Of the names of the library's, but other ones."""
+    own = "objective dot(y, v) { return -1 * sum(2 * y * v) }\nrule gd(lr) { W = W - 3 * lr * g }\n"
+    for defined in own.splitlines():
+        body = "S[k] <- v - S[k] minimize dot by gd(lr = a)"
+        text = f"{defined}\n{HEAD}{body}\n  return linear(merge(S[k] + g)) }}\n"
+        (found_unit,) = (
+            u for b in plan_program(open_program(text, dim=8)).blocks for u in b.units if u.memories
+        )
+        assert found_unit.lowering == "sequential"
+        assert disagreements(compiled(text, dim=8)) == []
+
+
+def test_an_erase_is_told_by_what_is_taught_in_its_place() -> None:
+    for body in (
+        "S[k] <- a * (split(linear(x), heads) - S[k]) minimize dot by gd(lr = 1)",
+        "S += outer(a * (split(linear(x), heads) - S[k]), k)",
+    ):
+        (found,) = explain(f"{HEAD}{body}\n  return linear(merge(S[g] + v)) }}\n", dim=8).equations
+        told = str(found)
+        assert "vhat_t = split(linear(x)" in told and "S[k]" not in told
 
 
 def test_memories_that_teach_each_other_are_no_sums() -> None:
