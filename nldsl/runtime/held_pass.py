@@ -97,9 +97,8 @@ def held_pass(
 
 def _that_wait(gathered: Sequence[Tensor]) -> tuple[Sequence[Tensor | None], tuple[Tensor, ...]]:
     """Sums that are added, and sums of nothing: what is zero and asks for no gradient is not added."""
-    if any(g.requires_grad or bool(g.any()) for g in gathered):
-        return gathered, tuple(torch.zeros_like(g) for g in gathered)
-    return [None] * len(gathered), tuple(gathered)
+    waits = any(g.requires_grad or bool(g.any()) for g in gathered)
+    return gathered if waits else [None] * len(gathered), tuple(torch.zeros_like(g) for g in gathered)
 
 
 def _behind(
