@@ -55,11 +55,12 @@ def _compare(bench: Bench, module: Layer, label: str, run: Run, values: bool = F
 
 
 def _wanted(bench: Bench, pairs: Sequence[Pair]) -> list[Tensor]:
-    """The same for the interpreter, asked once."""
-    if bench.reference.gradients is None:
+    """The same for the interpreter, once for every set of outputs and states: forms keep different ones."""
+    asked = tuple(pair.where for pair in pairs)
+    if asked not in bench.reference.gradients:
         leaves = [*(bench.values[n] for n in bench.learned), *_floats(bench.reference.inputs)]
-        bench.reference.gradients = _differentiate(pairs, "want", bench.seed, leaves)
-    return bench.reference.gradients
+        bench.reference.gradients[asked] = _differentiate(pairs, "want", bench.seed, leaves)
+    return bench.reference.gradients[asked]
 
 
 def _differentiate(pairs: Sequence[Pair], side: str, seed: int, leaves: Sequence[Tensor]) -> list[Tensor]:

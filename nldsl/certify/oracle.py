@@ -27,8 +27,8 @@ class Forward:
     states: list[State]
     events: list[Event]
     diverges: int | None = None
-    gradients: list[Tensor] | None = None
-    """Of the projection all benches share; asked for once."""
+    gradients: dict[tuple[str, ...], list[Tensor]] = field(default_factory=dict)
+    """Of the projection all benches share, by the outputs and states that it is made of; asked for once."""
 
     @property
     def tokens(self) -> int:

@@ -107,6 +107,7 @@ def again(rows: Tensor) -> Moving:
 def runs_of(into: Tensor, part: slice, places: Sequence[slice]) -> Tensor:
     """The rows `[N, B, H, C, d]` of N chunks, one behind the other, of some samples of `[B, L, H, d]`.
 
+    >>> import torch
     >>> runs_of(torch.zeros(5, 8, 3, 7), slice(1, 3), [slice(2, 4), slice(4, 6)]).shape
     torch.Size([2, 2, 3, 2, 7])
     """

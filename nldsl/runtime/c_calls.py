@@ -39,18 +39,10 @@ def loop(text: str, like: Tensor) -> Step | None:
     return compiled(text, REAL[like.dtype])
 
 
-class _Forked:
-    """Whether loops have had several threads here, and whether this process was forked behind that."""
+class _Several:
+    """The process whose loops have had several threads."""
 
-    several = behind = False
-
-
-def _forked() -> None:
-    _Forked.behind = _Forked.several
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    process = 0
 
 
 def threads() -> int:
@@ -61,11 +53,11 @@ def threads() -> int:
     >>> threads() == torch.get_num_threads()
     True
     """
-    if _Forked.behind:
+    count, process = torch.get_num_threads(), os.getpid()
+    if _Several.process and _Several.process != process:
         return 1
-    count = torch.get_num_threads()
     if count > 1:
-        _Forked.several = True
+        _Several.process = process
     return count
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from nldsl.runtime.module import Module
 from nldsl.runtime.state import State
 
+TRACED = "NL0978"
+TRANSFORMED = "NL0979"
 NO_RULE = ("setup_context", "the jvp function", "data pointer of Tensor that doesn't have storage")
 """What torch says where a function with a pass back of its own is transformed."""
 INDICES = (torch.int64, torch.int32)
@@ -81,7 +83,7 @@ def check_inputs(
 def _check_trace(program: str) -> None:
     if torch._C._get_tracing_state() is not None:
         raise RuntimeError(
-            f"NL0978: `torch.jit.trace` would make constants of the lengths and counts of this call of "
+            f"{TRACED}: `torch.jit.trace` would make constants of the lengths and counts of this call of "
             f"`{program}`: use `torch.compile`, `torch.export` or `nldsl export`"
         )
 
@@ -117,8 +119,8 @@ def tokens_in_range(module: Module, program: str, inputs: Sequence[Tensor]) -> I
     except RuntimeError as wrong:
         if any(said in str(wrong) for said in NO_RULE):
             raise RuntimeError(
-                f"NL0979: passes of `{program}` have no rule for `torch.func` and forward derivatives: call "
-                "samples one by one and take gradients by `torch.autograd.grad`, or `functional_call`"
+                f"{TRANSFORMED}: passes of `{program}` have no rule for `torch.func` and forward derivatives: "
+                "call samples one by one and take gradients by `torch.autograd.grad`, or `functional_call`"
             ) from wrong
         raise
 

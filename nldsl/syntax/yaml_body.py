@@ -234,9 +234,10 @@ def _told(node: t.Write) -> t.Write:
         replace(term, span=replace(term.span, said=said))
         for term, said in zip(node.terms, words, strict=True)
     )
-    whole = show.line(node)
     if node.braces:
         each = "each of " if node.each else ""
         body = f"write {each}{show.names(node.targets)} {{ {' '.join(words)} }}"
         whole = [body, *show.clauses(node.clauses)]
+    else:
+        whole = show.line(node)
     return replace(node, terms=terms, span=replace(node.span, said=" ".join(whole)))

@@ -179,7 +179,7 @@ PAPERS: dict[str, tuple[str, Callable[..., Iterator[Tensor]], str, set[str]]] = 
     "PaTH attention": (PATH, path, "RS", {"delta", "attention"}),
     "Infini-attention": (INFINI, infini, "RD", {"delta_block", "linear"}),
     "a gate per entry": (DIAGONAL, diagonal, "D", {"scan"}),
-    "blocks that share a weight": (MIXED, pieces, "X", {"sequential"}),
+    "blocks that share a weight": (MIXED, pieces, "R", {"delta_block"}),
 }
 
 

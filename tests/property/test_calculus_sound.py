@@ -154,7 +154,7 @@ def check_affine(expr: Expr, about: Expr, rng: Random) -> bool:
 
 def check_rule(expr: Expr, s: RuleSymbols, rng: Random) -> bool:
     """A claimed rule form has the value of the rule."""
-    analysis = rules._form("random", (expr,), [], s)
+    analysis = rules.form_of("random", (expr,), [], s, (s.weight, s.gradient, s.dy))
     if analysis.form is None:
         return False
     form = analysis.form
