@@ -119,8 +119,8 @@ def tokens_in_range(module: Module, program: str, inputs: Sequence[Tensor]) -> I
     except RuntimeError as wrong:
         if any(said in str(wrong) for said in NO_RULE):
             raise RuntimeError(
-                f"{TRANSFORMED}: passes of `{program}` have no rule for `torch.func` and forward derivatives: "
-                "call samples one by one and take gradients by `torch.autograd.grad`, or `functional_call`"
+                f"{TRANSFORMED}: passes of `{program}` have no rule for `torch.func` and forward derivatives"
+                ": call samples one by one and take gradients by `torch.autograd.grad`, or `functional_call`"
             ) from wrong
         raise
 
