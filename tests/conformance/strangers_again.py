@@ -274,7 +274,7 @@ AGAIN: dict[str, tuple[str, Recurrence, str, set[str]]] = {
     "an answer that is a matrix": (HYPERNET, hypernet, "R", {"delta"}),
     "a start in another memory": (INIT_OTHER, init_other, "RR", {"chunk"}),
     "a rule that looks back": (LOOKBACK, lookback, "R", {"filtered"}),
-    "a term of its own answers": (GATED_TERMS, gated_terms, "X", {"sequential"}),
+    "a term of its own answers": (GATED_TERMS, gated_terms, "R", {"delta_block"}),
     "product keys": (PRODUCT_KEYS, product_keys, "R", {"delta"}),
 }
 """Text, recurrence, classes of the memories, the forms that take them."""

@@ -52,7 +52,8 @@ def test_a_dual_with_a_huber_loss_is_no_yaad() -> None:
 
 
 def test_a_spectrum_is_that_of_targets_that_are_given() -> None:
-    (memory,) = explain(GATED_TERMS, dim=8).equations
+    text = GATED_TERMS.replace("S[q] minimize", "tanh(S[q]) minimize")
+    (memory,) = explain(text, dim=8).equations
     assert memory.spectrum.endswith("that is for a target that is given; this one is made of `S[q]`")
 
 
