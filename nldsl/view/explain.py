@@ -189,9 +189,14 @@ def _recognised(found: tuple[Dynamics, ...], rows: tuple[LoweringRow, ...]) -> t
     """What the matrix forms take is a linear recurrence, also where no equation of one key says so."""
     matrix = {(row.block, m) for row in rows for m in row.memories if row.lowering in MATRIX_FORMS}
     return tuple(
-        replace(d, letter="R") if d.letter == "X" and (d.block.rpartition(".")[2], d.name) in matrix else d
+        _recurrence(d) if d.letter == "X" and (d.block.rpartition(".")[2], d.name) in matrix else d
         for d in found
     )
+
+
+def _recurrence(d: Dynamics) -> Dynamics:
+    """A linear recurrence of all its terms together: what was found of one alone is no reason."""
+    return replace(d, letter="R", reasons=tuple(r for r in d.reasons if not r.startswith("class X")))
 
 
 def _plan(program: Program) -> tuple[Plan | None, tuple[str, ...]]:

@@ -101,6 +101,7 @@ def test_against_a_loop(body: str) -> None:
     (found_unit,) = (u for b in plan_program(open_program(text, dim=8)).blocks for u in b.units if u.memories)
     assert found_unit.lowering == lowering
     (found,) = explain(text, dim=8).equations
+    assert not any("class X" in reason for reason in found.reasons)
     assert found.known_as.startswith(name) and (found.known_as == "") == (name == "")
     layer = compiled(text, dim=8)
     (x,) = inputs_of(layer, 2, 9)
