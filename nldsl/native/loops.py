@@ -78,8 +78,7 @@ class LoopPrinter:
         if not counts:
             self.groups = self._ordered(self._groups())
         self.sizes = [self._size(g) for g in self.groups]
-        sums = [m for m in loop.members if isinstance(m, Reduce)]
-        along = any(self._summed(m)[0] for m in sums) if self.groups else True
+        along = not self.groups or any(sums[self.groups[0][-1]] for sums in self.sums)
         self.shared = shared and prod(self.sizes) >= LONG and not along
         """Whether threads share the outermost loop: nothing is summed along it."""
         self.parts = shared and prod(self.sizes) >= LONG and along and len(self.groups) == 1

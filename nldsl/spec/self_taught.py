@@ -34,9 +34,10 @@ def taught(frame: Frame, node: tree.Write) -> None:
 
 
 def _plain(step: Write, box: MemoryBox) -> bool:
-    """Whether a matrix sees the state of every token."""
+    """Whether a matrix sees the state of every token, gradients too: an erase looks where an answer does."""
     clock = box.clock.every, box.clock.unit
-    return box.source.kind == "matrix" and clock == (1, "tokens") and not step.at_commit
+    live = step.base_every == 1 and not step.at_commit
+    return box.source.kind == "matrix" and clock == (1, "tokens") and live
 
 
 def _with_erases(frame: Frame, node: tree.Write, step: Write, box: MemoryBox, start: int) -> Write:

@@ -80,6 +80,8 @@ SUMS: dict[str, tuple[Step, str, str]] = {
         "delta",
         "the gated delta rule of Hope",
     ),
+    # The answer is of now; the gradient of an erase would be of three tokens ago.
+    "S[k] <- v - S[k] minimize dot by gd(lr = a) gradient every 3 tokens": (delta, "sequential", ""),
     "S[g] <- v / 2 - a * S[k] minimize dot by gd(lr = 0.5)": (
         lambda S, k, g, v, a: S + 0.5 * torch.outer(v / 2 - a * (S @ k), g),
         "delta_block",
